@@ -1,0 +1,466 @@
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::{ConfigError, PixelFormat};
+
+/// The options of one backend, as they stand in `[backend.<name>]`; the backend reads them.
+pub type BackendOptions = toml::Table;
+
+/// Video codec of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    /// H.264 / AVC.
+    #[default]
+    H264,
+}
+
+/// Speed against size, by the names of x264. Each backend maps them to its own scale.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Preset {
+    Ultrafast,
+    Superfast,
+    #[default]
+    Veryfast,
+    Faster,
+    Fast,
+    Medium,
+    Slow,
+    Slower,
+    Veryslow,
+}
+
+impl Preset {
+    /// All of them, the fastest first.
+    pub const ALL: [Self; 9] = [
+        Self::Ultrafast,
+        Self::Superfast,
+        Self::Veryfast,
+        Self::Faster,
+        Self::Fast,
+        Self::Medium,
+        Self::Slow,
+        Self::Slower,
+        Self::Veryslow,
+    ];
+
+    /// The name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ultrafast => "ultrafast",
+            Self::Superfast => "superfast",
+            Self::Veryfast => "veryfast",
+            Self::Faster => "faster",
+            Self::Fast => "fast",
+            Self::Medium => "medium",
+            Self::Slow => "slow",
+            Self::Slower => "slower",
+            Self::Veryslow => "veryslow",
+        }
+    }
+}
+
+impl fmt::Display for Preset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for Preset {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        Self::ALL.into_iter().find(|p| p.as_str() == text).ok_or_else(|| {
+            ConfigError::value("preset", text, Self::ALL.map(Self::as_str).join(", "))
+        })
+    }
+}
+
+/// Width and height in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Resolution {
+    /// Pixels in a row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+}
+
+impl Resolution {
+    /// A size.
+    pub const fn new(width: u32, height: u32) -> Self {
+        Self { width, height }
+    }
+
+    /// The next even size, as 4:2:0 needs it.
+    pub const fn even(self) -> Self {
+        Self { width: self.width + self.width % 2, height: self.height + self.height % 2 }
+    }
+}
+
+impl fmt::Display for Resolution {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width, self.height)
+    }
+}
+
+impl FromStr for Resolution {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        text.split_once('x')
+            .and_then(|(w, h)| Some(Self::new(w.parse().ok()?, h.parse().ok()?)))
+            .filter(|r| r.width > 0 && r.height > 0)
+            .ok_or_else(|| {
+                ConfigError::value("resolution", text, "WIDTHxHEIGHT in pixels, such as 640x480")
+            })
+    }
+}
+
+impl<'de> Deserialize<'de> for Resolution {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+/// Frames per second, as an exact fraction in lowest terms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FrameRate {
+    numerator: u32,
+    denominator: u32,
+}
+
+impl FrameRate {
+    /// The highest rate that is taken, in frames per second.
+    pub const MAX: u32 = 480;
+
+    /// `numerator / denominator` frames per second: more than 0 and at most [`Self::MAX`].
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] outside of that.
+    pub fn new(numerator: u32, denominator: u32) -> Result<Self, ConfigError> {
+        let wrong = || {
+            ConfigError::value(
+                "frame rate",
+                format!("{numerator}/{denominator}"),
+                format!("more than 0 and at most {}: 30, 29.97 or 30000/1001", Self::MAX),
+            )
+        };
+        if numerator == 0 || denominator == 0 || numerator / Self::MAX > denominator {
+            return Err(wrong());
+        }
+        let divisor = gcd(numerator, denominator);
+        let rate = Self { numerator: numerator / divisor, denominator: denominator / divisor };
+        if rate.as_f64() > f64::from(Self::MAX) { Err(wrong()) } else { Ok(rate) }
+    }
+
+    /// Frames in [`denominator`](Self::denominator) seconds.
+    pub const fn numerator(self) -> u32 {
+        self.numerator
+    }
+
+    /// Seconds for [`numerator`](Self::numerator) frames.
+    pub const fn denominator(self) -> u32 {
+        self.denominator
+    }
+
+    /// Frames per second.
+    pub fn as_f64(self) -> f64 {
+        f64::from(self.numerator) / f64::from(self.denominator)
+    }
+
+    /// When frame `index` is shown, in nanoseconds from frame 0, rounded.
+    pub fn nanoseconds(self, index: u64) -> u64 {
+        let n = u128::from(index) * 1_000_000_000 * u128::from(self.denominator);
+        ((n + u128::from(self.numerator) / 2) / u128::from(self.numerator)) as u64
+    }
+}
+
+impl Default for FrameRate {
+    fn default() -> Self {
+        Self { numerator: 30, denominator: 1 }
+    }
+}
+
+impl fmt::Display for FrameRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.denominator {
+            1 => write!(f, "{}", self.numerator),
+            d => write!(f, "{}/{d}", self.numerator),
+        }
+    }
+}
+
+impl FromStr for FrameRate {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let wrong =
+            || ConfigError::value("frame rate", text, "a rate such as 30, 29.97 or 30000/1001");
+        if let Some((n, d)) = text.split_once(['/', ':']) {
+            let (n, d) = (n.trim().parse(), d.trim().parse());
+            return Self::new(n.map_err(|_| wrong())?, d.map_err(|_| wrong())?);
+        }
+        let value: f64 = text.trim().parse().map_err(|_| wrong())?;
+        if !value.is_finite() || value <= 0.0 || value > f64::from(Self::MAX) {
+            return Err(wrong());
+        }
+        // 23.976, 29.97, 59.94 … mean the NTSC fractions.
+        for whole in [24u32, 30, 48, 60, 120, 240] {
+            let ntsc = f64::from(whole) * 1000.0 / 1001.0;
+            if (value - ntsc).abs() < 0.005 && value.fract() != 0.0 {
+                return Self::new(whole * 1000, 1001);
+            }
+        }
+        Self::new((value * 1000.0).round() as u32, 1000)
+    }
+}
+
+impl Serialize for FrameRate {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for FrameRate {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Rate {
+            Number(f64),
+            Text(String),
+        }
+        let text = match Rate::deserialize(deserializer)? {
+            Rate::Number(number) => number.to_string(),
+            Rate::Text(text) => text,
+        };
+        text.parse().map_err(de::Error::custom)
+    }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// What the stream shall be. Plain data; [`check`](Self::check) looks at every value.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EncoderConfig {
+    /// Codec of the output. Default `h264`.
+    pub codec: Codec,
+    /// Speed against size. Default `veryfast`.
+    pub preset: Preset,
+    /// Quality, 0 (best) to 51, on the scale of x264; other backends map it to about the same
+    /// picture. Default 23.
+    pub crf: u8,
+    /// Frames from one IDR picture to the next, 1 to 600. Default 30.
+    pub gop_size: u32,
+    /// Sample layout of the frames that are given to the encoder. Default `yuv420p`.
+    pub pixel_format: PixelFormat,
+    /// Size of the pictures; `None` until the first picture tells.
+    pub resolution: Option<Resolution>,
+    /// Rate that the encoder assumes for its decisions; timestamps do not come from it.
+    /// Default 30.
+    pub frame_rate: FrameRate,
+    /// Most B-frames in a row, 0 to 4. Backends without B-frames make none. Default 0.
+    pub b_frames: u8,
+}
+
+impl Default for EncoderConfig {
+    fn default() -> Self {
+        Self {
+            codec: Codec::H264,
+            preset: Preset::default(),
+            crf: 23,
+            gop_size: 30,
+            pixel_format: PixelFormat::Yuv420p,
+            resolution: None,
+            frame_rate: FrameRate::default(),
+            b_frames: 0,
+        }
+    }
+}
+
+impl EncoderConfig {
+    /// The largest width or height in pixels.
+    pub const MAX_SIDE: u32 = 16384;
+    pub(crate) const KEYS: &[&str] = &[
+        "codec",
+        "preset",
+        "crf",
+        "gop_size",
+        "pixel_format",
+        "resolution",
+        "frame_rate",
+        "b_frames",
+    ];
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// The first value that is not allowed, with the field and what is allowed.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.crf > 51 {
+            return Err(ConfigError::value("encoder.crf", self.crf, "0 to 51"));
+        }
+        if !(1..=600).contains(&self.gop_size) {
+            return Err(ConfigError::value("encoder.gop_size", self.gop_size, "1 to 600"));
+        }
+        if self.b_frames > 4 {
+            return Err(ConfigError::value("encoder.b_frames", self.b_frames, "0 to 4"));
+        }
+        if let Some(size) = self.resolution {
+            let side = 2..=Self::MAX_SIDE;
+            if !side.contains(&size.width) || !side.contains(&size.height) {
+                return Err(ConfigError::value(
+                    "encoder.resolution",
+                    size,
+                    format!("sides of 2 to {} pixels", Self::MAX_SIDE),
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Preset of NVENC: `p1` (fastest) to `p7` (best).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum NvencPreset {
+    P1,
+    P2,
+    P3,
+    #[default]
+    P4,
+    P5,
+    P6,
+    P7,
+}
+
+impl NvencPreset {
+    /// The name.
+    pub const fn as_str(self) -> &'static str {
+        ["p1", "p2", "p3", "p4", "p5", "p6", "p7"][self as usize]
+    }
+}
+
+/// Tuning of NVENC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NvencTune {
+    /// High quality.
+    #[default]
+    Hq,
+    /// Low latency.
+    Ll,
+    /// Ultra low latency.
+    Ull,
+}
+
+impl NvencTune {
+    /// The name.
+    pub const fn as_str(self) -> &'static str {
+        ["hq", "ll", "ull"][self as usize]
+    }
+}
+
+/// The choice of the encoder, the ring in front of it, and the knobs of hardware.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GpuEncoderConfig {
+    /// Backend to put first when it is usable. Default: by rank.
+    pub preferred_encoder: Option<String>,
+    /// Refuse to run on a software encoder. Default false.
+    pub require_hardware: bool,
+    /// Put a ring of `ring_buffer_size` frames between decoding and encoding, so that both run at
+    /// once. Without it the ring is as small as the encoder allows. Default true.
+    pub enable_ring_buffer: bool,
+    /// Frames in the ring, 2 to 4096; raised to what the encoder's look-ahead needs. Default 16.
+    pub ring_buffer_size: usize,
+    /// Preset of NVENC. Default `p4`.
+    pub nvenc_preset: NvencPreset,
+    /// Tuning of NVENC. Default `hq`.
+    pub nvenc_tune: NvencTune,
+}
+
+impl Default for GpuEncoderConfig {
+    fn default() -> Self {
+        Self {
+            preferred_encoder: None,
+            require_hardware: false,
+            enable_ring_buffer: true,
+            ring_buffer_size: 16,
+            nvenc_preset: NvencPreset::default(),
+            nvenc_tune: NvencTune::default(),
+        }
+    }
+}
+
+impl GpuEncoderConfig {
+    pub(crate) const KEYS: &[&str] = &[
+        "preferred_encoder",
+        "require_hardware",
+        "enable_ring_buffer",
+        "ring_buffer_size",
+        "nvenc_preset",
+        "nvenc_tune",
+    ];
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// The first value that is not allowed, with the field and what is allowed.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if !(2..=4096).contains(&self.ring_buffer_size) {
+            return Err(ConfigError::value(
+                "gpu.ring_buffer_size",
+                self.ring_buffer_size,
+                "2 to 4096",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frame_rates() {
+        let table = [
+            ("30", Some((30, 1))),
+            ("29.97", Some((30000, 1001))),
+            ("23.976", Some((24000, 1001))),
+            ("30000/1001", Some((30000, 1001))),
+            ("30000:1001", Some((30000, 1001))),
+            ("12.5", Some((25, 2))),
+            ("0.5", Some((1, 2))),
+            ("60/2", Some((30, 1))),
+            ("0", None),
+            ("-3", None),
+            ("481", None),
+            ("4294967295/1", None),
+            ("1/0", None),
+            ("nan", None),
+            ("x", None),
+        ];
+        for (text, expected) in table {
+            let got = text.parse::<FrameRate>().ok().map(|r| (r.numerator(), r.denominator()));
+            assert_eq!(got, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn frame_times_do_not_drift() {
+        let ntsc: FrameRate = "30000/1001".parse().expect("valid");
+        assert_eq!(ntsc.nanoseconds(30000), 1_001_000_000_000);
+        assert_eq!(FrameRate::default().nanoseconds(1), 33_333_333);
+        assert_eq!(FrameRate::default().nanoseconds(3), 100_000_000);
+    }
+}

@@ -1,0 +1,120 @@
+use thiserror::Error;
+
+use crate::{EncoderType, PixelFormat, Refusal};
+
+/// A value of the configuration that is not allowed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// A value outside of what the field allows.
+    #[error("{field} = {value}: not allowed; allowed is {allowed}")]
+    Value {
+        /// The field, with its table: `encoder.crf`.
+        field: String,
+        /// The value as it was given.
+        value: String,
+        /// What would be right.
+        allowed: String,
+    },
+    /// A key that nothing reads.
+    #[error("unknown key `{key}` in {place}{hint}")]
+    UnknownKey {
+        /// The key as it was given.
+        key: String,
+        /// Which table it stands in.
+        place: String,
+        /// The nearest known key, as text to append; the known ones when none is near.
+        hint: String,
+    },
+    /// Not TOML at all.
+    #[error("{0}")]
+    Syntax(String),
+}
+
+impl ConfigError {
+    /// A [`ConfigError::Value`].
+    pub fn value(
+        field: impl Into<String>,
+        value: impl ToString,
+        allowed: impl Into<String>,
+    ) -> Self {
+        Self::Value { field: field.into(), value: value.to_string(), allowed: allowed.into() }
+    }
+}
+
+/// Why no encoder could be opened.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// The configuration is wrong, for every backend.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// This backend cannot run here.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Nothing in the plan opened.
+    #[error("no encoder could be opened: {}", list(.refusals))]
+    NoneLeft {
+        /// Each backend that was tried or passed over, with its reason.
+        refusals: Vec<Refusal>,
+    },
+    /// The backend that was required is not compiled in.
+    #[error(
+        "encoder `{wanted}` is not in this build; it has {}: build with the Cargo feature `{wanted}`, \
+         or name one of those",
+        names(.available)
+    )]
+    Unknown {
+        /// The name that was asked for.
+        wanted: String,
+        /// The names that are compiled in.
+        available: Vec<EncoderType>,
+    },
+}
+
+fn list(refusals: &[Refusal]) -> String {
+    if refusals.is_empty() {
+        return "none is compiled in; build with at least one backend feature, such as \
+                `openh264`"
+            .into();
+    }
+    refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn names(types: &[EncoderType]) -> String {
+    types.iter().map(|t| t.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Why a running encoder could not go on.
+#[derive(Debug, Error)]
+pub enum EncodeError {
+    /// A frame that is not what the encoder was opened for.
+    #[error(
+        "frame {index} is {got_format} {got_width}x{got_height}, the encoder was opened for \
+         {format} {width}x{height}"
+    )]
+    Mismatch {
+        /// Index of the frame.
+        index: u64,
+        /// Format of the frame.
+        got_format: PixelFormat,
+        /// Width of the frame in pixels.
+        got_width: u32,
+        /// Height of the frame in pixels.
+        got_height: u32,
+        /// Format of the encoder.
+        format: PixelFormat,
+        /// Width of the encoder in pixels.
+        width: u32,
+        /// Height of the encoder in pixels.
+        height: u32,
+    },
+    /// The encoder failed and takes no more frames.
+    #[error("encoder {encoder} failed at frame {index}: {message}")]
+    Failed {
+        /// Which encoder.
+        encoder: EncoderType,
+        /// Frames that it had taken.
+        index: u64,
+        /// Its own words (for a child process: the tail of its stderr).
+        message: String,
+    },
+}

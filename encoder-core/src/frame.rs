@@ -1,0 +1,305 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Resolution;
+
+/// Sample layout of the frames that encoders take. Always 8 bit, 4:2:0, limited range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PixelFormat {
+    /// Three planes: Y, U, V; chroma at half width and half height.
+    #[default]
+    Yuv420p,
+    /// Two planes: Y, and U and V interleaved; chroma at half width and half height.
+    Nv12,
+}
+
+impl PixelFormat {
+    /// The name FFmpeg uses, which is also the one in TOML.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Yuv420p => "yuv420p",
+            Self::Nv12 => "nv12",
+        }
+    }
+}
+
+impl fmt::Display for PixelFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// Where the planes of a frame lie in one block of memory.
+///
+/// Coded sizes are even: an odd picture is carried in the next even size, its last column or row
+/// repeated. Rows are padded to a multiple of 64 bytes, so `stride` is at least the row's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameLayout {
+    /// Sample layout.
+    pub format: PixelFormat,
+    /// Coded width in pixels, even.
+    pub width: u32,
+    /// Coded height in pixels, even.
+    pub height: u32,
+    planes: [PlaneLayout; 3],
+    count: usize,
+    bytes: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+struct PlaneLayout {
+    offset: usize,
+    stride: usize,
+    row_bytes: usize,
+    rows: usize,
+}
+
+const ROW_ALIGN: usize = 64;
+
+impl FrameLayout {
+    /// The layout for pictures of `size` (odd sizes are rounded up to even ones).
+    pub fn new(format: PixelFormat, size: Resolution) -> Self {
+        let coded = size.even();
+        let (w, h) = (coded.width as usize, coded.height as usize);
+        let shapes: &[(usize, usize)] = match format {
+            PixelFormat::Yuv420p => &[(w, h), (w / 2, h / 2), (w / 2, h / 2)],
+            PixelFormat::Nv12 => &[(w, h), (w, h / 2)],
+        };
+        let mut planes = [PlaneLayout::default(); 3];
+        let mut offset = 0;
+        for (plane, &(row_bytes, rows)) in planes.iter_mut().zip(shapes) {
+            let stride = row_bytes.next_multiple_of(ROW_ALIGN);
+            *plane = PlaneLayout { offset, stride, row_bytes, rows };
+            offset += stride * rows;
+        }
+        Self {
+            format,
+            width: coded.width,
+            height: coded.height,
+            planes,
+            count: shapes.len(),
+            bytes: offset,
+        }
+    }
+
+    /// Bytes that one frame takes, padding included.
+    pub const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes of one frame without padding: what goes through a pipe.
+    pub fn packed_bytes(&self) -> usize {
+        self.planes[..self.count].iter().map(|p| p.row_bytes * p.rows).sum()
+    }
+
+    /// Borrows the planes of a frame that lies in `memory`.
+    ///
+    /// # Panics
+    /// If `memory` is shorter than [`bytes`](Self::bytes).
+    pub fn frame<'a>(&self, memory: &'a [u8], index: u64) -> Frame<'a> {
+        assert!(memory.len() >= self.bytes, "frame memory too short");
+        let mut planes = [Plane::default(); 3];
+        for (out, p) in planes.iter_mut().zip(&self.planes[..self.count]) {
+            *out = Plane {
+                data: &memory[p.offset..p.offset + p.stride * p.rows],
+                stride: p.stride,
+                row_bytes: p.row_bytes,
+                rows: p.rows,
+            };
+        }
+        Frame {
+            format: self.format,
+            width: self.width,
+            height: self.height,
+            planes,
+            count: self.count,
+            index,
+            force_idr: false,
+        }
+    }
+
+    /// Borrows the planes of a frame in `memory` for writing: as many as the format has.
+    ///
+    /// # Panics
+    /// If `memory` is shorter than [`bytes`](Self::bytes).
+    pub fn planes_mut<'a>(&self, memory: &'a mut [u8]) -> Vec<PlaneMut<'a>> {
+        assert!(memory.len() >= self.bytes, "frame memory too short");
+        let mut rest = memory;
+        self.planes[..self.count]
+            .iter()
+            .map(|p| {
+                let (data, tail) = std::mem::take(&mut rest).split_at_mut(p.stride * p.rows);
+                rest = tail;
+                PlaneMut { data, stride: p.stride, row_bytes: p.row_bytes, rows: p.rows }
+            })
+            .collect()
+    }
+}
+
+/// One plane of a frame: `rows` rows of `row_bytes` bytes, `stride` bytes apart.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Plane<'a> {
+    /// The samples, `stride * rows` bytes.
+    pub data: &'a [u8],
+    /// Bytes from one row to the next.
+    pub stride: usize,
+    /// Bytes of a row that are picture.
+    pub row_bytes: usize,
+    /// Number of rows.
+    pub rows: usize,
+}
+
+impl<'a> Plane<'a> {
+    /// The rows without their padding.
+    pub fn rows(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let row_bytes = self.row_bytes;
+        self.data.chunks(self.stride.max(1)).take(self.rows).map(move |r| &r[..row_bytes])
+    }
+}
+
+/// One plane of a frame, for writing. Fields as in [`Plane`].
+#[derive(Debug)]
+pub struct PlaneMut<'a> {
+    /// The samples, `stride * rows` bytes.
+    pub data: &'a mut [u8],
+    /// Bytes from one row to the next.
+    pub stride: usize,
+    /// Bytes of a row that are picture.
+    pub row_bytes: usize,
+    /// Number of rows.
+    pub rows: usize,
+}
+
+/// A picture that an encoder is given to read; it must not keep it after the call.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Sample layout.
+    pub format: PixelFormat,
+    /// Coded width in pixels, even.
+    pub width: u32,
+    /// Coded height in pixels, even.
+    pub height: u32,
+    planes: [Plane<'a>; 3],
+    count: usize,
+    /// Number of this frame, counted from 0 without gaps; becomes the `pts` of its chunk.
+    pub index: u64,
+    /// Ask for an IDR picture here, whatever the GOP says.
+    pub force_idr: bool,
+}
+
+impl<'a> Frame<'a> {
+    /// The planes: Y, U, V or Y, UV.
+    pub fn planes(&self) -> &[Plane<'a>] {
+        &self.planes[..self.count]
+    }
+
+    /// The same frame, with an IDR picture asked for.
+    pub fn with_idr(mut self) -> Self {
+        self.force_idr = true;
+        self
+    }
+
+    /// Writes the frame's samples without padding, plane after plane, to `out`.
+    pub fn append_packed(&self, out: &mut Vec<u8>) {
+        for row in self.planes().iter().flat_map(Plane::rows) {
+            out.extend_from_slice(row);
+        }
+    }
+}
+
+/// A frame with memory of its own: for probes, tests and repeated pictures.
+#[derive(Clone, Debug)]
+pub struct FrameBuffer {
+    layout: FrameLayout,
+    memory: Vec<u8>,
+}
+
+impl FrameBuffer {
+    /// A frame of zeros.
+    pub fn new(layout: FrameLayout) -> Self {
+        Self { layout, memory: vec![0; layout.bytes()] }
+    }
+
+    /// A picture with structure that tells a right decode from a wrong one: a ramp and flat
+    /// patches that move with `index`.
+    pub fn test_picture(layout: FrameLayout, index: u64) -> Self {
+        let mut frame = Self::new(layout);
+        let shift = index as usize * 4;
+        for (n, plane) in layout.planes_mut(&mut frame.memory).into_iter().enumerate() {
+            for (y, row) in plane.data.chunks_mut(plane.stride).enumerate() {
+                for (x, sample) in row[..plane.row_bytes].iter_mut().enumerate() {
+                    *sample = match n {
+                        0 => 32 + (((x + shift) / 8 + y / 8) % 192) as u8,
+                        _ => 96 + ((x / 16 + y / 16 + n * 16) % 64) as u8,
+                    };
+                }
+            }
+        }
+        frame
+    }
+
+    /// The layout.
+    pub fn layout(&self) -> &FrameLayout {
+        &self.layout
+    }
+
+    /// The whole memory, padding included.
+    pub fn memory(&self) -> &[u8] {
+        &self.memory
+    }
+
+    /// The whole memory for writing, padding included.
+    pub fn memory_mut(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+
+    /// The frame as an encoder sees it.
+    pub fn frame(&self, index: u64) -> Frame<'_> {
+        self.layout.frame(&self.memory, index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts_pad_rows_and_round_odd_sizes_up() {
+        let table = [
+            (PixelFormat::Yuv420p, (640, 480), (640, 480), 640 * 480 * 3 / 2),
+            (PixelFormat::Yuv420p, (641, 479), (642, 480), 642 * 480 * 3 / 2),
+            (PixelFormat::Nv12, (848, 481), (848, 482), 848 * 482 * 3 / 2),
+            (PixelFormat::Yuv420p, (1, 1), (2, 2), 6),
+        ];
+        for (format, (w, h), coded, packed) in table {
+            let layout = FrameLayout::new(format, Resolution::new(w, h));
+            assert_eq!((layout.width, layout.height), coded);
+            assert_eq!(layout.packed_bytes(), packed);
+            let buffer = FrameBuffer::test_picture(layout, 3);
+            let frame = buffer.frame(7);
+            assert_eq!(frame.index, 7);
+            for plane in frame.planes() {
+                assert_eq!(plane.stride % ROW_ALIGN, 0);
+                assert_eq!(plane.rows().count(), plane.rows);
+            }
+            let mut out = Vec::new();
+            frame.append_packed(&mut out);
+            assert_eq!(out.len(), packed);
+        }
+    }
+
+    #[test]
+    fn reading_and_writing_planes_agree() {
+        let layout = FrameLayout::new(PixelFormat::Nv12, Resolution::new(70, 20));
+        let mut memory = vec![0; layout.bytes()];
+        for (n, plane) in layout.planes_mut(&mut memory).into_iter().enumerate() {
+            plane.data.fill(n as u8 + 1);
+        }
+        let frame = layout.frame(&memory, 0);
+        assert!(frame.planes()[0].data.iter().all(|&b| b == 1));
+        assert!(frame.planes()[1].data.iter().all(|&b| b == 2));
+        assert_eq!(frame.planes().len(), 2);
+    }
+}

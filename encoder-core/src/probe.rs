@@ -1,0 +1,192 @@
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use serde::Serialize;
+use thiserror::Error;
+
+use crate::{
+    EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, NalKind, OpenError,
+    PixelFormat, Resolution, VideoEncoder, nal_units,
+};
+
+/// What a backend that works can do here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Caps {
+    /// Where it runs: library and version, or device and driver.
+    pub device: String,
+    /// Frame formats that it takes, the best one first.
+    pub pixel_formats: Vec<PixelFormat>,
+    /// Remarks that a user should know, such as "built without nasm: three times slower".
+    pub notes: Vec<String>,
+    /// How long the proof took.
+    #[serde(skip)]
+    pub elapsed: Duration,
+}
+
+/// The kinds of reasons for which a backend is passed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RefusalKind {
+    /// Not compiled in, or not listed by the program that hosts it.
+    NotBuilt,
+    /// The host program or a library is missing.
+    Missing,
+    /// No such device, or one without this encoder.
+    NoDevice,
+    /// There, but this user may not open it.
+    Permission,
+    /// The driver is too old for the host program.
+    DriverTooOld,
+    /// All sessions are in use: try again later.
+    Busy,
+    /// The device cannot do what the configuration asks.
+    Unsupported,
+    /// It ran and gave a wrong or no picture.
+    WrongOutput,
+    /// It did not answer in time.
+    Timeout,
+    /// Anything else.
+    Failed,
+}
+
+/// Why a backend is passed over, and what a user can do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Error, Serialize)]
+pub struct Refusal {
+    /// Which backend.
+    pub encoder: EncoderType,
+    /// The kind, for counting.
+    pub kind: RefusalKind,
+    /// What is wrong.
+    pub reason: String,
+    /// What would help.
+    pub cure: String,
+    /// Worth another try by itself: a session limit, a busy device.
+    pub transient: bool,
+}
+
+impl Refusal {
+    /// A lasting refusal.
+    pub fn new(
+        encoder: EncoderType,
+        kind: RefusalKind,
+        reason: impl Into<String>,
+        cure: impl Into<String>,
+    ) -> Self {
+        Self { encoder, kind, reason: reason.into(), cure: cure.into(), transient: false }
+    }
+
+    /// The same refusal, marked as passing.
+    pub fn transient(mut self) -> Self {
+        self.transient = true;
+        self
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({})", self.encoder, self.reason, self.cure)
+    }
+}
+
+impl Serialize for EncoderType {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+/// The outcome of a probe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "verdict")]
+pub enum Verdict {
+    /// A picture went in and came out right.
+    Usable(Caps),
+    /// It cannot be used here.
+    Refused(Refusal),
+}
+
+impl Verdict {
+    /// Whether the backend can be used.
+    pub const fn is_usable(&self) -> bool {
+        matches!(self, Self::Usable(_))
+    }
+}
+
+/// Proves an encoder that runs inside this process: opens it, encodes a few pictures, checks that
+/// there is one access unit per picture and that the first is an IDR picture with its parameter
+/// sets, and lets `decode` (the backend's own decoder, where it has one) compare the pictures.
+///
+/// `decode` gets the Annex B stream and gives the luma planes, packed, in display order.
+pub fn probe_in_process(
+    encoder: EncoderType,
+    mut caps: Caps,
+    open: impl FnOnce(&EncoderConfig) -> Result<Box<dyn VideoEncoder>, OpenError>,
+    decode: Option<&dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>, String>>,
+) -> Verdict {
+    const PICTURES: u64 = 3;
+    let begun = Instant::now();
+    let wrong = |reason: String| {
+        Verdict::Refused(Refusal::new(
+            encoder,
+            RefusalKind::WrongOutput,
+            reason,
+            "report it: the encoder inside this program is broken",
+        ))
+    };
+    let config =
+        EncoderConfig { resolution: Some(Resolution::new(640, 360)), ..EncoderConfig::default() };
+    let mut session = match open(&config) {
+        Ok(session) => session,
+        Err(OpenError::Refused(refusal)) => return Verdict::Refused(refusal),
+        Err(error) => return wrong(error.to_string()),
+    };
+    let layout = FrameLayout::new(session.pixel_format(), Resolution::new(640, 360));
+    let pictures: Vec<_> = (0..PICTURES).map(|n| FrameBuffer::test_picture(layout, n)).collect();
+    let mut chunks: Vec<EncodedChunk> = Vec::new();
+    for (n, picture) in (0..).zip(&pictures) {
+        match session.encode_frame(&picture.frame(n)) {
+            Ok(chunk) => chunks.extend(chunk),
+            Err(error) => return wrong(error.to_string()),
+        }
+    }
+    match session.flush() {
+        Ok(rest) => chunks.extend(rest),
+        Err(error) => return wrong(error.to_string()),
+    }
+    if chunks.len() as u64 != PICTURES {
+        return wrong(format!("{PICTURES} pictures went in, {} came out", chunks.len()));
+    }
+    let kinds: Vec<_> = nal_units(&chunks[0].data).map(|unit| NalKind::of(unit[0])).collect();
+    if ![NalKind::Sps, NalKind::Pps, NalKind::Idr].iter().all(|kind| kinds.contains(kind)) {
+        return wrong(format!("the first access unit has only {kinds:?}"));
+    }
+    if let Some(decode) = decode {
+        let stream: Vec<u8> = chunks.iter().flat_map(|c| c.data.iter().copied()).collect();
+        let decoded = match decode(&stream) {
+            Ok(decoded) => decoded,
+            Err(error) => return wrong(format!("its output does not decode: {error}")),
+        };
+        if decoded.len() != pictures.len() {
+            return wrong(format!("{PICTURES} pictures went in, {} decode", decoded.len()));
+        }
+        for (n, (luma, picture)) in decoded.iter().zip(&pictures).enumerate() {
+            let sent: Vec<u8> = picture.frame(0).planes()[0].rows().flatten().copied().collect();
+            let error = mean_absolute_difference(luma, &sent);
+            if error > 6.0 {
+                return wrong(format!("picture {n} came back {error:.1} levels off on average"));
+            }
+        }
+    }
+    caps.elapsed = begun.elapsed();
+    Verdict::Usable(caps)
+}
+
+/// Mean absolute difference of two planes in levels; infinite where their sizes differ.
+pub fn mean_absolute_difference(a: &[u8], b: &[u8]) -> f64 {
+    if a.len() != b.len() || a.is_empty() {
+        return f64::INFINITY;
+    }
+    let sum: u64 = a.iter().zip(b).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum();
+    sum as f64 / a.len() as f64
+}

@@ -1,0 +1,163 @@
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::{BackendOptions, ConfigError, EncoderConfig, GpuEncoderConfig, backends};
+
+/// The whole configuration of an encode, as it stands in a TOML file:
+///
+/// ```toml
+/// [encoder]                 # EncoderConfig
+/// preset = "veryfast"
+/// crf = 23
+///
+/// [gpu]                     # GpuEncoderConfig
+/// preferred_encoder = "nvenc"
+///
+/// [backend.openh264]        # options of one backend, documented in its crate
+/// complexity = "medium"
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Table `[encoder]`.
+    pub encoder: EncoderConfig,
+    /// Table `[gpu]`.
+    pub gpu: GpuEncoderConfig,
+    /// Tables `[backend.<name>]`.
+    pub backend: BTreeMap<String, BackendOptions>,
+}
+
+impl Settings {
+    /// Reads and checks a TOML document.
+    ///
+    /// # Errors
+    /// [`ConfigError`], with the field and what is allowed, or the unknown key and the nearest
+    /// known one.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        let table: toml::Table =
+            text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax(e.to_string()))?;
+        check_keys("the configuration", &table, &["encoder", "gpu", "backend"])?;
+        for (name, known) in [("encoder", EncoderConfig::KEYS), ("gpu", GpuEncoderConfig::KEYS)] {
+            match table.get(name) {
+                Some(toml::Value::Table(inner)) => check_keys(&format!("[{name}]"), inner, known)?,
+                Some(other) => return Err(ConfigError::value(name, other, "a table")),
+                None => {}
+            }
+        }
+        let settings: Self =
+            toml::from_str(text).map_err(|e| ConfigError::Syntax(e.to_string()))?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// The first value that is not allowed.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        self.encoder.check()?;
+        self.gpu.check()?;
+        let all = backends();
+        for (name, options) in &self.backend {
+            // A table for a backend that is not in this build is left alone: one file serves
+            // every build of a fleet.
+            if let Some(backend) = all.iter().find(|b| b.id.as_str() == name) {
+                (backend.check_options)(options)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses the first key of `table` that is not in `known`.
+fn check_keys(place: &str, table: &toml::Table, known: &[&str]) -> Result<(), ConfigError> {
+    match table.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(unknown_key(place, key, known)),
+        None => Ok(()),
+    }
+}
+
+/// The error for an unknown key: names the nearest known one, or all when none is near.
+pub fn unknown_key(place: &str, key: &str, known: &[&str]) -> ConfigError {
+    let nearest = known
+        .iter()
+        .map(|k| (strsim::normalized_damerau_levenshtein(key, k), k))
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .filter(|(score, _)| *score > 0.5);
+    let hint = match nearest {
+        Some((_, name)) => format!("; did you mean `{name}`?"),
+        None => format!("; known are {}", known.join(", ")),
+    };
+    ConfigError::UnknownKey { key: key.into(), place: place.into(), hint }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{NvencPreset, NvencTune, PixelFormat, Preset};
+
+    #[test]
+    fn every_name_of_the_user_is_read() {
+        let settings = Settings::from_toml(
+            r#"
+            [encoder]
+            codec = "h264"
+            preset = "medium"
+            crf = 20
+            gop_size = 15
+            pixel_format = "nv12"
+            resolution = "640x480"
+            frame_rate = "30000/1001"
+            b_frames = 2
+            [gpu]
+            preferred_encoder = "nvenc"
+            require_hardware = true
+            enable_ring_buffer = false
+            ring_buffer_size = 32
+            nvenc_preset = "p5"
+            nvenc_tune = "ll"
+            [backend.nowhere]
+            anything = 1
+            "#,
+        )
+        .expect("valid");
+        assert_eq!(settings.encoder.preset, Preset::Medium);
+        assert_eq!(settings.encoder.pixel_format, PixelFormat::Nv12);
+        assert_eq!(settings.encoder.frame_rate.to_string(), "30000/1001");
+        assert_eq!(settings.gpu.nvenc_preset, NvencPreset::P5);
+        assert_eq!(settings.gpu.nvenc_tune, NvencTune::Ll);
+        assert_eq!(settings.gpu.ring_buffer_size, 32);
+        assert!(!settings.gpu.enable_ring_buffer);
+        assert_eq!(Settings::from_toml(""), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn errors_name_the_field_the_value_and_the_cure() {
+        let table = [
+            ("[encoder]\ncrf = 52", "encoder.crf = 52: not allowed; allowed is 0 to 51"),
+            ("[encoder]\ngop_size = 0", "encoder.gop_size = 0: not allowed; allowed is 1 to 600"),
+            ("[encoder]\nb_frames = 9", "encoder.b_frames = 9"),
+            ("[encoder]\nframe_rate = 0", "frame rate"),
+            ("[encoder]\nframe_rate = \"x\"", "frame rate"),
+            ("[encoder]\nresolution = \"640\"", "WIDTHxHEIGHT"),
+            ("[encoder]\npreset = \"warp\"", "veryfast"),
+            ("[encoder]\ncfr = 20", "unknown key `cfr` in [encoder]; did you mean `crf`?"),
+            ("[gpu]\nring_bufer_size = 3", "did you mean `ring_buffer_size`?"),
+            (
+                "[gpu]\nring_buffer_size = 1",
+                "gpu.ring_buffer_size = 1: not allowed; allowed is 2 to 4096",
+            ),
+            ("[gpu]\nnvenc_preset = \"p9\"", "p7"),
+            ("[gpu]\nnvenc_tune = \"fast\"", "ull"),
+            ("[gup]\n", "unknown key `gup` in the configuration; did you mean `gpu`?"),
+            ("gpu = 3", "a table"),
+            ("[encoder]\nzzz = 3", "known are codec, preset, crf"),
+            ("crf", "expected"),
+        ];
+        for (text, expected) in table {
+            let error = Settings::from_toml(text).expect_err(text).to_string();
+            assert!(error.contains(expected), "{text:?} gave {error:?}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The FFmpeg child process that hosts several encoder backends.

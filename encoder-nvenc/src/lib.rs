@@ -1,0 +1,1 @@
+//! NVIDIA NVENC backend, hosted by FFmpeg.

@@ -1,0 +1,1 @@
+//! Intel Quick Sync backend, hosted by FFmpeg.

@@ -1,0 +1,1 @@
+//! A bounded ring of frame slots with write, read and commit cursors.

@@ -1,0 +1,1 @@
+//! Apple VideoToolbox backend, hosted by FFmpeg.

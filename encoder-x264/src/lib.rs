@@ -1,0 +1,1 @@
+//! x264 backend: hosted by FFmpeg, or in process on libx264 (feature native, GPL).

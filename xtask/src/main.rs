@@ -1,0 +1,2 @@
+//! Work commands.
+fn main() {}
