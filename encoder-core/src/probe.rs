@@ -113,16 +113,17 @@ impl Verdict {
     }
 }
 
+/// Decodes an Annex B stream to its luma planes, packed, in display order.
+pub type DecodeLuma<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>, String>;
+
 /// Proves an encoder that runs inside this process: opens it, encodes a few pictures, checks that
 /// there is one access unit per picture and that the first is an IDR picture with its parameter
-/// sets, and lets `decode` (the backend's own decoder, where it has one) compare the pictures.
-///
-/// `decode` gets the Annex B stream and gives the luma planes, packed, in display order.
+/// sets, and compares the pictures through `decode`, the backend's own decoder, where it has one.
 pub fn probe_in_process(
     encoder: EncoderType,
     mut caps: Caps,
     open: impl FnOnce(&EncoderConfig) -> Result<Box<dyn VideoEncoder>, OpenError>,
-    decode: Option<&dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>, String>>,
+    decode: Option<DecodeLuma<'_>>,
 ) -> Verdict {
     const PICTURES: u64 = 3;
     let begun = Instant::now();

@@ -1,1 +1,349 @@
-//! OpenH264 backend: embedded, built from source, needs nothing installed.
+//! OpenH264, built from source into the program: the encoder that is always there.
+//!
+//! Constant quantiser (the quality map is in [`quantiser`]), no B-frames, no look-ahead, one
+//! thread. Registers itself as `openh264`; a program names the crate once: `use encoder_openh264
+//! as _;`.
+//!
+//! Options, in `[backend.openh264]`: `complexity` = `low`, `medium`, and `cabac` = true or false.
+//! Without them the preset decides: see [`Options`].
+
+mod raw;
+
+use std::time::Duration;
+
+use encoder_core::{
+    Backend, BackendOptions, Caps, Codec, ConfigError, EncodeError, EncodedChunk, EncoderType,
+    Frame, OpenError, OpenRequest, PixelFormat, Preset, Refusal, RefusalKind, Verdict,
+    VideoEncoder, inventory, probe_in_process, unknown_key,
+};
+use raw::{Parameters, RawEncoder};
+use serde::Deserialize;
+
+inventory::submit! {
+    Backend {
+        id: EncoderType::OPENH264,
+        rank: 90,
+        hardware: false,
+        codecs: &[Codec::H264],
+        probe,
+        check_options: |table| Options::read(table).map(drop),
+        open: |request| Ok(Box::new(OpenH264::open(request)?)),
+    }
+}
+
+/// Largest longer side, in pixels.
+const MAX_LONG: u32 = 3840;
+/// Largest shorter side, in pixels.
+const MAX_SHORT: u32 = 2160;
+/// Smallest side, in pixels: one macroblock.
+const MIN_SIDE: u32 = 16;
+
+/// The options of `[backend.openh264]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// Effort of the mode decision. Default: `low` up to the preset `veryfast`, then `medium`.
+    pub complexity: Option<Complexity>,
+    /// Entropy coding by CABAC (High profile): about a tenth smaller, a little slower. Default:
+    /// true, except with the preset `ultrafast`.
+    pub cabac: Option<bool>,
+}
+
+/// Effort of the mode decision. (`high` would be the same as `medium`: the output is identical.)
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Complexity {
+    Low,
+    Medium,
+}
+
+impl Options {
+    fn read(table: &BackendOptions) -> Result<Self, ConfigError> {
+        const KEYS: &[&str] = &["complexity", "cabac"];
+        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            return Err(unknown_key("[backend.openh264]", key, KEYS));
+        }
+        table.clone().try_into().map_err(|error: toml::de::Error| {
+            ConfigError::Syntax(format!("[backend.openh264]: {}", error.message()))
+        })
+    }
+}
+
+/// The quantiser (0 to 51) that gives about the picture of x264 `veryfast` at `crf`.
+///
+/// Measured; `docs/quality.md` has the figures.
+pub fn quantiser(crf: u8) -> u8 {
+    (crf + 2).min(51)
+}
+
+/// A running OpenH264 encoder.
+struct OpenH264 {
+    raw: RawEncoder,
+    width: u32,
+    height: u32,
+    gop_size: u64,
+    taken: u64,
+    failed: bool,
+}
+
+impl OpenH264 {
+    fn open(request: &OpenRequest<'_>) -> Result<Self, OpenError> {
+        let config = request.config;
+        let options = Options::read(request.options)?;
+        let size = config
+            .resolution
+            .ok_or_else(|| ConfigError::value("encoder.resolution", "none", "WIDTHxHEIGHT"))?
+            .even();
+        let (long, short) = (size.width.max(size.height), size.width.min(size.height));
+        if long > MAX_LONG || !(MIN_SIDE..=MAX_SHORT).contains(&short) {
+            return Err(Refusal::new(
+                EncoderType::OPENH264,
+                RefusalKind::Unsupported,
+                format!(
+                    "OpenH264 takes {MIN_SIDE}x{MIN_SIDE} to {MAX_LONG}x{MAX_SHORT}, the pictures \
+                     are {size}"
+                ),
+                "use another encoder, such as x264",
+            )
+            .into());
+        }
+        let parameters = Parameters {
+            width: size.width as i32,
+            height: size.height as i32,
+            frame_rate: config.frame_rate.as_f64() as f32,
+            quantiser: i32::from(quantiser(config.crf)),
+            gop_size: config.gop_size,
+            medium: options
+                .complexity
+                .map_or(config.preset > Preset::Veryfast, |c| c == Complexity::Medium),
+            cabac: options.cabac.unwrap_or(config.preset > Preset::Ultrafast),
+        };
+        let raw = RawEncoder::new(&parameters).map_err(|reason| {
+            Refusal::new(
+                EncoderType::OPENH264,
+                RefusalKind::Unsupported,
+                format!("OpenH264 refused {size}: {reason}"),
+                "use another encoder, such as x264",
+            )
+        })?;
+        Ok(Self {
+            raw,
+            width: size.width,
+            height: size.height,
+            gop_size: u64::from(config.gop_size),
+            taken: 0,
+            failed: false,
+        })
+    }
+
+    fn failure(&mut self, message: impl Into<String>) -> EncodeError {
+        self.failed = true;
+        EncodeError::Failed {
+            encoder: EncoderType::OPENH264,
+            index: self.taken,
+            message: message.into(),
+        }
+    }
+}
+
+impl VideoEncoder for OpenH264 {
+    fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
+        if (frame.format, frame.width, frame.height)
+            != (PixelFormat::Yuv420p, self.width, self.height)
+        {
+            return Err(EncodeError::Mismatch {
+                index: frame.index,
+                got_format: frame.format,
+                got_width: frame.width,
+                got_height: frame.height,
+                format: PixelFormat::Yuv420p,
+                width: self.width,
+                height: self.height,
+            });
+        }
+        if self.failed {
+            return Err(self.failure("it failed before and takes no more frames"));
+        }
+        // The library's own period counts from the last IDR picture, a forced one included; so
+        // does every other backend here.
+        if frame.force_idr && !self.taken.is_multiple_of(self.gop_size) {
+            self.raw.force_idr().map_err(|e| self.failure(e))?;
+        }
+        let (data, keyframe) = match self.raw.encode(frame) {
+            Ok(coded) => coded,
+            Err(message) => return Err(self.failure(message)),
+        };
+        let chunk = EncodedChunk { data, pts: frame.index, dts: self.taken, keyframe };
+        self.taken += 1;
+        Ok(Some(chunk))
+    }
+
+    fn flush(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
+        Ok(Vec::new())
+    }
+
+    fn encoder_type(&self) -> EncoderType {
+        EncoderType::OPENH264
+    }
+
+    fn description(&self) -> String {
+        format!("{} in process", raw::version())
+    }
+
+    fn pixel_format(&self) -> PixelFormat {
+        PixelFormat::Yuv420p
+    }
+
+    fn max_delay(&self) -> usize {
+        0
+    }
+}
+
+fn probe(_deadline: Duration) -> Verdict {
+    let mut notes = Vec::new();
+    if !raw::has_assembly() {
+        notes.push(
+            "built without its assembly, about three times slower: install nasm and build again"
+                .to_string(),
+        );
+    }
+    let caps = Caps {
+        device: raw::version(),
+        pixel_formats: vec![PixelFormat::Yuv420p],
+        notes,
+        ..Caps::default()
+    };
+    let open = |config: &encoder_core::EncoderConfig| -> Result<Box<dyn VideoEncoder>, OpenError> {
+        Ok(Box::new(OpenH264::open(&OpenRequest {
+            config,
+            gpu: &Default::default(),
+            options: &Default::default(),
+            threads: 1,
+        })?))
+    };
+    probe_in_process(EncoderType::OPENH264, caps, open, Some(&raw::decode_luma))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use encoder_core::{
+        EncoderConfig, FrameBuffer, FrameLayout, NalKind, Resolution, mean_absolute_difference,
+        nal_units,
+    };
+
+    use super::*;
+
+    fn open(config: &EncoderConfig, options: &str) -> Result<OpenH264, OpenError> {
+        OpenH264::open(&OpenRequest {
+            config,
+            gpu: &Default::default(),
+            options: &options.parse().unwrap(),
+            threads: 1,
+        })
+    }
+
+    fn config(width: u32, height: u32) -> EncoderConfig {
+        EncoderConfig {
+            resolution: Some(Resolution::new(width, height)),
+            gop_size: 4,
+            ..EncoderConfig::default()
+        }
+    }
+
+    fn run(encoder: &mut OpenH264, count: u64, idr_at: Option<u64>) -> Vec<EncodedChunk> {
+        let size = Resolution::new(encoder.width, encoder.height);
+        let layout = FrameLayout::new(PixelFormat::Yuv420p, size);
+        let mut chunks: Vec<_> = (0..count)
+            .filter_map(|n| {
+                let picture = FrameBuffer::test_picture(layout, n);
+                let mut frame = picture.frame(n);
+                frame.force_idr = idr_at == Some(n);
+                encoder.encode_frame(&frame).unwrap()
+            })
+            .collect();
+        chunks.extend(encoder.flush().unwrap());
+        chunks
+    }
+
+    #[test]
+    fn each_frame_gives_one_access_unit_and_comes_back() {
+        for (width, height, options) in [
+            (640, 360, ""),
+            (641, 479, "cabac = false"),
+            (848, 480, "complexity = \"medium\""),
+            (16, 16, ""),
+            (17, 33, ""),
+        ] {
+            let mut encoder = open(&config(width, height), options).unwrap();
+            let chunks = run(&mut encoder, 9, None);
+            assert_eq!(chunks.len(), 9);
+            for (n, chunk) in (0..).zip(&chunks) {
+                assert_eq!((chunk.pts, chunk.dts), (n, n));
+                assert_eq!(chunk.keyframe, n % 4 == 0, "frame {n}");
+                assert!(chunk.data.starts_with(&[0, 0, 0, 1]));
+                let kinds: Vec<_> = nal_units(&chunk.data).map(|u| NalKind::of(u[0])).collect();
+                assert_eq!(kinds.contains(&NalKind::Sps), chunk.keyframe);
+                assert_eq!(kinds.contains(&NalKind::Pps), chunk.keyframe);
+            }
+            let stream: Vec<u8> = chunks.iter().flat_map(|c| c.data.clone()).collect();
+            let decoded = raw::decode_luma(&stream).unwrap();
+            assert_eq!(decoded.len(), 9);
+            let layout = FrameLayout::new(
+                PixelFormat::Yuv420p,
+                Resolution::new(encoder.width, encoder.height),
+            );
+            for (n, luma) in (0..).zip(&decoded) {
+                let picture = FrameBuffer::test_picture(layout, n);
+                let sent: Vec<u8> =
+                    picture.frame(n).planes()[0].rows().flatten().copied().collect();
+                assert!(mean_absolute_difference(luma, &sent) < 6.0, "{width}x{height} {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_idr_picture_can_be_forced() {
+        let mut encoder = open(&config(64, 64), "").unwrap();
+        let keys: Vec<_> = run(&mut encoder, 6, Some(2)).iter().map(|c| c.keyframe).collect();
+        assert_eq!(keys, [true, false, true, false, false, false]);
+    }
+
+    #[test]
+    fn what_it_cannot_take_is_refused_in_words() {
+        let refused = open(&config(4000, 2000), "").err().unwrap().to_string();
+        assert!(refused.contains("3840x2160") && refused.contains("x264"), "{refused}");
+        let small = open(&config(640, 8), "").err().unwrap().to_string();
+        assert!(small.contains("16x16"), "{small}");
+        let unknown = open(&config(64, 64), "complex = \"low\"").err().unwrap().to_string();
+        assert!(unknown.contains("did you mean `complexity`"), "{unknown}");
+        let value = open(&config(64, 64), "complexity = \"huge\"").err().unwrap().to_string();
+        assert!(value.contains("low") && value.contains("medium"), "{value}");
+        let mut encoder = open(&config(64, 64), "").unwrap();
+        let layout = FrameLayout::new(PixelFormat::Nv12, Resolution::new(64, 64));
+        let error = encoder.encode_frame(&FrameBuffer::new(layout).frame(0)).unwrap_err();
+        assert!(error.to_string().contains("nv12 64x64"), "{error}");
+    }
+
+    #[test]
+    fn the_probe_says_usable() {
+        let verdict = probe(Duration::from_secs(10));
+        let Verdict::Usable(caps) = verdict else { panic!("{verdict:?}") };
+        assert!(caps.device.starts_with("OpenH264 "), "{}", caps.device);
+        assert_eq!(caps.notes.is_empty(), raw::has_assembly());
+    }
+
+    #[test]
+    fn a_better_quality_gives_a_larger_stream() {
+        let size = |crf| {
+            let mut config = config(320, 240);
+            config.crf = crf;
+            let mut encoder = open(&config, "").unwrap();
+            run(&mut encoder, 8, None).iter().map(|c| c.data.len()).sum::<usize>()
+        };
+        let sizes: Vec<_> = [0, 10, 18, 23, 28, 40, 51].map(size).to_vec();
+        assert!(sizes.windows(2).all(|w| w[0] >= w[1]), "{sizes:?}");
+        assert!(sizes[0] > 2 * sizes[6], "{sizes:?}");
+    }
+}

@@ -1,0 +1,90 @@
+//! From access units to files.
+//!
+//! A [`Sink`] takes access units in decoding order and learns the times only at the end, so that
+//! the whole recording decides what the times are ([`crate::timeline`]).
+
+mod annexb;
+mod boxes;
+mod mp4;
+mod output;
+mod sps;
+
+use std::path::{Path, PathBuf};
+
+pub use annexb::AnnexBSink;
+use encoder_core::EncodedChunk;
+pub use mp4::Mp4Sink;
+pub use output::OutputFile;
+pub use sps::{Colour, Sps};
+use thiserror::Error;
+
+use crate::timeline::{FrameTimes, Timeline};
+
+/// Why something could not be written.
+#[derive(Debug, Error)]
+pub enum SinkError {
+    /// The operating system refused.
+    #[error("{}: {error}{}", path.display(), cure(.error))]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Its words.
+        #[source]
+        error: std::io::Error,
+    },
+    /// The access units cannot be put into this container.
+    #[error("{}: {reason}", path.display())]
+    Stream {
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with the stream.
+        reason: String,
+    },
+}
+
+impl SinkError {
+    pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
+        move |error| Self::Io { path: path.into(), error }
+    }
+}
+
+fn cure(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AlreadyExists => "; give another -o, or --overwrite",
+        std::io::ErrorKind::StorageFull => "; free some space or give another -o",
+        std::io::ErrorKind::PermissionDenied => "; choose a place that you may write to",
+        _ => "",
+    }
+}
+
+/// Takes the access units of one video.
+///
+/// Dropping a sink that was not finished leaves nothing behind.
+pub trait Sink: Send {
+    /// Takes the next access unit in decoding order, with the times of the frame that it shows.
+    ///
+    /// # Errors
+    /// [`SinkError`]; the sink takes nothing more after it.
+    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError>;
+
+    /// Ends the video. `timeline` has the time of every frame, by its `pts`. Gives the file that
+    /// was written, where there is one.
+    ///
+    /// # Errors
+    /// [`SinkError`]; then nothing stands under the final name.
+    fn finish(self: Box<Self>, timeline: &Timeline) -> Result<Option<PathBuf>, SinkError>;
+}
+
+/// A sink that hands every access unit to a function: for embedding.
+pub struct CallbackSink<F>(pub F);
+
+impl<F: FnMut(EncodedChunk, &FrameTimes) + Send> Sink for CallbackSink<F> {
+    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
+        (self.0)(chunk, times);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _timeline: &Timeline) -> Result<Option<PathBuf>, SinkError> {
+        Ok(None)
+    }
+}

@@ -1,0 +1,155 @@
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use tempfile::NamedTempFile;
+
+use super::SinkError;
+
+/// A file that appears under its name only when it is whole.
+///
+/// It is written under a temporary name in the same directory, synced, and renamed. Dropped
+/// before that, it leaves nothing behind.
+#[derive(Debug)]
+pub struct OutputFile {
+    path: PathBuf,
+    overwrite: bool,
+    file: BufWriter<NamedTempFile>,
+}
+
+impl OutputFile {
+    /// Begins a file that will be called `path`.
+    ///
+    /// # Errors
+    /// When `path` exists and may not be overwritten, or nothing can be written there.
+    pub fn create(path: &Path, overwrite: bool) -> Result<Self, SinkError> {
+        if !overwrite && path.symlink_metadata().is_ok() {
+            return Err(SinkError::Io {
+                path: path.into(),
+                error: io::Error::new(io::ErrorKind::AlreadyExists, "the file exists"),
+            });
+        }
+        let file = temporary(path).map_err(SinkError::io(path))?;
+        Ok(Self { path: path.into(), overwrite, file: BufWriter::with_capacity(1 << 18, file) })
+    }
+
+    /// The final name.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An unnamed file on the same disk, for what is not yet in its place.
+    ///
+    /// # Errors
+    /// When nothing can be written there.
+    pub fn scratch(&self) -> Result<File, SinkError> {
+        let dir = directory(&self.path);
+        tempfile::tempfile_in(dir).map_err(SinkError::io(&self.path))
+    }
+
+    /// Syncs the file and gives it its name.
+    ///
+    /// # Errors
+    /// When the disk is full, or the name was taken in the meantime.
+    pub fn commit(self) -> Result<PathBuf, SinkError> {
+        let path = self.path;
+        let error = SinkError::io(&path);
+        let file = self.file.into_inner().map_err(|e| error(e.into_error()))?;
+        file.as_file().sync_all().map_err(&error)?;
+        let persisted =
+            if self.overwrite { file.persist(&path) } else { file.persist_noclobber(&path) };
+        persisted.map_err(|e| error(e.error))?;
+        // The name itself is safe only once the directory is; not every system can sync one.
+        if let Ok(dir) = File::open(directory(&path)) {
+            let _ = dir.sync_all();
+        }
+        drop(error);
+        Ok(path)
+    }
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+    let mut prefix = std::ffi::OsString::from(".");
+    prefix.push(path.file_name().unwrap_or_default());
+    prefix.push(".");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(&prefix).suffix(".part");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        // As any other new file: the umask decides, not the caution of temporary files.
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(directory(path))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn entries(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_appears_only_when_it_is_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.mp4");
+        let mut file = OutputFile::create(&path, false).unwrap();
+        file.write_all(b"half").unwrap();
+        assert!(!path.exists());
+        drop(file);
+        assert_eq!(entries(dir.path()), Vec::<String>::new());
+
+        let mut file = OutputFile::create(&path, false).unwrap();
+        file.write_all(b"whole").unwrap();
+        assert_eq!(file.commit().unwrap(), path);
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        assert_eq!(entries(dir.path()), ["a.mp4"]);
+    }
+
+    #[test]
+    fn what_exists_is_kept_unless_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.mp4");
+        let late = OutputFile::create(&path, false).unwrap();
+        std::fs::write(&path, "old").unwrap();
+        for error in [OutputFile::create(&path, false).unwrap_err(), late.commit().unwrap_err()] {
+            assert!(error.to_string().contains("--overwrite"), "{error}");
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        let mut file = OutputFile::create(&path, true).unwrap();
+        file.write_all(b"new").unwrap();
+        file.commit().unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(entries(dir.path()), ["a.mp4"]);
+    }
+
+    #[test]
+    fn a_place_that_does_not_exist_is_an_error_with_its_name() {
+        let error = OutputFile::create(Path::new("/nowhere/at/all.mp4"), false).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/at/all.mp4"), "{error}");
+    }
+}
