@@ -1,0 +1,149 @@
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    time::Duration,
+};
+
+use crate::{
+    Closed, Monitor, Snapshot,
+    shared::{Ring, Side, deadline},
+    state::{Reserved, State},
+    sync::Arc,
+};
+
+/// The end that reserves slots. The order of reservation is the order of the frames, so there is
+/// one producer; the slots that it gives may be filled and published by several threads, in any
+/// order.
+///
+/// When it is dropped no more frames come, and the consumer drains what is there.
+pub struct Producer<M> {
+    pub(crate) ring: Arc<Ring<M>>,
+}
+
+impl<M> Producer<M> {
+    /// Reserves the slot of the next frame; blocks while there is no free one.
+    ///
+    /// # Errors
+    /// [`Closed`] as soon as the consumer is gone, also if that happens during the wait.
+    pub fn reserve(&mut self) -> Result<WriteSlot<M>, Closed> {
+        match self.ring.shared.wait(Side::Producer, None, State::reserve) {
+            Some(reserved) => reserved.map(|reserved| self.write_slot(reserved)),
+            // Without a deadline no wait ends with nothing.
+            None => Err(Closed),
+        }
+    }
+
+    /// As [`reserve`](Self::reserve), but waits no longer than `timeout`: then `None`.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub fn reserve_timeout(&mut self, timeout: Duration) -> Result<Option<WriteSlot<M>>, Closed> {
+        let reserved = self.ring.shared.wait(Side::Producer, deadline(timeout), State::reserve);
+        reserved.map(|reserved| reserved.map(|reserved| self.write_slot(reserved))).transpose()
+    }
+
+    /// As [`reserve`](Self::reserve), but never waits: `None` if there is no free slot.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub fn try_reserve(&mut self) -> Result<Option<WriteSlot<M>>, Closed> {
+        self.reserve_timeout(Duration::ZERO)
+    }
+
+    /// As [`reserve`](Self::reserve), for a task of any executor. Cancel-safe: a future that is
+    /// dropped before it is ready has reserved nothing.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub async fn reserve_async(&mut self) -> Result<WriteSlot<M>, Closed> {
+        let reserved = self.ring.shared.wait_async(Side::Producer, State::reserve).await;
+        reserved.map(|reserved| self.write_slot(reserved))
+    }
+
+    fn write_slot(&self, reserved: Reserved<M>) -> WriteSlot<M> {
+        let Reserved { seq, index, stale } = reserved;
+        let slot = WriteSlot { ring: self.ring.clone(), seq, index, meta: None };
+        // Only now: should the metadata's own drop panic, the slot is abandoned and not lost.
+        drop(stale);
+        slot
+    }
+
+    /// No more frames come; the consumer drains what is there, and waits for slots that are still
+    /// being filled. The same as to drop the producer.
+    pub fn close(self) {}
+
+    /// Fill level, cursors and waits at this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        self.ring.shared.snapshot()
+    }
+
+    /// A handle that takes snapshots, for metrics.
+    pub fn monitor(&self) -> Monitor<M> {
+        Monitor { shared: self.ring.shared.clone() }
+    }
+}
+
+impl<M> Drop for Producer<M> {
+    fn drop(&mut self) {
+        self.ring.shared.close(Side::Producer);
+    }
+}
+
+impl<M> fmt::Debug for Producer<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Producer").field(&self.snapshot()).finish()
+    }
+}
+
+/// A slot to fill. Its bytes are those of some earlier frame, or zero.
+///
+/// A slot that is dropped unpublished (its worker failed or panicked) is published as *abandoned*,
+/// so that the frames behind it never hang.
+pub struct WriteSlot<M> {
+    ring: Arc<Ring<M>>,
+    seq: u64,
+    index: usize,
+    meta: Option<std::sync::Arc<M>>,
+}
+
+impl<M> WriteSlot<M> {
+    /// The frame's number, counted from 0 in the order of reservation.
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Makes the frame readable, as soon as all frames before it are.
+    pub fn publish(mut self, meta: M) {
+        self.meta = Some(std::sync::Arc::new(meta));
+    }
+}
+
+impl<M> Deref for WriteSlot<M> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: from reservation to publication the slot belongs to this value alone, and
+        // `deref_mut` needs it mutable.
+        unsafe { self.ring.block.bytes(self.index) }
+    }
+}
+
+impl<M> DerefMut for WriteSlot<M> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: from reservation to publication the slot belongs to this value alone.
+        unsafe { self.ring.block.bytes_mut(self.index) }
+    }
+}
+
+impl<M> Drop for WriteSlot<M> {
+    fn drop(&mut self) {
+        let meta = self.meta.take();
+        self.ring.shared.change(Side::Consumer, |state| state.publish(self.index, meta));
+    }
+}
+
+impl<M> fmt::Debug for WriteSlot<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteSlot").field("seq", &self.seq).finish_non_exhaustive()
+    }
+}

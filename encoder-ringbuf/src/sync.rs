@@ -1,0 +1,29 @@
+//! The primitives of synchronisation: those of `std`, or those of `loom` for its model tests.
+
+#[cfg(not(ring_loom))]
+pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+#[cfg(ring_loom)]
+pub(crate) use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+/// Tells loom of every access to the bytes of one slot, which go through raw pointers that loom
+/// cannot see. Nothing at all without loom.
+#[derive(Default)]
+pub(crate) struct Access {
+    #[cfg(ring_loom)]
+    cell: loom::cell::UnsafeCell<()>,
+}
+
+impl Access {
+    #[inline]
+    pub(crate) fn read(&self) {
+        #[cfg(ring_loom)]
+        self.cell.with(|_| ());
+    }
+
+    #[inline]
+    pub(crate) fn write(&self) {
+        #[cfg(ring_loom)]
+        self.cell.with_mut(|_| ());
+    }
+}

@@ -1,0 +1,184 @@
+//! Random sequences of operations, against a model that is too simple to be wrong.
+#![cfg(not(any(ring_loom, miri)))]
+#![allow(clippy::unwrap_used)]
+
+use std::collections::{BTreeSet, VecDeque};
+
+use encoder_ringbuf::{Next, ReadSlot, RingOptions, WriteSlot, ring};
+use proptest::prelude::*;
+
+/// One operation; an index picks among the slots that are held, modulo their number.
+#[derive(Clone, Debug)]
+enum Op {
+    Reserve,
+    Publish(usize),
+    Abandon(usize),
+    Next,
+    Release(usize),
+    /// Commits up to the commit cursor plus this less two: also too little and too much.
+    Commit(u64),
+    Rewind,
+    CloseProducer,
+    CloseConsumer,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        12 => Just(Op::Reserve),
+        10 => any::<usize>().prop_map(Op::Publish),
+        2 => any::<usize>().prop_map(Op::Abandon),
+        10 => Just(Op::Next),
+        8 => any::<usize>().prop_map(Op::Release),
+        8 => (0u64..8).prop_map(Op::Commit),
+        3 => Just(Op::Rewind),
+        1 => Just(Op::CloseProducer),
+        1 => Just(Op::CloseConsumer),
+    ]
+}
+
+/// A frame in the window: still being written, or published with this metadata.
+type Frame = Option<Option<String>>;
+
+struct Model {
+    capacity: usize,
+    /// The frames that are not committed.
+    window: VecDeque<Frame>,
+    committed: u64,
+    read: u64,
+    high_water: usize,
+}
+
+impl Model {
+    fn reserved(&self) -> u64 {
+        self.committed + self.window.len() as u64
+    }
+
+    fn written(&self) -> u64 {
+        self.committed + self.window.iter().take_while(|frame| frame.is_some()).count() as u64
+    }
+
+    fn frame(&mut self, seq: u64) -> &mut Frame {
+        &mut self.window[(seq - self.committed) as usize]
+    }
+
+    /// Slots in use: the window, and what is committed but still looked at.
+    fn used(&self, held: &[ReadSlot<String>]) -> usize {
+        let late: BTreeSet<_> =
+            held.iter().map(ReadSlot::seq).filter(|&seq| seq < self.committed).collect();
+        self.window.len() + late.len()
+    }
+}
+
+/// The bytes of a frame: different for every frame and every place.
+fn bytes(seq: u64, len: usize) -> Vec<u8> {
+    (0..len as u64).map(|at| (seq.wrapping_mul(31) ^ at.wrapping_mul(7)) as u8).collect()
+}
+
+fn pick<T>(list: &mut Vec<T>, index: usize) -> Option<T> {
+    (!list.is_empty()).then(|| list.swap_remove(index % list.len()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_ring_does_what_the_model_does(
+        capacity in 2usize..6,
+        slot_bytes in prop_oneof![1usize..64, 4090usize..4100],
+        ops in prop::collection::vec(op(), 1..200),
+    ) {
+        let (producer, consumer) = ring::<String>(RingOptions { slots: capacity, slot_bytes })
+            .unwrap();
+        let monitor = producer.monitor();
+        let (mut producer, mut consumer) = (Some(producer), Some(consumer));
+        let mut writing: Vec<WriteSlot<String>> = Vec::new();
+        let mut held: Vec<ReadSlot<String>> = Vec::new();
+        let mut model =
+            Model { capacity, window: VecDeque::new(), committed: 0, read: 0, high_water: 0 };
+
+        for op in ops {
+            match op {
+                Op::Reserve => {
+                    let Some(producer) = &mut producer else { continue };
+                    let got = producer.try_reserve();
+                    if consumer.is_none() {
+                        prop_assert!(got.is_err());
+                    } else if model.used(&held) == model.capacity {
+                        prop_assert!(got.unwrap().is_none());
+                    } else {
+                        let mut slot = got.unwrap().unwrap();
+                        prop_assert_eq!(slot.seq(), model.reserved());
+                        let content = bytes(slot.seq(), slot_bytes);
+                        slot.copy_from_slice(&content);
+                        writing.push(slot);
+                        model.window.push_back(None);
+                        model.high_water = model.high_water.max(model.window.len());
+                    }
+                }
+                Op::Publish(index) => {
+                    let Some(slot) = pick(&mut writing, index) else { continue };
+                    let meta = format!("frame {}", slot.seq());
+                    *model.frame(slot.seq()) = Some(Some(meta.clone()));
+                    slot.publish(meta);
+                }
+                Op::Abandon(index) => {
+                    let Some(slot) = pick(&mut writing, index) else { continue };
+                    *model.frame(slot.seq()) = Some(None);
+                }
+                Op::Next => {
+                    let Some(consumer) = &mut consumer else { continue };
+                    match consumer.try_next() {
+                        Next::Slot(slot) => {
+                            prop_assert!(model.read < model.written());
+                            prop_assert_eq!(slot.seq(), model.read);
+                            let meta = model.frame(slot.seq()).clone().unwrap();
+                            prop_assert_eq!(slot.meta(), meta.as_ref());
+                            held.push(slot);
+                            model.read += 1;
+                        }
+                        Next::Ended => {
+                            prop_assert!(producer.is_none());
+                            prop_assert_eq!(model.read, model.reserved());
+                        }
+                        Next::TimedOut => {
+                            prop_assert_eq!(model.read, model.written());
+                            prop_assert!(producer.is_some() || model.read < model.reserved());
+                        }
+                    }
+                }
+                Op::Release(index) => drop(pick(&mut held, index)),
+                Op::Commit(more) => {
+                    let Some(consumer) = &mut consumer else { continue };
+                    let upto = (model.committed + more).saturating_sub(2);
+                    consumer.commit(upto);
+                    if (model.committed..=model.read).contains(&upto) {
+                        model.window.drain(..(upto - model.committed) as usize);
+                        model.committed = upto;
+                    }
+                }
+                Op::Rewind => {
+                    let Some(consumer) = &mut consumer else { continue };
+                    prop_assert_eq!(consumer.rewind(), model.committed);
+                    model.read = model.committed;
+                }
+                Op::CloseProducer => producer = None,
+                Op::CloseConsumer => consumer = None,
+            }
+
+            let snapshot = monitor.snapshot();
+            prop_assert_eq!(snapshot.capacity, capacity);
+            prop_assert_eq!(snapshot.len, model.window.len());
+            prop_assert_eq!(snapshot.readable as u64, model.written() - model.read);
+            prop_assert_eq!(snapshot.in_flight as u64, model.read - model.committed);
+            prop_assert_eq!(snapshot.written, model.written());
+            prop_assert_eq!(snapshot.read, model.read);
+            prop_assert_eq!(snapshot.committed, model.committed);
+            prop_assert_eq!(snapshot.high_water, model.high_water);
+            // Nobody waited, and no frame that is looked at was overwritten.
+            prop_assert_eq!((snapshot.producer_waits, snapshot.consumer_waits), (0, 0));
+            for slot in &held {
+                prop_assert_eq!(&**slot, &bytes(slot.seq(), slot_bytes)[..]);
+            }
+        }
+    }
+}
