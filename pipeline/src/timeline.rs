@@ -114,10 +114,10 @@ impl Timeline {
         }
     }
 
-    fn recorded(clock: Clock, frames: &[FrameTimes], rate: FrameRate, reorder: u32) -> Self {
+    /// The times that count, in nanoseconds and rising, and what a user should know about them.
+    pub fn stamps(clock: Clock, frames: &[FrameTimes]) -> (Vec<i64>, Vec<String>) {
         let mut warnings = Vec::new();
         let mut stamps = choose(clock, frames, &mut warnings);
-        let (first_ns, last_ns) = (stamps.first().copied(), stamps.last().copied());
         let mut moved = 0;
         for n in 1..stamps.len() {
             if stamps[n] <= stamps[n - 1] {
@@ -131,6 +131,12 @@ impl Timeline {
                  put 1 ms behind it"
             ));
         }
+        (stamps, warnings)
+    }
+
+    fn recorded(clock: Clock, frames: &[FrameTimes], rate: FrameRate, reorder: u32) -> Self {
+        let (stamps, mut warnings) = Self::stamps(clock, frames);
+        let (first_ns, last_ns) = (stamps.first().copied(), stamps.last().copied());
         let origin = first_ns.unwrap_or_default();
         let gaps = || stamps.windows(2).map(|w| (i128::from(w[1]) - i128::from(w[0])) as u64);
         let longest = gaps().max().unwrap_or_default();

@@ -1,0 +1,220 @@
+//! What can be said on the command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use encoder_core::{FrameRate, Preset};
+use encoder_pipeline::source::{Moment, RawSpec};
+
+/// Turns camera topics of robot recordings into correct H.264 video.
+#[derive(Parser)]
+#[command(version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    /// More messages: -v for information, -vv for details.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Only errors, and no progress bars.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub quiet: bool,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Convert recordings: one video per camera topic.
+    Encode(Box<Encode>),
+    /// Show every encoder of this build: usable here or not, why, and what would help.
+    Detect {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show the camera topics of a recording.
+    Info {
+        /// MCAP, ROS 1 bag, rosbag2 directory or .db3, directory of images, Y4M, or a video file.
+        recording: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        source: SourceArgs,
+    },
+}
+
+#[derive(Args)]
+pub struct Encode {
+    /// MCAP, ROS 1 bag, rosbag2 directory or .db3, directory of images, Y4M, or a video file;
+    /// `-` for Y4M, or with --raw raw frames, on standard input.
+    #[arg(required = true)]
+    pub recordings: Vec<PathBuf>,
+    /// A directory that gets one file per camera topic, or FILE.mp4 (or .h264) for a single topic.
+    /// With several recordings, each gets a directory of its own below it.
+    #[arg(short, long, value_name = "DIR|FILE")]
+    pub output: PathBuf,
+    /// Format of the files in a directory.
+    #[arg(long, value_enum, default_value_t = FormatArg::Mp4)]
+    pub format: FormatArg,
+    /// Replace files that exist.
+    #[arg(long)]
+    pub overwrite: bool,
+    /// Raw frames on standard input, such as rgb24:640x480@30.
+    #[arg(long, value_name = "FORMAT:WxH[@FPS]")]
+    pub raw: Option<RawSpec>,
+
+    #[command(flatten)]
+    pub source: SourceArgs,
+
+    /// Which times of the recording count: the stamps in the message headers (log times where
+    /// these are empty or run backwards), or the log times.
+    #[arg(long, value_enum, default_value_t = TimeArg::Header)]
+    pub time: TimeArg,
+    /// Lay frame N at exactly N/FPS, whatever was recorded. Sets the rate of images and raw frames.
+    #[arg(long, value_name = "FPS", conflicts_with = "resample")]
+    pub fps: Option<FrameRate>,
+    /// Make a constant rate by nearest frame: frames are repeated and left out as needed, and
+    /// counted. Reads the recording twice.
+    #[arg(long, value_name = "FPS")]
+    pub resample: Option<FrameRate>,
+    /// What to do with a frame that cannot be decoded.
+    #[arg(long, value_enum, default_value_t = BadFrameArg::Repeat)]
+    pub on_bad_frame: BadFrameArg,
+
+    /// Quality, 0 (best) to 51 [default: 23]
+    #[arg(long)]
+    pub crf: Option<u8>,
+    /// Speed against size: ultrafast to veryslow [default: veryfast]
+    #[arg(long)]
+    pub preset: Option<Preset>,
+    /// Frames from one key frame to the next [default: 30]
+    #[arg(long)]
+    pub gop: Option<u32>,
+    /// Most B-frames in a row, 0 to 4 [default: 0]
+    #[arg(long, value_name = "N")]
+    pub b_frames: Option<u8>,
+    /// Use this encoder and no other: a name from `encoder detect`.
+    #[arg(long, value_name = "NAME")]
+    pub encoder: Option<String>,
+    /// TOML file with [encoder], [gpu] and [backend.NAME]; options here go before it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Threads for decoding and encoding, all cameras together [default: the number of cores]
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
+}
+
+#[derive(Args)]
+pub struct SourceArgs {
+    /// Only topics that match this glob; may be given several times.
+    #[arg(long, value_name = "GLOB")]
+    pub topic: Vec<String>,
+    /// Leave out what was logged earlier: seconds from the start of the recording, or @SECONDS
+    /// since the epoch.
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
+    pub start: Option<Moment>,
+    /// Leave out what was logged later.
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
+    pub end: Option<Moment>,
+    /// Show depth topics (16UC1, 32FC1) as grey: MIN is black, MAX white, in the unit of the
+    /// recording. Without it they are left out.
+    #[arg(long, value_name = "MIN:MAX", value_parser = depth_range)]
+    pub depth_range: Option<(f32, f32)>,
+    /// Largest chunk or message that is accepted, in bytes, decompressed.
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
+    pub max_message_bytes: u64,
+    /// Largest picture that is accepted, in pixels.
+    #[arg(long, value_name = "PIXELS", default_value_t = 1 << 27)]
+    pub max_pixels: u64,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum FormatArg {
+    Mp4,
+    Annexb,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum TimeArg {
+    Header,
+    Log,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum BadFrameArg {
+    /// Show the frame before it again.
+    Repeat,
+    /// Leave it out.
+    Skip,
+    /// End with an error.
+    Fail,
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    let wrong = || {
+        format!("`{text}` is no time: seconds from the start such as 12.5, or @SECONDS since 1970")
+    };
+    let (digits, absolute) = match text.strip_prefix('@') {
+        Some(rest) => (rest, true),
+        None => (text, false),
+    };
+    let ns = nanoseconds(digits).filter(|ns| *ns >= 0).ok_or_else(wrong)?;
+    Ok(if absolute { Moment::Absolute(ns) } else { Moment::FromStart(ns) })
+}
+
+/// Decimal seconds, exactly, in nanoseconds.
+fn nanoseconds(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || fraction.len() > 9 || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let whole: i64 = whole.parse().ok()?;
+    let fraction: i64 = format!("{fraction:0<9}").parse().ok()?;
+    whole.checked_mul(1_000_000_000)?.checked_add(fraction)
+}
+
+fn depth_range(text: &str) -> Result<(f32, f32), String> {
+    text.split_once(':')
+        .and_then(|(min, max)| Some((min.parse().ok()?, max.parse().ok()?)))
+        .filter(|(min, max): &(f32, f32)| min.is_finite() && max.is_finite() && min < max)
+        .ok_or_else(|| format!("`{text}` is no range: MIN:MAX with MIN below MAX, such as 0:4000"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn moments_and_ranges() {
+        for (text, expected) in [
+            ("12.5", Some(Moment::FromStart(12_500_000_000))),
+            ("0", Some(Moment::FromStart(0))),
+            ("@1760000000.000000001", Some(Moment::Absolute(1_760_000_000_000_000_001))),
+            ("-1", None),
+            ("1.0000000001", None),
+            ("", None),
+            (".5", None),
+            ("1e3", None),
+            ("99999999999999", None),
+        ] {
+            assert_eq!(moment(text).ok(), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("0:4000", Some((0.0, 4000.0))),
+            ("0.3:5.5", Some((0.3, 5.5))),
+            ("5:5", None),
+            ("a:b", None),
+            ("nan:1", None),
+            ("7", None),
+        ] {
+            assert_eq!(depth_range(text).ok(), expected, "{text}");
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Progress on a terminal: one bar per camera; nothing elsewhere.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed, mpsc},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use encoder_pipeline::{progress::Progress, session::Counters};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+/// Bars that follow the counters, drawn by a thread of their own.
+pub struct Bars {
+    shared: Arc<Shared>,
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+struct Shared {
+    all: MultiProgress,
+    bars: Mutex<Vec<(ProgressBar, Arc<Counters>)>>,
+}
+
+impl Bars {
+    pub fn new(all: MultiProgress) -> Self {
+        let shared = Arc::new(Shared { all, bars: Mutex::new(Vec::new()) });
+        let (stop, stopped) = mpsc::channel::<()>();
+        let seen = Arc::clone(&shared);
+        let thread = std::thread::spawn(move || {
+            while let Err(mpsc::RecvTimeoutError::Timeout) =
+                stopped.recv_timeout(Duration::from_millis(100))
+            {
+                seen.update();
+            }
+            seen.update();
+        });
+        Self { shared, stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Shared {
+    fn update(&self) {
+        for (bar, counters) in self.bars.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            bar.set_position(counters.frames_encoded.load(Relaxed));
+        }
+    }
+}
+
+impl Progress for Bars {
+    fn camera(&self, topic: &str, frames: Option<u64>, counters: Arc<Counters>) {
+        let (bar, template) = match frames {
+            Some(frames) => (
+                ProgressBar::new(frames),
+                "{prefix:32!} {wide_bar:.cyan/dim} {pos}/{len} frames {per_sec:>9} {eta:>4} left",
+            ),
+            None => (ProgressBar::no_length(), "{prefix:32!} {spinner} {pos} frames {per_sec:>9}"),
+        };
+        if let Ok(style) = ProgressStyle::with_template(template) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(topic.to_string());
+        let bar = self.shared.all.add(bar);
+        self.shared.bars.lock().unwrap_or_else(PoisonError::into_inner).push((bar, counters));
+    }
+}
+
+impl Drop for Bars {
+    fn drop(&mut self) {
+        self.stop = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        for (bar, _) in self.shared.bars.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            bar.abandon();
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! `encoder encode`.
+
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
+
+use encoder_core::{ConfigError, OpenError, Plan, Policy, Settings, detect, plan};
+use encoder_pipeline::{
+    naming::{Format, Target},
+    picture::PictureOptions,
+    progress::{Progress, Silent},
+    report::{Exit, Report},
+    run::{Run, check_free},
+    session::{OnBadFrame, SessionConfig},
+    source::{self, Limits, Source, SourceError, SourceOptions},
+    timeline::{Clock, Timing},
+};
+use indicatif::MultiProgress;
+use tracing::{error, info};
+
+use super::{
+    args::{BadFrameArg, Encode, FormatArg, SourceArgs, TimeArg},
+    bars::Bars,
+};
+
+/// What cannot be started: exit code 2 for what was said wrongly, 1 for the rest.
+pub struct Refused {
+    pub usage: bool,
+    pub text: String,
+}
+
+impl Refused {
+    fn usage(text: impl ToString) -> Self {
+        Self { usage: true, text: text.to_string() }
+    }
+}
+
+impl SourceArgs {
+    pub fn options(&self) -> SourceOptions {
+        SourceOptions {
+            topics: self.topic.clone(),
+            start: self.start,
+            end: self.end,
+            rate: None,
+            limits: self.limits(),
+        }
+    }
+
+    pub fn picture(&self) -> PictureOptions {
+        PictureOptions { depth_range: self.depth_range, limits: self.limits() }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { message_bytes: self.max_message_bytes, pixels: self.max_pixels }
+    }
+}
+
+pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused> {
+    let settings = settings(args)?;
+    let stdin = args.recordings.iter().filter(|r| is_stdin(r)).count();
+    if stdin > 0 && (args.recordings.len() > 1 || args.resample.is_some()) {
+        return Err(Refused::usage(
+            "standard input can be read once only: no other recording beside it, and no --resample",
+        ));
+    }
+    if args.raw.is_some() && stdin == 0 {
+        return Err(Refused::usage("--raw describes standard input: give `-` as the recording"));
+    }
+    if stdin > 0 && std::io::stdin().is_terminal() {
+        return Err(Refused::usage("standard input is a terminal: pipe frames into it"));
+    }
+    let targets = targets(&args.recordings, &args.output)?;
+    let plan = choose(args, &settings)?;
+    let jobs = args
+        .jobs
+        .map_or_else(|| std::thread::available_parallelism().map_or(2, usize::from), usize::from);
+    let mut worst = Exit::Done.code();
+    for (recording, target) in targets {
+        let clock = match args.time {
+            TimeArg::Header => Clock::Header,
+            TimeArg::Log => Clock::Log,
+        };
+        let run = Run {
+            recording: recording.display().to_string(),
+            target,
+            format: match args.format {
+                FormatArg::Mp4 => Format::Mp4,
+                FormatArg::Annexb => Format::AnnexB,
+            },
+            overwrite: args.overwrite,
+            session: SessionConfig {
+                settings: settings.clone(),
+                plan: plan.clone(),
+                threads: 1,
+                timing: args.fps.map_or(Timing::Recorded(clock), Timing::Rate),
+                on_bad_frame: match args.on_bad_frame {
+                    BadFrameArg::Repeat => OnBadFrame::Repeat,
+                    BadFrameArg::Skip => OnBadFrame::Skip,
+                    BadFrameArg::Fail => OnBadFrame::Fail,
+                },
+                picture: args.source.picture(),
+            },
+            resample: args.resample,
+            jobs,
+        };
+        let exit = convert(&run, args, recording, bars);
+        // A failure outweighs a repair, and a repair a success.
+        worst = match (worst, exit) {
+            (1, _) | (_, 1) => 1,
+            (3, _) | (_, 3) => 3,
+            _ => 0,
+        };
+    }
+    Ok(worst)
+}
+
+fn is_stdin(recording: &Path) -> bool {
+    recording.as_os_str() == "-"
+}
+
+/// Converts one recording, writes its report, and tells the user.
+fn convert(run: &Run, args: &Encode, recording: &Path, bars: Option<&MultiProgress>) -> u8 {
+    let path = run.report_path();
+    if let Err(text) = check_free(&path, args.overwrite) {
+        error!("{text}");
+        return Exit::Failed.code();
+    }
+    let mut options = args.source.options();
+    options.rate = args.fps;
+    let open = || -> Result<Box<dyn Source>, SourceError> {
+        if is_stdin(recording) {
+            return source::open_stdin(args.raw.as_ref(), &options);
+        }
+        source::open(recording, &options)
+    };
+    let report = {
+        let progress: Box<dyn Progress> = match bars {
+            Some(all) => Box::new(Bars::new(all.clone())),
+            None => Box::new(Silent),
+        };
+        run.convert(&open, &*progress)
+    };
+    tell(&report, run.target.directory());
+    match report.save(&path) {
+        Ok(()) => report.exit,
+        // Where nothing could be made, the directory may be missing too.
+        Err(_) if report.error.is_some() => report.exit,
+        Err(e) => {
+            error!("{}: the report cannot be written: {e}", path.display());
+            Exit::Failed.code()
+        }
+    }
+}
+
+fn tell(report: &Report, directory: &Path) {
+    for o in &report.outputs {
+        if let Some(file) = &o.file {
+            info!(
+                encoder = o.encoder,
+                frames = o.frames_encoded,
+                repeated = o.frames_repeated,
+                failed = o.frames_failed,
+                seconds = o.duration_s,
+                "{} → {}",
+                o.topic,
+                directory.join(file).display()
+            );
+        }
+        for warning in &o.warnings {
+            info!(topic = o.topic, "{warning}");
+        }
+        if let Some(text) = &o.error {
+            error!("{}: {text}", o.topic);
+        }
+    }
+    for skipped in &report.skipped_topics {
+        tracing::warn!("{}: no video: {}", skipped.topic, skipped.reason);
+    }
+    if let Some(text) = &report.error {
+        error!("{text}");
+    }
+    let files = report.outputs.iter().filter(|o| o.file.is_some());
+    let frames: u64 = files.clone().map(|o| o.frames_encoded).sum();
+    let failed: u64 = report.outputs.iter().map(|o| o.frames_failed).sum();
+    println!(
+        "{}: {} videos, {frames} frames{} in {:.1} s",
+        report.recording,
+        files.count(),
+        if failed > 0 { format!(" ({failed} could not be decoded)") } else { String::new() },
+        report.elapsed_s
+    );
+}
+
+/// The configuration file, with the command line over it.
+fn settings(args: &Encode) -> Result<Settings, Refused> {
+    let mut settings = match &args.config {
+        None => Settings::default(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| Refused::usage(format!("{}: {e}", path.display())))?;
+            Settings::from_toml(&text)
+                .map_err(|e| Refused::usage(format!("{}: {e}", path.display())))?
+        }
+    };
+    let encoder = &mut settings.encoder;
+    encoder.crf = args.crf.unwrap_or(encoder.crf);
+    encoder.preset = args.preset.unwrap_or(encoder.preset);
+    encoder.gop_size = args.gop.unwrap_or(encoder.gop_size);
+    encoder.b_frames = args.b_frames.unwrap_or(encoder.b_frames);
+    settings.check().map_err(Refused::usage)?;
+    if let Some(size) = settings.encoder.resolution {
+        return Err(Refused::usage(ConfigError::value(
+            "encoder.resolution",
+            size,
+            "nothing here: the size is that of the recorded pictures, which are not scaled",
+        )));
+    }
+    Ok(settings)
+}
+
+/// Each recording with its own place.
+fn targets<'a>(
+    recordings: &'a [PathBuf],
+    output: &Path,
+) -> Result<Vec<(&'a Path, Target)>, Refused> {
+    if let [one] = recordings {
+        return Ok(vec![(one, Target::of(output))]);
+    }
+    if matches!(Target::of(output), Target::File(_)) {
+        return Err(Refused::usage(format!(
+            "-o {} names one file, and there are {} recordings; give a directory",
+            output.display(),
+            recordings.len()
+        )));
+    }
+    let mut taken = std::collections::HashSet::new();
+    recordings
+        .iter()
+        .map(|recording| {
+            let stem = recording.file_stem().or(recording.file_name()).unwrap_or_default();
+            let dir = output.join(stem);
+            if !taken.insert(dir.clone()) {
+                return Err(Refused::usage(format!(
+                    "two recordings are called {}: convert them one by one",
+                    stem.to_string_lossy()
+                )));
+            }
+            Ok((recording.as_path(), Target::Directory(dir)))
+        })
+        .collect()
+}
+
+/// Which encoders to try.
+fn choose(args: &Encode, settings: &Settings) -> Result<Plan, Refused> {
+    let policy = Policy {
+        preferred: settings.gpu.preferred_encoder.clone(),
+        require: args.encoder.clone(),
+        require_hardware: settings.gpu.require_hardware,
+    };
+    let unknown = |e: &OpenError| matches!(e, OpenError::Unknown { .. });
+    plan(&policy, &detect())
+        .map_err(|error| Refused { usage: unknown(&error), text: error.to_string() })
+}

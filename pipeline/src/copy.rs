@@ -1,0 +1,151 @@
+//! A video topic that is H.264 already: copied, not encoded again.
+
+use bytes::Bytes;
+use encoder_core::{EncodedChunk, EncoderType, FrameRate, NalKind, Resolution, nal_units};
+
+use crate::{
+    mux::{Sink, SinkError, Sps},
+    session::SessionReport,
+    timeline::{FrameTimes, Timeline, Timing},
+};
+
+/// The name that stands in the report instead of an encoder's.
+pub const COPY: EncoderType = EncoderType::new("copy");
+
+/// An access unit of a recorded video topic.
+pub struct AccessUnit {
+    data: Vec<u8>,
+    keyframe: bool,
+    /// Size of the pictures, where the access unit carries parameter sets.
+    pub size: Option<Resolution>,
+}
+
+impl AccessUnit {
+    /// Reads an Annex B access unit: one message of a video topic.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn read(data: &Bytes) -> Result<Self, String> {
+        let mut unit =
+            Self { data: Vec::with_capacity(data.len() + 16), keyframe: false, size: None };
+        let mut slices = 0;
+        for nal in nal_units(data) {
+            match NalKind::of(nal[0]) {
+                NalKind::Idr => {
+                    unit.keyframe = true;
+                    slices += 1;
+                }
+                NalKind::Slice => slices += 1,
+                NalKind::Sps => {
+                    let sps =
+                        Sps::parse(nal).ok_or("its sequence parameter set (SPS) cannot be read")?;
+                    unit.size = Some(sps.size);
+                }
+                _ => {}
+            }
+            unit.data.extend_from_slice(&[0, 0, 0, 1]);
+            unit.data.extend_from_slice(nal);
+        }
+        if slices == 0 {
+            return Err("the message holds no picture (no H.264 slice in Annex B form)".into());
+        }
+        Ok(unit)
+    }
+
+    /// Whether decoding can start here.
+    pub fn starts_decoding(&self) -> bool {
+        self.keyframe && self.size.is_some()
+    }
+}
+
+/// A file into which access units are copied. They come in display order: video topics of
+/// recordings have no B-frames.
+pub struct Copy {
+    sink: Box<dyn Sink>,
+    size: Resolution,
+    frames: Vec<FrameTimes>,
+    bytes: u64,
+}
+
+impl Copy {
+    /// Begins a file with pictures of `size`.
+    pub fn new(size: Resolution, sink: Box<dyn Sink>) -> Self {
+        Self { sink, size, frames: Vec::new(), bytes: 0 }
+    }
+
+    /// Size of the pictures.
+    pub fn size(&self) -> Resolution {
+        self.size
+    }
+
+    /// Appends an access unit.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn push(&mut self, unit: AccessUnit, times: FrameTimes) -> Result<(), SinkError> {
+        let index = self.frames.len() as u64;
+        self.frames.push(times);
+        self.bytes += unit.data.len() as u64;
+        let chunk =
+            EncodedChunk { data: unit.data, pts: index, dts: index, keyframe: unit.keyframe };
+        self.sink.write(chunk, &times)
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn finish(self, timing: Timing, rate: FrameRate) -> Result<SessionReport, SinkError> {
+        let timeline = Timeline::new(timing, &self.frames, rate, 0);
+        let count = self.frames.len() as u64;
+        let mut warnings = timeline.warnings.clone();
+        warnings.push("the topic is H.264 already: it was copied, not encoded again".into());
+        Ok(SessionReport {
+            encoder: COPY,
+            description: "copied as recorded".into(),
+            refusals: Vec::new(),
+            size: self.size,
+            file: self.sink.finish(&timeline)?,
+            frames_in: count,
+            frames_encoded: count,
+            frames_repeated: 0,
+            frames_failed: 0,
+            failures: Vec::new(),
+            bytes_out: self.bytes,
+            duration_s: timeline.duration(count) as f64 / f64::from(timeline.timescale()),
+            first_ns: timeline.first_ns,
+            last_ns: timeline.last_ns,
+            warnings,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn access_units_are_read_and_judged() {
+        let sps = [0u8, 0, 1, 0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88];
+        let table: &[(&[u8], Result<(bool, bool), &str>)] = &[
+            (&[], Err("no picture")),
+            (&[0, 0, 1, 0x67, 0xff], Err("SPS")),
+            (&sps, Err("no picture")),
+            (&[0, 0, 1, 0x41, 1], Ok((false, false))),
+            (&[0, 0, 1, 0x65, 1], Ok((true, false))),
+        ];
+        for (data, expected) in table {
+            match (AccessUnit::read(&Bytes::copy_from_slice(data)), expected) {
+                (Ok(unit), Ok((key, start))) => {
+                    assert_eq!((unit.keyframe, unit.starts_decoding()), (*key, *start));
+                    assert!(unit.data.starts_with(&[0, 0, 0, 1]));
+                }
+                (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
+                (got, _) => panic!("{data:?}: {:?}", got.map(|u| u.data)),
+            }
+        }
+        let whole = [&sps[..], &[0, 0, 0, 1, 0x65, 9]].concat();
+        let unit = AccessUnit::read(&Bytes::from(whole)).map(|u| u.starts_decoding());
+        assert_eq!(unit, Ok(true));
+    }
+}

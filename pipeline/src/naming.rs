@@ -1,0 +1,193 @@
+//! What the files are called.
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::{Path, PathBuf},
+};
+
+/// What is in the files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// MP4 with the index in front.
+    #[default]
+    Mp4,
+    /// A raw H.264 stream (Annex B), without timestamps.
+    AnnexB,
+}
+
+impl Format {
+    /// The format that an extension stands for.
+    pub fn of(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+            "mp4" => Some(Self::Mp4),
+            "h264" | "264" | "annexb" => Some(Self::AnnexB),
+            _ => None,
+        }
+    }
+
+    const fn extension(self) -> &'static str {
+        match self {
+            Self::Mp4 => "mp4",
+            Self::AnnexB => "h264",
+        }
+    }
+}
+
+/// Where the videos go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// One file per camera topic in this directory.
+    Directory(PathBuf),
+    /// One file, for a single camera.
+    File(PathBuf),
+}
+
+impl Target {
+    /// A file where the name ends as one of [`Format`], otherwise a directory.
+    pub fn of(path: &Path) -> Self {
+        match Format::of(path) {
+            Some(_) if !path.is_dir() => Self::File(path.into()),
+            _ => Self::Directory(path.into()),
+        }
+    }
+
+    /// The directory that the files are in.
+    pub fn directory(&self) -> &Path {
+        match self {
+            Self::Directory(dir) => dir,
+            Self::File(file) => {
+                file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+            }
+        }
+    }
+}
+
+/// Gives out file names, none twice.
+pub struct Names {
+    target: Target,
+    format: Format,
+    taken: HashSet<String>,
+    stems: HashMap<String, String>,
+}
+
+impl Names {
+    /// Names below `target`.
+    pub fn new(target: Target, format: Format) -> Self {
+        let format = match &target {
+            Target::File(path) => Format::of(path).unwrap_or(format),
+            Target::Directory(_) => format,
+        };
+        Self { target, format, taken: HashSet::new(), stems: HashMap::new() }
+    }
+
+    /// What is in the files.
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The directory that the files are in.
+    pub fn directory(&self) -> &Path {
+        self.target.directory()
+    }
+
+    /// The file for part `part` (from 1) of a topic's video. Topics that would get one name are
+    /// told apart by a number, in the order in which they ask.
+    pub fn file(&mut self, topic: &str, part: usize) -> PathBuf {
+        let suffix = if part > 1 { format!("_part{part}") } else { String::new() };
+        if let Target::File(path) = &self.target {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            return path.with_file_name(format!("{stem}{suffix}.{}", extension(path)));
+        }
+        let stem = match self.stems.get(topic) {
+            Some(stem) => stem.clone(),
+            None => {
+                let stem = self.free_stem(&stem(topic));
+                self.stems.insert(topic.into(), stem.clone());
+                stem
+            }
+        };
+        let name = format!("{stem}{suffix}.{}", self.format.extension());
+        self.target.directory().join(name)
+    }
+
+    fn free_stem(&mut self, wanted: &str) -> String {
+        let mut stem = wanted.to_string();
+        let mut number = 2;
+        // Some file systems do not tell upper from lower case.
+        while self.taken.contains(&stem.to_lowercase()) {
+            stem = format!("{wanted}-{number}");
+            number += 1;
+        }
+        self.taken.insert(stem.to_lowercase());
+        stem
+    }
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// A topic as a file name: `/cam/top` becomes `cam_top`.
+fn stem(topic: &str) -> String {
+    let mut out = String::new();
+    for c in topic.trim_matches('/').chars() {
+        match c {
+            c if c.is_alphanumeric() || matches!(c, '-' | '.' | '_') => out.push(c),
+            _ => out.push('_'),
+        }
+    }
+    // No hidden files, no names of 300 bytes.
+    let mut out = out.trim_start_matches('.').to_string();
+    while out.len() > 120 {
+        out.pop();
+    }
+    if out.is_empty() { "video".into() } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn topics_become_names_and_no_name_comes_twice() {
+        let mut names = Names::new(Target::of(Path::new("out")), Format::Mp4);
+        for (topic, part, expected) in [
+            ("/cam/top", 1, "out/cam_top.mp4"),
+            ("/cam_top", 1, "out/cam_top-2.mp4"),
+            ("/Cam/Top", 1, "out/Cam_Top-3.mp4"),
+            ("/cam/top", 2, "out/cam_top_part2.mp4"),
+            ("/cam_top", 3, "out/cam_top-2_part3.mp4"),
+            ("", 1, "out/video.mp4"),
+            ("/", 1, "out/video-2.mp4"),
+            ("../../etc", 1, "out/_.._etc.mp4"),
+            ("..", 1, "out/video-3.mp4"),
+            ("/a b:c\\d", 1, "out/a_b_c_d.mp4"),
+            ("/caméra", 1, "out/caméra.mp4"),
+        ] {
+            assert_eq!(names.file(topic, part), Path::new(expected), "{topic}");
+        }
+        let long = names.file(&"x".repeat(500), 1);
+        assert!(long.as_os_str().len() < 140);
+    }
+
+    #[test]
+    fn the_extension_decides_between_file_and_directory() {
+        for (path, file, format) in [
+            ("a/b.mp4", true, Format::Mp4),
+            ("b.MP4", true, Format::Mp4),
+            ("b.h264", true, Format::AnnexB),
+            ("videos", false, Format::Mp4),
+            ("v1.0", false, Format::Mp4),
+        ] {
+            let target = Target::of(Path::new(path));
+            assert_eq!(matches!(target, Target::File(_)), file, "{path}");
+            let mut names = Names::new(target, Format::Mp4);
+            assert_eq!(names.format(), format);
+            if file {
+                assert_eq!(names.file("/any", 1), Path::new(path));
+            }
+        }
+        let mut names = Names::new(Target::of(Path::new("d/b.mp4")), Format::Mp4);
+        assert_eq!(names.file("/any", 2), Path::new("d/b_part2.mp4"));
+    }
+}

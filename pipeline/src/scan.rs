@@ -1,0 +1,176 @@
+//! What is in a recording, without converting it.
+
+use std::fmt;
+
+use encoder_core::Resolution;
+use serde::Serialize;
+
+use crate::{
+    copy::AccessUnit,
+    picture::{self, PictureOptions},
+    source::{Event, Packet, Payload, Source, SourceError},
+    timeline::{Clock, FrameTimes, Timeline},
+};
+
+/// A camera topic.
+#[derive(Clone, Debug, Serialize)]
+pub struct CameraInfo {
+    /// Its name.
+    pub topic: String,
+    /// Its schema or type.
+    pub schema: String,
+    /// How its pictures are stored: `bgr8`, `jpeg` …; several where it changes.
+    pub encodings: Vec<String>,
+    /// Sizes of its pictures; several where it changes.
+    pub sizes: Vec<String>,
+    /// Its messages.
+    pub frames: u64,
+    /// Messages whose header cannot be read as a picture; a full decode may find more.
+    pub broken: u64,
+    /// Frames per second, by the median of the gaps; absent for fewer than two frames.
+    pub rate: Option<f64>,
+    /// Recorded time of the first frame in nanoseconds.
+    pub first_stamp_ns: Option<i64>,
+    /// Recorded time of the last frame in nanoseconds.
+    pub last_stamp_ns: Option<i64>,
+}
+
+/// What is in a recording.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct RecordingInfo {
+    /// Camera topics.
+    pub cameras: Vec<CameraInfo>,
+    /// Other topics: name and type.
+    pub other_topics: Vec<(String, String)>,
+    /// What is wrong with it.
+    pub warnings: Vec<String>,
+}
+
+/// Reads a recording from start to end.
+///
+/// # Errors
+/// As the source.
+pub fn scan(
+    mut source: Box<dyn Source>,
+    options: &PictureOptions,
+) -> Result<RecordingInfo, SourceError> {
+    let mut info = RecordingInfo::default();
+    let mut times: Vec<Vec<FrameTimes>> = Vec::new();
+    loop {
+        match source.next_event() {
+            Ok(Some(Event::Stream(stream))) => {
+                times.push(Vec::new());
+                info.cameras.push(CameraInfo {
+                    topic: stream.topic,
+                    schema: stream.schema,
+                    encodings: Vec::new(),
+                    sizes: Vec::new(),
+                    frames: 0,
+                    broken: 0,
+                    rate: stream.rate.map(encoder_core::FrameRate::as_f64),
+                    first_stamp_ns: None,
+                    last_stamp_ns: None,
+                });
+            }
+            Ok(Some(Event::Packet(packet))) => {
+                let stream = packet.stream;
+                if let (Some(camera), Some(times)) =
+                    (info.cameras.get_mut(stream), times.get_mut(stream))
+                {
+                    times.push(FrameTimes { header_ns: packet.header_ns, log_ns: packet.log_ns });
+                    camera.count(packet, options);
+                }
+            }
+            Ok(Some(Event::Warning(warning))) => info.warnings.push(warning.text),
+            Ok(None) => break,
+            Err(SourceError::NoCamera { .. }) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    for (camera, times) in info.cameras.iter_mut().zip(&times) {
+        let (stamps, _) = Timeline::stamps(Clock::Header, times);
+        camera.first_stamp_ns = stamps.first().copied();
+        camera.last_stamp_ns = stamps.last().copied();
+        let mut gaps: Vec<i64> = stamps.windows(2).map(|w| w[1].saturating_sub(w[0])).collect();
+        gaps.sort_unstable();
+        let median = gaps.get(gaps.len() / 2).filter(|&&gap| gap > 0);
+        camera.rate = camera.rate.or(median.map(|&gap| 1e9 / gap as f64));
+    }
+    info.other_topics = source.other_topics();
+    Ok(info)
+}
+
+impl CameraInfo {
+    fn count(&mut self, packet: Packet, options: &PictureOptions) {
+        self.frames += 1;
+        let (encoding, size) = match &packet.payload {
+            Err(_) => (None, None),
+            Ok(payload @ Payload::Raw(raw)) => {
+                (Some(raw.encoding.clone()), picture::size(payload, options).ok())
+            }
+            Ok(payload @ Payload::Compressed { format, .. }) => {
+                (Some(format.clone()), picture::size(payload, options).ok())
+            }
+            Ok(Payload::Video { format, data }) => {
+                // Only key frames tell their size; the others are no less whole.
+                let unit = AccessUnit::read(data);
+                let known = self.sizes.last().and_then(|s| s.parse::<Resolution>().ok());
+                (Some(format.clone()), unit.ok().and_then(|u| u.size.or(known)))
+            }
+        };
+        match size {
+            Some(size) => remember(&mut self.sizes, size.to_string()),
+            None => self.broken += 1,
+        }
+        if let Some(encoding) = encoding {
+            remember(&mut self.encodings, encoding);
+        }
+    }
+}
+
+fn remember(list: &mut Vec<String>, item: String) {
+    // A broken stream may have a new one in every message.
+    if list.len() < 16 && !list.contains(&item) {
+        list.push(item);
+    }
+}
+
+impl fmt::Display for RecordingInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for c in &self.cameras {
+            let span = match (c.first_stamp_ns, c.last_stamp_ns) {
+                (Some(first), Some(last)) => last.saturating_sub(first) as f64 / 1e9,
+                _ => 0.0,
+            };
+            writeln!(f, "{}  [{}]", c.topic, c.schema)?;
+            write!(f, "    {} frames", c.frames)?;
+            if c.broken > 0 {
+                write!(f, " ({} cannot be read)", c.broken)?;
+            }
+            write!(f, ", {span:.3} s")?;
+            if let Some(rate) = c.rate {
+                write!(f, ", {rate:.2} fps")?;
+            }
+            if !c.sizes.is_empty() {
+                write!(f, ", {}", c.sizes.join(" / "))?;
+            }
+            if !c.encodings.is_empty() {
+                write!(f, ", {}", c.encodings.join(" / "))?;
+            }
+            writeln!(f)?;
+        }
+        if self.cameras.is_empty() {
+            writeln!(f, "no camera topic")?;
+        }
+        if !self.other_topics.is_empty() {
+            writeln!(f, "other topics:")?;
+            for (topic, schema) in &self.other_topics {
+                writeln!(f, "    {topic}  [{schema}]")?;
+            }
+        }
+        for warning in &self.warnings {
+            writeln!(f, "warning: {warning}")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,546 @@
+//! One video: a ring, an encoder behind it, a sink behind that.
+//!
+//! ```text
+//! push / reserve ──► ring ──► encoder ──► sink
+//!  caller's threads          a thread of the session
+//! ```
+//!
+//! The encoder's thread takes slots in order, so pictures may be decoded by several workers at
+//! once. A slot is committed when the access units of its frame and of all frames shown before it
+//! are in the sink.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+};
+
+use encoder_core::{
+    EncodeError, EncodedChunk, EncoderType, FrameLayout, OpenError, Plan, Refusal, Resolution,
+    Settings, VideoEncoder, open_first,
+};
+use encoder_ringbuf::{Consumer, Producer, ReadSlot, RingError, RingOptions, WriteSlot, ring};
+use thiserror::Error;
+use tracing::{debug, warn};
+
+use crate::{
+    mux::{Sink, SinkError},
+    picture::{self, PictureError, PictureOptions},
+    source::Payload,
+    timeline::{FrameTimes, Timeline, Timing},
+};
+
+/// What to do with a frame that cannot be decoded. It is counted in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnBadFrame {
+    /// Show the frame before it again (before the first good frame: that one), so that the number
+    /// of frames stays that of the recording.
+    #[default]
+    Repeat,
+    /// Leave it out; the frames behind it keep their times.
+    Skip,
+    /// End the video with an error.
+    Fail,
+}
+
+/// How a session works.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// The encoder's configuration; `encoder.resolution` is set from the size at opening.
+    pub settings: Settings,
+    /// Which encoders to try, in order.
+    pub plan: Plan,
+    /// Threads that a software encoder may use.
+    pub threads: usize,
+    /// How the frames are laid out in time.
+    pub timing: Timing,
+    /// What to do with frames that cannot be decoded.
+    pub on_bad_frame: OnBadFrame,
+    /// How to show what is no colour picture.
+    pub picture: PictureOptions,
+}
+
+/// Why a video could not be made.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// No encoder opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The ring could not be made.
+    #[error("the ring: {0}")]
+    Ring(#[from] RingError),
+    /// The encoder died.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The output could not be written.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// A bad frame, and [`OnBadFrame::Fail`].
+    #[error("frame {number} cannot be decoded: {reason}")]
+    BadFrame {
+        /// Number of the frame in its stream.
+        number: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The session has failed before; [`Session::finish`] tells why.
+    #[error("the session has ended")]
+    Ended,
+    /// A thread of the session panicked, or the encoder broke its contract.
+    #[error("internal error: {0}; please report it")]
+    Internal(String),
+}
+
+/// Counts that grow while a session runs.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Frames that were handed in, bad ones included.
+    pub frames_in: AtomicU64,
+    /// Frames that went into the encoder.
+    pub frames_encoded: AtomicU64,
+    /// Of these, those that show an earlier or later picture again.
+    pub frames_repeated: AtomicU64,
+    /// Frames that could not be decoded.
+    pub frames_failed: AtomicU64,
+    /// Bytes of access units.
+    pub bytes_out: AtomicU64,
+}
+
+/// What became of a session.
+#[derive(Clone, Debug)]
+pub struct SessionReport {
+    /// The encoder that was really used.
+    pub encoder: EncoderType,
+    /// How it ran.
+    pub description: String,
+    /// Encoders that were passed over, with reason and cure.
+    pub refusals: Vec<Refusal>,
+    /// Coded size of the pictures in pixels.
+    pub size: Resolution,
+    /// The file; `None` where the sink writes none, or no frame was good.
+    pub file: Option<PathBuf>,
+    /// Frames that were handed in, bad ones included.
+    pub frames_in: u64,
+    /// Frames in the video.
+    pub frames_encoded: u64,
+    /// Of these, those that show another picture again.
+    pub frames_repeated: u64,
+    /// Frames that could not be decoded.
+    pub frames_failed: u64,
+    /// The first of the bad frames: number and reason.
+    pub failures: Vec<(u64, String)>,
+    /// Bytes of access units.
+    pub bytes_out: u64,
+    /// Length of the video in seconds.
+    pub duration_s: f64,
+    /// Recorded time of the first frame in nanoseconds.
+    pub first_ns: Option<i64>,
+    /// Recorded time of the last frame in nanoseconds.
+    pub last_ns: Option<i64>,
+    /// What a user should know.
+    pub warnings: Vec<String>,
+}
+
+/// What the ring carries beside the picture.
+struct Meta {
+    times: FrameTimes,
+    number: u64,
+    copies: u32,
+    outcome: Result<(), String>,
+}
+
+/// A video that is being made. Dropping it unfinished leaves no file.
+pub struct Session {
+    producer: Producer<Meta>,
+    layout: FrameLayout,
+    options: PictureOptions,
+    counters: Arc<Counters>,
+    encoder: EncoderType,
+    next_number: u64,
+    thread: JoinHandle<Result<SessionReport, SessionError>>,
+}
+
+impl Session {
+    /// Opens an encoder for pictures of `size` and starts its thread.
+    ///
+    /// # Errors
+    /// [`SessionError::Open`] or [`SessionError::Ring`].
+    pub fn open(
+        size: Resolution,
+        config: &SessionConfig,
+        sink: Box<dyn Sink>,
+    ) -> Result<Self, SessionError> {
+        let mut settings = config.settings.clone();
+        settings.encoder.resolution = Some(size);
+        let opened = open_first(&config.plan, &settings, config.threads)?;
+        let encoder = opened.encoder;
+        let layout = FrameLayout::new(encoder.pixel_format(), size);
+        // The encoder may hold `max_delay` frames, one more is being read, one is kept in case
+        // that it must be repeated, one is being written: with these the ring cannot lock.
+        let least = encoder.max_delay() + 3;
+        let wished =
+            if settings.gpu.enable_ring_buffer { settings.gpu.ring_buffer_size } else { 0 };
+        let (producer, consumer) =
+            ring(RingOptions { slots: wished.max(least), slot_bytes: layout.bytes() })?;
+        let counters = Arc::new(Counters::default());
+        let reorder = match settings.encoder.b_frames {
+            0 => 0,
+            n => u32::from(n) + 1,
+        };
+        let id = encoder.encoder_type();
+        let worker = Worker {
+            consumer,
+            encoder,
+            sink: Some(sink),
+            layout,
+            on_bad_frame: config.on_bad_frame,
+            counters: Arc::clone(&counters),
+            frames: Vec::new(),
+            pending: VecDeque::new(),
+            done: BTreeSet::new(),
+            shown: 0,
+            leading: Vec::new(),
+            last: None,
+            spare: None,
+            failures: Vec::new(),
+        };
+        let (timing, rate) = (config.timing, settings.encoder.frame_rate);
+        let refusals = opened.refusals;
+        let span = tracing::Span::current();
+        let thread = std::thread::Builder::new()
+            .name(format!("encode-{id}"))
+            .spawn(move || {
+                let _entered = span.enter();
+                worker.run(|frames| Timeline::new(timing, frames, rate, reorder), refusals)
+            })
+            .map_err(|e| SessionError::Internal(format!("no thread: {e}")))?;
+        Ok(Self {
+            producer,
+            layout,
+            options: config.picture,
+            counters,
+            encoder: id,
+            next_number: 0,
+            thread,
+        })
+    }
+
+    /// The encoder that is used.
+    pub fn encoder(&self) -> EncoderType {
+        self.encoder
+    }
+
+    /// The layout that pictures must have in a slot.
+    pub fn layout(&self) -> &FrameLayout {
+        &self.layout
+    }
+
+    /// Counts that grow while the session runs.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
+    /// Takes the place of the next frame, in order. Waits while the ring is full. The picture may
+    /// be filled in on another thread.
+    ///
+    /// # Errors
+    /// [`SessionError::Ended`] when the session has failed.
+    pub fn reserve(&mut self, times: FrameTimes) -> Result<Slot, SessionError> {
+        let slot = self.producer.reserve().map_err(|_| SessionError::Ended)?;
+        Ok(self.slot(slot, times))
+    }
+
+    fn slot(&mut self, slot: WriteSlot<Meta>, times: FrameTimes) -> Slot {
+        self.counters.frames_in.fetch_add(1, Relaxed);
+        let number = self.next_number;
+        self.next_number += 1;
+        Slot { slot, layout: self.layout, options: self.options, times, number, copies: 1 }
+    }
+
+    /// Converts a picture into the ring, on the calling thread. Waits while the ring is full. A
+    /// picture that cannot be decoded is treated as [`SessionConfig::on_bad_frame`] says.
+    ///
+    /// # Errors
+    /// [`SessionError::Ended`] when the session has failed.
+    pub fn push(&mut self, payload: &Payload, times: FrameTimes) -> Result<(), SessionError> {
+        self.reserve(times)?.fill(payload);
+        Ok(())
+    }
+
+    /// As [`push`](Self::push), waiting for a place without blocking the thread. The conversion
+    /// itself runs on the calling task.
+    ///
+    /// # Errors
+    /// [`SessionError::Ended`] when the session has failed.
+    pub async fn push_async(
+        &mut self,
+        payload: &Payload,
+        times: FrameTimes,
+    ) -> Result<(), SessionError> {
+        let slot = self.producer.reserve_async().await.map_err(|_| SessionError::Ended)?;
+        self.slot(slot, times).fill(payload);
+        Ok(())
+    }
+
+    /// Closes the ring, waits until everything is encoded and written, and tells what became of
+    /// it.
+    ///
+    /// # Errors
+    /// Why the session failed; then no file stands under the final name.
+    pub fn finish(self) -> Result<SessionReport, SessionError> {
+        self.close().join()
+    }
+
+    /// Closes the ring and lets the rest run on: so that the next segment can begin at once.
+    pub fn close(self) -> Closing {
+        self.producer.close();
+        Closing { thread: self.thread, counters: self.counters }
+    }
+}
+
+/// A session that takes no more frames.
+pub struct Closing {
+    thread: JoinHandle<Result<SessionReport, SessionError>>,
+    /// Counts that grow until the session has ended.
+    pub counters: Arc<Counters>,
+}
+
+impl Closing {
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// As [`Session::finish`].
+    pub fn join(self) -> Result<SessionReport, SessionError> {
+        self.thread
+            .join()
+            .unwrap_or_else(|_| Err(SessionError::Internal("the encoder's thread panicked".into())))
+    }
+}
+
+/// The place of one frame in the ring.
+pub struct Slot {
+    slot: WriteSlot<Meta>,
+    layout: FrameLayout,
+    options: PictureOptions,
+    times: FrameTimes,
+    number: u64,
+    copies: u32,
+}
+
+impl Slot {
+    /// Shows the picture `copies` times in a row: for a constant rate made of a varying one.
+    #[must_use]
+    pub fn times_in_a_row(mut self, copies: u32) -> Self {
+        self.copies = copies;
+        self
+    }
+
+    /// Names the frame by its number in the recording, for messages.
+    #[must_use]
+    pub fn numbered(mut self, number: u64) -> Self {
+        self.number = number;
+        self
+    }
+
+    /// Decodes a picture into its place.
+    pub fn fill(mut self, payload: &Payload) {
+        let (options, layout) = (self.options, self.layout);
+        let memory = &mut *self.slot;
+        // A decoder from elsewhere that panics costs this frame, not the recording.
+        let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            picture::decode(payload, &options, &layout, memory)
+        }));
+        let outcome = match decoded {
+            Ok(outcome) => outcome,
+            Err(_) => Err(PictureError::Broken("the decoder panicked".into())),
+        };
+        self.publish(outcome.map_err(|error| error.to_string()));
+    }
+
+    /// Says that there is no picture, and why.
+    pub fn fail(self, reason: impl Into<String>) {
+        self.publish(Err(reason.into()));
+    }
+
+    fn publish(self, outcome: Result<(), String>) {
+        let Self { slot, times, number, copies, .. } = self;
+        slot.publish(Meta { times, number, copies, outcome });
+    }
+}
+
+/// How many bad frames are named one by one.
+const NAMED_FAILURES: usize = 10;
+
+/// The encoder's side of a session.
+struct Worker {
+    consumer: Consumer<Meta>,
+    encoder: Box<dyn VideoEncoder>,
+    sink: Option<Box<dyn Sink>>,
+    layout: FrameLayout,
+    on_bad_frame: OnBadFrame,
+    counters: Arc<Counters>,
+    /// Times of all frames that were given to the encoder, by index.
+    frames: Vec<FrameTimes>,
+    /// Slots of the frames from index `shown` on.
+    pending: VecDeque<u64>,
+    /// Indices beyond `shown` whose access units are in the sink.
+    done: BTreeSet<u64>,
+    /// Frames before this index are in the sink, all of them.
+    shown: u64,
+    /// Bad frames before the first good one.
+    leading: Vec<FrameTimes>,
+    /// The last good picture.
+    last: Option<ReadSlot<Meta>>,
+    /// Its copy, once it must be repeated: holding its slot for longer would lock the ring.
+    spare: Option<Vec<u8>>,
+    failures: Vec<(u64, String)>,
+}
+
+impl Worker {
+    fn run(
+        mut self,
+        timeline: impl FnOnce(&[FrameTimes]) -> Timeline,
+        refusals: Vec<Refusal>,
+    ) -> Result<SessionReport, SessionError> {
+        while let Some(slot) = self.consumer.next() {
+            let seq = slot.seq();
+            let Some(meta) = slot.meta() else {
+                return Err(SessionError::Internal("a decoder dropped its frame".into()));
+            };
+            let (times, number, copies) = (meta.times, meta.number, meta.copies);
+            match meta.outcome.clone() {
+                Ok(()) => self.good(slot, times, copies)?,
+                Err(reason) => self.bad(seq, number, times, copies, reason)?,
+            }
+            self.commit(seq + 1);
+        }
+        self.last = None;
+        for chunk in self.encoder.flush()? {
+            self.take(chunk)?;
+        }
+        if self.shown != self.frames.len() as u64 {
+            return Err(SessionError::Internal(format!(
+                "{} took {} frames and gave {}",
+                self.encoder.encoder_type(),
+                self.frames.len(),
+                self.shown
+            )));
+        }
+        let timeline = timeline(&self.frames);
+        let count = self.frames.len() as u64;
+        let file = match self.sink.take() {
+            Some(sink) if count > 0 => sink.finish(&timeline)?,
+            _ => None,
+        };
+        let counters = &self.counters;
+        Ok(SessionReport {
+            encoder: self.encoder.encoder_type(),
+            description: self.encoder.description(),
+            refusals,
+            size: Resolution::new(self.layout.width, self.layout.height),
+            file,
+            frames_in: counters.frames_in.load(Relaxed),
+            frames_encoded: count,
+            frames_repeated: counters.frames_repeated.load(Relaxed),
+            frames_failed: counters.frames_failed.load(Relaxed),
+            failures: self.failures,
+            bytes_out: counters.bytes_out.load(Relaxed),
+            duration_s: timeline.duration(count) as f64 / f64::from(timeline.timescale()),
+            first_ns: timeline.first_ns,
+            last_ns: timeline.last_ns,
+            warnings: timeline.warnings,
+        })
+    }
+
+    fn good(
+        &mut self,
+        slot: ReadSlot<Meta>,
+        times: FrameTimes,
+        copies: u32,
+    ) -> Result<(), SessionError> {
+        self.last = None;
+        self.spare = None;
+        let leading = std::mem::take(&mut self.leading);
+        for time in &leading {
+            self.encode(&slot, slot.seq(), *time)?;
+        }
+        for _ in 0..copies {
+            self.encode(&slot, slot.seq(), times)?;
+        }
+        let repeated = leading.len() as u64 + u64::from(copies.saturating_sub(1));
+        self.counters.frames_repeated.fetch_add(repeated, Relaxed);
+        self.last = Some(slot);
+        Ok(())
+    }
+
+    fn bad(
+        &mut self,
+        seq: u64,
+        number: u64,
+        times: FrameTimes,
+        copies: u32,
+        reason: String,
+    ) -> Result<(), SessionError> {
+        self.counters.frames_failed.fetch_add(1, Relaxed);
+        if self.failures.len() < NAMED_FAILURES {
+            warn!(frame = number, "frame cannot be decoded: {reason}");
+            self.failures.push((number, reason.clone()));
+        } else {
+            debug!(frame = number, "frame cannot be decoded: {reason}");
+        }
+        match self.on_bad_frame {
+            OnBadFrame::Fail => return Err(SessionError::BadFrame { number, reason }),
+            OnBadFrame::Skip => return Ok(()),
+            OnBadFrame::Repeat => {}
+        }
+        if let Some(slot) = self.last.take() {
+            self.spare = Some(slot.to_vec());
+        }
+        let Some(spare) = self.spare.take() else {
+            self.leading.extend(std::iter::repeat_n(times, copies as usize));
+            return Ok(());
+        };
+        for _ in 0..copies {
+            self.encode(&spare, seq, times)?;
+        }
+        self.counters.frames_repeated.fetch_add(u64::from(copies), Relaxed);
+        self.spare = Some(spare);
+        Ok(())
+    }
+
+    fn encode(&mut self, memory: &[u8], seq: u64, times: FrameTimes) -> Result<(), SessionError> {
+        let index = self.frames.len() as u64;
+        self.frames.push(times);
+        self.pending.push_back(seq);
+        let chunk = self.encoder.encode_frame(&self.layout.frame(memory, index))?;
+        self.counters.frames_encoded.fetch_add(1, Relaxed);
+        chunk.map_or(Ok(()), |chunk| self.take(chunk))
+    }
+
+    fn take(&mut self, chunk: EncodedChunk) -> Result<(), SessionError> {
+        let pts = chunk.pts;
+        let times = usize::try_from(pts).ok().and_then(|n| self.frames.get(n)).copied();
+        let (Some(times), Some(sink)) = (times, &mut self.sink) else {
+            return Err(SessionError::Internal(format!("an access unit for frame {pts}")));
+        };
+        if pts < self.shown || !self.done.insert(pts) {
+            return Err(SessionError::Internal(format!("two access units for frame {pts}")));
+        }
+        self.counters.bytes_out.fetch_add(chunk.data.len() as u64, Relaxed);
+        sink.write(chunk, &times)?;
+        while self.done.remove(&self.shown) {
+            self.shown += 1;
+            self.pending.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Commits what is complete in display order; `read` is the slot behind the last one read.
+    fn commit(&mut self, read: u64) {
+        self.consumer.commit(self.pending.front().copied().unwrap_or(read));
+    }
+}
