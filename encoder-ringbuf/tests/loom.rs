@@ -25,11 +25,12 @@ use loom::{
     thread,
 };
 
-/// Explores all interleavings in which threads are preempted at most this often where they could
-/// have gone on. Errors of this kind nearly always show with two; each one more costs far more time.
-fn explore(preemptions: usize, test: impl Fn() + Send + Sync + 'static) {
+/// Explores all interleavings in which threads are preempted at most five times where they could
+/// have gone on. Errors of this kind nearly always show with two; without a bound the larger tests
+/// take minutes.
+fn explore(test: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
-    builder.preemption_bound = Some(preemptions);
+    builder.preemption_bound = Some(5);
     builder.check(test);
 }
 
@@ -81,7 +82,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 #[test]
 fn handover_through_a_ring_that_is_too_small() {
-    explore(3, || {
+    explore(|| {
         let (mut producer, mut consumer) = two();
         let writing = thread::spawn(move || {
             for _ in 0..3 {
@@ -100,7 +101,7 @@ fn handover_through_a_ring_that_is_too_small() {
 
 #[test]
 fn handover_between_futures() {
-    explore(3, || {
+    explore(|| {
         let (mut producer, mut consumer) = two();
         let writing = thread::spawn(move || {
             for _ in 0..3 {
@@ -119,7 +120,7 @@ fn handover_between_futures() {
 
 #[test]
 fn two_workers_publish_in_any_order() {
-    explore(3, || {
+    explore(|| {
         let (mut producer, mut consumer) = two();
         let (first, second) = (producer.reserve().unwrap(), producer.reserve().unwrap());
         drop(producer);
@@ -133,7 +134,7 @@ fn two_workers_publish_in_any_order() {
 
 #[test]
 fn a_worker_abandons_while_the_consumer_waits() {
-    explore(3, || {
+    explore(|| {
         let (mut producer, mut consumer) = two();
         let (first, second) = (producer.reserve().unwrap(), producer.reserve().unwrap());
         let workers = [thread::spawn(move || drop(first)), thread::spawn(move || fill(second))];
@@ -145,13 +146,13 @@ fn a_worker_abandons_while_the_consumer_waits() {
 
 #[test]
 fn the_producer_closes_while_the_consumer_waits() {
-    explore(4, || {
+    explore(|| {
         let (producer, mut consumer) = two();
         let closing = thread::spawn(move || producer.close());
         assert!(consumer.next().is_none());
         closing.join().unwrap();
     });
-    explore(4, || {
+    explore(|| {
         let (producer, mut consumer) = two();
         let closing = thread::spawn(move || producer.close());
         assert!(block_on(consumer.next_async()).is_none());
@@ -161,7 +162,7 @@ fn the_producer_closes_while_the_consumer_waits() {
 
 #[test]
 fn the_producer_closes_with_a_slot_still_to_come() {
-    explore(3, || {
+    explore(|| {
         let (mut producer, mut consumer) = two();
         let slot = producer.reserve().unwrap();
         let worker = thread::spawn(move || fill(slot));
@@ -175,13 +176,13 @@ fn the_producer_closes_with_a_slot_still_to_come() {
 
 #[test]
 fn the_consumer_closes_while_the_producer_waits() {
-    explore(4, || {
+    explore(|| {
         let (mut producer, consumer) = full();
         let closing = thread::spawn(move || consumer.close());
         assert_eq!(producer.reserve().unwrap_err(), Closed);
         closing.join().unwrap();
     });
-    explore(4, || {
+    explore(|| {
         let (mut producer, consumer) = full();
         let closing = thread::spawn(move || consumer.close());
         assert_eq!(block_on(producer.reserve_async()).unwrap_err(), Closed);
@@ -191,7 +192,7 @@ fn the_consumer_closes_while_the_producer_waits() {
 
 #[test]
 fn a_commit_frees_a_slot_for_a_blocked_producer() {
-    explore(4, || {
+    explore(|| {
         let (mut producer, mut consumer) = full();
         let writing = thread::spawn(move || fill(producer.reserve().unwrap()));
         drop(consumer.next());
@@ -204,7 +205,7 @@ fn a_commit_frees_a_slot_for_a_blocked_producer() {
 
 #[test]
 fn a_late_reader_in_another_thread_frees_a_slot_for_a_blocked_producer() {
-    explore(3, || {
+    explore(|| {
         let (mut producer, mut consumer) = full();
         let slot = consumer.next().unwrap();
         let late = thread::spawn(move || check(&slot, 0));
@@ -219,7 +220,7 @@ fn a_late_reader_in_another_thread_frees_a_slot_for_a_blocked_producer() {
 
 #[test]
 fn rewind_while_the_producer_is_blocked() {
-    explore(4, || {
+    explore(|| {
         let (mut producer, mut consumer) = full();
         let writing = thread::spawn(move || fill(producer.reserve().unwrap()));
         // The encoder dies with two frames in flight, and so does the next with one.
@@ -241,7 +242,7 @@ fn rewind_while_the_producer_is_blocked() {
 
 #[test]
 fn a_cancelled_future_loses_no_frame_and_no_wake_up() {
-    explore(4, || {
+    explore(|| {
         let (mut producer, mut consumer) = two();
         let writing = thread::spawn(move || fill(producer.reserve().unwrap()));
         let waker = std::task::Waker::noop();
