@@ -66,7 +66,7 @@ struct Reader {
     /// Messages whose channel was never defined.
     strays: u64,
     /// Messages that were read but whose turn has not come, by log time and place in the file.
-    pending: BTreeMap<(u64, u64, u32), (Role, Bytes)>,
+    pending: BTreeMap<(u64, u64, u64), (Role, Bytes)>,
     events: VecDeque<Event>,
 }
 
@@ -121,12 +121,12 @@ impl McapSource {
         let mut unusable = None;
         match Summary::read(&mut file, &options.limits)? {
             Ok(None) => {}
-            Ok(Some(summary)) => {
+            Ok(Some(mut summary)) => {
+                reader.first_log = summary.first_log();
                 match summary.blocks(&mut file)? {
                     Ok(found) => blocks = found,
                     Err(reason) => unusable = Some(reason),
                 }
-                reader.first_log = summary.first_log();
                 reader.summary(summary);
             }
             Err(reason) => unusable = Some(reason),
@@ -302,13 +302,15 @@ impl Reader {
     fn wanted(&mut self, file: &mut File, blocks: Vec<Block>) -> Result<Vec<Block>, SourceError> {
         let bounds = self.bounds();
         let mut wanted = Vec::with_capacity(blocks.len());
-        for block in blocks {
-            let is_known = block.indexes.keys().all(|id| self.channels.contains_key(id));
-            if block.indexes.is_empty() || !is_known {
+        for mut block in blocks {
+            // They are large in a long recording, and not needed any more.
+            let indexes = std::mem::take(&mut block.indexes);
+            let is_known = indexes.keys().all(|id| self.channels.contains_key(id));
+            if indexes.is_empty() || !is_known {
                 wanted.push(block);
                 continue;
             }
-            let cameras = block.indexes.iter().filter(|(id, _)| self.roles.contains_key(id));
+            let cameras = indexes.iter().filter(|(id, _)| self.roles.contains_key(id));
             let is_before = signed(block.end) < *bounds.start();
             if !is_before {
                 if cameras.count() > 0 {
@@ -355,7 +357,7 @@ impl Reader {
     }
 
     /// A record inside a chunk, or a definition outside.
-    fn record(&mut self, opcode: u8, body: &[u8], place: (u64, u32)) {
+    fn record(&mut self, opcode: u8, body: &[u8], place: (u64, u64)) {
         match opcode {
             op::SCHEMA => {
                 if let Some(schema) = Schema::parse(body) {
@@ -437,7 +439,8 @@ impl Reader {
             stream.announced = true;
             stream.info.messages = self.promised.as_ref().map(|promised| {
                 let channels = self.roles.iter().filter(|(_, r)| r.stream == stream.info.id);
-                channels.filter_map(|(id, _)| promised.get(id)).sum()
+                let counts = channels.filter_map(|(id, _)| promised.get(id));
+                counts.fold(0, |sum: u64, count| sum.saturating_add(*count))
             });
             self.events.push_back(Event::Stream(stream.info.clone()));
         }
@@ -449,7 +452,7 @@ impl Reader {
 
     /// Keeps a message until its turn; without its data when it is outside of the window, where
     /// it only counts.
-    fn message(&mut self, body: &[u8], (block, number): (u64, u32)) {
+    fn message(&mut self, body: &[u8], (block, number): (u64, u64)) {
         let (Some(message), Some(data)) = (Message::parse(body), body.get(Message::HEADER..))
         else {
             self.lost(format!("a message in the record at byte {block} is too short; it is lost"));

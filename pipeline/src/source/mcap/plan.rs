@@ -93,9 +93,9 @@ impl Summary {
     }
 
     /// The blocks of a file with an index of its chunks. `Ok(None)` when there is no index; the
-    /// inner `Err` says how it contradicts the file.
+    /// inner `Err` says how it contradicts the file. Takes them out of the summary.
     pub(super) fn blocks(
-        &self,
+        &mut self,
         file: &mut File,
     ) -> Result<Result<Option<Vec<Block>>, String>, SourceError> {
         if self.chunks.is_empty() {
@@ -128,13 +128,13 @@ impl Summary {
                 )));
             }
         }
-        let block = |chunk: &ChunkIndex| Block {
+        let block = |chunk: ChunkIndex| Block {
             start: chunk.start,
             end: chunk.end,
             at: chunk.at,
-            indexes: chunk.indexes.clone(),
+            indexes: chunk.indexes,
         };
-        Ok(Ok(Some(self.chunks.iter().map(block).collect())))
+        Ok(Ok(Some(std::mem::take(&mut self.chunks).into_iter().map(block).collect())))
     }
 
     /// Log time of the first message.

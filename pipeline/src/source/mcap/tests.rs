@@ -501,7 +501,7 @@ fn corpus() {
             let number = |key: &str| facts[key].as_i64();
             let context = format!("{name} {topic}");
             if is_cut {
-                println!("{context}: {} messages", packets.len());
+                println!("{context}: {} messages; {:?}", packets.len(), run.losses());
                 assert!(packets.len() as i64 >= number("usable_frames").unwrap(), "{context}");
             } else {
                 assert_eq!(Some(packets.len() as i64), number("messages"), "{context}");
