@@ -102,14 +102,11 @@ impl Summary {
             let is_empty = self.statistics.as_ref().is_some_and(|stats| stats.messages == 0);
             return Ok(Ok(is_empty.then(Vec::new)));
         }
-        if let Some(stats) = &self.statistics {
-            if usize::try_from(stats.chunks) != Ok(self.chunks.len()) {
-                return Ok(Err(format!(
-                    "it lists {} of {} chunks",
-                    self.chunks.len(),
-                    stats.chunks
-                )));
-            }
+        if let Some(stats) = &self.statistics
+            && usize::try_from(stats.chunks) != Ok(self.chunks.len())
+        {
+            let listed = self.chunks.len();
+            return Ok(Err(format!("it lists {listed} of {} chunks", stats.chunks)));
         }
         for (i, chunk) in self.chunks.iter().enumerate() {
             let end = chunk.at.checked_add(chunk.len);
