@@ -4,6 +4,10 @@
 //! it, and holds a bounded amount of memory. It opens containers and messages but no pictures:
 //! what is inside a [`Payload`] is the business of [`crate::picture`].
 
+pub(crate) mod filter;
+pub(crate) mod mcap;
+pub(crate) mod message;
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
