@@ -3,10 +3,33 @@
 //! All output is 8 bit 4:2:0, limited range, matrix BT.601, whatever came in; JPEG keeps its own
 //! chroma (its matrix is BT.601 already), so only its range is changed. Coded sizes are even: the
 //! last column or row of an odd picture is repeated.
+//!
+//! - Raw YUV (`yuv422`, `nv12`, `i420` …) is what cameras give, limited range BT.601, and is copied
+//!   as it is; the names that end in `_full` are converted from full range.
+//! - Of samples with 16 bits (`mono16`, `bayer_…16`, PNG) the high byte is shown.
+//! - Depth (`16UC1`, `32FC1`, compressed depth) is shown only with a
+//!   [range](PictureOptions::depth_range).
+//! - Alpha is ignored.
+
+mod bayer;
+mod compressed;
+mod depth;
+mod jpeg;
+mod planar;
+mod png;
+mod range;
+mod raw;
+mod rgb;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
 
 use encoder_core::{FrameLayout, Resolution};
 use thiserror::Error;
 
+use self::target::Target;
 use crate::source::{Limits, Payload};
 
 /// How to show what is not a colour picture, and what to refuse.
@@ -43,8 +66,11 @@ pub enum PictureError {
 /// # Errors
 /// [`PictureError`].
 pub fn size(payload: &Payload, options: &PictureOptions) -> Result<Resolution, PictureError> {
-    let _ = (payload, options);
-    Err(PictureError::Broken("not built yet".into()))
+    match payload {
+        Payload::Raw(image) => raw::size(image, options),
+        Payload::Compressed { format, data } => compressed::size(format, data, options),
+        Payload::Video { format, .. } => Err(video(format)),
+    }
 }
 
 /// Decodes and converts a picture into `memory`, which has the given layout.
@@ -58,6 +84,58 @@ pub fn decode(
     layout: &FrameLayout,
     memory: &mut [u8],
 ) -> Result<(), PictureError> {
-    let _ = (payload, options, layout, memory);
-    Err(PictureError::Broken("not built yet".into()))
+    let size = size(payload, options)?;
+    let target = &mut Target::new(layout, memory, size)?;
+    match payload {
+        Payload::Raw(image) => raw::decode(image, options, target),
+        Payload::Compressed { format, data } => compressed::decode(format, data, options, target),
+        Payload::Video { format, .. } => Err(video(format)),
+    }
+}
+
+fn video(format: &str) -> PictureError {
+    unsupported(format!("{format} is a video stream, not a picture"), "it is copied, not decoded")
+}
+
+fn broken(reason: String) -> PictureError {
+    PictureError::Broken(reason)
+}
+
+fn unsupported(reason: impl Into<String>, cure: impl Into<String>) -> PictureError {
+    PictureError::Unsupported { reason: reason.into(), cure: cure.into() }
+}
+
+/// Refuses pictures without pixels and absurd ones.
+fn check_size(
+    width: u32,
+    height: u32,
+    options: &PictureOptions,
+) -> Result<Resolution, PictureError> {
+    let size = Resolution::new(width, height);
+    if width == 0 || height == 0 {
+        return Err(broken(format!("a picture of {size} has no pixels")));
+    }
+    let (pixels, limit) = (u64::from(width) * u64::from(height), options.limits.pixels);
+    // A side of all 32 bits has no even size above it.
+    if pixels > limit || width == u32::MAX || height == u32::MAX {
+        return Err(broken(format!(
+            "{size} is more than the limit of {limit} pixels (`--max-pixels`)"
+        )));
+    }
+    Ok(size)
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends `length` bytes of any content, which the thread keeps for the next picture.
+fn with_scratch<R>(length: usize, function: impl FnOnce(&mut [u8]) -> R) -> R {
+    let mut memory = SCRATCH.take();
+    if memory.len() < length {
+        memory.resize(length, 0);
+    }
+    let result = function(&mut memory[..length]);
+    SCRATCH.set(memory);
+    result
 }
