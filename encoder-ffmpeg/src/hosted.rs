@@ -4,9 +4,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     io::{self, IoSlice, Read},
     process::{ChildStdin, ChildStdout},
-    sync::{
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
-    },
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread::JoinHandle,
     time::Duration,
 };
