@@ -175,8 +175,14 @@ impl HostedEncoder {
                 self.child.kill();
                 self.fail(format!("FFmpeg took no input for {limit} s and was killed"))
             }
-            // Its own words say why it went; they come first.
-            io::ErrorKind::BrokenPipe => self.fail("FFmpeg ended early".into()),
+            // It went away, by itself or because nobody could read its output any more.
+            io::ErrorKind::BrokenPipe => {
+                let unread = self.units.try_iter().find_map(|message| match message {
+                    Message::End(end) => end.err(),
+                    Message::Unit(_) => None,
+                });
+                self.fail(unread.unwrap_or_else(|| "FFmpeg ended early".into()))
+            }
             _ => self.fail(format!("FFmpeg takes no input: {error}")),
         })
     }
@@ -366,10 +372,8 @@ fn read_units(mut stdout: ChildStdout, sender: &Sender<Message>) {
             Err(error) => break Err(format!("FFmpeg's output cannot be read: {error}")),
         }
     };
-    let end = end.and_then(|()| match parser.finish() {
-        // A child that dies early cuts the stream: its own words say more.
-        Err(error) => Err(error.to_string()),
-        Ok(()) => Ok(()),
+    let end = end.and_then(|()| {
+        parser.finish().map_err(|error| format!("FFmpeg's output was cut off: {error}"))
     });
     let _ = sender.send(Message::End(end));
 }

@@ -75,15 +75,33 @@ mod tests {
     #[test]
     fn argument_lists() {
         let table = [
-            ("", Preset::Veryfast, 0, 2, 16,
-             "-preset veryfast -crf 23 -g 30 -keyint_min 30 -sc_threshold 0 -bf 0 \
-              -rc-lookahead 10 -forced-idr 1 -threads 2"),
-            ("tune = \"grain\"", Preset::Medium, 2, 4, 50,
-             "-preset medium -tune grain -crf 23 -g 30 -keyint_min 30 -sc_threshold 0 -bf 2 \
-              -rc-lookahead 40 -forced-idr 1 -threads 4"),
-            ("tune = \"zerolatency\"", Preset::Veryslow, 0, 1, 5,
-             "-preset veryslow -tune zerolatency -crf 23 -g 30 -keyint_min 30 -sc_threshold 0 \
-              -bf 0 -rc-lookahead 0 -forced-idr 1 -threads 1"),
+            (
+                "",
+                Preset::Veryfast,
+                0,
+                2,
+                16,
+                "-preset veryfast -crf 23 -g 30 -keyint_min 30 -sc_threshold 0 -bf 0 \
+              -rc-lookahead 10 -forced-idr 1 -threads 2",
+            ),
+            (
+                "tune = \"grain\"",
+                Preset::Medium,
+                2,
+                4,
+                50,
+                "-preset medium -tune grain -crf 23 -g 30 -keyint_min 30 -sc_threshold 0 -bf 2 \
+              -rc-lookahead 40 -forced-idr 1 -threads 4",
+            ),
+            (
+                "tune = \"zerolatency\"",
+                Preset::Veryslow,
+                0,
+                1,
+                5,
+                "-preset veryslow -tune zerolatency -crf 23 -g 30 -keyint_min 30 -sc_threshold 0 \
+              -bf 0 -rc-lookahead 0 -forced-idr 1 -threads 1",
+            ),
         ];
         for (options, preset, b_frames, threads, delay, expected) in table {
             let options = X264Options::read(&options.parse().unwrap()).unwrap();
