@@ -13,6 +13,8 @@ use std::{
     time::Duration,
 };
 
+use tracing::debug;
+
 use crate::{sys, tail::Tail};
 
 /// How a child ended.
@@ -81,6 +83,7 @@ impl Child {
         path: &Path,
         arguments: &[String],
     ) -> io::Result<(Self, ChildStdin, ChildStdout)> {
+        debug!(program = %path.display(), arguments = arguments.join(" "), "starting FFmpeg");
         let mut command = Command::new(path);
         command.args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

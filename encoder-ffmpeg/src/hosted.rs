@@ -152,7 +152,7 @@ impl HostedEncoder {
             let expected = base + self.frames_in;
             return Err(self.fail(format!("frame {} came instead of {expected}", frame.index)));
         }
-        if frame.force_idr && self.frames_in % u64::from(self.job.gop_size.max(1)) != 0 {
+        if frame.force_idr && !self.frames_in.is_multiple_of(self.job.gop_size.into()) {
             return Err(self.fail(format!(
                 "an IDR picture was asked for at frame {}, and FFmpeg takes no such request \
                  through a pipe: ask at multiples of gop_size = {}, or open a new encoder there",

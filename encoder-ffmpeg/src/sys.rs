@@ -12,6 +12,7 @@ use std::{
 /// it before this process has closed the stream) and, on Linux, lets it die with the thread that
 /// spawns it.
 pub(crate) fn isolate(command: &mut Command) {
+    let _ = &command;
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
     #[cfg(target_os = "linux")]

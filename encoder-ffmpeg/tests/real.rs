@@ -138,7 +138,7 @@ fn the_probe_accepts_what_works_and_names_what_does_not() {
         ("libx264", "-cq 20", RefusalKind::Failed),
         ("libx264", "-crf 51 -vf negate", RefusalKind::WrongOutput),
         ("libx264", "-vf trim=end_frame=3", RefusalKind::WrongOutput),
-        ("mpeg4", "", RefusalKind::WrongOutput),
+        ("mpeg4", "", RefusalKind::Failed),
         ("no_such_encoder", "", RefusalKind::NotBuilt),
     ];
     for (encoder, options, kind) in table {

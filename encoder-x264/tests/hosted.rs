@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use encoder_core::{
     EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, PixelFormat, Preset,
-    Resolution, VideoEncoder,
+    Resolution, Verdict, VideoEncoder,
 };
 use encoder_ffmpeg::{Ffmpeg, HostedEncoder};
 use encoder_x264::{Tune, Way, X264Options, job};
@@ -42,6 +42,8 @@ fn the_delay_is_never_longer_than_promised() {
             (0, 4, Some(Tune::Film), 30),
             (2, 2, None, 250),
             (4, 16, Some(Tune::Animation), 600),
+            // Threads are as many as the picture has rows for.
+            (1, 12, None, 60),
             (3, 3, None, 1),
             (0, 4, Some(Tune::Zerolatency), 30),
         ] {
@@ -49,7 +51,7 @@ fn the_delay_is_never_longer_than_promised() {
                 preset,
                 b_frames,
                 gop_size,
-                resolution: Some(Resolution::new(64, 48)),
+                resolution: Some(Resolution::new(64, if threads == 12 { 512 } else { 48 })),
                 ..EncoderConfig::default()
             };
             let chunks = encode(&config, tune, threads, 130);
@@ -76,5 +78,18 @@ fn every_gop_starts_with_an_idr_picture_and_every_index_comes_once() {
         assert_eq!(pts.is_sorted(), b_frames == 0);
         pts.sort_unstable();
         assert!(pts.into_iter().eq(0..30));
+    }
+}
+
+#[test]
+fn the_probe_passes() {
+    let all = encoder_core::backends();
+    let backend = all.iter().find(|b| b.id == EncoderType::X264).unwrap();
+    match (backend.probe)(Duration::from_secs(60)) {
+        Verdict::Usable(caps) => {
+            assert!(caps.device.contains("x264"), "{caps:?}");
+            assert_eq!(caps.pixel_formats, [PixelFormat::Yuv420p, PixelFormat::Nv12]);
+        }
+        Verdict::Refused(refusal) => panic!("{refusal}"),
     }
 }
