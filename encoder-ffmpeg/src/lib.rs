@@ -1,1 +1,29 @@
-//! The FFmpeg child process that hosts several encoder backends.
+//! The FFmpeg child process that hosts encoder backends: find it, know its version and encoders,
+//! run it hygienically, cut its output into access units, prove an encoder by a real encode, and
+//! put a name to its failures.
+//!
+//! A backend describes what it wants as a [`Job`] and calls [`open`] and [`test_encode`]. Frames
+//! go in as raw video on stdin; access units come back as FLV on stdout, because FLV frames each
+//! access unit with its length and its presentation time, so that nothing has to be guessed from
+//! the bit stream.
+
+mod args;
+mod child;
+mod classify;
+mod find;
+mod flv;
+mod hosted;
+mod options;
+mod probe;
+mod run;
+mod sys;
+mod tail;
+
+pub use args::{Job, STALL, arguments};
+pub use child::Exit;
+pub use classify::{classify, not_listed};
+pub use find::{ENV, Ffmpeg, OLDEST, Version};
+pub use flv::{AccessUnit, FlvError, FlvParser};
+pub use hosted::{HostedEncoder, open};
+pub use options::read_options;
+pub use probe::{test_encode, test_encode_with};

@@ -1,1 +1,214 @@
-//! x264 backend: hosted by FFmpeg, or in process on libx264 (feature native, GPL).
+//! The x264 backend: hosted by FFmpeg, or (feature `native`) on libx264 in this process.
+//!
+//! Quality: [`EncoderConfig::crf`](encoder_core::EncoderConfig::crf) *is* x264's CRF; 0 is
+//! lossless, in a profile (High 4:4:4 Predictive) that few hardware decoders take.
+
+mod hosted;
+#[cfg(feature = "native")]
+mod native;
+
+use std::time::Duration;
+
+use encoder_core::{
+    Backend, BackendOptions, Codec, ConfigError, EncoderConfig, EncoderType, OpenError,
+    OpenRequest, Preset, Verdict, VideoEncoder,
+};
+use encoder_ffmpeg::read_options;
+use serde::Deserialize;
+
+pub use hosted::job;
+
+encoder_core::inventory::submit! {
+    Backend {
+        id: EncoderType::X264,
+        rank: 60,
+        hardware: false,
+        codecs: &[Codec::H264],
+        probe,
+        check_options: |options| X264Options::read(options).map(|_| ()),
+        open,
+    }
+}
+
+/// Table `[backend.x264]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct X264Options {
+    /// What x264 is tuned for. Default: nothing in particular.
+    pub tune: Option<Tune>,
+    /// Where x264 runs. Default `auto`.
+    pub way: Way,
+}
+
+/// Tunings of x264.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum Tune {
+    Film,
+    Grain,
+    Zerolatency,
+    Animation,
+    Stillimage,
+    Fastdecode,
+}
+
+impl Tune {
+    /// The name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Film => "film",
+            Self::Grain => "grain",
+            Self::Zerolatency => "zerolatency",
+            Self::Animation => "animation",
+            Self::Stillimage => "stillimage",
+            Self::Fastdecode => "fastdecode",
+        }
+    }
+}
+
+/// Where x264 runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// In this process where it is compiled in, else in FFmpeg.
+    #[default]
+    Auto,
+    /// In an FFmpeg child.
+    Ffmpeg,
+    /// In this process: needs the feature `native`.
+    Native,
+}
+
+impl X264Options {
+    /// Reads and checks the table.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for unknown keys, wrong values, and a way that is not compiled in.
+    pub fn read(options: &BackendOptions) -> Result<Self, ConfigError> {
+        let options: Self = read_options(EncoderType::X264, options, &["tune", "way"])?;
+        if options.way == Way::Native && !cfg!(feature = "native") {
+            let allowed = "auto or ffmpeg: this build has no libx264 of its own (feature native)";
+            return Err(ConfigError::value("backend.x264.way", "native", allowed));
+        }
+        Ok(options)
+    }
+}
+
+/// What both ways are told, in the terms of x264.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(crate) preset: Preset,
+    pub(crate) tune: Option<Tune>,
+    pub(crate) crf: u8,
+    pub(crate) gop_size: u32,
+    pub(crate) b_frames: u8,
+    pub(crate) threads: usize,
+    /// Frames that rate control looks ahead.
+    pub(crate) lookahead: u32,
+}
+
+impl Plan {
+    /// More threads than this make x264 worse, not faster.
+    const MOST_THREADS: usize = 32;
+
+    pub(crate) fn new(
+        config: &EncoderConfig,
+        options: &X264Options,
+        threads: usize,
+    ) -> Result<Self, ConfigError> {
+        let at_once = options.tune == Some(Tune::Zerolatency);
+        if at_once && config.b_frames > 0 {
+            let allowed = "0 with backend.x264.tune = \"zerolatency\"";
+            return Err(ConfigError::value("encoder.b_frames", config.b_frames, allowed));
+        }
+        // x264's own values, told to it all the same: the delay is computed from them.
+        let lookahead = match config.preset {
+            _ if at_once => 0,
+            Preset::Ultrafast | Preset::Superfast => 0,
+            Preset::Veryfast => 10,
+            Preset::Faster => 20,
+            Preset::Fast => 30,
+            Preset::Medium => 40,
+            Preset::Slow => 50,
+            Preset::Slower | Preset::Veryslow => 60,
+        };
+        Ok(Self {
+            preset: config.preset,
+            tune: options.tune,
+            crf: config.crf,
+            gop_size: config.gop_size,
+            b_frames: config.b_frames,
+            threads: threads.clamp(1, Self::MOST_THREADS),
+            lookahead,
+        })
+    }
+}
+
+fn probe(deadline: Duration) -> Verdict {
+    #[cfg(feature = "native")]
+    {
+        // In process there is no child to wait for.
+        let _ = deadline;
+        native::probe()
+    }
+    #[cfg(not(feature = "native"))]
+    hosted::probe(deadline)
+}
+
+fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
+    let options = X264Options::read(request.options)?;
+    let plan = Plan::new(request.config, &options, request.threads)?;
+    match options.way {
+        #[cfg(feature = "native")]
+        Way::Auto | Way::Native => native::open(&plan, request.config),
+        _ => encoder_ffmpeg::open(hosted::job_of(&plan, request.config), request.config),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<X264Options, ConfigError> {
+        X264Options::read(&text.parse().unwrap())
+    }
+
+    #[test]
+    fn options() {
+        assert_eq!(read(""), Ok(X264Options::default()));
+        let film = X264Options { tune: Some(Tune::Film), way: Way::Ffmpeg };
+        assert_eq!(read("tune = \"film\"\nway = \"ffmpeg\""), Ok(film));
+        for tune in ["film", "grain", "zerolatency", "animation", "stillimage", "fastdecode"] {
+            let options = read(&format!("tune = \"{tune}\"")).unwrap();
+            assert_eq!(options.tune.unwrap().as_str(), tune);
+        }
+        for (text, expected) in [
+            ("tun = 3", "unknown key `tun` in [backend.x264]; did you mean `tune`?"),
+            ("tune = \"fast\"", "fastdecode"),
+            ("tune = 3", "[backend.x264]"),
+            ("way = \"here\"", "native"),
+        ] {
+            let error = read(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+        assert_eq!(read("way = \"native\"").is_ok(), cfg!(feature = "native"));
+    }
+
+    #[test]
+    fn b_frames_and_zerolatency_exclude_each_other() {
+        let options = read("tune = \"zerolatency\"").unwrap();
+        let config = EncoderConfig { b_frames: 1, ..Default::default() };
+        assert!(Plan::new(&config, &options, 1).unwrap_err().to_string().contains("b_frames"));
+        let plan = Plan::new(&EncoderConfig::default(), &options, 0).unwrap();
+        assert_eq!((plan.lookahead, plan.threads), (0, 1));
+    }
+
+    #[test]
+    fn it_registers_itself() {
+        let all = encoder_core::backends();
+        let ids: Vec<_> = all.iter().map(|b| (b.id, b.rank, b.hardware)).collect();
+        assert_eq!(ids, [(EncoderType::X264, 60, false)]);
+    }
+}

@@ -1,0 +1,126 @@
+//! The command line.
+
+use std::time::Duration;
+
+use encoder_core::{EncoderConfig, EncoderType, FrameRate, PixelFormat, Resolution};
+
+use crate::find::Version;
+
+/// A child that makes no progress for this long is given up.
+pub const STALL: Duration = Duration::from_secs(60);
+
+/// What a backend wants of the child.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The backend, for messages.
+    pub id: EncoderType,
+    /// FFmpeg's name of the encoder: `libx264`, `h264_nvenc` …
+    pub encoder: &'static str,
+    /// Options in front of the input, such as `-init_hw_device`.
+    pub global: Vec<String>,
+    /// The encoder's own options.
+    pub options: Vec<String>,
+    /// Format of the frames that go in.
+    pub format: PixelFormat,
+    /// Frames from one IDR picture to the next, as `options` ask for it.
+    pub gop_size: u32,
+    /// The most frames that the encoder, FFmpeg's own queues included, keeps before an access unit
+    /// must come out. A bound that is too low ends in a stall.
+    pub max_delay: usize,
+    /// How long the child may make no progress: [`STALL`], shorter only in tests.
+    pub stall: Duration,
+}
+
+impl Job {
+    /// A job with the options of `config` that are no encoder options.
+    pub fn new(id: EncoderType, encoder: &'static str, config: &EncoderConfig) -> Self {
+        Self {
+            id,
+            encoder,
+            global: Vec::new(),
+            options: Vec::new(),
+            format: config.pixel_format,
+            gop_size: config.gop_size,
+            max_delay: 0,
+            stall: STALL,
+        }
+    }
+
+    /// Adds encoder options: words, separated by spaces.
+    pub fn with_options(mut self, words: &str) -> Self {
+        self.options.extend(words.split_whitespace().map(str::to_owned));
+        self
+    }
+}
+
+/// The whole command line for frames of (even) `size` at `rate`, without the program.
+///
+/// An unknown version is taken for a new one: development builds have no number.
+pub fn arguments(
+    job: &Job,
+    version: Option<Version>,
+    size: Resolution,
+    rate: FrameRate,
+) -> Vec<String> {
+    // Time in FLV has 31 bits of milliseconds. The encoder needs the rate for its decisions only,
+    // so nothing is lost by calling slower streams one frame per second.
+    let rate = if rate.as_f64() < 1.0 { "1".into() } else { rate.to_string() };
+    let passthrough = match version {
+        Some(version) if version < Version::new(5, 1) => "-vsync",
+        _ => "-fps_mode",
+    };
+    let size = size.even().to_string();
+    let format = job.format.as_str();
+    let mut all: Vec<String> = Vec::new();
+    let mut add = |words: &[&str]| all.extend(words.iter().map(|&word| word.to_owned()));
+    // `level` marks each line with its severity.
+    add(&["-hide_banner", "-nostats", "-loglevel", "level+verbose"]);
+    add(&job.global.iter().map(String::as_str).collect::<Vec<_>>());
+    add(&["-f", "rawvideo", "-pix_fmt", format, "-s", &size, "-framerate", &rate]);
+    // Before the input: as output options, FFmpeg 9 loses some of them.
+    add(&["-color_range", "tv", "-colorspace", "smpte170m"]);
+    add(&["-color_primaries", "bt709", "-color_trc", "iec61966-2-1"]);
+    // Nothing is to be found out about raw video, so nothing is read ahead.
+    add(&["-probesize", "32", "-i", "pipe:0", "-map", "0:v", passthrough, "passthrough"]);
+    add(&["-c:v", job.encoder]);
+    add(&job.options.iter().map(String::as_str).collect::<Vec<_>>());
+    add(&["-pix_fmt", format, "-f", "flv", "-flush_packets", "1"]);
+    add(&["-flvflags", "no_duration_filesize+no_metadata", "pipe:1"]);
+    all
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_command_line() {
+        let config = EncoderConfig { pixel_format: PixelFormat::Nv12, ..Default::default() };
+        let mut job = Job::new(EncoderType::QSV, "h264_qsv", &config).with_options("-g 30 -bf 0");
+        job.global = vec!["-init_hw_device".into(), "qsv=hw".into()];
+        let line = |version, rate: &str| {
+            arguments(&job, version, Resolution::new(641, 359), rate.parse().unwrap()).join(" ")
+        };
+        assert_eq!(
+            line(Some(Version::new(9, 0)), "30000/1001"),
+            "-hide_banner -nostats -loglevel level+verbose -init_hw_device qsv=hw \
+             -f rawvideo -pix_fmt nv12 -s 642x360 -framerate 30000/1001 \
+             -color_range tv -colorspace smpte170m \
+             -color_primaries bt709 -color_trc iec61966-2-1 \
+             -probesize 32 -i pipe:0 -map 0:v -fps_mode passthrough -c:v h264_qsv -g 30 -bf 0 \
+             -pix_fmt nv12 -f flv -flush_packets 1 \
+             -flvflags no_duration_filesize+no_metadata pipe:1"
+        );
+        for (version, rate, part) in [
+            (Some(Version::new(4, 4)), "30", "-vsync passthrough"),
+            (Some(Version::new(5, 0)), "30", "-vsync passthrough"),
+            (Some(Version::new(5, 1)), "30", "-fps_mode passthrough"),
+            (None, "30", "-fps_mode passthrough"),
+            (None, "0.1", "-framerate 1 "),
+            (None, "480", "-framerate 480 "),
+        ] {
+            assert!(line(version, rate).contains(part), "{version:?} {rate}: {part}");
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! A video encoder that runs in an FFmpeg child.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io::{self, IoSlice, Read},
+    process::{ChildStdin, ChildStdout},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use encoder_core::{
+    ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, Frame, OpenError,
+    PixelFormat, Plane, Refusal, RefusalKind, Resolution, VideoEncoder,
+};
+
+use crate::{
+    args::{Job, arguments},
+    child::{Child, Exit},
+    classify::{classify, not_listed},
+    find::Ffmpeg,
+    flv::{AccessUnit, FlvParser},
+    sys,
+    tail::words,
+};
+
+/// How long a child may take to end by itself, and again once it was asked to.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// An encoder in an FFmpeg child.
+///
+/// The calling thread writes frames straight from their memory into the child's stdin; one thread
+/// reads access units from its stdout into a queue without a bound (it holds only what the encoder
+/// owes), another keeps the last lines of its stderr and reaps it. [`encode_frame`] waits for the
+/// child only when it owes more than [`max_delay`] access units.
+///
+/// [`encode_frame`]: VideoEncoder::encode_frame
+/// [`max_delay`]: VideoEncoder::max_delay
+pub struct HostedEncoder {
+    job: Job,
+    label: String,
+    size: Resolution,
+    /// Frames per second as FFmpeg was told: numerator, denominator.
+    rate: (i128, i128),
+    child: Child,
+    stdin: Option<ChildStdin>,
+    units: Receiver<Message>,
+    reader: Option<JoinHandle<()>>,
+    /// Index of the first frame.
+    base: Option<u64>,
+    frames_in: u64,
+    chunks_out: u64,
+    ready: VecDeque<EncodedChunk>,
+    order: Order,
+    failed: bool,
+}
+
+/// What the reader thread sends; the end of the stream is the last.
+enum Message {
+    Unit(AccessUnit),
+    End(Result<(), String>),
+}
+
+/// Opens an encoder for `config` in the FFmpeg that [`Ffmpeg::find`] finds.
+///
+/// # Errors
+/// [`OpenError::Refused`] when there is no FFmpeg or it lacks the encoder or does not start;
+/// [`OpenError::Config`] when the resolution is not set. What a device cannot do shows only at the
+/// first frames.
+pub fn open(job: Job, config: &EncoderConfig) -> Result<Box<dyn VideoEncoder>, OpenError> {
+    let ffmpeg = Ffmpeg::find(job.id)?;
+    Ok(Box::new(HostedEncoder::open(&ffmpeg, job, config)?))
+}
+
+impl HostedEncoder {
+    /// As [`open`], in a certain FFmpeg.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open(ffmpeg: &Ffmpeg, job: Job, config: &EncoderConfig) -> Result<Self, OpenError> {
+        let Some(size) = config.resolution.map(Resolution::even) else {
+            let allowed = "WIDTHxHEIGHT";
+            return Err(ConfigError::value("encoder.resolution", "none", allowed).into());
+        };
+        if !ffmpeg.lists(job.encoder) {
+            return Err(not_listed(job.id, ffmpeg, job.encoder).into());
+        }
+        let refuse = |error: io::Error| {
+            Refusal::new(
+                job.id,
+                RefusalKind::Failed,
+                format!("{} does not start: {error}", ffmpeg.path.display()),
+                "check that the program can be run, and the limits on processes and memory",
+            )
+        };
+        let arguments = arguments(&job, ffmpeg.version, size, config.frame_rate);
+        let (child, stdin, stdout) = Child::spawn(&ffmpeg.path, &arguments).map_err(refuse)?;
+        sys::prepare_pipe(&stdin).map_err(refuse)?;
+        let (sender, units) = channel();
+        let reader = std::thread::Builder::new()
+            .name("ffmpeg-stdout".into())
+            .spawn(move || read_units(stdout, &sender))
+            .map_err(refuse)?;
+        let rate = config.frame_rate;
+        let rate = if rate.as_f64() < 1.0 {
+            (1, 1)
+        } else {
+            (rate.numerator().into(), rate.denominator().into())
+        };
+        Ok(Self {
+            label: format!("{} {}", ffmpeg.label(), job.encoder),
+            job,
+            size,
+            rate,
+            child,
+            stdin: Some(stdin),
+            units,
+            reader: Some(reader),
+            base: None,
+            frames_in: 0,
+            chunks_out: 0,
+            ready: VecDeque::new(),
+            order: Order::default(),
+            failed: false,
+        })
+    }
+
+    /// Process id of the child.
+    pub fn child_id(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn check(&mut self, frame: &Frame<'_>) -> Result<(), EncodeError> {
+        if self.failed || self.stdin.is_none() {
+            return Err(self.error("it has ended and takes no more frames".into()));
+        }
+        let format = self.job.format;
+        if (frame.format, frame.width, frame.height) != (format, self.size.width, self.size.height)
+        {
+            return Err(EncodeError::Mismatch {
+                index: frame.index,
+                got_format: frame.format,
+                got_width: frame.width,
+                got_height: frame.height,
+                format,
+                width: self.size.width,
+                height: self.size.height,
+            });
+        }
+        let base = *self.base.get_or_insert(frame.index);
+        if frame.index != base + self.frames_in {
+            let expected = base + self.frames_in;
+            return Err(self.fail(format!("frame {} came instead of {expected}", frame.index)));
+        }
+        if frame.force_idr && !self.frames_in.is_multiple_of(self.job.gop_size.into()) {
+            return Err(self.fail(format!(
+                "an IDR picture was asked for at frame {}, and FFmpeg takes no such request \
+                 through a pipe: ask at multiples of gop_size = {}, or open a new encoder there",
+                frame.index, self.job.gop_size
+            )));
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, frame: &Frame<'_>) -> Result<(), EncodeError> {
+        let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        let mut slices: Vec<IoSlice<'_>> =
+            frame.planes().iter().flat_map(runs).map(IoSlice::new).collect();
+        let Err(error) = sys::write_all(stdin, &mut slices, self.job.stall) else {
+            return Ok(());
+        };
+        Err(match error.kind() {
+            io::ErrorKind::TimedOut => {
+                let limit = self.job.stall.as_secs_f32();
+                self.child.kill();
+                self.fail(format!("FFmpeg took no input for {limit} s and was killed"))
+            }
+            // It went away, by itself or because nobody could read its output any more.
+            io::ErrorKind::BrokenPipe => {
+                let unread = self.units.try_iter().find_map(|message| match message {
+                    Message::End(end) => end.err(),
+                    Message::Unit(_) => None,
+                });
+                self.fail(unread.unwrap_or_else(|| "FFmpeg ended early".into()))
+            }
+            _ => self.fail(format!("FFmpeg takes no input: {error}")),
+        })
+    }
+
+    /// Waits for the next access unit; false at the end of the stream.
+    fn receive(&mut self) -> Result<bool, EncodeError> {
+        match self.units.recv_timeout(self.job.stall) {
+            Ok(Message::Unit(unit)) => self.accept(unit).map(|()| true),
+            Ok(Message::End(Ok(()))) | Err(RecvTimeoutError::Disconnected) => Ok(false),
+            Ok(Message::End(Err(what))) => Err(self.fail(what)),
+            Err(RecvTimeoutError::Timeout) => {
+                let limit = self.job.stall.as_secs_f32();
+                let owed = self.frames_in - self.order.seen;
+                self.child.end(Duration::ZERO);
+                Err(self.fail(format!(
+                    "FFmpeg gave no output for {limit} s with {owed} frames inside, and was killed"
+                )))
+            }
+        }
+    }
+
+    fn accept(&mut self, unit: AccessUnit) -> Result<(), EncodeError> {
+        let index = match self.order.index(unit.pts_ms, self.rate) {
+            Ok(index) if index < self.frames_in => index,
+            Ok(index) => {
+                return Err(self.fail(format!(
+                    "an access unit for frame {index} came out before that frame went in"
+                )));
+            }
+            Err(what) => return Err(self.fail(what)),
+        };
+        let dts = self.order.seen - 1;
+        self.ready.push_back(EncodedChunk {
+            data: unit.data,
+            pts: self.base.unwrap_or(0) + index,
+            dts,
+            keyframe: unit.keyframe,
+        });
+        Ok(())
+    }
+
+    /// Ends the child and makes the error: what went wrong, how it ended, its last words.
+    fn fail(&mut self, what: String) -> EncodeError {
+        self.failed = true;
+        self.stdin = None;
+        // Usually it is gone or about to go: its end says more than ours would.
+        let exit = self.child.wait(Duration::from_secs(1)).unwrap_or_else(|| self.child.kill());
+        self.error(explain(self.job.id, &what, exit, &self.child.stderr()))
+    }
+
+    fn error(&self, message: String) -> EncodeError {
+        EncodeError::Failed { encoder: self.job.id, index: self.frames_in, message }
+    }
+
+    fn finish(&mut self) -> Result<(), EncodeError> {
+        while self.receive()? {}
+        let exit = self.child.end(GRACE);
+        let stderr = self.child.stderr();
+        if exit != Exit::Code(0) {
+            return Err(self.fail("FFmpeg failed at the end of the stream".into()));
+        }
+        if stderr.contains("has not been used for any stream") {
+            return Err(self.fail("FFmpeg ignored an option".into()));
+        }
+        if self.order.seen != self.frames_in {
+            let (seen, frames) = (self.order.seen, self.frames_in);
+            return Err(self.fail(format!("{frames} frames went in, {seen} came out")));
+        }
+        Ok(())
+    }
+}
+
+impl VideoEncoder for HostedEncoder {
+    fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
+        self.check(frame)?;
+        self.write(frame)?;
+        self.frames_in += 1;
+        while let Ok(message) = self.units.try_recv() {
+            match message {
+                Message::Unit(unit) => self.accept(unit)?,
+                Message::End(end) => {
+                    let what = end.err().unwrap_or_else(|| "FFmpeg ended early".into());
+                    return Err(self.fail(what));
+                }
+            }
+        }
+        while self.ready.is_empty() && self.frames_in - self.chunks_out > self.job.max_delay as u64
+        {
+            if !self.receive()? {
+                return Err(self.fail("FFmpeg ended early".into()));
+            }
+        }
+        let chunk = self.ready.pop_front();
+        self.chunks_out += u64::from(chunk.is_some());
+        Ok(chunk)
+    }
+
+    fn flush(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
+        if self.failed {
+            return Err(self.error("it has failed before".into()));
+        }
+        if self.stdin.take().is_none() {
+            return Ok(Vec::new());
+        }
+        if self.frames_in == 0 {
+            self.child.kill();
+            return Ok(Vec::new());
+        }
+        self.finish()?;
+        self.chunks_out += self.ready.len() as u64;
+        Ok(std::mem::take(&mut self.ready).into())
+    }
+
+    fn encoder_type(&self) -> EncoderType {
+        self.job.id
+    }
+
+    fn description(&self) -> String {
+        self.label.clone()
+    }
+
+    fn pixel_format(&self) -> PixelFormat {
+        self.job.format
+    }
+
+    fn max_delay(&self) -> usize {
+        self.job.max_delay
+    }
+}
+
+impl Drop for HostedEncoder {
+    fn drop(&mut self) {
+        self.stdin = None;
+        let exit = if self.child.wait(Duration::ZERO).is_none() {
+            self.child.kill()
+        } else {
+            Exit::Code(0)
+        };
+        // Its stdout closes with it. One that cannot even be killed keeps its thread.
+        if let (Some(reader), true) = (self.reader.take(), exit != Exit::Unknown) {
+            let _ = reader.join();
+        }
+    }
+}
+
+/// The message for a failure, with the meaning of FFmpeg's words where they are known.
+fn explain(id: EncoderType, what: &str, exit: Exit, stderr: &str) -> String {
+    let refusal = classify(id, stderr, exit);
+    let said = words(stderr);
+    let said = if said.is_empty() { String::new() } else { format!("; its last words: {said}") };
+    match refusal.kind {
+        RefusalKind::Failed | RefusalKind::Timeout => format!("{what} ({exit}){said}"),
+        _ => format!("{what} ({exit}): {} ({}){said}", refusal.reason, refusal.cure),
+    }
+}
+
+/// A plane as few pieces: whole where rows touch, else row by row.
+fn runs<'a>(plane: &Plane<'a>) -> Vec<&'a [u8]> {
+    let whole = plane.row_bytes * plane.rows;
+    match plane.data.get(..whole) {
+        Some(data) if plane.stride == plane.row_bytes => vec![data],
+        _ => plane.rows().collect(),
+    }
+}
+
+/// Reads the child's stdout to its end.
+fn read_units(mut stdout: ChildStdout, sender: &Sender<Message>) {
+    let mut parser = FlvParser::new();
+    let mut buffer = vec![0; 64 << 10];
+    let mut units = Vec::new();
+    let end = loop {
+        match stdout.read(&mut buffer) {
+            Ok(0) => break Ok(()),
+            Ok(n) => {
+                let result = parser.push(buffer.get(..n).unwrap_or_default(), &mut units);
+                for unit in units.drain(..) {
+                    // Nobody listens any more: the encoder is being dropped.
+                    if sender.send(Message::Unit(unit)).is_err() {
+                        return;
+                    }
+                }
+                if let Err(error) = result {
+                    break Err(error.to_string());
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => break Err(format!("FFmpeg's output cannot be read: {error}")),
+        }
+    };
+    let end = end.and_then(|()| {
+        parser.finish().map_err(|error| format!("FFmpeg's output was cut off: {error}"))
+    });
+    let _ = sender.send(Message::End(end));
+}
+
+/// Turns presentation times back into frame indices, and sees that each comes once.
+#[derive(Debug, Default)]
+struct Order {
+    first_ms: Option<i64>,
+    /// Every index below has been seen.
+    complete: u64,
+    /// Indices above it that have been seen: as many as the encoder reorders.
+    ahead: BTreeSet<u64>,
+    /// How many access units there were.
+    seen: u64,
+}
+
+impl Order {
+    /// The index of the frame that is shown at `pts_ms`. The first access unit of a stream is its
+    /// first picture.
+    fn index(&mut self, pts_ms: i64, (num, den): (i128, i128)) -> Result<u64, String> {
+        let first = *self.first_ms.get_or_insert(pts_ms);
+        let scaled = i128::from(pts_ms - first) * num;
+        let index = (scaled + 500 * den).div_euclid(1000 * den);
+        let index = u64::try_from(index).map_err(|_| {
+            format!("an access unit is shown {} ms before the first", first - pts_ms)
+        })?;
+        if index < self.complete || !self.ahead.insert(index) {
+            return Err(format!("two access units for frame {index}"));
+        }
+        while self.ahead.remove(&self.complete) {
+            self.complete += 1;
+        }
+        self.seen += 1;
+        Ok(index)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use encoder_core::{FrameBuffer, FrameLayout};
+
+    use super::*;
+
+    #[test]
+    fn milliseconds_give_back_every_index_at_every_rate() {
+        for (num, den) in [(1, 1), (30, 1), (30000, 1001), (60, 1), (25, 2), (240, 1), (480, 1)] {
+            let mut order = Order::default();
+            // Two frames of delay, and times rounded as FFmpeg rounds them.
+            let ms = |n: i128| ((n * 1000 * den * 2 + num) / (2 * num)) as i64 + 67;
+            for group in 0..5_000 {
+                let at = group * 4;
+                for n in [at, at + 3, at + 1, at + 2] {
+                    assert_eq!(order.index(ms(n), (num, den)), Ok(n as u64), "{num}/{den}");
+                }
+                assert!(order.ahead.is_empty());
+            }
+            assert_eq!(order.seen, 20_000);
+            assert!(order.index(ms(7), (num, den)).unwrap_err().contains("two access units"));
+            assert!(order.index(-3_000, (num, den)).unwrap_err().contains("before the first"));
+        }
+    }
+
+    #[test]
+    fn planes_go_out_without_their_padding() {
+        for (width, pieces) in [(640, 1), (642, 360)] {
+            let layout = FrameLayout::new(PixelFormat::Yuv420p, Resolution::new(width, 360));
+            let picture = FrameBuffer::test_picture(layout, 2);
+            let frame = picture.frame(0);
+            assert_eq!(runs(&frame.planes()[0]).len(), pieces);
+            let mut packed = Vec::new();
+            frame.append_packed(&mut packed);
+            assert_eq!(frame.planes().iter().flat_map(runs).collect::<Vec<_>>().concat(), packed);
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! A backend's own table of options.
+
+use encoder_core::{BackendOptions, ConfigError, EncoderType, unknown_key};
+use serde::de::DeserializeOwned;
+
+/// Reads `[backend.<id>]` into the backend's struct, whose fields are `known`.
+///
+/// # Errors
+/// [`ConfigError::UnknownKey`] with the nearest known key; [`ConfigError::Value`] for a value of a
+/// wrong type or name.
+pub fn read_options<T: DeserializeOwned>(
+    id: EncoderType,
+    options: &BackendOptions,
+    known: &[&str],
+) -> Result<T, ConfigError> {
+    let place = format!("[backend.{id}]");
+    if let Some(key) = options.keys().find(|key| !known.contains(&key.as_str())) {
+        return Err(unknown_key(&place, key, known));
+    }
+    options
+        .clone()
+        .try_into()
+        .map_err(|error| ConfigError::Syntax(format!("{place}: {}", error.to_string().trim())))
+}

@@ -1,0 +1,188 @@
+//! What the standard library does not offer: every `unsafe` line of this crate.
+//!
+//! Off Unix a write to a child that has stopped reading cannot be bounded; the rest works alike.
+
+use std::{
+    io::{self, IoSlice, Write},
+    process::{ChildStdin, Command},
+    time::Duration,
+};
+
+/// Makes the child a leader of its own process group (so that Ctrl-C in a terminal does not end
+/// it before this process has closed the stream) and, on Linux, lets it die with the thread that
+/// spawns it.
+pub(crate) fn isolate(command: &mut Command) {
+    let _ = &command;
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    #[cfg(target_os = "linux")]
+    {
+        let parent = std::process::id();
+        let die_with_parent = move || {
+            // SAFETY: prctl with PR_SET_PDEATHSIG and getppid are async-signal-safe and touch no
+            // memory of ours.
+            let (set, now) =
+                unsafe { (libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL), libc::getppid()) };
+            if set != 0 {
+                return Err(io::Error::last_os_error());
+            }
+            // The parent may have died before the signal was asked for.
+            if now.cast_unsigned() != parent {
+                return Err(io::ErrorKind::BrokenPipe.into());
+            }
+            Ok(())
+        };
+        // SAFETY: the closure runs between fork and exec; it calls only async-signal-safe
+        // functions and does not allocate.
+        unsafe { std::os::unix::process::CommandExt::pre_exec(command, die_with_parent) };
+    }
+}
+
+/// Asks a child's whole process group to end.
+#[cfg(unix)]
+pub(crate) fn signal_group(child: &mut std::process::Child, force: bool) {
+    let Ok(pid) = libc::pid_t::try_from(child.id()) else { return };
+    let signal = if force { libc::SIGKILL } else { libc::SIGTERM };
+    // SAFETY: kill takes plain numbers. The caller holds the child un-reaped, so its process id,
+    // which is also that of its group, cannot belong to anyone else.
+    unsafe { libc::kill(-pid, signal) };
+}
+
+/// Ends a child; there is no polite way off Unix.
+#[cfg(not(unix))]
+pub(crate) fn signal_group(child: &mut std::process::Child, force: bool) {
+    if force {
+        let _ = child.kill();
+    }
+}
+
+/// Prepares the pipe to a child: room for whole frames where the system allows it, and writes
+/// that return instead of blocking.
+pub(crate) fn prepare_pipe(pipe: &ChildStdin) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::fd::AsRawFd;
+        let fd = pipe.as_raw_fd();
+        #[cfg(target_os = "linux")]
+        // SAFETY: the descriptor is open for the call; F_SETPIPE_SZ takes a number. A refusal
+        // (the user's limit) only costs speed.
+        unsafe {
+            libc::fcntl(fd, libc::F_SETPIPE_SZ, 1 << 20)
+        };
+        // SAFETY: the descriptor is open for the calls; both commands take and give numbers.
+        // The flag belongs to our end of the pipe alone.
+        let set = unsafe {
+            let flags = libc::fcntl(fd, libc::F_GETFL);
+            flags >= 0 && libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) >= 0
+        };
+        if !set {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    let _ = pipe;
+    Ok(())
+}
+
+/// Waits until the pipe takes bytes or is broken; false when `limit` passed first.
+#[cfg(unix)]
+fn wait_writable(pipe: &ChildStdin, limit: Duration) -> io::Result<bool> {
+    use std::os::fd::AsRawFd;
+    let mut poll = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    let end = std::time::Instant::now() + limit;
+    loop {
+        let left = end.saturating_duration_since(std::time::Instant::now());
+        let ms = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: `poll` is one valid pollfd for the length of the call.
+        match unsafe { libc::poll(&raw mut poll, 1, ms) } {
+            0 => return Ok(false),
+            n if n > 0 => return Ok(true),
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn wait_writable(_: &ChildStdin, _: Duration) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Writes all of `slices` in as few calls as the system takes, without joining them first.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`] when the pipe takes nothing for `stall`; otherwise the system's.
+pub(crate) fn write_all(
+    pipe: &mut ChildStdin,
+    mut slices: &mut [IoSlice<'_>],
+    stall: Duration,
+) -> io::Result<()> {
+    /// The most slices that every system takes in one call.
+    const BATCH: usize = 1024;
+    IoSlice::advance_slices(&mut slices, 0);
+    while !slices.is_empty() {
+        let batch = slices.len().min(BATCH);
+        match pipe.write_vectored(slices.get(..batch).unwrap_or_default()) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => IoSlice::advance_slices(&mut slices, written),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if !wait_writable(pipe, stall)? {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{io::Read, process::Stdio};
+
+    use super::*;
+
+    #[test]
+    fn slices_arrive_in_order_whatever_their_number() {
+        let mut command = Command::new("cat");
+        isolate(&mut command);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        let mut out = child.stdout.take().unwrap();
+        let reader = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            out.read_to_end(&mut all).unwrap();
+            all
+        });
+        prepare_pipe(&pipe).unwrap();
+        let data: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
+        let mut slices: Vec<_> = data.chunks(700).map(IoSlice::new).collect();
+        slices.insert(5, IoSlice::new(&[]));
+        write_all(&mut pipe, &mut slices, Duration::from_secs(60)).unwrap();
+        drop(pipe);
+        assert!(reader.join().unwrap() == data);
+        assert!(child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_child_that_does_not_read_is_a_time_out_and_a_dead_one_a_broken_pipe() {
+        let mut command = Command::new("sleep");
+        isolate(&mut command);
+        let mut child = command.arg("1000").stdin(Stdio::piped()).spawn().unwrap();
+        let mut pipe = child.stdin.take().unwrap();
+        prepare_pipe(&pipe).unwrap();
+        let data = vec![0; 4 << 20];
+        let stall = Duration::from_millis(50);
+        let error = write_all(&mut pipe, &mut [IoSlice::new(&data)], stall).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        signal_group(&mut child, true);
+        assert!(!child.wait().unwrap().success());
+        let error = write_all(&mut pipe, &mut [IoSlice::new(&data)], stall).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+}

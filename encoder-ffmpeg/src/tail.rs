@@ -1,0 +1,108 @@
+//! The last words of a child: bounded, whatever it writes.
+
+use std::collections::VecDeque;
+
+const LINES: usize = 40;
+const LINE_BYTES: usize = 400;
+
+/// The last lines of a stderr stream. Chatter makes room before warnings and errors do.
+#[derive(Debug, Default)]
+pub(crate) struct Tail {
+    lines: VecDeque<String>,
+    partial: Vec<u8>,
+}
+
+impl Tail {
+    /// Takes the next bytes of the stream.
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            match byte {
+                b'\n' | b'\r' => self.end_line(),
+                _ if self.partial.len() < LINE_BYTES => self.partial.push(byte),
+                _ => {}
+            }
+        }
+    }
+
+    fn end_line(&mut self) {
+        let line = clean(&String::from_utf8_lossy(&self.partial));
+        self.partial.clear();
+        if line.is_empty() {
+            return;
+        }
+        if self.lines.len() >= LINES {
+            let drop = self.lines.iter().position(|l| is_chatter(l)).unwrap_or(0);
+            self.lines.remove(drop);
+        }
+        self.lines.push_back(line);
+    }
+
+    /// Everything that is kept, chatter too, one line each.
+    pub(crate) fn text(&mut self) -> String {
+        self.end_line();
+        let mut text = String::new();
+        for line in &self.lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// What a text of [`Tail::text`] says to a human: its warnings and errors, or its last lines
+/// where there are none.
+pub(crate) fn words(text: &str) -> String {
+    const MOST: usize = 8;
+    let serious: Vec<&str> = text.lines().filter(|line| !is_chatter(line)).collect();
+    let chosen = if serious.is_empty() { text.lines().collect() } else { serious };
+    chosen[chosen.len().saturating_sub(MOST)..].join(" | ")
+}
+
+/// Whether FFmpeg itself marked the line as less than a warning.
+fn is_chatter(line: &str) -> bool {
+    line.contains("[info] ") || line.contains("[verbose] ") || line.contains("[debug] ")
+}
+
+/// Takes the addresses out of `[h264_nvenc @ 0x55d0c0ffee00]`.
+fn clean(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line.trim_end();
+    while let Some((before, after)) = rest.split_once(" @ 0x") {
+        out.push_str(before);
+        rest = after.trim_start_matches(|c: char| c.is_ascii_hexdigit());
+    }
+    out.push_str(rest);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn floods_are_bounded_and_errors_outlive_chatter() {
+        let mut tail = Tail::default();
+        tail.push(b"[h264_nvenc @ 0x55d0c0ffee00] [error] Cannot load libcuda.so.1\n");
+        for n in 0..1000 {
+            tail.push(format!("[verbose] chatter {n}\r").as_bytes());
+        }
+        tail.push(&vec![b'x'; 1 << 20]);
+        let text = tail.text();
+        assert!(text.starts_with("[h264_nvenc] [error] Cannot load libcuda.so.1\n"), "{text}");
+        assert!(text.contains("chatter 999\n") && !text.contains("chatter 900\n"));
+        assert_eq!(text.lines().count(), LINES);
+        assert!(text.len() <= LINES * (LINE_BYTES + 1));
+        assert!(!words(&text).contains("chatter"));
+        assert_eq!(words("[info] a\n[info] b\n"), "[info] a | [info] b");
+        assert_eq!(words(""), "");
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_do_no_harm() {
+        let mut tail = Tail::default();
+        for _ in 0..100 {
+            tail.push(&[0xff, 0xfe, b'\n', 0xc3]);
+        }
+        assert!(tail.text().lines().count() <= LINES);
+    }
+}
