@@ -4,14 +4,21 @@
 //! it, and holds a bounded amount of memory. It opens containers and messages but no pictures:
 //! what is inside a [`Payload`] is the business of [`crate::picture`].
 
-pub(crate) mod filter;
-pub(crate) mod mcap;
-pub(crate) mod message;
+mod detect;
+mod filter;
+mod images;
+mod mcap;
+mod message;
+mod raw;
+mod y4m;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use thiserror::Error;
+
+pub use detect::{open, open_stdin};
+pub use raw::RawSpec;
 
 /// Number of a camera stream inside one source, counted from 0 in order of appearance.
 pub type StreamId = usize;
@@ -231,11 +238,3 @@ pub trait Source: Send {
     fn other_topics(&self) -> Vec<(String, String)>;
 }
 
-/// Opens a recording by what it is: its first bytes, not its name.
-///
-/// # Errors
-/// [`SourceError`] when it is missing, empty or of no known kind.
-pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    let _ = options;
-    Err(SourceError::invalid(path, "not built yet", "wait"))
-}

@@ -1,0 +1,129 @@
+//! What kind of recording something is.
+
+use std::{fs::File, io::Read, path::Path};
+
+use super::{
+    RawSpec, Source, SourceError, SourceOptions, images::ImagesSource, mcap, raw::RawSource,
+    y4m::Y4mSource,
+};
+
+/// Opens a recording by what it is: its first bytes, not its name. The name counts only where
+/// these say nothing, for the error.
+///
+/// # Errors
+/// [`SourceError`] when it is missing, empty or of no known kind.
+pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    if path.is_dir() {
+        return open_directory(path, options);
+    }
+    let mut head = Vec::new();
+    let mut file = File::open(path).map_err(|e| SourceError::io(path, e))?;
+    file.by_ref().take(16).read_to_end(&mut head).map_err(|e| SourceError::io(path, e))?;
+    drop(file);
+    match kind(&head, path) {
+        Kind::Mcap => mcap::McapSource::open(path, options),
+        Kind::Bag => unreachable!(),
+        Kind::Sqlite => unreachable!(),
+        Kind::Y4m => Y4mSource::open(path, options),
+        Kind::Still => Err(SourceError::invalid(
+            path,
+            "a single picture",
+            "give the directory that it is in: its pictures become one video, in natural order",
+        )),
+        Kind::Empty => Err(SourceError::invalid(
+            path,
+            "the file is empty",
+            "record it again, or take another file",
+        )),
+        Kind::Other => unreachable!(),
+    }
+}
+
+/// Opens standard input: raw frames as `raw` describes them, Y4M without it.
+///
+/// # Errors
+/// [`SourceError`] when it is no Y4M.
+pub fn open_stdin(
+    raw: Option<&RawSpec>,
+    options: &SourceOptions,
+) -> Result<Box<dyn Source>, SourceError> {
+    let reader = Box::new(std::io::stdin());
+    match raw {
+        Some(spec) => Ok(RawSource::new(reader, spec.clone(), "stdin")),
+        None => Y4mSource::new(reader, Path::new("stdin"), options),
+    }
+}
+
+fn open_directory(
+    path: &Path,
+    options: &SourceOptions,
+) -> Result<Box<dyn Source>, SourceError> {
+    let entries = std::fs::read_dir(path).map_err(|e| SourceError::io(path, e))?;
+    let is_recording = entries.flatten().any(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name == "metadata.yaml" || name.ends_with(".mcap") || name.ends_with(".db3")
+    });
+    if is_recording {
+        unreachable!()
+    }
+    ImagesSource::open(path, options)
+}
+
+#[derive(Debug, PartialEq)]
+enum Kind {
+    Mcap,
+    Bag,
+    Sqlite,
+    Y4m,
+    Still,
+    Empty,
+    Other,
+}
+
+fn kind(head: &[u8], path: &Path) -> Kind {
+    let magics: [(&[u8], Kind); 6] = [
+        (mcap::MAGIC, Kind::Mcap),
+        (b"#ROSBAG", Kind::Bag),
+        (b"SQLite format 3\0", Kind::Sqlite),
+        (b"YUV4MPEG2", Kind::Y4m),
+        (b"\xff\xd8\xff", Kind::Still),
+        (b"\x89PNG\r\n\x1a\n", Kind::Still),
+    ];
+    if let Some((_, kind)) = magics.into_iter().find(|(magic, _)| head.starts_with(magic)) {
+        return kind;
+    }
+    // The reader of the kind that the name promises tells best what is wrong.
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    match extension.as_str() {
+        "mcap" => Kind::Mcap,
+        "bag" => Kind::Bag,
+        "db3" => Kind::Sqlite,
+        "y4m" => Kind::Y4m,
+        _ if head.is_empty() => Kind::Empty,
+        _ => Kind::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn first_bytes_go_before_the_name() {
+        for (head, name, expected) in [
+            (&b"\x89MCAP0\r\n"[..], "a.bag", Kind::Mcap),
+            (b"#ROSBAG V2.0\n", "a", Kind::Bag),
+            (b"#ROSBAG V1.2\n", "a", Kind::Bag),
+            (b"SQLite format 3\0", "a.mcap", Kind::Sqlite),
+            (b"YUV4MPEG2 W1", "a.mp4", Kind::Y4m),
+            (b"\xff\xd8\xff\xe0", "a", Kind::Still),
+            (b"hello", "a.MCAP", Kind::Mcap),
+            (b"", "a.bag", Kind::Bag),
+            (b"", "a", Kind::Empty),
+            (b"\0\0\0\x18ftyp", "a.mp4", Kind::Other),
+        ] {
+            assert_eq!(kind(head, Path::new(name)), expected, "{name}");
+        }
+    }
+}
