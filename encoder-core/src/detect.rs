@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::{Backend, EncoderType, Refusal, RefusalKind, Verdict, backends};
+use crate::{Backend, EncoderType, Policy, Refusal, RefusalKind, Verdict, backends};
 
 /// How long one backend may take to prove itself.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -28,8 +28,19 @@ pub fn detect() -> Vec<Detected> {
     detect_among(&backends())
 }
 
-/// As [`detect`], for some of the backends.
-pub(crate) fn detect_among(backends: &[&'static Backend]) -> Vec<Detected> {
+/// As [`detect`], but probes only what `policy` can lead to: a required encoder alone.
+pub fn detect_for(policy: &Policy) -> Vec<Detected> {
+    let all = backends();
+    match &policy.require {
+        Some(name) => match all.iter().find(|b| b.id.as_str() == name) {
+            Some(backend) => detect_among(&[backend]),
+            None => detect_among(&all),
+        },
+        None => detect_among(&all),
+    }
+}
+
+fn detect_among(backends: &[&'static Backend]) -> Vec<Detected> {
     std::thread::scope(|scope| {
         let running: Vec<_> = backends
             .iter()

@@ -26,7 +26,7 @@ pub use config::{
     BackendOptions, Codec, EncoderConfig, FrameRate, GpuEncoderConfig, NvencPreset, NvencTune,
     Preset, Resolution,
 };
-pub use detect::{Detected, detect, detect_available_encoders};
+pub use detect::{Detected, detect, detect_available_encoders, detect_for};
 pub use encoder::VideoEncoder;
 pub use encoder_type::EncoderType;
 pub use error::{ConfigError, EncodeError, OpenError};

@@ -1,4 +1,4 @@
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{Backend, OpenError, OpenRequest, Plan, Refusal, Settings, VideoEncoder, backends};
 
@@ -11,7 +11,8 @@ pub struct Opened {
 }
 
 /// Opens the first encoder of `plan` that opens for `settings.encoder` (whose resolution must be
-/// set). Each one that does not is one `WARN` with its reason and cure; the choice is one `INFO`.
+/// set). Each one that does not is one `WARN` with its reason and cure (those that the plan passed
+/// over: once for the plan); the choice is one `INFO`.
 ///
 /// # Errors
 /// [`OpenError::Config`] at once when the settings are wrong, [`OpenError::NoneLeft`] when nothing
@@ -23,9 +24,7 @@ pub fn open_first(plan: &Plan, settings: &Settings, threads: usize) -> Result<Op
     }
     let all = backends();
     let mut refusals = plan.refusals.clone();
-    for refusal in &refusals {
-        warn_refused(refusal);
-    }
+    plan.announce();
     for &id in &plan.order {
         let Some(backend) = all.iter().find(|b| b.id == id) else { continue };
         match open(backend, settings, threads) {
@@ -34,7 +33,7 @@ pub fn open_first(plan: &Plan, settings: &Settings, threads: usize) -> Result<Op
                 return Ok(Opened { encoder, refusals });
             }
             Err(OpenError::Refused(refusal)) => {
-                warn_refused(&refusal);
+                refusal.warn();
                 refusals.push(refusal);
             }
             Err(other) => return Err(other),
@@ -55,14 +54,4 @@ fn open(
         options: settings.backend.get(backend.id.as_str()).unwrap_or(&empty),
         threads: threads.max(1),
     })
-}
-
-fn warn_refused(refusal: &Refusal) {
-    warn!(
-        encoder = %refusal.encoder,
-        cure = refusal.cure,
-        transient = refusal.transient,
-        "encoder passed over: {}",
-        refusal.reason
-    );
 }

@@ -77,6 +77,17 @@ impl Refusal {
         Self { encoder, kind, reason: reason.into(), cure: cure.into(), transient: false }
     }
 
+    /// Logs it: one `WARN` with reason and cure.
+    pub(crate) fn warn(&self) {
+        tracing::warn!(
+            encoder = %self.encoder,
+            cure = self.cure,
+            transient = self.transient,
+            "encoder passed over: {}",
+            self.reason
+        );
+    }
+
     /// The same refusal, marked as passing.
     pub fn transient(mut self) -> Self {
         self.transient = true;

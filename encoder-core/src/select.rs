@@ -1,3 +1,8 @@
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use crate::{Detected, EncoderType, OpenError, Refusal, RefusalKind, Verdict};
 
 /// What a user wants of the choice.
@@ -12,12 +17,28 @@ pub struct Policy {
 }
 
 /// Backends to try, in order, and those that were passed over.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Plan {
     /// To be opened in this order, until one opens.
     pub order: Vec<EncoderType>,
     /// Why others are not in the order.
     pub refusals: Vec<Refusal>,
+    /// Whether the refusals were logged: once for a plan, however often it is used.
+    announced: Arc<AtomicBool>,
+}
+
+impl Plan {
+    /// A plan that was made elsewhere.
+    pub fn new(order: Vec<EncoderType>, refusals: Vec<Refusal>) -> Self {
+        Self { order, refusals, announced: Arc::default() }
+    }
+
+    /// Logs each refusal as one `WARN`, the first time that it is called on a plan or its clones.
+    pub(crate) fn announce(&self) {
+        if !self.announced.swap(true, Ordering::Relaxed) {
+            self.refusals.iter().for_each(Refusal::warn);
+        }
+    }
 }
 
 /// Orders the backends. A pure function: the verdicts come in rank order, as [`crate::detect`]
@@ -43,7 +64,7 @@ pub fn plan(policy: &Policy, verdicts: &[Detected]) -> Result<Plan, OpenError> {
         if policy.require_hardware && !wanted.hardware {
             return Err(software(wanted.encoder).into());
         }
-        return Ok(Plan { order: vec![wanted.encoder], refusals: vec![] });
+        return Ok(Plan::new(vec![wanted.encoder], vec![]));
     }
     let mut ranked: Vec<&Detected> = verdicts.iter().collect();
     if let Some(name) = &policy.preferred {
@@ -63,7 +84,7 @@ pub fn plan(policy: &Policy, verdicts: &[Detected]) -> Result<Plan, OpenError> {
     if order.is_empty() {
         return Err(OpenError::NoneLeft { refusals });
     }
-    Ok(Plan { order, refusals })
+    Ok(Plan::new(order, refusals))
 }
 
 fn software(encoder: EncoderType) -> Refusal {

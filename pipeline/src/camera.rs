@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use encoder_core::Resolution;
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use crate::{
     copy::{AccessUnit, Copy},
@@ -148,7 +148,6 @@ impl Camera {
             Err(PictureError::Unsupported { reason, cure })
                 if matches!(self.state, State::Waiting) =>
             {
-                warn!(topic = self.info.topic, "topic left out: {reason}; {cure}");
                 self.state = State::Refused(format!("{reason}; {cure}"));
                 return;
             }
@@ -178,6 +177,7 @@ impl Camera {
         if let Timing::Rate(rate) = config.timing {
             config.settings.encoder.frame_rate = rate;
         }
+        let _entered = tracing::error_span!("camera", topic = self.info.topic).entered();
         let opened = self
             .sink(context)
             .map_err(SessionError::from)
@@ -191,7 +191,7 @@ impl Camera {
                 );
                 self.state = State::Encoding(session, size);
                 if size != size.even() {
-                    self.remarks.push(format!(
+                    self.remark(format!(
                         "the pictures are {size}; H.264 4:2:0 has even sizes only: they are carried \
                          in {}, the last column or row repeated",
                         size.even()
@@ -211,7 +211,7 @@ impl Camera {
     fn sink(&mut self, context: &mut Context<'_>) -> Result<Box<dyn Sink>, SinkError> {
         self.parts += 1;
         let path = context.names.file(&self.info.topic, self.parts);
-        info!(topic = self.info.topic, file = %path.display(), "writing");
+        debug!(topic = self.info.topic, file = %path.display(), "writing");
         Ok(match context.names.format() {
             Format::Mp4 => Box::new(Mp4Sink::create(&path, context.overwrite)?),
             Format::AnnexB => Box::new(AnnexBSink::create(&path, context.overwrite)?),
@@ -278,7 +278,6 @@ impl Camera {
                 None
             };
             if let Some(reason) = refusal {
-                warn!(topic = self.info.topic, "topic left out: {reason}");
                 self.state = State::Refused(reason);
                 return;
             }
@@ -335,7 +334,9 @@ impl Camera {
 
     /// Ends the current file; its encoder runs on until it has written everything.
     fn end(&mut self, remark: Option<String>, context: &Context<'_>) {
-        self.remarks.extend(remark);
+        if let Some(remark) = remark {
+            self.remark(remark);
+        }
         let result = match std::mem::replace(&mut self.state, State::Waiting) {
             State::Encoding(session, _) => Ok(Pending::Session(session.close())),
             State::Copying(copy) => {
@@ -351,6 +352,11 @@ impl Camera {
             }
         };
         self.push_ended(result);
+    }
+
+    fn remark(&mut self, text: String) {
+        warn!(topic = self.info.topic, "{text}");
+        self.remarks.push(text);
     }
 
     fn push_ended(&mut self, result: Result<Pending, SessionError>) {
@@ -384,6 +390,7 @@ impl Camera {
             }),
         };
         if let Some(reason) = skipped {
+            warn!(topic = self.info.topic, "no video of this topic: {reason}");
             finished.skipped = Some(SkippedTopic {
                 topic: self.info.topic.clone(),
                 schema: self.info.schema.clone(),

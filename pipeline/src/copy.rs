@@ -97,6 +97,7 @@ impl Copy {
     /// When it cannot be written.
     pub fn finish(self, timing: Timing, rate: FrameRate) -> Result<SessionReport, SinkError> {
         let timeline = Timeline::new(timing, &self.frames, rate, 0);
+        timeline.log();
         let count = self.frames.len() as u64;
         let mut warnings = timeline.warnings.clone();
         warnings.push("the topic is H.264 already: it was copied, not encoded again".into());

@@ -50,12 +50,16 @@ fn log(cli: &Cli, bars: Option<MultiProgress>) {
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("ENCODER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
-        .with_writer(Above(bars))
-        .init();
+        .with_writer(Above(bars));
+    if io::stderr().is_terminal() {
+        lines.without_time().init();
+    } else {
+        lines.init();
+    }
 }
 
 fn info(recording: &std::path::Path, json: bool, args: &SourceArgs) -> u8 {

@@ -431,6 +431,7 @@ impl Worker {
             )));
         }
         let timeline = timeline(&self.frames);
+        timeline.log();
         let count = self.frames.len() as u64;
         let file = match self.sink.take() {
             Some(sink) if count > 0 => sink.finish(&timeline)?,

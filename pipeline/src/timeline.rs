@@ -70,6 +70,11 @@ impl Timeline {
         }
     }
 
+    /// Logs the warnings.
+    pub(crate) fn log(&self) {
+        self.warnings.iter().for_each(|text| tracing::warn!("{text}"));
+    }
+
     /// Ticks in a second.
     pub fn timescale(&self) -> u32 {
         self.timescale

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use encoder_core::{ConfigError, OpenError, Plan, Policy, Settings, detect, plan};
+use encoder_core::{ConfigError, OpenError, Plan, Policy, Settings, detect_for, plan};
 use encoder_pipeline::{
     naming::{Format, Target},
     picture::PictureOptions,
@@ -167,15 +167,9 @@ fn tell(report: &Report, directory: &Path) {
                 directory.join(file).display()
             );
         }
-        for warning in &o.warnings {
-            info!(topic = o.topic, "{warning}");
-        }
         if let Some(text) = &o.error {
             error!("{}: {text}", o.topic);
         }
-    }
-    for skipped in &report.skipped_topics {
-        tracing::warn!("{}: no video: {}", skipped.topic, skipped.reason);
     }
     if let Some(text) = &report.error {
         error!("{text}");
@@ -259,6 +253,6 @@ fn choose(args: &Encode, settings: &Settings) -> Result<Plan, Refused> {
         require_hardware: settings.gpu.require_hardware,
     };
     let unknown = |e: &OpenError| matches!(e, OpenError::Unknown { .. });
-    plan(&policy, &detect())
+    plan(&policy, &detect_for(&policy))
         .map_err(|error| Refused { usage: unknown(&error), text: error.to_string() })
 }

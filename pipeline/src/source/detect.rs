@@ -54,10 +54,7 @@ pub fn open_stdin(
     }
 }
 
-fn open_directory(
-    path: &Path,
-    options: &SourceOptions,
-) -> Result<Box<dyn Source>, SourceError> {
+fn open_directory(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     let entries = std::fs::read_dir(path).map_err(|e| SourceError::io(path, e))?;
     let is_recording = entries.flatten().any(|entry| {
         let name = entry.file_name();

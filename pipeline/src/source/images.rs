@@ -58,7 +58,10 @@ impl ImagesSource {
     ///
     /// # Errors
     /// [`SourceError`] when the directory cannot be read or has no pictures.
-    pub(crate) fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    pub(crate) fn open(
+        path: &Path,
+        options: &SourceOptions,
+    ) -> Result<Box<dyn Source>, SourceError> {
         let (pictures, directories) = list(path)?;
         let mut cameras = Vec::new();
         if pictures.is_empty() {
@@ -113,7 +116,8 @@ impl Source for ImagesSource {
             let Some(camera) = self.cameras.get_mut(stream) else { return Ok(None) };
             let number = camera.next;
             camera.next += 1;
-            let (true, Some(picture)) = (self.wanted.contains(&log_ns), camera.pictures.get(number))
+            let (true, Some(picture)) =
+                (self.wanted.contains(&log_ns), camera.pictures.get(number))
             else {
                 continue;
             };

@@ -237,4 +237,3 @@ pub trait Source: Send {
     /// Topics that are not cameras: name and schema. Complete once the source has ended.
     fn other_topics(&self) -> Vec<(String, String)>;
 }
-

@@ -50,8 +50,7 @@ pub struct RawSpecError {
 impl RawSpec {
     /// Bytes of one frame.
     pub fn frame_bytes(&self) -> u64 {
-        let (width, height) =
-            (u64::from(self.resolution.width), u64::from(self.resolution.height));
+        let (width, height) = (u64::from(self.resolution.width), u64::from(self.resolution.height));
         let samples = width * height;
         match self.encoding {
             "rgb8" | "bgr8" => samples * 3,
@@ -84,9 +83,7 @@ impl FromStr for RawSpec {
             wrong(format!("format `{format}` is unknown; known are {}", known.join(", ")))
         })?;
         let (size, rate) = match rest.split_once('@') {
-            Some((size, rate)) => {
-                (size, Some(rate.parse().map_err(|e| wrong(format!("{e}")))?))
-            }
+            Some((size, rate)) => (size, Some(rate.parse().map_err(|e| wrong(format!("{e}")))?)),
             None => (rest, None),
         };
         let resolution: Resolution = size.parse().map_err(|e| wrong(format!("{e}")))?;
@@ -146,7 +143,8 @@ impl Source for RawSource {
             return Ok(None);
         }
         let size = self.spec.frame_bytes();
-        let data = read_frame(&mut self.reader, size).map_err(|e| SourceError::io(&self.name, e))?;
+        let data =
+            read_frame(&mut self.reader, size).map_err(|e| SourceError::io(&self.name, e))?;
         let data = match data {
             Ok(data) => data,
             Err(0) => {

@@ -145,7 +145,10 @@ impl Y4mSource {
     ///
     /// # Errors
     /// [`SourceError`] when it cannot be read, is no Y4M, or has a format that cannot be shown.
-    pub(crate) fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    pub(crate) fn open(
+        path: &Path,
+        options: &SourceOptions,
+    ) -> Result<Box<dyn Source>, SourceError> {
         let file = File::open(path).map_err(|e| SourceError::io(path, e))?;
         Self::new(Box::new(file), path, options)
     }
