@@ -117,7 +117,7 @@ pub(super) fn decode(
 ) -> Result<(), PictureError> {
     let (width, height) = (target.width, target.height);
     match kind(format, data, options)? {
-        Kind::Jpeg => jpeg::decode(data, target),
+        Kind::Jpeg => jpeg::decode(data, options, target),
         Kind::Png => png::decode(data, target),
         Kind::DepthPng(depth) => {
             let grey = Grey::new(format, "", options)?;

@@ -17,10 +17,29 @@ use super::{
 pub(super) const MAGIC: &[u8] = &[0xff, 0xd8];
 const EOI: &[u8] = &[0xff, 0xd9];
 
-/// Reads the size from the frame header.
+/// Reads the size from the header.
 pub(super) fn size(data: &[u8], options: &PictureOptions) -> Result<Resolution, PictureError> {
+    Ok(header(data, options)?.size)
+}
+
+/// What is known before the first scan.
+struct Header {
+    size: Resolution,
+    /// All components come in one sequential scan, and blocks can be decoded row by row. If not
+    /// (progressive, one scan per component), the decoder reads everything first.
+    one_scan: bool,
+    /// Restart markers that a single scan has.
+    restarts: usize,
+    /// Where the first scan starts.
+    scan: usize,
+}
+
+/// Walks over the segments up to the first scan.
+fn header(data: &[u8], options: &PictureOptions) -> Result<Header, PictureError> {
     let cut = || broken(format!("the JPEG ends after {} bytes, in its header", data.len()));
     let mut at = MAGIC.len();
+    let mut frame = None;
+    let mut interval = 0;
     loop {
         // Markers may be preceded by any number of fill bytes; other bytes between segments are
         // passed over, as every decoder does.
@@ -36,71 +55,144 @@ pub(super) fn size(data: &[u8], options: &PictureOptions) -> Result<Resolution, 
         if matches!(marker, 0x00 | 0x01 | 0xd0..=0xd8) {
             continue;
         }
-        if matches!(marker, 0xd9 | 0xda) {
-            return Err(broken("the JPEG has no frame header".into()));
-        }
         let segment = data.get(at..).ok_or_else(cut)?;
-        let length = usize::from(u16::from_be_bytes(*segment.first_chunk().ok_or_else(cut)?));
-        // C4, C8 and CC in the midst of the frame headers are something else.
-        if matches!(marker, 0xc0..=0xcf) && !matches!(marker, 0xc4 | 0xc8 | 0xcc) {
-            return frame_header(marker, segment.get(2..8).ok_or_else(cut)?, options);
+        match marker {
+            // C4, C8 and CC in the midst of the frame headers are something else.
+            0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf if frame.is_none() => {
+                let (size, factors) = frame_header(marker, segment, options)?;
+                frame = Some((size, factors, marker != 0xc2));
+            }
+            0xda => {
+                let components = usize::from(*segment.get(2).ok_or_else(cut)?);
+                let (size, factors, sequential) = frame.ok_or_else(no_frame)?;
+                let one_scan = sequential && components == factors.len();
+                if interval > 0 && sequential && !one_scan {
+                    // The decoder counts the blocks to the next restart wrongly from the second
+                    // scan on, and gives wrong colours.
+                    return Err(not_decodable("JPEG of several scans with restart markers"));
+                }
+                let restarts = match interval {
+                    0 => 0,
+                    n => (units(size, &factors) - 1) / n,
+                };
+                return Ok(Header { size, one_scan, restarts, scan: at });
+            }
+            0xdd => {
+                let number = segment.get(2..).and_then(|s| s.first_chunk()).ok_or_else(cut)?;
+                interval = usize::from(u16::from_be_bytes(*number));
+            }
+            0xd9 => return Err(no_frame()),
+            _ => {}
         }
-        at += length.max(2);
+        let length = u16::from_be_bytes(*segment.first_chunk().ok_or_else(cut)?);
+        at += usize::from(length).max(2);
     }
 }
 
+fn no_frame() -> PictureError {
+    broken("the JPEG has no picture in it".into())
+}
+
+/// Units of a scan of all components: blocks, or groups of blocks with all components.
+fn units(size: Resolution, factors: &[(u32, u32)]) -> usize {
+    let (w, h) = match factors {
+        [_] => (1, 1),
+        all => all.iter().fold((1, 1), |(w, h), &(x, y)| (w.max(x), h.max(y))),
+    };
+    size.width.div_ceil(8 * w) as usize * size.height.div_ceil(8 * h) as usize
+}
+
+/// Size, and the sampling factors of each component, from the segment behind the marker of a
+/// frame.
 fn frame_header(
     marker: u8,
-    header: &[u8],
+    segment: &[u8],
     options: &PictureOptions,
-) -> Result<Resolution, PictureError> {
-    let &[bits, height_high, height_low, width_high, width_low, components] = header else {
-        return Err(broken("the JPEG's frame header is too short".into()));
-    };
-    let size = check_size(
-        u32::from(u16::from_be_bytes([width_high, width_low])),
-        u32::from(u16::from_be_bytes([height_high, height_low])),
-        options,
-    )?;
-    let kind = match marker {
-        0xc3 | 0xc7 | 0xcb | 0xcf => "lossless".to_owned(),
-        0xc5 | 0xc6 | 0xcd | 0xce => "hierarchical".to_owned(),
-        0xc9 | 0xca => "arithmetic-coded".to_owned(),
-        _ if bits != 8 => format!("{bits}-bit"),
-        _ if !matches!(components, 1 | 3 | 4) => format!("{components}-component"),
-        _ => return Ok(size),
-    };
-    Err(unsupported(
-        format!("{kind} JPEG cannot be decoded"),
-        "baseline and progressive JPEG of 8 bits can",
-    ))
+) -> Result<(Resolution, Vec<(u32, u32)>), PictureError> {
+    let cut = || broken("the JPEG ends in its frame header".into());
+    let &[_, _, bits, h0, h1, w0, w1, components] = segment.first_chunk().ok_or_else(cut)?;
+    let (width, height) = (u16::from_be_bytes([w0, w1]), u16::from_be_bytes([h0, h1]));
+    let size = check_size(width.into(), height.into(), options)?;
+    match marker {
+        0xc3 | 0xc7 | 0xcb | 0xcf => Err(not_decodable("lossless JPEG")),
+        0xc5 | 0xc6 | 0xcd | 0xce => Err(not_decodable("hierarchical JPEG")),
+        0xc9 | 0xca => Err(not_decodable("arithmetic-coded JPEG")),
+        _ if bits != 8 => Err(not_decodable(&format!("{bits}-bit JPEG"))),
+        _ if !matches!(components, 1 | 3 | 4) => {
+            Err(not_decodable(&format!("JPEG of {components} components")))
+        }
+        _ => {
+            let specs = segment.get(8..8 + 3 * usize::from(components)).ok_or_else(cut)?;
+            let factor = |spec: &[u8]| (u32::from(spec[1] >> 4), u32::from(spec[1] & 15));
+            Ok((size, specs.chunks_exact(3).map(factor).collect()))
+        }
+    }
 }
 
-/// How far a decode came.
+fn not_decodable(what: &str) -> PictureError {
+    unsupported(
+        format!("{what} cannot be decoded"),
+        "baseline and progressive JPEG of 8 bits, as cameras give it, can",
+    )
+}
+
+/// How a decode ended.
 enum End {
-    /// All blocks are there, and then the end marker.
-    Proper,
-    /// The bytes ended, or the end marker came, so early that blocks may be missing after the
-    /// given number of bytes.
-    Early(usize),
+    /// Every block was there, and the end marker after them.
+    Complete,
+    /// The end marker, at this position, was read before the last row of blocks was decoded.
+    Marker(usize),
+    /// The bytes ended.
+    Bytes,
 }
 
-/// Writes a picture of the target's size. A JPEG that lacks blocks is broken; one that lacks only
-/// the end marker is not, and what follows the end marker is ignored.
-pub(super) fn decode(data: &[u8], target: &mut Target<'_>) -> Result<(), PictureError> {
-    let End::Early(end) = decode_once(data, target)? else { return Ok(()) };
-    // The decoder fills what is missing silently. So decode twice with different bytes behind
-    // what is there: where no block is missing, nobody reads them and both pictures are the same.
-    let entropy = data.get(..end).unwrap_or_default();
-    let mut with_tail = |tail: u8| {
-        let whole = [entropy, &[tail; 64], EOI].concat();
-        matches!(decode_once(&whole, target), Ok(End::Proper)).then(|| target.packed())
+/// Writes a picture of the target's size. What follows the end marker is ignored.
+///
+/// A JPEG that lacks blocks is broken; one that lacks only its end marker is not, where that can
+/// be told (in one scan). Not noticed is an end marker that comes too early within the last row
+/// of blocks, or too early in a JPEG of several scans.
+pub(super) fn decode(
+    data: &[u8],
+    options: &PictureOptions,
+    target: &mut Target<'_>,
+) -> Result<(), PictureError> {
+    let header = header(data, options)?;
+    let end = match decode_once(data, target)? {
+        End::Complete => return Ok(()),
+        End::Marker(_) if !header.one_scan => return Ok(()),
+        End::Marker(at) => at,
+        End::Bytes => data.len(),
     };
-    if with_tail(0x00).is_some_and(|picture| with_tail(0x55) == Some(picture)) {
+    let scan = data.get(header.scan..end).unwrap_or_default();
+    let restarts = scan.windows(2).filter(|w| w[0] == 0xff && matches!(w[1], 0xd0..=0xd7)).count();
+    if header.one_scan
+        && restarts >= header.restarts
+        && is_complete(data.get(..end).unwrap_or_default(), target)
+    {
         return Ok(());
     }
-    let (w, h) = (target.width, target.height);
-    Err(broken(format!("the JPEG of {w}x{h} is cut off after {end} bytes")))
+    Err(broken(format!("the JPEG of {} is cut off after {end} bytes", header.size)))
+}
+
+/// Whether a JPEG without its end marker has all its blocks: then the target is right.
+///
+/// The decoder fills what is missing silently. But when it decodes again with other bytes behind
+/// what is there, these show in the picture, unless no block is missing and they are not read.
+fn is_complete(data: &[u8], target: &mut Target<'_>) -> bool {
+    // A last FF is half of the end marker.
+    let stripped = data.len() - data.iter().rev().take_while(|&&byte| byte == 0xff).count();
+    let mut with_tail = |seed: u8| {
+        // Without FF, which would be a marker.
+        let tail: [u8; 64] =
+            std::array::from_fn(|i| seed.wrapping_add((i as u8).wrapping_mul(89)) & 0xfe);
+        let whole = [&data[..stripped], &tail, EOI].concat();
+        match decode_once(&whole, target) {
+            Ok(End::Complete | End::Marker(_)) => Some(target.packed()),
+            Ok(End::Bytes) | Err(_) => None,
+        }
+    };
+    let first = with_tail(0);
+    first.is_some() && [67, 134, 201].into_iter().all(|seed| with_tail(seed) == first)
 }
 
 fn decode_once(data: &[u8], target: &mut Target<'_>) -> Result<End, PictureError> {
@@ -175,8 +267,7 @@ fn decode_planes(
             let status = decoder.raw_output().decode_next_imcu_row(&mut planes, &strides);
             let rows = match status.map_err(wrong)? {
                 RawImcuRowStatus::RowReady { rows_written } => rows_written,
-                // At its end, or one of its blocks behind it.
-                _ => return Ok(End::Early(data.len())),
+                _ => return Ok(End::Bytes),
             };
             let count = rows[0];
             if count == 0 || count > target.height - done || done % 2 == 1 {
@@ -201,7 +292,7 @@ fn decode_planes(
                 early = end_marker_before(data, decoder);
             }
         }
-        Ok(early.map_or(End::Proper, End::Early))
+        Ok(early.map_or(End::Complete, End::Marker))
     })
 }
 
@@ -222,11 +313,12 @@ fn decode_rgb(
     with_scratch(stride * target.height, |pixels| {
         match decoder.decode_into(pixels) {
             Ok(()) => {}
-            Err(error) if error.is_recoverable_eof() => return Ok(End::Early(data.len())),
+            Err(error) if error.is_recoverable_eof() => return Ok(End::Bytes),
             Err(error) => return Err(wrong(error)),
         }
         rgb::write(Order::Rgb, pixels, stride, target)?;
-        Ok(End::Proper)
+        // The rows cannot be watched here.
+        Ok(end_marker_before(data, &mut decoder).map_or(End::Complete, End::Marker))
     })
 }
 

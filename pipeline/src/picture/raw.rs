@@ -130,16 +130,15 @@ fn layout(image: &RawImage, options: &PictureOptions) -> Result<Layout, PictureE
     if let Kind::Depth(bytes) = kind {
         Grey::new(name, unit(bytes), options)?;
     }
-    // Both below 2^27 by the limit on pixels, or by a user who asked for more; 64 bits hold the
-    // products in any case.
-    let (width, height) = (u64::from(size.width), u64::from(size.height));
+    // Wide enough for every product, whatever limit on pixels a user has asked for.
+    let (width, height) = (u128::from(size.width), u128::from(size.height));
     let row_bytes = match kind {
-        Kind::Rgb(order) => width * order.bytes() as u64,
-        Kind::Grey(bytes) | Kind::Depth(bytes) | Kind::Bayer(_, bytes) => width * bytes as u64,
+        Kind::Rgb(order) => width * order.bytes() as u128,
+        Kind::Grey(bytes) | Kind::Depth(bytes) | Kind::Bayer(_, bytes) => width * bytes as u128,
         Kind::Packed422(_) => width * 2,
         Kind::Planes { .. } => width,
     };
-    let stride = match u64::from(image.step) {
+    let stride = match u128::from(image.step) {
         0 => row_bytes,
         step if step < row_bytes => {
             return Err(broken(format!(
@@ -151,14 +150,14 @@ fn layout(image: &RawImage, options: &PictureOptions) -> Result<Layout, PictureE
     let mut need = (height - 1) * stride + row_bytes;
     let mut chroma_stride = 0;
     if let Kind::Planes { across, down, chroma, .. } = kind {
-        let (across, down) = (across as u64, down as u64);
+        let (across, down) = (across as u128, down as u128);
         let (samples, rows) = (width.div_ceil(across), height.div_ceil(down));
-        let row = |samples| samples * u64::from(chroma.sample_bytes());
+        let row = |samples| samples * u128::from(chroma.sample_bytes());
         chroma_stride = row(stride.div_ceil(across));
-        let chroma_rows = rows * (2 / u64::from(chroma.sample_bytes()));
+        let chroma_rows = rows * (2 / u128::from(chroma.sample_bytes()));
         need = height * stride + (chroma_rows - 1) * chroma_stride + row(samples);
     }
-    let have = image.data.len() as u64;
+    let have = image.data.len() as u128;
     if have < need {
         return Err(broken(format!("{size} {name} needs {need} bytes, the message has {have}")));
     }

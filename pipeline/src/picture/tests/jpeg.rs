@@ -1,0 +1,241 @@
+use jpeg_encoder::{ChromaSubsamplingMethod, ColorType, Encoder, SamplingFactor};
+use proptest::prelude::*;
+
+use super::*;
+
+/// How to encode; the default is baseline 4:2:0 with the standard tables.
+#[derive(Clone, Copy)]
+struct How {
+    colour: ColorType,
+    sampling: SamplingFactor,
+    progressive: bool,
+    restart: u16,
+    optimized: bool,
+    /// Transform of an Adobe segment to put in.
+    adobe: Option<u8>,
+}
+
+const BASELINE: How = How {
+    colour: ColorType::Rgb,
+    sampling: SamplingFactor::R_4_2_0,
+    progressive: false,
+    restart: 0,
+    optimized: false,
+    adobe: None,
+};
+
+fn encode(scene: &Scene, how: How) -> Vec<u8> {
+    let data = scene.bytes(|[r, g, b]| match how.colour {
+        ColorType::Luma => vec![r],
+        ColorType::Cmyk | ColorType::CmykAsYcck => vec![255 - r, 255 - g, 255 - b, 0],
+        _ => vec![r, g, b],
+    });
+    let mut out = Vec::new();
+    let mut encoder = Encoder::new(&mut out, 100);
+    encoder.set_sampling_factor(how.sampling);
+    encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
+    encoder.set_progressive(how.progressive);
+    encoder.set_optimized_huffman_tables(how.optimized);
+    if how.restart > 0 {
+        encoder.set_restart_interval(how.restart);
+    }
+    encoder.encode(&data, scene.width as u16, scene.height as u16, how.colour).unwrap();
+    if let Some(transform) = how.adobe {
+        let segment = [&b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0"[..], &[transform]].concat();
+        out.splice(2..2, segment);
+    }
+    out
+}
+
+fn jpeg(data: Vec<u8>) -> Payload {
+    compressed("rgb8; jpeg compressed bgr8", data)
+}
+
+#[test]
+fn every_sampling() {
+    use SamplingFactor::{R_4_1_0, R_4_1_1, R_4_2_0, R_4_2_1, R_4_2_2, R_4_4_0, R_4_4_1, R_4_4_4};
+    for (w, h) in [(160, 120), (97, 75), (96, 75), (641, 479)] {
+        let scene = Scene::smooth(w, h);
+        for (sampling, limit) in [
+            (R_4_2_0, 3.0),
+            (R_4_2_2, 3.0),
+            (R_4_4_4, 3.0),
+            (R_4_4_0, 3.0),
+            // Chroma coarser than the output's: the mean of four pixels for two of them.
+            (R_4_1_1, 4.5),
+            (R_4_4_1, 4.5),
+            (R_4_2_1, 4.5),
+            (R_4_1_0, 4.5),
+        ] {
+            for (progressive, restart, optimized) in
+                [(false, 0, false), (false, 3, false), (false, 0, true), (true, 0, true)]
+            {
+                let how = How { sampling, progressive, restart, optimized, ..BASELINE };
+                let payload = jpeg(encode(&scene, how));
+                // These are written with one scan per component.
+                let several = matches!(sampling, R_4_1_1 | R_4_4_1 | R_4_2_1 | R_4_1_0);
+                if several && restart > 0 {
+                    let found = error(&payload, &PictureOptions::default());
+                    assert!(found.contains("several scans with restart markers"), "{found}");
+                    continue;
+                }
+                let found = decode_both(&payload, &PictureOptions::default());
+                let found =
+                    found.unwrap_or_else(|e| panic!("{sampling:?} {progressive} {restart}: {e}"));
+                let worst = found.distance(&scene, |_, _, _| false);
+                let name = format!("{sampling:?} {w}x{h} {progressive} {restart}: {worst:?}");
+                assert!(worst[0] <= 3.0 && worst[1].max(worst[2]) <= limit, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
+fn tiny_and_grey_pictures() {
+    let options = PictureOptions::default();
+    for (w, h) in SIZES {
+        let grey = Scene::new(w, h, |x, y| [((x + y) % 256) as u8; 3]);
+        for sampling in [SamplingFactor::R_4_2_0, SamplingFactor::R_4_4_4] {
+            for restart in [0, 1] {
+                let how = How { colour: ColorType::Luma, sampling, restart, ..BASELINE };
+                let found = decode_both(&jpeg(encode(&grey, how)), &options).unwrap();
+                let worst = found.distance(&grey, |_, _, _| false);
+                assert!(worst[0] <= 5.0 && worst[1].max(worst[2]) < 0.01, "{worst:?}");
+                let how = How { colour: ColorType::Rgb, ..how };
+                let found = decode_both(&jpeg(encode(&grey, how)), &options).unwrap();
+                let worst = found.distance(&grey, |_, _, _| false);
+                assert!(worst[0] <= 5.0 && worst[1].max(worst[2]) <= 2.0, "{w}x{h} {worst:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn black_white_and_primaries() {
+    // Patches of whole blocks: every sample must be right, not only the inner ones.
+    let scene = Scene::patches(16 * 6, 64);
+    let how = How { sampling: SamplingFactor::R_4_2_0, ..BASELINE };
+    let found = decode_both(&jpeg(encode(&scene, how)), &PictureOptions::default()).unwrap();
+    let below = |plane, _, y: usize| y >= if plane == 0 { 32 } else { 16 };
+    let worst = found.distance(&scene, below);
+    assert!(worst.iter().all(|&d| d <= 2.0), "{worst:?}");
+    assert_eq!(found.at(0, 4, 4), 16, "black");
+    assert_eq!(found.at(0, 20, 4), 235, "white");
+}
+
+#[test]
+fn colours_without_luma_and_chroma() {
+    let options = PictureOptions::default();
+    for (w, h) in [(96, 64), (97, 75)] {
+        let scene = Scene::smooth(w, h);
+        let sampling = SamplingFactor::R_4_4_4;
+        for (colour, adobe) in [
+            // The encoder keeps what is given to it as YCbCr: here RGB, marked as such.
+            (ColorType::Ycbcr, Some(0)),
+            (ColorType::Rgb, Some(1)),
+            (ColorType::Cmyk, None),
+            (ColorType::CmykAsYcck, None),
+        ] {
+            for progressive in [false, true] {
+                let how = How { colour, adobe, sampling, progressive, ..BASELINE };
+                let data = encode(&scene, how);
+                let found = decode_both(&jpeg(data.clone()), &options).unwrap();
+                let worst = found.distance(&scene, |_, _, _| false);
+                assert!(worst.iter().all(|&d| d <= 3.0), "{colour:?} {adobe:?} {worst:?}");
+                check_cuts(&data, &found, !progressive, data.len() / 6);
+            }
+        }
+    }
+}
+
+/// A cut JPEG is broken unless nothing but the end marker is missing. `rows` are bytes: those of
+/// the last row of blocks, in which an end marker that comes too early is not noticed.
+fn check_cuts(data: &[u8], whole: &Decoded, one_scan: bool, rows: usize) {
+    let options = PictureOptions::default();
+    let last = (1..=6).map(|n| data.len() - n);
+    let tenths = (1..40).map(|n| data.len() * n / 40);
+    for len in tenths.chain(last) {
+        let mut ends = vec![&[][..]];
+        // Fewer zeros than the missing blocks need.
+        if one_scan && len + 400 < data.len() {
+            ends.push(&[0; 40]);
+        }
+        if one_scan && len + rows < data.len() {
+            ends.push(b"\xff\xd9");
+        }
+        for end in ends {
+            let cut = [&data[..len], end].concat();
+            let name = format!("{len} of {} bytes and {end:?}", data.len());
+            match decode_as(PixelFormat::Nv12, &jpeg(cut), &options) {
+                Ok(found) => {
+                    assert!(found.planes == whole.planes, "wrong picture from {name}");
+                    assert!(len + 6 >= data.len(), "{name}");
+                }
+                Err(PictureError::Broken(_)) => {
+                    assert!(len + 2 < data.len() || !one_scan, "{name}");
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn cut_files_are_broken_and_those_without_end_are_not() {
+    for (progressive, restart, h) in
+        [(false, 0, 161), (false, 2, 161), (false, 2, 177), (true, 0, 161)]
+    {
+        let scene = Scene::patches(208, h);
+        let data = encode(&scene, How { progressive, restart, ..BASELINE });
+        let whole = decode_as(PixelFormat::Nv12, &jpeg(data.clone()), &Default::default()).unwrap();
+        check_cuts(&data, &whole, !progressive, 3000);
+        // What robots leave behind the end.
+        for trail in [&[0; 2048][..], b"\xff\xd8\xff\xe0 and so on", &[0xff; 99], &data] {
+            let payload = jpeg([&data[..], trail].concat());
+            let found = decode_as(PixelFormat::Nv12, &payload, &Default::default()).unwrap();
+            assert!(found.planes == whole.planes);
+        }
+    }
+}
+
+#[test]
+fn headers_with_fill_bytes() {
+    let data = encode(&Scene::smooth(40, 30), BASELINE);
+    let filled = [&data[..2], &[0xff; 5], &data[2..]].concat();
+    let sized = size(&jpeg(filled.clone()), &PictureOptions::default());
+    assert_eq!(sized, Ok(Resolution::new(40, 30)));
+    assert!(decode_both(&jpeg(filled), &PictureOptions::default()).is_ok());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+    #[test]
+    fn no_flipped_bits_make_it_panic(
+        progressive: bool,
+        grey: bool,
+        four_four_four: bool,
+        flips in prop::collection::vec((any::<usize>(), 0u8..8), 1..6),
+    ) {
+        let sampling =
+            if four_four_four { SamplingFactor::R_4_4_4 } else { SamplingFactor::R_4_2_0 };
+        let colour = if grey { ColorType::Luma } else { ColorType::Rgb };
+        let mut data =
+            encode(&Scene::patches(50, 35), How { progressive, colour, sampling, ..BASELINE });
+        let length = data.len();
+        for (at, bit) in flips {
+            // Half of them in the headers.
+            let at = if at % 2 == 0 { at % length } else { at % length.min(700) };
+            data[at.max(2)] ^= 1 << bit;
+        }
+        let limits = Limits { pixels: 100_000, ..Limits::default() };
+        let options = PictureOptions { limits, ..PictureOptions::default() };
+        let _ = decode_as(PixelFormat::Yuv420p, &jpeg(data), &options);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(data in prop::collection::vec(any::<u8>(), 0..600)) {
+        let options = PictureOptions::default();
+        let _ = size(&jpeg([&[0xff, 0xd8], &data[..]].concat()), &options);
+        let _ = size(&jpeg(data), &options);
+    }
+}
