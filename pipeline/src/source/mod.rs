@@ -4,6 +4,16 @@
 //! it, and holds a bounded amount of memory. It opens containers and messages but no pictures:
 //! what is inside a [`Payload`] is the business of [`crate::picture`].
 
+pub(crate) mod filter;
+pub(crate) mod images;
+pub(crate) mod message;
+pub(crate) mod raw;
+pub(crate) mod rosbag1;
+pub(crate) mod rosbag2;
+pub(crate) mod sqlite;
+pub(crate) mod video;
+pub(crate) mod y4m;
+
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
