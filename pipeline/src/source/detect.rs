@@ -4,7 +4,7 @@ use std::{fs::File, io::Read, path::Path};
 
 use super::{
     RawSpec, Source, SourceError, SourceOptions, images::ImagesSource, mcap, raw::RawSource,
-    y4m::Y4mSource,
+    rosbag1, rosbag2::Rosbag2Source, sqlite::SqliteSource, video::VideoSource, y4m::Y4mSource,
 };
 
 /// Opens a recording by what it is: its first bytes, not its name. The name counts only where
@@ -22,8 +22,8 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
     drop(file);
     match kind(&head, path) {
         Kind::Mcap => mcap::McapSource::open(path, options),
-        Kind::Bag => unreachable!(),
-        Kind::Sqlite => unreachable!(),
+        Kind::Bag => rosbag1::RosbagSource::open(path, options),
+        Kind::Sqlite => SqliteSource::open(path, options),
         Kind::Y4m => Y4mSource::open(path, options),
         Kind::Still => Err(SourceError::invalid(
             path,
@@ -35,7 +35,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
             "the file is empty",
             "record it again, or take another file",
         )),
-        Kind::Other => unreachable!(),
+        Kind::Other => VideoSource::open(path, options),
     }
 }
 
@@ -62,7 +62,7 @@ fn open_directory(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source
         name == "metadata.yaml" || name.ends_with(".mcap") || name.ends_with(".db3")
     });
     if is_recording {
-        unreachable!()
+        return Rosbag2Source::open(path, options, mcap::McapSource::open);
     }
     ImagesSource::open(path, options)
 }

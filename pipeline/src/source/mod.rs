@@ -10,6 +10,10 @@ mod images;
 mod mcap;
 mod message;
 mod raw;
+mod rosbag1;
+mod rosbag2;
+mod sqlite;
+mod video;
 mod y4m;
 
 use std::path::PathBuf;

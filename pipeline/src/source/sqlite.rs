@@ -1,0 +1,309 @@
+//! The SQLite databases of rosbag2 (`.db3`).
+//!
+//! The times of all messages are read first and put into order, then the messages one by one: so
+//! nothing depends on the database's index, and what is readable of a damaged table is found from
+//! both of its ends.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::Read;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+use tempfile::TempDir;
+
+use super::filter::{TopicFilter, Window};
+use super::message::{self, CameraMessage, CameraSchema, Wire};
+use super::{
+    BadMessage, Event, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning,
+};
+
+/// The first bytes of a database.
+pub(super) const MAGIC: &[u8] = b"SQLite format 3\0";
+/// The first bytes of what zstd compressed; no serialised message starts so.
+pub(super) const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// A rosbag2 database.
+pub(crate) struct SqliteSource {
+    database: Connection,
+    /// Where the database lies when it had to be copied. Dropped after the connection.
+    _copy: Option<TempDir>,
+    path: PathBuf,
+    limit: u64,
+    wanted: RangeInclusive<i64>,
+    streams: Vec<Stream>,
+    others: Vec<(String, String)>,
+    /// Camera messages in order: time, row, stream.
+    messages: std::vec::IntoIter<Row>,
+    events: VecDeque<Event>,
+}
+
+type Row = (i64, i64, StreamId);
+
+struct Stream {
+    schema: CameraSchema,
+    /// As the database names it; only `cdr` can be read.
+    serialization: String,
+    /// Messages so far.
+    number: u64,
+}
+
+impl SqliteSource {
+    /// Opens a database, without writing to it or next to it.
+    ///
+    /// # Errors
+    /// [`SourceError`] when it cannot be read or is not of rosbag2.
+    pub(crate) fn open(
+        path: &Path,
+        options: &SourceOptions,
+    ) -> Result<Box<dyn Source>, SourceError> {
+        check_magic(path)?;
+        let (database, copy) = connect(path)?;
+        let mut source = Self {
+            database,
+            _copy: copy,
+            path: path.into(),
+            limit: options.limits.message_bytes,
+            wanted: i64::MIN..=i64::MAX,
+            streams: Vec::new(),
+            others: Vec::new(),
+            messages: Vec::new().into_iter(),
+            events: VecDeque::new(),
+        };
+        source.read_topics(&TopicFilter::new(path, options)?, &Window::new(options))?;
+        Ok(Box::new(source))
+    }
+
+    fn read_topics(&mut self, filter: &TopicFilter, window: &Window) -> Result<(), SourceError> {
+        let topics = match self.topics() {
+            // SQLite refuses a file that is shorter than its header says, unless told that the
+            // schema may be wrong.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => self
+                .database
+                .pragma_update(None, "writable_schema", true)
+                .and_then(|()| self.topics()),
+            other => other,
+        };
+        let topics = topics.map_err(|error| {
+            let reason = format!("not a rosbag2 database, or damaged: {error}");
+            SourceError::invalid(&self.path, reason, "check what it is")
+        })?;
+        let mut wanted = HashMap::new();
+        let mut infos = Vec::new();
+        for (id, topic, name, serialization) in topics {
+            let schema = CameraSchema::from_name(&name);
+            let Some(schema) = schema else {
+                self.others.push((topic, name));
+                continue;
+            };
+            if filter.matches(&topic) {
+                wanted.insert(id, self.streams.len());
+                infos.push(StreamInfo {
+                    id: self.streams.len(),
+                    topic,
+                    schema: name,
+                    messages: Some(0),
+                    rate: None,
+                });
+                self.streams.push(Stream { schema, serialization, number: 0 });
+            }
+        }
+        let (mut rows, first, damage) = self.rows(&wanted);
+        if let Some(damage) = damage {
+            let text = format!(
+                "the database is damaged ({damage}): {} camera messages of it can be read, others \
+                 may be missing",
+                rows.len()
+            );
+            self.events.push_back(Event::Warning(Warning { text, loss: true }));
+        }
+        rows.sort_unstable();
+        for (_, _, stream) in &rows {
+            if let Some(info) = infos.get_mut(*stream) {
+                info.messages = info.messages.map(|count| count + 1);
+            }
+        }
+        self.events.extend(infos.into_iter().map(Event::Stream));
+        self.messages = rows.into_iter();
+        self.wanted = window.bounds(first);
+        Ok(())
+    }
+
+    /// Number, name, type and serialization of all topics.
+    fn topics(&self) -> rusqlite::Result<Vec<(i64, String, String, String)>> {
+        let mut query =
+            self.database.prepare("SELECT id, name, type, serialization_format FROM topics")?;
+        // Fails here when it is not a recording, however it is damaged.
+        self.database.prepare("SELECT id, topic_id, timestamp, data FROM messages")?;
+        let rows = query.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?;
+        rows.collect()
+    }
+
+    /// Messages of the wanted topics, the first time in the recording, and what is wrong.
+    fn rows(&self, wanted: &HashMap<i64, StreamId>) -> (Vec<Row>, i64, Option<String>) {
+        let mut rows = Vec::new();
+        let (mut first, mut last_id) = (i64::MAX, i64::MIN);
+        let mut scan = |order: &str, after: &mut i64| -> rusqlite::Result<()> {
+            let mut query = self.database.prepare(&format!(
+                "SELECT id, topic_id, timestamp FROM messages NOT INDEXED ORDER BY id {order}"
+            ))?;
+            let mut found = query.query([])?;
+            while let Some(row) = found.next()? {
+                let (id, topic, time): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                if order == "DESC" && id <= *after {
+                    break;
+                }
+                if order == "ASC" {
+                    *after = id;
+                }
+                first = first.min(time);
+                if let Some(stream) = wanted.get(&topic) {
+                    rows.push((time, id, *stream));
+                }
+            }
+            Ok(())
+        };
+        let damage = scan("ASC", &mut last_id).err().map(|error| {
+            // From the end backwards, down to the damage.
+            let _ = scan("DESC", &mut last_id);
+            error.to_string()
+        });
+        (rows, if first == i64::MAX { 0 } else { first }, damage)
+    }
+
+    fn message(&self, row: i64, stream: &Stream) -> Result<CameraMessage, BadMessage> {
+        let bad = |reason: String| BadMessage { reason: format!("row {row}: {reason}") };
+        if stream.serialization != "cdr" {
+            return Err(bad(format!(
+                "serialization `{}` cannot be read, only cdr",
+                stream.serialization
+            )));
+        }
+        let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
+        let data: Option<Option<Bytes>> = self
+            .database
+            .prepare_cached(
+                "SELECT CASE WHEN length(data) <= ?2 THEN data END FROM messages WHERE id = ?1",
+            )
+            .and_then(|mut query| {
+                query
+                    .query_row([row, limit], |r| {
+                        Ok(r.get_ref(0)?.as_blob_or_null()?.map(Bytes::copy_from_slice))
+                    })
+                    .optional()
+            })
+            .map_err(|error| bad(error.to_string()))?;
+        let data = data.ok_or_else(|| bad("it is missing".into()))?;
+        let data = data.ok_or_else(|| bad(format!("no data, or more than {limit} bytes")))?;
+        let data = if data.starts_with(&ZSTD) { self.unzip(&data).map_err(bad)? } else { data };
+        message::decode(stream.schema, Wire::Cdr, &data)
+    }
+
+    /// Decompresses a message that was compressed on its own.
+    fn unzip(&self, data: &[u8]) -> Result<Bytes, String> {
+        let mut out = Vec::new();
+        zstd::stream::read::Decoder::new(data)
+            .and_then(|zip| zip.take(self.limit.saturating_add(1)).read_to_end(&mut out))
+            .map_err(|error| format!("zstd: {error}"))?;
+        if out.len() as u64 > self.limit {
+            return Err(format!("more than {} bytes come out of zstd", self.limit));
+        }
+        Ok(out.into())
+    }
+}
+
+impl Source for SqliteSource {
+    fn next_event(&mut self) -> Result<Option<Event>, SourceError> {
+        if let Some(event) = self.events.pop_front() {
+            return Ok(Some(event));
+        }
+        while let Some((log_ns, row, id)) = self.messages.next() {
+            let Some(stream) = self.streams.get_mut(id) else { continue };
+            let number = stream.number;
+            stream.number += 1;
+            if log_ns > *self.wanted.end() {
+                break;
+            }
+            if !self.wanted.contains(&log_ns) {
+                continue;
+            }
+            let Some(stream) = self.streams.get(id) else { continue };
+            let (header_ns, payload) = match self.message(row, stream) {
+                Ok(camera) => (camera.header_ns, Ok(camera.payload)),
+                Err(error) => (None, Err(error)),
+            };
+            let packet = Packet { stream: id, number, log_ns, header_ns, payload };
+            return Ok(Some(Event::Packet(packet)));
+        }
+        self.messages = Vec::new().into_iter();
+        Ok(None)
+    }
+
+    fn other_topics(&self) -> Vec<(String, String)> {
+        self.others.clone()
+    }
+}
+
+fn check_magic(path: &Path) -> Result<(), SourceError> {
+    let mut start = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut start))
+        .map_err(|e| SourceError::io(path, e))?;
+    match start.as_slice() {
+        MAGIC => Ok(()),
+        [] => Err(SourceError::invalid(path, "the file is empty", "record again")),
+        _ => Err(SourceError::invalid(path, "not an SQLite database", "check what it is")),
+    }
+}
+
+/// Opens the database read-only and leaves no file next to it. What the recorder has not yet
+/// moved from its write-ahead log (`-wal`) into the database is only seen by a connection that
+/// may write, so such a database is copied.
+fn connect(path: &Path) -> Result<(Connection, Option<TempDir>), SourceError> {
+    let sqlite = |error: rusqlite::Error| {
+        SourceError::invalid(path, format!("cannot be opened: {error}"), "check the file")
+    };
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if std::fs::metadata(&log).is_ok_and(|meta| meta.len() > 0) {
+        let io = |error| SourceError::io(path, error);
+        let copy = TempDir::new().map_err(io)?;
+        let target = copy.path().join("copy.db3");
+        std::fs::copy(path, &target).map_err(io)?;
+        std::fs::copy(&log, copy.path().join("copy.db3-wal")).map_err(io)?;
+        // The copy of a read-only file is read-only as well.
+        let mut permissions = std::fs::metadata(&target).map_err(io)?.permissions();
+        if permissions.readonly() {
+            #[allow(clippy::permissions_set_readonly_false)]
+            permissions.set_readonly(false);
+            std::fs::set_permissions(&target, permissions).map_err(io)?;
+        }
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        return Ok((Connection::open_with_flags(target, flags).map_err(sqlite)?, Some(copy)));
+    }
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY
+        | OpenFlags::SQLITE_OPEN_URI
+        | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    Ok((Connection::open_with_flags(immutable(path), flags).map_err(sqlite)?, None))
+}
+
+/// The address of a database that nobody else writes: no lock, no shared memory, no log.
+fn immutable(path: &Path) -> String {
+    let mut uri = String::from("file:");
+    if cfg!(windows) && path.is_absolute() {
+        uri.push('/');
+    }
+    for byte in path.as_os_str().as_encoded_bytes() {
+        match byte {
+            b'\\' if cfg!(windows) => uri.push('/'),
+            b'/' | b'.' | b'-' | b'_' => uri.push(char::from(*byte)),
+            b':' if cfg!(windows) => uri.push(':'),
+            b if b.is_ascii_alphanumeric() => uri.push(char::from(*b)),
+            b => uri.push_str(&format!("%{b:02X}")),
+        }
+    }
+    uri.push_str("?immutable=1");
+    uri
+}
