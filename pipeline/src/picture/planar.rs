@@ -107,8 +107,8 @@ fn halve(upper: &[u8], lower: &[u8], across: usize, out: &mut [u8]) {
         1 => {
             let pairs = upper.chunks_exact(2).zip(lower.chunks_exact(2));
             for (out, (a, b)) in out.iter_mut().zip(pairs) {
-                let sum = a.iter().chain(b).map(|&v| u16::from(v)).sum::<u16>();
-                *out = ((sum + 2) / 4) as u8;
+                let sum = [a[0], a[1], b[0], b[1]].map(u16::from);
+                *out = ((sum[0] + sum[1] + sum[2] + sum[3] + 2) / 4) as u8;
             }
             upper.len() / 2
         }

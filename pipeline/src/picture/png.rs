@@ -71,8 +71,9 @@ fn with_pixels<R>(
     height: usize,
     use_pixels: impl FnOnce(&[u8], ColorType, usize, usize) -> Result<R, PictureError>,
 ) -> Result<R, PictureError> {
-    // The decoder itself needs little more than two rows of at most 8 bytes for a pixel.
-    let limits = Limits { bytes: (1 << 20) + 64 * width };
+    // The decoder itself needs little more than two rows of at most 8 bytes for a pixel; the
+    // rest is for chunks of metadata.
+    let limits = Limits { bytes: (16 << 20) + 64 * width };
     let mut decoder = png::Decoder::new_with_limits(std::io::Cursor::new(data), limits);
     decoder.set_ignore_text_chunk(true);
     decoder.set_ignore_iccp_chunk(true);

@@ -90,7 +90,9 @@ impl<'a> Target<'a> {
             Chroma::Interleaved(uv) => {
                 let pairs = uv[start..start + 2 * u.len()].chunks_exact_mut(2);
                 for ((pair, &u), &v) in pairs.zip(u).zip(v) {
-                    pair.copy_from_slice(&[u, v]);
+                    // One by one: a copy of the pair is not vectorised.
+                    pair[0] = u;
+                    pair[1] = v;
                 }
             }
         }
