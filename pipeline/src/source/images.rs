@@ -66,12 +66,24 @@ impl ImagesSource {
         let mut cameras = Vec::new();
         if pictures.is_empty() {
             let filter = TopicFilter::new(path, options)?;
+            let mut unwanted = Vec::new();
             for directory in directories {
                 let (pictures, _) = list(&directory)?;
                 let topic = name(&directory);
-                if !pictures.is_empty() && filter.matches(&topic) {
+                if pictures.is_empty() {
+                    continue;
+                } else if filter.matches(&topic) {
                     cameras.push(Camera { topic, pictures, next: 0 });
+                } else {
+                    unwanted.push(topic);
                 }
+            }
+            if cameras.is_empty() && !unwanted.is_empty() {
+                return Err(SourceError::invalid(
+                    path,
+                    "no directory with pictures matches the topics that were asked for",
+                    format!("those directly below are: {}", unwanted.join(", ")),
+                ));
             }
         } else {
             cameras.push(Camera { topic: name(path), pictures, next: 0 });

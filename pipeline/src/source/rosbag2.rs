@@ -57,8 +57,9 @@ pub(crate) struct Rosbag2Source {
     open_mcap: OpenMcap,
     files: VecDeque<PathBuf>,
     current: Option<Part>,
-    /// Whether any file could be opened, and why the first one that could not be, could not.
+    /// Whether any file could be opened.
     opened: bool,
+    /// Why the first file that gave nothing, did not.
     first_error: Option<SourceError>,
     streams: Vec<Stream>,
     others: BTreeSet<(String, String)>,
@@ -244,6 +245,16 @@ impl Rosbag2Source {
         }
     }
 
+    /// Why the recording gave nothing.
+    fn nothing(&mut self) -> SourceError {
+        match self.first_error.take() {
+            Some(error @ (SourceError::Io { .. } | SourceError::Invalid { .. })) => error,
+            _ => {
+                SourceError::NoCamera { path: self.directory.clone(), topics: self.other_topics() }
+            }
+        }
+    }
+
     /// Joins a stream of the current file with the recording's.
     fn join(&mut self, info: StreamInfo) -> Option<Event> {
         let known =
@@ -277,12 +288,20 @@ impl Source for Rosbag2Source {
                 return Ok(Some(event));
             }
             let Some(part) = &mut self.current else {
-                return match self.first_error.take() {
-                    Some(error) if !self.opened => Err(error),
+                return match self.streams.as_slice() {
+                    [] => Err(self.nothing()),
                     _ => Ok(None),
                 };
             };
-            match part.source.next_event()? {
+            let event = match part.source.next_event() {
+                // A part of a recording may be without pictures.
+                Err(error @ (SourceError::NoCamera { .. } | SourceError::Invalid { .. })) => {
+                    self.first_error.get_or_insert(error);
+                    None
+                }
+                other => other?,
+            };
+            match event {
                 Some(Event::Stream(info)) => {
                     let event = self.join(info);
                     self.events.extend(event);
@@ -524,6 +543,27 @@ mod tests {
         std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
         let part = read(directory.path(), &SourceOptions::default()).unwrap();
         assert!(part.warnings[0].loss && part.warnings[0].text.contains("zstd -d"), "{part:?}");
+    }
+
+    #[test]
+    fn parts_without_a_camera() {
+        let directory = recording();
+        let strip = |name: &str| {
+            let path = directory.path().join(name);
+            std::fs::remove_file(&path).unwrap();
+            let database = write(&path, 10..20, false);
+            database.execute("DELETE FROM topics WHERE id = 2", []).unwrap();
+        };
+        let files = ["x_0.db3", "x_2.db3", "x_10.db3"];
+        std::fs::write(directory.path().join(METADATA), metadata(&files, START, "\"\"")).unwrap();
+        strip("x_2.db3");
+        let part = read(directory.path(), &SourceOptions::default()).unwrap();
+        assert_eq!((part.frames.len(), part.warnings), (20, vec![]));
+        strip("x_0.db3");
+        strip("x_10.db3");
+        let error = read(directory.path(), &SourceOptions::default()).unwrap_err();
+        let SourceError::NoCamera { topics, path } = error else { panic!("{error}") };
+        assert_eq!((topics.len(), path.as_path()), (1, directory.path()));
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! nothing depends on the database's index, and what is readable of a damaged table is found from
 //! both of its ends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::ops::RangeInclusive;
@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::filter::{TopicFilter, Window};
 use super::message::{self, CameraMessage, CameraSchema, Wire};
+use super::rosbag1::no_stream;
 use super::{
     BadMessage, Event, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning,
 };
@@ -34,7 +35,9 @@ pub(crate) struct SqliteSource {
     limit: u64,
     wanted: RangeInclusive<i64>,
     streams: Vec<Stream>,
-    others: Vec<(String, String)>,
+    others: BTreeSet<(String, String)>,
+    /// Camera topics that were not asked for.
+    unwanted: BTreeSet<String>,
     /// Camera messages in order: time, row, stream.
     messages: std::vec::IntoIter<Row>,
     events: VecDeque<Event>,
@@ -68,7 +71,8 @@ impl SqliteSource {
             limit: options.limits.message_bytes,
             wanted: i64::MIN..=i64::MAX,
             streams: Vec::new(),
-            others: Vec::new(),
+            others: BTreeSet::new(),
+            unwanted: BTreeSet::new(),
             messages: Vec::new().into_iter(),
             events: VecDeque::new(),
         };
@@ -95,7 +99,7 @@ impl SqliteSource {
         for (id, topic, name, serialization) in topics {
             let schema = CameraSchema::from_name(&name);
             let Some(schema) = schema else {
-                self.others.push((topic, name));
+                self.others.insert((topic, name));
                 continue;
             };
             if filter.matches(&topic) {
@@ -108,6 +112,8 @@ impl SqliteSource {
                     rate: None,
                 });
                 self.streams.push(Stream { schema, serialization, number: 0 });
+            } else {
+                self.unwanted.insert(topic);
             }
         }
         let (mut rows, first, damage) = self.rows(&wanted);
@@ -238,11 +244,14 @@ impl Source for SqliteSource {
             return Ok(Some(Event::Packet(packet)));
         }
         self.messages = Vec::new().into_iter();
-        Ok(None)
+        match self.streams.as_slice() {
+            [] => Err(no_stream(&self.path, &self.others, &self.unwanted)),
+            _ => Ok(None),
+        }
     }
 
     fn other_topics(&self) -> Vec<(String, String)> {
-        self.others.clone()
+        self.others.iter().cloned().collect()
     }
 }
 
@@ -481,6 +490,21 @@ pub(super) mod tests {
         std::fs::remove_file(&path).unwrap();
         Connection::open(&path).unwrap().execute_batch("CREATE TABLE x(y)").unwrap();
         assert!(error().contains("not a rosbag2 database"), "{}", error());
+    }
+
+    #[test]
+    fn no_camera() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.db3");
+        let database = write(&path, 0..3, false);
+        let other = SourceOptions { topics: vec!["/x".into()], ..Default::default() };
+        let error = read(&path, &other).unwrap_err().to_string();
+        assert!(error.contains("its camera topics are: /cam"), "{error}");
+        database.execute("DELETE FROM topics WHERE id = 2", []).unwrap();
+        drop(database);
+        let error = read(&path, &SourceOptions::default()).unwrap_err();
+        let SourceError::NoCamera { topics, .. } = error else { panic!("{error}") };
+        assert_eq!(topics, [("/imu".into(), "sensor_msgs/msg/Imu".into())]);
     }
 
     proptest! {

@@ -60,7 +60,7 @@ impl Writer {
     }
 
     fn u32(&mut self, value: u32) {
-        while self.wire == Wire::Cdr && self.out.len() % 4 != 0 {
+        while self.wire == Wire::Cdr && !self.out.len().is_multiple_of(4) {
             self.out.push(0xAA);
         }
         self.out.extend(if self.big { value.to_be_bytes() } else { value.to_le_bytes() });

@@ -50,6 +50,8 @@ pub(crate) struct RosbagSource {
     connections: HashMap<u32, Option<StreamId>>,
     streams: Vec<Stream>,
     others: BTreeSet<(String, String)>,
+    /// Camera topics that were not asked for.
+    unwanted: BTreeSet<String>,
     /// Messages of the chunks that are read, the oldest on top.
     messages: BinaryHeap<Reverse<Message>>,
     held: u64,
@@ -106,6 +108,7 @@ impl RosbagSource {
             connections: HashMap::new(),
             streams: Vec::new(),
             others: BTreeSet::new(),
+            unwanted: BTreeSet::new(),
             messages: BinaryHeap::new(),
             held: 0,
             lost: false,
@@ -156,6 +159,7 @@ impl RosbagSource {
             return;
         };
         if !self.topics.matches(topic) {
+            self.unwanted.insert(topic.clone());
             self.connections.insert(*id, None);
             return;
         }
@@ -410,7 +414,10 @@ impl Source for RosbagSource {
             } else {
                 self.settle();
                 if self.events.is_empty() {
-                    return Ok(None);
+                    return match self.streams.as_slice() {
+                        [] => Err(no_stream(self.file.path(), &self.others, &self.unwanted)),
+                        _ => Ok(None),
+                    };
                 }
             }
         }
@@ -419,6 +426,26 @@ impl Source for RosbagSource {
     fn other_topics(&self) -> Vec<(String, String)> {
         self.others.iter().cloned().collect()
     }
+}
+
+/// Why a recording that was read to its end gave no stream.
+pub(super) fn no_stream(
+    path: &Path,
+    others: &BTreeSet<(String, String)>,
+    unwanted: &BTreeSet<String>,
+) -> SourceError {
+    if unwanted.is_empty() {
+        return SourceError::NoCamera {
+            path: path.into(),
+            topics: others.iter().cloned().collect(),
+        };
+    }
+    let topics: Vec<_> = unwanted.iter().map(String::as_str).collect();
+    SourceError::invalid(
+        path,
+        "no camera topic matches the topics that were asked for",
+        format!("its camera topics are: {}", topics.join(", ")),
+    )
 }
 
 /// Refuses what is no bag of version 2.0, by name where it has one.
