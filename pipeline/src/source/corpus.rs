@@ -69,9 +69,9 @@ fn read(source: &mut dyn Source) -> (BTreeMap<String, Found>, bool) {
 
 fn open(path: &Path, name: &str) -> Option<Result<Box<dyn Source>, SourceError>> {
     let options = SourceOptions::default();
-    let raw = |spec: &str| {
+    let raw = |spec: &str| -> Option<Result<Box<dyn Source>, SourceError>> {
         let file = std::fs::File::open(path).unwrap();
-        Some(Ok(RawSource::new(Box::new(file), spec.parse().unwrap(), name)))
+        Some(Ok(Box::new(RawSource::new(Box::new(file), spec.parse().unwrap(), name))))
     };
     match name.rsplit_once(['/', '.'])? {
         (_, "bag") => Some(RosbagSource::open(path, &options)),

@@ -492,8 +492,10 @@ mod tests {
         assert!(status.success(), "{arguments:?}");
     }
 
-    /// Times, sizes and the first samples of all frames; the warnings.
-    fn read(path: &Path, options: &SourceOptions) -> (Vec<(i64, u32, u32, u8)>, Vec<Warning>) {
+    /// Time, width, height, first sample.
+    type Shown = (i64, u32, u32, u8);
+
+    fn read(path: &Path, options: &SourceOptions) -> (Vec<Shown>, Vec<Warning>) {
         let mut source = VideoSource::open(path, options).unwrap();
         assert!(matches!(source.next_event().unwrap(), Some(Event::Stream(_))));
         let (mut frames, mut warnings) = (Vec::new(), Vec::new());

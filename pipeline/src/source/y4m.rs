@@ -150,7 +150,7 @@ impl Y4mSource {
         options: &SourceOptions,
     ) -> Result<Box<dyn Source>, SourceError> {
         let file = File::open(path).map_err(|e| SourceError::io(path, e))?;
-        Self::new(Box::new(file), path, options)
+        Ok(Box::new(Self::new(Box::new(file), path, options)?))
     }
 
     /// Reads a stream; `path` names it in messages.
@@ -161,7 +161,7 @@ impl Y4mSource {
         reader: Box<dyn Read + Send>,
         path: &Path,
         options: &SourceOptions,
-    ) -> Result<Box<dyn Source>, SourceError> {
+    ) -> Result<Self, SourceError> {
         let mut reader = BufReader::with_capacity(1 << 16, reader);
         let invalid = |reason: String| {
             let cure = "convert it: ffmpeg -i FILE -pix_fmt yuv420p OUT.y4m";
@@ -191,7 +191,7 @@ impl Y4mSource {
             messages: None,
             rate: Some(rate),
         }));
-        Ok(Box::new(Self {
+        Ok(Self {
             reader,
             path: path.into(),
             header,
@@ -200,7 +200,7 @@ impl Y4mSource {
             frames: 0,
             events,
             ended: false,
-        }))
+        })
     }
 
     /// Ends the stream with a warning about the frame that is not whole.
@@ -308,7 +308,7 @@ mod tests {
     use super::*;
     use crate::source::Moment;
 
-    fn open(bytes: &[u8], options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    fn open(bytes: &[u8], options: &SourceOptions) -> Result<Y4mSource, SourceError> {
         let reader = Box::new(std::io::Cursor::new(bytes.to_vec()));
         Y4mSource::new(reader, Path::new("a.y4m"), options)
     }

@@ -342,7 +342,7 @@ fn cut_anywhere_gives_what_is_whole() {
         most = read.frames.len();
         if most < 30 && len > 200 {
             // A cut between two records cannot be seen, but for the index that is missing.
-            assert!(read.loss() || read.frames.len() % 10 == 0, "cut at {len}");
+            assert!(read.loss() || read.frames.len().is_multiple_of(10), "cut at {len}");
         }
     }
     assert_eq!(most, 30);
