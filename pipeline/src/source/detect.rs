@@ -3,8 +3,15 @@
 use std::{fs::File, io::Read, path::Path};
 
 use super::{
-    RawSpec, Source, SourceError, SourceOptions, images::ImagesSource, mcap, raw::RawSource,
-    rosbag1, rosbag2::Rosbag2Source, sqlite::SqliteSource, video::VideoSource, y4m::Y4mSource,
+    RawSpec, Source, SourceError, SourceOptions,
+    images::ImagesSource,
+    mcap,
+    raw::RawSource,
+    rosbag1::RosbagSource,
+    rosbag2::{self, Rosbag2Source},
+    sqlite::{self, SqliteSource},
+    video::VideoSource,
+    y4m::Y4mSource,
 };
 
 /// Opens a recording by what it is: its first bytes, not its name. The name counts only where
@@ -22,7 +29,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
     drop(file);
     match kind(&head, path) {
         Kind::Mcap => mcap::McapSource::open(path, options),
-        Kind::Bag => rosbag1::RosbagSource::open(path, options),
+        Kind::Bag => RosbagSource::open(path, options),
         Kind::Sqlite => SqliteSource::open(path, options),
         Kind::Y4m => Y4mSource::open(path, options),
         Kind::Still => Err(SourceError::invalid(
@@ -49,8 +56,11 @@ pub fn open_stdin(
 ) -> Result<Box<dyn Source>, SourceError> {
     let reader = Box::new(std::io::stdin());
     match raw {
-        Some(spec) => Ok(RawSource::new(reader, spec.clone(), "stdin")),
-        None => Y4mSource::new(reader, Path::new("stdin"), options),
+        Some(spec) => {
+            let spec = RawSpec { rate: spec.rate.or(options.rate), ..*spec };
+            Ok(Box::new(RawSource::new(reader, spec, "stdin")))
+        }
+        None => Ok(Box::new(Y4mSource::new(reader, Path::new("stdin"), options)?)),
     }
 }
 
@@ -59,7 +69,7 @@ fn open_directory(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source
     let is_recording = entries.flatten().any(|entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        name == "metadata.yaml" || name.ends_with(".mcap") || name.ends_with(".db3")
+        name == rosbag2::METADATA || name.ends_with(".mcap") || name.ends_with(".db3")
     });
     if is_recording {
         return Rosbag2Source::open(path, options, mcap::McapSource::open);
@@ -82,7 +92,7 @@ fn kind(head: &[u8], path: &Path) -> Kind {
     let magics: [(&[u8], Kind); 6] = [
         (mcap::MAGIC, Kind::Mcap),
         (b"#ROSBAG", Kind::Bag),
-        (b"SQLite format 3\0", Kind::Sqlite),
+        (sqlite::MAGIC, Kind::Sqlite),
         (b"YUV4MPEG2", Kind::Y4m),
         (b"\xff\xd8\xff", Kind::Still),
         (b"\x89PNG\r\n\x1a\n", Kind::Still),

@@ -66,12 +66,24 @@ impl ImagesSource {
         let mut cameras = Vec::new();
         if pictures.is_empty() {
             let filter = TopicFilter::new(path, options)?;
+            let mut unwanted = Vec::new();
             for directory in directories {
                 let (pictures, _) = list(&directory)?;
                 let topic = name(&directory);
-                if !pictures.is_empty() && filter.matches(&topic) {
+                if pictures.is_empty() {
+                    continue;
+                } else if filter.matches(&topic) {
                     cameras.push(Camera { topic, pictures, next: 0 });
+                } else {
+                    unwanted.push(topic);
                 }
+            }
+            if cameras.is_empty() && !unwanted.is_empty() {
+                return Err(SourceError::invalid(
+                    path,
+                    "no directory with pictures matches the topics that were asked for",
+                    format!("those directly below are: {}", unwanted.join(", ")),
+                ));
             }
         } else {
             cameras.push(Camera { topic: name(path), pictures, next: 0 });
@@ -215,7 +227,7 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
 }
 
 /// Natural order: runs of digits compare as numbers, of any length; names that are equal then, as
-/// `a1` and `a01`, compare as text.
+/// `a01` and `a1`, compare as text.
 fn natural(a: &str, b: &str) -> Ordering {
     let (mut x, mut y) = (a.as_bytes(), b.as_bytes());
     loop {
@@ -243,4 +255,145 @@ fn number<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
     *bytes = rest;
     let zeros = digits.iter().take_while(|b| **b == b'0').count();
     digits.get(zeros..).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::source::Moment;
+
+    #[test]
+    fn natural_order() {
+        // Each row is in order.
+        let table: [&[&str]; 5] = [
+            &["img1.jpg", "img2.jpg", "img10.jpg", "img11.jpg"],
+            &["", "a", "a0", "a00", "a01", "a1", "a2", "b"],
+            &["1", "9", "10", "99999999999999999999998", "99999999999999999999999"],
+            &["f1_9.png", "f1_10.png", "f2_1.png"],
+            &["0001.jpg", "0002.jpg", "10.jpg"],
+        ];
+        for names in table {
+            for (i, a) in names.iter().enumerate() {
+                for (j, b) in names.iter().enumerate() {
+                    assert_eq!(natural(a, b), i.cmp(&j), "{a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stamps() {
+        for (name, ns) in [
+            ("1759999999999773295", Some(1_759_999_999_999_773_295)),
+            ("1759999999999773", Some(1_759_999_999_999_773_000)),
+            ("9999999999999999999", None),
+            ("175999999999977", None),
+            ("17599999999997732x", None),
+            ("", None),
+        ] {
+            assert_eq!(stamp(name), ns, "{name}");
+        }
+    }
+
+    fn directory(files: &[&str]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = directory.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, file).unwrap();
+        }
+        directory
+    }
+
+    /// Rates of the streams, and the packets: stream, number, time, stamp, name of the file.
+    type Read = (Vec<(String, Option<FrameRate>)>, Vec<(usize, u64, i64, Option<i64>, String)>);
+
+    fn read(path: &Path, options: &SourceOptions) -> Read {
+        let mut source = ImagesSource::open(path, options).unwrap();
+        let (mut streams, mut packets) = (Vec::new(), Vec::new());
+        while let Some(event) = source.next_event().unwrap() {
+            match event {
+                Event::Stream(info) => streams.push((info.topic, info.rate)),
+                Event::Packet(p) => {
+                    let Ok(Payload::Compressed { data, format }) = p.payload else { panic!() };
+                    let name = String::from_utf8(data.to_vec()).unwrap();
+                    assert_eq!(format == "png", name.to_lowercase().ends_with("png"));
+                    packets.push((p.stream, p.number, p.log_ns, p.header_ns, name));
+                }
+                Event::Warning(warning) => panic!("{warning:?}"),
+            }
+        }
+        (streams, packets)
+    }
+
+    #[test]
+    fn files_in_order_at_a_rate() {
+        let directory = directory(&[
+            "img10.JPG",
+            "img2.jpeg",
+            "img1.jpg",
+            ".img0.jpg",
+            "notes.txt",
+            "b.PNG",
+            "x/y.png",
+        ]);
+        let rate: FrameRate = "10".parse().unwrap();
+        let options = SourceOptions { rate: Some(rate), ..Default::default() };
+        let (streams, packets) = read(directory.path(), &options);
+        let name = directory.path().file_name().unwrap().to_str().unwrap();
+        assert_eq!(streams, [(name.to_owned(), Some(rate))]);
+        let names: Vec<_> = packets.iter().map(|p| (p.2, p.4.as_str())).collect();
+        let tenth = 100_000_000;
+        let expected =
+            [(0, "b.PNG"), (tenth, "img1.jpg"), (2 * tenth, "img2.jpeg"), (3 * tenth, "img10.JPG")];
+        assert_eq!(names, expected);
+        let window = SourceOptions { start: Some(Moment::FromStart(2 * tenth)), ..options };
+        assert_eq!(read(directory.path(), &window).1, packets[2..]);
+    }
+
+    #[test]
+    fn stamps_are_times_unless_a_rate_is_given() {
+        let directory = directory(&["1600000000000000.png", "1600000000500000.jpg", "data.csv"]);
+        let (streams, packets) = read(directory.path(), &SourceOptions::default());
+        assert_eq!(streams[0].1, None);
+        let times: Vec<_> = packets.iter().map(|p| (p.2, p.3)).collect();
+        let (a, b) = (1_600_000_000_000_000_000, 1_600_000_000_500_000_000);
+        assert_eq!(times, [(a, Some(a)), (b, Some(b))]);
+        let rate = Some(FrameRate::default());
+        let (streams, packets) =
+            read(directory.path(), &SourceOptions { rate, ..Default::default() });
+        assert_eq!((streams[0].1, packets[1].2, packets[1].3), (rate, 33_333_333, None));
+    }
+
+    #[test]
+    fn a_directory_per_camera() {
+        let directory = directory(&["left/1.jpg", "left/2.jpg", "right/1.png", "other/x.txt"]);
+        let (streams, packets) = read(directory.path(), &SourceOptions::default());
+        assert_eq!(streams.iter().map(|s| s.0.as_str()).collect::<Vec<_>>(), ["left", "right"]);
+        let order: Vec<_> = packets.iter().map(|p| (p.0, p.1)).collect();
+        assert_eq!(order, [(0, 0), (1, 0), (0, 1)]);
+        let right = SourceOptions { topics: vec!["r*".into()], ..Default::default() };
+        assert_eq!(read(directory.path(), &right).1.len(), 1);
+    }
+
+    #[test]
+    fn a_picture_that_cannot_be_read_is_counted() {
+        let directory = directory(&["1.jpg", "2.jpg"]);
+        let limits = Limits { message_bytes: 4, ..Default::default() };
+        let options = SourceOptions { limits, ..Default::default() };
+        let mut source = ImagesSource::open(directory.path(), &options).unwrap();
+        source.next_event().unwrap();
+        for name in ["1.jpg", "2.jpg"] {
+            let Some(Event::Packet(packet)) = source.next_event().unwrap() else { panic!() };
+            assert!(packet.payload.unwrap_err().reason.contains(name));
+        }
+    }
+
+    #[test]
+    fn no_pictures() {
+        let directory = directory(&["readme.txt", "x/y.txt"]);
+        let error = ImagesSource::open(directory.path(), &SourceOptions::default()).err().unwrap();
+        assert!(error.to_string().contains("*.jpg"), "{error}");
+    }
 }

@@ -4,6 +4,8 @@
 //! it, and holds a bounded amount of memory. It opens containers and messages but no pictures:
 //! what is inside a [`Payload`] is the business of [`crate::picture`].
 
+#[cfg(test)]
+mod corpus;
 mod detect;
 mod filter;
 mod images;

@@ -116,14 +116,10 @@ pub(crate) struct RawSource {
 impl RawSource {
     /// Frames as `spec` describes them, 30 in a second when it has no rate. `name` stands for the
     /// stream in messages.
-    pub(crate) fn new(
-        reader: Box<dyn Read + Send>,
-        spec: RawSpec,
-        name: impl AsRef<Path>,
-    ) -> Box<dyn Source> {
+    pub(crate) fn new(reader: Box<dyn Read + Send>, spec: RawSpec, name: impl AsRef<Path>) -> Self {
         let rate = spec.rate.unwrap_or_default();
         let name = name.as_ref().into();
-        Box::new(Self { reader, spec, rate, name, frames: None, ended: false })
+        Self { reader, spec, rate, name, frames: None, ended: false }
     }
 }
 

@@ -57,8 +57,9 @@ pub(crate) struct Rosbag2Source {
     open_mcap: OpenMcap,
     files: VecDeque<PathBuf>,
     current: Option<Part>,
-    /// Whether any file could be opened, and why the first one that could not be, could not.
+    /// Whether any file could be opened.
     opened: bool,
+    /// Why the first file that gave nothing, did not.
     first_error: Option<SourceError>,
     streams: Vec<Stream>,
     others: BTreeSet<(String, String)>,
@@ -244,6 +245,16 @@ impl Rosbag2Source {
         }
     }
 
+    /// Why the recording gave nothing.
+    fn nothing(&mut self) -> SourceError {
+        match self.first_error.take() {
+            Some(error @ (SourceError::Io { .. } | SourceError::Invalid { .. })) => error,
+            _ => {
+                SourceError::NoCamera { path: self.directory.clone(), topics: self.other_topics() }
+            }
+        }
+    }
+
     /// Joins a stream of the current file with the recording's.
     fn join(&mut self, info: StreamInfo) -> Option<Event> {
         let known =
@@ -277,12 +288,20 @@ impl Source for Rosbag2Source {
                 return Ok(Some(event));
             }
             let Some(part) = &mut self.current else {
-                return match self.first_error.take() {
-                    Some(error) if !self.opened => Err(error),
+                return match self.streams.as_slice() {
+                    [] => Err(self.nothing()),
                     _ => Ok(None),
                 };
             };
-            match part.source.next_event()? {
+            let event = match part.source.next_event() {
+                // A part of a recording may be without pictures.
+                Err(error @ (SourceError::NoCamera { .. } | SourceError::Invalid { .. })) => {
+                    self.first_error.get_or_insert(error);
+                    None
+                }
+                other => other?,
+            };
+            match event {
                 Some(Event::Stream(info)) => {
                     let event = self.join(info);
                     self.events.extend(event);
@@ -348,4 +367,210 @@ fn is_recording(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.strip_suffix(".zstd").unwrap_or(&name);
     (name.ends_with(".mcap") || name.ends_with(".db3")) && path.is_file()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::sqlite::tests::write;
+    use super::*;
+    use crate::source::Payload;
+
+    /// Stands for the reader of MCAP files: opens databases, whatever their name.
+    fn open(directory: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+        Rosbag2Source::open(directory, options, |path, _| {
+            Err(SourceError::invalid(path, "not an MCAP file", "check what it is"))
+        })
+    }
+
+    #[derive(Debug, Default, PartialEq)]
+    struct Read {
+        streams: Vec<Option<u64>>,
+        /// Number of the message, number in the picture.
+        frames: Vec<(u64, u32)>,
+        warnings: Vec<Warning>,
+    }
+
+    fn read(directory: &Path, options: &SourceOptions) -> Result<Read, SourceError> {
+        let mut source = open(directory, options)?;
+        let mut read = Read::default();
+        while let Some(event) = source.next_event()? {
+            match event {
+                Event::Stream(info) => {
+                    assert_eq!(info.id, read.streams.len());
+                    read.streams.push(info.messages);
+                }
+                Event::Warning(warning) => read.warnings.push(warning),
+                Event::Packet(packet) => {
+                    assert_eq!(packet.stream, 0);
+                    let Ok(Payload::Compressed { data, .. }) = packet.payload else { panic!() };
+                    read.frames.push((packet.number, data[0].into()));
+                }
+            }
+        }
+        assert_eq!(source.other_topics(), [("/imu".into(), "sensor_msgs/msg/Imu".into())]);
+        Ok(read)
+    }
+
+    fn metadata(files: &[&str], start: &str, compression: &str) -> String {
+        let files: String = files.iter().map(|file| format!("    - {file}\n")).collect();
+        format!(
+            "rosbag2_bagfile_information:
+  version: 5
+  storage_identifier: sqlite3
+  duration:
+    nanoseconds: 29000000
+{start}  message_count: 60
+  topics_with_message_count:
+    - topic_metadata:
+        name: /cam
+        type: sensor_msgs/msg/CompressedImage
+        serialization_format: cdr
+        offered_qos_profiles: \"- history: 3\\n  depth: 0\"
+      message_count: 30
+  compression_format: {compression}
+  compression_mode: {compression}
+  relative_file_paths:
+{files}  custom_data: ~
+"
+        )
+    }
+
+    const START: &str = "  starting_time:\n    nanoseconds_since_epoch: 0\n";
+
+    /// Three files of ten frames each.
+    fn recording() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, frames) in [("x_0.db3", 0..10), ("x_2.db3", 10..20), ("x_10.db3", 20..30)] {
+            drop(write(&directory.path().join(name), frames, false));
+        }
+        directory
+    }
+
+    fn expected(numbers: std::ops::Range<u32>) -> Vec<(u64, u32)> {
+        numbers.map(|n| (n.into(), n)).collect()
+    }
+
+    #[test]
+    fn files_are_joined() {
+        let directory = recording();
+        let yaml = directory.path().join(METADATA);
+        // As written today, and as first versions wrote it.
+        for files in [["x_0.db3", "x_2.db3", "x_10.db3"], ["d/x_0.db3", "d/x_2.db3", "d/x_10.db3"]]
+        {
+            std::fs::write(&yaml, metadata(&files, START, "\"\"")).unwrap();
+            let read = read(directory.path(), &SourceOptions::default()).unwrap();
+            assert_eq!(
+                read,
+                Read { streams: vec![Some(30)], frames: expected(0..30), warnings: vec![] }
+            );
+        }
+    }
+
+    #[test]
+    fn windows_count_from_the_recording() {
+        let directory = recording();
+        let yaml = directory.path().join(METADATA);
+        let window = SourceOptions {
+            start: Some(Moment::FromStart(8_000_000)),
+            end: Some(Moment::FromStart(21_000_000)),
+            ..Default::default()
+        };
+        for start in [START, ""] {
+            let files = ["x_0.db3", "x_2.db3", "x_10.db3"];
+            std::fs::write(&yaml, metadata(&files, start, "\"\"")).unwrap();
+            assert_eq!(read(directory.path(), &window).unwrap().frames, expected(8..22));
+        }
+    }
+
+    #[test]
+    fn without_metadata_the_files_are_found() {
+        let directory = recording();
+        for text in [None, Some("rosbag2_bagfile_information: [1, 2"), Some("x: 1")] {
+            if let Some(text) = text {
+                std::fs::write(directory.path().join(METADATA), text).unwrap();
+            }
+            // Without the metadata, only the first bytes tell what the files are.
+            let read = read(directory.path(), &SourceOptions::default()).unwrap();
+            assert_eq!(read.frames, expected(0..30));
+            assert!(matches!(read.warnings.as_slice(), [Warning { loss: false, .. }]), "{read:?}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_missing_or_broken() {
+        let directory = recording();
+        let files = ["x_0.db3", "x_1.db3", "x_2.db3", "x_10.db3"];
+        std::fs::write(directory.path().join(METADATA), metadata(&files, START, "\"\"")).unwrap();
+        std::fs::write(directory.path().join("x_2.db3"), "").unwrap();
+        let all = read(directory.path(), &SourceOptions::default()).unwrap();
+        assert_eq!(
+            all.frames.iter().map(|f| f.1).collect::<Vec<_>>(),
+            (0..10).chain(20..30).collect::<Vec<_>>()
+        );
+        assert_eq!(all.warnings.iter().filter(|w| w.loss).count(), 2, "{:?}", all.warnings);
+        assert!(all.warnings[0].text.contains("x_1.db3"));
+        assert!(all.warnings[1].text.contains("x_2.db3"));
+        for name in files {
+            let _ = std::fs::write(directory.path().join(name), "");
+        }
+        let error = read(directory.path(), &SourceOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("x_0.db3"), "{error}");
+        for name in files {
+            std::fs::remove_file(directory.path().join(name)).unwrap();
+        }
+        let error = read(directory.path(), &SourceOptions::default()).unwrap_err().to_string();
+        assert!(error.contains("without any of its recordings"), "{error}");
+    }
+
+    #[test]
+    fn compressed_files() {
+        let directory = recording();
+        for name in ["x_0.db3", "x_2.db3", "x_10.db3"] {
+            let path = directory.path().join(name);
+            let bytes = std::fs::read(&path).unwrap();
+            let zipped = zstd::encode_all(bytes.as_slice(), 1).unwrap();
+            std::fs::write(directory.path().join(format!("{name}.zstd")), zipped).unwrap();
+            std::fs::remove_file(path).unwrap();
+        }
+        let files = ["x_0.db3.zstd", "x_2.db3.zstd", "x_10.db3.zstd"];
+        std::fs::write(directory.path().join(METADATA), metadata(&files, START, "zstd")).unwrap();
+        let all = read(directory.path(), &SourceOptions::default()).unwrap();
+        assert_eq!((all.frames, all.warnings), (expected(0..30), vec![]));
+        // Cut within the compressed data.
+        let path = directory.path().join("x_2.db3.zstd");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let part = read(directory.path(), &SourceOptions::default()).unwrap();
+        assert!(part.warnings[0].loss && part.warnings[0].text.contains("zstd -d"), "{part:?}");
+    }
+
+    #[test]
+    fn parts_without_a_camera() {
+        let directory = recording();
+        let strip = |name: &str| {
+            let path = directory.path().join(name);
+            std::fs::remove_file(&path).unwrap();
+            let database = write(&path, 10..20, false);
+            database.execute("DELETE FROM topics WHERE id = 2", []).unwrap();
+        };
+        let files = ["x_0.db3", "x_2.db3", "x_10.db3"];
+        std::fs::write(directory.path().join(METADATA), metadata(&files, START, "\"\"")).unwrap();
+        strip("x_2.db3");
+        let part = read(directory.path(), &SourceOptions::default()).unwrap();
+        assert_eq!((part.frames.len(), part.warnings), (20, vec![]));
+        strip("x_0.db3");
+        strip("x_10.db3");
+        let error = read(directory.path(), &SourceOptions::default()).unwrap_err();
+        let SourceError::NoCamera { topics, path } = error else { panic!("{error}") };
+        assert_eq!((topics.len(), path.as_path()), (1, directory.path()));
+    }
+
+    #[test]
+    fn other_files_go_to_the_reader_of_mcap() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("x.mcap"), b"\x89MCAP0\r\n").unwrap();
+        let error = open(directory.path(), &SourceOptions::default()).err().unwrap().to_string();
+        assert!(error.contains("x.mcap: not an MCAP file"), "{error}");
+    }
 }

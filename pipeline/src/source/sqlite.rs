@@ -4,7 +4,7 @@
 //! nothing depends on the database's index, and what is readable of a damaged table is found from
 //! both of its ends.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::fs::File;
 use std::io::Read;
 use std::ops::RangeInclusive;
@@ -16,6 +16,7 @@ use tempfile::TempDir;
 
 use super::filter::{TopicFilter, Window};
 use super::message::{self, CameraMessage, CameraSchema, Wire};
+use super::rosbag1::no_stream;
 use super::{
     BadMessage, Event, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning,
 };
@@ -34,7 +35,9 @@ pub(crate) struct SqliteSource {
     limit: u64,
     wanted: RangeInclusive<i64>,
     streams: Vec<Stream>,
-    others: Vec<(String, String)>,
+    others: BTreeSet<(String, String)>,
+    /// Camera topics that were not asked for.
+    unwanted: BTreeSet<String>,
     /// Camera messages in order: time, row, stream.
     messages: std::vec::IntoIter<Row>,
     events: VecDeque<Event>,
@@ -68,7 +71,8 @@ impl SqliteSource {
             limit: options.limits.message_bytes,
             wanted: i64::MIN..=i64::MAX,
             streams: Vec::new(),
-            others: Vec::new(),
+            others: BTreeSet::new(),
+            unwanted: BTreeSet::new(),
             messages: Vec::new().into_iter(),
             events: VecDeque::new(),
         };
@@ -95,7 +99,7 @@ impl SqliteSource {
         for (id, topic, name, serialization) in topics {
             let schema = CameraSchema::from_name(&name);
             let Some(schema) = schema else {
-                self.others.push((topic, name));
+                self.others.insert((topic, name));
                 continue;
             };
             if filter.matches(&topic) {
@@ -108,6 +112,8 @@ impl SqliteSource {
                     rate: None,
                 });
                 self.streams.push(Stream { schema, serialization, number: 0 });
+            } else {
+                self.unwanted.insert(topic);
             }
         }
         let (mut rows, first, damage) = self.rows(&wanted);
@@ -238,11 +244,14 @@ impl Source for SqliteSource {
             return Ok(Some(Event::Packet(packet)));
         }
         self.messages = Vec::new().into_iter();
-        Ok(None)
+        match self.streams.as_slice() {
+            [] => Err(no_stream(&self.path, &self.others, &self.unwanted)),
+            _ => Ok(None),
+        }
     }
 
     fn other_topics(&self) -> Vec<(String, String)> {
-        self.others.clone()
+        self.others.iter().cloned().collect()
     }
 }
 
@@ -306,4 +315,220 @@ fn immutable(path: &Path) -> String {
     }
     uri.push_str("?immutable=1");
     uri
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::source::{Moment, Payload};
+
+    /// A `sensor_msgs/msg/CompressedImage` in CDR that carries its number.
+    fn image(number: u32) -> Vec<u8> {
+        let mut out = vec![0, 1, 0, 0];
+        out.extend(7u32.to_le_bytes());
+        out.extend(number.to_le_bytes());
+        for text in [&b"cam\0"[..], b"jpeg\0\0\0\0"] {
+            out.extend((if text.len() == 8 { 5u32 } else { 4 }).to_le_bytes());
+            out.extend(text);
+        }
+        out.extend(3000u32.to_le_bytes());
+        out.extend([number as u8; 3000]);
+        out
+    }
+
+    /// Writes a recording: frames with their numbers, one in a millisecond, the later row first.
+    pub(in super::super) fn write(
+        path: &Path,
+        frames: std::ops::Range<u32>,
+        zip: bool,
+    ) -> Connection {
+        let database = Connection::open(path).unwrap();
+        database
+            .execute_batch(
+                "PRAGMA synchronous=OFF; BEGIN;
+                 CREATE TABLE topics(id INTEGER PRIMARY KEY, name TEXT NOT NULL, type TEXT NOT NULL,
+                     serialization_format TEXT NOT NULL, offered_qos_profiles TEXT NOT NULL);
+                 CREATE TABLE messages(id INTEGER PRIMARY KEY, topic_id INTEGER NOT NULL,
+                     timestamp INTEGER NOT NULL, data BLOB NOT NULL);
+                 CREATE INDEX timestamp_idx ON messages (timestamp ASC);
+                 INSERT INTO topics VALUES (1, '/imu', 'sensor_msgs/msg/Imu', 'cdr', ''),
+                     (2, '/cam', 'sensor_msgs/msg/CompressedImage', 'cdr', '');",
+            )
+            .unwrap();
+        for number in frames.rev() {
+            let data = image(number);
+            let data = if zip { zstd::encode_all(data.as_slice(), 1).unwrap() } else { data };
+            for (topic, data) in [(2, data.as_slice()), (1, &[1, 2, 3])] {
+                let row = rusqlite::params![topic, i64::from(number) * 1_000_000, data];
+                let insert = "INSERT INTO messages(topic_id, timestamp, data) VALUES (?, ?, ?)";
+                database.execute(insert, row).unwrap();
+            }
+        }
+        database.execute_batch("COMMIT").unwrap();
+        database
+    }
+
+    /// Numbers of the frames, how many are bad, the warnings.
+    type Read = (Vec<u32>, usize, Vec<Warning>);
+
+    fn read(path: &Path, options: &SourceOptions) -> Result<Read, SourceError> {
+        let mut source = SqliteSource::open(path, options)?;
+        let (mut numbers, mut bad, mut warnings) = (Vec::new(), 0, Vec::new());
+        while let Some(event) = source.next_event()? {
+            match event {
+                Event::Stream(info) => assert_eq!((info.id, info.topic.as_str()), (0, "/cam")),
+                Event::Warning(warning) => warnings.push(warning),
+                Event::Packet(packet) => match packet.payload {
+                    Ok(Payload::Compressed { data, .. }) => {
+                        assert_eq!(packet.log_ns, i64::from(data[0]) * 1_000_000);
+                        numbers.push(data[0].into());
+                    }
+                    _ => bad += 1,
+                },
+            }
+        }
+        Ok((numbers, bad, warnings))
+    }
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(directory).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn messages_in_order() {
+        let directory = tempfile::tempdir().unwrap();
+        // A name that an address must escape.
+        let path = directory.path().join("a b%20?é.db3");
+        drop(write(&path, 0..20, false));
+        let before = std::fs::read(&path).unwrap();
+        let options = SourceOptions::default();
+        assert_eq!(read(&path, &options).unwrap(), ((0..20).collect(), 0, vec![]));
+        let window = SourceOptions {
+            start: Some(Moment::FromStart(5_000_000)),
+            end: Some(Moment::Absolute(7_000_000)),
+            ..Default::default()
+        };
+        assert_eq!(read(&path, &window).unwrap().0, [5, 6, 7]);
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        assert_eq!(names(directory.path()).len(), 1);
+        let source = SqliteSource::open(&path, &options).unwrap();
+        assert_eq!(source.other_topics(), [("/imu".into(), "sensor_msgs/msg/Imu".into())]);
+    }
+
+    #[test]
+    fn compressed_messages_and_limits() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.db3");
+        drop(write(&path, 0..5, true));
+        let options = SourceOptions::default();
+        assert_eq!(read(&path, &options).unwrap(), ((0..5).collect(), 0, vec![]));
+        let limits = super::super::Limits { message_bytes: 1000, ..Default::default() };
+        let small = SourceOptions { limits, ..Default::default() };
+        assert_eq!(read(&path, &small).unwrap(), (vec![], 5, vec![]));
+    }
+
+    #[test]
+    fn the_write_ahead_log_is_read_and_nothing_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.db3");
+        let database = write(&path, 0..3, false);
+        let mode: String =
+            database.query_row("PRAGMA journal_mode=WAL", [], |row| row.get(0)).unwrap();
+        assert_eq!(mode, "wal");
+        let insert = "INSERT INTO messages(topic_id, timestamp, data) VALUES (2, 3000000, ?)";
+        database.execute(insert, [image(3)]).unwrap();
+        // As a recorder leaves it that was killed.
+        let dead = tempfile::tempdir().unwrap();
+        let copy = dead.path().join("a.db3");
+        std::fs::copy(&path, &copy).unwrap();
+        std::fs::copy(directory.path().join("a.db3-wal"), dead.path().join("a.db3-wal")).unwrap();
+        drop(database);
+        let options = SourceOptions::default();
+        assert_eq!(read(&copy, &options).unwrap().0, [0, 1, 2, 3]);
+        assert_eq!(names(dead.path()), ["a.db3", "a.db3-wal"]);
+        // Closed well, but still in that mode; the log is gone.
+        assert_eq!(names(directory.path()), ["a.db3"]);
+        assert_eq!(read(&path, &options).unwrap().0, [0, 1, 2, 3]);
+        assert_eq!(names(directory.path()), ["a.db3"]);
+    }
+
+    #[test]
+    fn a_cut_database_gives_what_is_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.db3");
+        drop(write(&path, 0..100, false));
+        let bytes = std::fs::read(&path).unwrap();
+        for part in [9, 7, 5, 3] {
+            std::fs::write(&path, &bytes[..bytes.len() * part / 10]).unwrap();
+            let (numbers, bad, warnings) = read(&path, &SourceOptions::default()).unwrap();
+            // Rows were written from the last frame to the first.
+            assert!(
+                numbers.len() > part * 10 - 20 && numbers.ends_with(&[99]),
+                "{part} {numbers:?}"
+            );
+            assert!(warnings.iter().any(|w| w.loss) || bad > 0, "{part} {bad} {warnings:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_recording() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.db3");
+        let options = SourceOptions::default();
+        let error = || SqliteSource::open(&path, &options).err().unwrap().to_string();
+        std::fs::write(&path, "").unwrap();
+        assert!(error().contains("empty"));
+        std::fs::write(&path, "text").unwrap();
+        assert!(error().contains("not an SQLite database"));
+        std::fs::remove_file(&path).unwrap();
+        Connection::open(&path).unwrap().execute_batch("CREATE TABLE x(y)").unwrap();
+        assert!(error().contains("not a rosbag2 database"), "{}", error());
+    }
+
+    #[test]
+    fn no_camera() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.db3");
+        let database = write(&path, 0..3, false);
+        let other = SourceOptions { topics: vec!["/x".into()], ..Default::default() };
+        let error = read(&path, &other).unwrap_err().to_string();
+        assert!(error.contains("its camera topics are: /cam"), "{error}");
+        database.execute("DELETE FROM topics WHERE id = 2", []).unwrap();
+        drop(database);
+        let error = read(&path, &SourceOptions::default()).unwrap_err();
+        let SourceError::NoCamera { topics, .. } = error else { panic!("{error}") };
+        assert_eq!(topics, [("/imu".into(), "sensor_msgs/msg/Imu".into())]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+
+        #[test]
+        fn noise_does_not_panic(
+            len in 1usize..60_000,
+            noise in prop::collection::vec((0usize..60_000, any::<u8>()), 0..30),
+        ) {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("a.db3");
+            drop(write(&path, 0..10, false));
+            let mut bytes = std::fs::read(&path).unwrap();
+            for (at, value) in noise {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            bytes.truncate(len);
+            std::fs::write(&path, bytes).unwrap();
+            if let Ok(mut source) = SqliteSource::open(&path, &SourceOptions::default()) {
+                while let Ok(Some(_)) = source.next_event() {}
+            }
+        }
+    }
 }

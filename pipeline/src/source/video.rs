@@ -492,8 +492,10 @@ mod tests {
         assert!(status.success(), "{arguments:?}");
     }
 
-    /// Times, sizes and the first samples of all frames; the warnings.
-    fn read(path: &Path, options: &SourceOptions) -> (Vec<(i64, u32, u32, u8)>, Vec<Warning>) {
+    /// Time, width, height, first sample.
+    type Shown = (i64, u32, u32, u8);
+
+    fn read(path: &Path, options: &SourceOptions) -> (Vec<Shown>, Vec<Warning>) {
         let mut source = VideoSource::open(path, options).unwrap();
         assert!(matches!(source.next_event().unwrap(), Some(Event::Stream(_))));
         let (mut frames, mut warnings) = (Vec::new(), Vec::new());
@@ -535,15 +537,23 @@ mod tests {
     }
 
     #[test]
-    fn full_range_bt709_becomes_limited_bt601() {
+    fn full_range_and_bt709_become_limited_bt601() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("white.mkv");
-        let filter = "format=yuvj420p,setparams=range=pc:colorspace=bt709";
-        let source = ["-f", "lavfi", "-i", "color=white:size=64x48:rate=5:duration=1"];
-        ffmpeg(&[&source[..], &["-vf", filter, "-c:v", "mjpeg"]].concat(), &path);
-        let (frames, _) = read(&path, &SourceOptions::default());
-        assert_eq!(frames.len(), 5);
-        assert!(frames.iter().all(|f| f.3.abs_diff(235) <= 1), "{frames:?}");
+        let path = directory.path().join("colour.mkv");
+        // Luma of red is 63 by BT.709 and 81 by BT.601.
+        let table = [
+            ("white", "scale=out_range=pc,format=yuvj420p", 235u8),
+            ("red", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", 81),
+        ];
+        for (colour, filter, luma) in table {
+            let lavfi = format!("color={colour}:size=64x48:rate=5:duration=1");
+            let matrix = if colour == "red" { "bt709" } else { "smpte170m" };
+            let tags = ["-vf", filter, "-colorspace", matrix, "-c:v", "ffv1"];
+            ffmpeg(&[&["-f", "lavfi", "-i", &lavfi], &tags[..]].concat(), &path);
+            let (frames, _) = read(&path, &SourceOptions::default());
+            assert_eq!(frames.len(), 5);
+            assert!(frames.iter().all(|f| f.3.abs_diff(luma) <= 2), "{colour} {frames:?}");
+        }
     }
 
     #[test]

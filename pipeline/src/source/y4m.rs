@@ -150,7 +150,7 @@ impl Y4mSource {
         options: &SourceOptions,
     ) -> Result<Box<dyn Source>, SourceError> {
         let file = File::open(path).map_err(|e| SourceError::io(path, e))?;
-        Self::new(Box::new(file), path, options)
+        Ok(Box::new(Self::new(Box::new(file), path, options)?))
     }
 
     /// Reads a stream; `path` names it in messages.
@@ -161,7 +161,7 @@ impl Y4mSource {
         reader: Box<dyn Read + Send>,
         path: &Path,
         options: &SourceOptions,
-    ) -> Result<Box<dyn Source>, SourceError> {
+    ) -> Result<Self, SourceError> {
         let mut reader = BufReader::with_capacity(1 << 16, reader);
         let invalid = |reason: String| {
             let cure = "convert it: ffmpeg -i FILE -pix_fmt yuv420p OUT.y4m";
@@ -191,7 +191,7 @@ impl Y4mSource {
             messages: None,
             rate: Some(rate),
         }));
-        Ok(Box::new(Self {
+        Ok(Self {
             reader,
             path: path.into(),
             header,
@@ -200,7 +200,7 @@ impl Y4mSource {
             frames: 0,
             events,
             ended: false,
-        }))
+        })
     }
 
     /// Ends the stream with a warning about the frame that is not whole.
@@ -298,4 +298,142 @@ fn read_line(reader: &mut impl BufRead) -> std::io::Result<Line> {
         Some(b'\n') => String::from_utf8(line).map_or(Line::Bad, Line::Text),
         Some(_) => Line::Bad,
     })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::source::Moment;
+
+    fn open(bytes: &[u8], options: &SourceOptions) -> Result<Y4mSource, SourceError> {
+        let reader = Box::new(std::io::Cursor::new(bytes.to_vec()));
+        Y4mSource::new(reader, Path::new("a.y4m"), options)
+    }
+
+    /// The rate, the pictures with their times, the warnings.
+    type Read = (FrameRate, Vec<(i64, RawImage)>, Vec<Warning>);
+
+    fn read(bytes: &[u8], options: &SourceOptions) -> Result<Read, SourceError> {
+        let mut source = open(bytes, options)?;
+        let (mut rate, mut images, mut warnings) = (FrameRate::default(), Vec::new(), Vec::new());
+        while let Some(event) = source.next_event()? {
+            match event {
+                Event::Stream(info) => rate = info.rate.unwrap(),
+                Event::Warning(warning) => warnings.push(warning),
+                Event::Packet(packet) => {
+                    let Ok(Payload::Raw(image)) = packet.payload else { panic!() };
+                    images.push((packet.log_ns, image));
+                }
+            }
+        }
+        Ok((rate, images, warnings))
+    }
+
+    /// A file of `frames` frames, whose bytes are the frame's number.
+    fn file(header: &str, frames: u8, bytes: usize) -> Vec<u8> {
+        let mut out = format!("YUV4MPEG2 {header}\n").into_bytes();
+        for n in 0..frames {
+            out.extend(if n == 1 { &b"FRAME Ip XA=1\n"[..] } else { b"FRAME\n" });
+            out.extend(vec![n; bytes]);
+        }
+        out
+    }
+
+    #[test]
+    fn formats() {
+        // Header, encoding, bytes of a frame in the file and as given on.
+        let table = [
+            ("W4 H2", "i420", 12, 12),
+            ("W5 H3 F30:1 Ip A1:1 C420jpeg", "i420", 15 + 2 * 6, 27),
+            ("W5 H3 C420mpeg2 XYSCSS=420MPEG2", "i420", 27, 27),
+            ("H3 W5 C420paldv XCOLORRANGE=FULL", "i420_full", 27, 27),
+            ("W5 H3 C422 XCOLORRANGE=LIMITED", "i422", 15 + 2 * 9, 33),
+            ("W5 H3 C422 XCOLORRANGE=FULL", "i422_full", 33, 33),
+            ("W5 H3 C444", "i444", 45, 45),
+            ("W5 H3 XCOLORRANGE=FULL C444", "i444_full", 45, 45),
+            ("W5 H3 Cmono", "i420", 15, 27),
+            ("W5 H3 Cmono XCOLORRANGE=FULL", "mono8", 15, 15),
+        ];
+        for (header, encoding, bytes, given) in table {
+            let (_, images, warnings) = read(&file(header, 3, bytes), &Default::default()).unwrap();
+            assert_eq!((images.len(), warnings.len()), (3, 0), "{header}");
+            for (n, (_, image)) in images.iter().enumerate() {
+                assert_eq!((image.encoding.as_str(), image.data.len()), (encoding, given));
+                assert!(image.data[..bytes].iter().all(|b| usize::from(*b) == n), "{header}");
+                assert!(image.data[bytes..].iter().all(|b| *b == 128), "{header}");
+            }
+        }
+    }
+
+    #[test]
+    fn refusals_name_the_reason() {
+        for (bytes, part) in [
+            (&b""[..], "empty"),
+            (b"RIFF....", "first line"),
+            (b"MPEG W1 H1\n", "does not start"),
+            (b"YUV4MPEG2 W4\n", "no width or height"),
+            (b"YUV4MPEG2 W4 Hx\n", "`Hx`"),
+            (b"YUV4MPEG2 W4 H4 F1:0\n", "`F1:0`"),
+            (b"YUV4MPEG2 W4 H4 C420p10\n", "C420p10"),
+            (b"YUV4MPEG2 W4 H4 C411\n", "C411"),
+            (b"YUV4MPEG2 W4294967295 H4294967295 C444\n", "limit"),
+        ] {
+            let error = open(bytes, &Default::default()).err().unwrap().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn rates() {
+        let twenty = SourceOptions { rate: Some("20".parse().unwrap()), ..Default::default() };
+        for (header, options, rate, second) in [
+            ("W2 H2 F30000:1001", SourceOptions::default(), "30000/1001", 33_366_667),
+            ("W2 H2 F0:0", SourceOptions::default(), "30", 33_333_333),
+            ("W2 H2", twenty.clone(), "20", 50_000_000),
+            ("W2 H2 F25:1", twenty, "20", 50_000_000),
+        ] {
+            let (found, images, _) = read(&file(header, 2, 6), &options).unwrap();
+            assert_eq!(found, rate.parse().unwrap(), "{header}");
+            assert_eq!((images[0].0, images[1].0), (0, second), "{header}");
+        }
+    }
+
+    #[test]
+    fn windows_interlace_and_cuts() {
+        let whole = file("W2 H2 F10:1 It", 4, 6);
+        let window = SourceOptions {
+            start: Some(Moment::FromStart(100_000_000)),
+            end: Some(Moment::FromStart(200_000_000)),
+            ..Default::default()
+        };
+        let (_, images, warnings) = read(&whole, &window).unwrap();
+        assert_eq!(images.iter().map(|i| i.0).collect::<Vec<_>>(), [100_000_000, 200_000_000]);
+        assert!(matches!(warnings.as_slice(), [Warning { loss: false, .. }]));
+
+        let (_, images, warnings) = read(&whole[..whole.len() - 2], &Default::default()).unwrap();
+        assert_eq!((images.len(), warnings.len()), (3, 2));
+        assert!(warnings[1].loss && warnings[1].text.contains("4 of 6 bytes"), "{warnings:?}");
+
+        let mut damaged = whole;
+        let at = damaged.windows(5).rposition(|w| w == b"FRAME").unwrap();
+        damaged[at] = b'x';
+        let (_, images, warnings) = read(&damaged, &Default::default()).unwrap();
+        assert!(images.len() == 3 && warnings[1].loss);
+    }
+
+    proptest! {
+        #[test]
+        fn noise_does_not_panic(
+            header in "[WHFICAX0-9: a-z]{0,40}",
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let limits = Limits { pixels: 1 << 16, ..Default::default() };
+            let options = SourceOptions { limits, ..Default::default() };
+            let _ = read(&[file(&header, 2, 6), bytes.clone()].concat(), &options);
+            let _ = read(&bytes, &options);
+        }
+    }
 }

@@ -184,6 +184,9 @@ pub(super) fn walk(
             Some(r) if r.end() > file.len() => {
                 Some(format!("the file ends within the record at offset {position}"))
             }
+            Some(r) if !matches!(r.fields().op(), Some(op::BAG_HEADER..=op::CONNECTION)) => {
+                Some(format!("the record at offset {position} is of no known kind"))
+            }
             Some(_) if open => Some(format!("the chunk at offset {position} was never closed")),
             Some(_) => None,
         };

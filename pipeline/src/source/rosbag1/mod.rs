@@ -42,15 +42,21 @@ pub(crate) struct RosbagSource {
     chunks: VecDeque<ChunkAt>,
     /// Positions of chunks that are read.
     done: HashSet<u64>,
+    /// How many chunks the index has.
+    promised: usize,
     /// The chunks are those of a walk over the file.
     walked: bool,
     /// Stream of each connection; `None`: not wanted.
     connections: HashMap<u32, Option<StreamId>>,
     streams: Vec<Stream>,
     others: BTreeSet<(String, String)>,
+    /// Camera topics that were not asked for.
+    unwanted: BTreeSet<String>,
     /// Messages of the chunks that are read, the oldest on top.
     messages: BinaryHeap<Reverse<Message>>,
     held: u64,
+    /// A loss has been reported.
+    lost: bool,
     told_overlap: bool,
     told_unknown: bool,
     events: VecDeque<Event>,
@@ -62,6 +68,8 @@ struct Stream {
     schema: CameraSchema,
     /// Messages so far.
     number: u64,
+    /// Messages that the index promises.
+    promised: u64,
 }
 
 /// A message in a chunk, ordered by time, then by place.
@@ -95,12 +103,15 @@ impl RosbagSource {
             oldest: i64::MAX,
             chunks: VecDeque::new(),
             done: HashSet::new(),
+            promised: layout.chunks.len(),
             walked: layout.warning.is_some(),
             connections: HashMap::new(),
             streams: Vec::new(),
             others: BTreeSet::new(),
+            unwanted: BTreeSet::new(),
             messages: BinaryHeap::new(),
             held: 0,
+            lost: false,
             told_overlap: false,
             told_unknown: false,
             events: VecDeque::new(),
@@ -123,6 +134,11 @@ impl RosbagSource {
                 by_index.then(|| counts.get(&connection.id).copied().unwrap_or(0)),
             );
         }
+        if by_index {
+            for id in 0..self.streams.len() {
+                self.announce(id, self.streams.get(id).map(|stream| stream.promised));
+            }
+        }
         if let (true, Some(first)) = (by_index, layout.chunks.first()) {
             self.bounds = Some(self.window.bounds(first.start));
         }
@@ -143,35 +159,47 @@ impl RosbagSource {
             return;
         };
         if !self.topics.matches(topic) {
+            self.unwanted.insert(topic.clone());
             self.connections.insert(*id, None);
             return;
         }
         let known = self.streams.iter().position(|s| s.topic == *topic && s.name == *name);
         let stream = known.unwrap_or(self.streams.len());
         self.connections.insert(*id, Some(stream));
-        if known.is_none() {
+        if let Some(stream) = self.streams.get_mut(stream) {
+            stream.promised += messages.unwrap_or(0);
+        } else {
             let (topic, name) = (topic.clone(), name.clone());
-            self.streams.push(Stream {
-                topic: topic.clone(),
-                name: name.clone(),
-                schema,
-                number: 0,
-            });
-            self.events.push_back(Event::Stream(StreamInfo {
-                id: stream,
-                topic,
-                schema: name,
-                messages,
-                rate: None,
-            }));
-            return;
-        }
-        for event in &mut self.events {
-            if let Event::Stream(info) = event
-                && info.id == stream
-            {
-                info.messages = info.messages.zip(messages).map(|(a, b)| a + b);
+            let promised = messages.unwrap_or(0);
+            self.streams.push(Stream { topic, name, schema, number: 0, promised });
+            // A stream that turns up within the chunks has no promise.
+            if messages.is_none() {
+                self.announce(stream, None);
             }
+        }
+    }
+
+    fn announce(&mut self, id: StreamId, messages: Option<u64>) {
+        if let Some(Stream { topic, name, .. }) = self.streams.get(id) {
+            let (topic, schema) = (topic.clone(), name.clone());
+            let info = StreamInfo { id, topic, schema, messages, rate: None };
+            self.events.push_back(Event::Stream(info));
+        }
+    }
+
+    /// At the end: whether all came that the index promised.
+    fn settle(&mut self) {
+        for stream in &mut self.streams {
+            let Stream { topic, number, promised, .. } = stream;
+            if !self.walked && !self.lost && number < promised {
+                self.events.push_back(Event::Warning(Warning {
+                    text: format!(
+                        "{topic}: the index promises {promised} messages, {number} are there"
+                    ),
+                    loss: true,
+                }));
+            }
+            *promised = 0;
         }
     }
 
@@ -261,7 +289,7 @@ impl RosbagSource {
                         None => unknown += 1,
                     }
                 }
-                _ => {}
+                _ => damage = Some(format!("the record at its byte {offset} is of no known kind")),
             }
         }
         if unknown > 0 && !self.told_unknown {
@@ -279,6 +307,7 @@ impl RosbagSource {
     }
 
     fn warn(&mut self, text: String, loss: bool) {
+        self.lost |= loss;
         self.events.push_back(Event::Warning(Warning { text, loss }));
     }
 
@@ -309,14 +338,19 @@ impl RosbagSource {
         let magic = MAGIC.len() as u64;
         let found = layout::walk(&mut self.file, magic, &reason, self.limits.message_bytes)?;
         let mut chunks = found.chunks;
-        if found.warning.as_ref().is_some_and(|warning| warning.loss) {
+        let mut warning = found.warning;
+        if let Some(warning) = &mut warning {
+            warning.loss |= chunks.len() < self.promised;
+            self.lost |= warning.loss;
+        }
+        if self.lost {
             // Damage hides chunks from the walk that the index may know.
             let known: HashSet<u64> = chunks.iter().map(|c| c.position).collect();
             chunks.extend(self.chunks.drain(..).filter(|c| !known.contains(&c.position)));
             chunks.sort_by_key(|c| (c.start, c.position));
         }
         chunks.retain(|c| !self.done.contains(&c.position));
-        self.events.extend(found.warning.map(Event::Warning));
+        self.events.extend(warning.map(Event::Warning));
         for connection in &found.connections {
             self.learn(connection, None);
         }
@@ -377,8 +411,14 @@ impl Source for RosbagSource {
                 if let Some(packet) = self.packet(message) {
                     return Ok(Some(Event::Packet(packet)));
                 }
-            } else if self.events.is_empty() {
-                return Ok(None);
+            } else {
+                self.settle();
+                if self.events.is_empty() {
+                    return match self.streams.as_slice() {
+                        [] => Err(no_stream(self.file.path(), &self.others, &self.unwanted)),
+                        _ => Ok(None),
+                    };
+                }
             }
         }
     }
@@ -386,6 +426,26 @@ impl Source for RosbagSource {
     fn other_topics(&self) -> Vec<(String, String)> {
         self.others.iter().cloned().collect()
     }
+}
+
+/// Why a recording that was read to its end gave no stream.
+pub(super) fn no_stream(
+    path: &Path,
+    others: &BTreeSet<(String, String)>,
+    unwanted: &BTreeSet<String>,
+) -> SourceError {
+    if unwanted.is_empty() {
+        return SourceError::NoCamera {
+            path: path.into(),
+            topics: others.iter().cloned().collect(),
+        };
+    }
+    let topics: Vec<_> = unwanted.iter().map(String::as_str).collect();
+    SourceError::invalid(
+        path,
+        "no camera topic matches the topics that were asked for",
+        format!("its camera topics are: {}", topics.join(", ")),
+    )
 }
 
 /// Refuses what is no bag of version 2.0, by name where it has one.
