@@ -65,10 +65,7 @@ pub fn arguments(
     // Time in FLV has 31 bits of milliseconds. The encoder needs the rate for its decisions only,
     // so nothing is lost by calling slower streams one frame per second.
     let rate = if rate.as_f64() < 1.0 { "1".into() } else { rate.to_string() };
-    let passthrough = match version {
-        Some(version) if version < Version::new(5, 1) => "-vsync",
-        _ => "-fps_mode",
-    };
+    let passthrough = Version::passthrough(version);
     let size = size.even().to_string();
     let format = job.format.as_str();
     let mut all: Vec<String> = Vec::new();

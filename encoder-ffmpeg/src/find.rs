@@ -41,6 +41,15 @@ impl Version {
         Self { major, minor }
     }
 
+    /// The option that passes every frame on as it is, to be followed by `passthrough`: FFmpeg 5.1
+    /// renamed it, 9 took the old name away. `None` is a development build, taken for a new one.
+    pub fn passthrough(version: Option<Self>) -> &'static str {
+        match version {
+            Some(version) if version < Self::new(5, 1) => "-vsync",
+            _ => "-fps_mode",
+        }
+    }
+
     /// Reads what stands behind `ffmpeg version`; `None` for development builds, which have a
     /// date or a revision instead of a number.
     pub fn parse(text: &str) -> Option<Self> {

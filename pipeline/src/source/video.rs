@@ -13,7 +13,8 @@ use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use encoder_core::FrameRate;
+use encoder_core::{EncoderType, FrameRate};
+use encoder_ffmpeg::{Ffmpeg, Version};
 
 use super::filter::Window;
 use super::raw::read_frame;
@@ -25,6 +26,8 @@ use super::{
 /// Limited range and BT.601 whatever the file has, as all pictures of this crate.
 const FILTER: &str = "scale=out_color_matrix=smpte170m:out_range=tv:\
                       flags=bicubic+accurate_rnd+full_chroma_int,format=yuv420p,showinfo";
+/// Who asks for FFmpeg.
+const READER: EncoderType = EncoderType::new("video-file");
 /// Demuxers of bare elementary streams: their frames have no times.
 const WITHOUT_CLOCK: [&str; 10] =
     ["h264", "hevc", "vvc", "mpegvideo", "m4v", "mjpeg", "h263", "h261", "cavsvideo", "obu"];
@@ -93,47 +96,37 @@ impl VideoSource {
         options: &SourceOptions,
     ) -> Result<Box<dyn Source>, SourceError> {
         std::fs::File::open(path).map_err(|e| SourceError::io(path, e))?;
-        let ffmpeg = std::env::var_os("ENCODER_FFMPEG").unwrap_or_else(|| "ffmpeg".into());
+        let ffmpeg = Ffmpeg::find(READER).map_err(|refusal| {
+            SourceError::invalid(
+                path,
+                format!("a video file needs FFmpeg to be read: {}", refusal.reason),
+                "install FFmpeg 4.4 or later, or set ENCODER_FFMPEG to its path",
+            )
+        })?;
         Self::open_with(&ffmpeg, path, options)
     }
 
     fn open_with(
-        ffmpeg: &OsString,
+        ffmpeg: &Ffmpeg,
         path: &Path,
         options: &SourceOptions,
     ) -> Result<Box<dyn Source>, SourceError> {
-        let missing = |error: std::io::Error| {
-            let what = match error.kind() {
-                ErrorKind::NotFound => "was not found".into(),
-                _ => format!("cannot be started ({error})"),
-            };
-            SourceError::invalid(
-                path,
-                format!("a video file needs FFmpeg to be read, and `{}` {what}", ffmpeg.display()),
-                "install ffmpeg, or set ENCODER_FFMPEG to its path",
-            )
-        };
-        let version = Command::new(ffmpeg)
-            .args(["-hide_banner", "-version"])
-            .stdin(Stdio::null())
-            .output()
-            .map_err(missing)?;
         let mut file = OsString::from("file:");
         file.push(path);
-        let mut child = Command::new(ffmpeg)
+        let mut child = Command::new(&ffmpeg.path)
             .args(["-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"])
             // A playlist must not reach out to the network.
             .args(["-protocol_whitelist", "file", "-i"])
             .arg(file)
             .args(["-map", "0:V:0", "-vf", FILTER])
-            .args([passthrough(&String::from_utf8_lossy(&version.stdout)), "passthrough"])
+            .args([Version::passthrough(ffmpeg.version), "passthrough"])
             .args(["-f", "rawvideo", "-pix_fmt", "yuv420p", "pipe:1"])
             .env("AV_LOG_FORCE_NOCOLOR", "1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
-            .map_err(missing)?;
+            .map_err(|e| SourceError::io(&ffmpeg.path, e))?;
         let (Some(pictures), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
             let _ = (child.kill(), child.wait());
             return Err(SourceError::io(path, ErrorKind::BrokenPipe.into()));
@@ -301,7 +294,8 @@ impl Source for VideoSource {
                 // Dropping the source ends FFmpeg.
                 self.ended = true;
             } else if self.wanted.contains(&log_ns) {
-                let packet = Packet { stream: 0, number, log_ns, header_ns: None, payload };
+                let header_ns = Some(log_ns);
+                let packet = Packet { stream: 0, number, log_ns, header_ns, payload };
                 return Ok(Some(Event::Packet(packet)));
             }
         }
@@ -322,17 +316,6 @@ impl Drop for VideoSource {
         if let Some(thread) = self.log.take() {
             let _ = thread.join();
         }
-    }
-}
-
-/// The option that keeps each frame as it is: FFmpeg 5.1 renamed it, 9 took the old name away.
-/// What has no version number is a build from a newer source.
-fn passthrough(version: &str) -> &'static str {
-    let word = version.split_whitespace().nth(2).unwrap_or_default();
-    let mut numbers = word.trim_start_matches('n').split(['.', '-']).map_while(|n| n.parse().ok());
-    match (numbers.next(), numbers.next().unwrap_or(0u32)) {
-        (Some(major), minor) if (major, minor) < (5u32, 1) => "-vsync",
-        _ => "-fps_mode",
     }
 }
 
@@ -436,21 +419,6 @@ fn word<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn options_by_version() {
-        for (version, option) in [
-            ("ffmpeg version 4.2.2-static Copyright", "-vsync"),
-            ("ffmpeg version 5.0 Copyright", "-vsync"),
-            ("ffmpeg version 5.1.9-0+deb12u1 Copyright", "-fps_mode"),
-            ("ffmpeg version n4.4 Copyright", "-vsync"),
-            ("ffmpeg version n7.0.2 Copyright", "-fps_mode"),
-            ("ffmpeg version N-112345-gabcdef Copyright", "-fps_mode"),
-            ("", "-fps_mode"),
-        ] {
-            assert_eq!(passthrough(version), option, "{version}");
-        }
-    }
 
     #[test]
     fn lines() {
@@ -606,8 +574,5 @@ mod tests {
         std::fs::write(&path, "no video").unwrap();
         let error = VideoSource::open(&path, &options).err().unwrap().to_string();
         assert!(error.contains("Invalid data"), "{error}");
-        let nowhere = OsString::from("/nonexistent/ffmpeg");
-        let error = VideoSource::open_with(&nowhere, &path, &options).err().unwrap().to_string();
-        assert!(error.contains("ENCODER_FFMPEG") && error.contains("not found"), "{error}");
     }
 }
