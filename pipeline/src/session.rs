@@ -31,7 +31,7 @@ use crate::{
     mux::{Sink, SinkError},
     picture::{self, PictureError, PictureOptions},
     source::Payload,
-    timeline::{FrameTimes, Timeline, Timing},
+    timeline::{Clock, FrameTimes, Timeline, Timing},
 };
 
 /// What to do with a frame that cannot be decoded. It is counted in any case.
@@ -62,6 +62,20 @@ pub struct SessionConfig {
     pub on_bad_frame: OnBadFrame,
     /// How to show what is no colour picture.
     pub picture: PictureOptions,
+}
+
+impl SessionConfig {
+    /// Recorded times by the header stamps, bad frames repeated, one encoder thread.
+    pub fn new(settings: Settings, plan: Plan) -> Self {
+        Self {
+            settings,
+            plan,
+            threads: 1,
+            timing: Timing::Recorded(Clock::Header),
+            on_bad_frame: OnBadFrame::default(),
+            picture: PictureOptions::default(),
+        }
+    }
 }
 
 /// Why a video could not be made.
