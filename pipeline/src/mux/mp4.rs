@@ -6,7 +6,12 @@ use std::{
 
 use encoder_core::{EncodedChunk, NalKind, nal_units};
 
-use super::{OutputFile, Sink, SinkError, Sps, boxes::Writer, sps::HIGH_PROFILES};
+use super::{
+    OutputFile, Sink, SinkError, Sps,
+    boxes::Writer,
+    output::{check_free, scratch},
+    sps::HIGH_PROFILES,
+};
 use crate::timeline::{FrameTimes, Timeline};
 
 /// Writes one H.264 track as an MP4 with the index in front ("fast start").
@@ -14,8 +19,11 @@ use crate::timeline::{FrameTimes, Timeline};
 /// Pictures are shown at exactly the times of the timeline, in its timescale, from 0 on; there is
 /// no edit list. Parameter sets stand in sample descriptions: each time they change at an IDR
 /// picture, a new description begins.
+///
+/// The coded pictures wait in a file without a name; the named file is written at the end.
 pub struct Mp4Sink {
-    output: OutputFile,
+    path: PathBuf,
+    overwrite: bool,
     spool: BufWriter<File>,
     samples: Vec<Sample>,
     descriptions: Vec<Description>,
@@ -44,13 +52,19 @@ impl Mp4Sink {
     /// # Errors
     /// See [`OutputFile::create`].
     pub fn create(path: &Path, overwrite: bool) -> Result<Self, SinkError> {
-        let output = OutputFile::create(path, overwrite)?;
-        let spool = BufWriter::with_capacity(1 << 18, output.scratch()?);
-        Ok(Self { output, spool, samples: Vec::new(), descriptions: Vec::new(), bytes: 0 })
+        check_free(path, overwrite)?;
+        Ok(Self {
+            path: path.into(),
+            overwrite,
+            spool: BufWriter::with_capacity(1 << 18, scratch(path)?),
+            samples: Vec::new(),
+            descriptions: Vec::new(),
+            bytes: 0,
+        })
     }
 
     fn wrong(&self, reason: impl Into<String>) -> SinkError {
-        SinkError::Stream { path: self.output.path().into(), reason: reason.into() }
+        SinkError::Stream { path: self.path.clone(), reason: reason.into() }
     }
 
     /// The description that a key frame's parameter sets ask for; the last one where it has none.
@@ -227,7 +241,7 @@ impl Mp4Sink {
         }
     }
 
-    fn write_file(&mut self, timeline: &Timeline) -> io::Result<()> {
+    fn write_file(&mut self, output: &mut OutputFile, timeline: &Timeline) -> io::Result<()> {
         let mut header = self.header(timeline);
         let (mdat, size) = match u32::try_from(self.bytes + 8) {
             Ok(size) => ([&size.to_be_bytes()[..], b"mdat"].concat(), 8),
@@ -238,12 +252,12 @@ impl Mp4Sink {
         };
         let base = header.len() as u64 + size;
         self.place(&mut header, base);
-        self.output.write_all(&header)?;
-        self.output.write_all(&mdat)?;
+        output.write_all(&header)?;
+        output.write_all(&mdat)?;
         self.spool.flush()?;
         let spool = self.spool.get_mut();
         spool.rewind()?;
-        let copied = io::copy(spool, &mut self.output)?;
+        let copied = io::copy(spool, output)?;
         if copied == self.bytes {
             return Ok(());
         }
@@ -281,13 +295,12 @@ impl Sink for Mp4Sink {
             (Ok(bytes), Ok(pts)) if bytes > 0 => (bytes, pts),
             _ => return Err(self.wrong(format!("frame {} has {bytes} bytes", chunk.pts))),
         };
-        let path = self.output.path();
         for unit in units {
             let length = (unit.len() as u32).to_be_bytes();
             self.spool
                 .write_all(&length)
                 .and_then(|()| self.spool.write_all(unit))
-                .map_err(SinkError::io(path))?;
+                .map_err(SinkError::io(&self.path))?;
         }
         self.samples.push(Sample { bytes, pts, keyframe: chunk.keyframe, description });
         self.bytes += u64::from(bytes);
@@ -298,9 +311,10 @@ impl Sink for Mp4Sink {
         if self.samples.is_empty() {
             return Err(self.wrong("no picture to write"));
         }
-        let written = self.write_file(timeline);
-        written.map_err(SinkError::io(self.output.path()))?;
-        self.output.commit().map(Some)
+        let mut output = OutputFile::create(&self.path, self.overwrite)?;
+        let written = self.write_file(&mut output, timeline);
+        written.map_err(SinkError::io(&self.path))?;
+        output.commit().map(Some)
     }
 }
 

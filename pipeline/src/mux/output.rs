@@ -25,12 +25,7 @@ impl OutputFile {
     /// # Errors
     /// When `path` exists and may not be overwritten, or nothing can be written there.
     pub fn create(path: &Path, overwrite: bool) -> Result<Self, SinkError> {
-        if !overwrite && path.symlink_metadata().is_ok() {
-            return Err(SinkError::Io {
-                path: path.into(),
-                error: io::Error::new(io::ErrorKind::AlreadyExists, "the file exists"),
-            });
-        }
+        check_free(path, overwrite)?;
         let file = temporary(path).map_err(SinkError::io(path))?;
         Ok(Self { path: path.into(), overwrite, file: BufWriter::with_capacity(1 << 18, file) })
     }
@@ -38,15 +33,6 @@ impl OutputFile {
     /// The final name.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// An unnamed file on the same disk, for what is not yet in its place.
-    ///
-    /// # Errors
-    /// When nothing can be written there.
-    pub fn scratch(&self) -> Result<File, SinkError> {
-        let dir = directory(&self.path);
-        tempfile::tempfile_in(dir).map_err(SinkError::io(&self.path))
     }
 
     /// Syncs the file and gives it its name.
@@ -78,6 +64,27 @@ impl Write for OutputFile {
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
     }
+}
+
+/// Refuses a name that is taken.
+///
+/// # Errors
+/// When `path` exists and may not be overwritten.
+pub(super) fn check_free(path: &Path, overwrite: bool) -> Result<(), SinkError> {
+    if overwrite || path.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    let error = io::Error::new(io::ErrorKind::AlreadyExists, "the file exists");
+    Err(SinkError::Io { path: path.into(), error })
+}
+
+/// A file without a name, on the disk where `path` will be: it goes when it is closed, however the
+/// program ends.
+///
+/// # Errors
+/// When nothing can be written there.
+pub(super) fn scratch(path: &Path) -> Result<File, SinkError> {
+    tempfile::tempfile_in(directory(path)).map_err(SinkError::io(path))
 }
 
 fn directory(path: &Path) -> &Path {
