@@ -7,6 +7,7 @@ use zune_jpeg::{JpegDecoder, RawImcuRowStatus, errors::DecodeErrors};
 
 use super::{
     PictureError, PictureOptions, broken, check_size,
+    huffman::standard_tables,
     planar::{Planar, Samples},
     rgb::{self, Order},
     target::Target,
@@ -30,8 +31,10 @@ struct Header {
     one_scan: bool,
     /// Restart markers that a single scan has.
     restarts: usize,
-    /// Where the first scan starts.
+    /// Where the first scan starts, behind its marker.
     scan: usize,
+    /// It brings Huffman tables; pictures out of Motion JPEG often do not.
+    tables: bool,
 }
 
 /// Walks over the segments up to the first scan.
@@ -40,6 +43,7 @@ fn header(data: &[u8], options: &PictureOptions) -> Result<Header, PictureError>
     let mut at = MAGIC.len();
     let mut frame = None;
     let mut interval = 0;
+    let mut tables = false;
     loop {
         // Markers may be preceded by any number of fill bytes; other bytes between segments are
         // passed over, as every decoder does.
@@ -75,8 +79,9 @@ fn header(data: &[u8], options: &PictureOptions) -> Result<Header, PictureError>
                     0 => 0,
                     n => (units(size, &factors) - 1) / n,
                 };
-                return Ok(Header { size, one_scan, restarts, scan: at });
+                return Ok(Header { size, one_scan, restarts, scan: at, tables });
             }
+            0xc4 => tables = true,
             0xdd => {
                 let number = segment.get(2..).and_then(|s| s.first_chunk()).ok_or_else(cut)?;
                 interval = usize::from(u16::from_be_bytes(*number));
@@ -157,6 +162,11 @@ pub(super) fn decode(
     target: &mut Target<'_>,
 ) -> Result<(), PictureError> {
     let header = header(data, options)?;
+    if !header.tables {
+        let (before, scan) = data.split_at(header.scan - MAGIC.len());
+        let whole = [before, &standard_tables(), scan].concat();
+        return decode(&whole, options, target);
+    }
     let end = match decode_once(data, target)? {
         End::Complete => return Ok(()),
         End::Marker(_) if !header.one_scan => return Ok(()),

@@ -14,6 +14,7 @@
 mod bayer;
 mod compressed;
 mod depth;
+mod huffman;
 mod jpeg;
 mod planar;
 mod png;

@@ -239,3 +239,30 @@ proptest! {
         let _ = size(&jpeg(data), &options);
     }
 }
+
+/// Takes out the segments that begin with `marker`.
+fn without(jpeg: &[u8], marker: u8) -> Vec<u8> {
+    let mut out = jpeg[..2].to_vec();
+    let mut at = 2;
+    while jpeg[at + 1] != 0xda {
+        let end = at + 2 + usize::from(u16::from_be_bytes([jpeg[at + 2], jpeg[at + 3]]));
+        if jpeg[at + 1] != marker {
+            out.extend_from_slice(&jpeg[at..end]);
+        }
+        at = end;
+    }
+    out.extend_from_slice(&jpeg[at..]);
+    out
+}
+
+#[test]
+fn pictures_of_motion_jpeg_without_their_tables() {
+    let scene = Scene::smooth(97, 75);
+    let whole = encode(&scene, BASELINE);
+    let bare = without(&whole, 0xc4);
+    assert!(bare.len() + 400 < whole.len());
+    let options = PictureOptions::default();
+    let worst = decode_both(&jpeg(bare), &options).unwrap().distance(&scene, |_, _, _| false);
+    let same = decode_both(&jpeg(whole), &options).unwrap().distance(&scene, |_, _, _| false);
+    assert_eq!(worst, same);
+}
