@@ -3,9 +3,12 @@
 use std::{
     io::IsTerminal,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
-use encoder_core::{ConfigError, OpenError, Plan, Policy, Settings, detect, plan};
+use encoder_core::{
+    ConfigError, Detected, OpenError, Plan, Policy, Settings, backends, detect, plan,
+};
 use encoder_pipeline::{
     naming::{Format, Target},
     picture::PictureOptions,
@@ -23,6 +26,9 @@ use super::{
     args::{BadFrameArg, Encode, FormatArg, SourceArgs, TimeArg},
     bars::Bars,
 };
+
+/// How long the encoder of --encoder may take to prove itself.
+const PROBE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What cannot be started: exit code 2 for what was said wrongly, 1 for the rest.
 pub struct Refused {
@@ -258,7 +264,29 @@ fn choose(args: &Encode, settings: &Settings) -> Result<Plan, Refused> {
         require: args.encoder.clone(),
         require_hardware: settings.gpu.require_hardware,
     };
+    let verdicts = match &args.encoder {
+        // The others have nothing to say, and may take seconds to say it.
+        Some(name) => detect_only(name).map_err(Refused::usage)?,
+        None => detect(),
+    };
     let unknown = |e: &OpenError| matches!(e, OpenError::Unknown { .. });
-    plan(&policy, &detect())
+    plan(&policy, &verdicts)
         .map_err(|error| Refused { usage: unknown(&error), text: error.to_string() })
+}
+
+/// The verdict on one backend.
+fn detect_only(name: &str) -> Result<Vec<Detected>, OpenError> {
+    let all = backends();
+    let Some(backend) = all.iter().find(|b| b.id.as_str() == name) else {
+        let available = all.iter().map(|b| b.id).collect();
+        return Err(OpenError::Unknown { wanted: name.into(), available });
+    };
+    let begun = Instant::now();
+    let verdict = (backend.probe)(PROBE_DEADLINE);
+    Ok(vec![Detected {
+        encoder: backend.id,
+        hardware: backend.hardware,
+        verdict,
+        probe_ms: begun.elapsed().as_millis() as u64,
+    }])
 }
