@@ -48,7 +48,7 @@ pub(crate) struct Camera {
     pub copies: Option<Vec<u32>>,
     ended: Vec<Ended>,
     /// Broken messages before the first whole one.
-    leading: Vec<(u64, FrameTimes, String)>,
+    leading: Vec<Broken>,
     /// Broken messages that belong to the current file but never reached its session.
     lost: Lost,
     pub messages: u64,
@@ -64,6 +64,14 @@ enum State {
     Copying(Copy),
     Refused(String),
     Failed,
+}
+
+/// A message without a picture.
+struct Broken {
+    number: u64,
+    times: FrameTimes,
+    copies: u32,
+    reason: String,
 }
 
 #[derive(Default)]
@@ -197,9 +205,7 @@ impl Camera {
                         size.even()
                     ));
                 }
-                for (number, times, reason) in std::mem::take(&mut self.leading) {
-                    self.bad(number, times, 1, reason);
-                }
+                self.take_leading();
             }
             Err(error) => {
                 self.state = State::Failed;
@@ -245,12 +251,19 @@ impl Camera {
                     slot.numbered(number).times_in_a_row(copies).fail(reason);
                 }
             }
-            State::Waiting => self.leading.push((number, times, reason)),
+            State::Waiting => self.leading.push(Broken { number, times, copies, reason }),
             State::Copying(_) => {
                 warn!(topic = self.info.topic, frame = number, "frame left out: {reason}");
                 self.lost.add(number, reason);
             }
             State::Refused(_) | State::Failed => {}
+        }
+    }
+
+    /// Broken messages get their places, now that there is a file.
+    fn take_leading(&mut self) {
+        for Broken { number, times, copies, reason } in std::mem::take(&mut self.leading) {
+            self.bad(number, times, copies, reason);
         }
     }
 
@@ -321,9 +334,7 @@ impl Camera {
         match self.sink(context) {
             Ok(sink) => {
                 self.state = State::Copying(Copy::new(size, sink));
-                for (number, times, reason) in std::mem::take(&mut self.leading) {
-                    self.bad(number, times, 1, reason);
-                }
+                self.take_leading();
             }
             Err(error) => {
                 self.state = State::Failed;
@@ -382,7 +393,7 @@ impl Camera {
             _ if !self.ended.is_empty() => None,
             _ if self.messages == 0 => Some("the topic has no messages".to_string()),
             _ => Some(match self.leading.first() {
-                Some((number, _, reason)) => format!(
+                Some(Broken { number, reason, .. }) => format!(
                     "none of its {} frames can be decoded; frame {number}: {reason}",
                     self.leading.len()
                 ),

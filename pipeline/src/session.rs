@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeSet, VecDeque},
     path::PathBuf,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     thread::JoinHandle,
@@ -169,14 +169,18 @@ struct Meta {
 
 /// A video that is being made. Dropping it unfinished leaves no file.
 pub struct Session {
+    // Before the producer: once that is gone, an end of the ring looks like the end of the video.
+    running: Closing,
     producer: Producer<Meta>,
     layout: FrameLayout,
     options: PictureOptions,
-    counters: Arc<Counters>,
     encoder: EncoderType,
     next_number: u64,
-    thread: JoinHandle<Result<SessionReport, SessionError>>,
 }
+
+/// Where the access units go. Who drops a session takes the sink away from its thread, and so the
+/// files are gone when the drop returns, whatever the encoder is doing.
+type SharedSink = Arc<Mutex<Option<Box<dyn Sink>>>>;
 
 impl Session {
     /// Opens an encoder for pictures of `size` and starts its thread.
@@ -206,10 +210,11 @@ impl Session {
             n => u32::from(n) + 1,
         };
         let id = encoder.encoder_type();
+        let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));
         let worker = Worker {
             consumer,
             encoder,
-            sink: Some(sink),
+            sink: Arc::clone(&sink),
             layout,
             on_bad_frame: config.on_bad_frame,
             counters: Arc::clone(&counters),
@@ -233,13 +238,12 @@ impl Session {
             })
             .map_err(|e| SessionError::Internal(format!("no thread: {e}")))?;
         Ok(Self {
+            running: Closing { thread: Some(thread), sink, counters },
             producer,
             layout,
             options: config.picture,
-            counters,
             encoder: id,
             next_number: 0,
-            thread,
         })
     }
 
@@ -255,7 +259,7 @@ impl Session {
 
     /// Counts that grow while the session runs.
     pub fn counters(&self) -> &Arc<Counters> {
-        &self.counters
+        &self.running.counters
     }
 
     /// Takes the place of the next frame, in order. Waits while the ring is full. The picture may
@@ -269,7 +273,7 @@ impl Session {
     }
 
     fn slot(&mut self, slot: WriteSlot<Meta>, times: FrameTimes) -> Slot {
-        self.counters.frames_in.fetch_add(1, Relaxed);
+        self.running.counters.frames_in.fetch_add(1, Relaxed);
         let number = self.next_number;
         self.next_number += 1;
         Slot { slot, layout: self.layout, options: self.options, times, number, copies: 1 }
@@ -311,14 +315,16 @@ impl Session {
 
     /// Closes the ring and lets the rest run on: so that the next segment can begin at once.
     pub fn close(self) -> Closing {
-        self.producer.close();
-        Closing { thread: self.thread, counters: self.counters }
+        let Self { running, producer, .. } = self;
+        producer.close();
+        running
     }
 }
 
-/// A session that takes no more frames.
+/// A session that takes no more frames. Dropping it before it has ended leaves no file.
 pub struct Closing {
-    thread: JoinHandle<Result<SessionReport, SessionError>>,
+    thread: Option<JoinHandle<Result<SessionReport, SessionError>>>,
+    sink: SharedSink,
     /// Counts that grow until the session has ended.
     pub counters: Arc<Counters>,
 }
@@ -328,11 +334,23 @@ impl Closing {
     ///
     /// # Errors
     /// As [`Session::finish`].
-    pub fn join(self) -> Result<SessionReport, SessionError> {
-        self.thread
-            .join()
-            .unwrap_or_else(|_| Err(SessionError::Internal("the encoder's thread panicked".into())))
+    pub fn join(mut self) -> Result<SessionReport, SessionError> {
+        let ended = self.thread.take().and_then(|thread| thread.join().ok());
+        ended.unwrap_or_else(|| {
+            Err(SessionError::Internal("the encoder's thread panicked".into()))
+        })
     }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        drop(lock(&self.sink).take());
+    }
+}
+
+/// A sink that panicked is still to be dropped.
+fn lock(sink: &SharedSink) -> std::sync::MutexGuard<'_, Option<Box<dyn Sink>>> {
+    sink.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The place of one frame in the ring.
@@ -393,7 +411,7 @@ const NAMED_FAILURES: usize = 10;
 struct Worker {
     consumer: Consumer<Meta>,
     encoder: Box<dyn VideoEncoder>,
-    sink: Option<Box<dyn Sink>>,
+    sink: SharedSink,
     layout: FrameLayout,
     on_bad_frame: OnBadFrame,
     counters: Arc<Counters>,
@@ -447,10 +465,13 @@ impl Worker {
         let timeline = timeline(&self.frames);
         timeline.log();
         let count = self.frames.len() as u64;
-        let file = match self.sink.take() {
-            Some(sink) if count > 0 => sink.finish(&timeline)?,
+        // Locked to the end, so that a drop cannot return in the middle of it.
+        let mut sink = lock(&self.sink);
+        let file = match sink.take().ok_or(SessionError::Ended)? {
+            sink if count > 0 => sink.finish(&timeline)?,
             _ => None,
         };
+        drop(sink);
         let counters = &self.counters;
         Ok(SessionReport {
             encoder: self.encoder.encoder_type(),
@@ -539,14 +560,14 @@ impl Worker {
     fn take(&mut self, chunk: EncodedChunk) -> Result<(), SessionError> {
         let pts = chunk.pts;
         let times = usize::try_from(pts).ok().and_then(|n| self.frames.get(n)).copied();
-        let (Some(times), Some(sink)) = (times, &mut self.sink) else {
+        let Some(times) = times else {
             return Err(SessionError::Internal(format!("an access unit for frame {pts}")));
         };
         if pts < self.shown || !self.done.insert(pts) {
             return Err(SessionError::Internal(format!("two access units for frame {pts}")));
         }
         self.counters.bytes_out.fetch_add(chunk.data.len() as u64, Relaxed);
-        sink.write(chunk, &times)?;
+        lock(&self.sink).as_mut().ok_or(SessionError::Ended)?.write(chunk, &times)?;
         while self.done.remove(&self.shown) {
             self.shown += 1;
             self.pending.pop_front();

@@ -1,0 +1,122 @@
+//! FFmpeg as the decoder from elsewhere.
+
+use std::{
+    path::Path,
+    process::Command,
+    sync::OnceLock,
+};
+
+use super::{mp4, picture::Picture};
+
+/// A video as FFmpeg sees it.
+pub struct Video {
+    pub width: usize,
+    pub height: usize,
+    /// When each picture is shown, in ticks.
+    pub pts: Vec<u64>,
+    /// Ticks in a second.
+    pub timescale: u64,
+    pub frames: Vec<Picture>,
+}
+
+impl Video {
+    /// The numbers in the pictures.
+    pub fn numbers(&self) -> Vec<Option<usize>> {
+        self.frames.iter().map(Picture::number).collect()
+    }
+
+    /// When each picture is shown, in nanoseconds; the timescale must be that of nanoseconds.
+    pub fn nanoseconds(&self) -> Vec<u64> {
+        assert_eq!(self.timescale, 1_000_000_000, "timescale");
+        self.pts.clone()
+    }
+}
+
+/// The program, and the option that leaves frames as they are in its version.
+fn ffmpeg() -> &'static (String, [&'static str; 2]) {
+    static FOUND: OnceLock<(String, [&str; 2])> = OnceLock::new();
+    FOUND.get_or_init(|| {
+        let program = std::env::var("ENCODER_FFMPEG").unwrap_or_else(|_| "ffmpeg".into());
+        let output = Command::new(&program).arg("-version").output();
+        let Ok(output) = output else {
+            panic!("no FFmpeg ({program}) to decode with: run cargo xtask setup");
+        };
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let version = text.split_whitespace().nth(2).unwrap_or_default();
+        let old = version.starts_with("4.") || version.starts_with("5.0");
+        (program, if old { ["-vsync", "passthrough"] } else { ["-fps_mode", "passthrough"] })
+    })
+}
+
+/// Runs FFmpeg; fails when it has anything to say.
+fn run(what: &Path, args: &[&str]) -> Vec<u8> {
+    let (program, _) = ffmpeg();
+    let output = Command::new(program)
+        .args(["-nostdin", "-hide_banner", "-v", "warning"])
+        .args(args)
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && words.is_empty(), "FFmpeg on {}: {words}", what.display());
+    output.stdout
+}
+
+/// Decodes an MP4: it must have its index in front, FFmpeg must find nothing wrong with it, and
+/// as many pictures come out as it has coded pictures.
+pub fn decode(path: &Path) -> Video {
+    let file = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    mp4::check_order(&file);
+    let video = decode_stream(path);
+    assert_eq!(video.timescale, u64::from(mp4::timescale_and_duration(&file).0));
+    assert!(video.pts.windows(2).all(|w| w[0] < w[1]), "times rise: {:?}", video.pts);
+    video
+}
+
+/// As [`decode`], for anything that FFmpeg reads: without a look at the boxes.
+pub fn decode_stream(path: &Path) -> Video {
+    let list = tempfile::NamedTempFile::new().unwrap();
+    let (input, list_path) = (path.to_str().unwrap(), list.path().to_str().unwrap());
+    let (_, passthrough) = ffmpeg();
+    // Times are read from the coded pictures below; raw pictures only need to be apart.
+    let scale =
+        "scale=flags=bilinear+accurate_rnd+full_chroma_int+full_chroma_inp,setpts=N/TB";
+    let mut args = vec!["-y", "-copyts", "-i", input, "-map", "0:v", "-vf", scale];
+    args.extend(passthrough);
+    args.extend(["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]);
+    args.extend(["-map", "0:v", "-c", "copy", "-f", "framecrc", list_path]);
+    let bytes = run(path, &args);
+    let list = std::fs::read_to_string(list.path()).unwrap();
+    let header = |key: &str| -> &str {
+        let line = list.lines().find_map(|l| l.strip_prefix(key));
+        line.unwrap_or_else(|| panic!("no {key} in {list}")).trim()
+    };
+    let (width, height) = header("#dimensions 0:").split_once('x').unwrap();
+    let (width, height): (usize, usize) = (width.parse().unwrap(), height.parse().unwrap());
+    let (tick, timescale) = header("#tb 0:").split_once('/').unwrap();
+    let (tick, timescale): (u64, u64) = (tick.parse().unwrap(), timescale.parse().unwrap());
+    let mut pts: Vec<u64> = list
+        .lines()
+        .filter(|l| !l.starts_with('#'))
+        .map(|l| l.split(',').nth(2).unwrap().trim().parse::<u64>().unwrap_or_default() * tick)
+        .collect();
+    pts.sort_unstable();
+    let frame = width * height * 3;
+    assert_eq!(bytes.len() % frame, 0);
+    let frames: Vec<_> =
+        bytes.chunks(frame).map(|rgb| Picture::new(width, height, rgb.to_vec())).collect();
+    assert_eq!(frames.len(), pts.len(), "decoded and coded pictures of {input}");
+    Video { width, height, pts, timescale, frames }
+}
+
+/// The luma planes of a video of known size, exactly as coded.
+pub fn luma(path: &Path, width: usize, height: usize) -> Vec<Vec<u8>> {
+    let (_, [name, value]) = ffmpeg();
+    let input = path.to_str().unwrap();
+    let bytes = run(
+        path,
+        &["-i", input, "-vf", "setpts=N/TB", name, value, "-f", "rawvideo", "-pix_fmt", "yuv420p", "pipe:1"],
+    );
+    let frame = width * height * 3 / 2;
+    assert_eq!(bytes.len() % frame, 0);
+    bytes.chunks(frame).map(|f| f[..width * height].to_vec()).collect()
+}
