@@ -34,7 +34,8 @@ impl Plan {
     }
 
     /// Logs each refusal as one `WARN`, the first time that it is called on a plan or its clones.
-    pub(crate) fn announce(&self) {
+    /// Opening an encoder does it too.
+    pub fn announce(&self) {
         if !self.announced.swap(true, Ordering::Relaxed) {
             self.refusals.iter().for_each(Refusal::warn);
         }

@@ -133,7 +133,8 @@ fn odd_sizes_and_padded_rows_are_not_skewed() {
                 for x in 0..642 {
                     let sent = sent.pixel(x.min(640), y.min(478));
                     let got = frame.pixel(x, y);
-                    off += sent.iter().zip(got).map(|(&a, b)| u64::from(a.abs_diff(b))).sum::<u64>();
+                    off +=
+                        sent.iter().zip(got).map(|(&a, b)| u64::from(a.abs_diff(b))).sum::<u64>();
                 }
             }
             let mean = off as f64 / (642.0 * 480.0 * 3.0);

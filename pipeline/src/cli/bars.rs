@@ -1,13 +1,14 @@
 //! Progress on a terminal: one bar per camera; nothing elsewhere.
 
 use std::{
+    fmt::Write,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
 use encoder_pipeline::{progress::Progress, session::Counters};
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 /// Bars that follow the counters, drawn by a thread of their own.
 pub struct Bars {
@@ -51,12 +52,16 @@ impl Progress for Bars {
         let (bar, template) = match frames {
             Some(frames) => (
                 ProgressBar::new(frames),
-                "{prefix:32!} {wide_bar:.cyan/dim} {pos}/{len} frames {per_sec:>9} {eta:>4} left",
+                "{prefix:32!} {wide_bar:.cyan/dim} {pos}/{len} frames {fps:>9} {eta:>4} left",
             ),
-            None => (ProgressBar::no_length(), "{prefix:32!} {spinner} {pos} frames {per_sec:>9}"),
+            None => (ProgressBar::no_length(), "{prefix:32!} {spinner} {pos} frames {fps:>9}"),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
+            let fps = |state: &ProgressState, out: &mut dyn Write| {
+                // A bar that cannot be drawn is not worth an error.
+                let _ = write!(out, "{:.1} fps", state.per_sec());
+            };
+            bar.set_style(style.with_key("fps", fps));
         }
         bar.set_prefix(topic.to_string());
         let bar = self.shared.all.add(bar);
@@ -70,8 +75,13 @@ impl Drop for Bars {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
-        for (bar, _) in self.shared.bars.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        let bars = self.shared.bars.lock().unwrap_or_else(PoisonError::into_inner);
+        for (bar, _) in bars.iter() {
             bar.abandon();
+        }
+        if !bars.is_empty() {
+            // The bars leave the cursor behind their last line.
+            eprintln!();
         }
     }
 }

@@ -72,6 +72,7 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
     }
     let targets = targets(&args.recordings, &args.output)?;
     let plan = choose(args, &settings)?;
+    plan.announce();
     let jobs = args
         .jobs
         .map_or_else(|| std::thread::available_parallelism().map_or(2, usize::from), usize::from);
