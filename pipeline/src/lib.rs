@@ -2,6 +2,38 @@
 //!
 //! A frame goes one way: [`source`] reads the recording, [`picture`] converts into a slot of the
 //! ring, a session encodes, a sink writes.
+//!
+//! ```no_run
+//! use encoder_core::{Policy, Resolution, Settings, detect, plan};
+//! use encoder_pipeline::{
+//!     mux::Mp4Sink,
+//!     session::{Session, SessionConfig},
+//!     source::{Payload, RawImage},
+//!     timeline::FrameTimes,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let camera: Vec<(i64, Vec<u8>)> = Vec::new();
+//! let plan = plan(&Policy::default(), &detect())?; // proven by real encodes
+//! let config = SessionConfig::new(Settings::default(), plan);
+//! let sink = Mp4Sink::create("front.mp4".as_ref(), false)?;
+//! let mut session = Session::open(Resolution::new(848, 480), &config, Box::new(sink))?;
+//! for (stamp_ns, pixels) in camera {
+//!     let image = RawImage {
+//!         encoding: "bgr8".into(),
+//!         width: 848,
+//!         height: 480,
+//!         step: 848 * 3,
+//!         is_bigendian: false,
+//!         data: pixels.into(),
+//!     };
+//!     session.push(&Payload::Raw(image), FrameTimes::at(stamp_ns))?;
+//! }
+//! let report = session.finish()?; // the file exists from here on
+//! println!("{} frames by {}", report.frames_encoded, report.encoder);
+//! # Ok(())
+//! # }
+//! ```
 
 mod camera;
 pub mod copy;
