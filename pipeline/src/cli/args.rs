@@ -95,7 +95,7 @@ pub struct Encode {
     /// Use this encoder and no other: a name from `encoder detect`.
     #[arg(long, value_name = "NAME")]
     pub encoder: Option<String>,
-    /// TOML file with [encoder], [gpu] and [backend.NAME]; options here go before it.
+    /// TOML file with the tables encoder, gpu and backend.NAME; options here go before it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Threads for decoding and encoding, all cameras together [default: the number of cores]
