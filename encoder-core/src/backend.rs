@@ -20,7 +20,7 @@ pub struct OpenRequest<'a> {
 
 /// A backend, as it registers itself.
 ///
-/// ```ignore
+/// ```text
 /// encoder_core::inventory::submit! {
 ///     Backend { id: EncoderType::new("mine"), rank: 55, … }
 /// }
