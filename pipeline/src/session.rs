@@ -325,9 +325,7 @@ impl Closing {
     /// As [`Session::finish`].
     pub fn join(mut self) -> Result<SessionReport, SessionError> {
         let ended = self.thread.take().and_then(|thread| thread.join().ok());
-        ended.unwrap_or_else(|| {
-            Err(SessionError::Internal("the encoder's thread panicked".into()))
-        })
+        ended.unwrap_or_else(|| Err(SessionError::Internal("the encoder's thread panicked".into())))
     }
 }
 

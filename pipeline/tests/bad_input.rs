@@ -18,6 +18,8 @@ fn no_jpeg() -> Content {
     Content::compressed("jpeg", b"\xff\xd8\xffthis is no picture".to_vec())
 }
 
+type Make = fn(usize) -> Content;
+
 /// A camera at 25 fps with these contents.
 fn recorded(directory: &Path, contents: Vec<Content>) -> std::path::PathBuf {
     let frames: Vec<_> = (0..)
@@ -27,7 +29,8 @@ fn recorded(directory: &Path, contents: Vec<Content>) -> std::path::PathBuf {
     camera(directory, &frames)
 }
 
-fn jpegs_but(count: usize, broken: &[(usize, fn(usize) -> Content)]) -> Vec<Content> {
+/// `count` whole JPEGs, but for these numbers.
+fn jpegs_but(count: usize, broken: &[(usize, Make)]) -> Vec<Content> {
     let content = |n: usize| match broken.iter().find(|(at, _)| *at == n) {
         Some((_, make)) => make(n),
         None => small_jpeg(n),
@@ -84,9 +87,11 @@ fn broken_frames_at_the_start_show_the_first_whole_one() {
 
 #[test]
 fn nothing_but_broken_frames_is_a_failure_that_names_the_topic() {
-    for (make, policy) in
-        [(no_jpeg as fn() -> Content, "repeat"), (|| cut_jpeg(0), "repeat"), (|| cut_jpeg(0), "skip")]
-    {
+    for (make, policy) in [
+        (no_jpeg as fn() -> Content, "repeat"),
+        (|| cut_jpeg(0), "repeat"),
+        (|| cut_jpeg(0), "skip"),
+    ] {
         let directory = tempfile::tempdir().unwrap();
         let path = recorded(directory.path(), (0..4).map(|_| make()).collect());
         let converted = convert(&path, &["--on-bad-frame", policy]).expect(1);
@@ -132,7 +137,8 @@ fn topics_that_cannot_be_shown_do_not_stop_the_others() {
     let (width, height) = (64u32, 48u32);
     let millimetres = |x: u32| [0u16, 500, 2250, 4000][(x / 16) as usize];
     let depth = |big: bool| {
-        let value = |x| if big { millimetres(x).to_be_bytes() } else { millimetres(x).to_le_bytes() };
+        let value =
+            |x| if big { millimetres(x).to_be_bytes() } else { millimetres(x).to_le_bytes() };
         Content::Image {
             encoding: "16UC1".into(),
             width,

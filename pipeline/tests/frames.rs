@@ -195,7 +195,8 @@ fn b_frames_do_not_touch_order_or_times() {
 
 #[test]
 fn long_gaps_are_kept() {
-    let mut times: Vec<_> = (0..8).map(|n| (EPOCH + n * 40 * MS + 7, EPOCH + n * 40 * MS)).collect();
+    let mut times: Vec<_> =
+        (0..8).map(|n| (EPOCH + n * 40 * MS + 7, EPOCH + n * 40 * MS)).collect();
     for time in &mut times[4..] {
         *time = (time.0 + 40 * S, time.1 + 40 * S);
     }

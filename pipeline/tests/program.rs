@@ -93,7 +93,8 @@ fn what_exists_is_replaced_only_when_told() {
     assert_eq!(std::fs::read(&video).unwrap(), first);
     assert_eq!(std::fs::read(&report).unwrap(), first_report);
     // A failure under --overwrite keeps the old video too.
-    let broken = camera(directory.path(), &[(EPOCH, EPOCH, small(0)), (EPOCH + 1, EPOCH + 1, cut_jpeg(0))]);
+    let broken =
+        camera(directory.path(), &[(EPOCH, EPOCH, small(0)), (EPOCH + 1, EPOCH + 1, cut_jpeg(0))]);
     let fail = ["--overwrite", "--on-bad-frame", "fail"];
     let args = [&["encode", text(&broken), "-o", text(out.path())][..], &OPENH264, &fail].concat();
     let (code, said) = run(args);
@@ -179,7 +180,8 @@ fn a_place_that_cannot_be_written_is_named() {
     // Not a matter of permissions, so that it holds for root too.
     let out = path.join("below_a_file");
     for out in [out.clone(), out.join("video.mp4")] {
-        let (code, said) = run([&["encode", text(&path), "-o", text(&out)][..], &OPENH264].concat());
+        let (code, said) =
+            run([&["encode", text(&path), "-o", text(&out)][..], &OPENH264].concat());
         assert_eq!(code, 1, "{said}");
         assert!(said.contains("one.mcap/below_a_file") && said.contains("-o"), "{said}");
     }
@@ -231,7 +233,9 @@ fn raw_frames_and_y4m_come_through_standard_input() {
     }
     let cut = rgb[..rgb.len() - 1000].to_vec();
     let rgb_args = ["--raw", "rgb24:160x120@25"];
-    let table: &[(&[u8], &[&str], usize, (u64, u64), i32)] = &[
+    // Bytes, arguments, frames, rate, exit code.
+    type Row<'a> = (&'a [u8], &'a [&'a str], usize, (u64, u64), i32);
+    let table: &[Row<'_>] = &[
         (&rgb, &rgb_args, 10, (25, 1), 0),
         (&y4m, &[], 10, (30_000, 1001), 0),
         (&y4m, &["--fps", "10"], 10, (10, 1), 0),
@@ -241,7 +245,8 @@ fn raw_frames_and_y4m_come_through_standard_input() {
     for (bytes, args, count, (num, den), expected) in table {
         let out = tempfile::tempdir().unwrap();
         let file = out.path().join("in.mp4");
-        let all = [&["encode", "-", "-o", text(&file), "--crf", "10"][..], args, &OPENH264].concat();
+        let all =
+            [&["encode", "-", "-o", text(&file), "--crf", "10"][..], args, &OPENH264].concat();
         let mut child = command(all)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -316,11 +321,9 @@ fn several_recordings_get_a_directory_each_and_the_worst_exit_code() {
         recording.write("/cam", Wire::CdrLittle, time, time, content);
     }
     recording.finish();
-    for (recordings, expected) in [
-        (vec![&one, &two], 0),
-        (vec![&one, &repaired], 3),
-        (vec![&missing, &one, &repaired], 1),
-    ] {
+    for (recordings, expected) in
+        [(vec![&one, &two], 0), (vec![&one, &repaired], 3), (vec![&missing, &one, &repaired], 1)]
+    {
         let out = tempfile::tempdir().unwrap();
         let mut args = vec!["encode", "-o", text(out.path())];
         args.extend(recordings.iter().map(|r| text(r)));

@@ -107,8 +107,7 @@ fn a_callback_gets_every_access_unit_as_it_comes() {
             seen.lock().unwrap().push((chunk.pts, chunk.keyframe, times.header_ns, chunk.data));
         }
     });
-    let mut session =
-        Session::open(SIZE, &config(EncoderType::OPENH264), Box::new(sink)).unwrap();
+    let mut session = Session::open(SIZE, &config(EncoderType::OPENH264), Box::new(sink)).unwrap();
     for n in 0..35 {
         session.push(&picture(n), at(n)).unwrap();
     }
@@ -179,7 +178,7 @@ fn slots_are_filled_out_of_order_on_other_threads() {
             for (n, slot) in slots.into_iter().rev() {
                 scope.spawn(move || match n {
                     5 => slot.fail("lost on the way"),
-                    6 => drop(slot.numbered(60).times_in_a_row(2).fill(&picture(n))),
+                    6 => slot.numbered(60).times_in_a_row(2).fill(&picture(n)),
                     _ => slot.fill(&picture(n)),
                 });
             }
@@ -463,8 +462,7 @@ fn a_ring_smaller_than_the_delay_of_the_encoder_does_not_lock() {
         let log = Arc::new(Mutex::new((Vec::new(), Vec::new())));
         let sink = Recorder { log: Arc::clone(&log), ..Recorder::default() };
         let report = within("delayed", move || {
-            let mut session =
-                Session::open(SIZE, &small_ring(DELAYED), Box::new(sink)).unwrap();
+            let mut session = Session::open(SIZE, &small_ring(DELAYED), Box::new(sink)).unwrap();
             for n in 0..100 {
                 // Broken frames, whose picture is another's: the first, and many in a row.
                 let is_bad = bad && (n < 3 || (30..90).contains(&n));

@@ -298,7 +298,7 @@ impl Sink for Mp4Sink {
         if self.samples.is_empty() {
             return Err(self.wrong("no picture to write"));
         }
-        self.write_file(timeline).map_err(SinkError::io(&self.output.path().to_path_buf()))?;
+        self.write_file(timeline).map_err(SinkError::io(self.output.path()))?;
         self.output.commit().map(Some)
     }
 }

@@ -1,10 +1,6 @@
 //! FFmpeg as the decoder from elsewhere.
 
-use std::{
-    path::Path,
-    process::Command,
-    sync::OnceLock,
-};
+use std::{path::Path, process::Command, sync::OnceLock};
 
 use super::{mp4, picture::Picture};
 
@@ -82,8 +78,7 @@ fn read(path: &Path, timed: bool) -> Video {
     let (input, list_path) = (path.to_str().unwrap(), list.path().to_str().unwrap());
     let (_, passthrough) = ffmpeg();
     // Times are read from the coded pictures below; raw pictures only need to be apart.
-    let scale =
-        "scale=flags=bilinear+accurate_rnd+full_chroma_int+full_chroma_inp,setpts=N/TB";
+    let scale = "scale=flags=bilinear+accurate_rnd+full_chroma_int+full_chroma_inp,setpts=N/TB";
     let mut args = vec!["-y", "-copyts", "-i", input, "-map", "0:v", "-vf", scale];
     args.extend(passthrough);
     args.extend(["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]);
@@ -125,7 +120,19 @@ pub fn luma(path: &Path, width: usize, height: usize) -> Vec<Vec<u8>> {
     let input = path.to_str().unwrap();
     let bytes = run(
         path,
-        &["-i", input, "-vf", "setpts=N/TB", name, value, "-f", "rawvideo", "-pix_fmt", "yuv420p", "pipe:1"],
+        &[
+            "-i",
+            input,
+            "-vf",
+            "setpts=N/TB",
+            name,
+            value,
+            "-f",
+            "rawvideo",
+            "-pix_fmt",
+            "yuv420p",
+            "pipe:1",
+        ],
     );
     let frame = width * height * 3 / 2;
     assert_eq!(bytes.len() % frame, 0);

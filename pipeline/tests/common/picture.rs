@@ -195,10 +195,7 @@ impl Picture {
             "bgra8" => (pixels(&[2, 1, 0, 3]), vec![]),
             // Full range grey, as ROS has it.
             "mono8" => (
-                self.rgb
-                    .chunks(w * 3)
-                    .map(|row| row.chunks_exact(3).map(grey).collect())
-                    .collect(),
+                self.rgb.chunks(w * 3).map(|row| row.chunks_exact(3).map(grey).collect()).collect(),
                 vec![],
             ),
             "yuv422_yuy2" => (packed([0, 2, 1, 3]), vec![]),
