@@ -57,11 +57,7 @@ pub enum OpenError {
         refusals: Vec<Refusal>,
     },
     /// The backend that was required is not compiled in.
-    #[error(
-        "encoder `{wanted}` is not in this build; it has {}: build with the Cargo feature `{wanted}`, \
-         or name one of those",
-        names(.available)
-    )]
+    #[error("no encoder `{wanted}` in this build{}", unknown(.wanted, .available))]
     Unknown {
         /// The name that was asked for.
         wanted: String,
@@ -79,8 +75,15 @@ fn list(refusals: &[Refusal]) -> String {
     refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-fn names(types: &[EncoderType]) -> String {
-    types.iter().map(|t| t.as_str()).collect::<Vec<_>>().join(", ")
+fn unknown(wanted: &str, available: &[EncoderType]) -> String {
+    let names: Vec<_> = available.iter().map(|t| t.as_str()).collect();
+    match crate::settings::nearest(wanted, &names) {
+        Some(name) => format!("; did you mean `{name}`?"),
+        None => format!(
+            "; it has {}: name one of these, or build with the Cargo feature of the one you want",
+            names.join(", ")
+        ),
+    }
 }
 
 /// Why a running encoder could not go on.

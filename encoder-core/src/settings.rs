@@ -80,16 +80,18 @@ fn check_keys(place: &str, table: &toml::Table, known: &[&str]) -> Result<(), Co
 
 /// The error for an unknown key: names the nearest known one, or all when none is near.
 pub fn unknown_key(place: &str, key: &str, known: &[&str]) -> ConfigError {
-    let nearest = known
-        .iter()
-        .map(|k| (strsim::normalized_damerau_levenshtein(key, k), k))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(score, _)| *score > 0.5);
-    let hint = match nearest {
-        Some((_, name)) => format!("; did you mean `{name}`?"),
+    let hint = match nearest(key, known) {
+        Some(name) => format!("; did you mean `{name}`?"),
         None => format!("; known are {}", known.join(", ")),
     };
     ConfigError::UnknownKey { key: key.into(), place: place.into(), hint }
+}
+
+/// The known name that `word` may have been meant for.
+pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
+    let likeness = |name: &&str| strsim::normalized_damerau_levenshtein(word, name);
+    let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+    (likeness(&best) > 0.5).then_some(best)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! One camera of a recording: from its messages to its files.
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use encoder_core::Resolution;
@@ -251,7 +251,12 @@ impl Camera {
                     slot.numbered(number).times_in_a_row(copies).fail(reason);
                 }
             }
-            State::Waiting => self.leading.push(Broken { number, times, copies, reason }),
+            State::Waiting => {
+                // Topics of a million broken messages exist; the first few tell enough.
+                let named = self.leading.len() < NAMED;
+                let reason = if named { reason } else { "as those before it".into() };
+                self.leading.push(Broken { number, times, copies, reason });
+            }
             State::Copying(_) => {
                 warn!(topic = self.info.topic, frame = number, "frame left out: {reason}");
                 self.lost.add(number, reason);
@@ -428,8 +433,12 @@ impl Lost {
 
 impl Ended {
     fn output(self, topic: &str, directory: &std::path::Path) -> Output {
+        let mut counters = None;
         let report = self.result.and_then(|pending| match pending {
-            Pending::Session(closing) => closing.join(),
+            Pending::Session(closing) => {
+                counters = Some(Arc::clone(&closing.counters));
+                closing.join()
+            }
             Pending::Done(report) => Ok(*report),
         });
         let mut output = Output {
@@ -479,7 +488,13 @@ impl Ended {
                 output.warnings.extend(failures.map(|(n, why)| format!("frame {n}: {why}")));
                 output.warnings.extend(report.warnings);
             }
-            Err(error) => output.error = Some(error.to_string()),
+            Err(error) => {
+                if let Some(counters) = counters {
+                    output.frames_in += counters.frames_in.load(Relaxed);
+                    output.frames_failed += counters.frames_failed.load(Relaxed);
+                }
+                output.error = Some(error.to_string());
+            }
         }
         output
     }

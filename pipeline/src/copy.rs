@@ -128,7 +128,9 @@ mod tests {
     #[test]
     fn access_units_are_read_and_judged() {
         let sps = [0u8, 0, 1, 0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88];
-        let table: &[(&[u8], Result<(bool, bool), &str>)] = &[
+        // Bytes; key frame and start of decoding, or the error.
+        type Row<'a> = (&'a [u8], Result<(bool, bool), &'a str>);
+        let table: &[Row<'_>] = &[
             (&[], Err("no picture")),
             (&[0, 0, 1, 0x67, 0xff], Err("SPS")),
             (&sps, Err("no picture")),

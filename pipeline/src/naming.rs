@@ -90,36 +90,32 @@ impl Names {
         self.target.directory()
     }
 
-    /// The file for part `part` (from 1) of a topic's video. Topics that would get one name are
-    /// told apart by a number, in the order in which they ask.
+    /// The file for part `part` (from 1) of a topic's video; to be asked for once. Names that
+    /// would come twice are told apart by a number, in the order in which they are asked for.
     pub fn file(&mut self, topic: &str, part: usize) -> PathBuf {
         let suffix = if part > 1 { format!("_part{part}") } else { String::new() };
         if let Target::File(path) = &self.target {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             return path.with_file_name(format!("{stem}{suffix}.{}", extension(path)));
         }
-        let stem = match self.stems.get(topic) {
-            Some(stem) => stem.clone(),
-            None => {
-                let stem = self.free_stem(&stem(topic));
-                self.stems.insert(topic.into(), stem.clone());
-                stem
-            }
-        };
-        let name = format!("{stem}{suffix}.{}", self.format.extension());
-        self.target.directory().join(name)
+        let stem = self.stems.get(topic).cloned().unwrap_or_else(|| stem(topic));
+        let free = self.free(&format!("{stem}{suffix}"));
+        let path = self.target.directory().join(format!("{free}.{}", self.format.extension()));
+        if part == 1 {
+            self.stems.insert(topic.into(), free);
+        }
+        path
     }
 
-    fn free_stem(&mut self, wanted: &str) -> String {
-        let mut stem = wanted.to_string();
+    fn free(&mut self, wanted: &str) -> String {
+        let mut name = wanted.to_string();
         let mut number = 2;
         // Some file systems do not tell upper from lower case.
-        while self.taken.contains(&stem.to_lowercase()) {
-            stem = format!("{wanted}-{number}");
+        while !self.taken.insert(name.to_lowercase()) {
+            name = format!("{wanted}-{number}");
             number += 1;
         }
-        self.taken.insert(stem.to_lowercase());
-        stem
+        name
     }
 }
 
@@ -157,6 +153,8 @@ mod tests {
             ("/Cam/Top", 1, "out/Cam_Top-3.mp4"),
             ("/cam/top", 2, "out/cam_top_part2.mp4"),
             ("/cam_top", 3, "out/cam_top-2_part3.mp4"),
+            ("/cam/top_part3", 1, "out/cam_top_part3.mp4"),
+            ("/cam/top", 3, "out/cam_top_part3-2.mp4"),
             ("", 1, "out/video.mp4"),
             ("/", 1, "out/video-2.mp4"),
             ("../../etc", 1, "out/_.._etc.mp4"),

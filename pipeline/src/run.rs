@@ -250,16 +250,24 @@ fn judge(report: &Report, lossy: bool) -> Exit {
     Exit::Done
 }
 
-/// Refuses to write over the result of another run.
+/// Refuses to write over the result of another run. A run that made no file has left none.
 ///
 /// # Errors
 /// In words, with the cure.
 pub fn check_free(report: &Path, overwrite: bool) -> Result<(), String> {
-    if overwrite || !report.exists() {
+    if overwrite || !report.exists() || made_nothing(report) {
         return Ok(());
     }
     Err(format!(
         "{} exists: another run wrote here; give another -o, or --overwrite",
         report.display()
     ))
+}
+
+/// Whether this is the report of a run without a single file. What is no report is somebody's.
+fn made_nothing(report: &Path) -> bool {
+    let text = std::fs::read(report).unwrap_or_default();
+    let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
+    let outputs = value.get("outputs").and_then(|outputs| outputs.as_array());
+    outputs.is_some_and(|all| all.iter().all(|o| o.get("file").is_some_and(|f| f.is_null())))
 }

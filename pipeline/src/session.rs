@@ -197,9 +197,11 @@ impl Session {
         let opened = open_first(&config.plan, &settings, config.threads)?;
         let encoder = opened.encoder;
         let layout = FrameLayout::new(encoder.pixel_format(), size);
-        // The encoder may hold `max_delay` frames, one more is being read, one is kept in case
-        // that it must be repeated, one is being written: with these the ring cannot lock.
-        let least = encoder.max_delay() + 3;
+        // The encoder may hold `max_delay` frames, its B-frames may keep others from being shown,
+        // one more is being read, one is kept in case that it must be repeated, one is being
+        // written: with these the ring cannot lock.
+        let most_held = encoder.max_delay() + usize::from(settings.encoder.b_frames);
+        let least = most_held + 3;
         let wished =
             if settings.gpu.enable_ring_buffer { settings.gpu.ring_buffer_size } else { 0 };
         let (producer, consumer) =
@@ -222,6 +224,7 @@ impl Session {
             pending: VecDeque::new(),
             done: BTreeSet::new(),
             shown: 0,
+            most_held: most_held as u64,
             leading: Vec::new(),
             last: None,
             spare: None,
@@ -421,6 +424,8 @@ struct Worker {
     done: BTreeSet<u64>,
     /// Frames before this index are in the sink, all of them.
     shown: u64,
+    /// How many frames may be in the encoder, or wait for one that is.
+    most_held: u64,
     /// Bad frames before the first good one.
     leading: Vec<FrameTimes>,
     /// The last good picture.
@@ -552,7 +557,18 @@ impl Worker {
         self.pending.push_back(seq);
         let chunk = self.encoder.encode_frame(&self.layout.frame(memory, index))?;
         self.counters.frames_encoded.fetch_add(1, Relaxed);
-        chunk.map_or(Ok(()), |chunk| self.take(chunk))
+        chunk.map_or(Ok(()), |chunk| self.take(chunk))?;
+        let held = self.frames.len() as u64 - self.shown;
+        if held > self.most_held {
+            // One that never comes would lock the ring.
+            return Err(SessionError::Internal(format!(
+                "{} owes the access units of {held} frames, the first is frame {}; it may owe {}",
+                self.encoder.encoder_type(),
+                self.shown,
+                self.most_held
+            )));
+        }
+        Ok(())
     }
 
     fn take(&mut self, chunk: EncodedChunk) -> Result<(), SessionError> {

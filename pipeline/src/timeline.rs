@@ -251,7 +251,9 @@ mod tests {
 
     #[test]
     fn the_clock_falls_back_and_says_so() {
-        let table: &[(Clock, &[(Option<i64>, i64)], [u64; 3], &str)] = &[
+        // Clock, header and log times, ticks, part of the warning.
+        type Row<'a> = (Clock, &'a [(Option<i64>, i64)], [u64; 3], &'a str);
+        let table: &[Row<'_>] = &[
             (Clock::Log, &[(Some(5), 0), (Some(6), 10), (Some(7), 30)], [0, 10, 30], ""),
             (Clock::Header, &[(Some(5), 0), (None, 10), (Some(7), 30)], [0, 10, 30], "no stamp"),
             (

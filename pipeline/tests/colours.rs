@@ -13,11 +13,14 @@ use common::{
 };
 use jpeg_encoder::SamplingFactor;
 
+/// A topic and how its messages are made.
+type Kind<'a> = (&'a str, &'a dyn Fn(&Picture) -> Content);
+
 /// One recording with a topic for each of the contents, three frames each; converts it.
 fn each(
     name: &str,
     size: (usize, usize),
-    kinds: &[(&str, &dyn Fn(&Picture) -> Content)],
+    kinds: &[Kind<'_>],
     args: &[&str],
 ) -> Vec<(String, Video)> {
     let directory = tempfile::tempdir().unwrap();
@@ -67,7 +70,7 @@ fn jpeg(sampling: SamplingFactor) -> impl Fn(&Picture) -> Content {
 #[test]
 fn colours_of_raw_encodings() {
     let size = (256, 96);
-    let kinds: &[(&str, &dyn Fn(&Picture) -> Content)] = &[
+    let kinds: &[Kind<'_>] = &[
         ("rgb8", &raw("rgb8", 0)),
         ("bgr8", &raw("bgr8", 0)),
         ("bgr8_padded", &raw("bgr8", 13)),
@@ -88,7 +91,7 @@ fn colours_of_raw_encodings() {
 #[test]
 fn colours_of_stills() {
     let png: &dyn Fn(&Picture) -> Content = &|picture| Content::compressed("png", picture.png());
-    let kinds: &[(&str, &dyn Fn(&Picture) -> Content)] = &[
+    let kinds: &[Kind<'_>] = &[
         ("jpeg420", &jpeg(SamplingFactor::R_4_2_0)),
         ("jpeg422", &jpeg(SamplingFactor::R_4_2_2)),
         ("jpeg444", &jpeg(SamplingFactor::R_4_4_4)),
@@ -99,8 +102,7 @@ fn colours_of_stills() {
 
 #[test]
 fn grey_stays_grey() {
-    let kinds: &[(&str, &dyn Fn(&Picture) -> Content)] =
-        &[("mono8", &raw("mono8", 0)), ("mono8_padded", &raw("mono8", 7))];
+    let kinds: &[Kind<'_>] = &[("mono8", &raw("mono8", 0)), ("mono8_padded", &raw("mono8", 7))];
     for (topic, video) in each("grey", (256, 96), kinds, &[]) {
         for ((name, [r, g, b]), got) in PATCHES.iter().zip(video.frames[0].patches()) {
             let [r, g, b] = [r, g, b].map(|c| f64::from(*c));
@@ -116,7 +118,7 @@ fn grey_stays_grey() {
 fn odd_sizes_and_padded_rows_are_not_skewed() {
     let size = (641, 479);
     let png: &dyn Fn(&Picture) -> Content = &|picture| Content::compressed("png", picture.png());
-    let kinds: &[(&str, &dyn Fn(&Picture) -> Content)] = &[
+    let kinds: &[Kind<'_>] = &[
         ("bgr8", &raw("bgr8", 0)),
         ("rgb8_padded", &raw("rgb8", 5)),
         ("jpeg420", &jpeg(SamplingFactor::R_4_2_0)),

@@ -8,7 +8,7 @@ use encoder_pipeline::source::{Moment, RawSpec};
 
 /// Turns camera topics of robot recordings into correct H.264 video.
 #[derive(Parser)]
-#[command(version, propagate_version = true, max_term_width = 100)]
+#[command(name = "encoder", version, propagate_version = true, max_term_width = 100)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,

@@ -62,14 +62,18 @@ fn run(what: &Path, args: &[&str]) -> Vec<u8> {
 pub fn decode(path: &Path) -> Video {
     let file = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     mp4::check_order(&file);
-    let video = decode_stream(path);
+    let video = read(path, true);
     assert_eq!(video.timescale, u64::from(mp4::timescale_and_duration(&file).0));
     assert!(video.pts.windows(2).all(|w| w[0] < w[1]), "times rise: {:?}", video.pts);
     video
 }
 
-/// As [`decode`], for anything that FFmpeg reads: without a look at the boxes.
+/// Decodes a stream without timestamps: frame N is at N seconds.
 pub fn decode_stream(path: &Path) -> Video {
+    read(path, false)
+}
+
+fn read(path: &Path, timed: bool) -> Video {
     let list = tempfile::NamedTempFile::new().unwrap();
     let (input, list_path) = (path.to_str().unwrap(), list.path().to_str().unwrap());
     let (_, passthrough) = ffmpeg();
@@ -78,7 +82,14 @@ pub fn decode_stream(path: &Path) -> Video {
     let mut args = vec!["-y", "-copyts", "-i", input, "-map", "0:v", "-vf", scale];
     args.extend(passthrough);
     args.extend(["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]);
-    args.extend(["-map", "0:v", "-c", "copy", "-f", "framecrc", list_path]);
+    args.extend(["-map", "0:v"]);
+    if timed {
+        args.extend(["-c", "copy"]);
+    } else {
+        args.extend(["-vf", "setpts=N/TB"]);
+        args.extend(passthrough);
+    }
+    args.extend(["-f", "framecrc", list_path]);
     let bytes = run(path, &args);
     let list = std::fs::read_to_string(list.path()).unwrap();
     let header = |key: &str| -> &str {
