@@ -32,7 +32,7 @@ fn access_units(width: usize, height: usize, first: usize, count: usize) -> Vec<
     settings.encoder.gop_size = 5;
     let config = SessionConfig {
         settings,
-        plan: Plan { order: vec![EncoderType::OPENH264], refusals: vec![] },
+        plan: Plan::new(vec![EncoderType::OPENH264], vec![]),
         threads: 1,
         timing: Timing::Recorded(Clock::Header),
         on_bad_frame: OnBadFrame::Fail,

@@ -30,7 +30,7 @@ fn config(encoder: EncoderType) -> SessionConfig {
     settings.encoder.b_frames = if encoder == DELAYED { 2 } else { 0 };
     SessionConfig {
         settings,
-        plan: Plan { order: vec![encoder], refusals: vec![] },
+        plan: Plan::new(vec![encoder], vec![]),
         threads: 1,
         timing: Timing::Recorded(Clock::Header),
         on_bad_frame: OnBadFrame::Repeat,
