@@ -3,8 +3,11 @@
 use std::{
     env,
     error::Error,
+    io::Read,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// What can go wrong here is told in words.
@@ -12,7 +15,7 @@ pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 /// Options that make FFmpeg give out each frame once, whatever its time. (The option for that has
 /// changed its name: no version has both.)
-pub const EACH_FRAME_ONCE: [&str; 4] = ["-vf", "setpts=N/30/TB", "-r", "30"];
+pub const EACH_FRAME_ONCE: [&str; 4] = ["-vf", "settb=AVTB,setpts=N/30/TB", "-r", "30"];
 
 /// The root of the workspace.
 pub fn root() -> PathBuf {
@@ -61,6 +64,44 @@ pub fn output(command: &mut Command) -> Result<Output> {
     let tail: Vec<_> = text.lines().rev().take(5).collect();
     let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
     Err(format!("{}: {}\n{tail}", typed(command), output.status).into())
+}
+
+/// Runs the command and gives what it wrote, whatever its exit code.
+///
+/// # Errors
+/// When it cannot be started, or has not ended after `deadline`; it is killed then.
+pub fn output_within(deadline: Duration, command: &mut Command) -> Result<Output> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut stopped = false;
+    let begun = Instant::now();
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|scope| {
+        let out = scope.spawn(move || read_all(out));
+        let err = scope.spawn(move || read_all(err));
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if begun.elapsed() > deadline && !stopped {
+                stopped = true;
+                child.kill()?;
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        if stopped {
+            return Err(format!("not ended after {deadline:?}").into());
+        }
+        let text =
+            |thread: thread::ScopedJoinHandle<'_, Vec<u8>>| thread.join().unwrap_or_default();
+        Ok(Output { status, stdout: text(out), stderr: text(err) })
+    })
+}
+
+fn read_all(pipe: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // What was read before an error is worth keeping.
+    let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+    bytes
 }
 
 /// Whether the command can be started and succeeds, whatever it writes.

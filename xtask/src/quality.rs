@@ -17,7 +17,7 @@ use crate::{
 /// The CRFs that people choose.
 const CRFS: [u32; 6] = [17, 20, 23, 26, 29, 32];
 /// The quantisers among which OpenH264's equal picture is looked for.
-const QUANTISERS: std::ops::RangeInclusive<u32> = 14..=44;
+const QUANTISERS: std::ops::RangeInclusive<u32> = 8..=40;
 
 /// What one encode gave.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,10 +41,12 @@ pub fn quality(clips: &[PathBuf], frames: u32) -> Result<()> {
         let source = bench.decode(clip, frames)?;
         let x264: Vec<Point> =
             CRFS.iter().map(|&crf| bench.x264(&source, crf)).collect::<Result<_>>()?;
-        let embedded: Vec<Point> =
-            QUANTISERS.map(|qp| bench.openh264(&source, qp)).collect::<Result<_>>()?;
+        let mapped: Vec<Point> =
+            CRFS.iter().map(|&crf| bench.openh264(&source, crf)).collect::<Result<_>>()?;
+        let curve: Vec<Point> =
+            QUANTISERS.map(|qp| bench.quantiser(&source, qp)).collect::<Result<_>>()?;
         let name = clip.file_name().unwrap_or_default().to_string_lossy();
-        print!("{}", table(&name, &x264, &embedded));
+        print!("{}", table(&name, &x264, &mapped, &curve));
     }
     Ok(())
 }
@@ -80,7 +82,13 @@ impl Bench {
         self.encode(source, crf, &["--encoder", "x264", "--crf", &crf.to_string()])
     }
 
-    fn openh264(&self, source: &Path, quantiser: u32) -> Result<Point> {
+    /// OpenH264 as its quality map has it.
+    fn openh264(&self, source: &Path, crf: u32) -> Result<Point> {
+        self.encode(source, crf, &["--encoder", "openh264", "--crf", &crf.to_string()])
+    }
+
+    /// OpenH264 at a quantiser of its own.
+    fn quantiser(&self, source: &Path, quantiser: u32) -> Result<Point> {
         let config = self.dir.join("openh264.toml");
         fs::write(&config, format!("[backend.openh264]\nquantiser = {quantiser}\n"))?;
         let config = config.to_string_lossy();
@@ -132,25 +140,30 @@ fn at_ssim(points: &[Point], ssim: f64) -> Option<Point> {
     })
 }
 
-fn table(name: &str, x264: &[Point], embedded: &[Point]) -> String {
-    let mut text = format!(
-        "\n### {name}\n\n| x264 crf | kB | SSIM | OpenH264 quantiser of equal SSIM | kB |\n\
-         |---|---|---|---|---|\n"
-    );
-    for point in x264 {
-        let Point { setting, kilobytes, ssim } = point;
-        let equal = match at_ssim(embedded, *ssim) {
-            Some(p) => format!("{:.1} | {:.0}", p.setting, p.kilobytes),
-            None => "outside of what was measured | ".into(),
+fn table(name: &str, x264: &[Point], mapped: &[Point], curve: &[Point]) -> String {
+    let mut text = format!("\n### {name}\n\n{HEAD}");
+    for (x264, mapped) in x264.iter().zip(mapped) {
+        let equal = match at_ssim(curve, x264.ssim) {
+            Some(point) => format!("{:.1} | {:.0}", point.setting, point.kilobytes),
+            None => "not measured | ".into(),
         };
-        text += &format!("| {setting} | {kilobytes:.0} | {ssim:.4} | {equal} |\n");
-    }
-    text += "\n| OpenH264 quantiser | kB | SSIM |\n|---|---|---|\n";
-    for Point { setting, kilobytes, ssim } in embedded {
-        text += &format!("| {setting} | {kilobytes:.0} | {ssim:.4} |\n");
+        text += &format!(
+            "| {} | {:.0} | {:.4} | {:.0} | {:.4} | {:+.4} | {equal} |\n",
+            x264.setting,
+            x264.kilobytes,
+            x264.ssim,
+            mapped.kilobytes,
+            mapped.ssim,
+            mapped.ssim - x264.ssim
+        );
     }
     text
 }
+
+const HEAD: &str = "\
+| crf | x264 kB | SSIM | OpenH264 kB | SSIM | difference | quantiser of equal SSIM | kB there |
+|---|---|---|---|---|---|---|---|
+";
 
 #[cfg(test)]
 mod tests {
@@ -162,6 +175,15 @@ mod tests {
         let text = "[Parsed_ssim_4 @ 0x5] SSIM Y:0.978123 (16.6) U:0.99 (20) V:0.99 (20) All:0.98";
         assert_eq!(luma_ssim(text), Some(0.978_123));
         assert_eq!(luma_ssim("SSIM Y:"), None);
+    }
+
+    #[test]
+    fn a_line_has_both_encoders_and_the_quantiser_of_equal_ssim() {
+        let point = |setting, kilobytes, ssim| Point { setting, kilobytes, ssim };
+        let curve = [point(20.0, 100.0, 0.9), point(22.0, 80.0, 0.8)];
+        let text = table("a", &[point(23.0, 70.0, 0.85)], &[point(23.0, 90.0, 0.86)], &curve);
+        let line = "| 23 | 70 | 0.8500 | 90 | 0.8600 | +0.0100 | 21.0 | 90 |\n";
+        assert!(text.ends_with(line), "{text}");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use expected::{Outcome, Recording, Topic};
@@ -15,9 +16,12 @@ use judge::Made;
 use serde::Deserialize;
 
 use crate::{
-    process::{Result, encoder, target},
+    process::{Result, encoder, output_within, target},
     setup::{self, Tools},
 };
+
+/// A conversion that takes longer than this hangs.
+const DEADLINE: Duration = Duration::from_secs(120);
 
 /// Converts every recording of `dir` (those whose name contains `only`), judges what comes out,
 /// and writes a table to `out`: whether all is right.
@@ -157,7 +161,7 @@ impl Bench {
             Some(spec) => command.args(["--raw", &spec, "-"]).stdin(File::open(&input)?),
             None => command.arg(&input).stdin(Stdio::null()),
         };
-        let run = self.tools.announce(&mut command).output()?;
+        let run = output_within(DEADLINE, self.tools.announce(&mut command))?;
         let report = match fs::read(out.join("report.json")) {
             Ok(bytes) => serde_json::from_slice(&bytes)?,
             Err(_) => Report {

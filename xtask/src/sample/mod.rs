@@ -18,16 +18,14 @@ use crate::{
     setup,
 };
 
-/// The footage in Debian's package opencv-doc; the film begins where a hand comes in.
+/// The footage in Debian's package opencv-doc: a tree at a window, and a hand.
 const FOOTAGE: &str = "usr/share/doc/opencv-doc/examples/data/tree.avi";
-const FROM_SECOND: &str = "22";
 
 /// First log time: 2025-01-15 10:00:00 UTC, in nanoseconds.
 const BEGIN_NS: u64 = 1_736_935_200_000_000_000;
 
 const FRONT_FRAMES: usize = 90;
 const FRONT_HZ: u64 = 30;
-const WRIST_FRAMES: usize = 30;
 const WRIST_HZ: u64 = 10;
 const WRIST: (u32, u32) = (160, 120);
 
@@ -40,24 +38,24 @@ pub fn sample() -> Result<()> {
     let work = target().join("sample");
     fs::create_dir_all(&work)?;
     let footage = footage(&work)?;
-    let front = decode(&tools.ffmpeg, &footage, FRONT_FRAMES, FRONT_FILTER, JPEG)?;
-    let front = jpegs(&front);
+    let front = decode(&tools.ffmpeg, &footage, FRONT_FILTER, JPEG)?;
+    let front = there_and_back(&jpegs(&front), FRONT_FRAMES)?;
     let (width, height) = WRIST;
-    let wrist = decode(&tools.ffmpeg, &footage, WRIST_FRAMES, WRIST_FILTER, BGR)?;
+    let wrist = decode(&tools.ffmpeg, &footage, WRIST_FILTER, BGR)?;
     let wrist: Vec<_> = wrist.chunks_exact((width * height * 3) as usize).collect();
-    if front.len() != FRONT_FRAMES || wrist.len() != WRIST_FRAMES {
-        return Err(format!("{} and {} frames decoded", front.len(), wrist.len()).into());
-    }
+    // One for every third of the front camera, of the same moment.
+    let wrist = there_and_back(&wrist, FRONT_FRAMES)?;
+    let wrist: Vec<_> = wrist.into_iter().step_by((FRONT_HZ / WRIST_HZ) as usize).collect();
     let path = root().join("sample").join("two_cameras.mcap");
     write(&path, &front, &wrist)?;
     println!("{}: {} bytes", path.display(), fs::metadata(&path)?.len());
     Ok(())
 }
 
-/// All of the picture, at the rate of the footage: each of its frames once.
+/// All of the picture.
 const FRONT_FILTER: &str = "scale=in_range=full:out_range=full";
-/// Another crop, every third frame.
-const WRIST_FILTER: &str = "select=not(mod(n\\,3)),crop=200:150:110:20,scale=160:120";
+/// Another crop.
+const WRIST_FILTER: &str = "crop=200:150:110:20,scale=160:120";
 const JPEG: &str = "-f image2pipe -c:v mjpeg -pix_fmt yuvj420p -q:v 4";
 const BGR: &str = "-f rawvideo -pix_fmt bgr24";
 
@@ -79,19 +77,20 @@ fn footage(work: &Path) -> Result<PathBuf> {
     if file.is_file() { Ok(file) } else { Err(format!("opencv-doc has no {FOOTAGE}").into()) }
 }
 
-fn decode(
-    ffmpeg: &Path,
-    footage: &Path,
-    frames: usize,
-    filter: &str,
-    format: &str,
-) -> Result<Vec<u8>> {
-    let mut command = Command::new(ffmpeg);
-    command.args(["-v", "error", "-nostdin", "-ss", FROM_SECOND, "-i"]).arg(footage);
+/// Every picture of the footage, in one piece.
+fn decode(ffmpeg: &Path, footage: &Path, filter: &str, format: &str) -> Result<Vec<u8>> {
     let [_, each_once, rate, fps] = EACH_FRAME_ONCE;
+    let mut command = Command::new(ffmpeg);
+    command.args(["-v", "error", "-nostdin", "-i"]).arg(footage);
     command.args(["-vf", &format!("{filter},{each_once}"), rate, fps]);
-    command.args(["-frames:v", &frames.to_string()]);
     Ok(output(command.args(format.split(' ')).args(["-threads", "1", "-"]))?.stdout)
+}
+
+/// `count` pictures: forward to the last one, then backward.
+fn there_and_back<'a>(pictures: &[&'a [u8]], count: usize) -> Result<Vec<&'a [u8]>> {
+    let both = pictures.iter().chain(pictures.iter().rev().skip(1)).copied().take(count);
+    let both: Vec<_> = both.collect();
+    if both.len() == count { Ok(both) } else { Err("the footage is too short".into()) }
 }
 
 /// Cuts a row of JPEG files, each from its SOI to its EOI marker. (Within the coded data, 0xff is
@@ -214,6 +213,7 @@ uint32 nanosec
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
@@ -222,6 +222,13 @@ mod tests {
         let pictures = jpegs(&stream);
         assert_eq!(pictures, [&stream[..5], &stream[5..]]);
         assert!(jpegs(&[0xff, 0xd8, 1]).is_empty());
+    }
+
+    #[test]
+    fn footage_runs_forward_then_backward() {
+        let pictures: [&[u8]; 3] = [&[1], &[2], &[3]];
+        assert_eq!(there_and_back(&pictures, 5).unwrap().concat(), [1, 2, 3, 2, 1]);
+        assert!(there_and_back(&pictures, 6).is_err());
     }
 
     #[test]
