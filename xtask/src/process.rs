@@ -1,0 +1,122 @@
+//! Running programs.
+
+use std::{
+    env,
+    error::Error,
+    io::Read,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// What can go wrong here is told in words.
+pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// Options that make FFmpeg give out each frame once, whatever its time. (The option for that has
+/// changed its name: no version has both.)
+pub const EACH_FRAME_ONCE: [&str; 4] = ["-vf", "settb=AVTB,setpts=N/30/TB", "-r", "30"];
+
+/// The root of the workspace.
+pub fn root() -> PathBuf {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.parent().unwrap_or(here).to_path_buf()
+}
+
+/// Where Cargo puts what it builds.
+pub fn target() -> PathBuf {
+    match env::var_os("CARGO_TARGET_DIR") {
+        Some(dir) => root().join(dir),
+        None => root().join("target"),
+    }
+}
+
+/// The Cargo that runs this, in the root of the workspace.
+pub fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root());
+    command
+}
+
+/// The command as it would be typed.
+pub fn typed(command: &Command) -> String {
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+/// Shows the command and runs it with its output on the terminal: whether it succeeded.
+pub fn show(command: &mut Command) -> Result<bool> {
+    println!("+ {}", typed(command));
+    let status = command.status().map_err(|e| format!("{}: {e}", typed(command)))?;
+    Ok(status.success())
+}
+
+/// Runs the command, which must succeed, and gives what it wrote.
+pub fn output(command: &mut Command) -> Result<Output> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| format!("{}: {e}", command.get_program().display()))?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let text = String::from_utf8_lossy(&output.stderr);
+    let tail: Vec<_> = text.lines().rev().take(5).collect();
+    let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
+    Err(format!("{}: {}\n{tail}", typed(command), output.status).into())
+}
+
+/// Runs the command and gives what it wrote, whatever its exit code.
+///
+/// # Errors
+/// When it cannot be started, or has not ended after `deadline`; it is killed then.
+pub fn output_within(deadline: Duration, command: &mut Command) -> Result<Output> {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let mut stopped = false;
+    let begun = Instant::now();
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    thread::scope(|scope| {
+        let out = scope.spawn(move || read_all(out));
+        let err = scope.spawn(move || read_all(err));
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if begun.elapsed() > deadline && !stopped {
+                stopped = true;
+                child.kill()?;
+            }
+            thread::sleep(Duration::from_millis(20));
+        };
+        if stopped {
+            return Err(format!("not ended after {deadline:?}").into());
+        }
+        let text =
+            |thread: thread::ScopedJoinHandle<'_, Vec<u8>>| thread.join().unwrap_or_default();
+        Ok(Output { status, stdout: text(out), stderr: text(err) })
+    })
+}
+
+fn read_all(pipe: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    // What was read before an error is worth keeping.
+    let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
+    bytes
+}
+
+/// Whether the command can be started and succeeds, whatever it writes.
+pub fn succeeds(command: &mut Command) -> bool {
+    let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    silent.status().is_ok_and(|status| status.success())
+}
+
+/// The program `encoder`, built for measurements.
+///
+/// # Errors
+/// When it does not build.
+pub fn encoder() -> Result<PathBuf> {
+    if !show(cargo().args(["build", "-p", "encoder-pipeline", "--bin", "encoder"]))? {
+        return Err("the program `encoder` does not build".into());
+    }
+    Ok(target().join("debug").join(format!("encoder{}", env::consts::EXE_SUFFIX)))
+}

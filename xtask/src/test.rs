@@ -1,0 +1,74 @@
+//! All tests, by one command.
+
+use std::{fs, path::Path, process::Command};
+
+use crate::{
+    process::{Result, cargo, show, succeeds, target},
+    setup::{self, apt},
+};
+
+/// Runs every kind of test, also after one has failed: whether all passed. `args` go to the
+/// first, the tests of the workspace.
+///
+/// # Errors
+/// When a tool cannot be had or started.
+pub fn test(args: &[String]) -> Result<bool> {
+    let tools = setup::setup()?;
+    let mut verdicts = Vec::new();
+
+    let mut workspace = cargo();
+    workspace.args(["test", "--workspace"]).args(args);
+    verdicts.push(("workspace", Some(show(tools.announce(&mut workspace))?)));
+
+    // A target directory of its own spares the rebuild of everything else afterwards.
+    let mut models = cargo();
+    models.args(["test", "-p", "encoder-ringbuf", "--test", "loom"]);
+    models.env("RUSTFLAGS", "--cfg ring_loom").env("CARGO_TARGET_DIR", target().join("loom"));
+    verdicts.push(("models of the ring (loom)", Some(show(&mut models)?)));
+
+    let native = if libx264() {
+        let mut native = cargo();
+        native.args(["test", "-p", "encoder-x264", "--features", "native"]);
+        Some(show(tools.announce(&mut native))?)
+    } else {
+        None
+    };
+    verdicts.push(("native x264", native));
+
+    println!();
+    for (what, passed) in &verdicts {
+        let word = match passed {
+            Some(true) => "passed",
+            Some(false) => "FAILED",
+            None => "left out: it needs libx264-dev, libclang-dev and pkg-config",
+        };
+        println!("{what}: {word}");
+    }
+    Ok(verdicts.iter().all(|(_, passed)| *passed != Some(false)))
+}
+
+/// Whether libx264 can be linked; installs its development files where that is possible.
+pub fn libx264() -> bool {
+    let is_there = || succeeds(Command::new("pkg-config").args(["--exists", "x264"])) && libclang();
+    is_there() || (apt(&["libx264-dev", "libclang-dev", "pkg-config"]) && is_there())
+}
+
+/// Whether bindgen will find libclang: in LIBCLANG_PATH, by llvm-config, or where Linux
+/// distributions put it.
+fn libclang() -> bool {
+    let has = |dir: &Path| {
+        fs::read_dir(dir).is_ok_and(|entries| {
+            entries.flatten().any(|e| e.file_name().to_string_lossy().starts_with("libclang.so"))
+        })
+    };
+    let in_llvm = |parent: &str| {
+        fs::read_dir(parent)
+            .is_ok_and(|entries| entries.flatten().any(|e| has(&e.path().join("lib"))))
+    };
+    std::env::var_os("LIBCLANG_PATH").is_some()
+        || succeeds(Command::new("llvm-config").arg("--version"))
+        || in_llvm("/usr/lib")
+        || has(Path::new("/usr/lib/x86_64-linux-gnu"))
+        || has(Path::new("/usr/lib/aarch64-linux-gnu"))
+        || has(Path::new("/usr/lib64"))
+}
