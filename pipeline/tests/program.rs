@@ -7,7 +7,6 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::Stdio,
-    time::{Duration, Instant},
 };
 
 use common::{
