@@ -71,6 +71,14 @@ impl<M> Consumer<M> {
         self.ring.shared.change(Side::Producer, |state| state.commit(upto));
     }
 
+    /// A frame that was read and shall not come again, such as one without a picture: its slot
+    /// becomes free as soon as no [`ReadSlot`] looks at it, wherever the commit cursor is. Without
+    /// this, frames that no encoder is given could fill the ring while the encoder still waits for
+    /// more. A frame that was not read, or is committed, is left as it is.
+    pub fn discard(&mut self, seq: u64) {
+        self.ring.shared.change(Side::Producer, |state| state.discard(seq));
+    }
+
     /// Moves the read cursor back to the commit cursor and returns it: the frames that were read
     /// but not committed come again, with the same bytes and metadata.
     pub fn rewind(&mut self) -> u64 {

@@ -78,8 +78,11 @@ pub(crate) struct State<M> {
     /// Slots that can be reserved. A stack: what was used last is still in the cache, and a ring
     /// that never fills never touches its other pages.
     free: Vec<usize>,
-    /// The slot of each frame from `committed` to the last that was reserved.
-    window: VecDeque<usize>,
+    /// The slot of each frame from `committed` to the last that was reserved; `None` where the
+    /// frame was discarded.
+    window: VecDeque<Option<usize>>,
+    /// How many frames of the window were discarded.
+    discarded: usize,
     /// Cursors: the first frame that is not yet published, read, committed.
     written: u64,
     read: u64,
@@ -108,6 +111,7 @@ impl<M> State<M> {
             slots,
             free,
             window,
+            discarded: 0,
             written: 0,
             read: 0,
             committed: 0,
@@ -129,7 +133,18 @@ impl<M> State<M> {
 
     /// The slot of a frame inside the window.
     fn index(&self, seq: u64) -> Option<usize> {
-        self.window.get(seq.checked_sub(self.committed)? as usize).copied()
+        self.window.get(seq.checked_sub(self.committed)? as usize).copied().flatten()
+    }
+
+    /// Frames in the window that have a slot.
+    fn len(&self) -> usize {
+        self.window.len() - self.discarded
+    }
+
+    /// Frames from `from` to before `to`, both in the window, that have a slot.
+    fn count(&self, from: u64, to: u64) -> usize {
+        let (skip, take) = ((from - self.committed) as usize, (to - from) as usize);
+        self.window.iter().skip(skip).take(take).flatten().count()
     }
 
     pub(crate) fn reserve(&mut self) -> Poll<Result<Reserved<M>, Closed>> {
@@ -138,8 +153,8 @@ impl<M> State<M> {
         }
         let Some(index) = self.free.pop() else { return Poll::Pending };
         let seq = self.reserved();
-        self.window.push_back(index);
-        self.high_water = self.high_water.max(self.window.len());
+        self.window.push_back(Some(index));
+        self.high_water = self.high_water.max(self.len());
         let slot = &mut self.slots[index];
         slot.phase = Phase::Writing;
         Poll::Ready(Ok(Reserved { seq, index, stale: slot.meta.take() }))
@@ -160,6 +175,10 @@ impl<M> State<M> {
     }
 
     pub(crate) fn next(&mut self) -> Poll<Option<Taken<M>>> {
+        // Discarded frames lie before the read cursor until it is moved back.
+        while self.read < self.written && self.index(self.read).is_none() {
+            self.read += 1;
+        }
         if self.read < self.written
             && let Some(index) = self.index(self.read)
         {
@@ -188,13 +207,30 @@ impl<M> State<M> {
         }
         let mut freed = false;
         while self.committed < upto
-            && let Some(index) = self.window.pop_front()
+            && let Some(slot) = self.window.pop_front()
         {
             self.committed += 1;
-            self.slots[index].phase = Phase::Done;
-            freed |= self.free_if_unused(index);
+            match slot {
+                Some(index) => {
+                    self.slots[index].phase = Phase::Done;
+                    freed |= self.free_if_unused(index);
+                }
+                None => self.discarded -= 1,
+            }
         }
         freed
+    }
+
+    /// True if a slot became free by it.
+    pub(crate) fn discard(&mut self, seq: u64) -> bool {
+        if seq >= self.read {
+            return false;
+        }
+        let Some(index) = self.index(seq) else { return false };
+        self.window[(seq - self.committed) as usize] = None;
+        self.discarded += 1;
+        self.slots[index].phase = Phase::Done;
+        self.free_if_unused(index)
     }
 
     fn free_if_unused(&mut self, index: usize) -> bool {
@@ -227,9 +263,9 @@ impl<M> State<M> {
         let [producer, consumer] = &self.waiters;
         Snapshot {
             capacity: self.capacity,
-            len: self.window.len(),
-            readable: (self.written - self.read) as usize,
-            in_flight: (self.read - self.committed) as usize,
+            len: self.len(),
+            readable: self.count(self.read, self.written),
+            in_flight: self.count(self.committed, self.read),
             written: self.written,
             read: self.read,
             committed: self.committed,

@@ -17,6 +17,7 @@ enum Op {
     Release(usize),
     /// Commits up to the commit cursor plus this less two: also too little and too much.
     Commit(u64),
+    Discard(usize),
     Rewind,
     CloseProducer,
     CloseConsumer,
@@ -30,6 +31,7 @@ fn op() -> impl Strategy<Value = Op> {
         10 => Just(Op::Next),
         8 => any::<usize>().prop_map(Op::Release),
         8 => (0u64..8).prop_map(Op::Commit),
+        4 => any::<usize>().prop_map(Op::Discard),
         3 => Just(Op::Rewind),
         1 => Just(Op::CloseProducer),
         1 => Just(Op::CloseConsumer),
@@ -43,6 +45,8 @@ struct Model {
     capacity: usize,
     /// The frames that are not committed.
     window: VecDeque<Frame>,
+    /// Frames that never come again; those before the window do not matter.
+    discarded: BTreeSet<u64>,
     committed: u64,
     read: u64,
     high_water: usize,
@@ -57,15 +61,27 @@ impl Model {
         self.committed + self.window.iter().take_while(|frame| frame.is_some()).count() as u64
     }
 
+    /// Frames from `from` to before `to` that were not discarded.
+    fn count(&self, from: u64, to: u64) -> usize {
+        (from..to).filter(|seq| !self.discarded.contains(seq)).count()
+    }
+
+    fn len(&self) -> usize {
+        self.count(self.committed, self.reserved())
+    }
+
     fn frame(&mut self, seq: u64) -> &mut Frame {
         &mut self.window[(seq - self.committed) as usize]
     }
 
     /// Slots in use: the window, and what is committed but still looked at.
     fn used(&self, held: &[ReadSlot<String>]) -> usize {
-        let late: BTreeSet<_> =
-            held.iter().map(ReadSlot::seq).filter(|&seq| seq < self.committed).collect();
-        self.window.len() + late.len()
+        let late: BTreeSet<_> = held
+            .iter()
+            .map(ReadSlot::seq)
+            .filter(|seq| *seq < self.committed || self.discarded.contains(seq))
+            .collect();
+        self.len() + late.len()
     }
 }
 
@@ -94,7 +110,14 @@ proptest! {
         let mut writing: Vec<WriteSlot<String>> = Vec::new();
         let mut held: Vec<ReadSlot<String>> = Vec::new();
         let mut model =
-            Model { capacity, window: VecDeque::new(), committed: 0, read: 0, high_water: 0 };
+            Model {
+                capacity,
+                window: VecDeque::new(),
+                discarded: BTreeSet::new(),
+                committed: 0,
+                read: 0,
+                high_water: 0,
+            };
 
         for op in ops {
             match op {
@@ -112,7 +135,7 @@ proptest! {
                         slot.copy_from_slice(&content);
                         writing.push(slot);
                         model.window.push_back(None);
-                        model.high_water = model.high_water.max(model.window.len());
+                        model.high_water = model.high_water.max(model.len());
                     }
                 }
                 Op::Publish(index) => {
@@ -127,6 +150,9 @@ proptest! {
                 }
                 Op::Next => {
                     let Some(consumer) = &mut consumer else { continue };
+                    while model.read < model.written() && model.discarded.contains(&model.read) {
+                        model.read += 1;
+                    }
                     match consumer.try_next() {
                         Next::Slot(slot) => {
                             prop_assert!(model.read < model.written());
@@ -156,6 +182,17 @@ proptest! {
                         model.committed = upto;
                     }
                 }
+                Op::Discard(index) => {
+                    let Some(consumer) = &mut consumer else { continue };
+                    if held.is_empty() {
+                        continue;
+                    }
+                    let seq = held[index % held.len()].seq();
+                    consumer.discard(seq);
+                    if (model.committed..model.read).contains(&seq) {
+                        model.discarded.insert(seq);
+                    }
+                }
                 Op::Rewind => {
                     let Some(consumer) = &mut consumer else { continue };
                     prop_assert_eq!(consumer.rewind(), model.committed);
@@ -167,9 +204,9 @@ proptest! {
 
             let snapshot = monitor.snapshot();
             prop_assert_eq!(snapshot.capacity, capacity);
-            prop_assert_eq!(snapshot.len, model.window.len());
-            prop_assert_eq!(snapshot.readable as u64, model.written() - model.read);
-            prop_assert_eq!(snapshot.in_flight as u64, model.read - model.committed);
+            prop_assert_eq!(snapshot.len, model.len());
+            prop_assert_eq!(snapshot.readable, model.count(model.read, model.written()));
+            prop_assert_eq!(snapshot.in_flight, model.count(model.committed, model.read));
             prop_assert_eq!(snapshot.written, model.written());
             prop_assert_eq!(snapshot.read, model.read);
             prop_assert_eq!(snapshot.committed, model.committed);

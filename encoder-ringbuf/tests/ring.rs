@@ -243,6 +243,32 @@ fn rewind_brings_the_same_frames_again() {
 }
 
 #[test]
+fn a_discarded_frame_is_free_before_the_frames_in_front_of_it() {
+    let (mut producer, mut consumer) = small(3);
+    put_many(&mut producer, 3);
+    let first = take(&mut consumer);
+    // However many frames are given up behind one that is not committed, the ring goes on.
+    for seq in 1..20 {
+        assert_eq!(take(&mut consumer).seq(), seq);
+        consumer.discard(seq);
+        assert_eq!(consumer.snapshot().len, 2);
+        put(&mut producer);
+    }
+    assert_eq!(first.seq(), 0);
+    // They do not come again.
+    assert_eq!(consumer.rewind(), 0);
+    let seqs: Vec<_> = (0..3).map(|_| take(&mut consumer).seq()).collect();
+    assert_eq!(seqs, [0, 20, 21]);
+    consumer.commit(22);
+    assert_eq!(consumer.snapshot().len, 0);
+    // Too early, too late.
+    consumer.discard(22);
+    consumer.discard(3);
+    assert_eq!(put(&mut producer), 22);
+    assert_eq!(take(&mut consumer).seq(), 22);
+}
+
+#[test]
 fn a_held_frame_keeps_its_slot_and_no_other() {
     let (mut producer, mut consumer) = small(3);
     put(&mut producer);

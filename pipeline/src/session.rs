@@ -533,7 +533,10 @@ impl Worker {
         }
         match self.on_bad_frame {
             OnBadFrame::Fail => return Err(SessionError::BadFrame { number, reason }),
-            OnBadFrame::Skip => return Ok(()),
+            OnBadFrame::Skip => {
+                self.consumer.discard(seq);
+                return Ok(());
+            }
             OnBadFrame::Repeat => {}
         }
         if let Some(slot) = self.last.take() {

@@ -482,6 +482,25 @@ fn a_ring_smaller_than_the_delay_of_the_encoder_does_not_lock() {
 }
 
 #[test]
+fn frames_left_out_do_not_fill_the_ring_of_an_encoder_that_looks_ahead() {
+    let log = Arc::new(Mutex::new((Vec::new(), Vec::new())));
+    let sink = Recorder { log: Arc::clone(&log), ..Recorder::default() };
+    let report = within("skip", move || {
+        let config = SessionConfig { on_bad_frame: OnBadFrame::Skip, ..small_ring(DELAYED) };
+        let mut session = Session::open(SIZE, &config, Box::new(sink)).unwrap();
+        for n in 0..100 {
+            let payload = if (1..60).contains(&n) { broken() } else { picture(n) };
+            session.push(&payload, at(n)).unwrap();
+        }
+        session.finish().unwrap()
+    });
+    assert_eq!((report.frames_encoded, report.frames_failed), (41, 59));
+    let (_, ticks) = log.lock().unwrap().clone();
+    let expected: Vec<_> = std::iter::once(0).chain(60..100).map(|n| n * 40_000_000).collect();
+    assert_eq!(ticks, expected);
+}
+
+#[test]
 fn an_encoder_that_breaks_its_contract_ends_the_session_with_its_name() {
     for (id, part) in [
         (FAILING, "encoder failing failed at frame 9: the device was unplugged"),
