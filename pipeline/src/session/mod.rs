@@ -9,8 +9,9 @@
 //! once. A slot is committed when the access units of its frame and of all frames shown before it
 //! are in the sink.
 
+mod worker;
+
 use std::{
-    collections::{BTreeSet, VecDeque},
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -20,12 +21,12 @@ use std::{
 };
 
 use encoder_core::{
-    EncodeError, EncodedChunk, EncoderType, FrameLayout, OpenError, Plan, Refusal, Resolution,
-    Settings, VideoEncoder, open_first,
+    EncodeError, EncoderType, FrameLayout, OpenError, Plan, Refusal, Resolution, Settings,
+    open_first,
 };
-use encoder_ringbuf::{Consumer, Producer, ReadSlot, RingError, RingOptions, WriteSlot, ring};
+use encoder_ringbuf::{Producer, RingError, RingOptions, WriteSlot, ring};
 use thiserror::Error;
-use tracing::{debug, warn};
+use worker::{Parts, Worker};
 
 use crate::{
     mux::{Sink, SinkError},
@@ -213,23 +214,15 @@ impl Session {
         };
         let id = encoder.encoder_type();
         let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));
-        let worker = Worker {
+        let worker = Worker::new(Parts {
             consumer,
             encoder,
             sink: Arc::clone(&sink),
             layout,
             on_bad_frame: config.on_bad_frame,
             counters: Arc::clone(&counters),
-            frames: Vec::new(),
-            pending: VecDeque::new(),
-            done: BTreeSet::new(),
-            shown: 0,
             most_held: most_held as u64,
-            leading: Vec::new(),
-            last: None,
-            spare: None,
-            failures: Vec::new(),
-        };
+        });
         let (timing, rate) = (config.timing, settings.encoder.frame_rate);
         let refusals = opened.refusals;
         let span = tracing::Span::current();
@@ -402,198 +395,5 @@ impl Slot {
     fn publish(self, outcome: Result<(), String>) {
         let Self { slot, times, number, copies, .. } = self;
         slot.publish(Meta { times, number, copies, outcome });
-    }
-}
-
-/// How many bad frames are named one by one.
-const NAMED_FAILURES: usize = 10;
-
-/// The encoder's side of a session.
-struct Worker {
-    consumer: Consumer<Meta>,
-    encoder: Box<dyn VideoEncoder>,
-    sink: SharedSink,
-    layout: FrameLayout,
-    on_bad_frame: OnBadFrame,
-    counters: Arc<Counters>,
-    /// Times of all frames that were given to the encoder, by index.
-    frames: Vec<FrameTimes>,
-    /// Slots of the frames from index `shown` on.
-    pending: VecDeque<u64>,
-    /// Indices beyond `shown` whose access units are in the sink.
-    done: BTreeSet<u64>,
-    /// Frames before this index are in the sink, all of them.
-    shown: u64,
-    /// How many frames may be in the encoder, or wait for one that is.
-    most_held: u64,
-    /// Bad frames before the first good one.
-    leading: Vec<FrameTimes>,
-    /// The last good picture.
-    last: Option<ReadSlot<Meta>>,
-    /// Its copy, once it must be repeated: holding its slot for longer would lock the ring.
-    spare: Option<Vec<u8>>,
-    failures: Vec<(u64, String)>,
-}
-
-impl Worker {
-    fn run(
-        mut self,
-        timeline: impl FnOnce(&[FrameTimes]) -> Timeline,
-        refusals: Vec<Refusal>,
-    ) -> Result<SessionReport, SessionError> {
-        while let Some(slot) = self.consumer.next() {
-            let seq = slot.seq();
-            let Some(meta) = slot.meta() else {
-                return Err(SessionError::Internal("a decoder dropped its frame".into()));
-            };
-            let (times, number, copies) = (meta.times, meta.number, meta.copies);
-            match meta.outcome.clone() {
-                Ok(()) => self.good(slot, times, copies)?,
-                Err(reason) => self.bad(seq, number, times, copies, reason)?,
-            }
-            self.commit(seq + 1);
-        }
-        self.last = None;
-        for chunk in self.encoder.flush()? {
-            self.take(chunk)?;
-        }
-        if self.shown != self.frames.len() as u64 {
-            return Err(SessionError::Internal(format!(
-                "{} took {} frames and gave {}",
-                self.encoder.encoder_type(),
-                self.frames.len(),
-                self.shown
-            )));
-        }
-        let timeline = timeline(&self.frames);
-        timeline.log();
-        let count = self.frames.len() as u64;
-        // Locked to the end, so that a drop cannot return in the middle of it.
-        let mut sink = lock(&self.sink);
-        let file = match sink.take().ok_or(SessionError::Ended)? {
-            sink if count > 0 => sink.finish(&timeline)?,
-            _ => None,
-        };
-        drop(sink);
-        let counters = &self.counters;
-        Ok(SessionReport {
-            encoder: self.encoder.encoder_type(),
-            description: self.encoder.description(),
-            refusals,
-            size: Resolution::new(self.layout.width, self.layout.height),
-            file,
-            frames_in: counters.frames_in.load(Relaxed),
-            frames_encoded: count,
-            frames_repeated: counters.frames_repeated.load(Relaxed),
-            frames_failed: counters.frames_failed.load(Relaxed),
-            failures: self.failures,
-            bytes_out: counters.bytes_out.load(Relaxed),
-            duration_s: timeline.duration(count) as f64 / f64::from(timeline.timescale()),
-            first_ns: timeline.first_ns,
-            last_ns: timeline.last_ns,
-            warnings: timeline.warnings,
-        })
-    }
-
-    fn good(
-        &mut self,
-        slot: ReadSlot<Meta>,
-        times: FrameTimes,
-        copies: u32,
-    ) -> Result<(), SessionError> {
-        self.last = None;
-        self.spare = None;
-        let leading = std::mem::take(&mut self.leading);
-        for time in &leading {
-            self.encode(&slot, slot.seq(), *time)?;
-        }
-        for _ in 0..copies {
-            self.encode(&slot, slot.seq(), times)?;
-        }
-        let repeated = leading.len() as u64 + u64::from(copies.saturating_sub(1));
-        self.counters.frames_repeated.fetch_add(repeated, Relaxed);
-        self.last = Some(slot);
-        Ok(())
-    }
-
-    fn bad(
-        &mut self,
-        seq: u64,
-        number: u64,
-        times: FrameTimes,
-        copies: u32,
-        reason: String,
-    ) -> Result<(), SessionError> {
-        self.counters.frames_failed.fetch_add(1, Relaxed);
-        if self.failures.len() < NAMED_FAILURES {
-            warn!(frame = number, "frame cannot be decoded: {reason}");
-            self.failures.push((number, reason.clone()));
-        } else {
-            debug!(frame = number, "frame cannot be decoded: {reason}");
-        }
-        match self.on_bad_frame {
-            OnBadFrame::Fail => return Err(SessionError::BadFrame { number, reason }),
-            OnBadFrame::Skip => {
-                self.consumer.discard(seq);
-                return Ok(());
-            }
-            OnBadFrame::Repeat => {}
-        }
-        if let Some(slot) = self.last.take() {
-            self.spare = Some(slot.to_vec());
-        }
-        let Some(spare) = self.spare.take() else {
-            self.leading.extend(std::iter::repeat_n(times, copies as usize));
-            return Ok(());
-        };
-        for _ in 0..copies {
-            self.encode(&spare, seq, times)?;
-        }
-        self.counters.frames_repeated.fetch_add(u64::from(copies), Relaxed);
-        self.spare = Some(spare);
-        Ok(())
-    }
-
-    fn encode(&mut self, memory: &[u8], seq: u64, times: FrameTimes) -> Result<(), SessionError> {
-        let index = self.frames.len() as u64;
-        self.frames.push(times);
-        self.pending.push_back(seq);
-        let chunk = self.encoder.encode_frame(&self.layout.frame(memory, index))?;
-        self.counters.frames_encoded.fetch_add(1, Relaxed);
-        chunk.map_or(Ok(()), |chunk| self.take(chunk))?;
-        let held = self.frames.len() as u64 - self.shown;
-        if held > self.most_held {
-            // One that never comes would lock the ring.
-            return Err(SessionError::Internal(format!(
-                "{} owes the access units of {held} frames, the first is frame {}; it may owe {}",
-                self.encoder.encoder_type(),
-                self.shown,
-                self.most_held
-            )));
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, chunk: EncodedChunk) -> Result<(), SessionError> {
-        let pts = chunk.pts;
-        let times = usize::try_from(pts).ok().and_then(|n| self.frames.get(n)).copied();
-        let Some(times) = times else {
-            return Err(SessionError::Internal(format!("an access unit for frame {pts}")));
-        };
-        if pts < self.shown || !self.done.insert(pts) {
-            return Err(SessionError::Internal(format!("two access units for frame {pts}")));
-        }
-        self.counters.bytes_out.fetch_add(chunk.data.len() as u64, Relaxed);
-        lock(&self.sink).as_mut().ok_or(SessionError::Ended)?.write(chunk, &times)?;
-        while self.done.remove(&self.shown) {
-            self.shown += 1;
-            self.pending.pop_front();
-        }
-        Ok(())
-    }
-
-    /// Commits what is complete in display order; `read` is the slot behind the last one read.
-    fn commit(&mut self, read: u64) {
-        self.consumer.commit(self.pending.front().copied().unwrap_or(read));
     }
 }
