@@ -1,7 +1,6 @@
 //! One run over one recording: every camera topic becomes a video, the recording is read once.
 
 use std::{
-    collections::HashMap,
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -78,7 +77,7 @@ impl Run {
     ) -> Result<(), String> {
         let mut copies = match self.resample {
             Some(rate) => self.plan_rate(open, rate, report)?,
-            None => HashMap::new(),
+            None => Vec::new(),
         };
         let mut source = open().map_err(|e| e.to_string())?;
         let directory = self.target.directory();
@@ -119,7 +118,7 @@ impl Run {
                         }
                         Event::Stream(info) => {
                             let mut camera = Camera::new(info);
-                            camera.copies = copies.remove(&camera.info.topic);
+                            camera.copies = copies.get_mut(camera.info.id).map(std::mem::take);
                             cameras.push(camera);
                         }
                         Event::Packet(packet) => {
@@ -190,13 +189,14 @@ impl Run {
         }
     }
 
-    /// Reads the recording's times, and decides for each camera which frames make the rate.
+    /// Reads the recording's times, and decides for each camera which frames make the rate: by
+    /// stream, how often each message is shown.
     fn plan_rate(
         &self,
         open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
         rate: FrameRate,
         report: &mut Report,
-    ) -> Result<HashMap<String, Vec<u32>>, String> {
+    ) -> Result<Vec<Vec<u32>>, String> {
         let clock = match self.session.timing {
             Timing::Recorded(clock) => clock,
             Timing::Rate(_) => Clock::Header,
@@ -216,12 +216,12 @@ impl Run {
                 Event::Warning(_) => {}
             }
         }
-        let mut plans = HashMap::new();
+        let mut plans = Vec::new();
         for (topic, times) in topics {
             let (stamps, warnings) = Timeline::stamps(clock, &times);
             let copies = resample(&stamps, rate).map_err(|e| format!("{topic}: {e}"))?;
             report.warnings.extend(warnings.into_iter().map(|w| format!("{topic}: {w}")));
-            plans.insert(topic, copies);
+            plans.push(copies);
         }
         Ok(plans)
     }
