@@ -32,10 +32,10 @@ impl Job {
 
 /// What a camera needs from the run that it is part of.
 pub(crate) struct Context<'a> {
-    pub config: &'a SessionConfig,
-    pub names: &'a mut Names,
+    pub config: SessionConfig,
+    pub names: Names,
     pub overwrite: bool,
-    pub decoders: &'a crossbeam_channel::Sender<Job>,
+    pub decoders: crossbeam_channel::Sender<Job>,
     pub progress: &'a dyn Progress,
     pub keep_encoded_video: bool,
 }

@@ -15,7 +15,7 @@ use crate::{
     report::{Exit, Output, Report, SkippedTopic},
     resample::resample,
     session::SessionConfig,
-    source::{Event, Source, SourceError, StreamId},
+    source::{Event, Packet, Source, SourceError, StreamId},
     timeline::{Clock, FrameTimes, Timeline, Timing},
 };
 
@@ -59,23 +59,26 @@ impl Run {
             version: env!("CARGO_PKG_VERSION"),
             ..Report::default()
         };
-        let mut lossy = false;
-        if let Err(error) = self.cameras(open, progress, &mut report, &mut lossy) {
-            report.error = Some(error);
-        }
+        let lossy = match self.cameras(open, progress, &mut report) {
+            Ok(lossy) => lossy,
+            Err(error) => {
+                report.error = Some(error);
+                true
+            }
+        };
         report.exit = judge(&report, lossy).code();
         report.elapsed_s = begun.elapsed().as_secs_f64();
         report
     }
 
+    /// Whether frames may be missing.
     fn cameras(
         &self,
         open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
         progress: &dyn Progress,
         report: &mut Report,
-        lossy: &mut bool,
-    ) -> Result<(), String> {
-        let mut copies = match self.resample {
+    ) -> Result<bool, String> {
+        let copies = match self.resample {
             Some(rate) => self.plan_rate(open, rate, report)?,
             None => Vec::new(),
         };
@@ -83,110 +86,41 @@ impl Run {
         let directory = self.target.directory();
         std::fs::create_dir_all(directory)
             .map_err(|e| format!("{}: {e}; choose another -o", directory.display()))?;
-        let mut names = Names::new(self.target.clone(), self.format);
         let mut config = self.session.clone();
         if let Some(rate) = self.resample {
             config.timing = Timing::Rate(rate);
         }
-        let (send, receive) = crossbeam_channel::unbounded::<Decode>();
-        let mut cameras: Vec<Camera> = Vec::new();
         // The queue is bounded by the rings: each job holds a slot of one.
-        let outcome = std::thread::scope(|scope| {
+        let (decoders, queue) = crossbeam_channel::unbounded::<Decode>();
+        let lossy = std::thread::scope(|scope| {
             for _ in 0..self.jobs.max(1) {
-                let jobs = receive.clone();
-                scope.spawn(move || jobs.iter().for_each(Decode::run));
+                let queue = queue.clone();
+                scope.spawn(move || queue.iter().for_each(Decode::run));
             }
-            let outcome = (|| {
-                let mut seen_packets = false;
-                loop {
-                    let event = match source.next_event() {
-                        Ok(Some(event)) => event,
-                        Ok(None) => return Ok(()),
-                        // What came before it is worth keeping.
-                        Err(error) if seen_packets => {
-                            *lossy = true;
-                            report.warnings.push(format!("{error}; what came before is kept"));
-                            return Ok(());
-                        }
-                        Err(error) => return Err(error.to_string()),
-                    };
-                    match event {
-                        Event::Warning(warning) => {
-                            warn!("{}", warning.text);
-                            *lossy |= warning.loss;
-                            report.warnings.push(warning.text);
-                        }
-                        Event::Stream(info) => {
-                            let mut camera = Camera::new(info);
-                            camera.copies = copies.get_mut(camera.info.id).map(std::mem::take);
-                            cameras.push(camera);
-                        }
-                        Event::Packet(packet) => {
-                            seen_packets = true;
-                            self.single(&cameras, packet.stream)?;
-                            config.threads = (self.jobs / cameras.len().max(1)).max(1);
-                            let mut context = self.context(&config, &mut names, &send, progress);
-                            if let Some(camera) = cameras.get_mut(packet.stream) {
-                                camera.push(packet, &mut context);
-                            }
-                        }
-                    }
-                }
-            })();
-            if outcome.is_ok() {
-                // Rings close first, all of them, so that the encoders end side by side.
-                let context = self.context(&config, &mut names, &send, progress);
-                for camera in &mut cameras {
-                    camera.close(&context);
-                }
-                for camera in cameras.drain(..) {
-                    let finished = camera.finish(&context);
-                    report.outputs.extend(finished.outputs);
-                    report.skipped_topics.extend(finished.skipped);
-                }
-            }
-            cameras.clear();
-            drop(send);
-            outcome
-        });
-        outcome?;
+            // Dropped at the end of the scope, and with it the decoders' queue.
+            let mut work = Work {
+                run: self,
+                context: Context {
+                    config,
+                    names: Names::new(self.target.clone(), self.format),
+                    overwrite: self.overwrite,
+                    decoders,
+                    progress,
+                    keep_encoded_video: self.resample.is_none(),
+                },
+                cameras: Vec::new(),
+                copies,
+                report,
+                lossy: false,
+            };
+            work.read(&mut *source)?;
+            work.finish();
+            Ok::<_, String>(work.lossy)
+        })?;
         if report.outputs.is_empty() {
             return Err(nothing(&report.skipped_topics, &source.other_topics(), &self.recording));
         }
-        Ok(())
-    }
-
-    fn context<'a>(
-        &'a self,
-        config: &'a SessionConfig,
-        names: &'a mut Names,
-        decoders: &'a crossbeam_channel::Sender<Decode>,
-        progress: &'a dyn Progress,
-    ) -> Context<'a> {
-        Context {
-            config,
-            names,
-            overwrite: self.overwrite,
-            decoders,
-            progress,
-            keep_encoded_video: self.resample.is_none(),
-        }
-    }
-
-    /// One file takes one camera.
-    fn single(&self, cameras: &[Camera], stream: StreamId) -> Result<(), String> {
-        let Target::File(file) = &self.target else { return Ok(()) };
-        let other = cameras.iter().find(|c| c.info.id != stream && c.has_output());
-        match (other, cameras.get(stream)) {
-            (Some(first), Some(second)) if !second.has_output() => Err(format!(
-                "the recording has more than one camera topic ({}, {}), and -o {} names one file; \
-                 choose one with --topic, or give a directory",
-                first.info.topic,
-                second.info.topic,
-                file.display()
-            )),
-            _ => Ok(()),
-        }
+        Ok(lossy)
     }
 
     /// Reads the recording's times, and decides for each camera which frames make the rate: by
@@ -224,6 +158,92 @@ impl Run {
             plans.push(copies);
         }
         Ok(plans)
+    }
+}
+
+/// How many warnings about a recording are listed one by one.
+const LISTED_WARNINGS: usize = 100;
+
+/// A run in progress. Dropped before it is finished, it leaves no file.
+struct Work<'a> {
+    run: &'a Run,
+    context: Context<'a>,
+    /// The cameras, by stream.
+    cameras: Vec<Camera>,
+    /// How often each message is shown, by stream, where a constant rate is made.
+    copies: Vec<Vec<u32>>,
+    report: &'a mut Report,
+    /// Frames may be missing.
+    lossy: bool,
+}
+
+impl Work<'_> {
+    fn read(&mut self, source: &mut dyn Source) -> Result<(), String> {
+        loop {
+            match source.next_event() {
+                Ok(Some(Event::Stream(info))) => {
+                    let mut camera = Camera::new(info);
+                    camera.copies = self.copies.get_mut(camera.info.id).map(std::mem::take);
+                    self.cameras.push(camera);
+                }
+                Ok(Some(Event::Packet(packet))) => self.push(packet)?,
+                Ok(Some(Event::Warning(warning))) => self.warn(warning.text, warning.loss),
+                Ok(None) => return Ok(()),
+                // What came before it is worth keeping.
+                Err(error) if self.cameras.iter().any(|camera| camera.messages > 0) => {
+                    self.warn(format!("{error}; what came before is kept"), true);
+                    return Ok(());
+                }
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    fn push(&mut self, packet: Packet) -> Result<(), String> {
+        self.check_single(packet.stream)?;
+        self.context.config.threads = (self.run.jobs / self.cameras.len().max(1)).max(1);
+        if let Some(camera) = self.cameras.get_mut(packet.stream) {
+            camera.push(packet, &mut self.context);
+        }
+        Ok(())
+    }
+
+    fn warn(&mut self, text: String, loss: bool) {
+        warn!("{text}");
+        self.lossy |= loss;
+        match self.report.warnings.len() {
+            n if n < LISTED_WARNINGS => self.report.warnings.push(text),
+            n if n == LISTED_WARNINGS => self.report.warnings.push("more are not listed".into()),
+            _ => {}
+        }
+    }
+
+    /// One file takes one camera.
+    fn check_single(&self, stream: StreamId) -> Result<(), String> {
+        let Target::File(file) = &self.run.target else { return Ok(()) };
+        let other = self.cameras.iter().find(|c| c.info.id != stream && c.has_output());
+        match (other, self.cameras.get(stream)) {
+            (Some(first), Some(second)) if !second.has_output() => Err(format!(
+                "the recording has more than one camera topic ({}, {}), and -o {} names one file; \
+                 choose one with --topic, or give a directory",
+                first.info.topic,
+                second.info.topic,
+                file.display()
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends all cameras, first their rings, so that the encoders end side by side.
+    fn finish(&mut self) {
+        for camera in &mut self.cameras {
+            camera.close(&self.context);
+        }
+        for camera in self.cameras.drain(..) {
+            let finished = camera.finish(&self.context);
+            self.report.outputs.extend(finished.outputs);
+            self.report.skipped_topics.extend(finished.skipped);
+        }
     }
 }
 
