@@ -12,18 +12,14 @@ use crate::process::{Result, cargo, output, show, succeeds, target};
 pub struct Tools {
     /// The first choice: `ENCODER_FFMPEG` of the tests.
     pub ffmpeg: PathBuf,
-    /// One of another origin, mostly of another version: `ENCODER_FFMPEG_ALT`.
+    /// One of another origin, mostly of another version: tests that need FFmpeg run again with it.
     pub alternative: Option<PathBuf>,
 }
 
 impl Tools {
     /// Tells a command where they are.
     pub fn announce<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.env("ENCODER_FFMPEG", &self.ffmpeg);
-        match &self.alternative {
-            Some(path) => command.env("ENCODER_FFMPEG_ALT", path),
-            None => command.env_remove("ENCODER_FFMPEG_ALT"),
-        }
+        command.env("ENCODER_FFMPEG", &self.ffmpeg)
     }
 }
 

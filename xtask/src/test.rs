@@ -20,6 +20,16 @@ pub fn test(args: &[String]) -> Result<bool> {
     workspace.args(["test", "--workspace"]).args(args);
     verdicts.push(("workspace", Some(show(tools.announce(&mut workspace))?)));
 
+    // What FFmpeg hosts or judges, with the other FFmpeg.
+    if let Some(path) = &tools.alternative {
+        let mut again = cargo();
+        again.args(["test", "--workspace"]);
+        for name in ["real", "hosted", "colours", "frames", "copy", "program"] {
+            again.args(["--test", name]);
+        }
+        verdicts.push(("second FFmpeg", Some(show(again.env("ENCODER_FFMPEG", path))?)));
+    }
+
     // A target directory of its own spares the rebuild of everything else afterwards.
     let mut models = cargo();
     models.args(["test", "-p", "encoder-ringbuf", "--test", "loom"]);
