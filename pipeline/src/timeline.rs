@@ -12,7 +12,8 @@ pub struct FrameTimes {
 }
 
 impl FrameTimes {
-    /// A frame with one known time, in nanoseconds.
+    /// A frame with one known time, in nanoseconds. A frame that is known by its index alone has
+    /// [`FrameRate::nanoseconds`] of it, or any time where [`Timing::Rate`] lays out the frames.
     pub const fn at(ns: i64) -> Self {
         Self { header_ns: Some(ns), log_ns: ns }
     }
