@@ -16,7 +16,7 @@ use crate::{
 pub struct Caps {
     /// Where it runs: library and version, or device and driver.
     pub device: String,
-    /// Frame formats that it takes, the best one first.
+    /// Frame formats with which it was proven; an encoder may take more.
     pub pixel_formats: Vec<PixelFormat>,
     /// Remarks that a user should know, such as "built without nasm: three times slower".
     pub notes: Vec<String>,

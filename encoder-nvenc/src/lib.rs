@@ -9,7 +9,7 @@ use std::{env, path::Path, time::Duration};
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, EncoderConfig, EncoderType, GpuEncoderConfig,
-    NvencTune, OpenError, OpenRequest, PixelFormat, Refusal, RefusalKind, Verdict, VideoEncoder,
+    NvencTune, OpenError, OpenRequest, Refusal, RefusalKind, Verdict, VideoEncoder,
 };
 use encoder_ffmpeg::{Job, read_options};
 use serde::Deserialize;
@@ -103,13 +103,7 @@ fn probe(deadline: Duration) -> Verdict {
     }
     let job =
         job(&EncoderConfig::default(), &GpuEncoderConfig::default(), &NvencOptions::default());
-    match encoder_ffmpeg::test_encode(&job, deadline) {
-        Verdict::Usable(mut caps) => {
-            caps.pixel_formats = vec![PixelFormat::Yuv420p, PixelFormat::Nv12];
-            Verdict::Usable(caps)
-        }
-        refused @ Verdict::Refused(_) => refused,
-    }
+    encoder_ffmpeg::test_encode(&job, deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, PixelFormat, Refusal, RefusalKind, Resolution, Verdict, VideoEncoder,
+    OpenRequest, Refusal, RefusalKind, Resolution, Verdict, VideoEncoder,
 };
 use encoder_ffmpeg::{Job, read_options};
 use serde::Deserialize;
@@ -93,13 +93,7 @@ fn probe(deadline: Duration) -> Verdict {
     if let Err(refusal) = system() {
         return Verdict::Refused(refusal);
     }
-    match encoder_ffmpeg::test_encode(&job(&EncoderConfig::default(), Machine::HERE), deadline) {
-        Verdict::Usable(mut caps) => {
-            caps.pixel_formats = vec![PixelFormat::Yuv420p, PixelFormat::Nv12];
-            Verdict::Usable(caps)
-        }
-        refused @ Verdict::Refused(_) => refused,
-    }
+    encoder_ffmpeg::test_encode(&job(&EncoderConfig::default(), Machine::HERE), deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use encoder_core::{ConfigError, EncoderConfig, EncoderType, Preset};
 #[cfg(not(feature = "native"))]
-use encoder_core::{PixelFormat, Refusal, RefusalKind, Verdict};
+use encoder_core::{Refusal, RefusalKind, Verdict};
 use encoder_ffmpeg::Job;
 
 use crate::{Plan, Tune, X264Options};
@@ -53,11 +53,7 @@ pub(crate) fn probe(deadline: Duration) -> Verdict {
     let verdict = job(&EncoderConfig::default(), &X264Options::default(), 2)
         .map(|job| encoder_ffmpeg::test_encode(&job, deadline));
     match verdict {
-        Ok(Verdict::Usable(mut caps)) => {
-            caps.pixel_formats = vec![PixelFormat::Yuv420p, PixelFormat::Nv12];
-            Verdict::Usable(caps)
-        }
-        Ok(refused) => refused,
+        Ok(verdict) => verdict,
         Err(error) => Verdict::Refused(Refusal::new(
             EncoderType::X264,
             RefusalKind::Failed,

@@ -47,11 +47,8 @@ fn label() -> String {
 }
 
 pub(crate) fn probe() -> Verdict {
-    let caps = Caps {
-        device: label(),
-        pixel_formats: vec![PixelFormat::Yuv420p, PixelFormat::Nv12],
-        ..Caps::default()
-    };
+    let caps =
+        Caps { device: label(), pixel_formats: vec![PixelFormat::Yuv420p], ..Caps::default() };
     let open =
         |config: &EncoderConfig| open(&Plan::new(config, &X264Options::default(), 2)?, config);
     probe_in_process(EncoderType::X264, caps, open, None)
