@@ -1,0 +1,1 @@
+//! A program in place of FFmpeg that does what it is told.
