@@ -1,14 +1,17 @@
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
+
+use serde::Serialize;
 
 use crate::{
     BackendOptions, Codec, ConfigError, EncoderConfig, EncoderType, GpuEncoderConfig, OpenError,
-    Verdict, VideoEncoder,
+    Settings, Verdict, VideoEncoder,
 };
 
-/// What a backend is given to open an encoder. Everything in it has been checked.
+/// What a backend is given to look for its device, to prove itself and to open an encoder.
+/// Everything in it has been checked.
 #[derive(Clone, Debug)]
 pub struct OpenRequest<'a> {
-    /// The stream: `resolution` is set.
+    /// The stream. `resolution` is set for opening; before that it may not be known.
     pub config: &'a EncoderConfig,
     /// The knobs of hardware encoders.
     pub gpu: &'a GpuEncoderConfig,
@@ -16,6 +19,33 @@ pub struct OpenRequest<'a> {
     pub options: &'a BackendOptions,
     /// How many threads a software encoder may use.
     pub threads: usize,
+}
+
+impl<'a> OpenRequest<'a> {
+    /// The part of `settings` that concerns the backend `id`.
+    pub fn new(settings: &'a Settings, id: EncoderType, threads: usize) -> Self {
+        static NONE: LazyLock<BackendOptions> = LazyLock::new(BackendOptions::new);
+        Self {
+            config: &settings.encoder,
+            gpu: &settings.gpu,
+            options: settings.backend.get(id.as_str()).unwrap_or_else(|| &NONE),
+            threads: threads.max(1),
+        }
+    }
+}
+
+/// Where an encoder would run, found out without starting anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// What it is: `NVIDIA L4 (GPU 0)`, `/dev/dri/renderD128`. Empty for software.
+    pub name: String,
+    /// The driver and its version, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// All that the proof depends on: program, library, driver, device, options. A proof holds as
+    /// long as this stays the same.
+    #[serde(skip)]
+    pub identity: Vec<String>,
 }
 
 /// A backend, as it registers itself.
@@ -31,18 +61,25 @@ pub struct OpenRequest<'a> {
 pub struct Backend {
     /// Its name.
     pub id: EncoderType,
-    /// Its place in the default order, lower first: nvenc 10, qsv 20, videotoolbox 30, x264 60,
-    /// openh264 90.
+    /// Its place in the default order, lower first: nvenc 10, qsv 20, vaapi 25, videotoolbox 30,
+    /// x264 60, openh264 90.
     pub rank: u16,
     /// Whether it needs a device.
     pub hardware: bool,
     /// The codecs that it makes.
     pub codecs: &'static [Codec],
-    /// Proves by a real encode that it works here, within about the deadline. May block; is
-    /// called from a thread of its own.
-    pub probe: fn(deadline: Duration) -> Verdict,
     /// Checks the table `[backend.<id>]` of the configuration.
     pub check_options: fn(&BackendOptions) -> Result<(), ConfigError>,
+    /// Looks for the device, in milliseconds: driver, node, permission, library. Starts nothing
+    /// where all is well. A refusal here spares the proof; [`OpenError::Config`] is for a device
+    /// that is asked for and is not there.
+    pub inspect: fn(&OpenRequest<'_>) -> Result<Device, OpenError>,
+    /// Proves by a real encode that it works here, within about the deadline. May block; is
+    /// called from a thread of its own, after `inspect`.
+    pub prove: fn(&OpenRequest<'_>, deadline: Duration) -> Verdict,
+    /// The most frames that an encoder opened so keeps before its first access unit must come
+    /// out: [`VideoEncoder::max_delay`], known before it is opened.
+    pub max_delay: fn(&OpenRequest<'_>) -> usize,
     /// Opens an encoder.
     pub open: fn(&OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError>,
 }

@@ -360,12 +360,14 @@ pub enum NvencTune {
     Ll,
     /// Ultra low latency.
     Ull,
+    /// Lossless, where the device can: `crf` does not count.
+    Lossless,
 }
 
 impl NvencTune {
     /// The name.
     pub const fn as_str(self) -> &'static str {
-        ["hq", "ll", "ull"][self as usize]
+        ["hq", "ll", "ull", "lossless"][self as usize]
     }
 }
 
@@ -386,6 +388,14 @@ pub struct GpuEncoderConfig {
     pub nvenc_preset: NvencPreset,
     /// Tuning of NVENC. Default `hq`.
     pub nvenc_tune: NvencTune,
+    /// Encode sessions that are opened on one GPU at once, by all programs of this user together:
+    /// 1 to 64. Default: as many as the driver allows.
+    pub max_sessions: Option<u32>,
+    /// Seconds to wait for a free session when all are in use, 0 to 3600, before the next encoder
+    /// is taken. Default 0: at once.
+    pub session_wait_s: u32,
+    /// Seconds that an encoder may take to prove that it works, 1 to 120. Default 10.
+    pub probe_timeout_s: u32,
 }
 
 impl Default for GpuEncoderConfig {
@@ -397,6 +407,9 @@ impl Default for GpuEncoderConfig {
             ring_buffer_size: 16,
             nvenc_preset: NvencPreset::default(),
             nvenc_tune: NvencTune::default(),
+            max_sessions: None,
+            session_wait_s: 0,
+            probe_timeout_s: 10,
         }
     }
 }
@@ -409,6 +422,9 @@ impl GpuEncoderConfig {
         "ring_buffer_size",
         "nvenc_preset",
         "nvenc_tune",
+        "max_sessions",
+        "session_wait_s",
+        "probe_timeout_s",
     ];
 
     /// Checks every value.
@@ -422,6 +438,17 @@ impl GpuEncoderConfig {
                 self.ring_buffer_size,
                 "2 to 4096",
             ));
+        }
+        if let Some(n) = self.max_sessions.filter(|n| !(1..=64).contains(n)) {
+            return Err(ConfigError::value("gpu.max_sessions", n, "1 to 64"));
+        }
+        if self.session_wait_s > 3600 {
+            let value = self.session_wait_s;
+            return Err(ConfigError::value("gpu.session_wait_s", value, "0 to 3600"));
+        }
+        if !(1..=120).contains(&self.probe_timeout_s) {
+            let value = self.probe_timeout_s;
+            return Err(ConfigError::value("gpu.probe_timeout_s", value, "1 to 120"));
         }
         Ok(())
     }

@@ -1,11 +1,15 @@
-use std::time::{Duration, Instant};
+use std::{
+    env, fs, io, thread,
+    time::{Duration, Instant, SystemTime},
+};
 
 use serde::Serialize;
+use tracing::debug;
 
-use crate::{Backend, EncoderType, Policy, Refusal, RefusalKind, Verdict, backends};
-
-/// How long one backend may take to prove itself.
-const DEADLINE: Duration = Duration::from_secs(10);
+use crate::{
+    Backend, Cache, ConfigError, Device, EncoderConfig, EncoderType, OpenError, OpenRequest,
+    Policy, Refusal, RefusalKind, Settings, Verdict, backends, cache::Verdicts,
+};
 
 /// A backend with its verdict.
 #[derive(Clone, Debug, Serialize)]
@@ -14,70 +18,223 @@ pub struct Detected {
     pub encoder: EncoderType,
     /// Whether it needs a device.
     pub hardware: bool,
+    /// What its device check found; `None` where that refused.
+    #[serde(flatten)]
+    pub device: Option<Device>,
     /// What the proof gave.
     #[serde(flatten)]
     pub verdict: Verdict,
-    /// How long the proof took, in milliseconds.
+    /// How long it took, in milliseconds.
     pub probe_ms: u64,
+    /// Age in seconds of a proof that was not made now but taken from the cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_s: Option<u64>,
 }
 
-/// Probes every backend that is compiled in, side by side, and gives the verdicts in rank order.
-///
-/// Takes as long as the slowest probe.
-pub fn detect() -> Vec<Detected> {
-    detect_among(&backends())
+/// Finds out which of the compiled-in backends work here, in stages: the device check of each,
+/// then, unless a cache knows the answer, a real encode with the user's own options.
+#[derive(Clone, Debug)]
+pub struct Detection<'a> {
+    settings: Settings,
+    only: Option<&'a str>,
+    cache: Option<Cache>,
+    reprobe: bool,
 }
 
-/// As [`detect`], but probes only what `policy` can lead to: a required encoder alone.
-pub fn detect_for(policy: &Policy) -> Vec<Detected> {
-    let all = backends();
-    match &policy.require {
-        Some(name) => match all.iter().find(|b| b.id.as_str() == name) {
-            Some(backend) => detect_among(&[backend]),
-            None => detect_among(&all),
-        },
-        None => detect_among(&all),
+impl<'a> Detection<'a> {
+    /// Of every backend, without a cache.
+    pub fn new(settings: &Settings) -> Self {
+        let mut settings = settings.clone();
+        // A proof compares pictures: it is made in a size and at a quality of its own.
+        settings.encoder.resolution = None;
+        settings.encoder.crf = EncoderConfig::default().crf;
+        Self { settings, only: None, cache: None, reprobe: false }
+    }
+
+    /// Looks only at what `policy` can lead to: a required encoder alone.
+    #[must_use]
+    pub fn for_policy(mut self, policy: &'a Policy) -> Self {
+        self.only = policy.require.as_deref();
+        self
+    }
+
+    /// Takes verdicts from `cache` where they still hold, and keeps new ones there.
+    #[must_use]
+    pub fn cache(mut self, cache: Option<Cache>) -> Self {
+        self.cache = cache;
+        self
+    }
+
+    /// Proves everything again, whatever the cache says; keeps the new verdicts.
+    #[must_use]
+    pub fn reprobe(mut self, reprobe: bool) -> Self {
+        self.reprobe = reprobe;
+        self
+    }
+
+    /// The verdicts, in rank order. Backends are looked at side by side: it takes as long as the
+    /// slowest, and no longer than about [`probe_timeout_s`] for each.
+    ///
+    /// # Errors
+    /// Settings that are wrong, or that name a device which is not there.
+    ///
+    /// [`probe_timeout_s`]: crate::GpuEncoderConfig::probe_timeout_s
+    pub fn run(&self) -> Result<Vec<Detected>, ConfigError> {
+        self.settings.check()?;
+        let mut all = backends();
+        // An unknown name is for the selection to refuse, which lists what there is.
+        if self.only.is_some_and(|name| all.iter().any(|b| b.id.as_str() == name)) {
+            all.retain(|backend| Some(backend.id.as_str()) == self.only);
+        }
+        self.among(&all)
+    }
+
+    fn among(&self, backends: &[&'static Backend]) -> Result<Vec<Detected>, ConfigError> {
+        let known = self.cache.as_ref().map(|cache| cache.load(SystemTime::now()));
+        let place = place();
+        let answers: Vec<_> = thread::scope(|scope| {
+            let running: Vec<_> = backends
+                .iter()
+                .map(|&backend| {
+                    let known = known.as_ref().filter(|_| !self.reprobe);
+                    let place = &place;
+                    let thread = scope.spawn(move || {
+                        let begun = Instant::now();
+                        (self.examine(backend, place, known), begun.elapsed())
+                    });
+                    (backend, thread)
+                })
+                .collect();
+            running.into_iter().map(|(backend, thread)| (backend, thread.join())).collect()
+        });
+        let mut found = Vec::with_capacity(answers.len());
+        let mut kept = known;
+        for (backend, answer) in answers {
+            let (examined, elapsed) = match answer {
+                Ok((examined, elapsed)) => (examined?, elapsed),
+                Err(_) => (Examined::refused(panicked(backend.id)), Duration::ZERO),
+            };
+            let Examined { device, verdict, cached } = examined;
+            if let (Some(all), Some(device), None) = (&mut kept, &device, cached) {
+                all.keep(backend.id, &device.identity, &verdict);
+            }
+            found.push(Detected {
+                encoder: backend.id,
+                hardware: backend.hardware,
+                device,
+                verdict,
+                probe_ms: elapsed.as_millis() as u64,
+                cached_s: cached.map(|age| age.as_secs()),
+            });
+        }
+        if let (Some(cache), Some(all)) = (&self.cache, kept)
+            && let Err(error) = cache.save(all)
+        {
+            debug!("the cache of verdicts cannot be written: {error}");
+        }
+        Ok(found)
+    }
+
+    fn examine(
+        &self,
+        backend: &Backend,
+        place: &[String],
+        known: Option<&Verdicts>,
+    ) -> Result<Examined, ConfigError> {
+        let threads = thread::available_parallelism().map_or(2, usize::from);
+        let request = OpenRequest::new(&self.settings, backend.id, threads);
+        let mut device = match (backend.inspect)(&request) {
+            Ok(device) => device,
+            Err(OpenError::Config(error)) => return Err(error),
+            Err(OpenError::Refused(refusal)) => return Ok(Examined::refused(refusal)),
+            Err(other) => {
+                let reason = other.to_string();
+                let refusal = Refusal::new(backend.id, RefusalKind::Failed, reason, REPORT);
+                return Ok(Examined::refused(refusal));
+            }
+        };
+        device.identity.extend_from_slice(place);
+        if let Some(kept) = known.and_then(|all| all.find(backend.id, &device.identity)) {
+            let (verdict, cached) = (kept.verdict, Some(kept.age));
+            return Ok(Examined { device: Some(device), verdict, cached });
+        }
+        let verdict = prove(backend, &request);
+        Ok(Examined { device: Some(device), verdict, cached: None })
     }
 }
 
-fn detect_among(backends: &[&'static Backend]) -> Vec<Detected> {
-    std::thread::scope(|scope| {
-        let running: Vec<_> = backends
-            .iter()
-            .map(|&backend| {
-                (
-                    backend,
-                    scope.spawn(move || {
-                        let begun = Instant::now();
-                        ((backend.probe)(DEADLINE), begun.elapsed())
-                    }),
-                )
-            })
-            .collect();
-        running
-            .into_iter()
-            .map(|(backend, thread)| {
-                let (verdict, elapsed) = thread.join().unwrap_or_else(|_| {
-                    let refusal = Refusal::new(
-                        backend.id,
-                        RefusalKind::Failed,
-                        "its probe panicked",
-                        "report it with the output of `encoder detect`",
-                    );
-                    (Verdict::Refused(refusal), Duration::ZERO)
-                });
-                Detected {
-                    encoder: backend.id,
-                    hardware: backend.hardware,
-                    verdict,
-                    probe_ms: elapsed.as_millis() as u64,
-                }
-            })
-            .collect()
-    })
+struct Examined {
+    device: Option<Device>,
+    verdict: Verdict,
+    cached: Option<Duration>,
 }
 
-/// The backends that work here, the best one first. See [`detect`] for the reasons behind it.
+impl Examined {
+    fn refused(refusal: Refusal) -> Self {
+        Self { device: None, verdict: Verdict::Refused(refusal), cached: None }
+    }
+}
+
+/// Right after a start of the machine, or while another program begins or ends, a device that is
+/// well may refuse: it is asked once more.
+fn prove(backend: &Backend, request: &OpenRequest<'_>) -> Verdict {
+    const PAUSE: Duration = Duration::from_millis(200);
+    let deadline = Duration::from_secs(request.gpu.probe_timeout_s.into());
+    let begun = Instant::now();
+    let verdict = (backend.prove)(request, deadline);
+    let Verdict::Refused(refusal) = &verdict else { return verdict };
+    let left = deadline.saturating_sub(begun.elapsed() + PAUSE);
+    if !refusal.transient || refusal.kind == RefusalKind::Timeout || left.is_zero() {
+        return verdict;
+    }
+    thread::sleep(PAUSE);
+    (backend.prove)(request, left)
+}
+
+const REPORT: &str = "report it with the output of `encoder detect`";
+
+fn panicked(id: EncoderType) -> Refusal {
+    Refusal::new(id, RefusalKind::Failed, "its probe panicked", REPORT)
+}
+
+/// What every proof depends on, whatever the backend: this program, the boot of the machine, and
+/// the variables that choose libraries and devices.
+fn place() -> Vec<String> {
+    const VARIABLES: [&str; 10] = [
+        "LD_LIBRARY_PATH",
+        "LD_PRELOAD",
+        "CUDA_VISIBLE_DEVICES",
+        "NVIDIA_VISIBLE_DEVICES",
+        "NVIDIA_DRIVER_CAPABILITIES",
+        "LIBVA_DRIVER_NAME",
+        "LIBVA_DRIVERS_PATH",
+        "ONEVPL_SEARCH_PATH",
+        "ONEVPL_PRIORITY_PATH",
+        "DYLD_LIBRARY_PATH",
+    ];
+    let program = env::current_exe()
+        .and_then(|path| file_identity(&path))
+        .unwrap_or_else(|_| env!("CARGO_PKG_VERSION").into());
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let variables = VARIABLES
+        .iter()
+        .filter_map(|name| Some(format!("{name}={}", env::var_os(name)?.display())));
+    [program, boot.trim().to_owned()].into_iter().chain(variables).collect()
+}
+
+/// A file as part of an identity: path, size and time of change.
+///
+/// # Errors
+/// When the file cannot be looked at.
+pub fn file_identity(path: &std::path::Path) -> io::Result<String> {
+    let meta = fs::metadata(path)?;
+    let changed = meta.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(format!("{} {} {}", path.display(), meta.len(), changed.as_nanos()))
+}
+
+/// The backends that work here with the default settings, the best one first, by a new proof of
+/// each. See [`Detection`] for the reasons behind it.
 pub fn detect_available_encoders() -> Vec<EncoderType> {
-    detect().into_iter().filter(|d| d.verdict.is_usable()).map(|d| d.encoder).collect()
+    let found = Detection::new(&Settings::default()).run().unwrap_or_default();
+    found.into_iter().filter(|d| d.verdict.is_usable()).map(|d| d.encoder).collect()
 }

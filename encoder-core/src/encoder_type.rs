@@ -11,6 +11,8 @@ impl EncoderType {
     pub const NVENC: Self = Self("nvenc");
     /// Intel Quick Sync Video.
     pub const QSV: Self = Self("qsv");
+    /// VA-API: AMD and Intel on Linux.
+    pub const VAAPI: Self = Self("vaapi");
     /// Apple VideoToolbox.
     pub const VIDEOTOOLBOX: Self = Self("videotoolbox");
     /// x264, hosted by FFmpeg or in process.

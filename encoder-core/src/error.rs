@@ -89,6 +89,10 @@ fn unknown(wanted: &str, available: &[EncoderType]) -> String {
 /// Why a running encoder could not go on.
 #[derive(Debug, Error)]
 pub enum EncodeError {
+    /// It could not begin: the device refused at the first frame. Nothing was encoded, so another
+    /// encoder can be given the same frame.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
     /// A frame that is not what the encoder was opened for.
     #[error(
         "frame {index} is {got_format} {got_width}x{got_height}, the encoder was opened for \

@@ -209,6 +209,12 @@ impl<'a> Frame<'a> {
     }
 }
 
+/// The rows of a plane for writing, without padding.
+fn plane_rows<'p>(plane: &'p mut PlaneMut<'_>) -> impl Iterator<Item = &'p mut [u8]> {
+    let row_bytes = plane.row_bytes;
+    plane.data.chunks_mut(plane.stride).map(move |row| &mut row[..row_bytes])
+}
+
 /// A frame with memory of its own: for probes, tests and repeated pictures.
 #[derive(Clone, Debug)]
 pub struct FrameBuffer {
@@ -230,14 +236,51 @@ impl FrameBuffer {
         for (n, plane) in layout.planes_mut(&mut frame.memory).into_iter().enumerate() {
             for (y, row) in plane.data.chunks_mut(plane.stride).enumerate() {
                 for (x, sample) in row[..plane.row_bytes].iter_mut().enumerate() {
-                    *sample = match n {
-                        0 => 32 + (((x + shift) / 8 + y / 8) % 192) as u8,
-                        _ => 96 + ((x / 16 + y / 16 + n * 16) % 64) as u8,
+                    // U and V differ, so that a swap shows: the same picture in both formats.
+                    let chroma = |x: usize, v: usize| 96 + ((x / 16 + y / 16 + v * 16) % 64) as u8;
+                    *sample = match (n, layout.format) {
+                        (0, _) => 32 + (((x + shift) / 8 + y / 8) % 192) as u8,
+                        (n, PixelFormat::Yuv420p) => chroma(x, n - 1),
+                        (_, PixelFormat::Nv12) => chroma(x / 2, x % 2),
                     };
                 }
             }
         }
         frame
+    }
+
+    /// Takes over the picture of `frame`, which has the same size in whatever format.
+    ///
+    /// # Panics
+    /// If the sizes differ.
+    pub fn copy_from(&mut self, frame: &Frame<'_>) {
+        let layout = self.layout;
+        assert_eq!((layout.width, layout.height), (frame.width, frame.height), "sizes differ");
+        let mut to = layout.planes_mut(&mut self.memory);
+        let from = frame.planes();
+        let rows = |to: &mut PlaneMut<'_>, from: &Plane<'_>| {
+            plane_rows(to).zip(from.rows()).for_each(|(to, from)| to.copy_from_slice(from));
+        };
+        match (layout.format, frame.format, to.as_mut_slice(), from) {
+            (PixelFormat::Nv12, PixelFormat::Yuv420p, [y, uv], [from_y, from_u, from_v]) => {
+                rows(y, from_y);
+                for ((to, u), v) in plane_rows(uv).zip(from_u.rows()).zip(from_v.rows()) {
+                    for ((pair, &u), &v) in to.chunks_exact_mut(2).zip(u).zip(v) {
+                        pair.copy_from_slice(&[u, v]);
+                    }
+                }
+            }
+            (PixelFormat::Yuv420p, PixelFormat::Nv12, [y, u, v], [from_y, from_uv]) => {
+                rows(y, from_y);
+                for ((to_u, to_v), from) in plane_rows(u).zip(plane_rows(v)).zip(from_uv.rows()) {
+                    for ((u, v), pair) in to_u.iter_mut().zip(to_v).zip(from.chunks_exact(2)) {
+                        (*u, *v) = (pair[0], pair[1]);
+                    }
+                }
+            }
+            // The same format.
+            (_, _, to, from) => to.iter_mut().zip(from).for_each(|(to, from)| rows(to, from)),
+        }
     }
 
     /// The layout.
@@ -301,5 +344,23 @@ mod tests {
         assert!(frame.planes()[0].data.iter().all(|&b| b == 1));
         assert!(frame.planes()[1].data.iter().all(|&b| b == 2));
         assert_eq!(frame.planes().len(), 2);
+    }
+
+    #[test]
+    fn a_picture_changes_its_format_and_back() {
+        for (from, to) in [
+            (PixelFormat::Yuv420p, PixelFormat::Nv12),
+            (PixelFormat::Nv12, PixelFormat::Yuv420p),
+            (PixelFormat::Nv12, PixelFormat::Nv12),
+        ] {
+            let layout = |format| FrameLayout::new(format, Resolution::new(322, 178));
+            let mut copy = FrameBuffer::new(layout(to));
+            copy.copy_from(&FrameBuffer::test_picture(layout(from), 3).frame(0));
+            assert_eq!(
+                copy.memory(),
+                FrameBuffer::test_picture(layout(to), 3).memory(),
+                "{from} {to}"
+            );
+        }
     }
 }

@@ -1,9 +1,6 @@
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
@@ -12,21 +9,21 @@ use crate::{
 };
 
 /// What a backend that works can do here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Caps {
-    /// Where it runs: library and version, or device and driver.
-    pub device: String,
+    /// What runs: library and version, `ffmpeg 5.1.9 h264_nvenc`.
+    pub library: String,
     /// Frame formats with which it was proven; an encoder may take more.
     pub pixel_formats: Vec<PixelFormat>,
+    /// What else was proven, each by a real encode: `b-frames`, `lossless`.
+    #[serde(default)]
+    pub features: Vec<String>,
     /// Remarks that a user should know, such as "built without nasm: three times slower".
     pub notes: Vec<String>,
-    /// How long the proof took.
-    #[serde(skip)]
-    pub elapsed: Duration,
 }
 
 /// The kinds of reasons for which a backend is passed over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RefusalKind {
     /// Not compiled in, or not listed by the program that hosts it.
@@ -127,17 +124,17 @@ impl Verdict {
 /// Decodes an Annex B stream to its luma planes, packed, in display order.
 pub type DecodeLuma<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>, String>;
 
-/// Proves an encoder that runs inside this process: opens it, encodes a few pictures, checks that
+/// Proves an encoder that runs inside this process: opens it with `config` at 640x360, encodes a few pictures, checks that
 /// there is one access unit per picture and that the first is an IDR picture with its parameter
 /// sets, and compares the pictures through `decode`, the backend's own decoder, where it has one.
 pub fn probe_in_process(
     encoder: EncoderType,
-    mut caps: Caps,
+    caps: Caps,
+    config: &EncoderConfig,
     open: impl FnOnce(&EncoderConfig) -> Result<Box<dyn VideoEncoder>, OpenError>,
     decode: Option<DecodeLuma<'_>>,
 ) -> Verdict {
     const PICTURES: u64 = 3;
-    let begun = Instant::now();
     let wrong = |reason: String| {
         Verdict::Refused(Refusal::new(
             encoder,
@@ -146,8 +143,7 @@ pub fn probe_in_process(
             "report it: the encoder inside this program is broken",
         ))
     };
-    let config =
-        EncoderConfig { resolution: Some(Resolution::new(640, 360)), ..EncoderConfig::default() };
+    let config = EncoderConfig { resolution: Some(Resolution::new(640, 360)), ..config.clone() };
     let mut session = match open(&config) {
         Ok(session) => session,
         Err(OpenError::Refused(refusal)) => return Verdict::Refused(refusal),
@@ -190,7 +186,6 @@ pub fn probe_in_process(
             }
         }
     }
-    caps.elapsed = begun.elapsed();
     Verdict::Usable(caps)
 }
 

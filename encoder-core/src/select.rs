@@ -3,7 +3,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use crate::{Detected, EncoderType, OpenError, Refusal, RefusalKind, Verdict};
+use crate::{Detected, EncoderType, GpuEncoderConfig, OpenError, Refusal, RefusalKind, Verdict};
 
 /// What a user wants of the choice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,6 +14,31 @@ pub struct Policy {
     pub require: Option<String>,
     /// Only backends with a device, or an error.
     pub require_hardware: bool,
+    /// Whether there is time to wait for one that is only busy: it then stays in the order.
+    pub wait: bool,
+}
+
+impl Policy {
+    /// What `gpu` says, with the name of a required encoder.
+    pub fn new(gpu: &GpuEncoderConfig, require: Option<&str>) -> Self {
+        Self {
+            preferred: gpu.preferred_encoder.clone(),
+            require: require.map(str::to_owned),
+            require_hardware: gpu.require_hardware,
+            wait: gpu.session_wait_s > 0,
+        }
+    }
+
+    /// Why a backend is not to be opened.
+    fn refuses(&self, detected: &Detected) -> Option<Refusal> {
+        match &detected.verdict {
+            Verdict::Refused(refusal) if !(self.wait && refusal.kind == RefusalKind::Busy) => {
+                Some(refusal.clone())
+            }
+            _ if self.require_hardware && !detected.hardware => Some(software(detected.encoder)),
+            _ => None,
+        }
+    }
 }
 
 /// Backends to try, in order, and those that were passed over.
@@ -42,8 +67,8 @@ impl Plan {
     }
 }
 
-/// Orders the backends. A pure function: the verdicts come in rank order, as [`crate::detect`]
-/// gives them.
+/// Orders the backends. A pure function: the verdicts come in rank order, as
+/// [`crate::Detection`] gives them.
 ///
 /// # Errors
 /// [`OpenError::Unknown`] when a name is asked for that is not compiled in;
@@ -59,13 +84,10 @@ pub fn plan(policy: &Policy, verdicts: &[Detected]) -> Result<Plan, OpenError> {
     };
     if let Some(name) = &policy.require {
         let wanted = &verdicts[find(name)?];
-        if let Verdict::Refused(refusal) = &wanted.verdict {
-            return Err(refusal.clone().into());
-        }
-        if policy.require_hardware && !wanted.hardware {
-            return Err(software(wanted.encoder).into());
-        }
-        return Ok(Plan::new(vec![wanted.encoder], vec![]));
+        return match policy.refuses(wanted) {
+            Some(refusal) => Err(refusal.into()),
+            None => Ok(Plan::new(vec![wanted.encoder], vec![])),
+        };
     }
     let mut ranked: Vec<&Detected> = verdicts.iter().collect();
     if let Some(name) = &policy.preferred {
@@ -74,12 +96,9 @@ pub fn plan(policy: &Policy, verdicts: &[Detected]) -> Result<Plan, OpenError> {
     }
     let (mut order, mut refusals) = (Vec::new(), Vec::new());
     for detected in ranked {
-        match &detected.verdict {
-            Verdict::Refused(refusal) => refusals.push(refusal.clone()),
-            Verdict::Usable(_) if policy.require_hardware && !detected.hardware => {
-                refusals.push(software(detected.encoder));
-            }
-            Verdict::Usable(_) => order.push(detected.encoder),
+        match policy.refuses(detected) {
+            Some(refusal) => refusals.push(refusal),
+            None => order.push(detected.encoder),
         }
     }
     if order.is_empty() {
@@ -102,60 +121,113 @@ mod tests {
     use super::*;
     use crate::Caps;
 
-    /// `n+` usable, `n-` refused; nvenc and qsv are hardware.
+    /// `name+` usable, `name-` refused, `name~` busy, in rank order.
     fn verdicts(spec: &str) -> Vec<Detected> {
+        const KNOWN: [(EncoderType, bool); 6] = [
+            (EncoderType::NVENC, true),
+            (EncoderType::QSV, true),
+            (EncoderType::VAAPI, true),
+            (EncoderType::VIDEOTOOLBOX, true),
+            (EncoderType::X264, false),
+            (EncoderType::OPENH264, false),
+        ];
         spec.split_whitespace()
             .map(|word| {
                 let (name, sign) = word.split_at(word.len() - 1);
-                let encoder = [
-                    EncoderType::NVENC,
-                    EncoderType::QSV,
-                    EncoderType::X264,
-                    EncoderType::OPENH264,
-                ]
-                .into_iter()
-                .find(|e| e.as_str() == name)
-                .expect("a known name");
-                let verdict = if sign == "+" {
-                    Verdict::Usable(Caps::default())
-                } else {
-                    Verdict::Refused(Refusal::new(encoder, RefusalKind::NoDevice, "no", "buy"))
+                let (encoder, hardware) =
+                    *KNOWN.iter().find(|(e, _)| e.as_str() == name).expect("a known name");
+                let refused = |kind| Refusal::new(encoder, kind, "no", "buy");
+                let verdict = match sign {
+                    "+" => Verdict::Usable(Caps::default()),
+                    "-" => Verdict::Refused(refused(RefusalKind::NoDevice)),
+                    _ => Verdict::Refused(refused(RefusalKind::Busy).transient()),
                 };
-                let hardware = encoder < EncoderType::VIDEOTOOLBOX && name != "openh264";
-                Detected { encoder, hardware, verdict, probe_ms: 0 }
+                let (device, probe_ms, cached_s) = (None, 0, None);
+                Detected { encoder, hardware, device, verdict, probe_ms, cached_s }
             })
             .collect()
     }
 
     #[test]
     fn the_table() {
-        // verdicts | preferred | required | hardware only | order or error | refused
-        let table: &[(&str, &str, &str, bool, &str, &str)] = &[
-            ("nvenc+ x264+ openh264+", "", "", false, "nvenc x264 openh264", ""),
-            ("nvenc- x264+ openh264+", "", "", false, "x264 openh264", "nvenc"),
-            ("nvenc- x264- openh264+", "", "", false, "openh264", "nvenc x264"),
-            ("nvenc- x264- openh264-", "", "", false, "!none", "nvenc x264 openh264"),
-            ("", "", "", false, "!none", ""),
-            ("nvenc+ x264+", "x264", "", false, "x264 nvenc", ""),
-            ("nvenc+ qsv+ x264+", "qsv", "", false, "qsv nvenc x264", ""),
-            ("nvenc+ qsv- x264+", "qsv", "", false, "nvenc x264", "qsv"),
-            ("nvenc+ x264+", "qsv", "", false, "!unknown", ""),
-            ("nvenc+ x264+", "", "x264", false, "x264", ""),
-            ("nvenc- x264+", "", "nvenc", false, "!refused", ""),
-            ("nvenc+ x264+", "", "qsv", false, "!unknown", ""),
-            ("nvenc+ x264+", "nvenc", "x264", false, "x264", ""),
-            ("nvenc+ x264+", "", "", true, "nvenc", "x264"),
-            ("nvenc- x264+", "", "", true, "!none", "nvenc x264"),
-            ("nvenc- qsv+ x264+", "x264", "", true, "qsv", "x264 nvenc"),
-            ("nvenc+ x264+", "", "x264", true, "!refused", ""),
-            ("nvenc+ x264+", "", "nvenc", true, "nvenc", ""),
+        const HARDWARE: u8 = 1;
+        const WAIT: u8 = 2;
+        // verdicts | preferred | required | flags | order or error | refused
+        let table: &[(&str, &str, &str, u8, &str, &str)] = &[
+            // By rank, without those that do not work.
+            ("nvenc+ x264+ openh264+", "", "", 0, "nvenc x264 openh264", ""),
+            ("nvenc- x264+ openh264+", "", "", 0, "x264 openh264", "nvenc"),
+            ("nvenc- x264- openh264+", "", "", 0, "openh264", "nvenc x264"),
+            ("nvenc- x264- openh264-", "", "", 0, "!none", "nvenc x264 openh264"),
+            ("", "", "", 0, "!none", ""),
+            ("openh264+", "", "", 0, "openh264", ""),
+            ("x264-", "", "", 0, "!none", "x264"),
+            (
+                "nvenc- qsv- vaapi- videotoolbox- x264- openh264+",
+                "",
+                "",
+                0,
+                "openh264",
+                "nvenc qsv vaapi videotoolbox x264",
+            ),
+            (
+                "nvenc+ qsv+ vaapi+ videotoolbox+ x264+ openh264+",
+                "",
+                "",
+                0,
+                "nvenc qsv vaapi videotoolbox x264 openh264",
+                "",
+            ),
+            ("qsv- vaapi+ x264+", "", "", 0, "vaapi x264", "qsv"),
+            ("qsv+ vaapi- x264+", "", "", 0, "qsv x264", "vaapi"),
+            // A preferred one goes first, and is no more than a wish.
+            ("nvenc+ x264+", "x264", "", 0, "x264 nvenc", ""),
+            ("nvenc+ x264+", "nvenc", "", 0, "nvenc x264", ""),
+            ("nvenc+ qsv+ x264+", "qsv", "", 0, "qsv nvenc x264", ""),
+            ("nvenc+ qsv- x264+", "qsv", "", 0, "nvenc x264", "qsv"),
+            ("nvenc- qsv- x264+", "qsv", "", 0, "x264", "qsv nvenc"),
+            ("nvenc- openh264-", "openh264", "", 0, "!none", "openh264 nvenc"),
+            ("nvenc+ x264+", "qsv", "", 0, "!unknown", ""),
+            ("", "x264", "", 0, "!unknown", ""),
+            ("x264+ openh264+", "openh264", "", 0, "openh264 x264", ""),
+            // A required one is alone, whatever is preferred.
+            ("nvenc+ x264+", "", "x264", 0, "x264", ""),
+            ("nvenc- x264+", "", "nvenc", 0, "!refused", ""),
+            ("nvenc+ x264+", "", "qsv", 0, "!unknown", ""),
+            ("nvenc+ x264+", "nvenc", "x264", 0, "x264", ""),
+            ("nvenc+ x264-", "nvenc", "x264", 0, "!refused", ""),
+            ("", "", "nvenc", 0, "!unknown", ""),
+            // Required hardware leaves no software.
+            ("nvenc+ x264+", "", "", HARDWARE, "nvenc", "x264"),
+            ("nvenc- x264+", "", "", HARDWARE, "!none", "nvenc x264"),
+            ("nvenc- qsv+ x264+", "x264", "", HARDWARE, "qsv", "x264 nvenc"),
+            ("nvenc+ x264+", "", "x264", HARDWARE, "!refused", ""),
+            ("nvenc+ x264+", "", "nvenc", HARDWARE, "nvenc", ""),
+            ("nvenc- x264+", "", "nvenc", HARDWARE, "!refused", ""),
+            ("nvenc+ qsv+ x264- openh264+", "qsv", "", HARDWARE, "qsv nvenc", "x264 openh264"),
+            ("x264+ openh264+", "", "", HARDWARE, "!none", "x264 openh264"),
+            // A busy one is passed over, or waited for.
+            ("nvenc~ x264+", "", "", 0, "x264", "nvenc"),
+            ("nvenc~ x264+", "", "", WAIT, "nvenc x264", ""),
+            ("nvenc~ x264+", "", "nvenc", 0, "!refused", ""),
+            ("nvenc~ x264+", "", "nvenc", WAIT, "nvenc", ""),
+            ("nvenc~ x264+", "", "", HARDWARE, "!none", "nvenc x264"),
+            ("nvenc~ x264+", "", "", HARDWARE | WAIT, "nvenc", "x264"),
+            ("nvenc~ qsv+ x264+", "nvenc", "", 0, "qsv x264", "nvenc"),
+            ("nvenc~ qsv+ x264+", "qsv", "", WAIT, "qsv nvenc x264", ""),
+            // Waiting helps nobody whose refusal lasts.
+            ("nvenc- x264+", "", "", WAIT, "x264", "nvenc"),
+            ("nvenc- x264+", "", "nvenc", WAIT, "!refused", ""),
+            ("nvenc~ qsv- x264-", "", "", WAIT, "nvenc", "qsv x264"),
         ];
-        for (spec, preferred, required, hardware, expected, refused) in table {
+        assert!(table.len() >= 40);
+        for (spec, preferred, required, flags, expected, refused) in table {
             let name = |s: &str| (!s.is_empty()).then(|| s.to_string());
             let policy = Policy {
                 preferred: name(preferred),
                 require: name(required),
-                require_hardware: *hardware,
+                require_hardware: flags & HARDWARE != 0,
+                wait: flags & WAIT != 0,
             };
             let (got, refusals) = match plan(&policy, &verdicts(spec)) {
                 Ok(plan) => (
@@ -171,8 +243,24 @@ mod tests {
             assert_eq!(
                 (got.as_str(), refusals.join(" ").as_str()),
                 (*expected, *refused),
-                "{policy:?}"
+                "{spec}: {policy:?}"
             );
         }
+    }
+
+    #[test]
+    fn a_policy_from_the_configuration() {
+        let gpu = GpuEncoderConfig {
+            preferred_encoder: Some("qsv".into()),
+            session_wait_s: 1,
+            ..GpuEncoderConfig::default()
+        };
+        let policy = Policy::new(&gpu, Some("x264"));
+        assert_eq!(
+            (policy.preferred.as_deref(), policy.require.as_deref()),
+            (Some("qsv"), Some("x264"))
+        );
+        assert!(policy.wait && !policy.require_hardware);
+        assert_eq!(Policy::new(&GpuEncoderConfig::default(), None), Policy::default());
     }
 }

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::time::Duration;
+use std::{any::Any, sync::Arc, time::Duration};
 
 use encoder_core::{EncoderConfig, EncoderType, FrameRate, PixelFormat, Resolution};
 
@@ -8,6 +8,9 @@ use crate::find::Version;
 
 /// A child that makes no progress for this long is given up.
 pub const STALL: Duration = Duration::from_secs(60);
+
+/// An encoder that has not opened after this long is given up.
+pub const START: Duration = Duration::from_secs(10);
 
 /// What a backend wants of the child.
 #[derive(Clone, Debug)]
@@ -29,6 +32,11 @@ pub struct Job {
     pub max_delay: usize,
     /// How long the child may make no progress: [`STALL`], shorter only in tests.
     pub stall: Duration,
+    /// How long the encoder may take to open, from the first frame on: [`START`] or what the
+    /// configuration says.
+    pub start: Duration,
+    /// Held as long as the encoder runs: a place in a budget of sessions.
+    pub hold: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 impl Job {
@@ -43,6 +51,8 @@ impl Job {
             gop_size: config.gop_size,
             max_delay: 0,
             stall: STALL,
+            start: START,
+            hold: None,
         }
     }
 

@@ -91,8 +91,7 @@ impl Ffmpeg {
     /// than [`OLDEST`].
     pub fn find(encoder: EncoderType) -> Result<Arc<Self>, Refusal> {
         static KNOWN: OnceLock<Mutex<HashMap<PathBuf, Arc<Ffmpeg>>>> = OnceLock::new();
-        let path = locate(env::var_os(ENV).as_deref(), env::var_os("PATH").as_deref())
-            .map_err(|reason| Refusal::new(encoder, RefusalKind::Missing, reason, CURE))?;
+        let path = Self::locate(encoder)?;
         // Locked while FFmpeg runs: backends that ask side by side wait for one answer.
         let mut known =
             KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
@@ -102,6 +101,15 @@ impl Ffmpeg {
         let ffmpeg = Arc::new(Self::at(&path, encoder, DEADLINE)?);
         known.insert(path, Arc::clone(&ffmpeg));
         Ok(ffmpeg)
+    }
+
+    /// Where the FFmpeg to use lies. Starts nothing.
+    ///
+    /// # Errors
+    /// A [`Refusal`] of `encoder` when there is none.
+    pub fn locate(encoder: EncoderType) -> Result<PathBuf, Refusal> {
+        locate(env::var_os(ENV).as_deref(), env::var_os("PATH").as_deref())
+            .map_err(|reason| Refusal::new(encoder, RefusalKind::Missing, reason, CURE))
     }
 
     /// Asks the program at `path` for its version and its encoders.

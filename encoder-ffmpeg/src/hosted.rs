@@ -27,6 +27,9 @@ use crate::{
 /// How long a child may take to end by itself, and again once it was asked to.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long a child whose pipes are broken may take to end.
+const GONE_SOON: Duration = Duration::from_secs(1);
+
 /// An encoder in an FFmpeg child.
 ///
 /// The calling thread writes frames straight from their memory into the child's stdin; one thread
@@ -57,6 +60,8 @@ pub struct HostedEncoder {
 
 /// What the reader thread sends; the end of the stream is the last.
 enum Message {
+    /// The head of the stream is there: FFmpeg writes it as soon as the encoder is open.
+    Begun,
     Unit(AccessUnit),
     End(Result<(), String>),
 }
@@ -65,8 +70,9 @@ enum Message {
 ///
 /// # Errors
 /// [`OpenError::Refused`] when there is no FFmpeg or it lacks the encoder or does not start;
-/// [`OpenError::Config`] when the resolution is not set. What a device cannot do shows only at the
-/// first frames.
+/// [`OpenError::Config`] when the resolution is not set. FFmpeg opens the encoder itself when it
+/// has the first frame: what the device refuses is the error of the first
+/// [`encode_frame`](VideoEncoder::encode_frame), [`EncodeError::Refused`].
 pub fn open(job: Job, config: &EncoderConfig) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let ffmpeg = Ffmpeg::find(job.id)?;
     Ok(Box::new(HostedEncoder::open(&ffmpeg, job, config)?))
@@ -166,12 +172,17 @@ impl HostedEncoder {
         let Some(stdin) = &mut self.stdin else { return Ok(()) };
         let mut slices: Vec<IoSlice<'_>> =
             frame.planes().iter().flat_map(runs).map(IoSlice::new).collect();
-        let Err(error) = sys::write_all(stdin, &mut slices, self.job.stall) else {
+        let limit = if self.frames_in == 0 { self.job.start } else { self.job.stall };
+        let Err(error) = sys::write_all(stdin, &mut slices, limit) else {
             return Ok(());
         };
+        if self.frames_in == 0 {
+            let late = (error.kind() == io::ErrorKind::TimedOut).then_some(limit);
+            return Err(self.refuse(late).into());
+        }
         Err(match error.kind() {
             io::ErrorKind::TimedOut => {
-                let limit = self.job.stall.as_secs_f32();
+                let limit = limit.as_secs_f32();
                 self.child.kill();
                 self.fail(format!("FFmpeg took no input for {limit} s and was killed"))
             }
@@ -179,7 +190,7 @@ impl HostedEncoder {
             io::ErrorKind::BrokenPipe => {
                 let unread = self.units.try_iter().find_map(|message| match message {
                     Message::End(end) => end.err(),
-                    Message::Unit(_) => None,
+                    Message::Begun | Message::Unit(_) => None,
                 });
                 self.fail(unread.unwrap_or_else(|| "FFmpeg ended early".into()))
             }
@@ -187,9 +198,33 @@ impl HostedEncoder {
         })
     }
 
+    /// Waits until the encoder is open. It has the first frame.
+    fn begin(&mut self) -> Result<(), EncodeError> {
+        match self.units.recv_timeout(self.job.start) {
+            Ok(Message::Begun) => Ok(()),
+            Err(RecvTimeoutError::Timeout) => Err(self.refuse(Some(self.job.start)).into()),
+            _ => Err(self.refuse(None).into()),
+        }
+    }
+
+    /// Ends a child whose encoder did not open, and says why; `late` when it took so long.
+    fn refuse(&mut self, late: Option<Duration>) -> Refusal {
+        self.failed = true;
+        self.stdin = None;
+        let exit = match late {
+            Some(limit) => {
+                self.child.kill();
+                Exit::TimedOut(limit)
+            }
+            None => self.child.wait(GONE_SOON).unwrap_or_else(|| self.child.kill()),
+        };
+        classify(self.job.id, &self.child.stderr(), exit)
+    }
+
     /// Waits for the next access unit; false at the end of the stream.
     fn receive(&mut self) -> Result<bool, EncodeError> {
         match self.units.recv_timeout(self.job.stall) {
+            Ok(Message::Begun) => Ok(true),
             Ok(Message::Unit(unit)) => self.accept(unit).map(|()| true),
             Ok(Message::End(Ok(()))) | Err(RecvTimeoutError::Disconnected) => Ok(false),
             Ok(Message::End(Err(what))) => Err(self.fail(what)),
@@ -229,7 +264,7 @@ impl HostedEncoder {
         self.failed = true;
         self.stdin = None;
         // Usually it is gone or about to go: its end says more than ours would.
-        let exit = self.child.wait(Duration::from_secs(1)).unwrap_or_else(|| self.child.kill());
+        let exit = self.child.wait(GONE_SOON).unwrap_or_else(|| self.child.kill());
         self.error(explain(self.job.id, &what, exit, &self.child.stderr()))
     }
 
@@ -259,9 +294,13 @@ impl VideoEncoder for HostedEncoder {
     fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
         self.check(frame)?;
         self.write(frame)?;
+        if self.frames_in == 0 {
+            self.begin()?;
+        }
         self.frames_in += 1;
         while let Ok(message) = self.units.try_recv() {
             match message {
+                Message::Begun => {}
                 Message::Unit(unit) => self.accept(unit)?,
                 Message::End(end) => {
                     let what = end.err().unwrap_or_else(|| "FFmpeg ended early".into());
@@ -353,10 +392,14 @@ fn read_units(mut stdout: ChildStdout, sender: &Sender<Message>) {
     let mut parser = FlvParser::new();
     let mut buffer = vec![0; 64 << 10];
     let mut units = Vec::new();
+    let mut begun = false;
     let end = loop {
         match stdout.read(&mut buffer) {
             Ok(0) => break Ok(()),
             Ok(n) => {
+                if !std::mem::replace(&mut begun, true) && sender.send(Message::Begun).is_err() {
+                    return;
+                }
                 let result = parser.push(buffer.get(..n).unwrap_or_default(), &mut units);
                 for unit in units.drain(..) {
                     // Nobody listens any more: the encoder is being dropped.

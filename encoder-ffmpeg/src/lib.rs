@@ -19,11 +19,11 @@ mod run;
 mod sys;
 mod tail;
 
-pub use args::{Job, STALL, arguments};
+pub use args::{Job, STALL, START, arguments};
 pub use child::Exit;
 pub use classify::{classify, not_listed};
 pub use find::{ENV, Ffmpeg, OLDEST, Version};
 pub use flv::{AccessUnit, FlvError, FlvParser};
 pub use hosted::{HostedEncoder, open};
-pub use options::read_options;
-pub use probe::{test_encode, test_encode_with};
+pub use options::{misconfigured, read_options};
+pub use probe::{Feature, identity, test_encode, test_encode_features, test_encode_with};

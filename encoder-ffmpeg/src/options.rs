@@ -1,6 +1,6 @@
 //! A backend's own table of options.
 
-use encoder_core::{BackendOptions, ConfigError, EncoderType, unknown_key};
+use encoder_core::{BackendOptions, ConfigError, EncoderType, Refusal, RefusalKind, unknown_key};
 use serde::de::DeserializeOwned;
 
 /// Reads `[backend.<id>]` into the backend's struct, whose fields are `known`.
@@ -21,4 +21,9 @@ pub fn read_options<T: DeserializeOwned>(
         .clone()
         .try_into()
         .map_err(|error| ConfigError::Syntax(format!("{place}: {}", error.to_string().trim())))
+}
+
+/// The refusal of a backend whose options are wrong, where nobody has checked them before.
+pub fn misconfigured(id: EncoderType, error: &ConfigError) -> Refusal {
+    Refusal::new(id, RefusalKind::Unsupported, error.to_string(), "correct the configuration")
 }

@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use encoder_core::{
     Caps, EncoderConfig, FrameBuffer, FrameLayout, NalKind, Refusal, RefusalKind, Resolution,
-    Verdict, mean_absolute_difference, nal_units,
+    Verdict, file_identity, mean_absolute_difference, nal_units,
 };
+use tracing::debug;
 
 use crate::{
     args::{Job, arguments},
@@ -22,32 +23,82 @@ const PICTURES: u64 = 5;
 /// Mean error in levels that no encoder at a usable quality reaches.
 const TOLERANCE: f64 = 6.0;
 
+/// What else a backend may be able to do, and how that is tried.
+pub struct Feature {
+    /// Its name in [`Caps::features`].
+    pub name: &'static str,
+    /// What must work for it.
+    pub job: Job,
+    /// Whether every sample must come back as it was.
+    pub exact: bool,
+}
+
+/// All that a proof of `job` depends on, for [`Device::identity`](encoder_core::Device::identity):
+/// the FFmpeg that would be used, and the options. Starts nothing.
+///
+/// # Errors
+/// A [`Refusal`] when there is no FFmpeg.
+pub fn identity(job: &Job) -> Result<Vec<String>, Refusal> {
+    let path = Ffmpeg::locate(job.id)?;
+    let file = file_identity(&path).map_err(|error| {
+        let reason = format!("{} cannot be looked at: {error}", path.display());
+        Refusal::new(job.id, RefusalKind::Missing, reason, "check the path and its permissions")
+    })?;
+    let options = job.global.iter().chain(&job.options).cloned().collect::<Vec<_>>().join(" ");
+    Ok(vec![file, format!("{} {options} {}", job.encoder, job.format.as_str())])
+}
+
 /// Proves `job` within about `deadline`, in the FFmpeg that [`Ffmpeg::find`] finds.
 ///
 /// Listed is not enough: five pictures are encoded with the job's own options, decoded by a second
 /// child, counted and compared. May be called from anywhere, async code included; blocks.
 pub fn test_encode(job: &Job, deadline: Duration) -> Verdict {
+    test_encode_features(job, &[], deadline)
+}
+
+/// As [`test_encode`]; a job that works has each of `features` tried too, as long as there is
+/// time.
+pub fn test_encode_features(job: &Job, features: &[Feature], deadline: Duration) -> Verdict {
     match Ffmpeg::find(job.id) {
-        Ok(ffmpeg) => test_encode_with(&ffmpeg, job, deadline),
+        Ok(ffmpeg) => test_encode_with(&ffmpeg, job, features, deadline),
         Err(refusal) => Verdict::Refused(refusal),
     }
 }
 
-/// As [`test_encode`], in a certain FFmpeg.
-pub fn test_encode_with(ffmpeg: &Ffmpeg, job: &Job, deadline: Duration) -> Verdict {
+/// As [`test_encode_features`], in a certain FFmpeg.
+pub fn test_encode_with(
+    ffmpeg: &Ffmpeg,
+    job: &Job,
+    features: &[Feature],
+    deadline: Duration,
+) -> Verdict {
     let begun = Instant::now();
-    match attempt(ffmpeg, job, begun, deadline) {
-        Ok(()) => Verdict::Usable(Caps {
-            device: format!("{} {}", ffmpeg.label(), job.encoder),
-            pixel_formats: vec![job.format],
-            notes: Vec::new(),
-            elapsed: begun.elapsed(),
-        }),
-        Err(refusal) => Verdict::Refused(refusal),
+    if let Err(refusal) = attempt(ffmpeg, job, TOLERANCE, begun, deadline) {
+        return Verdict::Refused(refusal);
     }
+    let proven = features.iter().filter(|feature| {
+        let left = deadline.saturating_sub(begun.elapsed());
+        let tolerance = if feature.exact { 0.0 } else { TOLERANCE };
+        !left.is_zero()
+            && attempt(ffmpeg, &feature.job, tolerance, Instant::now(), left)
+                .inspect_err(|refusal| debug!("no {}: {refusal}", feature.name))
+                .is_ok()
+    });
+    Verdict::Usable(Caps {
+        library: format!("{} {}", ffmpeg.label(), job.encoder),
+        pixel_formats: vec![job.format],
+        features: proven.map(|feature| feature.name.to_owned()).collect(),
+        notes: Vec::new(),
+    })
 }
 
-fn attempt(ffmpeg: &Ffmpeg, job: &Job, begun: Instant, deadline: Duration) -> Result<(), Refusal> {
+fn attempt(
+    ffmpeg: &Ffmpeg,
+    job: &Job,
+    tolerance: f64,
+    begun: Instant,
+    deadline: Duration,
+) -> Result<(), Refusal> {
     if !ffmpeg.lists(job.encoder) {
         return Err(not_listed(job.id, ffmpeg, job.encoder));
     }
@@ -59,7 +110,7 @@ fn attempt(ffmpeg: &Ffmpeg, job: &Job, begun: Instant, deadline: Duration) -> Re
     }
     let rate = EncoderConfig::default().frame_rate;
     let arguments = arguments(job, ffmpeg.version, SIZE, rate);
-    let encoded = child(ffmpeg, job, &arguments, input, deadline)?;
+    let encoded = child(ffmpeg, job, &arguments, input.clone(), deadline)?;
     let units = cut(&encoded).map_err(|what| wrong(job, what))?;
     if units.len() as u64 != PICTURES {
         return Err(wrong(job, format!("{PICTURES} pictures went in, {} came out", units.len())));
@@ -72,11 +123,14 @@ fn attempt(ffmpeg: &Ffmpeg, job: &Job, begun: Instant, deadline: Duration) -> Re
     }
 
     let stream: Vec<u8> = units.into_iter().flat_map(|unit| unit.data).collect();
-    let arguments: Vec<String> = "-hide_banner -nostats -loglevel level+warning -f h264 -i pipe:0 \
-                                  -f rawvideo -pix_fmt yuv420p pipe:1"
-        .split(' ')
-        .map(str::to_owned)
-        .collect();
+    let format = job.format.as_str();
+    let arguments: Vec<String> = format!(
+        "-hide_banner -nostats -loglevel level+warning -f h264 -i pipe:0 -f rawvideo \
+         -pix_fmt {format} pipe:1"
+    )
+    .split(' ')
+    .map(str::to_owned)
+    .collect();
     // Decoding is software: it gets what is left of the deadline, and a second at least.
     let left = deadline.saturating_sub(begun.elapsed()).max(Duration::from_secs(1));
     let decoded = child(ffmpeg, job, &arguments, stream, left)?.stdout;
@@ -85,19 +139,15 @@ fn attempt(ffmpeg: &Ffmpeg, job: &Job, begun: Instant, deadline: Duration) -> Re
         let count = decoded.len() as f64 / whole as f64;
         return Err(wrong(job, format!("{PICTURES} pictures went in, {count} decode")));
     }
-    for (n, (got, picture)) in decoded.chunks_exact(whole).zip(&pictures).enumerate() {
-        let sent: Vec<u8> = picture
-            .frame(0)
-            .planes()
-            .iter()
-            .take(1)
-            .flat_map(|p| p.rows())
-            .flatten()
-            .copied()
-            .collect();
-        let error = mean_absolute_difference(got.get(..luma).unwrap_or_default(), &sent);
-        if error >= TOLERANCE {
-            return Err(wrong(job, format!("picture {n} came back {error:.1} levels off")));
+    let sent = input.chunks_exact(whole);
+    for (n, (got, sent)) in decoded.chunks_exact(whole).zip(sent).enumerate() {
+        let ((luma, chroma), (sent_luma, sent_chroma)) = (got.split_at(luma), sent.split_at(luma));
+        for (what, got, sent) in [("luma", luma, sent_luma), ("chroma", chroma, sent_chroma)] {
+            let error = mean_absolute_difference(got, sent);
+            if error > tolerance {
+                let what = format!("picture {n} came back {error:.1} levels off in {what}");
+                return Err(wrong(job, what));
+            }
         }
     }
     Ok(())

@@ -58,7 +58,7 @@ fn find(fake: &Fake, deadline: Duration) -> Result<Ffmpeg, Refusal> {
 
 fn probe(fake: &Fake, deadline: Duration) -> Refusal {
     let job = Job::new(EncoderType::NVENC, "h264_nvenc", &EncoderConfig::default());
-    match test_encode_with(&find(fake, LONG).unwrap(), &job, deadline) {
+    match test_encode_with(&find(fake, LONG).unwrap(), &job, &[], deadline) {
         Verdict::Refused(refusal) => refusal,
         Verdict::Usable(caps) => panic!("{caps:?}"),
     }

@@ -125,9 +125,9 @@ fn rates_from_slow_to_fast_keep_their_indices() {
 fn the_probe_accepts_what_works_and_names_what_does_not() {
     let config = EncoderConfig::default();
     let ten = Duration::from_secs(10);
-    match test_encode_with(&ffmpeg(), &job(&config, "-preset veryfast -crf 23"), ten) {
+    match test_encode_with(&ffmpeg(), &job(&config, "-preset veryfast -crf 23"), &[], ten) {
         Verdict::Usable(caps) => {
-            assert_eq!(caps.device, format!("{} libx264", ffmpeg().label()));
+            assert_eq!(caps.library, format!("{} libx264", ffmpeg().label()));
         }
         Verdict::Refused(refusal) => panic!("{refusal}"),
     }
@@ -144,7 +144,7 @@ fn the_probe_accepts_what_works_and_names_what_does_not() {
     for (encoder, options, kind) in table {
         let mut job = job(&config, options);
         job.encoder = encoder;
-        match test_encode_with(&ffmpeg(), &job, ten) {
+        match test_encode_with(&ffmpeg(), &job, &[], ten) {
             Verdict::Refused(refusal) => {
                 assert_eq!(refusal.kind, kind, "{encoder} {options}: {refusal}");
             }
@@ -158,7 +158,12 @@ fn probes_run_inside_async_code() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let config = EncoderConfig::default();
     let verdict = runtime.block_on(async {
-        test_encode_with(&ffmpeg(), &job(&config, "-preset ultrafast"), Duration::from_secs(10))
+        test_encode_with(
+            &ffmpeg(),
+            &job(&config, "-preset ultrafast"),
+            &[],
+            Duration::from_secs(10),
+        )
     });
     assert!(verdict.is_usable(), "{verdict:?}");
 }

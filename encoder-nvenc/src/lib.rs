@@ -8,8 +8,9 @@
 use std::{env, path::Path, time::Duration};
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, EncoderConfig, EncoderType, GpuEncoderConfig,
-    NvencTune, OpenError, OpenRequest, Refusal, RefusalKind, Verdict, VideoEncoder,
+    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType,
+    GpuEncoderConfig, NvencTune, OpenError, OpenRequest, Refusal, RefusalKind, Verdict,
+    VideoEncoder,
 };
 use encoder_ffmpeg::{Job, read_options};
 use serde::Deserialize;
@@ -20,8 +21,10 @@ encoder_core::inventory::submit! {
         rank: 10,
         hardware: true,
         codecs: &[Codec::H264],
-        probe,
         check_options: |options| NvencOptions::read(options).map(|_| ()),
+        inspect,
+        prove,
+        max_delay: |request| job_of(request).map_or(0, |job| job.max_delay),
         open,
     }
 }
@@ -97,19 +100,26 @@ fn on_path(program: &str) -> bool {
         .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
 }
 
-fn probe(deadline: Duration) -> Verdict {
-    if let Err(refusal) = look() {
-        return Verdict::Refused(refusal);
+fn job_of(request: &OpenRequest<'_>) -> Result<Job, ConfigError> {
+    Ok(job(request.config, request.gpu, &NvencOptions::read(request.options)?))
+}
+
+fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
+    let job = job_of(request)?;
+    look()?;
+    Ok(Device { identity: encoder_ffmpeg::identity(&job)?, ..Device::default() })
+}
+
+fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+    match job_of(request) {
+        Ok(job) => encoder_ffmpeg::test_encode(&job, deadline),
+        Err(error) => Verdict::Refused(encoder_ffmpeg::misconfigured(EncoderType::NVENC, &error)),
     }
-    let job =
-        job(&EncoderConfig::default(), &GpuEncoderConfig::default(), &NvencOptions::default());
-    encoder_ffmpeg::test_encode(&job, deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    let options = NvencOptions::read(request.options)?;
     look()?;
-    encoder_ffmpeg::open(job(request.config, request.gpu, &options), request.config)
+    encoder_ffmpeg::open(job_of(request)?, request.config)
 }
 
 #[cfg(test)]
@@ -177,10 +187,6 @@ mod tests {
         let refusal = device(false).unwrap_err();
         assert_eq!((refusal.kind, refusal.transient), (RefusalKind::NoDevice, false));
         assert_eq!(device(true).is_ok(), !cfg!(target_os = "macos"));
-        // Whatever this machine has: the probe answers, and agrees with opening.
-        if let Err(refusal) = look() {
-            assert_eq!(probe(Duration::from_secs(10)), Verdict::Refused(refusal));
-        }
     }
 
     /// With or without a device: FFmpeg reads the options first. Needs FFmpeg.

@@ -12,9 +12,9 @@ mod raw;
 use std::time::Duration;
 
 use encoder_core::{
-    Backend, BackendOptions, Caps, Codec, ConfigError, EncodeError, EncodedChunk, EncoderType,
-    Frame, OpenError, OpenRequest, PixelFormat, Preset, Refusal, RefusalKind, Verdict,
-    VideoEncoder, inventory, probe_in_process, unknown_key,
+    Backend, BackendOptions, Caps, Codec, ConfigError, Device, EncodeError, EncodedChunk,
+    EncoderConfig, EncoderType, Frame, OpenError, OpenRequest, PixelFormat, Preset, Refusal,
+    RefusalKind, Verdict, VideoEncoder, inventory, probe_in_process, unknown_key,
 };
 use raw::{Parameters, RawEncoder};
 use serde::Deserialize;
@@ -25,8 +25,10 @@ inventory::submit! {
         rank: 90,
         hardware: false,
         codecs: &[Codec::H264],
-        probe,
         check_options: |table| Options::read(table).map(drop),
+        inspect,
+        prove,
+        max_delay: |_| 0,
         open: |request| Ok(Box::new(OpenH264::open(request)?)),
     }
 }
@@ -207,7 +209,14 @@ impl VideoEncoder for OpenH264 {
     }
 }
 
-fn probe(_deadline: Duration) -> Verdict {
+fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
+    let options = Options::read(request.options)?;
+    // What is built into this program needs no look.
+    let identity = vec![raw::version(), format!("{options:?} {:?}", request.config)];
+    Ok(Device { identity, ..Device::default() })
+}
+
+fn prove(request: &OpenRequest<'_>, _deadline: Duration) -> Verdict {
     let mut notes = Vec::new();
     if !raw::has_assembly() {
         notes.push(
@@ -216,27 +225,27 @@ fn probe(_deadline: Duration) -> Verdict {
         );
     }
     let caps = Caps {
-        device: raw::version(),
+        library: raw::version(),
         pixel_formats: vec![PixelFormat::Yuv420p],
         notes,
         ..Caps::default()
     };
-    let open = |config: &encoder_core::EncoderConfig| -> Result<Box<dyn VideoEncoder>, OpenError> {
-        Ok(Box::new(OpenH264::open(&OpenRequest {
-            config,
-            gpu: &Default::default(),
-            options: &Default::default(),
-            threads: 1,
-        })?))
+    // The proof compares pictures, so it is made at a quality at which they look alike.
+    let mut options = request.options.clone();
+    options.remove("quantiser");
+    let open = |config: &EncoderConfig| -> Result<Box<dyn VideoEncoder>, OpenError> {
+        let request = OpenRequest { config, options: &options, ..request.clone() };
+        Ok(Box::new(OpenH264::open(&request)?))
     };
-    probe_in_process(EncoderType::OPENH264, caps, open, Some(&raw::decode_luma))
+    let decode = Some(&raw::decode_luma as _);
+    probe_in_process(EncoderType::OPENH264, caps, request.config, open, decode)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use encoder_core::{
-        EncoderConfig, FrameBuffer, FrameLayout, NalKind, Resolution, mean_absolute_difference,
+        FrameBuffer, FrameLayout, NalKind, Resolution, Settings, mean_absolute_difference,
         nal_units,
     };
 
@@ -336,10 +345,16 @@ mod tests {
     }
 
     #[test]
-    fn the_probe_says_usable() {
-        let verdict = probe(Duration::from_secs(10));
+    fn the_proof_says_usable_whatever_the_quality() {
+        let settings = Settings {
+            backend: [("openh264".to_string(), "quantiser = 51".parse().unwrap())].into(),
+            ..Settings::default()
+        };
+        let request = OpenRequest::new(&settings, EncoderType::OPENH264, 1);
+        assert!(inspect(&request).unwrap().identity[0].starts_with("OpenH264 "));
+        let verdict = prove(&request, Duration::from_secs(10));
         let Verdict::Usable(caps) = verdict else { panic!("{verdict:?}") };
-        assert!(caps.device.starts_with("OpenH264 "), "{}", caps.device);
+        assert!(caps.library.starts_with("OpenH264 "), "{}", caps.library);
         assert_eq!(caps.notes.is_empty(), raw::has_assembly());
     }
 

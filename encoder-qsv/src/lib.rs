@@ -13,7 +13,7 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, EncoderConfig, EncoderType, OpenError,
+    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
     OpenRequest, PixelFormat, Preset, Refusal, RefusalKind, Verdict, VideoEncoder,
 };
 use encoder_ffmpeg::{Job, read_options};
@@ -25,8 +25,10 @@ encoder_core::inventory::submit! {
         rank: 20,
         hardware: true,
         codecs: &[Codec::H264],
-        probe,
         check_options: |options| QsvOptions::read(options).map(|_| ()),
+        inspect,
+        prove,
+        max_delay: |request| job_of(request).map_or(0, |(job, _)| job.max_delay),
         open,
     }
 }
@@ -174,18 +176,28 @@ fn group_name(groups: &str, gid: &str) -> Option<String> {
     })
 }
 
-fn probe(deadline: Duration) -> Verdict {
-    let options = QsvOptions::default();
-    match look(&options) {
-        Ok(()) => encoder_ffmpeg::test_encode(&job(&EncoderConfig::default(), &options), deadline),
-        Err(refusal) => Verdict::Refused(refusal),
+fn job_of(request: &OpenRequest<'_>) -> Result<(Job, QsvOptions), ConfigError> {
+    let options = QsvOptions::read(request.options)?;
+    Ok((job(request.config, &options), options))
+}
+
+fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
+    let (job, options) = job_of(request)?;
+    look(&options)?;
+    Ok(Device { identity: encoder_ffmpeg::identity(&job)?, ..Device::default() })
+}
+
+fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+    match job_of(request) {
+        Ok((job, _)) => encoder_ffmpeg::test_encode(&job, deadline),
+        Err(error) => Verdict::Refused(encoder_ffmpeg::misconfigured(EncoderType::QSV, &error)),
     }
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    let options = QsvOptions::read(request.options)?;
+    let (job, options) = job_of(request)?;
     look(&options)?;
-    encoder_ffmpeg::open(job(request.config, &options), request.config)
+    encoder_ffmpeg::open(job, request.config)
 }
 
 #[cfg(test)]
@@ -255,9 +267,6 @@ mod tests {
         let groups = "root:x:0:\nvideo:x:44:me\nrender:x:104:\nbroken";
         assert_eq!(group_name(groups, "104").as_deref(), Some("render"));
         assert_eq!(group_name(groups, "4"), None);
-        if let Err(refusal) = look(&QsvOptions::default()) {
-            assert_eq!(probe(Duration::from_secs(10)), Verdict::Refused(refusal));
-        }
     }
 
     /// With or without a device: FFmpeg reads the options first. Needs FFmpeg.

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, EncoderConfig, EncoderType, OpenError,
+    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
     OpenRequest, Refusal, RefusalKind, Resolution, Verdict, VideoEncoder,
 };
 use encoder_ffmpeg::{Job, read_options};
@@ -19,8 +19,10 @@ encoder_core::inventory::submit! {
         rank: 30,
         hardware: true,
         codecs: &[Codec::H264],
-        probe,
         check_options: |options| VideotoolboxOptions::read(options).map(|_| ()),
+        inspect,
+        prove,
+        max_delay: |request| job(request.config, Machine::HERE).max_delay,
         open,
     }
 }
@@ -89,11 +91,15 @@ fn system() -> Result<(), Refusal> {
     ))
 }
 
-fn probe(deadline: Duration) -> Verdict {
-    if let Err(refusal) = system() {
-        return Verdict::Refused(refusal);
-    }
-    encoder_ffmpeg::test_encode(&job(&EncoderConfig::default(), Machine::HERE), deadline)
+fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
+    VideotoolboxOptions::read(request.options)?;
+    system()?;
+    let identity = encoder_ffmpeg::identity(&job(request.config, Machine::HERE))?;
+    Ok(Device { identity, ..Device::default() })
+}
+
+fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+    encoder_ffmpeg::test_encode(&job(request.config, Machine::HERE), deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
@@ -105,6 +111,8 @@ fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use encoder_core::Settings;
+
     use super::*;
 
     #[test]
@@ -133,7 +141,9 @@ mod tests {
         let error = VideotoolboxOptions::read(&options).unwrap_err().to_string();
         assert!(error.contains("unknown key `quality` in [backend.videotoolbox]"), "{error}");
         if !cfg!(target_os = "macos") {
-            let Verdict::Refused(refusal) = probe(Duration::from_secs(10)) else { panic!() };
+            let settings = Settings::default();
+            let request = OpenRequest::new(&settings, EncoderType::VIDEOTOOLBOX, 1);
+            let Err(OpenError::Refused(refusal)) = inspect(&request) else { panic!() };
             assert_eq!(refusal.reason, "VideoToolbox is part of macOS");
         }
     }

@@ -1,14 +1,9 @@
 //! x264 in an FFmpeg child.
 
-#[cfg(not(feature = "native"))]
-use std::time::Duration;
-
-use encoder_core::{ConfigError, EncoderConfig, EncoderType, Preset};
-#[cfg(not(feature = "native"))]
-use encoder_core::{Refusal, RefusalKind, Verdict};
+use encoder_core::{ConfigError, EncoderConfig, EncoderType};
 use encoder_ffmpeg::Job;
 
-use crate::{Plan, Tune, X264Options};
+use crate::{Plan, X264Options};
 
 /// The job for FFmpeg's libx264.
 ///
@@ -30,42 +25,15 @@ pub(crate) fn job_of(plan: &Plan, config: &EncoderConfig) -> Job {
          -sc_threshold 0 -bf {b_frames} -rc-lookahead {lookahead} -forced-idr 1 \
          -threads {threads}"
     ));
-    job.max_delay = max_delay(plan);
+    job.max_delay = plan.max_delay();
     job
-}
-
-/// The most frames that x264 in FFmpeg keeps: what x264 decides on together, one per other
-/// thread, those between its threads, and a few in FFmpeg's own queues.
-fn max_delay(plan: &Plan) -> usize {
-    const QUEUES: usize = 4;
-    let b_frames = usize::from(plan.b_frames);
-    let decided = match (plan.tune, plan.preset >= Preset::Slow) {
-        (Some(Tune::Zerolatency), _) => 0,
-        // The slow presets try arrangements of B-frames over a longer stretch.
-        (_, true) => (b_frames.max(3) * 4).max(plan.lookahead as usize),
-        (_, false) => b_frames.max(plan.lookahead as usize),
-    };
-    decided + (plan.threads - 1) + (b_frames + 1) + QUEUES
-}
-
-#[cfg(not(feature = "native"))]
-pub(crate) fn probe(deadline: Duration) -> Verdict {
-    let verdict = job(&EncoderConfig::default(), &X264Options::default(), 2)
-        .map(|job| encoder_ffmpeg::test_encode(&job, deadline));
-    match verdict {
-        Ok(verdict) => verdict,
-        Err(error) => Verdict::Refused(Refusal::new(
-            EncoderType::X264,
-            RefusalKind::Failed,
-            error.to_string(),
-            "report it",
-        )),
-    }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use encoder_core::Preset;
+
     use super::*;
 
     #[test]

@@ -10,10 +10,10 @@ mod native;
 use std::time::Duration;
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, EncoderConfig, EncoderType, OpenError,
+    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
     OpenRequest, Preset, Verdict, VideoEncoder,
 };
-use encoder_ffmpeg::read_options;
+use encoder_ffmpeg::{misconfigured, read_options};
 use serde::Deserialize;
 
 pub use hosted::job;
@@ -24,8 +24,10 @@ encoder_core::inventory::submit! {
         rank: 60,
         hardware: false,
         codecs: &[Codec::H264],
-        probe,
         check_options: |options| X264Options::read(options).map(|_| ()),
+        inspect,
+        prove,
+        max_delay: |request| Plan::of(request).map_or(0, |(plan, _)| plan.max_delay()),
         open,
     }
 }
@@ -112,6 +114,12 @@ impl Plan {
     /// More threads than this make x264 worse, not faster.
     const MOST_THREADS: usize = 32;
 
+    /// What a request comes to.
+    fn of(request: &OpenRequest<'_>) -> Result<(Self, X264Options), ConfigError> {
+        let options = X264Options::read(request.options)?;
+        Ok((Self::new(request.config, &options, request.threads)?, options))
+    }
+
     pub(crate) fn new(
         config: &EncoderConfig,
         options: &X264Options,
@@ -143,26 +151,55 @@ impl Plan {
             lookahead,
         })
     }
+
+    /// The most frames that x264 in FFmpeg keeps: what x264 decides on together, one per other
+    /// thread, those between its threads, and a few in FFmpeg's own queues. In this process it
+    /// keeps fewer.
+    pub(crate) fn max_delay(&self) -> usize {
+        const QUEUES: usize = 4;
+        let b_frames = usize::from(self.b_frames);
+        let decided = match (self.tune, self.preset >= Preset::Slow) {
+            (Some(Tune::Zerolatency), _) => 0,
+            // The slow presets try arrangements of B-frames over a longer stretch.
+            (_, true) => (b_frames.max(3) * 4).max(self.lookahead as usize),
+            (_, false) => b_frames.max(self.lookahead as usize),
+        };
+        decided + (self.threads - 1) + (b_frames + 1) + QUEUES
+    }
 }
 
-fn probe(deadline: Duration) -> Verdict {
-    #[cfg(feature = "native")]
-    {
-        // In process there is no child to wait for.
-        let _ = deadline;
-        native::probe()
+/// Whether it runs in this process.
+fn is_native(options: &X264Options) -> bool {
+    cfg!(feature = "native") && options.way != Way::Ffmpeg
+}
+
+fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
+    let (plan, options) = Plan::of(request)?;
+    let identity = if is_native(&options) {
+        // What is built into this program needs no look.
+        vec![format!("native {plan:?} {:?}", request.config.pixel_format)]
+    } else {
+        encoder_ffmpeg::identity(&hosted::job_of(&plan, request.config))?
+    };
+    Ok(Device { identity, ..Device::default() })
+}
+
+fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+    match Plan::of(request) {
+        #[cfg(feature = "native")]
+        Ok((plan, options)) if is_native(&options) => native::prove(&plan, request.config),
+        Ok((plan, _)) => {
+            encoder_ffmpeg::test_encode(&hosted::job_of(&plan, request.config), deadline)
+        }
+        Err(error) => Verdict::Refused(misconfigured(EncoderType::X264, &error)),
     }
-    #[cfg(not(feature = "native"))]
-    hosted::probe(deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    let options = X264Options::read(request.options)?;
-    let plan = Plan::new(request.config, &options, request.threads)?;
-    match options.way {
+    match Plan::of(request)? {
         #[cfg(feature = "native")]
-        Way::Auto | Way::Native => native::open(&plan, request.config),
-        _ => encoder_ffmpeg::open(hosted::job_of(&plan, request.config), request.config),
+        (plan, options) if is_native(&options) => native::open(&plan, request.config),
+        (plan, _) => encoder_ffmpeg::open(hosted::job_of(&plan, request.config), request.config),
     }
 }
 

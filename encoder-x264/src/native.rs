@@ -13,7 +13,7 @@ use x264_sys::{
     x264_param_default_preset, x264_param_t, x264_picture_init, x264_picture_t, x264_t,
 };
 
-use crate::{Plan, Tune, X264Options};
+use crate::{Plan, Tune};
 
 /// An encoder on libx264.
 struct NativeEncoder {
@@ -46,12 +46,10 @@ fn label() -> String {
     format!("libx264 {X264_BUILD} in process")
 }
 
-pub(crate) fn probe() -> Verdict {
+pub(crate) fn prove(plan: &Plan, config: &EncoderConfig) -> Verdict {
     let caps =
-        Caps { device: label(), pixel_formats: vec![PixelFormat::Yuv420p], ..Caps::default() };
-    let open =
-        |config: &EncoderConfig| open(&Plan::new(config, &X264Options::default(), 2)?, config);
-    probe_in_process(EncoderType::X264, caps, open, None)
+        Caps { library: label(), pixel_formats: vec![config.pixel_format], ..Caps::default() };
+    probe_in_process(EncoderType::X264, caps, config, |config| open(plan, config), None)
 }
 
 pub(crate) fn open(

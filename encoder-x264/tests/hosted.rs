@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use encoder_core::{
-    EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, PixelFormat, Preset,
-    Resolution, Verdict, VideoEncoder,
+    EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, OpenRequest, PixelFormat,
+    Preset, Resolution, Settings, Verdict, VideoEncoder,
 };
 use encoder_ffmpeg::{Ffmpeg, HostedEncoder};
 use encoder_x264::{Tune, Way, X264Options, job};
@@ -85,9 +85,11 @@ fn every_gop_starts_with_an_idr_picture_and_every_index_comes_once() {
 fn the_probe_passes() {
     let all = encoder_core::backends();
     let backend = all.iter().find(|b| b.id == EncoderType::X264).unwrap();
-    match (backend.probe)(Duration::from_secs(60)) {
+    let settings = Settings::default();
+    let request = OpenRequest::new(&settings, EncoderType::X264, 2);
+    match (backend.prove)(&request, Duration::from_secs(60)) {
         Verdict::Usable(caps) => {
-            assert!(caps.device.contains("x264"), "{caps:?}");
+            assert!(caps.library.contains("x264"), "{caps:?}");
             // The format of the proof, no other.
             assert_eq!(caps.pixel_formats, [PixelFormat::Yuv420p]);
         }

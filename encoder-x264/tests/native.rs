@@ -9,7 +9,7 @@ use std::{
 
 use encoder_core::{
     Backend, BackendOptions, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout,
-    GpuEncoderConfig, NalKind, OpenRequest, PixelFormat, Preset, Resolution, backends,
+    GpuEncoderConfig, NalKind, OpenRequest, PixelFormat, Preset, Resolution, Settings, backends,
     mean_absolute_difference, nal_units,
 };
 use encoder_ffmpeg::Ffmpeg;
@@ -32,6 +32,7 @@ fn encode(config: &EncoderConfig, way: &str, idr_at: Option<u64>) -> Vec<Encoded
     let gpu = GpuEncoderConfig::default();
     let request = OpenRequest { config, gpu: &gpu, options: &options, threads: 2 };
     let mut encoder = (backend().open)(&request).unwrap();
+    assert!(encoder.max_delay() <= (backend().max_delay)(&request));
     assert!(encoder.description().contains(if way == "native" { "in process" } else { "ffmpeg" }));
     let mut chunks = Vec::new();
     for (n, picture) in (0..).zip(pictures(config.pixel_format)) {
@@ -116,7 +117,9 @@ fn idr_pictures_can_be_asked_for() {
 
 #[test]
 fn the_probe_passes_and_faults_are_errors() {
-    let verdict = (backend().probe)(std::time::Duration::from_secs(10));
+    let settings = Settings::default();
+    let request = OpenRequest::new(&settings, EncoderType::X264, 2);
+    let verdict = (backend().prove)(&request, std::time::Duration::from_secs(10));
     assert!(verdict.is_usable(), "{verdict:?}");
     let config = EncoderConfig { resolution: Some(SIZE), ..EncoderConfig::default() };
     let (gpu, options) = (GpuEncoderConfig::default(), BackendOptions::new());

@@ -5,6 +5,7 @@ mod cli {
     pub mod bars;
     pub mod detect;
     pub mod encode;
+    pub mod settings;
 }
 
 use std::{
@@ -16,6 +17,7 @@ use clap::Parser;
 use cli::{
     args::{Cli, Command, SourceArgs},
     detect, encode,
+    settings::Refused,
 };
 use encoder_pipeline::{scan::scan, source};
 use indicatif::{MultiProgress, ProgressDrawTarget};
@@ -30,15 +32,20 @@ fn main() -> ExitCode {
     let code = match &cli.command {
         Command::Encode(args) => match encode::encode(args, bars.as_ref()) {
             Ok(code) => code,
-            Err(refused) => {
-                error!("{}", refused.text);
-                if refused.usage { 2 } else { 1 }
-            }
+            Err(refused) => refuse(&refused),
         },
-        Command::Detect { json } => done(detect::detect(*json)),
+        Command::Detect { json, config, probe } => match detect::find(config.as_deref(), probe) {
+            Ok(found) => done(detect::show(&found, *json)),
+            Err(refused) => refuse(&refused),
+        },
         Command::Info { recording, json, source } => info(recording, *json, source),
     };
     ExitCode::from(code)
+}
+
+fn refuse(refused: &Refused) -> u8 {
+    error!("{}", refused.text);
+    refused.code()
 }
 
 /// Messages go to standard error, above the bars.

@@ -12,8 +12,8 @@ use std::{
 use bytes::Bytes;
 use common::{EPOCH, MS, decode::decode, picture::Picture, program::entries};
 use encoder_core::{
-    Backend, Codec, EncodeError, EncodedChunk, EncoderType, Frame, OpenRequest, PixelFormat, Plan,
-    Resolution, Settings, Verdict, VideoEncoder,
+    Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, Frame, OpenRequest,
+    PixelFormat, Plan, Resolution, Settings, Verdict, VideoEncoder,
 };
 use encoder_pipeline::{
     mux::{CallbackSink, Mp4Sink, Sink, SinkError},
@@ -332,10 +332,6 @@ const INVENTING: EncoderType = EncoderType::new("inventing");
 const FAILS_AT: u64 = 9;
 const DELAY: usize = 40;
 
-fn usable(_: Duration) -> Verdict {
-    Verdict::Usable(encoder_core::Caps::default())
-}
-
 macro_rules! register {
     ($($id:ident),*) => {$(
         encoder_core::inventory::submit! {
@@ -344,8 +340,10 @@ macro_rules! register {
                 rank: 1000,
                 hardware: false,
                 codecs: &[Codec::H264],
-                probe: usable,
                 check_options: |_| Ok(()),
+                inspect: |_| Ok(Device::default()),
+                prove: |_, _| Verdict::Usable(Caps::default()),
+                max_delay: |_| delay($id),
                 open: |request| Ok(Box::new(Fake::open($id, request))),
             }
         }
@@ -428,8 +426,12 @@ impl VideoEncoder for Fake {
     }
 
     fn max_delay(&self) -> usize {
-        if self.id == DELAYED { DELAY } else { 0 }
+        delay(self.id)
     }
+}
+
+fn delay(id: EncoderType) -> usize {
+    if id == DELAYED { DELAY } else { 0 }
 }
 
 /// A sink that remembers what came, and the times that were laid over it.

@@ -29,6 +29,11 @@ pub enum Command {
         /// As JSON.
         #[arg(long)]
         json: bool,
+        /// TOML file with the tables encoder, gpu and backend.NAME: with what is to be proven.
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        probe: ProbeArgs,
     },
     /// Show the camera topics of a recording.
     Info {
@@ -40,6 +45,13 @@ pub enum Command {
         #[command(flatten)]
         source: SourceArgs,
     },
+}
+
+#[derive(Args)]
+pub struct ProbeArgs {
+    /// Prove every encoder again, whatever earlier runs found out.
+    #[arg(long)]
+    pub reprobe: bool,
 }
 
 #[derive(Args)]
@@ -95,6 +107,8 @@ pub struct Encode {
     /// Use this encoder and no other: a name from `encoder detect`.
     #[arg(long, value_name = "NAME")]
     pub encoder: Option<String>,
+    #[command(flatten)]
+    pub probe: ProbeArgs,
     /// TOML file with the tables encoder, gpu and backend.NAME; options here go before it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use encoder_core::{ConfigError, OpenError, Plan, Policy, Settings, detect_for, plan};
+use encoder_core::{ConfigError, OpenError, Plan, Policy, Settings, plan};
 use encoder_pipeline::{
     naming::{Format, Target},
     picture::PictureOptions,
@@ -22,19 +22,8 @@ use tracing::{error, info};
 use super::{
     args::{BadFrameArg, Encode, FormatArg, SourceArgs, TimeArg},
     bars::Bars,
+    settings::{Refused, load},
 };
-
-/// What cannot be started: exit code 2 for what was said wrongly, 1 for the rest.
-pub struct Refused {
-    pub usage: bool,
-    pub text: String,
-}
-
-impl Refused {
-    fn usage(text: impl ToString) -> Self {
-        Self { usage: true, text: text.to_string() }
-    }
-}
 
 impl SourceArgs {
     pub fn options(&self) -> SourceOptions {
@@ -189,15 +178,7 @@ fn tell(report: &Report, directory: &Path) {
 
 /// The configuration file, with the command line over it.
 fn settings(args: &Encode) -> Result<Settings, Refused> {
-    let mut settings = match &args.config {
-        None => Settings::default(),
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| Refused::usage(format!("{}: {e}", path.display())))?;
-            Settings::from_toml(&text)
-                .map_err(|e| Refused::usage(format!("{}: {e}", path.display())))?
-        }
-    };
+    let mut settings = load(args.config.as_deref())?;
     let encoder = &mut settings.encoder;
     encoder.crf = args.crf.unwrap_or(encoder.crf);
     encoder.preset = args.preset.unwrap_or(encoder.preset);
@@ -248,12 +229,9 @@ fn targets<'a>(
 
 /// Which encoders to try.
 fn choose(args: &Encode, settings: &Settings) -> Result<Plan, Refused> {
-    let policy = Policy {
-        preferred: settings.gpu.preferred_encoder.clone(),
-        require: args.encoder.clone(),
-        require_hardware: settings.gpu.require_hardware,
-    };
+    let policy = Policy::new(&settings.gpu, args.encoder.as_deref());
+    let found = args.probe.detection(settings).for_policy(&policy).run().map_err(Refused::usage)?;
     let unknown = |e: &OpenError| matches!(e, OpenError::Unknown { .. });
-    plan(&policy, &detect_for(&policy))
+    plan(&policy, &found)
         .map_err(|error| Refused { usage: unknown(&error), text: error.to_string() })
 }

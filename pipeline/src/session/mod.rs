@@ -21,8 +21,7 @@ use std::{
 };
 
 use encoder_core::{
-    EncodeError, EncoderType, FrameLayout, OpenError, Plan, Refusal, Resolution, Settings,
-    open_first,
+    Chain, EncodeError, EncoderType, FrameLayout, OpenError, Plan, Refusal, Resolution, Settings,
 };
 use encoder_ringbuf::{Producer, RingError, RingOptions, WriteSlot, ring};
 use thiserror::Error;
@@ -195,20 +194,22 @@ impl Session {
     ) -> Result<Self, SessionError> {
         let mut settings = config.settings.clone();
         settings.encoder.resolution = Some(size);
-        let opened = open_first(&config.plan, &settings, config.threads)?;
-        let encoder = opened.encoder;
-        let layout = FrameLayout::new(encoder.pixel_format(), size);
-        // The encoder may hold `max_delay` frames, its B-frames may keep others from being shown,
-        // one more is being read, one is kept in case that it must be repeated, one is being
-        // written: with these the ring cannot lock.
-        let most_held = encoder.max_delay() + usize::from(settings.encoder.b_frames);
-        let least = most_held + 3;
+        let b_frames = settings.encoder.b_frames;
         let wished =
             if settings.gpu.enable_ring_buffer { settings.gpu.ring_buffer_size } else { 0 };
+        let rate = settings.encoder.frame_rate;
+        let mut chain = Chain::new(&config.plan, settings, config.threads)?;
+        let encoder = chain.open()?;
+        let layout = FrameLayout::new(encoder.pixel_format(), size);
+        chain.prefer_format(layout.format);
+        // An encoder may hold `max_delay` frames, its B-frames may keep others from being shown,
+        // one more is being read, one is kept in case that it must be repeated, one is being
+        // written: with these the ring cannot lock, whichever encoder of the chain it comes to.
+        let least = chain.max_delay().max(encoder.max_delay()) + usize::from(b_frames) + 3;
         let (producer, consumer) =
             ring(RingOptions { slots: wished.max(least), slot_bytes: layout.bytes() })?;
         let counters = Arc::new(Counters::default());
-        let reorder = match settings.encoder.b_frames {
+        let reorder = match b_frames {
             0 => 0,
             n => u32::from(n) + 1,
         };
@@ -216,21 +217,21 @@ impl Session {
         let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));
         let worker = Worker::new(Parts {
             consumer,
+            chain,
             encoder,
             sink: Arc::clone(&sink),
             layout,
             on_bad_frame: config.on_bad_frame,
             counters: Arc::clone(&counters),
-            most_held: most_held as u64,
+            b_frames: b_frames.into(),
         });
-        let (timing, rate) = (config.timing, settings.encoder.frame_rate);
-        let refusals = opened.refusals;
+        let timing = config.timing;
         let span = tracing::Span::current();
         let thread = std::thread::Builder::new()
             .name(format!("encode-{id}"))
             .spawn(move || {
                 let _entered = span.enter();
-                worker.run(|frames| Timeline::new(timing, frames, rate, reorder), refusals)
+                worker.run(|frames| Timeline::new(timing, frames, rate, reorder))
             })
             .map_err(|e| SessionError::Internal(format!("no thread: {e}")))?;
         Ok(Self {
@@ -243,7 +244,8 @@ impl Session {
         })
     }
 
-    /// The encoder that is used.
+    /// The encoder that was opened first. The one that is really used, should this one refuse its
+    /// first frame, is in the report.
     pub fn encoder(&self) -> EncoderType {
         self.encoder
     }

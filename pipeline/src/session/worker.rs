@@ -5,7 +5,9 @@ use std::{
     sync::{Arc, atomic::Ordering::Relaxed},
 };
 
-use encoder_core::{EncodedChunk, FrameLayout, Refusal, Resolution, VideoEncoder};
+use encoder_core::{
+    Chain, EncodeError, EncodedChunk, FrameBuffer, FrameLayout, Refusal, Resolution, VideoEncoder,
+};
 use encoder_ringbuf::{Consumer, ReadSlot};
 use tracing::{debug, warn};
 
@@ -18,18 +20,22 @@ const NAMED_FAILURES: usize = 10;
 /// What a worker is made of.
 pub(super) struct Parts {
     pub consumer: Consumer<Meta>,
+    /// Where the next encoder comes from when this one refuses its first frame.
+    pub chain: Chain,
     pub encoder: Box<dyn VideoEncoder>,
     pub sink: SharedSink,
     pub layout: FrameLayout,
     pub on_bad_frame: OnBadFrame,
     pub counters: Arc<Counters>,
-    /// How many frames may be in the encoder, or wait for one that is.
-    pub most_held: u64,
+    /// Most B-frames in a row.
+    pub b_frames: u64,
 }
 
 /// Takes frames out of the ring, through the encoder, to the sink.
 pub(super) struct Worker {
     parts: Parts,
+    /// Where frames are laid out anew for an encoder that does not take the ring's format.
+    converted: Option<FrameBuffer>,
     /// Times of all frames that were given to the encoder, by index.
     frames: Vec<FrameTimes>,
     /// Slots of the frames from index `shown` on.
@@ -51,6 +57,7 @@ impl Worker {
     pub fn new(parts: Parts) -> Self {
         Self {
             parts,
+            converted: None,
             frames: Vec::new(),
             pending: VecDeque::new(),
             done: BTreeSet::new(),
@@ -66,7 +73,6 @@ impl Worker {
     pub fn run(
         mut self,
         timeline: impl FnOnce(&[FrameTimes]) -> Timeline,
-        refusals: Vec<Refusal>,
     ) -> Result<SessionReport, SessionError> {
         while let Some(slot) = self.parts.consumer.next() {
             let seq = slot.seq();
@@ -106,7 +112,7 @@ impl Worker {
         Ok(SessionReport {
             encoder: self.parts.encoder.encoder_type(),
             description: self.parts.encoder.description(),
-            refusals,
+            refusals: self.parts.chain.refusals().to_vec(),
             size: Resolution::new(self.parts.layout.width, self.parts.layout.height),
             file,
             frames_in: counters.frames_in.load(Relaxed),
@@ -185,20 +191,59 @@ impl Worker {
         let index = self.frames.len() as u64;
         self.frames.push(times);
         self.pending.push_back(seq);
-        let chunk = self.parts.encoder.encode_frame(&self.parts.layout.frame(memory, index))?;
+        let chunk = match self.give(memory, index) {
+            Err(EncodeError::Refused(refusal)) if index == 0 => {
+                self.begin_again(refusal, memory)?
+            }
+            chunk => chunk?,
+        };
         self.parts.counters.frames_encoded.fetch_add(1, Relaxed);
         chunk.map_or(Ok(()), |chunk| self.take(chunk))?;
         let held = self.frames.len() as u64 - self.shown;
-        if held > self.parts.most_held {
+        // Those in the encoder, and those that wait to be shown until one of them comes out.
+        let most = self.parts.encoder.max_delay() as u64 + self.parts.b_frames;
+        if held > most {
             // One that never comes would lock the ring.
             return Err(SessionError::Internal(format!(
                 "{} owes the access units of {held} frames, the first is frame {}; it may owe {}",
                 self.parts.encoder.encoder_type(),
                 self.shown,
-                self.parts.most_held
+                most
             )));
         }
         Ok(())
+    }
+
+    /// The encoder could not begin: gives frame 0 to those behind it in the chain.
+    fn begin_again(
+        &mut self,
+        mut refusal: Refusal,
+        memory: &[u8],
+    ) -> Result<Option<EncodedChunk>, SessionError> {
+        loop {
+            self.parts.chain.refuse(refusal);
+            self.parts.encoder = self.parts.chain.open()?;
+            let (layout, format) = (self.parts.layout, self.parts.encoder.pixel_format());
+            let size = Resolution::new(layout.width, layout.height);
+            self.converted =
+                (format != layout.format).then(|| FrameBuffer::new(FrameLayout::new(format, size)));
+            match self.give(memory, 0) {
+                Err(EncodeError::Refused(next)) => refusal = next,
+                chunk => return Ok(chunk?),
+            }
+        }
+    }
+
+    /// Gives a frame to the encoder, in the format that it takes.
+    fn give(&mut self, memory: &[u8], index: u64) -> Result<Option<EncodedChunk>, EncodeError> {
+        let frame = self.parts.layout.frame(memory, index);
+        match &mut self.converted {
+            None => self.parts.encoder.encode_frame(&frame),
+            Some(buffer) => {
+                buffer.copy_from(&frame);
+                self.parts.encoder.encode_frame(&buffer.frame(index))
+            }
+        }
     }
 
     fn take(&mut self, chunk: EncodedChunk) -> Result<(), SessionError> {

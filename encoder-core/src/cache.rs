@@ -1,0 +1,263 @@
+//! Verdicts on disk, so that a short run does not pay for the proofs of an earlier one.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Caps, EncoderType, Refusal, RefusalKind, Verdict};
+
+/// How long a proof holds while nothing that it depends on changes.
+const USABLE: Duration = Duration::from_secs(24 * 3600);
+/// How long a refusal holds: devices come back, and a wrong refusal must not stick.
+const REFUSED: Duration = Duration::from_secs(5 * 60);
+/// More entries than machines have encoders, options included.
+const MOST: usize = 64;
+
+/// The environment variable with the folder of the cache; empty for none.
+pub const CACHE_ENV: &str = "ENCODER_CACHE";
+
+/// A file with verdicts of earlier runs.
+///
+/// Each stands under all that it depends on ([`Device::identity`](crate::Device::identity), this
+/// program and the boot of the machine). A passing refusal is not kept, others for five minutes, a
+/// proof for a day. A file that cannot be read or written costs nothing but time.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    file: PathBuf,
+}
+
+/// A verdict that was kept.
+pub(crate) struct Kept {
+    pub(crate) verdict: Verdict,
+    pub(crate) age: Duration,
+}
+
+impl Cache {
+    /// The cache of this user: in the folder that [`CACHE_ENV`] names, else in the system's usual
+    /// place. `None` where there is no such place, or the variable is empty.
+    pub fn of_user() -> Option<Self> {
+        let folder = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        let folder = match env::var_os(CACHE_ENV) {
+            Some(value) if value.is_empty() => return None,
+            Some(value) => PathBuf::from(value),
+            None if cfg!(target_os = "macos") => folder("HOME")?.join("Library/Caches/encoder"),
+            None if cfg!(windows) => folder("LOCALAPPDATA")?.join("encoder"),
+            None => folder("XDG_CACHE_HOME")
+                .or_else(|| Some(folder("HOME")?.join(".cache")))?
+                .join("encoder"),
+        };
+        Some(Self::at(&folder))
+    }
+
+    /// The cache in `folder`, which is made when it is needed.
+    pub fn at(folder: &Path) -> Self {
+        Self { file: folder.join("detection.json") }
+    }
+
+    /// The verdicts that still hold at `now`, to look in.
+    pub(crate) fn load(&self, now: SystemTime) -> Verdicts {
+        let text = fs::read_to_string(&self.file).unwrap_or_default();
+        let mut entries: Vec<Entry> = serde_json::from_str(&text).unwrap_or_default();
+        let now = seconds(now);
+        entries.retain(|entry| entry.holds(now));
+        Verdicts { entries, now, changed: false }
+    }
+
+    /// Writes what was found out. Never half a file: another process may be reading it.
+    pub(crate) fn save(&self, mut verdicts: Verdicts) -> io::Result<()> {
+        if !verdicts.changed {
+            return Ok(());
+        }
+        verdicts.entries.sort_by_key(|entry| std::cmp::Reverse(entry.at));
+        verdicts.entries.truncate(MOST);
+        let folder = self.file.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)?;
+        let temporary = folder.join(format!("detection.{}.tmp", std::process::id()));
+        fs::write(&temporary, serde_json::to_vec_pretty(&verdicts.entries)?)?;
+        fs::rename(&temporary, &self.file).inspect_err(|_| drop(fs::remove_file(&temporary)))
+    }
+}
+
+/// What the cache holds.
+pub(crate) struct Verdicts {
+    entries: Vec<Entry>,
+    now: u64,
+    changed: bool,
+}
+
+impl Verdicts {
+    pub(crate) fn find(&self, encoder: EncoderType, identity: &[String]) -> Option<Kept> {
+        let entry = self.entries.iter().find(|entry| entry.is_of(encoder, identity))?;
+        let age = Duration::from_secs(self.now.saturating_sub(entry.at));
+        Some(Kept { verdict: entry.outcome.verdict(encoder), age })
+    }
+
+    pub(crate) fn keep(&mut self, encoder: EncoderType, identity: &[String], verdict: &Verdict) {
+        self.entries.retain(|entry| !entry.is_of(encoder, identity));
+        self.changed = true;
+        if let Some(outcome) = Outcome::of(verdict) {
+            self.entries.push(Entry {
+                encoder: encoder.as_str().into(),
+                identity: identity.to_vec(),
+                at: self.now,
+                outcome,
+            });
+        }
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    encoder: String,
+    identity: Vec<String>,
+    /// Seconds since 1970.
+    at: u64,
+    outcome: Outcome,
+}
+
+impl Entry {
+    fn is_of(&self, encoder: EncoderType, identity: &[String]) -> bool {
+        self.encoder == encoder.as_str() && self.identity == identity
+    }
+
+    /// An entry from the future (the clock was set back) does not hold.
+    fn holds(&self, now: u64) -> bool {
+        let limit = match self.outcome {
+            Outcome::Usable(_) => USABLE,
+            Outcome::Refused { .. } => REFUSED,
+        };
+        now.checked_sub(self.at).is_some_and(|age| age < limit.as_secs())
+    }
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Outcome {
+    Usable(Caps),
+    Refused { kind: RefusalKind, reason: String, cure: String },
+}
+
+impl Outcome {
+    fn of(verdict: &Verdict) -> Option<Self> {
+        match verdict {
+            Verdict::Usable(caps) => Some(Self::Usable(caps.clone())),
+            Verdict::Refused(refusal) if refusal.transient => None,
+            Verdict::Refused(Refusal { kind, reason, cure, .. }) => {
+                Some(Self::Refused { kind: *kind, reason: reason.clone(), cure: cure.clone() })
+            }
+        }
+    }
+
+    fn verdict(&self, encoder: EncoderType) -> Verdict {
+        match self {
+            Self::Usable(caps) => Verdict::Usable(caps.clone()),
+            Self::Refused { kind, reason, cure } => {
+                Verdict::Refused(Refusal::new(encoder, *kind, reason, cure))
+            }
+        }
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const NVENC: EncoderType = EncoderType::NVENC;
+
+    fn usable() -> Verdict {
+        Verdict::Usable(Caps { library: "ffmpeg 9.0 h264_nvenc".into(), ..Caps::default() })
+    }
+
+    fn refused() -> Verdict {
+        Verdict::Refused(Refusal::new(NVENC, RefusalKind::NoDevice, "no device", "buy one"))
+    }
+
+    fn id(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    /// Keeps `verdict` at time 0 of a day and looks again `later` seconds on.
+    fn after(verdict: &Verdict, asked: &str, later: i64) -> Option<(Verdict, u64)> {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(&folder.path().join("made/when/needed"));
+        let start = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+        let mut all = cache.load(start);
+        all.keep(NVENC, &id("ffmpeg driver"), verdict);
+        cache.save(all).unwrap();
+        let now = UNIX_EPOCH + Duration::from_secs(1_000_000_000u64.strict_add_signed(later));
+        let kept = cache.load(now).find(NVENC, &id(asked))?;
+        Some((kept.verdict, kept.age.as_secs()))
+    }
+
+    #[test]
+    fn verdicts_hold_for_their_time_and_under_their_identity() {
+        let passing = match refused() {
+            Verdict::Refused(refusal) => Verdict::Refused(refusal.transient()),
+            usable => usable,
+        };
+        // verdict | asked for | seconds later | still there
+        let table = [
+            (usable(), "ffmpeg driver", 0i64, true),
+            (usable(), "ffmpeg driver", 86_399, true),
+            (usable(), "ffmpeg driver", 86_400, false),
+            (usable(), "ffmpeg driver", -1, false),
+            (usable(), "ffmpeg newer-driver", 0, false),
+            (usable(), "ffmpeg", 0, false),
+            (refused(), "ffmpeg driver", 299, true),
+            (refused(), "ffmpeg driver", 300, false),
+            (passing, "ffmpeg driver", 0, false),
+        ];
+        for (verdict, asked, later, there) in table {
+            let expected = there.then(|| (verdict.clone(), later.unsigned_abs()));
+            assert_eq!(after(&verdict, asked, later), expected, "{asked} {later} {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_verdict_replaces_the_old_one_and_a_passing_refusal_takes_it_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        let now = SystemTime::now();
+        let mut all = cache.load(now);
+        all.keep(NVENC, &id("a"), &usable());
+        all.keep(NVENC, &id("a"), &refused());
+        all.keep(EncoderType::QSV, &id("a"), &usable());
+        cache.save(all).unwrap();
+        let mut all = cache.load(now);
+        assert_eq!(all.find(NVENC, &id("a")).unwrap().verdict, refused());
+        let Verdict::Refused(refusal) = refused() else { unreachable!() };
+        all.keep(NVENC, &id("a"), &Verdict::Refused(refusal.transient()));
+        assert!(all.find(NVENC, &id("a")).is_none());
+        assert!(all.find(EncoderType::QSV, &id("a")).is_some());
+        for n in 0..1000 {
+            all.keep(NVENC, &id(&n.to_string()), &usable());
+        }
+        cache.save(all).unwrap();
+        assert_eq!(cache.load(now).entries.len(), MOST);
+    }
+
+    #[test]
+    fn a_broken_file_is_an_empty_cache() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path());
+        for text in ["", "{", "[{}]", "[{\"encoder\":3}]", "\u{0}"] {
+            fs::write(folder.path().join("detection.json"), text).unwrap();
+            assert!(cache.load(SystemTime::now()).entries.is_empty(), "{text}");
+        }
+        // A place that cannot be written is an error, not a panic; nothing new is no write.
+        let nowhere = Cache::at(&folder.path().join("detection.json/below"));
+        let mut all = nowhere.load(SystemTime::now());
+        all.keep(NVENC, &id("a"), &usable());
+        assert!(nowhere.save(all).is_err());
+        assert!(nowhere.save(nowhere.load(SystemTime::now())).is_ok());
+    }
+}

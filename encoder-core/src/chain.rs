@@ -1,0 +1,134 @@
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use tracing::info;
+
+use crate::{
+    Backend, ConfigError, OpenError, OpenRequest, Plan, Refusal, Settings, VideoEncoder, backends,
+};
+
+/// The fallback chain of one video: opens the encoders of a [`Plan`], one after the other.
+///
+/// Each that refuses is one `WARN` with its reason and cure; each that opens is one `INFO`. One
+/// that is only busy ([`Refusal::transient`]) is asked again for [`session_wait_s`] before the
+/// next is taken.
+///
+/// [`session_wait_s`]: crate::GpuEncoderConfig::session_wait_s
+pub struct Chain {
+    order: std::vec::IntoIter<&'static Backend>,
+    current: Option<&'static Backend>,
+    settings: Settings,
+    threads: usize,
+    refusals: Vec<Refusal>,
+    /// Since when the current one is busy.
+    busy_since: Option<Instant>,
+    pause: Duration,
+}
+
+/// The first pause before a busy encoder is asked again; it doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+impl Chain {
+    /// A chain for `settings.encoder`, whose resolution must be set. Logs what the plan passed
+    /// over: once for a plan.
+    ///
+    /// # Errors
+    /// [`OpenError::Config`] when the settings are wrong.
+    pub fn new(plan: &Plan, settings: Settings, threads: usize) -> Result<Self, OpenError> {
+        settings.check()?;
+        if settings.encoder.resolution.is_none() {
+            return Err(ConfigError::value("encoder.resolution", "none", "WIDTHxHEIGHT").into());
+        }
+        plan.announce();
+        let all = backends();
+        let order: Vec<_> = plan
+            .order
+            .iter()
+            .filter_map(|&id| all.iter().copied().find(|backend| backend.id == id))
+            .collect();
+        let mut order = order.into_iter();
+        Ok(Self {
+            current: order.next(),
+            order,
+            settings,
+            threads,
+            refusals: plan.refusals.clone(),
+            busy_since: None,
+            pause: FIRST_PAUSE,
+        })
+    }
+
+    /// The most frames that any encoder of the chain keeps before its first access unit must come
+    /// out: whoever holds that many can go on with each of them.
+    pub fn max_delay(&self) -> usize {
+        let delay = |backend: &&Backend| (backend.max_delay)(&self.request(backend));
+        self.current
+            .iter()
+            .copied()
+            .chain(self.order.as_slice().iter().copied())
+            .map(|backend| delay(&backend))
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// The format that frames must have for all encoders opened from now on that can choose.
+    pub fn prefer_format(&mut self, format: crate::PixelFormat) {
+        self.settings.encoder.pixel_format = format;
+    }
+
+    /// Opens the next encoder that opens, for frame 0. Blocks while it waits for a busy one.
+    ///
+    /// # Errors
+    /// [`OpenError::Config`] at once where the settings do not fit a backend,
+    /// [`OpenError::NoneLeft`] when nothing is left.
+    pub fn open(&mut self) -> Result<Box<dyn VideoEncoder>, OpenError> {
+        while let Some(backend) = self.current {
+            match (backend.open)(&self.request(backend)) {
+                Ok(encoder) => {
+                    info!(encoder = %backend.id, how = encoder.description(), "encoder chosen");
+                    return Ok(encoder);
+                }
+                Err(OpenError::Refused(refusal)) => self.refuse(refusal),
+                Err(other) => return Err(other),
+            }
+        }
+        Err(OpenError::NoneLeft { refusals: self.refusals.clone() })
+    }
+
+    /// Says that the encoder opened last refused its first frame; [`open`](Self::open) then gives
+    /// the next one, or the same again when it is only busy and there is time to wait. Blocks for
+    /// the pause before that.
+    pub fn refuse(&mut self, mut refusal: Refusal) {
+        let budget = Duration::from_secs(self.settings.gpu.session_wait_s.into());
+        if refusal.transient && !budget.is_zero() {
+            if self.busy_since.is_none() {
+                let limit = budget.as_secs();
+                info!(encoder = %refusal.encoder, "waiting up to {limit} s: {}", refusal.reason);
+            }
+            let waited = self.busy_since.get_or_insert_with(Instant::now).elapsed();
+            let left = budget.saturating_sub(waited);
+            if !left.is_zero() {
+                thread::sleep(self.pause.min(left));
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                return;
+            }
+            refusal.reason = format!("{}, for {} s now", refusal.reason, waited.as_secs());
+        }
+        refusal.warn();
+        self.refusals.push(refusal);
+        self.current = self.order.next();
+        (self.busy_since, self.pause) = (None, FIRST_PAUSE);
+    }
+
+    /// Every encoder that was passed over so far, with the reason.
+    pub fn refusals(&self) -> &[Refusal] {
+        &self.refusals
+    }
+
+    fn request(&self, backend: &Backend) -> OpenRequest<'_> {
+        OpenRequest::new(&self.settings, backend.id, self.threads)
+    }
+}
