@@ -35,7 +35,7 @@ pub struct Detected {
 /// then, unless a cache knows the answer, a real encode with the user's own options.
 #[derive(Clone, Debug)]
 pub struct Detection<'a> {
-    settings: Settings,
+    settings: &'a Settings,
     only: Option<&'a str>,
     cache: Option<Cache>,
     reprobe: bool,
@@ -43,11 +43,7 @@ pub struct Detection<'a> {
 
 impl<'a> Detection<'a> {
     /// Of every backend, without a cache.
-    pub fn new(settings: &Settings) -> Self {
-        let mut settings = settings.clone();
-        // A proof compares pictures: it is made in a size and at a quality of its own.
-        settings.encoder.resolution = None;
-        settings.encoder.crf = EncoderConfig::default().crf;
+    pub fn new(settings: &'a Settings) -> Self {
         Self { settings, only: None, cache: None, reprobe: false }
     }
 
@@ -86,10 +82,18 @@ impl<'a> Detection<'a> {
         if self.only.is_some_and(|name| all.iter().any(|b| b.id.as_str() == name)) {
             all.retain(|backend| Some(backend.id.as_str()) == self.only);
         }
-        self.among(&all)
+        let mut settings = self.settings.clone();
+        // A proof compares pictures: it is made in a size and at a quality of its own.
+        settings.encoder.resolution = None;
+        settings.encoder.crf = EncoderConfig::default().crf;
+        self.among(&all, &settings)
     }
 
-    fn among(&self, backends: &[&'static Backend]) -> Result<Vec<Detected>, ConfigError> {
+    fn among(
+        &self,
+        backends: &[&'static Backend],
+        settings: &Settings,
+    ) -> Result<Vec<Detected>, ConfigError> {
         let known = self.cache.as_ref().map(|cache| cache.load(SystemTime::now()));
         let place = place();
         let answers: Vec<_> = thread::scope(|scope| {
@@ -100,7 +104,7 @@ impl<'a> Detection<'a> {
                     let place = &place;
                     let thread = scope.spawn(move || {
                         let begun = Instant::now();
-                        (self.examine(backend, place, known), begun.elapsed())
+                        (examine(backend, settings, place, known), begun.elapsed())
                     });
                     (backend, thread)
                 })
@@ -134,33 +138,33 @@ impl<'a> Detection<'a> {
         }
         Ok(found)
     }
+}
 
-    fn examine(
-        &self,
-        backend: &Backend,
-        place: &[String],
-        known: Option<&Verdicts>,
-    ) -> Result<Examined, ConfigError> {
-        let threads = thread::available_parallelism().map_or(2, usize::from);
-        let request = OpenRequest::new(&self.settings, backend.id, threads);
-        let mut device = match (backend.inspect)(&request) {
-            Ok(device) => device,
-            Err(OpenError::Config(error)) => return Err(error),
-            Err(OpenError::Refused(refusal)) => return Ok(Examined::refused(refusal)),
-            Err(other) => {
-                let reason = other.to_string();
-                let refusal = Refusal::new(backend.id, RefusalKind::Failed, reason, REPORT);
-                return Ok(Examined::refused(refusal));
-            }
-        };
-        device.identity.extend_from_slice(place);
-        if let Some(kept) = known.and_then(|all| all.find(backend.id, &device.identity)) {
-            let (verdict, cached) = (kept.verdict, Some(kept.age));
-            return Ok(Examined { device: Some(device), verdict, cached });
+fn examine(
+    backend: &Backend,
+    settings: &Settings,
+    place: &[String],
+    known: Option<&Verdicts>,
+) -> Result<Examined, ConfigError> {
+    let threads = thread::available_parallelism().map_or(2, usize::from);
+    let request = OpenRequest::new(settings, backend.id, threads);
+    let mut device = match (backend.inspect)(&request) {
+        Ok(device) => device,
+        Err(OpenError::Config(error)) => return Err(error),
+        Err(OpenError::Refused(refusal)) => return Ok(Examined::refused(refusal)),
+        Err(other) => {
+            let reason = other.to_string();
+            let refusal = Refusal::new(backend.id, RefusalKind::Failed, reason, REPORT);
+            return Ok(Examined::refused(refusal));
         }
-        let verdict = prove(backend, &request);
-        Ok(Examined { device: Some(device), verdict, cached: None })
+    };
+    device.identity.extend_from_slice(place);
+    if let Some(kept) = known.and_then(|all| all.find(backend.id, &device.identity)) {
+        let (verdict, cached) = (kept.verdict, Some(kept.age));
+        return Ok(Examined { device: Some(device), verdict, cached });
     }
+    let verdict = prove(backend, &request);
+    Ok(Examined { device: Some(device), verdict, cached: None })
 }
 
 struct Examined {

@@ -4,7 +4,7 @@
 //! ring, a session encodes, a sink writes.
 //!
 //! ```no_run
-//! use encoder_core::{Policy, Resolution, Settings, detect, plan};
+//! use encoder_core::{Cache, Detection, Policy, Resolution, Settings, plan};
 //! use encoder_pipeline::{
 //!     mux::Mp4Sink,
 //!     session::{Session, SessionConfig},
@@ -14,8 +14,11 @@
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let camera: Vec<(i64, Vec<u8>)> = Vec::new();
-//! let plan = plan(&Policy::default(), &detect())?; // proven by real encodes
-//! let config = SessionConfig::new(Settings::default(), plan);
+//! let settings = Settings::default();
+//! // Proven by real encodes, now or within the last day.
+//! let found = Detection::new(&settings).cache(Cache::of_user()).run()?;
+//! let plan = plan(&Policy::new(&settings.gpu, None), &found)?;
+//! let config = SessionConfig::new(settings, plan);
 //! let sink = Mp4Sink::create("front.mp4".as_ref(), false)?;
 //! let mut session = Session::open(Resolution::new(848, 480), &config, Box::new(sink))?;
 //! for (stamp_ns, pixels) in camera {

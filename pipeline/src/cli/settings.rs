@@ -33,7 +33,7 @@ pub fn load(path: Option<&Path>) -> Result<Settings, Refused> {
 
 impl ProbeArgs {
     /// A detection with the user's cache.
-    pub fn detection<'a>(&self, settings: &Settings) -> Detection<'a> {
+    pub fn detection<'a>(&self, settings: &'a Settings) -> Detection<'a> {
         Detection::new(settings).cache(Cache::of_user()).reprobe(self.reprobe)
     }
 }

@@ -13,7 +13,8 @@ use super::decode::{Video, decode};
 /// The program with arguments, ready to run.
 pub fn command<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_encoder"));
-    command.args(args).env_remove("ENCODER_LOG");
+    // Nothing of an earlier run counts, and nothing is left for a later one.
+    command.args(args).env_remove("ENCODER_LOG").env("ENCODER_CACHE", "");
     command
 }
 

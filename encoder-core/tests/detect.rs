@@ -1,0 +1,289 @@
+//! Detection and the fallback chain, with backends that this test registers itself.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+
+use encoder_core::{
+    Backend, Cache, Caps, Chain, Codec, ConfigError, Detected, Detection, Device, EncodeError,
+    EncodedChunk, EncoderType, Frame, OpenError, OpenRequest, PixelFormat, Plan, Policy, Refusal,
+    RefusalKind, Resolution, Settings, Verdict, VideoEncoder, detect_available_encoders, plan,
+};
+
+/// Works.
+const GOOD: EncoderType = EncoderType::new("good");
+/// Has no device.
+const ABSENT: EncoderType = EncoderType::new("absent");
+/// Has a device that is refused by the proof.
+const BROKEN: EncoderType = EncoderType::new("broken");
+/// Is busy the first time that it is asked, and the first two times that it is opened.
+const BUSY: EncoderType = EncoderType::new("busy");
+/// Never has a session left.
+const FULL: EncoderType = EncoderType::new("full");
+/// Panics in its proof.
+const PANICKING: EncoderType = EncoderType::new("panicking");
+/// Is asked for a device that is not there.
+const CHOOSY: EncoderType = EncoderType::new("choosy");
+
+macro_rules! register {
+    ($($id:ident $rank:literal $hardware:literal),* $(,)?) => {$(
+        encoder_core::inventory::submit! {
+            Backend {
+                id: $id,
+                rank: $rank,
+                hardware: $hardware,
+                codecs: &[Codec::H264],
+                check_options: |_| Ok(()),
+                inspect: |request| inspect($id, request),
+                prove: |request, deadline| prove($id, request, deadline),
+                max_delay: |request| $rank + usize::from(request.config.b_frames),
+                open: |_| open($id),
+            }
+        }
+    )*};
+}
+register!(
+    ABSENT 1 true,
+    BROKEN 2 true,
+    BUSY 3 true,
+    FULL 4 true,
+    PANICKING 5 true,
+    CHOOSY 6 true,
+    GOOD 7 false,
+);
+
+fn refusal(id: EncoderType, kind: RefusalKind) -> Refusal {
+    Refusal::new(id, kind, format!("{id} says no"), "none")
+}
+
+fn busy(id: EncoderType) -> Refusal {
+    refusal(id, RefusalKind::Busy).transient()
+}
+
+fn inspect(id: EncoderType, request: &OpenRequest<'_>) -> Result<Device, OpenError> {
+    match id {
+        ABSENT => Err(refusal(id, RefusalKind::NoDevice).into()),
+        CHOOSY if request.options.contains_key("gpu") => {
+            Err(ConfigError::value("backend.choosy.gpu", 7, "0").into())
+        }
+        _ => Ok(Device {
+            name: format!("device of {id}"),
+            driver: None,
+            identity: vec![id.to_string(), request.config.preset.to_string()],
+        }),
+    }
+}
+
+/// The proofs that were made, by backend. The tests share it, so they run one at a time.
+static PROOFS: Mutex<Vec<EncoderType>> = Mutex::new(Vec::new());
+static TURN: Mutex<()> = Mutex::new(());
+static BUSY_ASKED: AtomicU32 = AtomicU32::new(0);
+static BUSY_OPENED: AtomicU32 = AtomicU32::new(0);
+
+fn prove(id: EncoderType, request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+    PROOFS.lock().unwrap().push(id);
+    assert!(deadline <= Duration::from_secs(request.gpu.probe_timeout_s.into()));
+    // A proof is made in a size and at a quality of its own.
+    assert_eq!((request.config.resolution, request.config.crf), (None, 23));
+    match id {
+        BROKEN => Verdict::Refused(refusal(id, RefusalKind::WrongOutput)),
+        FULL => Verdict::Refused(busy(id)),
+        BUSY if BUSY_ASKED.fetch_add(1, SeqCst) == 0 => Verdict::Refused(busy(id)),
+        PANICKING => panic!("on purpose"),
+        _ => Verdict::Usable(Caps { library: format!("lib{id}"), ..Caps::default() }),
+    }
+}
+
+struct Idle(EncoderType);
+
+fn open(id: EncoderType) -> Result<Box<dyn VideoEncoder>, OpenError> {
+    match id {
+        BROKEN => Err(refusal(id, RefusalKind::Failed).into()),
+        FULL => Err(busy(id).into()),
+        BUSY if BUSY_OPENED.fetch_add(1, SeqCst) < 2 => Err(busy(id).into()),
+        _ => Ok(Box::new(Idle(id))),
+    }
+}
+
+impl VideoEncoder for Idle {
+    fn encode_frame(&mut self, _: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
+        Ok(None)
+    }
+    fn flush(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
+        Ok(Vec::new())
+    }
+    fn encoder_type(&self) -> EncoderType {
+        self.0
+    }
+    fn description(&self) -> String {
+        self.0.to_string()
+    }
+    fn pixel_format(&self) -> PixelFormat {
+        PixelFormat::Yuv420p
+    }
+    fn max_delay(&self) -> usize {
+        0
+    }
+}
+
+fn by_name(found: &[Detected], id: EncoderType) -> &Detected {
+    found.iter().find(|d| d.encoder == id).unwrap()
+}
+
+fn refused(found: &[Detected], id: EncoderType) -> &Refusal {
+    match &by_name(found, id).verdict {
+        Verdict::Refused(refusal) => refusal,
+        usable => panic!("{usable:?}"),
+    }
+}
+
+/// Runs `detection` and says what was proven on the way, in the order of names.
+fn run(detection: &Detection<'_>) -> (Vec<Detected>, Vec<EncoderType>) {
+    PROOFS.lock().unwrap().clear();
+    let found = detection.run().unwrap();
+    let mut proofs = std::mem::take(&mut *PROOFS.lock().unwrap());
+    proofs.sort();
+    (found, proofs)
+}
+
+#[test]
+fn three_stages_a_cache_and_a_second_try() {
+    let _turn = TURN.lock();
+    BUSY_ASKED.store(0, SeqCst);
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        encoder: encoder_core::EncoderConfig {
+            crf: 51,
+            resolution: Some(Resolution::new(64, 64)),
+            ..Default::default()
+        },
+        ..Settings::default()
+    };
+    let detection = Detection::new(&settings).cache(Some(Cache::at(folder.path())));
+    let (found, proofs) = run(&detection);
+    let order: Vec<_> = found.iter().map(|d| d.encoder).collect();
+    assert_eq!(order, [ABSENT, BROKEN, BUSY, FULL, PANICKING, CHOOSY, GOOD]);
+    // What has no device is not proven; what is busy is asked twice.
+    assert_eq!(proofs, [BROKEN, BUSY, BUSY, CHOOSY, FULL, FULL, GOOD, PANICKING]);
+    assert_eq!(refused(&found, ABSENT).kind, RefusalKind::NoDevice);
+    assert_eq!(refused(&found, BROKEN).kind, RefusalKind::WrongOutput);
+    assert!(by_name(&found, BUSY).verdict.is_usable());
+    assert!(refused(&found, FULL).transient);
+    assert!(refused(&found, PANICKING).reason.contains("panicked"));
+    assert_eq!(by_name(&found, GOOD).device.as_ref().unwrap().name, "device of good");
+    assert!(by_name(&found, ABSENT).device.is_none());
+
+    // What lasts is remembered: refusals too, but not those that pass, nor the panic.
+    let (again, proofs) = run(&detection);
+    assert_eq!(proofs, [FULL, FULL, PANICKING]);
+    assert_eq!(refused(&again, BROKEN), refused(&found, BROKEN));
+    assert_eq!(by_name(&again, GOOD).verdict, by_name(&found, GOOD).verdict);
+    assert!(by_name(&again, GOOD).cached_s.is_some() && by_name(&found, GOOD).cached_s.is_none());
+
+    // Another option is another question; --reprobe asks everything again.
+    let mut other = settings.clone();
+    other.encoder.preset = encoder_core::Preset::Slow;
+    let slow = Detection::new(&other).cache(Some(Cache::at(folder.path())));
+    assert_eq!(run(&slow).1, [BROKEN, BUSY, CHOOSY, FULL, FULL, GOOD, PANICKING]);
+    let (fresh, proofs) = run(&detection.clone().reprobe(true));
+    assert_eq!(proofs, [BROKEN, BUSY, CHOOSY, FULL, FULL, GOOD, PANICKING]);
+    assert!(by_name(&fresh, GOOD).cached_s.is_none());
+
+    // A required encoder alone is looked at.
+    let policy = Policy { require: Some("good".into()), ..Policy::default() };
+    let (found, proofs) = run(&Detection::new(&settings).for_policy(&policy));
+    assert_eq!((found.len(), proofs), (1, vec![GOOD]));
+}
+
+#[test]
+fn a_device_that_is_asked_for_and_not_there_is_an_error() {
+    let _turn = TURN.lock();
+    let mut settings = Settings::default();
+    settings.backend.insert("choosy".into(), "gpu = 7".parse().unwrap());
+    let error = Detection::new(&settings).run().unwrap_err().to_string();
+    assert_eq!(error, "backend.choosy.gpu = 7: not allowed; allowed is 0");
+    // It does not matter where that backend cannot be chosen.
+    let policy = Policy { require: Some("good".into()), ..Policy::default() };
+    assert!(Detection::new(&settings).for_policy(&policy).run().is_ok());
+    settings.encoder.crf = 99;
+    assert!(Detection::new(&settings).run().unwrap_err().to_string().contains("crf"));
+}
+
+#[test]
+fn the_available_ones_are_those_that_were_proven() {
+    let _turn = TURN.lock();
+    BUSY_ASKED.store(1, SeqCst);
+    assert_eq!(detect_available_encoders(), [BUSY, CHOOSY, GOOD]);
+    assert!(matches!(
+        plan(&Policy { require: Some("full".into()), ..Policy::default() },
+             &Detection::new(&Settings::default()).run().unwrap()),
+        Err(OpenError::Refused(refusal)) if refusal.transient
+    ));
+}
+
+fn chain(order: &[EncoderType], wait: u32) -> Chain {
+    let mut settings = Settings::default();
+    settings.encoder.resolution = Some(Resolution::new(64, 64));
+    settings.encoder.b_frames = 2;
+    settings.gpu.session_wait_s = wait;
+    Chain::new(&Plan::new(order.to_vec(), vec![]), settings, 1).unwrap()
+}
+
+fn names(chain: &Chain) -> Vec<EncoderType> {
+    chain.refusals().iter().map(|refusal| refusal.encoder).collect()
+}
+
+#[test]
+fn a_chain_goes_on_until_one_opens() {
+    let mut all = chain(&[BROKEN, FULL, GOOD], 0);
+    // The most of those that are left, whichever it comes to.
+    assert_eq!(all.max_delay(), 9);
+    assert_eq!(all.open().unwrap().encoder_type(), GOOD);
+    assert_eq!(names(&all), [BROKEN, FULL]);
+    // One that opened and refused its first frame is passed over too.
+    all.refuse(refusal(GOOD, RefusalKind::Unsupported));
+    let Err(OpenError::NoneLeft { refusals }) = all.open() else { panic!("nothing is left") };
+    assert_eq!(refusals.len(), 3);
+    assert_eq!(all.max_delay(), 0);
+}
+
+#[test]
+fn a_busy_encoder_is_waited_for_as_long_as_was_said() {
+    let _turn = TURN.lock();
+    BUSY_OPENED.store(0, SeqCst);
+    let mut patient = chain(&[BUSY, GOOD], 3600);
+    assert_eq!(patient.open().unwrap().encoder_type(), BUSY);
+    assert_eq!((BUSY_OPENED.load(SeqCst), names(&patient)), (3, vec![]));
+    // It refused its first frame for the same reason: asked again.
+    patient.refuse(busy(BUSY));
+    assert_eq!(patient.open().unwrap().encoder_type(), BUSY);
+    // A refusal that lasts is not waited for.
+    patient.refuse(refusal(BUSY, RefusalKind::Unsupported));
+    assert_eq!(patient.open().unwrap().encoder_type(), GOOD);
+
+    let mut hasty = chain(&[FULL, GOOD], 1);
+    assert_eq!(hasty.open().unwrap().encoder_type(), GOOD);
+    assert_eq!(names(&hasty), [FULL]);
+    assert!(hasty.refusals()[0].reason.contains("for 1 s now"), "{}", hasty.refusals()[0]);
+
+    BUSY_OPENED.store(0, SeqCst);
+    let mut spilling = chain(&[BUSY, GOOD], 0);
+    assert_eq!(spilling.open().unwrap().encoder_type(), GOOD);
+    assert_eq!((BUSY_OPENED.load(SeqCst), names(&spilling)), (1, vec![BUSY]));
+}
+
+#[test]
+fn a_chain_needs_a_size_and_right_settings() {
+    let plan = Plan::new(vec![GOOD], vec![]);
+    let error = Chain::new(&plan, Settings::default(), 1).err().unwrap().to_string();
+    assert!(error.contains("resolution"), "{error}");
+    let mut settings = Settings::default();
+    settings.gpu.max_sessions = Some(0);
+    let error = Chain::new(&plan, settings, 1).err().unwrap().to_string();
+    assert!(error.contains("gpu.max_sessions = 0: not allowed; allowed is 1 to 64"), "{error}");
+}
