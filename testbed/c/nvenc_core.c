@@ -167,7 +167,7 @@ enum status session_initialize(struct session *session, const struct config *con
 enum status session_close(struct session *session)
 {
     int code = fault_at("close", 0);
-    int unread = 0, buffers = 0;
+    int buffers = 0;
     if (session->waiting_count + session->group_count > 0)
         violation("DestroyEncoder: %d pictures were not flushed",
                   session->waiting_count + session->group_count);
@@ -182,17 +182,15 @@ enum status session_close(struct session *session)
     while (session->outputs) {
         struct output *output = session->outputs;
         session->outputs = output->next;
-        unread += output->state == READY;
         free(output->bytes);
         free(output);
         buffers++;
     }
     if (buffers > 0)
         log_event("leak", "\"what\":\"DestroyEncoder: %d buffers still exist\"", buffers);
-    log_event("closed",
-              "\"submitted\":%lld,\"coded\":%lld,\"read\":%lld,\"unread\":%d,\"bytes\":%lld",
+    log_event("closed", "\"submitted\":%lld,\"coded\":%lld,\"read\":%lld,\"bytes\":%lld",
               (long long)session->submitted, (long long)session->coded, (long long)session->locks,
-              unread, (long long)session->bytes);
+              (long long)session->bytes);
     picture_writer_free(session->writer);
     free(session->previous);
     if (session->slot >= 0)
