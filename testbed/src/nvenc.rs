@@ -1,1 +1,317 @@
-//! The virtual NVENC device.
+//! The virtual NVENC device: `libcuda.so.1`, `libnvidia-encode.so.1` and `libnvidia-ml.so.1` of
+//! our own, which the real FFmpeg loads in place of NVIDIA's, and an `nvidia-smi`.
+//!
+//! It is as strict as a driver: it checks the version of every struct, the state in every call
+//! and that everything is given back, and it writes lossless H.264, so that the decoded pictures
+//! can be compared with those that went in. It serves clients of the encode APIs 11.1, 13.0 and
+//! 13.1.
+
+mod event;
+mod fault;
+
+use std::{
+    env,
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use tempfile::TempDir;
+
+pub use self::{
+    event::{Config, Event, What},
+    fault::{Action, Fault, Place, Wrong},
+};
+use crate::compile::{self, Library, Missing};
+
+/// A capability of the encoder, and what it is by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Capability {
+    /// 145 samples.
+    WidthMin,
+    /// 4096 samples.
+    WidthMax,
+    /// 49 samples.
+    HeightMin,
+    /// 4096 samples.
+    HeightMax,
+    /// 4 in a row.
+    BFrames,
+    /// 1: 4:4:4 can be encoded.
+    Yuv444,
+    /// 1: lossless tuning is known.
+    Lossless,
+    /// 0: no 10 bit.
+    TenBit,
+    /// 1: lookahead is possible.
+    Lookahead,
+    /// 1: temporal adaptive quantisation is possible.
+    TemporalAq,
+}
+
+impl Capability {
+    fn key(self) -> &'static str {
+        match self {
+            Self::WidthMin => "cap_width_min",
+            Self::WidthMax => "cap_width_max",
+            Self::HeightMin => "cap_height_min",
+            Self::HeightMax => "cap_height_max",
+            Self::BFrames => "cap_b_frames",
+            Self::Yuv444 => "cap_yuv444",
+            Self::Lossless => "cap_lossless",
+            Self::TenBit => "cap_ten_bit",
+            Self::Lookahead => "cap_lookahead",
+            Self::TemporalAq => "cap_temporal_aq",
+        }
+    }
+}
+
+/// A part of the driver that can be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// `libcuda.so.1`: there is no driver.
+    Cuda,
+    /// `libnvidia-encode.so.1`: a container without the capability "video".
+    Encode,
+    /// `libnvidia-ml.so.1`.
+    Ml,
+    /// The program `nvidia-smi`.
+    Smi,
+}
+
+/// How `nvidia-smi` behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Smi {
+    /// It tells names and the version of the driver.
+    Works,
+    /// It cannot communicate with the driver.
+    Fails,
+    /// "Driver/library version mismatch".
+    Mismatch,
+    /// It never ends.
+    Hangs,
+}
+
+/// One device with a folder of its own, which goes when the value is dropped.
+///
+/// Without further words it has one healthy GPU. Programs see it through [`apply`](Self::apply)
+/// or [`environment`](Self::environment); several may run at the same time.
+///
+/// A part that is left out is absent only where the machine itself has none.
+#[derive(Debug)]
+pub struct VirtualNvenc {
+    folder: TempDir,
+    /// Each in a folder of its own.
+    parts: Vec<(Part, PathBuf)>,
+    spec: Vec<(String, String)>,
+}
+
+impl VirtualNvenc {
+    /// A healthy GPU with a current driver. The libraries are compiled when they are first asked
+    /// for.
+    ///
+    /// # Errors
+    /// Without a C compiler or without the vendor's headers.
+    pub fn new() -> Result<Self, Missing> {
+        let parts = parts()?;
+        let folder = tempfile::Builder::new()
+            .prefix("virtual-nvenc-")
+            .tempdir()
+            .map_err(|error| Missing(format!("no folder for a virtual device: {error}")))?;
+        let dir = folder.path().to_string_lossy().into_owned();
+        let device = Self { folder, parts, spec: vec![("dir".into(), dir)] };
+        Ok(device.gpus(&["NVIDIA Virtual"]).driver("610.43.02", (13, 1), (13, 1)))
+    }
+
+    /// The names of the GPUs; none: a driver without a device. `:no-encoder` after a name makes
+    /// one that cannot encode.
+    #[must_use]
+    pub fn gpus(self, names: &[&str]) -> Self {
+        self.set("gpus", &names.join("|"))
+    }
+
+    /// The version of the driver, the newest encode API that it knows and its version of CUDA.
+    #[must_use]
+    pub fn driver(self, version: &str, api: (u32, u32), cuda: (u32, u32)) -> Self {
+        self.set("driver", version)
+            .set("api", &format!("{}.{}", api.0, api.1))
+            .set("cuda", &(cuda.0 * 1000 + cuda.1 * 10).to_string())
+    }
+
+    /// How many sessions may be open at once, over all processes, and the code with which an
+    /// open above that fails: 10, out of memory, or 21, incompatible client key.
+    #[must_use]
+    pub fn session_limit(self, sessions: u32, code: i32) -> Self {
+        self.set("sessions", &sessions.to_string()).set("session_code", &code.to_string())
+    }
+
+    /// A capability other than it is by itself.
+    #[must_use]
+    pub fn capability(self, capability: Capability, value: i32) -> Self {
+        self.set(capability.key(), &value.to_string())
+    }
+
+    /// How long each picture takes.
+    #[must_use]
+    pub fn frame_time(self, time: Duration) -> Self {
+        self.set("frame_ms", &time.as_millis().to_string())
+    }
+
+    /// What goes wrong. A device has one fault at most: this one replaces another.
+    #[must_use]
+    pub fn fault(self, fault: Fault) -> Self {
+        fault.pairs().into_iter().fold(self, |device, (key, value)| device.set(key, &value))
+    }
+
+    /// How `nvidia-smi` behaves.
+    #[must_use]
+    pub fn smi(self, smi: Smi) -> Self {
+        let value = match smi {
+            Smi::Works => "works",
+            Smi::Fails => "fails",
+            Smi::Mismatch => "mismatch",
+            Smi::Hangs => "hangs",
+        };
+        self.set("smi", value)
+    }
+
+    /// Leaves out a part of the driver.
+    #[must_use]
+    pub fn without(mut self, part: Part) -> Self {
+        self.parts.retain(|(known, _)| *known != part);
+        self
+    }
+
+    /// Any key of the spec, as `c/log.h` lists them.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.spec.retain(|(known, _)| known != key);
+        self.spec.push((key.into(), value.into()));
+        self
+    }
+
+    /// What a program needs in its environment to find the device. Values that come from lists,
+    /// such as `PATH`, have what this process has behind them.
+    pub fn environment(&self) -> Vec<(OsString, OsString)> {
+        let spec: Vec<_> = self.spec.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        vec![
+            ("ENCODER_VIRTUAL_NVENC".into(), spec.join(";").into()),
+            ("LD_LIBRARY_PATH".into(), self.in_front("LD_LIBRARY_PATH", |part| part != Part::Smi)),
+            ("PATH".into(), self.in_front("PATH", |part| part == Part::Smi)),
+        ]
+    }
+
+    /// A list of folders with those of some parts in front.
+    fn in_front(&self, variable: &str, wanted: impl Fn(Part) -> bool) -> OsString {
+        let behind = env::var_os(variable).filter(|folders| !folders.is_empty());
+        let behind: Vec<_> = behind.iter().flat_map(env::split_paths).collect();
+        let parts = self.parts.iter().filter(|(part, _)| wanted(*part));
+        let folders = parts.filter_map(|(_, file)| file.parent().map(Path::to_path_buf));
+        // A folder with a colon in its name cannot stand in the list, nor be found in it.
+        env::join_paths(folders.chain(behind)).unwrap_or_default()
+    }
+
+    /// Makes the program that `command` starts, and those that it starts, find the device.
+    pub fn apply<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        command.envs(self.environment())
+    }
+
+    /// The file of a part of the driver, unless it is left out.
+    pub fn file(&self, part: Part) -> Option<&Path> {
+        self.parts.iter().find(|(known, _)| *known == part).map(|(_, file)| file.as_path())
+    }
+
+    /// What happened so far, in all processes.
+    ///
+    /// # Panics
+    /// When the log cannot be read.
+    pub fn log(&self) -> Vec<Event> {
+        let text = match fs::read_to_string(self.folder.path().join("log")) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => panic!("the log of the virtual device: {error}"),
+        };
+        let event = |line: &str| match serde_json::from_str(line) {
+            Ok(event) => event,
+            Err(error) => panic!("{error} in the log of the virtual device: {line}"),
+        };
+        text.lines().map(event).collect()
+    }
+
+    /// What a real driver could have taken amiss so far, and what was not given back. Meaningful
+    /// without a fault: after an injected one, FFmpeg's own clean-up is untidy.
+    pub fn violations(&self) -> Vec<String> {
+        let violation = |event: Event| match event.what {
+            What::Violation { what } | What::Leak { what } => Some(what),
+            _ => None,
+        };
+        self.log().into_iter().filter_map(violation).collect()
+    }
+
+    /// With what sessions were initialised so far.
+    pub fn configs(&self) -> Vec<Config> {
+        let config = |event: Event| match event.what {
+            What::Initialized(config) => Some(*config),
+            _ => None,
+        };
+        self.log().into_iter().filter_map(config).collect()
+    }
+
+    /// How many sessions are open now, in all processes.
+    ///
+    /// # Panics
+    /// When the device's folder cannot be read.
+    pub fn open_sessions(&self) -> usize {
+        let held = || -> io::Result<usize> {
+            // As the libraries do: nobody takes a slot while it is looked at.
+            let gate = File::create(self.folder.path().join("gate"))?;
+            gate.lock()?;
+            let mut held = 0;
+            for entry in fs::read_dir(self.folder.path())? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with("slot-") {
+                    let taken = File::open(entry.path())?.try_lock_shared().is_err();
+                    held += usize::from(taken);
+                }
+            }
+            Ok(held)
+        };
+        held().unwrap_or_else(|error| panic!("the sessions of the virtual device: {error}"))
+    }
+}
+
+/// The parts of the driver, compiled if need be.
+fn parts() -> Result<Vec<(Part, PathBuf)>, Missing> {
+    let old = compile::headers("nvenc-11.1", "nvEncodeAPI.h")?;
+    let new = compile::headers("nvenc-13.0", "nvEncodeAPI.h")?;
+    // The sources name the folder of the version: `nvenc-13.0/nvEncodeAPI.h`.
+    let all = old.parent().unwrap_or(&old).to_path_buf();
+    let includes = [all, old, new];
+    let library = |part, file: &str, sources: &[&str]| {
+        let arguments = &["-fvisibility=hidden"];
+        let library = Library { file, sources, includes: &includes, arguments };
+        Ok((part, compile::compile(&[library])?.join(file)))
+    };
+    let encode = [
+        "nvenc.c",
+        "nvenc_11_1.c",
+        "nvenc_13_0.c",
+        "nvenc_13_1.c",
+        "nvenc_core.c",
+        "nvenc_pictures.c",
+        "nvenc_slots.c",
+        "picture.c",
+        "log.c",
+    ];
+    let smi = Path::new(env!("CARGO_MANIFEST_DIR")).join("c").join("nvidia-smi");
+    Ok(vec![
+        library(Part::Cuda, "libcuda.so.1", &["cuda.c", "log.c"])?,
+        library(Part::Encode, "libnvidia-encode.so.1", &encode)?,
+        library(Part::Ml, "libnvidia-ml.so.1", &["nvml.c", "nvenc_slots.c", "log.c"])?,
+        (Part::Smi, smi),
+    ])
+}
