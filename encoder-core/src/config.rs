@@ -394,8 +394,11 @@ pub struct GpuEncoderConfig {
     /// Seconds to wait for a free session when all are in use, 0 to 3600, before the next encoder
     /// is taken. Default 0: at once.
     pub session_wait_s: u32,
-    /// Seconds that an encoder may take to prove that it works, 1 to 120. Default 10.
+    /// Seconds that an encoder may take to prove that it works, and to open, 1 to 120. Default 10.
     pub probe_timeout_s: u32,
+    /// Seconds without progress after which an encoder that runs counts as hung, 1 to 3600.
+    /// Default 60.
+    pub stall_timeout_s: u32,
 }
 
 impl Default for GpuEncoderConfig {
@@ -410,6 +413,7 @@ impl Default for GpuEncoderConfig {
             max_sessions: None,
             session_wait_s: 0,
             probe_timeout_s: 10,
+            stall_timeout_s: 60,
         }
     }
 }
@@ -425,6 +429,7 @@ impl GpuEncoderConfig {
         "max_sessions",
         "session_wait_s",
         "probe_timeout_s",
+        "stall_timeout_s",
     ];
 
     /// Checks every value.
@@ -442,13 +447,15 @@ impl GpuEncoderConfig {
         if let Some(n) = self.max_sessions.filter(|n| !(1..=64).contains(n)) {
             return Err(ConfigError::value("gpu.max_sessions", n, "1 to 64"));
         }
-        if self.session_wait_s > 3600 {
-            let value = self.session_wait_s;
-            return Err(ConfigError::value("gpu.session_wait_s", value, "0 to 3600"));
-        }
-        if !(1..=120).contains(&self.probe_timeout_s) {
-            let value = self.probe_timeout_s;
-            return Err(ConfigError::value("gpu.probe_timeout_s", value, "1 to 120"));
+        for (name, value, least, most) in [
+            ("session_wait_s", self.session_wait_s, 0, 3600),
+            ("probe_timeout_s", self.probe_timeout_s, 1, 120),
+            ("stall_timeout_s", self.stall_timeout_s, 1, 3600),
+        ] {
+            if !(least..=most).contains(&value) {
+                let allowed = format!("{least} to {most} seconds");
+                return Err(ConfigError::value(format!("gpu.{name}"), value, allowed));
+            }
         }
         Ok(())
     }

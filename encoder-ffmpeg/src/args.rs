@@ -30,7 +30,7 @@ pub struct Job {
     /// The most frames that the encoder, FFmpeg's own queues included, keeps before an access unit
     /// must come out. A bound that is too low ends in a stall.
     pub max_delay: usize,
-    /// How long the child may make no progress: [`STALL`], shorter only in tests.
+    /// How long the child may make no progress: [`STALL`] or what the configuration says.
     pub stall: Duration,
     /// How long the encoder may take to open, from the first frame on: [`START`] or what the
     /// configuration says.

@@ -11,7 +11,7 @@ use std::{
 
 use encoder_core::{
     ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, Frame, OpenError,
-    PixelFormat, Plane, Refusal, RefusalKind, Resolution, VideoEncoder,
+    OpenRequest, PixelFormat, Plane, Refusal, RefusalKind, Resolution, VideoEncoder,
 };
 
 use crate::{
@@ -66,16 +66,18 @@ enum Message {
     End(Result<(), String>),
 }
 
-/// Opens an encoder for `config` in the FFmpeg that [`Ffmpeg::find`] finds.
+/// Opens an encoder for `request` in the FFmpeg that [`Ffmpeg::find`] finds.
 ///
 /// # Errors
 /// [`OpenError::Refused`] when there is no FFmpeg or it lacks the encoder or does not start;
 /// [`OpenError::Config`] when the resolution is not set. FFmpeg opens the encoder itself when it
 /// has the first frame: what the device refuses is the error of the first
 /// [`encode_frame`](VideoEncoder::encode_frame), [`EncodeError::Refused`].
-pub fn open(job: Job, config: &EncoderConfig) -> Result<Box<dyn VideoEncoder>, OpenError> {
+pub fn open(mut job: Job, request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let ffmpeg = Ffmpeg::find(job.id)?;
-    Ok(Box::new(HostedEncoder::open(&ffmpeg, job, config)?))
+    job.start = Duration::from_secs(request.gpu.probe_timeout_s.into());
+    job.stall = Duration::from_secs(request.gpu.stall_timeout_s.into());
+    Ok(Box::new(HostedEncoder::open(&ffmpeg, job, request.config)?))
 }
 
 impl HostedEncoder {

@@ -119,7 +119,7 @@ fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     look()?;
-    encoder_ffmpeg::open(job_of(request)?, request.config)
+    encoder_ffmpeg::open(job_of(request)?, request)
 }
 
 #[cfg(test)]

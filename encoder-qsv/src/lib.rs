@@ -197,7 +197,7 @@ fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let (job, options) = job_of(request)?;
     look(&options)?;
-    encoder_ffmpeg::open(job, request.config)
+    encoder_ffmpeg::open(job, request)
 }
 
 #[cfg(test)]

@@ -105,7 +105,7 @@ fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     VideotoolboxOptions::read(request.options)?;
     system()?;
-    encoder_ffmpeg::open(job(request.config, Machine::HERE), request.config)
+    encoder_ffmpeg::open(job(request.config, Machine::HERE), request)
 }
 
 #[cfg(test)]

@@ -199,7 +199,7 @@ fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     match Plan::of(request)? {
         #[cfg(feature = "native")]
         (plan, options) if is_native(&options) => native::open(&plan, request.config),
-        (plan, _) => encoder_ffmpeg::open(hosted::job_of(&plan, request.config), request.config),
+        (plan, _) => encoder_ffmpeg::open(hosted::job_of(&plan, request.config), request),
     }
 }
 
