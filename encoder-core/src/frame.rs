@@ -228,8 +228,8 @@ impl FrameBuffer {
         Self { layout, memory: vec![0; layout.bytes()] }
     }
 
-    /// A picture with structure that tells a right decode from a wrong one: a ramp and flat
-    /// patches that move with `index`.
+    /// A picture with structure that tells a right decode from a wrong one, and one `index` from
+    /// the next: a ramp that moves and jumps under a fine check pattern, chroma that differs.
     pub fn test_picture(layout: FrameLayout, index: u64) -> Self {
         let mut frame = Self::new(layout);
         let shift = index as usize * 4;
@@ -239,7 +239,11 @@ impl FrameBuffer {
                     // U and V differ, so that a swap shows: the same picture in both formats.
                     let chroma = |x: usize, v: usize| 96 + ((x / 16 + y / 16 + v * 16) % 64) as u8;
                     *sample = match (n, layout.format) {
-                        (0, _) => 32 + (((x + shift) / 8 + y / 8) % 192) as u8,
+                        (0, _) => {
+                            let ramp = ((x + shift) / 8 + y / 8 + index as usize * 24) % 168;
+                            let check = (x / 2 + y / 2) % 2 * 24;
+                            (32 + ramp + check) as u8
+                        }
                         (n, PixelFormat::Yuv420p) => chroma(x, n - 1),
                         (_, PixelFormat::Nv12) => chroma(x / 2, x % 2),
                     };

@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use encoder_core::{
-    Caps, EncoderConfig, FrameBuffer, FrameLayout, NalKind, Refusal, RefusalKind, Resolution,
-    Verdict, file_identity, mean_absolute_difference, nal_units,
+    Caps, EncoderConfig, FrameBuffer, FrameLayout, FrameRate, NalKind, Refusal, RefusalKind,
+    Resolution, Verdict, file_identity, mean_absolute_difference, nal_units,
 };
 use tracing::debug;
 
@@ -115,6 +115,9 @@ fn attempt(
     if units.len() as u64 != PICTURES {
         return Err(wrong(job, format!("{PICTURES} pictures went in, {} came out", units.len())));
     }
+    if let Some(ms) = misplaced(&units, rate) {
+        return Err(wrong(job, format!("a picture that is to be shown at {ms} ms")));
+    }
     let first = units.first().map(|unit| unit.data.as_slice()).unwrap_or_default();
     let kinds: Vec<_> =
         nal_units(first).filter_map(|unit| unit.first()).map(|&h| NalKind::of(h)).collect();
@@ -173,6 +176,17 @@ fn child(
         return Err(classify(job.id, &ran.stderr, ran.exit));
     }
     Ok(ran)
+}
+
+/// The time in milliseconds of a picture that is not shown when one of those that went in was.
+fn misplaced(units: &[AccessUnit], rate: FrameRate) -> Option<i64> {
+    let mut shown: Vec<i64> = units.iter().map(|unit| unit.pts_ms).collect();
+    shown.sort_unstable();
+    let first = shown.first().copied()?;
+    (0..).zip(shown).find_map(|(n, ms)| {
+        let expected = first + (rate.nanoseconds(n) / 1_000_000) as i64;
+        (ms - expected).abs().gt(&1).then_some(ms)
+    })
 }
 
 fn cut(ran: &Ran) -> Result<Vec<AccessUnit>, String> {

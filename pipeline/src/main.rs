@@ -34,10 +34,12 @@ fn main() -> ExitCode {
             Ok(code) => code,
             Err(refused) => refuse(&refused),
         },
-        Command::Detect { json, config, probe } => match detect::find(config.as_deref(), probe) {
-            Ok(found) => done(detect::show(&found, *json)),
-            Err(refused) => refuse(&refused),
-        },
+        Command::Detect { json, encoder, config, probe } => {
+            match detect::find(encoder.as_deref(), config.as_deref(), probe) {
+                Ok(found) => done(detect::show(&found, *json)),
+                Err(refused) => refuse(&refused),
+            }
+        }
         Command::Info { recording, json, source } => info(recording, *json, source),
     };
     ExitCode::from(code)

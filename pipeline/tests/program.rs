@@ -380,7 +380,6 @@ fn detect_lists_every_encoder_of_the_build() {
     assert_eq!(code, 0, "{said}");
     let all: Vec<Value> = serde_json::from_str(&said).unwrap();
     let names: Vec<_> = all.iter().map(|d| d["encoder"].as_str().unwrap()).collect();
-    assert_eq!(names, ["nvenc", "qsv", "videotoolbox", "x264", "openh264"]);
     let compiled: Vec<_> = encoder_core::backends().iter().map(|b| b.id.as_str()).collect();
     // The library is linked here; it is named so that its backends are.
     assert_eq!(encoder_pipeline::copy::COPY.as_str(), "copy");
@@ -388,7 +387,8 @@ fn detect_lists_every_encoder_of_the_build() {
     for found in &all {
         assert!(found["hardware"].is_boolean() && found["probe_ms"].is_u64(), "{found}");
     }
-    assert!(all[4].to_string().contains("usable"), "{}", all[4]);
+    let last = all.last().unwrap();
+    assert_eq!((&last["encoder"], &last["verdict"]), (&"openh264".into(), &"usable".into()));
     let (code, said) = run(["detect"]);
     assert_eq!(code, 0);
     for name in names {

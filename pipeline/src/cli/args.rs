@@ -29,6 +29,9 @@ pub enum Command {
         /// As JSON.
         #[arg(long)]
         json: bool,
+        /// Only this encoder.
+        #[arg(long, value_name = "NAME")]
+        encoder: Option<String>,
         /// TOML file with the tables encoder, gpu and backend.NAME: with what is to be proven.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,

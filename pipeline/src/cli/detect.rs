@@ -5,7 +5,7 @@ use std::{
     path::Path,
 };
 
-use encoder_core::{Caps, Detected, Device, Verdict};
+use encoder_core::{Caps, Detected, Device, OpenError, Policy, Verdict};
 
 use super::{
     args::ProbeArgs,
@@ -15,9 +15,21 @@ use super::{
 /// Where the columns of text begin: name, kind, verdict, time, and the rest.
 const INDENT: usize = 43;
 
-/// Proves all encoders of this build.
-pub fn find(config: Option<&Path>, probe: &ProbeArgs) -> Result<Vec<Detected>, Refused> {
-    probe.detection(&load(config)?).run().map_err(Refused::usage)
+/// Proves all encoders of this build, or the one that is named.
+pub fn find(
+    name: Option<&str>,
+    config: Option<&Path>,
+    probe: &ProbeArgs,
+) -> Result<Vec<Detected>, Refused> {
+    let settings = load(config)?;
+    let policy = Policy::new(&settings.gpu, name);
+    let found = probe.detection(&settings).for_policy(&policy).run().map_err(Refused::usage)?;
+    if let Some(wanted) = name.filter(|name| found.iter().all(|d| d.encoder.as_str() != *name)) {
+        let available = found.iter().map(|d| d.encoder).collect();
+        let wanted = wanted.to_owned();
+        return Err(Refused::usage(OpenError::Unknown { wanted, available }));
+    }
+    Ok(found)
 }
 
 /// Writes what was found, for people or for programs.

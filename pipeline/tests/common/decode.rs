@@ -116,25 +116,16 @@ fn read(path: &Path, timed: bool) -> Video {
 
 /// The luma planes of a video of known size, exactly as coded.
 pub fn luma(path: &Path, width: usize, height: usize) -> Vec<Vec<u8>> {
-    let (_, [name, value]) = ffmpeg();
-    let input = path.to_str().unwrap();
-    let bytes = run(
-        path,
-        &[
-            "-i",
-            input,
-            "-vf",
-            "setpts=N/TB",
-            name,
-            value,
-            "-f",
-            "rawvideo",
-            "-pix_fmt",
-            "yuv420p",
-            "pipe:1",
-        ],
-    );
+    let bytes = planes(path);
     let frame = width * height * 3 / 2;
     assert_eq!(bytes.len() % frame, 0);
     bytes.chunks(frame).map(|f| f[..width * height].to_vec()).collect()
+}
+
+/// All samples of a 4:2:0 video, exactly as coded: Y, U and V of each picture.
+pub fn planes(path: &Path) -> Vec<u8> {
+    let (_, [name, value]) = ffmpeg();
+    let input = path.to_str().unwrap();
+    let raw = ["-f", "rawvideo", "-pix_fmt", "yuv420p", "pipe:1"];
+    run(path, &[&["-i", input, "-vf", "setpts=N/TB", name, value][..], &raw].concat())
 }

@@ -1,0 +1,376 @@
+//! The program with a virtual NVENC device: the real `h264_nvenc` of the real FFmpeg, on libraries
+//! that stand in for NVIDIA's. It shows that options, pictures, refusals and clean-up are right,
+//! and nothing about a real device's speed, picture quality or limits.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use common::{
+    EPOCH, MS,
+    decode::planes,
+    picture::Picture,
+    program::{Converted, command, told},
+    recording::{Content, camera},
+};
+use encoder_testbed::{
+    nvenc::{Action, Fault, Part, Place, VirtualNvenc, What, Wrong},
+    or_left_out, process,
+};
+use serde_json::Value;
+
+/// Longer than a probe's pictures, so that a fault can strike in a stream alone.
+const COUNT: usize = 40;
+const SIZE: (usize, usize) = (322, 178);
+
+/// A device with a cache of verdicts and a recording of one camera.
+struct Bench {
+    device: VirtualNvenc,
+    folder: tempfile::TempDir,
+    recording: PathBuf,
+}
+
+fn bench() -> Option<Bench> {
+    let device = or_left_out(VirtualNvenc::new())?;
+    let folder = tempfile::tempdir().unwrap();
+    let frames: Vec<_> = (0..COUNT)
+        .map(|n| {
+            let time = EPOCH + n as i64 * 40 * MS;
+            let picture = Picture::stamped(SIZE.0, SIZE.1, n);
+            (time, time, Content::raw(&picture, "rgb8", 0))
+        })
+        .collect();
+    let recording = camera(folder.path(), &frames);
+    Some(Bench { device, folder, recording })
+}
+
+impl Bench {
+    fn with(self, change: impl FnOnce(VirtualNvenc) -> VirtualNvenc) -> Self {
+        Self { device: change(self.device), ..self }
+    }
+
+    fn command<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = command(args);
+        self.device.apply(&mut command);
+        command.env("ENCODER_CACHE", self.folder.path().join("cache"));
+        command
+    }
+
+    fn config(&self, toml: &str) -> PathBuf {
+        let path = self.folder.path().join("config.toml");
+        std::fs::write(&path, toml).unwrap();
+        path
+    }
+
+    /// `encoder detect` of NVENC alone.
+    fn detect(&self, toml: &str) -> Value {
+        let config = self.config(toml);
+        let args = ["detect", "--encoder", "nvenc", "--json", "--config", text(&config)];
+        let begun = Instant::now();
+        let output = self.command(args).arg("--reprobe").output().unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(60), "deadlines hold");
+        let (code, said) = told(&output);
+        assert_eq!(code, 0, "{said}");
+        self.nobody_is_left();
+        let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+        all[0].clone()
+    }
+
+    /// Converts the recording into a new folder.
+    fn convert(&self, args: &[&str], toml: &str) -> Converted {
+        let (config, out) = (self.config(toml), tempfile::tempdir().unwrap());
+        let mut all = vec!["encode", text(&self.recording), "-o", text(out.path())];
+        all.extend(["--config", text(&config)]);
+        all.extend(args);
+        let output = self.command(all).output().unwrap();
+        let (code, said) = told(&output);
+        self.nobody_is_left();
+        Converted::check(out, "report.json", code, said)
+    }
+
+    /// No process of this device is alive, and no session is open.
+    fn nobody_is_left(&self) {
+        let folder = self.device.library_folder();
+        process::until("everybody is gone", || process::with_environment(text(&folder)).is_empty());
+        assert_eq!(self.device.open_sessions(), 0);
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// The one WARN for an encoder that was passed over.
+fn warning<'a>(said: &'a str, encoder: &str) -> &'a str {
+    let of = format!("encoder={encoder} ");
+    let all: Vec<_> =
+        said.lines().filter(|line| line.contains("WARN") && line.contains(&of)).collect();
+    assert_eq!(all.len(), 1, "{said}");
+    all[0]
+}
+
+#[test]
+fn it_is_usable_and_every_pixel_arrives() {
+    let Some(bench) = bench() else { return };
+    let found = bench.detect("");
+    assert_eq!(found["verdict"], "usable", "{found}");
+    assert_eq!(found["hardware"], true);
+    assert!(found["name"].as_str().unwrap().contains("NVIDIA Virtual"), "{found}");
+    assert!(found["driver"].as_str().unwrap().contains("610.43.02"), "{found}");
+    assert_eq!(found["features"], serde_json::json!(["b-frames", "lossless"]));
+
+    let software = bench.convert(&["--encoder", "x264", "--crf", "0"], "").expect(0);
+    let expected = planes(&software.path("cam.mp4"));
+    for (b_frames, gop) in [("0", "12"), ("2", "12"), ("1", "250")] {
+        let args = ["--encoder", "nvenc", "--b-frames", b_frames, "--gop", gop];
+        let hardware = bench.convert(&args, "").expect(0);
+        assert_eq!(hardware.output()["encoder"], "nvenc");
+        assert_eq!(hardware.video().numbers(), (0..COUNT).map(Some).collect::<Vec<_>>());
+        // x264 at CRF 0 is lossless, and so is the device.
+        assert!(planes(&hardware.path("cam.mp4")) == expected, "{b_frames} B-frames");
+    }
+    assert_eq!(bench.device.violations(), Vec::<String>::new());
+}
+
+#[test]
+fn what_was_asked_for_arrives() {
+    let Some(bench) = bench() else { return };
+    let toml = "[encoder]\ncrf = 19\ngop_size = 30\nb_frames = 2\npixel_format = \"nv12\"\n\
+                [gpu]\nnvenc_preset = \"p5\"\nnvenc_tune = \"hq\"\n[backend.nvenc]\ngpu = 1";
+    let bench = bench.with(|device| device.gpus(&["NVIDIA First", "NVIDIA Second"]));
+    bench.convert(&["--encoder", "nvenc"], toml).expect(0);
+    let configs = bench.device.configs();
+    let stream = configs.last().unwrap();
+    assert_eq!((stream.preset.as_str(), stream.tuning.as_str()), ("p5", "hq"));
+    assert_eq!((stream.rate_control.as_str(), stream.target_quality), ("vbr", 19.0));
+    assert_eq!((stream.gop_length, stream.idr_period, stream.frame_interval_p), (30, 30, 3));
+    assert_eq!((stream.width, stream.height, stream.gpu), (322, 178, 1));
+    assert_eq!((stream.full_range, stream.colour), (Some(false), Some([1, 13, 6])));
+    // The proof was made with the same options, at a quality of its own.
+    let proof = configs.first().unwrap();
+    assert_eq!((proof.preset.as_str(), proof.target_quality, proof.gpu), ("p5", 23.0, 1));
+    assert_eq!((proof.width, proof.height), (640, 360));
+}
+
+#[test]
+fn wrong_configuration_is_an_error_before_anything_starts() {
+    let Some(bench) = bench() else { return };
+    for (toml, expected) in [
+        ("[gpu]\nnvenc_preset = \"p9\"", "p7"),
+        ("[gpu]\nnvenc_tune = \"fast\"", "lossless"),
+        ("[backend.nvenc]\ngpu = 1", "backend.nvenc.gpu = 1"),
+        ("[backend.nvenc]\ngpus = 1", "did you mean `gpu`?"),
+    ] {
+        let refused = bench.convert(&[], toml).expect(2);
+        assert!(refused.said.contains(expected), "{}", refused.said);
+        assert_eq!(refused.files(), Vec::<String>::new());
+    }
+    assert_eq!(bench.device.log(), [], "nobody has spoken to the device");
+}
+
+#[test]
+fn each_miss_has_its_own_refusal() {
+    const HASTE: &str = "[gpu]\nprobe_timeout_s = 1";
+    let hang = |place| Fault::new(place, Action::Hang);
+    let output = |wrong| Fault::output(wrong).times(1000);
+    type Change = Box<dyn Fn(VirtualNvenc) -> VirtualNvenc>;
+    let fault = |fault: Fault| -> Change { Box::new(move |device| device.fault(fault)) };
+    // what is wrong | kind | transient | words of the reason | configuration
+    let table: Vec<(Change, &str, bool, &str, &str)> = vec![
+        (Box::new(|d| d.without(Part::Encode)), "missing", false, "libnvidia-encode", ""),
+        (Box::new(|d| d.without(Part::Cuda)), "missing", false, "libcuda", ""),
+        (Box::new(|d| d.gpus(&[])), "no-device", false, "no NVIDIA GPU", ""),
+        (Box::new(|d| d.gpus(&["NVIDIA H200:no-encoder"])), "no-device", false, "H200", ""),
+        (Box::new(|d| d.driver("390.157", (8, 1), (9, 1))), "driver-too-old", false, "too old", ""),
+        (Box::new(|d| d.session_limit(0, 10)), "busy", true, "sessions", ""),
+        (Box::new(|d| d.session_limit(0, 21)), "busy", true, "sessions", ""),
+        (fault(Fault::NO_DEVICE), "no-device", false, "no NVIDIA GPU", ""),
+        (fault(Fault::DRIVER_MISMATCH), "failed", false, "different versions", ""),
+        (fault(Fault::GPU_BUSY), "busy", true, "taken by another", ""),
+        (fault(Fault::GPU_MEMORY), "busy", true, "memory is full", ""),
+        (fault(Fault::VERSION), "driver-too-old", false, "too old", ""),
+        (fault(Fault::PRESET), "unsupported", false, "preset", ""),
+        (fault(Fault::BUFFERS), "busy", true, "memory", ""),
+        (fault(Fault::ENCODE), "failed", false, "EncodePicture failed", ""),
+        (fault(Fault::DEVICE_LOST), "failed", false, "device does not exist", ""),
+        (fault(Fault::LOCK_BUSY), "wrong-output", false, "5 pictures went in, 4 came out", ""),
+        (fault(Fault::new(Place::Encode, Action::Abort)), "failed", false, "abort", ""),
+        (
+            fault(Fault::new(Place::Encode, Action::Segfault)),
+            "failed",
+            false,
+            "segmentation fault",
+            "",
+        ),
+        (
+            fault(Fault::new(Place::Encode, Action::Exit(0))),
+            "wrong-output",
+            false,
+            "0 came out",
+            "",
+        ),
+        (fault(hang(Place::CudaInit)), "timeout", true, "no answer in 1 s", HASTE),
+        (fault(hang(Place::Open)), "timeout", true, "no answer in 1 s", HASTE),
+        (fault(hang(Place::Encode)), "timeout", true, "no answer in 1 s", HASTE),
+        (fault(hang(Place::Close)), "timeout", true, "no answer in 1 s", HASTE),
+        (fault(output(Wrong::Black)), "wrong-output", false, "levels off", ""),
+        (fault(output(Wrong::Stale)), "wrong-output", false, "levels off", ""),
+        (fault(output(Wrong::Shifted)), "wrong-output", false, "levels off", ""),
+        (fault(output(Wrong::Swapped)), "wrong-output", false, "in chroma", ""),
+        (fault(output(Wrong::Garbage)), "wrong-output", false, "", ""),
+        (fault(output(Wrong::Truncated)), "wrong-output", false, "", ""),
+        (fault(output(Wrong::Empty)), "wrong-output", false, "", ""),
+        (fault(output(Wrong::Timestamp).frame(2)), "wrong-output", false, "shown at", ""),
+    ];
+    for (n, (change, kind, transient, words, toml)) in table.into_iter().enumerate() {
+        let Some(bench) = bench() else { return };
+        let bench = bench.with(change);
+        let found = bench.detect(toml);
+        let told = format!("row {n}: {found}");
+        assert_eq!(found["verdict"], "refused", "{told}");
+        assert_eq!(
+            (&found["kind"], &found["transient"]),
+            (&kind.into(), &transient.into()),
+            "{told}"
+        );
+        assert!(found["reason"].as_str().unwrap().contains(words), "{told}");
+        assert!(!found["cure"].as_str().unwrap().is_empty(), "{told}");
+    }
+}
+
+#[test]
+fn a_refusal_is_loud_where_it_is_required_and_one_warning_where_not() {
+    let Some(bench) = bench() else { return };
+    let bench = bench.with(|device| device.gpus(&["NVIDIA H200:no-encoder"]));
+    let required = bench.convert(&["--encoder", "nvenc"], "").expect(1);
+    assert!(required.said.contains("no video encoder"), "{}", required.said);
+    assert!(required.said.contains("use a GPU with NVENC"), "{}", required.said);
+    let required = bench.convert(&[], "[gpu]\nrequire_hardware = true").expect(1);
+    assert!(required.said.contains("no encoder could be opened"), "{}", required.said);
+    let fallen_back = bench.convert(&[], "").expect(0);
+    assert_eq!(fallen_back.output()["encoder"], "x264");
+    assert!(warning(&fallen_back.said, "nvenc").contains("no video encoder"));
+    assert_eq!(fallen_back.video().numbers(), (0..COUNT).map(Some).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_a_device_refuses_at_the_first_frame_goes_to_the_next() {
+    // Found usable, kept, and then it is not: what the device says at the size of the recording,
+    // or when others have taken its sessions since.
+    let smaller = |d: VirtualNvenc| d.capability(encoder_testbed::nvenc::Capability::WidthMax, 300);
+    type Change = fn(VirtualNvenc) -> VirtualNvenc;
+    let table: [(Change, &str); 4] = [
+        (smaller, "too large for this device"),
+        (|d| d.session_limit(0, 10), "all encode sessions are in use"),
+        (|d| d.fault(Fault::GPU_MEMORY), "memory is full"),
+        (|d| d.fault(Fault::new(Place::Open, Action::Hang)), "no answer in 1 s"),
+    ];
+    for (change, words) in table {
+        let Some(bench) = bench() else { return };
+        const HASTE: &str = "[gpu]\nprobe_timeout_s = 1";
+        // Not in haste: this is to succeed on a slow machine too. The time is no part of the
+        // question, so the answer holds.
+        assert_eq!(bench.detect("[gpu]\nprobe_timeout_s = 60")["verdict"], "usable");
+        let bench = bench.with(change);
+        let done = bench.convert(&[], HASTE).expect(0);
+        assert_eq!(done.output()["encoder"], "x264", "{}", done.said);
+        assert!(warning(&done.said, "nvenc").contains(words), "{}", done.said);
+        assert!(done.output()["refusals"].to_string().contains(words));
+        assert_eq!(done.video().numbers(), (0..COUNT).map(Some).collect::<Vec<_>>());
+        let required = bench.convert(&["--encoder", "nvenc"], HASTE).expect(1);
+        assert!(required.said.contains(words), "{}", required.said);
+        assert!(required.outputs().iter().all(|output| output["file"].is_null()));
+    }
+}
+
+#[test]
+fn what_goes_wrong_amid_a_stream_is_an_error_with_its_cause() {
+    let hang = Fault::new(Place::Encode, Action::Hang);
+    for (fault, words) in [
+        (Fault::ENCODE.frame(20), "EncodePicture failed"),
+        (Fault::DEVICE_LOST.frame(20), "device does not exist"),
+        (Fault::new(Place::Encode, Action::Segfault).frame(20), "segmentation fault"),
+        (Fault::LOCK_BUSY.frame(20), "40 frames went in, 39 came out"),
+        (Fault::output(Wrong::Timestamp).frame(20), "access unit"),
+        (hang.frame(20), "no output for 1 s"),
+    ] {
+        let Some(bench) = bench() else { return };
+        let bench = bench.with(|device| device.fault(fault));
+        let failed = bench.convert(&["--encoder", "nvenc"], "[gpu]\nstall_timeout_s = 1").expect(1);
+        assert!(failed.said.contains(words), "{fault:?}: {}", failed.said);
+        assert!(failed.outputs().iter().all(|output| output["file"].is_null()));
+    }
+}
+
+/// A session of somebody else on the device, as long as it lives.
+struct Holder(std::process::Child);
+
+impl Holder {
+    fn new(bench: &Bench) -> Self {
+        let ffmpeg = std::env::var_os("ENCODER_FFMPEG").unwrap_or_else(|| "ffmpeg".into());
+        let mut command = Command::new(ffmpeg);
+        let words = "-hide_banner -loglevel error -f rawvideo -pix_fmt yuv420p -s 640x360 \
+                     -probesize 32 -i pipe:0 -c:v h264_nvenc -f null -";
+        command.args(words.split_whitespace()).stdin(Stdio::piped());
+        let mut child = bench.device.apply(&mut command).spawn().unwrap();
+        let frames = vec![128; 640 * 360 * 3];
+        std::io::Write::write_all(child.stdin.as_mut().unwrap(), &frames).unwrap();
+        process::until("the session is open", || bench.device.open_sessions() == 1);
+        Self(child)
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn was_refused(bench: &Bench) -> bool {
+    bench.device.log().iter().any(|event| matches!(event.what, What::Refused { .. }))
+}
+
+#[test]
+fn a_session_limit_is_waited_for_or_spilled_as_was_said() {
+    let Some(bench) = bench() else { return };
+    let bench = bench.with(|device| device.session_limit(1, 10));
+    let holder = Holder::new(&bench);
+    let (config, out) = (bench.config(""), tempfile::tempdir().unwrap());
+    let args =
+        ["encode", text(&bench.recording), "-o", text(out.path()), "--config", text(&config)];
+    let (code, said) = told(&bench.command(args).output().unwrap());
+    let spilled = Converted::check(out, "report.json", code, said).expect(0);
+    assert_eq!(spilled.output()["encoder"], "x264");
+    assert!(warning(&spilled.said, "nvenc").contains("all encode sessions are in use"));
+    assert!(was_refused(&bench));
+
+    // The same with patience: it goes on as soon as the other has ended.
+    let Some(bench) = self::bench() else { return };
+    let bench = bench.with(|device| device.session_limit(1, 10));
+    drop(holder);
+    let holder = Holder::new(&bench);
+    let config = bench.config("[gpu]\nsession_wait_s = 600");
+    let out = tempfile::tempdir().unwrap();
+    let args =
+        ["encode", text(&bench.recording), "-o", text(out.path()), "--config", text(&config)];
+    let waiting = bench
+        .command(args)
+        .arg("-v")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    process::until("it was refused", || was_refused(&bench));
+    drop(holder);
+    let (code, said) = told(&waiting.wait_with_output().unwrap());
+    let waited = Converted::check(out, "report.json", code, said).expect(0);
+    assert_eq!(waited.output()["encoder"], "nvenc", "{}", waited.said);
+    bench.nobody_is_left();
+}
