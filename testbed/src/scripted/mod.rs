@@ -103,7 +103,7 @@ impl Real {
         self
     }
 
-    /// Only the first `bytes` of its output are passed on.
+    /// Only the first `bytes` of its output are passed on; the rest is lost.
     #[must_use]
     pub fn cut(mut self, bytes: u64) -> Self {
         self.output = Some(bytes);

@@ -109,7 +109,10 @@ fn sleep(time: Duration) -> String {
 
 fn flood(bytes: Option<u64>) -> String {
     match bytes {
-        Some(bytes) => format!("yes '{WARNING}' | head -c {bytes}"),
+        // Whole lines, so that what follows stands on one of its own.
+        Some(bytes) => {
+            format!("{{ yes '{WARNING}' | head -c {}; echo; }}", bytes.saturating_sub(1))
+        }
         None => format!("exec yes '{WARNING}'"),
     }
 }
@@ -128,7 +131,7 @@ fn forward(real: &Real, last: bool) -> String {
         ),
     };
     if let Some(bytes) = real.output {
-        text.push_str(&format!(" | head -c {bytes}"));
+        text.push_str(&format!(" | {{ head -c {bytes}; cat >/dev/null; }}"));
     }
     text
 }
