@@ -136,7 +136,10 @@ impl Child {
     fn signal(&self, force: bool) {
         let mut process = lock(&self.shared.process);
         if !process.reaped {
-            sys::signal_group(&mut process.child, force);
+            sys::signal_group(process.child.id(), force);
+            if force {
+                let _ = process.child.kill();
+            }
         }
     }
 }
@@ -180,6 +183,7 @@ fn keep(mut command: Command, started: &SyncSender<Started>, end: &SyncSender<Ex
     let exit = loop {
         {
             let mut process = lock(&shared.process);
+            sys::sweep_group(process.child.id());
             match process.child.try_wait() {
                 Ok(Some(status)) => {
                     process.reaped = true;

@@ -213,13 +213,12 @@ impl HostedEncoder {
     fn refuse(&mut self, late: Option<Duration>) -> Refusal {
         self.failed = true;
         self.stdin = None;
-        let exit = match late {
-            Some(limit) => {
-                self.child.kill();
-                Exit::TimedOut(limit)
-            }
-            None => self.child.wait(GONE_SOON).unwrap_or_else(|| self.child.kill()),
-        };
+        let limit = late.unwrap_or(GONE_SOON);
+        let ended = if late.is_some() { None } else { self.child.wait(limit) };
+        let exit = ended.unwrap_or_else(|| {
+            self.child.kill();
+            Exit::TimedOut(limit)
+        });
         classify(self.job.id, &self.child.stderr(), exit)
     }
 

@@ -84,9 +84,17 @@ async fn converse(
         Err(_) => Exit::TimedOut(deadline),
     };
     if let Exit::TimedOut(_) = exit {
+        // With all that it has started: a shell's children would live on.
+        if let Some(id) = child.id() {
+            sys::signal_group(id, true);
+        }
         let _ = child.start_kill();
         // One that sits in a broken driver may stay for ever: it is left to the system.
         let _ = timeout(Duration::from_secs(2), child.wait()).await;
+    }
+    if stdout.len() > MOST {
+        // It ended because it could write no more: that is not its fault alone.
+        tail.push(format!("\n[error] more than {} MiB of output\n", MOST >> 20).as_bytes());
     }
     Ok(Ran { exit, stdout, stderr: tail.text() })
 }

@@ -38,21 +38,34 @@ pub(crate) fn isolate(command: &mut Command) {
     }
 }
 
-/// Asks a child's whole process group to end.
-#[cfg(unix)]
-pub(crate) fn signal_group(child: &mut std::process::Child, force: bool) {
-    let Ok(pid) = libc::pid_t::try_from(child.id()) else { return };
-    let signal = if force { libc::SIGKILL } else { libc::SIGTERM };
-    // SAFETY: kill takes plain numbers. The caller holds the child un-reaped, so its process id,
-    // which is also that of its group, cannot belong to anyone else.
-    unsafe { libc::kill(-pid, signal) };
+/// Asks the process group that a child leads to end, or kills it: the child and all that it has
+/// started. The child must not be reaped yet. There are no groups off Unix.
+pub(crate) fn signal_group(child: u32, force: bool) {
+    let _ = (child, force);
+    #[cfg(unix)]
+    if let Ok(group) = libc::pid_t::try_from(child) {
+        let signal = if force { libc::SIGKILL } else { libc::SIGTERM };
+        // SAFETY: kill takes plain numbers. The child is not reaped, so its process id, which is
+        // also that of its group, cannot belong to anyone else.
+        unsafe { libc::kill(-group, signal) };
+    }
 }
 
-/// Ends a child; there is no polite way off Unix.
-#[cfg(not(unix))]
-pub(crate) fn signal_group(child: &mut std::process::Child, force: bool) {
-    if force {
-        let _ = child.kill();
+/// Kills what a child has left running when it has ended, which would keep its pipes open. The
+/// child must not be reaped yet, and is not by this.
+pub(crate) fn sweep_group(child: u32) {
+    let _ = child;
+    #[cfg(unix)]
+    {
+        // SAFETY: siginfo_t is plain data, for which zeroes are valid.
+        let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+        let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: `info` is valid for the length of the call; the rest are numbers.
+        let asked = unsafe { libc::waitid(libc::P_PID, child, &raw mut info, options) };
+        // It stays zero while the child runs.
+        if asked == 0 && info.si_signo != 0 {
+            signal_group(child, true);
+        }
     }
 }
 
@@ -170,6 +183,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_child_leaves_running_ends_with_it() {
+        let mut command = Command::new("sh");
+        isolate(&mut command);
+        command.args(["-c", "sleep 1000 & read line"]);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let (stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        sweep_group(child.id());
+        assert!(child.try_wait().unwrap().is_none());
+        drop(stdin);
+        let id = child.id();
+        let (ended, end) = std::sync::mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            let read = stdout.read(&mut [0]);
+            let _ = ended.send(());
+            read.unwrap()
+        });
+        // Until the sleeper is gone, its stdout is open.
+        while end.try_recv().is_err() {
+            sweep_group(id);
+            std::thread::yield_now();
+        }
+        assert_eq!(reader.join().unwrap(), 0);
+        assert!(child.wait().unwrap().code().is_some());
+    }
+
+    #[test]
     fn a_child_that_does_not_read_is_a_time_out_and_a_dead_one_a_broken_pipe() {
         let mut command = Command::new("sleep");
         isolate(&mut command);
@@ -180,7 +219,7 @@ mod tests {
         let stall = Duration::from_millis(50);
         let error = write_all(&mut pipe, &mut [IoSlice::new(&data)], stall).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
-        signal_group(&mut child, true);
+        signal_group(child.id(), true);
         assert!(!child.wait().unwrap().success());
         let error = write_all(&mut pipe, &mut [IoSlice::new(&data)], stall).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);

@@ -1,10 +1,11 @@
-//! The child with programs that pretend to be FFmpeg and fail in every way.
+//! The child with programs that pretend to be FFmpeg and fail in every way. Needs a real one with
+//! libx264 for the failures that come half-way: set ENCODER_FFMPEG or put it on the PATH.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
 use std::{
     os::unix::fs::PermissionsExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -12,83 +13,108 @@ use encoder_core::{
     EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, PixelFormat, Refusal,
     RefusalKind, Resolution, Verdict, VideoEncoder,
 };
-use encoder_ffmpeg::{Ffmpeg, HostedEncoder, Job, test_encode_with};
+use encoder_ffmpeg::{Ffmpeg, HostedEncoder, Job, OLDEST, Version, test_encode_with};
+use encoder_testbed::scripted::{Kind, Real, Script, Scripted, Step, VENDORS};
 
 /// Much longer than anything here should take, so that a time-out cannot be mistaken.
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
+/// What [`SHORT`] and the killing of a stubborn child stay under, however busy the machine.
+const SOON: Duration = Duration::from_secs(30);
+const SIZE: Resolution = Resolution::new(640, 360);
+const FRAMES: usize = 200;
 
-struct Fake {
-    _folder: tempfile::TempDir,
-    path: PathBuf,
+fn real() -> PathBuf {
+    Ffmpeg::find(EncoderType::X264)
+        .expect(
+            "these tests need FFmpeg 4.4 or later with libx264: apt install ffmpeg, or set \
+             ENCODER_FFMPEG to its path",
+        )
+        .path
+        .clone()
 }
 
-/// A script that lists its encoders as FFmpeg does, and does `encode` when it is to encode.
-fn fake(encode: &str) -> Fake {
-    script(&format!(
-        "case \"$*\" in *-encoders*)\n\
-         echo 'ffmpeg version 6.0-fake Copyright' >&2\n\
-         echo ' ------'; echo ' V....D h264_nvenc NVIDIA'; exit 0;;\n\
-         esac\n{encode}\n"
-    ))
+/// One that lists `h264_nvenc` and does this when it is to encode.
+fn fake(encoding: impl Into<Vec<Step>>) -> Scripted {
+    Script::new().encoding(encoding).lay_down().unwrap()
 }
 
-fn script(text: &str) -> Fake {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("ffmpeg");
-    std::fs::write(folder.path().join("one.flv"), one_picture()).unwrap();
-    // Written by another process: a file that this one has open for writing while another test
-    // forks could not be executed.
-    let mut child = std::process::Command::new("sh")
-        .args(["-c", "cat > \"$0\" && chmod 755 \"$0\""])
-        .arg(&path)
-        .stdin(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let text = format!("#!/bin/sh\n{text}");
-    std::io::Write::write_all(&mut child.stdin.take().unwrap(), text.as_bytes()).unwrap();
-    assert!(child.wait().unwrap().success());
-    assert!(path.metadata().unwrap().permissions().mode() & 0o100 != 0);
-    Fake { _folder: folder, path }
+/// One that is the real FFmpeg, except when it is to encode.
+fn half_real(encoding: impl Into<Vec<Step>>) -> Scripted {
+    Script::over(real()).encoding(encoding).lay_down().unwrap()
 }
 
-fn find(fake: &Fake, deadline: Duration) -> Result<Ffmpeg, Refusal> {
-    Ffmpeg::at(&fake.path, EncoderType::NVENC, deadline)
+fn find(path: &Path, deadline: Duration) -> Result<Ffmpeg, Refusal> {
+    Ffmpeg::at(path, EncoderType::NVENC, deadline)
 }
 
-fn probe(fake: &Fake, deadline: Duration) -> Refusal {
-    let job = Job::new(EncoderType::NVENC, "h264_nvenc", &EncoderConfig::default());
-    match test_encode_with(&find(fake, LONG).unwrap(), &job, &[], deadline) {
+/// A job for the encoder that is there.
+fn job(ffmpeg: &Ffmpeg) -> Job {
+    let config = EncoderConfig::default();
+    let mut job = match ffmpeg.lists("libx264") {
+        true => Job::new(EncoderType::X264, "libx264", &config)
+            .with_options("-preset ultrafast -tune zerolatency -crf 23 -threads 1"),
+        false => Job::new(EncoderType::NVENC, "h264_nvenc", &config),
+    };
+    job.max_delay = 8;
+    job
+}
+
+fn probe(fake: &Scripted, deadline: Duration) -> Refusal {
+    let ffmpeg = find(fake.path(), LONG).unwrap();
+    match test_encode_with(&ffmpeg, &job(&ffmpeg), &[], deadline) {
         Verdict::Refused(refusal) => refusal,
         Verdict::Usable(caps) => panic!("{caps:?}"),
     }
 }
 
-/// Encodes 200 frames; gives the error, and how many chunks came before it.
-fn encode(fake: &Fake, stall: Duration) -> (String, Vec<EncodedChunk>) {
-    let config =
-        EncoderConfig { resolution: Some(Resolution::new(640, 360)), ..EncoderConfig::default() };
-    let mut job = Job::new(EncoderType::NVENC, "h264_nvenc", &config);
-    job.stall = stall;
-    job.max_delay = 8;
-    let mut encoder = HostedEncoder::open(&find(fake, LONG).unwrap(), job, &config).unwrap();
-    let layout = FrameLayout::new(PixelFormat::Yuv420p, Resolution::new(640, 360));
-    let picture = FrameBuffer::test_picture(layout, 0);
+fn open(fake: &Scripted, stall: Duration, size: Resolution) -> HostedEncoder {
+    let ffmpeg = find(fake.path(), LONG).unwrap();
+    let config = EncoderConfig { resolution: Some(size), ..EncoderConfig::default() };
+    let job = Job { stall, start: stall, ..job(&ffmpeg) };
+    HostedEncoder::open(&ffmpeg, job, &config).unwrap()
+}
+
+/// Encodes all frames; gives the chunks that came, and the error that ended it.
+fn try_encode(fake: &Scripted, stall: Duration) -> (Option<String>, Vec<EncodedChunk>) {
+    try_encode_at(SIZE, fake, stall)
+}
+
+fn try_encode_at(
+    size: Resolution,
+    fake: &Scripted,
+    stall: Duration,
+) -> (Option<String>, Vec<EncodedChunk>) {
+    let mut encoder = open(fake, stall, size);
+    let picture = FrameBuffer::test_picture(FrameLayout::new(PixelFormat::Yuv420p, size), 0);
     let mut chunks = Vec::new();
-    for n in 0..200 {
-        match encoder.encode_frame(&picture.frame(n)) {
+    for n in 0..FRAMES {
+        match encoder.encode_frame(&picture.frame(n as u64)) {
             Ok(chunk) => chunks.extend(chunk),
-            Err(error) => return (error.to_string(), chunks),
+            Err(error) => return (Some(error.to_string()), chunks),
         }
     }
-    match encoder.flush() {
-        Ok(_) => panic!("it should have failed"),
-        Err(error) => (error.to_string(), chunks),
+    let error = encoder.flush().map(|rest| chunks.extend(rest)).err();
+    (error.map(|error| error.to_string()), chunks)
+}
+
+fn encode(fake: &Scripted, stall: Duration) -> (String, Vec<EncodedChunk>) {
+    let (error, chunks) = try_encode(fake, stall);
+    (error.expect("it should have failed"), chunks)
+}
+
+/// Nothing that it started is there any more.
+fn assert_nothing_left(fake: &Scripted) {
+    let _ = fake;
+    #[cfg(target_os = "linux")]
+    for call in fake.calls() {
+        encoder_testbed::process::assert_gone(call.process);
+        encoder_testbed::process::assert_group_gone(call.process);
     }
 }
 
 /// An FLV header, parameter sets and one IDR picture.
-fn one_picture() -> Vec<u8> {
+fn one_picture() -> Step {
     let tag = |body: &[u8]| {
         let size = body.len() as u8;
         let mut tag = vec![9, 0, 0, size, 0, 0, 0, 0, 0, 0, 0];
@@ -98,59 +124,75 @@ fn one_picture() -> Vec<u8> {
     };
     let sets = [0x17, 0, 0, 0, 0, 1, 100, 0, 30, 0xff, 0xe1, 0, 2, 0x67, 1, 1, 0, 2, 0x68, 1];
     let picture = [0x17, 1, 0, 0, 0, 0, 0, 0, 2, 0x65, 1];
-    [b"FLV\x01\x01\0\0\0\x09\0\0\0\0".to_vec(), tag(&sets), tag(&picture)].concat()
+    Step::Write([b"FLV\x01\x01\0\0\0\x09\0\0\0\0".to_vec(), tag(&sets), tag(&picture)].concat())
 }
 
-/// Shell text that writes [`one_picture`].
-const WRITE_PICTURE: &str = "cat \"$(dirname \"$0\")/one.flv\"";
+/// Bytes of this many frames.
+fn frames(count: usize) -> u64 {
+    (FrameLayout::new(PixelFormat::Yuv420p, SIZE).packed_bytes() * count) as u64
+}
 
 #[test]
 fn one_that_ends_at_once_is_known_by_its_words() {
-    let fake = fake("echo '[h264_nvenc @ 0x55d0] [error] Cannot load libcuda.so.1' >&2; exit 1");
+    let words = "[h264_nvenc @ 0x55d0] [error] Cannot load libcuda.so.1";
+    let fake = fake([Step::say(words), Step::Exit(1)]);
     let refusal = probe(&fake, LONG);
     assert_eq!(refusal.kind, RefusalKind::Missing);
     assert!(refusal.reason.contains("Cannot load libcuda.so.1"), "{refusal}");
     let (error, _) = encode(&fake, LONG);
     assert!(error.contains("the NVIDIA driver is not installed"), "{error}");
-    assert!(error.contains("exit status 1"), "{error}");
 }
 
 #[test]
 fn one_that_hangs_costs_its_deadline() {
-    let fake = fake("exec sleep 1000");
-    let refusal = probe(&fake, SHORT);
-    assert_eq!((refusal.kind, refusal.transient), (RefusalKind::Timeout, true));
-    let (error, _) = encode(&fake, SHORT);
-    assert!(error.contains("took no input for 0.3 s and was killed"), "{error}");
+    for steps in [vec![Step::Hang], vec![Step::IgnoreSignals, Step::Hang]] {
+        let fake = fake(steps);
+        let begun = Instant::now();
+        let refusal = probe(&fake, SHORT);
+        assert_eq!((refusal.kind, refusal.transient), (RefusalKind::Timeout, true));
+        let (error, _) = encode(&fake, SHORT);
+        assert!(error.contains("gave no answer in 0.3 s"), "{error}");
+        assert!(begun.elapsed() < SOON);
+        assert_nothing_left(&fake);
+    }
 }
 
 #[test]
 fn one_that_takes_all_and_gives_nothing_is_a_stall() {
-    let fake = fake("trap '' TERM; cat >/dev/null; exec sleep 1000");
-    let (error, chunks) = encode(&fake, SHORT);
+    let hang = [Step::IgnoreSignals, Step::TakeAll, Step::Hang];
+    // All frames find room in the pipe, however late it begins to read.
+    let size = Resolution::new(64, 64);
+    let (error, chunks) = try_encode_at(size, &fake(hang.clone()), SHORT);
+    assert!(error.unwrap().contains("gave no answer in 0.3 s") && chunks.is_empty());
+    // The same after it has begun.
+    let fake = fake([&[one_picture()], &hang[..]].concat());
+    let (error, chunks) = try_encode_at(size, &fake, SHORT);
+    let error = error.unwrap();
     assert!(error.contains("gave no output for 0.3 s with 9 frames inside"), "{error}");
-    assert!(chunks.is_empty());
+    assert_eq!(chunks.len(), 1);
+    assert_nothing_left(&fake);
 }
 
 #[test]
 fn success_with_nothing_written_is_no_success() {
-    let fake = fake("cat >/dev/null; exit 0");
-    let refusal = probe(&fake, LONG);
+    let refusal = probe(&fake([Step::TakeAll]), LONG);
     assert_eq!(refusal.kind, RefusalKind::WrongOutput);
-    let quick = script(
-        "case \"$*\" in *-encoders*) echo 'ffmpeg version 6.0' >&2
-         echo ' ------'; echo ' V....D h264_nvenc N'; esac; exit 0",
-    );
-    let (error, _) = encode(&quick, LONG);
+    let quick = fake([]);
+    assert_eq!(probe(&quick, LONG).kind, RefusalKind::WrongOutput);
+    let (error, chunks) = encode(&quick, LONG);
     assert!(error.contains("ffmpeg") || error.contains("FFmpeg"), "{error}");
     assert!(error.contains("exit status 0"), "{error}");
+    assert!(chunks.is_empty());
 }
 
 #[test]
 fn one_that_dies_after_its_first_picture_says_why() {
-    let fake = fake(&format!(
-        "{WRITE_PICTURE}; head -c 345600 >/dev/null; echo 'EncodePicture failed!: device does not exist (5)' >&2; exit 1"
-    ));
+    let fake = fake([
+        one_picture(),
+        Step::Take(frames(1)),
+        Step::say("EncodePicture failed!: device does not exist (5)"),
+        Step::Exit(1),
+    ]);
     let (error, chunks) = encode(&fake, LONG);
     assert!(error.contains("device does not exist (5)"), "{error}");
     assert!(chunks.len() <= 1);
@@ -160,82 +202,282 @@ fn one_that_dies_after_its_first_picture_says_why() {
 }
 
 #[test]
+fn one_that_dies_amid_a_stream_leaves_its_chunks_and_its_last_words() {
+    for (end, exit) in [(Step::Die("KILL"), "signal 9"), (Step::Exit(187), "exit status 187")] {
+        let fake = half_real([
+            Step::Real(Real::new(real()).taking(50, frames(1))),
+            Step::say("[fatal] CUDA_ERROR_ILLEGAL_ADDRESS: the end of it"),
+            end,
+        ]);
+        let (error, chunks) = encode(&fake, LONG);
+        assert!(error.contains("CUDA_ERROR_ILLEGAL_ADDRESS: the end of it"), "{error}");
+        assert!(error.contains(exit), "{error}");
+        // All 50 came out; those that were not handed over yet are fewer than `max_delay` and one.
+        assert!((41..=50).contains(&chunks.len()), "{}", chunks.len());
+        assert!(chunks.iter().map(|chunk| chunk.pts).eq(0..chunks.len() as u64));
+        assert_nothing_left(&fake);
+    }
+}
+
+#[test]
+fn output_that_is_cut_off_is_an_error() {
+    let fake = half_real([Step::Real(Real::new(real()).cut(3_000))]);
+    assert_eq!(probe(&fake, LONG).kind, RefusalKind::WrongOutput);
+    let (error, chunks) = encode(&fake, SHORT);
+    assert!(error.contains("was killed"), "{error}");
+    assert!(chunks.len() < FRAMES);
+}
+
+#[test]
 fn a_picture_too_few_is_counted() {
-    let fake = fake(&format!("cat >/dev/null; {WRITE_PICTURE}"));
-    let refusal = probe(&fake, LONG);
+    let refusal = probe(&fake([Step::TakeAll, one_picture()]), LONG);
     assert!(refusal.reason.contains("5 pictures went in, 1 came out"), "{refusal}");
 }
 
 #[test]
+fn what_cannot_be_decoded_is_no_proof() {
+    let tired = "[error] Cannot allocate memory";
+    let table = [
+        (vec![Step::TakeAll], RefusalKind::WrongOutput, "5 pictures went in, 0 decode"),
+        (vec![Step::FloodStdout(Some(frames(5)))], RefusalKind::WrongOutput, "levels off"),
+        (vec![Step::FloodStdout(None)], RefusalKind::Failed, "more than 64 MiB of output"),
+        (vec![Step::say(tired), Step::Exit(1)], RefusalKind::Busy, "Cannot allocate memory"),
+    ];
+    for (steps, kind, reason) in table {
+        let fake = Script::over(real()).decoding(steps).lay_down().unwrap();
+        let refusal = probe(&fake, LONG);
+        assert_eq!(refusal.kind, kind, "{refusal}");
+        assert!(refusal.reason.contains(reason), "{refusal}");
+        assert_nothing_left(&fake);
+    }
+}
+
+#[test]
+fn a_decoder_that_hangs_costs_the_deadline() {
+    let fake = Script::over(real()).decoding([Step::IgnoreSignals, Step::Hang]).lay_down().unwrap();
+    // Long enough for the encode before it.
+    let refusal = probe(&fake, Duration::from_secs(5));
+    assert_eq!((refusal.kind, refusal.transient), (RefusalKind::Timeout, true), "{refusal}");
+    assert_nothing_left(&fake);
+}
+
+#[test]
+fn the_probe_encodes_once_and_decodes_once() {
+    let fake = Script::over(real()).lay_down().unwrap();
+    let ffmpeg = find(fake.path(), LONG).unwrap();
+    assert!(test_encode_with(&ffmpeg, &job(&ffmpeg), &[], LONG).is_usable());
+    let calls = fake.calls();
+    let kinds: Vec<_> = calls.iter().map(|call| call.kind).collect();
+    assert_eq!(kinds, [Kind::Listing, Kind::Encoding, Kind::Decoding]);
+    assert_eq!(calls[1].option("-c:v"), Some("libx264"));
+    assert_nothing_left(&fake);
+}
+
+#[test]
+fn one_that_fails_once_works_when_it_is_opened_again() {
+    let fake = Script::over(real())
+        .first(1, [Step::Take(frames(1)), Step::say("[error] lost"), Step::Exit(1)])
+        .lay_down()
+        .unwrap();
+    let (error, chunks) = encode(&fake, LONG);
+    assert!(error.contains("lost") && chunks.is_empty(), "{error}");
+    let (error, chunks) = try_encode(&fake, LONG);
+    assert_eq!((error, chunks.len()), (None, FRAMES));
+    assert_nothing_left(&fake);
+}
+
+#[test]
 fn floods_of_stderr_neither_block_nor_hide_the_end() {
-    let fake = fake(
-        "head -c 1048576 /dev/zero | tr '\\0' 'x' >&2; echo >&2
-         echo 'Driver does not support the required nvenc API version. Required: 13.1 Found: 12.2' >&2
-         exit 1",
-    );
-    let (error, _) = encode(&fake, LONG);
-    assert!(error.contains("Required: 13.1 Found: 12.2"), "{error}");
+    let last = "Driver does not support the required nvenc API version. Required: 13.1 Found: 12.2";
+    for flood in [Step::FloodStderr(Some(8 << 20)), Step::Say("x".repeat(1 << 20))] {
+        let fake = fake([flood, Step::say(last), Step::Exit(1)]);
+        let (error, _) = encode(&fake, LONG);
+        assert!(error.contains("Required: 13.1 Found: 12.2"), "{error}");
+        assert!(error.len() < 10_000);
+        assert_eq!(probe(&fake, LONG).kind, RefusalKind::DriverTooOld);
+    }
+}
+
+#[test]
+fn a_flood_of_stderr_is_no_failure() {
+    let fake = half_real([Step::FloodStderr(Some(8 << 20)), Step::real(real())]);
+    let ffmpeg = find(fake.path(), LONG).unwrap();
+    assert!(test_encode_with(&ffmpeg, &job(&ffmpeg), &[], LONG).is_usable());
+    let (error, chunks) = try_encode(&fake, LONG);
+    assert_eq!((error, chunks.len()), (None, FRAMES));
+}
+
+#[test]
+fn an_endless_flood_of_stderr_costs_the_deadline() {
+    let fake = fake([Step::IgnoreSignals, Step::FloodStderr(None)]);
+    let begun = Instant::now();
+    assert_eq!(probe(&fake, SHORT).kind, RefusalKind::Timeout);
+    let (error, _) = encode(&fake, SHORT);
+    assert!(error.contains("gave no answer in "), "{error}");
     assert!(error.len() < 10_000);
-    assert_eq!(probe(&fake, LONG).kind, RefusalKind::DriverTooOld);
+    assert!(begun.elapsed() < SOON);
+    assert_nothing_left(&fake);
 }
 
 #[test]
 fn garbage_and_endless_output_are_errors() {
-    let garbage = fake("echo 'no video at all'; cat >/dev/null");
+    let garbage = fake([Step::Write(b"no video at all\n".to_vec()), Step::TakeAll]);
     let (error, _) = encode(&garbage, LONG);
     assert!(error.contains("no FLV header"), "{error}");
     assert_eq!(probe(&garbage, LONG).kind, RefusalKind::WrongOutput);
-    let endless = fake("exec cat /dev/zero");
-    let (error, _) = encode(&endless, LONG);
-    assert!(error.contains("no FLV header"), "{error}");
-    let begun = Instant::now();
-    let refusal = probe(&endless, LONG);
-    assert!(begun.elapsed() < LONG, "{refusal}");
+    for (head, reason) in [(None, "no FLV header"), (Some(one_picture()), "FLV")] {
+        let endless = fake(head.into_iter().chain([Step::FloodStdout(None)]).collect::<Vec<_>>());
+        let (error, _) = encode(&endless, LONG);
+        assert!(error.contains(reason), "{error}");
+        let begun = Instant::now();
+        let refusal = probe(&endless, LONG);
+        assert!(begun.elapsed() < LONG, "{refusal}");
+        assert!(refusal.reason.contains("more than 64 MiB of output"), "{refusal}");
+        assert_nothing_left(&endless);
+    }
 }
 
 #[test]
 fn crashes_have_a_name() {
-    let fake = fake("kill -SEGV $$");
+    let fake = fake([Step::Die("SEGV")]);
     let refusal = probe(&fake, LONG);
     assert!(refusal.reason.contains("segmentation fault"), "{refusal}");
     let (error, _) = encode(&fake, LONG);
     assert!(error.contains("segmentation fault"), "{error}");
 }
 
+/// The scripts of wrappers and snaps start processes of their own.
 #[test]
-fn dropping_ends_a_child_that_ignores_everything() {
-    let fake = fake("trap '' TERM INT HUP; while :; do read line; done");
-    let config =
-        EncoderConfig { resolution: Some(Resolution::new(64, 64)), ..EncoderConfig::default() };
-    let job = Job::new(EncoderType::NVENC, "h264_nvenc", &config);
-    let encoder = HostedEncoder::open(&find(&fake, LONG).unwrap(), job, &config).unwrap();
+fn processes_that_it_leaves_behind_do_no_harm() {
+    for hold in [Step::HoldPipes, Step::HoldStdout] {
+        for end in [Step::Hang, Step::Exit(1), Step::Exit(0)] {
+            let what = format!("{hold:?}, {end:?}");
+            let fake = fake([hold.clone(), end]);
+            let begun = Instant::now();
+            let refusal = probe(&fake, SHORT);
+            assert_eq!(refusal.kind, RefusalKind::Timeout, "{what}: {refusal}");
+            encode(&fake, SHORT);
+            assert!(begun.elapsed() < SOON, "{what}");
+            assert_nothing_left(&fake);
+        }
+    }
+}
+
+#[test]
+fn dropping_ends_a_child_whatever_it_does() {
+    for steps in [
+        vec![Step::IgnoreSignals, Step::TakeAll, Step::Hang],
+        vec![Step::FloodStderr(None)],
+        vec![Step::HoldPipes, Step::Hang],
+    ] {
+        let fake = fake(steps);
+        let encoder = open(&fake, LONG, SIZE);
+        let id = encoder.child_id();
+        #[cfg(target_os = "linux")]
+        encoder_testbed::process::until("it has begun", || {
+            fake.calls_for(Kind::Encoding).iter().any(|call| call.process == id)
+        });
+        let begun = Instant::now();
+        drop(encoder);
+        assert!(begun.elapsed() < SOON);
+        #[cfg(target_os = "linux")]
+        assert!(encoder_testbed::process::is_gone(id));
+        assert_nothing_left(&fake);
+    }
+}
+
+/// Nothing says so: its stderr is closed and it was reaped, but its stdout is open.
+#[cfg(target_os = "linux")]
+#[test]
+fn dropping_waits_for_nobody_when_the_child_has_ended() {
+    let fake = fake([Step::HoldStdout]);
+    let encoder = open(&fake, LONG, SIZE);
     let id = encoder.child_id();
+    encoder_testbed::process::until("it was reaped", || encoder_testbed::process::is_gone(id));
+    let begun = Instant::now();
     drop(encoder);
-    #[cfg(target_os = "linux")]
-    assert!(!std::path::Path::new(&format!("/proc/{id}")).exists());
-    let _ = id;
+    assert!(begun.elapsed() < SOON);
+    assert_nothing_left(&fake);
+}
+
+#[test]
+fn the_versions_of_all_vendors() {
+    for vendor in VENDORS {
+        let fake = Script::new().version(vendor.version).lay_down().unwrap();
+        let version = vendor.release.map(|(major, minor)| Version::new(major, minor));
+        let found = find(fake.path(), LONG);
+        if version.is_some_and(|version| version < OLDEST) {
+            let refusal = found.unwrap_err();
+            assert_eq!(refusal.kind, RefusalKind::Unsupported, "{vendor:?}: {refusal}");
+            continue;
+        }
+        let ffmpeg = found.unwrap();
+        assert_eq!(ffmpeg.version, version, "{vendor:?}");
+        assert_eq!(Some(ffmpeg.version_text.as_str()), vendor.version.split(' ').next());
+        assert!(ffmpeg.lists("h264_nvenc") && !ffmpeg.lists("libx264"));
+    }
 }
 
 #[test]
 fn programs_that_are_no_ffmpeg() {
+    let exec = "ffmpeg: error while loading shared libraries";
     let table = [
-        ("echo 'ffmpeg version 4.3.1-fake' >&2", RefusalKind::Unsupported, "4.4 is the oldest"),
-        ("echo 'something else'", RefusalKind::Failed, "no FFmpeg that works"),
         (
-            "echo 'ffmpeg: error while loading shared libraries' >&2; exit 127",
-            RefusalKind::Failed,
-            "shared libraries",
+            vec![Step::say("ffmpeg version 4.3.1-fake")],
+            RefusalKind::Unsupported,
+            "4.4 is the oldest",
         ),
+        (
+            vec![Step::Write(b"something else\n".to_vec())],
+            RefusalKind::Failed,
+            "no FFmpeg that works",
+        ),
+        (vec![Step::say(exec), Step::Exit(127)], RefusalKind::Failed, "shared libraries"),
+        (vec![Step::List, Step::Exit(1)], RefusalKind::Failed, "exit status 1"),
+        (vec![Step::List, Step::Die("SEGV")], RefusalKind::Failed, "segmentation fault"),
+        (vec![], RefusalKind::Failed, "no FFmpeg that works"),
     ];
-    for (text, kind, reason) in table {
-        let refusal = find(&script(text), LONG).unwrap_err();
+    for (steps, kind, reason) in table {
+        let refusal =
+            find(Script::new().listing(steps).lay_down().unwrap().path(), LONG).unwrap_err();
         assert_eq!(refusal.kind, kind, "{refusal}");
         assert!(refusal.reason.contains(reason), "{refusal}");
         assert!(refusal.cure.contains("ENCODER_FFMPEG"));
     }
-    let refusal = find(&script("exec sleep 1000"), SHORT).unwrap_err();
-    assert_eq!((refusal.kind, refusal.transient), (RefusalKind::Timeout, true));
-    let nowhere = PathBuf::from("/nowhere/ffmpeg");
-    let refusal = Ffmpeg::at(&nowhere, EncoderType::NVENC, LONG).unwrap_err();
-    assert_eq!(refusal.kind, RefusalKind::Missing);
+}
+
+#[test]
+fn programs_that_do_not_list_in_time() {
+    for steps in [
+        vec![Step::Hang],
+        vec![Step::IgnoreSignals, Step::Hang],
+        vec![Step::FloodStderr(None)],
+        vec![Step::List, Step::HoldPipes],
+    ] {
+        let fake = Script::new().listing(steps).lay_down().unwrap();
+        let begun = Instant::now();
+        let refusal = find(fake.path(), SHORT).unwrap_err();
+        assert_eq!((refusal.kind, refusal.transient), (RefusalKind::Timeout, true));
+        assert!(begun.elapsed() < SOON);
+        assert_nothing_left(&fake);
+    }
+    let chatty = [Step::FloodStderr(Some(1 << 20)), Step::List];
+    let fake = Script::new().listing(chatty).lay_down().unwrap();
+    assert!(find(fake.path(), LONG).unwrap().lists("h264_nvenc"));
+}
+
+#[test]
+fn files_that_are_no_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, "#!/bin/sh\n").unwrap();
+    let broken = folder.path().join("broken");
+    std::fs::write(&broken, "#!/nowhere/sh\n").unwrap();
+    std::fs::set_permissions(&broken, std::fs::Permissions::from_mode(0o755)).unwrap();
+    for path in [&plain, &broken, folder.path(), Path::new("/nowhere/ffmpeg")] {
+        let refusal = find(path, LONG).unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::Missing, "{refusal}");
+        assert!(refusal.reason.contains("cannot be run"), "{refusal}");
+        assert!(refusal.reason.contains(&path.display().to_string()), "{refusal}");
+    }
 }

@@ -6,7 +6,10 @@
 
 mod compile;
 pub mod nvenc;
+#[cfg(target_os = "linux")]
+pub mod process;
 pub mod qsv;
+#[cfg(unix)]
 pub mod scripted;
 
 pub use compile::{Missing, or_left_out};

@@ -1,1 +1,0 @@
-//! A program in place of FFmpeg that does what it is told.
