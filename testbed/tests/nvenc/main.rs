@@ -9,6 +9,7 @@ mod faults;
 mod ffmpeg;
 mod nvml;
 mod sessions;
+mod strict;
 mod wrong;
 
 use encoder_testbed::{nvenc::VirtualNvenc, or_left_out};
