@@ -96,8 +96,9 @@ impl Bench {
 
     /// No process of this device is alive, and no session is open.
     fn nobody_is_left(&self) {
-        let folder = self.device.library_folder();
-        process::until("everybody is gone", || process::with_environment(text(&folder)).is_empty());
+        let spec = &self.device.environment()[0].1;
+        let mark = spec.to_str().unwrap();
+        process::until("everybody is gone", || process::with_environment(mark).is_empty());
         assert_eq!(self.device.open_sessions(), 0);
     }
 }

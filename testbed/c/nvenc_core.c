@@ -129,7 +129,9 @@ enum status session_initialize(struct session *session, const struct config *con
                       "Frame Dimension greater than the maximum supported value.");
     if (c->frame_interval_p < 0 || c->frame_interval_p > limits->b_frames + 1)
         return refuse(session, INVALID_PARAM, "More B frames than supported.");
-    if (c->gop_length == 0 || c->idr_period == 0)
+    if (c->idr_period == 0)
+        c->idr_period = c->gop_length;
+    if (c->gop_length == 0)
         return refuse(session, INVALID_PARAM, "The GOP has no length.");
     if (c->qp_i > 51 || c->qp_p > 51 || c->qp_b > 51 || c->target_quality > 51)
         return refuse(session, INVALID_PARAM, "QP above 51.");

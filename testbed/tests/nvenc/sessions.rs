@@ -1,0 +1,103 @@
+//! Sessions are counted over all processes, and come free however a process ends.
+
+use std::{
+    process::{Child, Command},
+    thread,
+    time::{Duration, Instant},
+};
+
+use encoder_testbed::nvenc::{Action, Fault, Place, VirtualNvenc, What};
+
+use crate::{
+    device,
+    ffmpeg::{Encode, LONG, complaint, ffmpegs},
+};
+
+/// Waits until the fault has struck.
+fn wait_for_fault(device: &VirtualNvenc) {
+    let begun = Instant::now();
+    while !device.log().iter().any(|event| matches!(event.what, What::Fault { .. })) {
+        assert!(begun.elapsed() < LONG, "the fault did not strike");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// One after the other: polite signals, which FFmpeg does not heed in a call that never returns;
+/// then the end.
+fn end(mut child: Child) {
+    for signal in ["-INT", "-TERM"] {
+        assert!(
+            Command::new("kill")
+                .arg(signal)
+                .arg(child.id().to_string())
+                .status()
+                .unwrap()
+                .success()
+        );
+    }
+    assert!(child.try_wait().unwrap().is_none(), "a signal ended it");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_limit_over_all_processes() {
+    for ffmpeg in ffmpegs() {
+        let Some(device) = device() else { return };
+        let hang = Fault::new(Place::Encode, Action::Hang).frame(3).processes(1);
+        let device = device.session_limit(1, 10).fault(hang);
+        let child = Encode::new(ffmpeg, &device).leave();
+        wait_for_fault(&device);
+        assert_eq!(device.open_sessions(), 1);
+
+        let refused = Encode::new(ffmpeg, &device).run();
+        let complaint = complaint(&refused).unwrap();
+        assert!(
+            complaint.contains("OpenEncodeSessionEx failed: out of memory (10)"),
+            "{complaint}"
+        );
+        assert!(device.log().iter().any(|e| matches!(e.what, What::Refused { sessions: 1, .. })));
+
+        end(child);
+        assert_eq!(device.open_sessions(), 0);
+        Encode::new(ffmpeg, &device).assert_exact();
+    }
+}
+
+#[test]
+fn nothing_but_sigkill_ends_a_hang() {
+    let places =
+        [Place::CudaInit, Place::Open, Place::Initialize, Place::Lock, Place::End, Place::Close];
+    for ffmpeg in ffmpegs() {
+        for place in places {
+            let Some(device) = device() else { return };
+            let device = device.fault(Fault::new(place, Action::Hang));
+            let child = Encode::new(ffmpeg, &device).leave();
+            wait_for_fault(&device);
+            end(child);
+            assert_eq!(device.open_sessions(), 0, "{place:?}");
+        }
+    }
+}
+
+#[test]
+fn only_the_first_process_meets_the_fault() {
+    for ffmpeg in ffmpegs() {
+        let Some(device) = device() else { return };
+        let device = device.fault(Fault::ENCODE.frame(2).processes(1));
+        assert!(!Encode::new(ffmpeg, &device).run().status.success());
+        Encode::new(ffmpeg, &device).assert_exact();
+        Encode::new(ffmpeg, &device).assert_exact();
+    }
+}
+
+#[test]
+fn a_slow_device_takes_its_time() {
+    for ffmpeg in ffmpegs() {
+        let Some(device) = device() else { return };
+        let device = device.frame_time(Duration::from_millis(20));
+        let begun = Instant::now();
+        Encode::new(ffmpeg, &device).assert_exact();
+        assert!(begun.elapsed() >= Duration::from_millis(12 * 20));
+    }
+}
