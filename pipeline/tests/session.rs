@@ -511,7 +511,7 @@ fn an_encoder_that_breaks_its_contract_ends_the_session_with_its_name() {
     for (id, part) in [
         (FAILING, "encoder failing failed at frame 9: the device was unplugged"),
         (PANICKING, "panicked"),
-        (FORGETFUL, "forgetful owes the access units of 1 frames, the first is frame 9"),
+        (FORGETFUL, "it owes the access units of 1 frames, the first is frame 9"),
         (DOUBLING, "two access units for frame 8"),
         (INVENTING, "an access unit for frame 14"),
     ] {

@@ -280,7 +280,8 @@ fn what_a_device_refuses_at_the_first_frame_goes_to_the_next() {
         assert_eq!(bench.detect("[gpu]\nprobe_timeout_s = 60")["verdict"], "usable");
         let bench = bench.with(change);
         let done = bench.convert(&[], HASTE).expect(0);
-        assert_eq!(done.output()["encoder"], "x264", "{}", done.said);
+        // In haste, software may take too long for its proof too.
+        assert_ne!(done.output()["encoder"], "nvenc", "{}", done.said);
         assert!(warning(&done.said, "nvenc").contains(words), "{}", done.said);
         assert!(done.output()["refusals"].to_string().contains(words));
         assert_eq!(done.video().numbers(), (0..COUNT).map(Some).collect::<Vec<_>>());
@@ -297,7 +298,7 @@ fn what_goes_wrong_amid_a_stream_is_an_error_with_its_cause() {
         (Fault::ENCODE.frame(20), "EncodePicture failed"),
         (Fault::DEVICE_LOST.frame(20), "device does not exist"),
         (Fault::new(Place::Encode, Action::Segfault).frame(20), "segmentation fault"),
-        (Fault::LOCK_BUSY.frame(20), "40 frames went in, 39 came out"),
+        (Fault::LOCK_BUSY.frame(20), "it lost frame 20"),
         (Fault::output(Wrong::Timestamp).frame(20), "access unit"),
         (hang.frame(20), "no output for 1 s"),
     ] {

@@ -204,12 +204,16 @@ impl Worker {
         let most = self.parts.encoder.max_delay() as u64 + self.parts.b_frames;
         if held > most {
             // One that never comes would lock the ring.
-            return Err(SessionError::Internal(format!(
-                "{} owes the access units of {held} frames, the first is frame {}; it may owe {}",
-                self.parts.encoder.encoder_type(),
-                self.shown,
-                most
-            )));
+            let lost = self.shown;
+            let message = match self.done.len() {
+                0 => format!(
+                    "it owes the access units of {held} frames, the first is frame {lost}; it \
+                     may owe {most}"
+                ),
+                n => format!("it lost frame {lost}: the access units of {n} later ones came"),
+            };
+            let encoder = self.parts.encoder.encoder_type();
+            return Err(EncodeError::Failed { encoder, index, message }.into());
         }
         Ok(())
     }

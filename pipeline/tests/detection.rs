@@ -1,0 +1,196 @@
+//! Detection by the program: what is remembered, what is asked again, what it costs, and what a
+//! machine without hardware says.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use common::{
+    EPOCH, MS,
+    program::{Converted, command, told},
+    recording::{camera, small_jpeg},
+};
+use encoder_testbed::scripted::{Kind, Real, Script, Scripted, Step};
+use serde_json::Value;
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn real() -> PathBuf {
+    std::env::var_os("ENCODER_FFMPEG").unwrap_or_else(|| "ffmpeg".into()).into()
+}
+
+/// The program with a scripted FFmpeg and a cache of its own.
+struct Bench {
+    ffmpeg: Scripted,
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new(script: Script) -> Self {
+        let ffmpeg = script.lay_down().unwrap();
+        Self { ffmpeg, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn command<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
+        let mut command = command(args);
+        command.envs(self.ffmpeg.environment());
+        command.env("ENCODER_CACHE", self.folder.path());
+        command
+    }
+
+    /// `encoder detect`, x264 alone.
+    fn x264(&self, args: &[&str]) -> Value {
+        let args = [&["detect", "--json", "--encoder", "x264"], args].concat();
+        let output = self.command(args).output().unwrap();
+        let (code, said) = told(&output);
+        assert_eq!(code, 0, "{said}");
+        let all: Value = serde_json::from_slice(&output.stdout).unwrap();
+        all[0].clone()
+    }
+
+    fn encodes(&self) -> usize {
+        self.ffmpeg.calls_for(Kind::Encoding).len()
+    }
+
+    fn config(&self, toml: &str) -> String {
+        let path = self.folder.path().join("c.toml");
+        std::fs::write(&path, toml).unwrap();
+        text(&path).to_owned()
+    }
+}
+
+#[test]
+fn a_proof_is_remembered_until_something_changes() {
+    let bench = Bench::new(Script::over(real()));
+    let first = bench.x264(&[]);
+    assert_eq!((&first["verdict"], bench.encodes()), (&"usable".into(), 1), "{first}");
+    assert!(first.get("cached_s").is_none());
+    let calls = bench.ffmpeg.calls().len();
+    let second = bench.x264(&[]);
+    assert!(second["cached_s"].is_u64(), "{second}");
+    assert_eq!((&second["verdict"], &second["library"]), (&first["verdict"], &first["library"]));
+    // FFmpeg was not even started.
+    assert_eq!(bench.ffmpeg.calls().len(), calls);
+    // Options are part of the question, quality is not.
+    bench.x264(&["--config", &bench.config("[encoder]\ncrf = 40")]);
+    assert_eq!(bench.encodes(), 1);
+    bench.x264(&["--config", &bench.config("[encoder]\nb_frames = 1")]);
+    assert_eq!(bench.encodes(), 2);
+    bench.x264(&["--reprobe"]);
+    assert_eq!(bench.encodes(), 3);
+    // Another file under the same name.
+    let program = std::fs::read(bench.ffmpeg.path()).unwrap();
+    std::fs::write(bench.ffmpeg.path(), [&program[..], b"\n# changed\n"].concat()).unwrap();
+    bench.x264(&[]);
+    assert_eq!(bench.encodes(), 4);
+    bench.x264(&[]);
+    assert_eq!(bench.encodes(), 4);
+}
+
+#[test]
+fn what_may_pass_is_not_remembered_and_is_asked_twice() {
+    let words = "[libx264] [error] Cannot allocate memory";
+    let busy = [Step::TakeAll, Step::say(words), Step::Exit(1)];
+    let bench = Bench::new(Script::over(real()).first(3, busy));
+    let refused = bench.x264(&[]);
+    assert_eq!((&refused["kind"], &refused["transient"]), (&"busy".into(), &true.into()));
+    assert_eq!(bench.encodes(), 2);
+    // The third fails and the fourth does not: the second try decides.
+    assert_eq!(bench.x264(&[])["verdict"], "usable");
+    assert_eq!(bench.encodes(), 4);
+}
+
+#[test]
+fn a_probe_that_hangs_floods_or_crashes_costs_its_deadline_and_nothing_else() {
+    let hang = vec![Step::IgnoreSignals, Step::Hang];
+    let flood = vec![Step::IgnoreSignals, Step::FloodStderr(None)];
+    // encode | list | kind
+    let table = [
+        (hang.clone(), vec![Step::List], "timeout"),
+        (flood, vec![Step::List], "timeout"),
+        (vec![Step::IgnoreSignals, Step::FloodStdout(None)], vec![Step::List], "failed"),
+        (vec![Step::Take(1000), Step::Die("SEGV")], vec![Step::List], "failed"),
+        (vec![Step::HoldPipes, Step::Exit(1)], vec![Step::List], "timeout"),
+        (vec![], vec![Step::List], "wrong-output"),
+        (vec![Step::Real(Real::new(real()).cut(3000))], vec![Step::List], "wrong-output"),
+        (vec![], vec![Step::Exit(1)], "failed"),
+    ];
+    for (encoding, listing, kind) in table {
+        let script = Script::over(real()).encoders(&["libx264"]);
+        let bench = Bench::new(script.encoding(encoding.clone()).listing(listing));
+        let begun = Instant::now();
+        let found = bench.x264(&["--config", &bench.config("[gpu]\nprobe_timeout_s = 1")]);
+        assert_eq!(found["kind"], kind, "{encoding:?}: {found}");
+        // One second, and what it takes to end a child, on however busy a machine.
+        assert!(begun.elapsed() < Duration::from_secs(40), "{encoding:?}");
+        #[cfg(target_os = "linux")]
+        for call in bench.ffmpeg.calls() {
+            encoder_testbed::process::assert_group_gone(call.process);
+        }
+    }
+}
+
+#[test]
+fn a_machine_without_hardware_says_so_once_for_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let frames: Vec<_> = (0..5)
+        .map(|n| {
+            let time = EPOCH + n as i64 * 40 * MS;
+            (time, time, small_jpeg(n))
+        })
+        .collect();
+    let recording = camera(folder.path(), &frames);
+    let output = command(["detect", "--json"]).output().unwrap();
+    let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    let refused: Vec<_> =
+        all.iter().filter(|d| d["hardware"] == true && d["verdict"] == "refused").collect();
+    for found in &refused {
+        assert!(!found["reason"].as_str().unwrap().is_empty(), "{found}");
+        assert!(!found["cure"].as_str().unwrap().is_empty(), "{found}");
+    }
+    let usable = |d: &&Value| d["hardware"] == true && d["verdict"] == "usable";
+    if let Some(found) = all.iter().find(usable) {
+        println!("left out: {} works here", found["encoder"]);
+        return;
+    }
+    let convert = |args: &[&str]| {
+        let out = tempfile::tempdir().unwrap();
+        let all = [&["encode", text(&recording), "-o", text(out.path())], args].concat();
+        let (code, said) = told(&command(all).output().unwrap());
+        Converted::check(out, "report.json", code, said)
+    };
+    let done = convert(&[]).expect(0);
+    assert_eq!(done.output()["encoder"], "x264");
+    for found in &refused {
+        let name = format!("encoder={} ", found["encoder"].as_str().unwrap());
+        let lines: Vec<_> =
+            done.said.lines().filter(|l| l.contains("WARN") && l.contains(&name)).collect();
+        assert_eq!(lines.len(), 1, "{}", done.said);
+        assert!(lines[0].contains(found["reason"].as_str().unwrap()), "{}", lines[0]);
+        // Asked for by name, it is an error with the same words.
+        let failed = convert(&["--encoder", found["encoder"].as_str().unwrap()]).expect(1);
+        for words in ["reason", "cure"] {
+            assert!(failed.said.contains(found[words].as_str().unwrap()), "{}", failed.said);
+        }
+    }
+    let config = folder.path().join("c.toml");
+    std::fs::write(&config, "[gpu]\nrequire_hardware = true\n").unwrap();
+    let failed = convert(&["--config", text(&config)]).expect(1);
+    assert!(failed.said.contains("no encoder could be opened"), "{}", failed.said);
+    assert!(failed.said.contains("a software encoder, and hardware is required"));
+}
+
+#[test]
+fn an_encoder_that_is_not_in_the_build_is_wrong_usage() {
+    let (code, said) = told(&command(["detect", "--encoder", "nvnc"]).output().unwrap());
+    assert_eq!(code, 2, "{said}");
+    assert!(said.contains("no encoder `nvnc` in this build; did you mean `nvenc`?"), "{said}");
+}
