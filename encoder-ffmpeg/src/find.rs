@@ -7,7 +7,7 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use encoder_core::{EncoderType, Refusal, RefusalKind};
@@ -90,17 +90,33 @@ impl Ffmpeg {
     /// A [`Refusal`] of `encoder` when there is none, when it cannot be run, or when it is older
     /// than [`OLDEST`].
     pub fn find(encoder: EncoderType) -> Result<Arc<Self>, Refusal> {
-        static KNOWN: OnceLock<Mutex<HashMap<PathBuf, Arc<Ffmpeg>>>> = OnceLock::new();
+        Self::find_within(encoder, DEADLINE)
+    }
+
+    /// As [`find`](Self::find), for one that may be slow to answer, or never does.
+    ///
+    /// # Errors
+    /// As [`find`](Self::find).
+    pub fn find_within(encoder: EncoderType, deadline: Duration) -> Result<Arc<Self>, Refusal> {
+        static KNOWN: OnceLock<Mutex<HashMap<PathBuf, Known>>> = OnceLock::new();
         let path = Self::locate(encoder)?;
         // Locked while FFmpeg runs: backends that ask side by side wait for one answer.
         let mut known =
             KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ffmpeg) = known.get(&path) {
-            return Ok(Arc::clone(ffmpeg));
+        match known.get(&path) {
+            Some(Known::Good(ffmpeg)) => return Ok(Arc::clone(ffmpeg)),
+            Some(Known::Bad(refusal, since)) if since.elapsed() < FRESH => {
+                return Err(Refusal { encoder, ..refusal.clone() });
+            }
+            _ => {}
         }
-        let ffmpeg = Arc::new(Self::at(&path, encoder, DEADLINE)?);
-        known.insert(path, Arc::clone(&ffmpeg));
-        Ok(ffmpeg)
+        let found = Self::at(&path, encoder, deadline).map(Arc::new);
+        let answer = match &found {
+            Ok(ffmpeg) => Known::Good(Arc::clone(ffmpeg)),
+            Err(refusal) => Known::Bad(refusal.clone(), Instant::now()),
+        };
+        known.insert(path, answer);
+        found
     }
 
     /// Where the FFmpeg to use lies. Starts nothing.
@@ -164,6 +180,16 @@ impl Ffmpeg {
         format!("ffmpeg {number}")
     }
 }
+
+/// What was found out about a program.
+enum Known {
+    Good(Arc<Ffmpeg>),
+    Bad(Refusal, Instant),
+}
+
+/// How long a failure counts for those who ask after it: those who asked at the same time shall
+/// not wait for it one after the other, and one who tries again later shall get a new answer.
+const FRESH: Duration = Duration::from_secs(2);
 
 fn version_text(line: &str) -> Option<&str> {
     line.strip_prefix("ffmpeg version ")?.split_whitespace().next()

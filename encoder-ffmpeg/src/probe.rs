@@ -20,6 +20,8 @@ use crate::{
 /// Smaller pictures are refused by devices that work.
 const SIZE: Resolution = Resolution::new(640, 360);
 const PICTURES: u64 = 5;
+/// A step gets this long, however little the one before has left of the deadline.
+const LEAST: Duration = Duration::from_secs(1);
 /// Mean error in levels that no encoder at a usable quality reaches.
 const TOLERANCE: f64 = 6.0;
 
@@ -59,8 +61,12 @@ pub fn test_encode(job: &Job, deadline: Duration) -> Verdict {
 /// As [`test_encode`]; a job that works has each of `features` tried too, as long as there is
 /// time.
 pub fn test_encode_features(job: &Job, features: &[Feature], deadline: Duration) -> Verdict {
-    match Ffmpeg::find(job.id) {
-        Ok(ffmpeg) => test_encode_with(&ffmpeg, job, features, deadline),
+    let begun = Instant::now();
+    match Ffmpeg::find_within(job.id, deadline) {
+        Ok(ffmpeg) => {
+            let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
+            test_encode_with(&ffmpeg, job, features, left)
+        }
         Err(refusal) => Verdict::Refused(refusal),
     }
 }
@@ -135,7 +141,7 @@ fn attempt(
     .map(str::to_owned)
     .collect();
     // Decoding is software: it gets what is left of the deadline, and a second at least.
-    let left = deadline.saturating_sub(begun.elapsed()).max(Duration::from_secs(1));
+    let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
     let decoded = child(ffmpeg, job, &arguments, stream, left)?.stdout;
     let (luma, whole) = ((SIZE.width * SIZE.height) as usize, layout.packed_bytes());
     if decoded.len() != whole * pictures.len() {

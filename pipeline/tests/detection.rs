@@ -122,6 +122,7 @@ fn a_probe_that_hangs_floods_or_crashes_costs_its_deadline_and_nothing_else() {
         (vec![], vec![Step::List], "wrong-output"),
         (vec![Step::Real(Real::new(real()).cut(3000))], vec![Step::List], "wrong-output"),
         (vec![], vec![Step::Exit(1)], "failed"),
+        (vec![], hang, "timeout"),
     ];
     for (encoding, listing, kind) in table {
         let script = Script::over(real()).encoders(&["libx264"]);
