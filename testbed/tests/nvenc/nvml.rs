@@ -8,7 +8,7 @@ use nvml_wrapper::{Nvml, enum_wrappers::device::EncoderType};
 use crate::device;
 
 /// Runs [`report`] in a process that sees the device: what it prints.
-fn see(device: &VirtualNvenc) -> String {
+pub fn see(device: &VirtualNvenc) -> String {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", "nvml::report", "--ignored", "--nocapture", "--test-threads", "1"]);
     let output = device.apply(&mut command).output().unwrap();

@@ -11,6 +11,7 @@ use encoder_testbed::nvenc::{Action, Fault, Place, VirtualNvenc, What};
 use crate::{
     device,
     ffmpeg::{Encode, LONG, complaint, ffmpegs},
+    nvml,
 };
 
 /// Waits until the fault has struck.
@@ -49,6 +50,8 @@ fn a_limit_over_all_processes() {
         let child = Encode::new(ffmpeg, &device).leave();
         wait_for_fault(&device);
         assert_eq!(device.open_sessions(), 1);
+        let seen = nvml::see(&device);
+        assert!(seen.contains("capacity 90\nsessions 1\n"), "{seen}");
 
         let refused = Encode::new(ffmpeg, &device).run();
         let complaint = complaint(&refused).unwrap();
@@ -99,5 +102,10 @@ fn a_slow_device_takes_its_time() {
         let begun = Instant::now();
         Encode::new(ffmpeg, &device).assert_exact();
         assert!(begun.elapsed() >= Duration::from_millis(12 * 20));
+        let pause = Duration::from_millis(300);
+        let device = device.fault(Fault::new(Place::Open, Action::Sleep(pause)));
+        let begun = Instant::now();
+        Encode::new(ffmpeg, &device).assert_exact();
+        assert!(begun.elapsed() >= pause);
     }
 }
