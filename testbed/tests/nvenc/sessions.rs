@@ -68,6 +68,27 @@ fn a_limit_over_all_processes() {
 }
 
 #[test]
+fn a_limit_within_a_process() {
+    for ffmpeg in ffmpegs() {
+        let Some(device) = device() else { return };
+        let two_outputs = "-y -f h264 /dev/null -c:v h264_nvenc";
+        let device = device.session_limit(2, 21);
+        Encode::new(ffmpeg, &device).options(two_outputs).assert_exact();
+        assert_eq!(device.configs().len(), 2);
+        assert_eq!(device.violations(), [""; 0]);
+
+        let device = device.session_limit(1, 21);
+        let refused = Encode::new(ffmpeg, &device).options(two_outputs).run();
+        let line = complaint(&refused).unwrap();
+        assert!(
+            line.contains("OpenEncodeSessionEx failed: incompatible client key (21)"),
+            "{line}"
+        );
+        assert_eq!(device.open_sessions(), 0);
+    }
+}
+
+#[test]
 fn nothing_but_sigkill_ends_a_hang() {
     let places =
         [Place::CudaInit, Place::Open, Place::Initialize, Place::Lock, Place::End, Place::Close];
