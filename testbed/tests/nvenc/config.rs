@@ -63,10 +63,12 @@ fn the_container_decides_where_parameter_sets_stand() {
         Encode::new(ffmpeg, &device).assert_exact();
         let config = device.configs().pop().unwrap();
         assert!(config.in_band_headers && config.repeat_headers);
-        let mut flv = Encode::new(ffmpeg, &device);
-        flv.format = "flv";
-        flv.assert_exact();
-        assert!(!device.configs().pop().unwrap().in_band_headers);
+        for (format, options) in [("flv", ""), ("mp4", "-movflags frag_keyframe+empty_moov")] {
+            let mut encode = Encode::new(ffmpeg, &device).options(options);
+            encode.format = format;
+            encode.assert_exact();
+            assert!(!device.configs().pop().unwrap().in_band_headers);
+        }
     }
 }
 

@@ -208,7 +208,7 @@ impl<'a> Encode<'a> {
     }
 }
 
-fn pipes(command: &mut Command) -> &mut Command {
+pub fn pipes(command: &mut Command) -> &mut Command {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped())
 }
 

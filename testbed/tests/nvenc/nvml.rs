@@ -1,14 +1,17 @@
 //! The device as monitoring sees it.
 
-use std::{env, process::Command};
+use std::{env, os::unix::process::ExitStatusExt, process::Command, time::Duration};
 
 use encoder_testbed::nvenc::{Fault, Part, Place, Smi, VirtualNvenc};
 use nvml_wrapper::{Nvml, enum_wrappers::device::EncoderType};
 
-use crate::device;
+use crate::{
+    device,
+    ffmpeg::{feed, pipes},
+};
 
 /// Runs [`report`] in a process that sees the device: what it prints.
-fn see(device: &VirtualNvenc) -> String {
+pub fn see(device: &VirtualNvenc) -> String {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", "nvml::report", "--ignored", "--nocapture", "--test-threads", "1"]);
     let output = device.apply(&mut command).output().unwrap();
@@ -76,7 +79,14 @@ fn nvidia_smi_tells_of_the_device() {
     let (status, text) = smi(&device);
     assert_eq!(status, Some(18));
     assert!(text.contains("Driver/library version mismatch"), "{text}");
-    let (status, text) = smi(&device.smi(Smi::Fails));
+    let device = device.smi(Smi::Fails);
+    let (status, text) = smi(&device);
     assert_eq!(status, Some(9));
     assert!(text.contains("couldn't communicate"), "{text}");
+
+    let device = device.smi(Smi::Hangs);
+    let mut command = Command::new(device.file(Part::Smi).unwrap());
+    let child = pipes(device.apply(&mut command)).spawn().unwrap();
+    let output = feed(child, Vec::new(), Duration::from_millis(200));
+    assert_eq!(output.status.signal(), Some(9));
 }

@@ -11,6 +11,7 @@ use encoder_testbed::nvenc::{Action, Fault, Place, VirtualNvenc, What};
 use crate::{
     device,
     ffmpeg::{Encode, LONG, complaint, ffmpegs},
+    nvml,
 };
 
 /// Waits until the fault has struck.
@@ -49,6 +50,8 @@ fn a_limit_over_all_processes() {
         let child = Encode::new(ffmpeg, &device).leave();
         wait_for_fault(&device);
         assert_eq!(device.open_sessions(), 1);
+        let seen = nvml::see(&device);
+        assert!(seen.contains("capacity 90\nsessions 1\n"), "{seen}");
 
         let refused = Encode::new(ffmpeg, &device).run();
         let complaint = complaint(&refused).unwrap();
@@ -61,6 +64,27 @@ fn a_limit_over_all_processes() {
         end(child);
         assert_eq!(device.open_sessions(), 0);
         Encode::new(ffmpeg, &device).assert_exact();
+    }
+}
+
+#[test]
+fn a_limit_within_a_process() {
+    for ffmpeg in ffmpegs() {
+        let Some(device) = device() else { return };
+        let two_outputs = "-y -f h264 /dev/null -c:v h264_nvenc";
+        let device = device.session_limit(2, 21);
+        Encode::new(ffmpeg, &device).options(two_outputs).assert_exact();
+        assert_eq!(device.configs().len(), 2);
+        assert_eq!(device.violations(), [""; 0]);
+
+        let device = device.session_limit(1, 21);
+        let refused = Encode::new(ffmpeg, &device).options(two_outputs).run();
+        let line = complaint(&refused).unwrap();
+        assert!(
+            line.contains("OpenEncodeSessionEx failed: incompatible client key (21)"),
+            "{line}"
+        );
+        assert_eq!(device.open_sessions(), 0);
     }
 }
 
@@ -99,5 +123,10 @@ fn a_slow_device_takes_its_time() {
         let begun = Instant::now();
         Encode::new(ffmpeg, &device).assert_exact();
         assert!(begun.elapsed() >= Duration::from_millis(12 * 20));
+        let pause = Duration::from_millis(300);
+        let device = device.fault(Fault::new(Place::Open, Action::Sleep(pause)));
+        let begun = Instant::now();
+        Encode::new(ffmpeg, &device).assert_exact();
+        assert!(begun.elapsed() >= pause);
     }
 }
