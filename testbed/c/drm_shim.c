@@ -37,39 +37,40 @@ static const struct {
 /* The path to use in place of `path`; `path` itself if it is none of ours. */
 static const char *move(const char *path, char buffer[PATH_MAX])
 {
-    const char *folder = testbed_folder();
-    for (size_t i = 0; folder && path && i < sizeof moved / sizeof *moved; i++) {
+    for (size_t i = 0; path && i < sizeof moved / sizeof *moved; i++) {
         size_t length = strlen(moved[i].from);
         if (strncmp(path, moved[i].from, length) != 0 || (path[length] && path[length] != '/'))
             continue;
-        int size = snprintf(buffer, PATH_MAX, "%s%s%s", folder, moved[i].to, path + length);
-        return size < PATH_MAX ? buffer : path;
+        size_t used = spec_text("dir", buffer, PATH_MAX);
+        int size = snprintf(buffer + used, PATH_MAX - used, "%s%s", moved[i].to, path + length);
+        return used > 0 && used + (size_t)size < PATH_MAX ? buffer : path;
     }
     return path;
 }
 
 static int is_node(dev_t device, ino_t inode)
 {
-    const char *folder = testbed_folder();
     char path[PATH_MAX];
     struct stat node;
-    if (!folder || snprintf(path, sizeof path, "%s/dri/renderD128", folder) >= PATH_MAX)
-        return 0;
     int saved = errno;
-    int found = NEXT(stat)(path, &node) == 0 && node.st_dev == device && node.st_ino == inode;
+    int found = move("/dev/dri/renderD128", path) == path && NEXT(stat)(path, &node) == 0 &&
+                node.st_dev == device && node.st_ino == inode;
     errno = saved;
     return found;
 }
 
 /* Opening. */
 
+/* Whether the fault refuses the node; errno then says how. */
 static int refused(const char *path, const char *moved_to)
 {
-    if (path == moved_to || !strstr(path, "/renderD") || !testbed_fault("denied").told)
-        return 0;
-    errno = EACCES;
-    return 1;
+    int error = path != moved_to && strstr(path, "/renderD") ? fault_at("node", 0) : 0;
+    if (error)
+        errno = error;
+    return error != 0;
 }
+
+#pragma GCC visibility push(default)
 
 #define OPEN(name)                                                                                 \
     int name(const char *path, int flags, ...)                                                     \
@@ -212,6 +213,8 @@ int statx(int folder, const char *path, int flags, unsigned mask, struct statx *
     return result;
 }
 
+#pragma GCC visibility pop
+
 /* What the device answers. */
 
 static void tell(char *to, __kernel_size_t *size, const char *text)
@@ -238,7 +241,7 @@ static int answer(unsigned long request, void *argument)
     return 0;
 }
 
-int ioctl(int file, unsigned long request, ...)
+EXPORT int ioctl(int file, unsigned long request, ...)
 {
     va_list arguments;
     va_start(arguments, request);

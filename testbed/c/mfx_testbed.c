@@ -2,61 +2,97 @@
 
 #include <fcntl.h>
 #include <limits.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-const char *testbed_folder(void)
+size_t spec_text(const char *key, char *value, size_t size)
 {
-    return getenv("TESTBED_QSV");
-}
-
-struct fault testbed_fault(const char *name)
-{
-    struct fault fault = {0, 0, -1};
-    const char *word = getenv("TESTBED_QSV_FAULT");
-    size_t length = strlen(name);
-    for (; word; word = strchr(word, ',')) {
-        word += *word == ',';
-        if (strncmp(word, name, length) != 0)
+    const char *at = getenv("ENCODER_VIRTUAL_QSV");
+    size_t key_length = strlen(key), length = 0;
+    for (; at && *at; at += length + (at[length] == ';')) {
+        length = strcspn(at, ";");
+        if (length < key_length || strncmp(at, key, key_length) != 0 || at[key_length] != '=')
             continue;
-        char *at = (char *)word + length;
-        if (*at == '=')
-            fault.value = strtol(at + 1, &at, 10);
-        if (*at == '@')
-            fault.frame = strtol(at + 1, &at, 10);
-        fault.told = *at == ',' || *at == 0;
-        if (fault.told)
-            break;
+        size_t wanted = length - key_length - 1;
+        size_t taken = wanted < size ? wanted : size - 1;
+        memcpy(value, at + key_length + 1, taken);
+        value[taken] = 0;
+        return taken;
     }
-    return fault;
+    value[0] = 0;
+    return 0;
 }
 
-int testbed_strikes(struct fault fault, long frame)
+long spec_number(const char *key, long otherwise)
 {
-    return fault.told && (fault.frame < 0 || fault.frame == frame);
+    char value[32];
+    return spec_text(key, value, sizeof value) > 0 ? strtol(value, NULL, 10) : otherwise;
 }
 
-void testbed_log(const char *event, const char *fields, ...)
+static void append(const char *event, const char *members, va_list arguments)
 {
-    const char *folder = testbed_folder();
     char path[PATH_MAX], line[4096];
-    if (!folder || snprintf(path, sizeof path, "%s/log", folder) >= (int)sizeof path)
+    size_t length = spec_text("dir", path, sizeof path - sizeof "/log");
+    if (length == 0)
         return;
-    size_t used = (size_t)snprintf(line, sizeof line, "{\"event\":\"%s\",\"process\":%d,", event,
-                                   (int)getpid());
-    va_list arguments;
-    va_start(arguments, fields);
-    used += (size_t)vsnprintf(line + used, sizeof line - used, fields, arguments);
-    va_end(arguments);
-    if (used + 2 > sizeof line)
-        abort(); /* a line of ours is too long: better seen than cut */
+    strcpy(path + length, "/log");
+    int used = snprintf(line, sizeof line, "{\"pid\":%d,\"event\":\"%s\",", (int)getpid(), event);
+    used += vsnprintf(line + used, sizeof line - (size_t)used, members, arguments);
+    if (used > (int)sizeof line - 3)
+        abort(); /* better seen than cut */
     memcpy(line + used, "}\n", 2);
-    /* One write per line: lines of several processes do not mix. */
     int file = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
-    if (file < 0 || write(file, line, used + 2) != (ssize_t)(used + 2))
-        abort();
-    close(file);
+    /* One write for the whole line: other processes write here too. */
+    if (file < 0 || write(file, line, (size_t)used + 2) < 0)
+        perror("virtual Quick Sync: log");
+    if (file >= 0)
+        close(file);
+}
+
+void log_event(const char *event, const char *members, ...)
+{
+    va_list arguments;
+    va_start(arguments, members);
+    append(event, members, arguments);
+    va_end(arguments);
+}
+
+void violation(const char *message, ...)
+{
+    char text[512];
+    va_list arguments;
+    va_start(arguments, message);
+    vsnprintf(text, sizeof text, message, arguments);
+    va_end(arguments);
+    log_event("violation", "\"what\":\"%s\"", text);
+}
+
+void pause_for(long milliseconds)
+{
+    struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+    while (nanosleep(&time, &time) != 0)
+        ;
+}
+
+int fault_at(const char *place, long frame)
+{
+    char wanted[32], action[32];
+    spec_text("fault_place", wanted, sizeof wanted);
+    if (strcmp(place, wanted) != 0 || frame < spec_number("fault_frame", 0))
+        return 0;
+    spec_text("fault_action", action, sizeof action);
+    int code = (int)spec_number("fault_code", 0);
+    log_event("fault", "\"place\":\"%s\",\"action\":\"%s\",\"code\":%d,\"frame\":%ld", place, action,
+              code, frame);
+    if (strcmp(action, "error") == 0)
+        return code;
+    if (strcmp(action, "segfault") == 0)
+        raise(SIGSEGV);
+    for (;;) /* hang; a signal handler that returns changes nothing */
+        pause();
 }

@@ -1,33 +1,36 @@
-/* What ties the virtual Quick Sync device to the test that made it: the folder of this device,
- * the faults that the test asked for, and the log that it reads afterwards. */
+/* What the libraries of the virtual Quick Sync device share: the spec that describes the device,
+ * the log of what happened, and the fault that is asked for.
+ *
+ * The spec is the environment variable ENCODER_VIRTUAL_QSV: "key=value;key=value". Keys:
+ *
+ * dir            folder of the device: dri/ and node/ in place of the system's, and the log
+ * frame_ms       how long each picture takes
+ * fault_place    where the fault strikes: node, session, init, encode, sync
+ * fault_action   error, hang, segfault
+ * fault_code     the code of an error: a mfxStatus; at the place "node" an errno
+ * fault_frame    from which frame on, in display order, counted from 0 */
 #ifndef MFX_TESTBED_H
 #define MFX_TESTBED_H
 
-/* Each library has its own copy. */
-#pragma GCC visibility push(hidden)
+#include <stddef.h>
 
-/* The folder of this device, from TESTBED_QSV: dri/ and node/ in place of the system's, and the
- * log. NULL: this process has no such device. */
-const char *testbed_folder(void);
+#define EXPORT __attribute__((visibility("default")))
 
-/* A fault from TESTBED_QSV_FAULT. */
-struct fault {
-    int told;   /* whether the test asked for it */
-    long value; /* a status, milliseconds; 0 where none was given */
-    long frame; /* the frame that it strikes, from 0; -1: every frame */
-};
+/* The value of `key`, or "". Returns its length. */
+size_t spec_text(const char *key, char *value, size_t size);
+long spec_number(const char *key, long otherwise);
 
-/* TESTBED_QSV_FAULT is words with commas between, each NAME[=VALUE][@FRAME]:
- * "session=-9", "slow=20", "encode=-17@5", "hang@5". */
-struct fault testbed_fault(const char *name);
+/* Appends {"pid":…,"event":"NAME",MEMBERS} to the log, MEMBERS as printf writes them. */
+void log_event(const char *event, const char *members, ...) __attribute__((format(printf, 2, 3)));
 
-/* Whether the fault is told and strikes this frame. */
-int testbed_strikes(struct fault fault, long frame);
+/* A call that a real runtime could take amiss. */
+void violation(const char *message, ...) __attribute__((format(printf, 1, 2)));
 
-/* Appends one line to the log: {"event":EVENT,"process":N,FIELDS}. FIELDS is a format for
- * the inside of a JSON object: "\"frame\":%d". */
-__attribute__((format(printf, 2, 3))) void testbed_log(const char *event, const char *fields, ...);
+/* Milliseconds. */
+void pause_for(long milliseconds);
 
-#pragma GCC visibility pop
+/* What the fault makes of this place: 0 when it is not due here; the code of the error that it
+ * asks for; or no return at all. `frame` is 0 outside of pictures. */
+int fault_at(const char *place, long frame);
 
 #endif

@@ -11,7 +11,7 @@ enum { PCI_ID = 0x80864680 };
 static VAStatus terminate(VADriverContextP context)
 {
     (void)context;
-    testbed_log("display", "\"open\":false");
+    log_event("display", "\"open\":false");
     return VA_STATUS_SUCCESS;
 }
 
@@ -50,7 +50,7 @@ static VAStatus unsupported(VADriverContextP context)
 }
 
 /* libva asks for __vaDriverInit_MAJOR_MINOR, from its own version down to 1.0. */
-VAStatus __vaDriverInit_1_0(VADriverContextP context);
+EXPORT VAStatus __vaDriverInit_1_0(VADriverContextP context);
 
 VAStatus __vaDriverInit_1_0(VADriverContextP context)
 {
@@ -73,6 +73,6 @@ VAStatus __vaDriverInit_1_0(VADriverContextP context)
     context->max_subpic_formats = 1;
     context->max_display_attributes = 1;
     context->str_vendor = "Virtual device without a codec";
-    testbed_log("display", "\"open\":true");
+    log_event("display", "\"open\":true");
     return VA_STATUS_SUCCESS;
 }
