@@ -3,7 +3,7 @@
  * Paths below /dev/dri, and what /sys tells about the node, lead into the folder of the virtual
  * device; so listing, opening and closing are the system's own. What is left are the two things
  * that a plain file cannot be: the type and number of the device, and its answers to ioctl. An
- * open file is known by being the file dri/renderD128, also after dup or in a child. */
+ * open file is known by being the file dri/renderD…, also after dup or in a child. */
 #define _GNU_SOURCE
 #include "mfx_testbed.h"
 
@@ -22,38 +22,47 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-enum { MAJOR = 226, MINOR = 128 };
+enum { MAJOR = 226 };
+
+static unsigned minor_number(void)
+{
+    return (unsigned)spec_number("node", 128);
+}
 
 /* The next definition of a function: the C library's. */
 #define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
-static const struct {
-    const char *from, *to;
-} moved[] = {
-    {"/dev/dri", "/dri"},
-    {"/sys/dev/char/226:128", "/node"},
-};
+/* `path` with its beginning `from` replaced by `to` in the folder of the device. NULL: it begins
+ * otherwise. */
+static const char *moved(const char *path, const char *from, const char *to, char buffer[PATH_MAX])
+{
+    size_t length = strlen(from);
+    if (strncmp(path, from, length) != 0 || (path[length] && path[length] != '/'))
+        return NULL;
+    size_t used = spec_text("dir", buffer, PATH_MAX);
+    int size = snprintf(buffer + used, PATH_MAX - used, "%s%s", to, path + length);
+    return used > 0 && used + (size_t)size < PATH_MAX ? buffer : NULL;
+}
 
 /* The path to use in place of `path`; `path` itself if it is none of ours. */
 static const char *move(const char *path, char buffer[PATH_MAX])
 {
-    for (size_t i = 0; path && i < sizeof moved / sizeof *moved; i++) {
-        size_t length = strlen(moved[i].from);
-        if (strncmp(path, moved[i].from, length) != 0 || (path[length] && path[length] != '/'))
-            continue;
-        size_t used = spec_text("dir", buffer, PATH_MAX);
-        int size = snprintf(buffer + used, PATH_MAX - used, "%s%s", moved[i].to, path + length);
-        return used > 0 && used + (size_t)size < PATH_MAX ? buffer : path;
+    char node[64];
+    const char *to = path ? moved(path, "/dev/dri", "/dri", buffer) : NULL;
+    if (path && !to) {
+        snprintf(node, sizeof node, "/sys/dev/char/%d:%u", MAJOR, minor_number());
+        to = moved(path, node, "/node", buffer);
     }
-    return path;
+    return to ? to : path;
 }
 
 static int is_node(dev_t device, ino_t inode)
 {
-    char path[PATH_MAX];
+    char name[64], path[PATH_MAX];
     struct stat node;
     int saved = errno;
-    int found = move("/dev/dri/renderD128", path) == path && NEXT(stat)(path, &node) == 0 &&
+    snprintf(name, sizeof name, "/dev/dri/renderD%u", minor_number());
+    int found = move(name, path) == path && NEXT(stat)(path, &node) == 0 &&
                 node.st_dev == device && node.st_ino == inode;
     errno = saved;
     return found;
@@ -144,7 +153,7 @@ ssize_t readlink(const char *path, char *target, size_t size)
 #define AS_NODE(status)                                                                            \
     if (is_node((status)->st_dev, (status)->st_ino)) {                                             \
         (status)->st_mode = S_IFCHR | 0660;                                                        \
-        (status)->st_rdev = makedev(MAJOR, MINOR);                                                 \
+        (status)->st_rdev = makedev(MAJOR, minor_number());                                                 \
     }
 
 #define STAT(name, type)                                                                           \
@@ -208,7 +217,7 @@ int statx(int folder, const char *path, int flags, unsigned mask, struct statx *
                                status->stx_ino)) {
         status->stx_mode = S_IFCHR | 0660;
         status->stx_rdev_major = MAJOR;
-        status->stx_rdev_minor = MINOR;
+        status->stx_rdev_minor = minor_number();
     }
     return result;
 }

@@ -4,6 +4,7 @@
  * The spec is the environment variable ENCODER_VIRTUAL_QSV: "key=value;key=value". Keys:
  *
  * dir            folder of the device: dri/ and node/ in place of the system's, and the log
+ * node           number of the render node, 128 and up
  * frame_ms       how long each picture takes
  * fault_place    where the fault strikes: node, session, init, encode, sync
  * fault_action   error, hang, segfault
