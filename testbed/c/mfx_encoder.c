@@ -40,6 +40,7 @@ struct avc_encoder {
     struct queue ready;  /* in decoding order, without a bitstream */
     struct queue tasks;  /* with a bitstream */
     int most_tasks;      /* at once */
+    char types[1024];    /* of the first pictures, in decoding order */
 };
 
 static void push(struct queue *queue, struct frame *frame)
@@ -144,7 +145,7 @@ static void log_configuration(const struct avc_encoder *encoder, const mfxVideoP
         buffer(par, MFX_EXTBUFF_VIDEO_SIGNAL_INFO, sizeof *colour);
     char fourcc[5] = {0};
     memcpy(fourcc, &info->FourCC, 4);
-    log_event("init",
+    log_event("initialized",
               "\"session\":%d,\"width\":%d,\"height\":%d,\"crop\":[%d,%d,%d,%d],"
               "\"fourcc\":\"%s\",\"frame_rate\":[%u,%u],\"profile\":%d,\"level\":%d,"
               "\"target_usage\":%d,\"gop_pic_size\":%d,\"gop_ref_dist\":%d,\"idr_interval\":%d,"
@@ -344,7 +345,7 @@ static mfxStatus take(struct avc_encoder *encoder, const mfxEncodeCtrl *ctrl,
         (int64_t)surface->Data.TimeStamp;
     surface->Data.Locked++;
     if (ctrl && ctrl->FrameType)
-        log_event("forced", "\"session\":%d,\"frame\":%ld,\"type\":%d", encoder->session,
+        log_event("forced", "\"session\":%d,\"frame\":%ld,\"frame_type\":%d", encoder->session,
                   (long)frame->order, ctrl->FrameType);
     place(encoder, frame);
     return MFX_ERR_NONE;
@@ -419,6 +420,9 @@ static void code(struct avc_encoder *encoder, struct frame *frame)
     bs->PicStruct = MFX_PICSTRUCT_PROGRESSIVE;
     bs->FrameType = types[frame->type];
     fill_info(encoder, frame);
+    size_t coded = strlen(encoder->types);
+    if (coded + 1 < sizeof encoder->types)
+        encoder->types[coded] = "IiPB"[frame->type];
     frame->surface->Data.Locked--;
     frame->coded = 1;
 }
@@ -457,8 +461,9 @@ mfxStatus encoder_sync(struct avc_encoder *encoder, mfxSyncPoint syncp)
 int encoder_free(struct avc_encoder *encoder)
 {
     int left = empty(&encoder->held) + empty(&encoder->ready) + empty(&encoder->tasks);
-    log_event("close", "\"session\":%d,\"frames\":%ld,\"left\":%d,\"most_tasks\":%d",
-              encoder->session, (long)encoder->frames, left, encoder->most_tasks);
+    log_event("finished", "\"session\":%d,\"frames\":%ld,\"left\":%d,\"most_tasks\":%d,"
+              "\"types\":\"%s\"",
+              encoder->session, (long)encoder->frames, left, encoder->most_tasks, encoder->types);
     picture_writer_free(encoder->writer);
     free(encoder);
     return left;

@@ -35,7 +35,7 @@ static mfxStatus open_session(mfxVersion version, const char *interface, mfxSess
     sessions_open++;
     pthread_mutex_unlock(&counts);
     (*session)->version = version;
-    log_event("session", "\"session\":%d,\"interface\":\"%s\"", (*session)->number, interface);
+    log_event("opened", "\"session\":%d,\"interface\":\"%s\"", (*session)->number, interface);
     return MFX_ERR_NONE;
 }
 
@@ -84,7 +84,7 @@ MFX MFXClose(mfxSession session)
         violation("session %d is closed before its encoder", session->number);
         MFXVideoENCODE_Close(session);
     }
-    log_event("session closed", "\"session\":%d", session->number);
+    log_event("closed", "\"session\":%d", session->number);
     free(session);
     pthread_mutex_lock(&counts);
     sessions_open--;
@@ -96,7 +96,7 @@ MFX MFXClose(mfxSession session)
 __attribute__((destructor)) static void unloaded(void)
 {
     if (sessions_open > 0)
-        violation("%d sessions are left open", sessions_open);
+        log_event("leak", "\"what\":\"%d sessions\"", sessions_open);
 }
 
 MFX MFXJoinSession(mfxSession session, mfxSession child)
