@@ -6,114 +6,20 @@
 
 mod common;
 
-use std::{
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
-};
+use std::process::{Command, Stdio};
 
 use common::{
-    EPOCH, MS,
     decode::planes,
-    picture::Picture,
-    program::{Converted, command, told},
-    recording::{Content, camera},
+    device::{Bench, numbers, text, warning},
+    program::{Converted, told},
 };
 use encoder_testbed::{
-    nvenc::{Action, Fault, Part, Place, VirtualNvenc, What, Wrong},
+    nvenc::{Action, Capability, Fault, Part, Place, VirtualNvenc, What, Wrong},
     or_left_out, process,
 };
-use serde_json::Value;
 
-/// Longer than a probe's pictures, so that a fault can strike in a stream alone.
-const COUNT: usize = 40;
-const SIZE: (usize, usize) = (322, 178);
-
-/// A device with a cache of verdicts and a recording of one camera.
-struct Bench {
-    device: VirtualNvenc,
-    folder: tempfile::TempDir,
-    recording: PathBuf,
-}
-
-fn bench() -> Option<Bench> {
-    let device = or_left_out(VirtualNvenc::new())?;
-    let folder = tempfile::tempdir().unwrap();
-    let frames: Vec<_> = (0..COUNT)
-        .map(|n| {
-            let time = EPOCH + n as i64 * 40 * MS;
-            let picture = Picture::stamped(SIZE.0, SIZE.1, n);
-            (time, time, Content::raw(&picture, "rgb8", 0))
-        })
-        .collect();
-    let recording = camera(folder.path(), &frames);
-    Some(Bench { device, folder, recording })
-}
-
-impl Bench {
-    fn with(self, change: impl FnOnce(VirtualNvenc) -> VirtualNvenc) -> Self {
-        Self { device: change(self.device), ..self }
-    }
-
-    fn command<'a>(&self, args: impl IntoIterator<Item = &'a str>) -> Command {
-        let mut command = command(args);
-        self.device.apply(&mut command);
-        command.env("ENCODER_CACHE", self.folder.path().join("cache"));
-        command
-    }
-
-    fn config(&self, toml: &str) -> PathBuf {
-        let path = self.folder.path().join("config.toml");
-        std::fs::write(&path, toml).unwrap();
-        path
-    }
-
-    /// `encoder detect` of NVENC alone.
-    fn detect(&self, toml: &str) -> Value {
-        let config = self.config(toml);
-        let args = ["detect", "--encoder", "nvenc", "--json", "--config", text(&config)];
-        let begun = Instant::now();
-        let output = self.command(args).arg("--reprobe").output().unwrap();
-        assert!(begun.elapsed() < Duration::from_secs(60), "deadlines hold");
-        let (code, said) = told(&output);
-        assert_eq!(code, 0, "{said}");
-        self.nobody_is_left();
-        let all: Value = serde_json::from_slice(&output.stdout).unwrap();
-        all[0].clone()
-    }
-
-    /// Converts the recording into a new folder.
-    fn convert(&self, args: &[&str], toml: &str) -> Converted {
-        let (config, out) = (self.config(toml), tempfile::tempdir().unwrap());
-        let mut all = vec!["encode", text(&self.recording), "-o", text(out.path())];
-        all.extend(["--config", text(&config)]);
-        all.extend(args);
-        let output = self.command(all).output().unwrap();
-        let (code, said) = told(&output);
-        self.nobody_is_left();
-        Converted::check(out, "report.json", code, said)
-    }
-
-    /// No process of this device is alive, and no session is open.
-    fn nobody_is_left(&self) {
-        let spec = &self.device.environment()[0].1;
-        let mark = spec.to_str().unwrap();
-        process::until("everybody is gone", || process::with_environment(mark).is_empty());
-        assert_eq!(self.device.open_sessions(), 0);
-    }
-}
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
-
-/// The one WARN for an encoder that was passed over.
-fn warning<'a>(said: &'a str, encoder: &str) -> &'a str {
-    let of = format!("encoder={encoder} ");
-    let all: Vec<_> =
-        said.lines().filter(|line| line.contains("WARN") && line.contains(&of)).collect();
-    assert_eq!(all.len(), 1, "{said}");
-    all[0]
+fn bench() -> Option<Bench<VirtualNvenc>> {
+    or_left_out(VirtualNvenc::new()).map(Bench::new)
 }
 
 #[test]
@@ -132,11 +38,12 @@ fn it_is_usable_and_every_pixel_arrives() {
         let args = ["--encoder", "nvenc", "--b-frames", b_frames, "--gop", gop];
         let hardware = bench.convert(&args, "").expect(0);
         assert_eq!(hardware.output()["encoder"], "nvenc");
-        assert_eq!(hardware.video().numbers(), (0..COUNT).map(Some).collect::<Vec<_>>());
+        assert_eq!(hardware.video().numbers(), numbers());
         // x264 at CRF 0 is lossless, and so is the device.
         assert!(planes(&hardware.path("cam.mp4")) == expected, "{b_frames} B-frames");
     }
     assert_eq!(bench.device.violations(), Vec::<String>::new());
+    assert_eq!(bench.device.open_sessions(), 0);
 }
 
 #[test]
@@ -189,8 +96,8 @@ fn each_miss_has_its_own_refusal() {
         (Box::new(|d| d.gpus(&[])), "no-device", false, "no NVIDIA GPU", ""),
         (Box::new(|d| d.gpus(&["NVIDIA H200:no-encoder"])), "no-device", false, "H200", ""),
         (Box::new(|d| d.driver("390.157", (8, 1), (9, 1))), "driver-too-old", false, "too old", ""),
-        (Box::new(|d| d.session_limit(0, 10)), "busy", true, "sessions", ""),
-        (Box::new(|d| d.session_limit(0, 21)), "busy", true, "sessions", ""),
+        (fault(Fault::SESSIONS), "busy", true, "sessions", ""),
+        (fault(Fault::CLIENT_KEY), "busy", true, "sessions", ""),
         (fault(Fault::NO_DEVICE), "no-device", false, "no NVIDIA GPU", ""),
         (fault(Fault::DRIVER_MISMATCH), "failed", false, "different versions", ""),
         (fault(Fault::GPU_BUSY), "busy", true, "taken by another", ""),
@@ -257,18 +164,18 @@ fn a_refusal_is_loud_where_it_is_required_and_one_warning_where_not() {
     let fallen_back = bench.convert(&[], "").expect(0);
     assert_eq!(fallen_back.output()["encoder"], "x264");
     assert!(warning(&fallen_back.said, "nvenc").contains("no video encoder"));
-    assert_eq!(fallen_back.video().numbers(), (0..COUNT).map(Some).collect::<Vec<_>>());
+    assert_eq!(fallen_back.video().numbers(), numbers());
 }
 
 #[test]
 fn what_a_device_refuses_at_the_first_frame_goes_to_the_next() {
     // Found usable, kept, and then it is not: what the device says at the size of the recording,
     // or when others have taken its sessions since.
-    let smaller = |d: VirtualNvenc| d.capability(encoder_testbed::nvenc::Capability::WidthMax, 300);
+    let smaller = |d: VirtualNvenc| d.capability(Capability::WidthMax, 300);
     type Change = fn(VirtualNvenc) -> VirtualNvenc;
     let table: [(Change, &str); 4] = [
         (smaller, "too large for this device"),
-        (|d| d.session_limit(0, 10), "all encode sessions are in use"),
+        (|d| d.fault(Fault::SESSIONS), "all encode sessions are in use"),
         (|d| d.fault(Fault::GPU_MEMORY), "memory is full"),
         (|d| d.fault(Fault::new(Place::Open, Action::Hang)), "no answer in 1 s"),
     ];
@@ -284,7 +191,7 @@ fn what_a_device_refuses_at_the_first_frame_goes_to_the_next() {
         assert_ne!(done.output()["encoder"], "nvenc", "{}", done.said);
         assert!(warning(&done.said, "nvenc").contains(words), "{}", done.said);
         assert!(done.output()["refusals"].to_string().contains(words));
-        assert_eq!(done.video().numbers(), (0..COUNT).map(Some).collect::<Vec<_>>());
+        assert_eq!(done.video().numbers(), numbers());
         let required = bench.convert(&["--encoder", "nvenc"], HASTE).expect(1);
         assert!(required.said.contains(words), "{}", required.said);
         assert!(required.outputs().iter().all(|output| output["file"].is_null()));
@@ -314,7 +221,7 @@ fn what_goes_wrong_amid_a_stream_is_an_error_with_its_cause() {
 struct Holder(std::process::Child);
 
 impl Holder {
-    fn new(bench: &Bench) -> Self {
+    fn new(bench: &Bench<VirtualNvenc>) -> Self {
         let ffmpeg = std::env::var_os("ENCODER_FFMPEG").unwrap_or_else(|| "ffmpeg".into());
         let mut command = Command::new(ffmpeg);
         let words = "-hide_banner -loglevel error -f rawvideo -pix_fmt yuv420p -s 640x360 \
@@ -335,7 +242,7 @@ impl Drop for Holder {
     }
 }
 
-fn was_refused(bench: &Bench) -> bool {
+fn was_refused(bench: &Bench<VirtualNvenc>) -> bool {
     bench.device.log().iter().any(|event| matches!(event.what, What::Refused { .. }))
 }
 

@@ -3,6 +3,8 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 pub mod decode;
+#[cfg(target_os = "linux")]
+pub mod device;
 pub mod mp4;
 pub mod picture;
 pub mod program;
