@@ -33,6 +33,8 @@ pub struct Job {
     pub filter: Option<&'static str>,
     /// Size of the pictures of a proof: [`PROBE_SIZE`], unless the device needs larger ones.
     pub probe_size: Resolution,
+    /// Whether a proof must see access units out of display order, as B-frames make them.
+    pub reorders: bool,
     /// Frames from one IDR picture to the next, as `options` ask for it.
     pub gop_size: u32,
     /// The most frames that the encoder, FFmpeg's own queues included, keeps before an access unit
@@ -58,6 +60,7 @@ impl Job {
             format: config.pixel_format,
             filter: None,
             probe_size: PROBE_SIZE,
+            reorders: false,
             gop_size: config.gop_size,
             max_delay: 0,
             stall: STALL,
@@ -69,6 +72,13 @@ impl Job {
     /// Adds encoder options: words, separated by spaces.
     pub fn with_options(mut self, words: &str) -> Self {
         self.options.extend(words.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// A proof of it is one of B-frames: an encoder without them may ignore that they are asked
+    /// for.
+    pub fn reordering(mut self) -> Self {
+        self.reorders = true;
         self
     }
 }

@@ -115,6 +115,9 @@ fn attempt(
     if units.len() as u64 != PICTURES {
         return Err(wrong(job, format!("{PICTURES} pictures went in, {} came out", units.len())));
     }
+    if job.reorders && units.is_sorted_by_key(|unit| unit.pts_ms) {
+        return Err(wrong(job, "no B-frames came out".into()));
+    }
     let first = units.first().map(|unit| unit.data.as_slice()).unwrap_or_default();
     let kinds: Vec<_> =
         nal_units(first).filter_map(|unit| unit.first()).map(|&h| NalKind::of(h)).collect();

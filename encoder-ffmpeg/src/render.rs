@@ -98,6 +98,34 @@ fn installed(folders: &[&str], files: &[&str]) -> Vec<String> {
     all.filter_map(|path| file_identity(&path).ok()).collect()
 }
 
+/// Checks the option `device` of the backend `id`.
+///
+/// # Errors
+/// [`ConfigError::Value`] for a path that cannot stand in an option of FFmpeg, where a comma
+/// begins the next part.
+pub fn check_path(id: EncoderType, path: Option<&Path>) -> Result<(), ConfigError> {
+    match path {
+        Some(path) if path.to_str().is_none_or(|text| text.contains(',')) => {
+            let allowed = "a path without commas, such as /dev/dri/renderD128";
+            Err(ConfigError::value(format!("backend.{id}.device"), path.display(), allowed))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What a proof says where there is no node to prove: [`find`] failed.
+pub fn refusal(id: EncoderType, error: OpenError) -> Refusal {
+    match error {
+        OpenError::Refused(refusal) => refusal,
+        other => Refusal::new(
+            id,
+            RefusalKind::Unsupported,
+            other.to_string(),
+            "correct the configuration",
+        ),
+    }
+}
+
 /// Which node a backend can use.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
