@@ -111,6 +111,9 @@ pub fn job(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> Job {
         RateControl::Icq => format!("-rc_mode ICQ -global_quality {quality}"),
     };
     words.push_str(&format!(" -profile:v high -g {gop_size} -bf {b_frames} -idr_interval 0"));
+    // Some drivers write the parameter sets themselves, into the stream alone; FLV needs them in
+    // front, and FFmpeg before 6 does not move them by itself.
+    words.push_str(" -bsf:v extract_extradata");
     if options.low_power {
         words.push_str(" -low_power 1");
     }
@@ -146,34 +149,34 @@ fn on_linux() -> Result<(), Refusal> {
     ))
 }
 
-fn job_of(request: &OpenRequest<'_>) -> Result<(Job, Node), OpenError> {
+/// The options and the node to use.
+fn look(request: &OpenRequest<'_>) -> Result<(VaapiOptions, Node), OpenError> {
     let options = VaapiOptions::read(request.options)?;
     on_linux()?;
     let node = render::find(&WANTED, options.device.as_deref())?;
-    Ok((job(request.config, &options, &node.path), node))
+    Ok((options, node))
 }
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
-    let (job, node) = job_of(request)?;
-    Ok(node.device(encoder_ffmpeg::identity(&job)?, &DRIVERS))
+    let (options, node) = look(request)?;
+    let identity = encoder_ffmpeg::identity(&job(request.config, &options, &node.path))?;
+    Ok(node.device(identity, &DRIVERS))
 }
 
 fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+    let (options, node) = match look(request) {
+        Ok(found) => found,
+        Err(error) => return Verdict::Refused(render::refusal(EncoderType::VAAPI, error)),
+    };
+    let on_node = |config| job(config, &options, &node.path);
     let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
-    let jobs = job_of(request)
-        .and_then(|(job, _)| Ok((job, job_of(&OpenRequest { config: &two, ..*request })?.0)));
-    match jobs {
-        Ok((job, b_frames)) => {
-            let feature = Feature { name: "b-frames", job: b_frames.reordering(), exact: false };
-            encoder_ffmpeg::test_encode_features(&job, &[feature], deadline)
-        }
-        Err(error) => Verdict::Refused(render::refusal(EncoderType::VAAPI, error)),
-    }
+    let b_frames = Feature { name: "b-frames", job: on_node(&two).reordering(), exact: false };
+    encoder_ffmpeg::test_encode_features(&on_node(request.config), &[b_frames], deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    let (job, _) = job_of(request)?;
-    encoder_ffmpeg::open(job, request.config)
+    let (options, node) = look(request)?;
+    encoder_ffmpeg::open(job(request.config, &options, &node.path), request.config)
 }
 
 #[cfg(test)]
@@ -185,13 +188,20 @@ mod tests {
     fn argument_lists() {
         // crf, B-frames, options | arguments, delay
         let table = [
-            (23, 0, "", "-rc_mode CQP -qp 23 -profile:v high -g 30 -bf 0 -idr_interval 0", 8),
+            (
+                23,
+                0,
+                "",
+                "-rc_mode CQP -qp 23 -profile:v high -g 30 -bf 0 -idr_interval 0 \
+                 -bsf:v extract_extradata",
+                8,
+            ),
             (
                 0,
                 2,
                 "rc_mode = \"icq\"\nlow_power = true\ncompression_level = 4",
                 "-rc_mode ICQ -global_quality 1 -profile:v high -g 30 -bf 2 -idr_interval 0 \
-                 -low_power 1 -compression_level 4",
+                 -bsf:v extract_extradata -low_power 1 -compression_level 4",
                 12,
             ),
         ];
@@ -264,11 +274,11 @@ mod tests {
             for pair in job.options.chunks(2) {
                 let name = pair[0].trim_end_matches(":v");
                 // Options of every encoder are not in the list.
-                if !["-g", "-bf", "-global_quality"].contains(&name) {
+                if !["-g", "-bf", "-global_quality", "-bsf"].contains(&name) {
                     assert!(known.iter().any(|known| known == name), "{name}: {help}");
                 }
                 // A value that is a word is in the list too.
-                if pair[1].parse::<u32>().is_err() {
+                if name != "-bsf" && pair[1].parse::<u32>().is_err() {
                     assert!(known.contains(&pair[1]), "{pair:?}: {help}");
                 }
             }
