@@ -12,6 +12,9 @@ pub const STALL: Duration = Duration::from_secs(60);
 /// An encoder that has not opened after this long is given up.
 pub const START: Duration = Duration::from_secs(10);
 
+/// Size of the pictures of a proof: smaller ones are refused by devices that work.
+pub const PROBE_SIZE: Resolution = Resolution::new(640, 360);
+
 /// What a backend wants of the child.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -25,6 +28,13 @@ pub struct Job {
     pub options: Vec<String>,
     /// Format of the frames that go in.
     pub format: PixelFormat,
+    /// A filter in front of the encoder, for one that takes frames only on the device:
+    /// `format=nv12,hwupload`. Without one the encoder gets frames as they go in.
+    pub filter: Option<&'static str>,
+    /// Size of the pictures of a proof: [`PROBE_SIZE`], unless the device needs larger ones.
+    pub probe_size: Resolution,
+    /// Whether a proof must see access units out of display order, as B-frames make them.
+    pub reorders: bool,
     /// Frames from one IDR picture to the next, as `options` ask for it.
     pub gop_size: u32,
     /// The most frames that the encoder, FFmpeg's own queues included, keeps before an access unit
@@ -48,6 +58,9 @@ impl Job {
             global: Vec::new(),
             options: Vec::new(),
             format: config.pixel_format,
+            filter: None,
+            probe_size: PROBE_SIZE,
+            reorders: false,
             gop_size: config.gop_size,
             max_delay: 0,
             stall: STALL,
@@ -59,6 +72,13 @@ impl Job {
     /// Adds encoder options: words, separated by spaces.
     pub fn with_options(mut self, words: &str) -> Self {
         self.options.extend(words.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// A proof of it is one of B-frames: an encoder without them may ignore that they are asked
+    /// for.
+    pub fn reordering(mut self) -> Self {
+        self.reorders = true;
         self
     }
 }
@@ -91,7 +111,11 @@ pub fn arguments(
     add(&["-probesize", "32", "-i", "pipe:0", "-map", "0:v", passthrough, "passthrough"]);
     add(&["-c:v", job.encoder]);
     add(&job.options.iter().map(String::as_str).collect::<Vec<_>>());
-    add(&["-pix_fmt", format, "-f", "flv", "-flush_packets", "1"]);
+    match job.filter {
+        Some(filter) => add(&["-vf", filter]),
+        None => add(&["-pix_fmt", format]),
+    }
+    add(&["-f", "flv", "-flush_packets", "1"]);
     add(&["-flvflags", "no_duration_filesize+no_metadata", "pipe:1"]);
     all
 }
@@ -129,5 +153,10 @@ mod tests {
         ] {
             assert!(line(version, rate).contains(part), "{version:?} {rate}: {part}");
         }
+        job.filter = Some("format=nv12,hwupload");
+        let filtered = arguments(&job, None, Resolution::new(640, 360), FrameRate::default());
+        let end = "-bf 0 -vf format=nv12,hwupload -f flv -flush_packets 1 -flvflags \
+                   no_duration_filesize+no_metadata pipe:1";
+        assert!(filtered.join(" ").ends_with(end), "{filtered:?}");
     }
 }

@@ -33,10 +33,17 @@ const VIDEO: &str = "install the driver's encode library (package libnvidia-enco
 const UPDATE: &str = "update the NVIDIA driver, or use an FFmpeg that was built for this one";
 const LATER: &str = "close other programs that encode, or try again later";
 const SIZE: &str = "use another size, or another encoder";
-const MFX: &str = "install the Intel media driver (intel-media-va-driver) and the oneVPL or Media \
-                   SDK runtime; check with vainfo";
+const ONEVPL: &str = "install the Intel media driver (intel-media-va-driver) and the oneVPL \
+                      runtime (libmfx-gen1.2), which this FFmpeg is built for; check with vainfo";
+const MEDIA_SDK: &str = "install the Intel media driver (intel-media-va-driver) and the Media SDK \
+                         runtime (libmfx1), which this FFmpeg is built for, or use an FFmpeg that \
+                         is built for oneVPL, as newer devices need; check with vainfo";
+const VA: &str = "install the device's VA-API driver (mesa-va-drivers for AMD, \
+                  intel-media-va-driver or i965-va-driver for Intel); check with vainfo";
+const LOG: &str = "check the system log (dmesg) for the driver's message";
 const RENDER: &str = "add the user to the group of the device (render or video) and log in again; \
                       in a container pass --device /dev/dri";
+const PARAMETERS: &str = "use another size, preset or number of B-frames, or another encoder";
 const REPORT: &str = "report it with the output of `encoder detect`";
 
 /// The first rule whose needle occurs decides: causes come before their consequences.
@@ -115,24 +122,9 @@ const RULES: &[Rule] = &[
         "the device does not take the preset",
         "use another preset",
     ),
-    rule(
-        "device does not exist (5)",
-        Failed,
-        "the GPU was lost",
-        "check the system log (dmesg) for the driver's message",
-    ),
-    rule(
-        "EncodePicture failed",
-        Failed,
-        "the GPU's encoder failed",
-        "check the system log (dmesg) for the driver's message",
-    ),
-    rule(
-        "Failed locking bitstream buffer",
-        Failed,
-        "the GPU's encoder failed",
-        "check the system log (dmesg) for the driver's message",
-    ),
+    rule("device does not exist (5)", Failed, "the GPU was lost", LOG),
+    rule("EncodePicture failed", Failed, "the GPU's encoder failed", LOG),
+    rule("Failed locking bitstream buffer", Failed, "the GPU's encoder failed", LOG),
     // Device nodes.
     rule("Permission denied", Permission, "the device may not be opened by this user", RENDER),
     rule(
@@ -141,42 +133,102 @@ const RULES: &[Rule] = &[
         "the device is not there",
         "check the option `device`; ls /dev/dri shows what there is",
     ),
-    // Quick Sync.
+    // Quick Sync: the device, of which the parameters are asked for later.
     rule(
         "Error initializing an internal MFX session",
         NoDevice,
-        "the Quick Sync runtime finds no device",
-        MFX,
+        "the Media SDK runtime finds no device",
+        MEDIA_SDK,
     ),
-    rule("Error creating a MFX session", NoDevice, "the Quick Sync runtime finds no device", MFX),
     rule(
-        "Error initializing the MFX session",
+        "Error initializing an MFX session",
         NoDevice,
-        "the Quick Sync runtime finds no device",
-        MFX,
+        "the Media SDK runtime finds no device",
+        MEDIA_SDK,
     ),
-    rule("No VA display found", NoDevice, "there is no VA-API driver for the device", MFX),
+    rule("Error creating a MFX session", NoDevice, "the oneVPL runtime finds no device", ONEVPL),
+    rule("device failed (-17)", Failed, "the device failed", LOG),
     rule(
-        "Failed to initialise VAAPI connection",
-        NoDevice,
-        "there is no VA-API driver for the device",
-        MFX,
+        "Selected ratecontrol mode is unsupported",
+        Unsupported,
+        "the device has no constant quality (ICQ)",
+        "set low_power = false in [backend.qsv], or use the encoder vaapi",
     ),
-    rule("unsupported (-3)", NoDevice, "the Quick Sync runtime finds no device", MFX),
-    rule("Device creation failed", NoDevice, "the device cannot be opened", MFX),
+    rule(
+        "Low power mode is unsupported",
+        Unsupported,
+        "the device has no low-power encoder",
+        "leave low_power out of [backend.qsv]",
+    ),
+    rule(
+        "Current resolution is unsupported",
+        Unsupported,
+        "the device does not take this size",
+        SIZE,
+    ),
+    rule(
+        "not supported by the QSV runtime",
+        Unsupported,
+        "the device does not take these parameters",
+        PARAMETERS,
+    ),
     rule(
         "invalid video parameters (-15)",
         Unsupported,
         "the device does not take these parameters",
-        SIZE,
+        PARAMETERS,
+    ),
+    rule("unsupported (-3)", Unsupported, "the device does not take these parameters", PARAMETERS),
+    // VA-API, which is below Quick Sync too.
+    rule(
+        "Cannot open a VA display from DRM device",
+        NoDevice,
+        "the device is no GPU for VA-API",
+        VA,
+    ),
+    rule("No VA display found", NoDevice, "there is no VA-API driver for the device", VA),
+    rule(
+        "Failed to initialise VAAPI connection",
+        NoDevice,
+        "there is no VA-API driver for the device",
+        VA,
     ),
     rule(
-        "device failed (-17)",
-        Failed,
-        "the device failed",
-        "check the system log (dmesg) for the driver's message",
+        "No usable encoding profile found",
+        NoDevice,
+        "the device, or its driver, has no H.264 encoder",
+        "use a driver with H.264 (Fedora and openSUSE: mesa-va-drivers of RPM Fusion or Packman); \
+         check with vainfo: VAProfileH264High with VAEntrypointEncSlice",
     ),
+    rule(
+        "No usable encoding entrypoint found",
+        NoDevice,
+        "the device has no H.264 encoder of this kind",
+        "set or unset low_power in [backend.vaapi]; check with vainfo: VAEntrypointEncSlice, and \
+         VAEntrypointEncSliceLP for low power",
+    ),
+    rule(
+        "(supported modes:",
+        Unsupported,
+        "the driver does not have this rate control",
+        "set rc_mode = \"cqp\" in [backend.vaapi]",
+    ),
+    rule(
+        "does not support encoding at size",
+        Unsupported,
+        "the device does not take this size",
+        SIZE,
+    ),
+    rule("picture encode issue", Failed, "the device failed", LOG),
+    rule("Failed to sync to picture completion", Failed, "the device failed", LOG),
+    rule("Device creation failed", NoDevice, "the device cannot be opened", VA),
     // VideoToolbox.
+    rule(
+        "qscale not available for encoder",
+        NotBuilt,
+        "this FFmpeg is built for Intel Macs",
+        "install an FFmpeg for Apple silicon (arm64), or set ENCODER_FFMPEG to one",
+    ),
     rule("-12903", Busy, "the hardware encoder is busy or does not take this size", LATER),
     rule("-12908", Unsupported, "the hardware encoder does not take these parameters", SIZE),
     rule(
@@ -334,18 +386,67 @@ mod tests {
                 NoDevice,
                 false,
             ),
+            ("[AVHWDeviceContext] [error] Error initializing an MFX session: -3.", NoDevice, false),
             ("[h264_qsv] [error] Error creating a MFX session: -9.", NoDevice, false),
             (
-                "[AVHWDeviceContext] No VA display found for device /dev/dri/renderD128.",
+                "[h264_qsv] [error] Selected ratecontrol mode is unsupported\n[h264_qsv] [error] some encoding parameters are not supported by the QSV runtime. Please double check the input parameters.",
+                Unsupported,
+                false,
+            ),
+            ("[h264_qsv] [error] Low power mode is unsupported", Unsupported, false),
+            ("[h264_qsv] [error] Current resolution is unsupported", Unsupported, false),
+            ("some encoding parameters are not supported by the QSV runtime.", Unsupported, false),
+            ("Error initializing the encoder: invalid video parameters (-15)", Unsupported, false),
+            ("Error initializing the encoder: unsupported (-3)", Unsupported, false),
+            ("Error during encoding: device failed (-17)", Failed, false),
+            // As FFmpeg 5.1 and 9.0 say it for a node that is not there, and for one that is none.
+            (
+                "[VAAPI] [verbose] Failed to open /dev/dri/renderD128 as DRM device node.\n[VAAPI] [verbose] Cannot open X11 display /dev/dri/renderD128.\n[VAAPI] [error] No VA display found for device /dev/dri/renderD128.\n[error] Device creation failed: -22.\n[error] Failed to set value 'vaapi=va:/dev/dri/renderD128' for option 'init_hw_device': Invalid argument",
                 NoDevice,
                 false,
             ),
+            (
+                "[AVHWDeviceContext] [verbose] Cannot open a VA display from DRM device /dev/null.\n[error] Device creation failed: -542398533.",
+                NoDevice,
+                false,
+            ),
+            (
+                "[VAAPI] [error] Failed to initialise VAAPI connection: -1 (unknown libva error).\n[error] Device creation failed: -5.",
+                NoDevice,
+                false,
+            ),
+            ("[h264_vaapi] [error] No usable encoding profile found.", NoDevice, false),
+            (
+                "[h264_vaapi] [error] No usable encoding entrypoint found for profile VAProfileH264High (7).",
+                NoDevice,
+                false,
+            ),
+            (
+                "[h264_vaapi] [error] Driver does not support ICQ RC mode (supported modes: CQP, CBR, VBR).",
+                Unsupported,
+                false,
+            ),
+            (
+                "[h264_vaapi] [error] Hardware does not support encoding at size 640x360 (constraints: width 1280-4096 height 720-4096).",
+                Unsupported,
+                false,
+            ),
+            (
+                "[h264_vaapi] [error] Failed to end picture encode issue: 24 (internal encoding error).",
+                Failed,
+                false,
+            ),
+            ("[error] Device creation failed: -22.", NoDevice, false),
             (
                 "Cannot open DRM render node for device 0\nFailed to open /dev/dri/renderD128: Permission denied",
                 Permission,
                 false,
             ),
-            ("Error initializing the encoder: invalid video parameters (-15)", Unsupported, false),
+            (
+                "Error: -q:v qscale not available for encoder. Use -b:v bitrate instead.",
+                NotBuilt,
+                false,
+            ),
             (
                 "Error: cannot create compression session: -12903\nTry -allow_sw 1. The hardware encoder may be busy, or not supported.",
                 Busy,
@@ -375,6 +476,18 @@ mod tests {
             // The user sees FFmpeg's own words too.
             let said = stderr.lines().any(|line| refusal.reason.contains(without_marks(line)));
             assert!(said || stderr.is_empty(), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn the_runtime_that_this_ffmpeg_wants_is_named() {
+        for (stderr, package) in [
+            ("Error initializing an internal MFX session: unsupported (-3)", "libmfx1"),
+            ("Error creating a MFX session: -9.", "libmfx-gen1.2"),
+            ("No VA display found for device /dev/dri/renderD128.", "mesa-va-drivers"),
+        ] {
+            let refusal = classify(EncoderType::QSV, stderr, Exit::Code(1));
+            assert!(refusal.cure.contains(package), "{refusal}");
         }
     }
 

@@ -135,6 +135,8 @@ impl FlvParser {
         if kind == 9 {
             let time = u32::from_be_bytes([t3, t2, t1, t0]);
             match video_tag(body)? {
+                // Parameter sets that only stand in the stream come later.
+                Video::Config([]) => {}
                 Video::Config(bytes) => self.avc = Some(AvcConfig::parse(bytes)?),
                 Video::End => {}
                 Video::Picture { composition_ms, units } => {
@@ -392,6 +394,11 @@ mod tests {
             (after(&tag(9, 0, &[0x17, 0, 0, 0, 0, 2, 0, 0, 0, 3])), at, "unknown version"),
             (after(&tag(9, 0, &[0x17, 0, 0, 0, 0, 1, 0, 0, 0, 3, 1, 0, 9, 7])), at, "cut off"),
             ([header(), picture(0, 0, &[&[0x65]])].concat(), 13, "before the parameter sets"),
+            (
+                [header(), tag(9, 0, &[0x17, 0, 0, 0, 0]), picture(0, 0, &[&[0x65]])].concat(),
+                33,
+                "before the parameter sets",
+            ),
         ];
         for (bytes, offset, what) in table {
             let error = parse(&[bytes]).expect_err(what);

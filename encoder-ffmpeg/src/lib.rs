@@ -15,11 +15,12 @@ mod flv;
 mod hosted;
 mod options;
 mod probe;
+pub mod render;
 mod run;
 mod sys;
 mod tail;
 
-pub use args::{Job, STALL, START, arguments};
+pub use args::{Job, PROBE_SIZE, STALL, START, arguments};
 pub use child::Exit;
 pub use classify::{classify, not_listed};
 pub use find::{ENV, Ffmpeg, OLDEST, Version};

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use encoder_core::{
     Caps, EncoderConfig, FrameBuffer, FrameLayout, FrameRate, NalKind, Refusal, RefusalKind,
-    Resolution, Verdict, file_identity, mean_absolute_difference, nal_units,
+    Verdict, file_identity, mean_absolute_difference, nal_units,
 };
 use tracing::debug;
 
@@ -17,8 +17,6 @@ use crate::{
     run::{Ran, run},
 };
 
-/// Smaller pictures are refused by devices that work.
-const SIZE: Resolution = Resolution::new(640, 360);
 const PICTURES: u64 = 5;
 /// A step gets this long, however little the one before has left of the deadline.
 const LEAST: Duration = Duration::from_secs(1);
@@ -46,8 +44,9 @@ pub fn identity(job: &Job) -> Result<Vec<String>, Refusal> {
         let reason = format!("{} cannot be looked at: {error}", path.display());
         Refusal::new(job.id, RefusalKind::Missing, reason, "check the path and its permissions")
     })?;
+    let filter = job.filter.unwrap_or_default();
     let options = job.global.iter().chain(&job.options).cloned().collect::<Vec<_>>().join(" ");
-    Ok(vec![file, format!("{} {options} {}", job.encoder, job.format.as_str())])
+    Ok(vec![file, format!("{} {options} {filter} {}", job.encoder, job.format.as_str())])
 }
 
 /// Proves `job` within about `deadline`, in the FFmpeg that [`Ffmpeg::find`] finds.
@@ -108,14 +107,15 @@ fn attempt(
     if !ffmpeg.lists(job.encoder) {
         return Err(not_listed(job.id, ffmpeg, job.encoder));
     }
-    let layout = FrameLayout::new(job.format, SIZE);
+    let size = job.probe_size;
+    let layout = FrameLayout::new(job.format, size);
     let pictures: Vec<_> = (0..PICTURES).map(|n| FrameBuffer::test_picture(layout, n)).collect();
     let mut input = Vec::with_capacity(layout.packed_bytes() * pictures.len());
     for picture in &pictures {
         picture.frame(0).append_packed(&mut input);
     }
     let rate = EncoderConfig::default().frame_rate;
-    let arguments = arguments(job, ffmpeg.version, SIZE, rate);
+    let arguments = arguments(job, ffmpeg.version, size, rate);
     let encoded = child(ffmpeg, job, &arguments, input.clone(), deadline)?;
     let units = cut(&encoded).map_err(|what| wrong(job, what))?;
     if units.len() as u64 != PICTURES {
@@ -123,6 +123,9 @@ fn attempt(
     }
     if let Some(ms) = misplaced(&units, rate) {
         return Err(wrong(job, format!("a picture that is to be shown at {ms} ms")));
+    }
+    if job.reorders && units.is_sorted_by_key(|unit| unit.pts_ms) {
+        return Err(wrong(job, "no B-frames came out".into()));
     }
     let first = units.first().map(|unit| unit.data.as_slice()).unwrap_or_default();
     let kinds: Vec<_> =
@@ -143,7 +146,7 @@ fn attempt(
     // Decoding is software: it gets what is left of the deadline, and a second at least.
     let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
     let decoded = child(ffmpeg, job, &arguments, stream, left)?.stdout;
-    let (luma, whole) = ((SIZE.width * SIZE.height) as usize, layout.packed_bytes());
+    let (luma, whole) = ((size.width * size.height) as usize, layout.packed_bytes());
     if decoded.len() != whole * pictures.len() {
         let count = decoded.len() as f64 / whole as f64;
         return Err(wrong(job, format!("{PICTURES} pictures went in, {count} decode")));

@@ -13,7 +13,7 @@ use encoder_core::{
     EncodeError, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, PixelFormat,
     RefusalKind, Resolution, Verdict, VideoEncoder,
 };
-use encoder_ffmpeg::{Ffmpeg, HostedEncoder, Job, test_encode_with};
+use encoder_ffmpeg::{Feature, Ffmpeg, HostedEncoder, Job, test_encode_with};
 
 fn ffmpeg() -> Arc<Ffmpeg> {
     Ffmpeg::find(EncoderType::X264).expect(
@@ -224,4 +224,27 @@ fn dropping_leaves_no_child_and_another_thread_may_open() {
     #[cfg(target_os = "linux")]
     assert!(!Path::new(&format!("/proc/{id}")).exists(), "child {id} is still there");
     let _ = id;
+}
+
+#[test]
+fn b_frames_are_proven_by_pictures_out_of_order() {
+    let config = config(PixelFormat::Nv12, 64, 64);
+    for (options, expected) in [("-bf 2 -b_strategy 0", true), ("-bf 0", false)] {
+        let job = job(&config, options);
+        let feature = Feature { name: "b-frames", job: job.clone().reordering(), exact: false };
+        let verdict = test_encode_with(&ffmpeg(), &job, &[feature], Duration::from_secs(60));
+        let Verdict::Usable(caps) = verdict else { panic!("{options}: {verdict:?}") };
+        assert_eq!(caps.features.contains(&"b-frames".into()), expected, "{options}");
+    }
+}
+
+/// As drivers of VA-API do it that leave no parameter sets to FFmpeg.
+#[test]
+fn parameter_sets_may_stand_only_in_the_stream() {
+    let config = config(PixelFormat::Nv12, 64, 64);
+    let mut job = job(&config, "-flags:v -global_header -bsf:v extract_extradata");
+    job.filter = Some("format=nv12");
+    job.probe_size = Resolution::new(320, 240);
+    let verdict = test_encode_with(&ffmpeg(), &job, &[], Duration::from_secs(60));
+    assert!(verdict.is_usable(), "{verdict:?}");
 }

@@ -1,22 +1,36 @@
 //! The Quick Sync backend: Intel's encoder, hosted by FFmpeg's `h264_qsv`.
 //!
+//! FFmpeg reaches it through a runtime of Intel's: oneVPL (`libmfx-gen`, an FFmpeg built with
+//! `--enable-libvpl`, 6.0 or later) or the Media SDK before it (`libmfx`, `--enable-libmfx`). Which
+//! one an FFmpeg wants is its own affair; where the runtime is missing, its words tell which one
+//! to install.
+//!
+//! On Linux the encoder is on a render node: the one that `device` names, else the first of
+//! Intel's that this user may open. FFmpeg is told that node by name, because older versions by
+//! themselves look only at those of the driver `i915`, not of the newer `xe`. Where the kernel
+//! does not tell whose a node is, as in some containers, the choice is FFmpeg's.
+//!
 //! Frames are NV12, whatever `pixel_format` asks for: the encoder takes nothing else, and
 //! [`VideoEncoder::pixel_format`] says so.
 //!
-//! Quality: `crf` becomes `-global_quality` (ICQ) of the same number, between 1 and 51.
+//! Quality: `crf` becomes `-global_quality` of the same number, between 1 and 51, without look-ahead
+//! or bit rate: intelligent constant quality (ICQ). The scales look alike and are not equal.
+//!
+//! Only options that FFmpeg 4.4 to 9 all know are used, for both runtimes.
 
 use std::{
-    fs::OpenOptions,
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, PixelFormat, Preset, Refusal, RefusalKind, Verdict, VideoEncoder,
+    OpenRequest, PixelFormat, Preset, Verdict, VideoEncoder,
 };
-use encoder_ffmpeg::{Job, read_options};
+use encoder_ffmpeg::{
+    Feature, Job, read_options,
+    render::{self, INTEL, Node, Wanted},
+};
 use serde::Deserialize;
 
 encoder_core::inventory::submit! {
@@ -28,24 +42,41 @@ encoder_core::inventory::submit! {
         check_options: |options| QsvOptions::read(options).map(|_| ()),
         inspect,
         prove,
-        max_delay: |request| job_of(request).map_or(0, |(job, _)| job.max_delay),
+        max_delay: |request| {
+            QsvOptions::read(request.options)
+                .map_or(0, |options| max_delay(request.config, &options))
+        },
         open,
     }
 }
+
+const WANTED: Wanted = Wanted {
+    id: EncoderType::QSV,
+    what: "Quick Sync",
+    fits: |vendor| vendor == INTEL,
+    needs: "one of Intel",
+    cure: "use a machine with an Intel GPU and its kernel driver (i915 or xe); in a container \
+           pass --device /dev/dri; or use another encoder",
+};
+
+/// Driver and runtimes in user space, in the system's library folders.
+const RUNTIMES: [&str; 3] = ["dri/iHD_drv_video.so", "libmfx-gen.so.1.2", "libmfxhw64.so.1"];
 
 /// Table `[backend.qsv]`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QsvOptions {
-    /// The render node, on Linux: `/dev/dri/renderD128`. Default: what the runtime chooses.
+    /// The render node, on Linux: `/dev/dri/renderD128`. Default: the first of Intel's.
     pub device: Option<PathBuf>,
     /// Frames that are encoded at once, 1 to 32. Default 4.
     pub async_depth: u32,
+    /// Whether to use the device's low-power encoder. Default: what the driver chooses.
+    pub low_power: Option<bool>,
 }
 
 impl Default for QsvOptions {
     fn default() -> Self {
-        Self { device: None, async_depth: 4 }
+        Self { device: None, async_depth: 4, low_power: None }
     }
 }
 
@@ -55,154 +86,94 @@ impl QsvOptions {
     /// # Errors
     /// [`ConfigError`] for unknown keys and wrong values.
     pub fn read(options: &BackendOptions) -> Result<Self, ConfigError> {
-        let options: Self = read_options(EncoderType::QSV, options, &["device", "async_depth"])?;
+        let known = ["device", "async_depth", "low_power"];
+        let options: Self = read_options(EncoderType::QSV, options, &known)?;
         if !(1..=32).contains(&options.async_depth) {
             let value = options.async_depth;
             return Err(ConfigError::value("backend.qsv.async_depth", value, "1 to 32"));
         }
-        // The path becomes one part of an option of FFmpeg, where a comma begins the next.
-        if options.device.as_ref().is_some_and(|d| d.to_str().is_none_or(|d| d.contains(','))) {
-            let allowed = "a path without commas, such as /dev/dri/renderD128";
-            return Err(ConfigError::value("backend.qsv.device", "this path", allowed));
-        }
+        render::check_path(EncoderType::QSV, options.device.as_deref())?;
         Ok(options)
     }
 }
 
-/// The job for FFmpeg.
-pub fn job(config: &EncoderConfig, options: &QsvOptions) -> Job {
+/// The job for FFmpeg, on the device of `node`; without one FFmpeg chooses.
+pub fn job(config: &EncoderConfig, options: &QsvOptions, node: Option<&Path>) -> Job {
     // Quick Sync has no preset faster than veryfast.
     let preset = config.preset.max(Preset::Veryfast);
     let quality = config.crf.max(1);
     let EncoderConfig { gop_size, b_frames, .. } = *config;
     let depth = options.async_depth;
-    let mut job = Job::new(EncoderType::QSV, "h264_qsv", config).with_options(&format!(
+    let mut words = format!(
         "-preset {preset} -global_quality {quality} -look_ahead 0 -g {gop_size} -bf {b_frames} \
          -idr_interval 0 -forced_idr 1 -async_depth {depth}"
-    ));
-    if let Some(device) = &options.device {
-        let device = format!("qsv=hw,child_device={}", device.display());
+    );
+    if let Some(low_power) = options.low_power {
+        words.push_str(&format!(" -low_power {}", u8::from(low_power)));
+    }
+    let mut job = Job::new(EncoderType::QSV, "h264_qsv", config).with_options(&words);
+    if let Some(node) = node {
+        let device = format!("qsv=qs:hw_any,child_device={}", node.display());
         job.global = vec!["-init_hw_device".into(), device];
     }
     job.format = PixelFormat::Nv12;
-    job.max_delay = depth as usize + 2 * usize::from(b_frames) + 12;
+    job.max_delay = max_delay(config, options);
     job
 }
 
-/// Looks for a render node that this user may open, without starting anything.
-fn look(options: &QsvOptions) -> Result<(), Refusal> {
-    if !cfg!(target_os = "linux") {
-        return Ok(());
-    }
-    let nodes = match &options.device {
-        Some(device) => vec![device.clone()],
-        None => render_nodes(Path::new("/dev/dri")),
-    };
-    check_nodes(&nodes)
+/// FFmpeg gives an access unit back when `async_depth` others are on their way behind it, and the
+/// runtime keeps B-frames until the picture that they refer to. The rest is reserve: runtimes
+/// promise no bound, one that is too low ends in a stall, and each frame more costs only memory.
+fn max_delay(config: &EncoderConfig, options: &QsvOptions) -> usize {
+    options.async_depth as usize + 2 * usize::from(config.b_frames) + 12
 }
 
-fn render_nodes(folder: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = folder.read_dir() else { return Vec::new() };
-    let mut nodes: Vec<_> = entries
-        .flatten()
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with("renderD"))
-        .map(|entry| entry.path())
-        .collect();
-    nodes.sort();
-    nodes
-}
-
-/// One that opens is enough; of several refusals the first is told.
-fn check_nodes(nodes: &[PathBuf]) -> Result<(), Refusal> {
-    let mut first = None;
-    for node in nodes {
-        match OpenOptions::new().read(true).write(true).open(node) {
-            Ok(_) => return Ok(()),
-            Err(error) => first.get_or_insert((node, error)),
-        };
-    }
-    Err(match first {
-        None => no_device("there is no /dev/dri/renderD* device".into()),
-        Some((node, error)) => refused_node(node, &error, group_of(node).as_deref()),
-    })
-}
-
-fn refused_node(node: &Path, error: &io::Error, group: Option<&str>) -> Refusal {
-    let place = node.display();
-    if error.kind() != io::ErrorKind::PermissionDenied {
-        return no_device(format!("{place} cannot be opened: {error}"));
-    }
-    let group = group.unwrap_or("render");
-    Refusal::new(
-        EncoderType::QSV,
-        RefusalKind::Permission,
-        format!("this user may not open {place}, which belongs to the group {group}"),
-        format!(
-            "add the user to the group: sudo usermod -aG {group} $USER, and log in again; in a \
-             container pass --device /dev/dri and --group-add with the group's number"
-        ),
-    )
-}
-
-fn no_device(reason: String) -> Refusal {
-    Refusal::new(
-        EncoderType::QSV,
-        RefusalKind::NoDevice,
-        reason,
-        "use a machine with an Intel GPU and its kernel driver (i915 or xe); in a container pass \
-         --device /dev/dri; or use another encoder",
-    )
-}
-
-/// The name of a file's group; its number where the system has no name for it.
-#[cfg(unix)]
-fn group_of(path: &Path) -> Option<String> {
-    let gid = std::os::unix::fs::MetadataExt::gid(&path.metadata().ok()?).to_string();
-    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-    Some(group_name(&groups, &gid).unwrap_or(gid))
-}
-
-#[cfg(not(unix))]
-fn group_of(_: &Path) -> Option<String> {
-    None
-}
-
-#[cfg(any(unix, test))]
-fn group_name(groups: &str, gid: &str) -> Option<String> {
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == gid).then(|| name.to_owned())
-    })
-}
-
-fn job_of(request: &OpenRequest<'_>) -> Result<(Job, QsvOptions), ConfigError> {
+/// The options and the node to use: none where the system has no render nodes.
+fn look(request: &OpenRequest<'_>) -> Result<(QsvOptions, Option<Node>), OpenError> {
     let options = QsvOptions::read(request.options)?;
-    Ok((job(request.config, &options), options))
+    if !cfg!(target_os = "linux") {
+        return Ok((options, None));
+    }
+    let node = render::find(&WANTED, options.device.as_deref())?;
+    Ok((options, Some(node)))
+}
+
+fn job_on(config: &EncoderConfig, options: &QsvOptions, node: Option<&Node>) -> Job {
+    // A node that may be another vendor's is not forced on the runtime, unless the user names it.
+    let known = node.filter(|node| options.device.is_some() || node.vendor == Some(INTEL));
+    job(config, options, known.map(|node| node.path.as_path()))
 }
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
-    let (job, options) = job_of(request)?;
-    look(&options)?;
-    Ok(Device { identity: encoder_ffmpeg::identity(&job)?, ..Device::default() })
+    let (options, node) = look(request)?;
+    let identity = encoder_ffmpeg::identity(&job_on(request.config, &options, node.as_ref()))?;
+    Ok(match node {
+        Some(node) => node.device(identity, &RUNTIMES),
+        None => Device { identity, ..Device::default() },
+    })
 }
 
 fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
-    match job_of(request) {
-        Ok((job, _)) => encoder_ffmpeg::test_encode(&job, deadline),
-        Err(error) => Verdict::Refused(encoder_ffmpeg::misconfigured(EncoderType::QSV, &error)),
-    }
+    let (options, node) = match look(request) {
+        Ok(found) => found,
+        Err(error) => return Verdict::Refused(render::refusal(EncoderType::QSV, error)),
+    };
+    let on_node = |config| job_on(config, &options, node.as_ref());
+    let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
+    let b_frames = Feature { name: "b-frames", job: on_node(&two).reordering(), exact: false };
+    encoder_ffmpeg::test_encode_features(&on_node(request.config), &[b_frames], deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    let (job, options) = job_of(request)?;
-    look(&options)?;
-    encoder_ffmpeg::open(job, request)
+    let (options, node) = look(request)?;
+    encoder_ffmpeg::open(job_on(request.config, &options, node.as_ref()), request)
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use encoder_core::RefusalKind;
+
     use super::*;
 
     #[test]
@@ -219,19 +190,20 @@ mod tests {
                 16,
             ),
             (
-                "async_depth = 1\ndevice = \"/dev/dri/renderD129\"",
+                "async_depth = 1\nlow_power = false\ndevice = \"/dev/dri/renderD129\"",
                 Preset::Slow,
                 0,
                 2,
-                "-init_hw_device qsv=hw,child_device=/dev/dri/renderD129",
+                "-init_hw_device qsv=qs:hw_any,child_device=/dev/dri/renderD129",
                 "-preset slow -global_quality 1 -look_ahead 0 -g 30 -bf 2 -idr_interval 0 \
-              -forced_idr 1 -async_depth 1",
+              -forced_idr 1 -async_depth 1 -low_power 0",
                 17,
             ),
         ];
         for (options, preset, crf, b_frames, global, expected, delay) in table {
             let config = EncoderConfig { preset, crf, b_frames, ..Default::default() };
-            let job = job(&config, &QsvOptions::read(&options.parse().unwrap()).unwrap());
+            let options = QsvOptions::read(&options.parse().unwrap()).unwrap();
+            let job = job(&config, &options, options.device.as_deref());
             assert_eq!(job.global.join(" "), global);
             assert_eq!(job.options.join(" "), expected);
             assert_eq!((job.format, job.max_delay), (PixelFormat::Nv12, delay));
@@ -246,6 +218,7 @@ mod tests {
             ("async_depth = 33", "1 to 32"),
             ("device = \"a,b\"", "without commas"),
             ("device = 3", "[backend.qsv]"),
+            ("low_power = 2", "[backend.qsv]"),
         ] {
             let error = QsvOptions::read(&text.parse().unwrap()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
@@ -253,27 +226,27 @@ mod tests {
     }
 
     #[test]
-    fn devices() {
-        let node = Path::new("/dev/dri/renderD128");
-        let denied = refused_node(node, &io::ErrorKind::PermissionDenied.into(), Some("video"));
-        assert_eq!(denied.kind, RefusalKind::Permission);
-        assert!(denied.reason.contains("the group video"), "{denied}");
-        assert!(denied.cure.contains("usermod -aG video"), "{denied}");
-        let lost = refused_node(node, &io::ErrorKind::NotFound.into(), None);
-        assert_eq!(lost.kind, RefusalKind::NoDevice);
-        assert_eq!(check_nodes(&[]).unwrap_err().kind, RefusalKind::NoDevice);
-        assert_eq!(check_nodes(&["/nowhere/x".into()]).unwrap_err().kind, RefusalKind::NoDevice);
-        assert!(render_nodes(Path::new("/nowhere")).is_empty());
-        let groups = "root:x:0:\nvideo:x:44:me\nrender:x:104:\nbroken";
-        assert_eq!(group_name(groups, "104").as_deref(), Some("render"));
-        assert_eq!(group_name(groups, "4"), None);
+    fn the_node_is_named_where_it_is_known_to_be_intels() {
+        let config = EncoderConfig::default();
+        let named = QsvOptions { device: Some("/dev/dri/renderD129".into()), ..Default::default() };
+        let node = |vendor| Node { path: "/dev/dri/renderD129".into(), vendor, ..Node::default() };
+        for (options, vendor, expected) in [
+            (QsvOptions::default(), Some(INTEL), true),
+            (QsvOptions::default(), None, false),
+            (named, None, true),
+        ] {
+            let job = job_on(&config, &options, Some(&node(vendor)));
+            assert_eq!(!job.global.is_empty(), expected, "{options:?} {vendor:?}");
+        }
+        assert!(job_on(&config, &QsvOptions::default(), None).global.is_empty());
     }
 
     /// With or without a device: FFmpeg reads the options first. Needs FFmpeg.
     #[test]
     fn ffmpeg_knows_every_option() {
-        let job = job(&EncoderConfig { b_frames: 2, ..Default::default() }, &QsvOptions::default());
-        match encoder_ffmpeg::test_encode(&job, Duration::from_secs(60)) {
+        let config = EncoderConfig { b_frames: 2, ..Default::default() };
+        let options = QsvOptions { low_power: Some(true), ..Default::default() };
+        match encoder_ffmpeg::test_encode(&job(&config, &options, None), Duration::from_secs(60)) {
             Verdict::Usable(_) => {}
             Verdict::Refused(refusal) => {
                 let device = [RefusalKind::Missing, RefusalKind::NoDevice, RefusalKind::Busy];

@@ -1,16 +1,24 @@
 //! The VideoToolbox backend: Apple's encoder, hosted by FFmpeg's `h264_videotoolbox`.
 //!
 //! Quality: VideoToolbox has a scale of 1 (worst) to 100 on Apple silicon only: `crf` becomes
-//! `-q:v` = 100 - 2 × crf, at least 1 (crf 23 gives 54). On Intel there is only a bit rate: 0.1 bit per
-//! pixel at crf 23, twice as many for each 6 steps down, as x264's scale goes.
+//! `-q:v` = 100 - 2 × crf, at least 1 (crf 23 gives 54). On Intel there is only a bit rate: 0.1 bit
+//! per pixel at crf 23, twice as many for each 6 steps down, as x264's scale goes.
+//!
+//! `preset` says nothing to it. Of `b_frames` only matters whether there are any: how many come in
+//! a row is VideoToolbox's choice.
+//!
+//! It is an encoder in hardware or none: `-allow_sw 0`. Encoders of Intel Macs refuse small
+//! pictures, so their proof is made at 1280x720.
+//!
+//! Only options that FFmpeg 4.4 to 9 all know are used.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
     OpenRequest, Refusal, RefusalKind, Resolution, Verdict, VideoEncoder,
 };
-use encoder_ffmpeg::{Job, read_options};
+use encoder_ffmpeg::{Feature, Job, PROBE_SIZE, read_options};
 use serde::Deserialize;
 
 encoder_core::inventory::submit! {
@@ -22,10 +30,14 @@ encoder_core::inventory::submit! {
         check_options: |options| VideotoolboxOptions::read(options).map(|_| ()),
         inspect,
         prove,
-        max_delay: |request| job(request.config, Machine::HERE).max_delay,
+        max_delay: |_| MAX_DELAY,
         open,
     }
 }
+
+/// VideoToolbox promises no bound and decides by itself how far it looks ahead; tens of frames at
+/// most are known. A bound that is too low would end in a stall.
+const MAX_DELAY: usize = 64;
 
 /// Table `[backend.videotoolbox]`: nothing can be set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -55,25 +67,40 @@ impl Machine {
     /// What this program was built for.
     pub const HERE: Self =
         if cfg!(target_arch = "aarch64") { Self::AppleSilicon } else { Self::Intel };
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::AppleSilicon => "Apple silicon",
+            Self::Intel => "Intel Mac",
+        }
+    }
+
+    const fn probe_size(self) -> Resolution {
+        match self {
+            Self::AppleSilicon => PROBE_SIZE,
+            Self::Intel => Resolution::new(1280, 720),
+        }
+    }
 }
 
 /// The job for FFmpeg.
 pub fn job(config: &EncoderConfig, machine: Machine) -> Job {
     let quality = match machine {
         Machine::AppleSilicon => format!("-q:v {}", 100u8.saturating_sub(2 * config.crf).max(1)),
-        Machine::Intel => format!("-b:v {}", bit_rate(config)),
+        Machine::Intel => format!("-b:v {}", bit_rate(config, machine)),
     };
     let EncoderConfig { gop_size, b_frames, .. } = *config;
-    let mut job = Job::new(EncoderType::VIDEOTOOLBOX, "h264_videotoolbox", config)
-        .with_options(&format!("{quality} -g {gop_size} -bf {b_frames} -realtime 0 -allow_sw 0"));
-    // VideoToolbox promises no bound; frames are kept by the tens at most.
-    job.max_delay = 64;
+    let mut job = Job::new(EncoderType::VIDEOTOOLBOX, "h264_videotoolbox", config).with_options(
+        &format!("{quality} -profile:v high -g {gop_size} -bf {b_frames} -realtime 0 -allow_sw 0"),
+    );
+    job.probe_size = machine.probe_size();
+    job.max_delay = MAX_DELAY;
     job
 }
 
 /// Bits per second where there is no scale of quality.
-fn bit_rate(config: &EncoderConfig) -> u64 {
-    let size = config.resolution.unwrap_or(Resolution::new(640, 360));
+fn bit_rate(config: &EncoderConfig, machine: Machine) -> u64 {
+    let size = config.resolution.unwrap_or(machine.probe_size());
     let pixels = f64::from(size.width) * f64::from(size.height) * config.frame_rate.as_f64();
     let bits = 0.1 * 2f64.powf((23.0 - f64::from(config.crf)) / 6.0);
     (pixels * bits).clamp(64_000.0, 400_000_000.0).round() as u64
@@ -94,12 +121,27 @@ fn system() -> Result<(), Refusal> {
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     VideotoolboxOptions::read(request.options)?;
     system()?;
-    let identity = encoder_ffmpeg::identity(&job(request.config, Machine::HERE))?;
-    Ok(Device { identity, ..Device::default() })
+    let mut identity = encoder_ffmpeg::identity(&job(request.config, Machine::HERE))?;
+    // The encoder is a part of the system and changes with it.
+    let file = "/System/Library/CoreServices/SystemVersion.plist";
+    let version = fs::read_to_string(file).ok().and_then(|text| product_version(&text));
+    let driver = version.map(|version| format!("macOS {version}"));
+    identity.extend(driver.clone());
+    Ok(Device { name: Machine::HERE.name().into(), driver, identity })
+}
+
+/// The version in a property list in XML, as Apple writes it: a key, then its value.
+fn product_version(plist: &str) -> Option<String> {
+    let (_, rest) = plist.split_once("<key>ProductVersion</key>")?;
+    let (value, _) = rest.trim_start().strip_prefix("<string>")?.split_once("</string>")?;
+    Some(value.trim().to_owned())
 }
 
 fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
-    encoder_ffmpeg::test_encode(&job(request.config, Machine::HERE), deadline)
+    let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
+    let job_with = |config| job(config, Machine::HERE);
+    let b_frames = Feature { name: "b-frames", job: job_with(&two).reordering(), exact: false };
+    encoder_ffmpeg::test_encode_features(&job_with(request.config), &[b_frames], deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
@@ -118,11 +160,36 @@ mod tests {
     #[test]
     fn argument_lists() {
         let table = [
-            (23, 0, Machine::AppleSilicon, "-q:v 54 -g 30 -bf 0 -realtime 0 -allow_sw 0"),
-            (0, 2, Machine::AppleSilicon, "-q:v 100 -g 30 -bf 2 -realtime 0 -allow_sw 0"),
-            (51, 0, Machine::AppleSilicon, "-q:v 1 -g 30 -bf 0 -realtime 0 -allow_sw 0"),
-            (23, 0, Machine::Intel, "-b:v 6220800 -g 30 -bf 0 -realtime 0 -allow_sw 0"),
-            (17, 0, Machine::Intel, "-b:v 12441600 -g 30 -bf 0 -realtime 0 -allow_sw 0"),
+            (
+                23,
+                0,
+                Machine::AppleSilicon,
+                "-q:v 54 -profile:v high -g 30 -bf 0 -realtime 0 -allow_sw 0",
+            ),
+            (
+                0,
+                2,
+                Machine::AppleSilicon,
+                "-q:v 100 -profile:v high -g 30 -bf 2 -realtime 0 -allow_sw 0",
+            ),
+            (
+                51,
+                0,
+                Machine::AppleSilicon,
+                "-q:v 1 -profile:v high -g 30 -bf 0 -realtime 0 -allow_sw 0",
+            ),
+            (
+                23,
+                0,
+                Machine::Intel,
+                "-b:v 6220800 -profile:v high -g 30 -bf 0 -realtime 0 -allow_sw 0",
+            ),
+            (
+                17,
+                0,
+                Machine::Intel,
+                "-b:v 12441600 -profile:v high -g 30 -bf 0 -realtime 0 -allow_sw 0",
+            ),
         ];
         for (crf, b_frames, machine, expected) in table {
             let config = EncoderConfig {
@@ -132,6 +199,23 @@ mod tests {
                 ..Default::default()
             };
             assert_eq!(job(&config, machine).options.join(" "), expected);
+        }
+        // A proof has a size of its own, and on Intel the bit rate that belongs to it.
+        let config = EncoderConfig::default();
+        let (silicon, intel) = (job(&config, Machine::AppleSilicon), job(&config, Machine::Intel));
+        assert_eq!(silicon.probe_size, Resolution::new(640, 360));
+        assert_eq!(intel.probe_size, Resolution::new(1280, 720));
+        assert!(intel.options.starts_with(&["-b:v".into(), "2764800".into()]), "{intel:?}");
+    }
+
+    #[test]
+    fn the_version_of_the_system() {
+        let plist = "<plist version=\"1.0\">\n<dict>\n\t<key>ProductName</key>\n\
+                     \t<string>macOS</string>\n\t<key>ProductVersion</key>\n\
+                     \t<string>15.3.1</string>\n</dict>\n</plist>\n";
+        assert_eq!(product_version(plist).as_deref(), Some("15.3.1"));
+        for text in ["", "bplist00", "<key>ProductVersion</key>", "<key>ProductVersion</key><x/>"] {
+            assert_eq!(product_version(text), None, "{text}");
         }
     }
 

@@ -59,6 +59,8 @@ use encoder_nvenc as _;
 use encoder_openh264 as _;
 #[cfg(feature = "qsv")]
 use encoder_qsv as _;
+#[cfg(feature = "vaapi")]
+use encoder_vaapi as _;
 #[cfg(feature = "videotoolbox")]
 use encoder_videotoolbox as _;
 #[cfg(feature = "x264")]

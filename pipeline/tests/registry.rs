@@ -11,6 +11,7 @@ fn enabled() -> Vec<&'static str> {
     [
         ("nvenc", cfg!(feature = "nvenc")),
         ("qsv", cfg!(feature = "qsv")),
+        ("vaapi", cfg!(feature = "vaapi")),
         ("videotoolbox", cfg!(feature = "videotoolbox")),
         ("x264", cfg!(feature = "x264")),
         ("openh264", cfg!(feature = "openh264")),

@@ -1,0 +1,306 @@
+//! The VA-API backend: the encoders of AMD and Intel on Linux, hosted by FFmpeg's `h264_vaapi`.
+//!
+//! Frames are NV12, whatever `pixel_format` asks for, and FFmpeg uploads them to the device
+//! (`hwupload`): the encoder takes nothing that is not there already. Its render node is the one
+//! that `device` names, else the first that opens and is not NVIDIA's, whose driver has no encoder
+//! for VA-API. On Intel, Quick Sync comes first by rank; this backend is for older devices and for
+//! an FFmpeg without Quick Sync.
+//!
+//! Quality: `crf` becomes the same number, between 1 and 51, as the quantiser of every P picture
+//! (`-rc_mode CQP -qp`), because that is what every driver has. Unlike x264's `crf` it does not
+//! spend less where motion hides errors, so files are larger. `rc_mode = "icq"` uses the scale of
+//! the driver's own constant quality instead, where it has one (Intel; AMD's RDNA 3 has not).
+//!
+//! `preset` says nothing to VA-API, whose drivers do not agree on a scale: see
+//! [`VaapiOptions::compression_level`].
+//!
+//! Only options that FFmpeg 4.4 to 9 all know are used.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use encoder_core::{
+    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
+    OpenRequest, PixelFormat, Refusal, RefusalKind, Verdict, VideoEncoder,
+};
+use encoder_ffmpeg::{
+    Feature, Job, read_options,
+    render::{self, NVIDIA, Node, Wanted},
+};
+use serde::Deserialize;
+
+encoder_core::inventory::submit! {
+    Backend {
+        id: EncoderType::VAAPI,
+        rank: 25,
+        hardware: true,
+        codecs: &[Codec::H264],
+        check_options: |options| VaapiOptions::read(options).map(|_| ()),
+        inspect,
+        prove,
+        max_delay: |request| max_delay(request.config),
+        open,
+    }
+}
+
+const WANTED: Wanted = Wanted {
+    id: EncoderType::VAAPI,
+    what: "VA-API",
+    fits: |vendor| vendor != NVIDIA,
+    needs: "one of AMD or Intel",
+    cure: "use a machine with an AMD or Intel GPU and its kernel driver (amdgpu, i915 or xe); in \
+           a container pass --device /dev/dri; or use another encoder",
+};
+
+/// The drivers in user space, in the system's library folders.
+const DRIVERS: [&str; 3] =
+    ["dri/radeonsi_drv_video.so", "dri/iHD_drv_video.so", "dri/i965_drv_video.so"];
+
+/// How the encoder spends its bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RateControl {
+    /// A constant quantiser: every driver has it.
+    #[default]
+    Cqp,
+    /// The driver's constant quality: Intel's has it.
+    Icq,
+}
+
+/// Table `[backend.vaapi]`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VaapiOptions {
+    /// The render node: `/dev/dri/renderD128`. Default: the first that can do it.
+    pub device: Option<PathBuf>,
+    /// What `crf` means to the driver: `cqp` or `icq`. Default `cqp`.
+    pub rc_mode: RateControl,
+    /// Use the device's low-power encoder, which the newest Intel devices have alone. Default
+    /// false.
+    pub low_power: bool,
+    /// Speed against size on the driver's own scale, 1 to 255; Intel's goes from 1 (best) to 7
+    /// (fastest). A driver takes the nearest that it has. Default: what the driver chooses.
+    pub compression_level: Option<u8>,
+}
+
+impl VaapiOptions {
+    /// Reads and checks the table.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for unknown keys and wrong values.
+    pub fn read(options: &BackendOptions) -> Result<Self, ConfigError> {
+        let known = ["device", "rc_mode", "low_power", "compression_level"];
+        let options: Self = read_options(EncoderType::VAAPI, options, &known)?;
+        if options.compression_level == Some(0) {
+            let field = "backend.vaapi.compression_level";
+            return Err(ConfigError::value(field, 0, "1 to 255"));
+        }
+        render::check_path(EncoderType::VAAPI, options.device.as_deref())?;
+        Ok(options)
+    }
+}
+
+/// The job for FFmpeg, on the device of `node`.
+pub fn job(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> Job {
+    let quality = config.crf.max(1);
+    let EncoderConfig { gop_size, b_frames, .. } = *config;
+    let mut words = match options.rc_mode {
+        RateControl::Cqp => format!("-rc_mode CQP -qp {quality}"),
+        RateControl::Icq => format!("-rc_mode ICQ -global_quality {quality}"),
+    };
+    words.push_str(&format!(" -profile:v high -g {gop_size} -bf {b_frames} -idr_interval 0"));
+    // Some drivers write the parameter sets themselves, into the stream alone; FLV needs them in
+    // front, and FFmpeg before 6 does not move them by itself.
+    words.push_str(" -bsf:v extract_extradata");
+    if options.low_power {
+        words.push_str(" -low_power 1");
+    }
+    if let Some(level) = options.compression_level {
+        words.push_str(&format!(" -compression_level {level}"));
+    }
+    let mut job = Job::new(EncoderType::VAAPI, "h264_vaapi", config).with_options(&words);
+    // Both by name: FFmpeg 8 no longer takes the one device that there is for the filters.
+    let device = format!("vaapi=va:{}", node.display());
+    job.global = ["-init_hw_device", &device, "-filter_hw_device", "va"].map(Into::into).into();
+    job.format = PixelFormat::Nv12;
+    job.filter = Some("format=nv12,hwupload");
+    job.max_delay = max_delay(config);
+    job
+}
+
+/// FFmpeg keeps B-frames until the picture that they refer to, and since 5.0 two pictures more,
+/// which the device encodes meanwhile (`-async_depth`, unknown to 4.4 and so left as it is). The
+/// rest is reserve.
+fn max_delay(config: &EncoderConfig) -> usize {
+    8 + 2 * usize::from(config.b_frames)
+}
+
+fn on_linux() -> Result<(), Refusal> {
+    if cfg!(target_os = "linux") {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        EncoderType::VAAPI,
+        RefusalKind::NoDevice,
+        "VA-API is part of Linux",
+        "use another encoder on this system",
+    ))
+}
+
+/// The options and the node to use.
+fn look(request: &OpenRequest<'_>) -> Result<(VaapiOptions, Node), OpenError> {
+    let options = VaapiOptions::read(request.options)?;
+    on_linux()?;
+    let node = render::find(&WANTED, options.device.as_deref())?;
+    Ok((options, node))
+}
+
+fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
+    let (options, node) = look(request)?;
+    let identity = encoder_ffmpeg::identity(&job(request.config, &options, &node.path))?;
+    Ok(node.device(identity, &DRIVERS))
+}
+
+fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+    let (options, node) = match look(request) {
+        Ok(found) => found,
+        Err(error) => return Verdict::Refused(render::refusal(EncoderType::VAAPI, error)),
+    };
+    let on_node = |config| job(config, &options, &node.path);
+    let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
+    let b_frames = Feature { name: "b-frames", job: on_node(&two).reordering(), exact: false };
+    encoder_ffmpeg::test_encode_features(&on_node(request.config), &[b_frames], deadline)
+}
+
+fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
+    let (options, node) = look(request)?;
+    encoder_ffmpeg::open(job(request.config, &options, &node.path), request)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn argument_lists() {
+        // crf, B-frames, options | arguments, delay
+        let table = [
+            (
+                23,
+                0,
+                "",
+                "-rc_mode CQP -qp 23 -profile:v high -g 30 -bf 0 -idr_interval 0 \
+                 -bsf:v extract_extradata",
+                8,
+            ),
+            (
+                0,
+                2,
+                "rc_mode = \"icq\"\nlow_power = true\ncompression_level = 4",
+                "-rc_mode ICQ -global_quality 1 -profile:v high -g 30 -bf 2 -idr_interval 0 \
+                 -bsf:v extract_extradata -low_power 1 -compression_level 4",
+                12,
+            ),
+        ];
+        for (crf, b_frames, options, expected, delay) in table {
+            let config = EncoderConfig { crf, b_frames, ..Default::default() };
+            let options = VaapiOptions::read(&options.parse().unwrap()).unwrap();
+            let job = job(&config, &options, Path::new("/dev/dri/renderD129"));
+            assert_eq!(job.options.join(" "), expected);
+            assert_eq!(
+                job.global.join(" "),
+                "-init_hw_device vaapi=va:/dev/dri/renderD129 -filter_hw_device va"
+            );
+            assert_eq!((job.format, job.max_delay), (PixelFormat::Nv12, delay));
+            assert_eq!(job.filter, Some("format=nv12,hwupload"));
+        }
+    }
+
+    #[test]
+    fn options() {
+        for (text, expected) in [
+            ("rcmode = \"cqp\"", "did you mean `rc_mode`?"),
+            ("rc_mode = \"vbr\"", "[backend.vaapi]"),
+            ("compression_level = 0", "1 to 255"),
+            ("compression_level = 256", "[backend.vaapi]"),
+            ("device = \"a,b\"", "backend.vaapi.device"),
+            ("low_power = 1", "[backend.vaapi]"),
+        ] {
+            let error = VaapiOptions::read(&text.parse().unwrap()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_named_device_that_is_not_there_is_an_error_of_the_configuration() {
+        let options = "device = \"/nowhere/renderD128\"".parse().unwrap();
+        let settings = encoder_core::Settings {
+            backend: [("vaapi".to_owned(), options)].into(),
+            ..Default::default()
+        };
+        let request = OpenRequest::new(&settings, EncoderType::VAAPI, 1);
+        match inspect(&request) {
+            Err(OpenError::Config(error)) => {
+                assert!(error.to_string().contains("backend.vaapi.device = /nowhere"), "{error}");
+            }
+            other if cfg!(target_os = "linux") => panic!("{other:?}"),
+            _ => {}
+        }
+    }
+
+    /// FFmpeg looks for the device before it reads the encoder's options, so a machine without
+    /// one tests them against the encoder's own list. Needs FFmpeg.
+    #[test]
+    fn ffmpeg_knows_every_option() {
+        let ffmpeg = encoder_ffmpeg::Ffmpeg::find(EncoderType::VAAPI).unwrap();
+        if !ffmpeg.lists("h264_vaapi") {
+            println!("left out: {} has no h264_vaapi", ffmpeg.label());
+            return;
+        }
+        let options = "rc_mode = \"icq\"\nlow_power = true".parse().unwrap();
+        let options = VaapiOptions::read(&options).unwrap();
+        let help = std::process::Command::new(&ffmpeg.path)
+            .args(["-hide_banner", "-h", "encoder=h264_vaapi"])
+            .output()
+            .unwrap();
+        let help = String::from_utf8(help.stdout).unwrap();
+        let words = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+        let known: Vec<_> = help.lines().map(words).collect();
+        let config = EncoderConfig::default();
+        for options in [options, VaapiOptions::default()] {
+            let job = job(&config, &options, Path::new("/dev/dri/renderD128"));
+            for pair in job.options.chunks(2) {
+                let name = pair[0].trim_end_matches(":v");
+                // Options of every encoder are not in the list.
+                if !["-g", "-bf", "-global_quality", "-bsf"].contains(&name) {
+                    assert!(known.iter().any(|known| known == name), "{name}: {help}");
+                }
+                // A value that is a word is in the list too.
+                if name != "-bsf" && pair[1].parse::<u32>().is_err() {
+                    assert!(known.contains(&pair[1]), "{pair:?}: {help}");
+                }
+            }
+        }
+    }
+
+    /// On a machine without a device the words of FFmpeg for a node that is none. Needs FFmpeg.
+    #[test]
+    fn a_file_that_is_no_device_is_refused_by_name() {
+        let node = Path::new("/dev/null");
+        let job = job(&EncoderConfig::default(), &VaapiOptions::default(), node);
+        let verdict = encoder_ffmpeg::test_encode(&job, Duration::from_secs(60));
+        let Verdict::Refused(refusal) = verdict else { panic!("/dev/null encodes") };
+        println!("{refusal}");
+        let kinds = [RefusalKind::NoDevice, RefusalKind::NotBuilt];
+        assert!(kinds.contains(&refusal.kind), "{refusal}");
+    }
+
+    #[test]
+    fn it_registers_itself() {
+        let ids: Vec<_> = encoder_core::backends().iter().map(|b| (b.id, b.rank)).collect();
+        assert_eq!(ids, [(EncoderType::VAAPI, 25)]);
+    }
+}
