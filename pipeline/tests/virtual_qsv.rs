@@ -60,9 +60,9 @@ fn each_miss_has_its_own_refusal() {
     type Change = fn(VirtualQsv) -> VirtualQsv;
     let table: [(Change, &str, &str); 6] = [
         (|d| d.without(Part::Driver), "no-device", "VA-API"),
-        (|d| d.without(Part::Runtime), "no-device", "Quick Sync runtime"),
+        (|d| d.without(Part::Runtime), "no-device", "runtime finds no device"),
         (|d| d.fault(Fault::NODE_DENIED), "permission", "/dev/dri/renderD128"),
-        (|d| d.fault(Fault::NO_SESSION), "no-device", "Quick Sync runtime"),
+        (|d| d.fault(Fault::NO_SESSION), "no-device", "runtime finds no device"),
         (|d| d.fault(Fault::INVALID_PARAM), "unsupported", "parameters"),
         (|d| d.fault(Fault::DEVICE_FAILED), "failed", "device failed"),
     ];
