@@ -53,6 +53,10 @@ static const char *move(const char *path, char buffer[PATH_MAX])
         snprintf(node, sizeof node, "/sys/dev/char/%d:%u", MAJOR, minor_number());
         to = moved(path, node, "/node", buffer);
     }
+    if (path && !to) {
+        snprintf(node, sizeof node, "/sys/class/drm/renderD%u", minor_number());
+        to = moved(path, node, "/node", buffer);
+    }
     return to ? to : path;
 }
 
@@ -240,11 +244,13 @@ static int answer(unsigned long request, void *argument)
         errno = EINVAL;
         return -1;
     }
+    char driver[32];
+    spec_text("kernel_driver", driver, sizeof driver);
     struct drm_version *version = argument;
     version->version_major = 1;
     version->version_minor = 6;
     version->version_patchlevel = 0;
-    tell(version->name, &version->name_len, "i915");
+    tell(version->name, &version->name_len, driver);
     tell(version->date, &version->date_len, "20201103");
     tell(version->desc, &version->desc_len, "Virtual render node");
     return 0;

@@ -242,7 +242,7 @@ EXPORT mfxHDL *MFX_CDECL MFXQueryImplsDescription(mfxImplCapsDeliveryFormat form
         .License = "",
         .Keywords = "virtual",
         .VendorID = 0x8086,
-        .Dev = {.Version = {{1, 1}}, .DeviceID = "4680/0"},
+        .Dev = {.Version = {{1, 1}}, .DeviceID = "56a0/0"},
         .AccelerationModeDescription = {.NumAccelerationModes = 1, .Mode = modes},
     };
     static mfxHDL all[] = {&description};

@@ -5,6 +5,8 @@
  *
  * dir            folder of the device: dri/ and node/ in place of the system's, and the log
  * node           number of the render node, 128 and up
+ * kernel_driver  the kernel's driver of the node: i915, amdgpu
+ * vendor, model  the PCI device, in hexadecimal
  * frame_ms       how long each picture takes
  * fault_place    where the fault strikes: node, session, init, encode, sync
  * fault_action   error, hang, segfault

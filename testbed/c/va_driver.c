@@ -1,33 +1,26 @@
-/* A VA-API driver that has a device and nothing else: it gives FFmpeg the display that a Quick
- * Sync session wants to be told. */
+/* The VA-API driver: it gives FFmpeg the display that a Quick Sync session wants to be told, and
+ * it can encode H.264 itself. */
 #include "mfx_testbed.h"
+#include "vaapi.h"
 
-#include <string.h>
+#include <stdlib.h>
 #include <va/va_backend.h>
 
-/* Vendor and device, as on the PCI bus; the runtime describes itself with the same. */
-enum { PCI_ID = 0x80864680 };
+/* Vendor and device, as on the PCI bus. */
+static int pci_id(void)
+{
+    char vendor[8], model[8];
+    spec_text("vendor", vendor, sizeof vendor);
+    spec_text("model", model, sizeof model);
+    return (int)(strtoul(vendor, NULL, 16) << 16 | strtoul(model, NULL, 16));
+}
 
 static VAStatus terminate(VADriverContextP context)
 {
     (void)context;
+    if (object_count() > 0)
+        log_event("leak", "\"what\":\"%d objects of VA-API\"", object_count());
     log_event("display", "\"open\":false");
-    return VA_STATUS_SUCCESS;
-}
-
-static VAStatus query_config_profiles(VADriverContextP context, VAProfile *profiles, int *count)
-{
-    (void)context, (void)profiles;
-    *count = 0;
-    return VA_STATUS_SUCCESS;
-}
-
-static VAStatus query_image_formats(VADriverContextP context, VAImageFormat *formats, int *count)
-{
-    (void)context;
-    formats[0] = (VAImageFormat){
-        .fourcc = VA_FOURCC_NV12, .byte_order = VA_LSB_FIRST, .bits_per_pixel = 12};
-    *count = 1;
     return VA_STATUS_SUCCESS;
 }
 
@@ -37,7 +30,7 @@ static VAStatus get_display_attributes(VADriverContextP context, VADisplayAttrib
     (void)context;
     for (int i = 0; i < count; i++) {
         int known = attributes[i].type == VADisplayPCIID;
-        attributes[i].value = known ? (int)PCI_ID : 0;
+        attributes[i].value = known ? pci_id() : 0;
         attributes[i].flags = known ? VA_DISPLAY_ATTRIB_GETTABLE : VA_DISPLAY_ATTRIB_NOT_SUPPORTED;
     }
     return VA_STATUS_SUCCESS;
@@ -61,18 +54,18 @@ VAStatus __vaDriverInit_1_0(VADriverContextP context)
     for (size_t i = 0; i < offsetof(struct VADriverVTable, reserved) / sizeof *entries; i++)
         entries[i] = unsupported;
     table->vaTerminate = terminate;
-    table->vaQueryConfigProfiles = query_config_profiles;
-    table->vaQueryImageFormats = query_image_formats;
     table->vaGetDisplayAttributes = get_display_attributes;
+    vaapi_memory(table);
+    vaapi_encoder(table);
     context->version_major = VA_MAJOR_VERSION;
     context->version_minor = VA_MINOR_VERSION;
-    context->max_profiles = 1;
+    context->max_profiles = 3;
     context->max_entrypoints = 1;
     context->max_attributes = 1;
     context->max_image_formats = 1;
     context->max_subpic_formats = 1;
     context->max_display_attributes = 1;
-    context->str_vendor = "Virtual device without a codec";
+    context->str_vendor = "Virtual device";
     log_event("display", "\"open\":true");
     return VA_STATUS_SUCCESS;
 }

@@ -1,9 +1,10 @@
 //! The virtual Quick Sync device: a runtime `libmfx-gen.so.1.2`, a VA-API driver and a render node
-//! of our own, which the real FFmpeg finds in place of Intel's.
+//! of our own, which the real FFmpeg finds in place of Intel's. The driver is a VA-API encoder too,
+//! also on a node that is AMD's.
 //!
 //! The dispatchers are the real ones: `libmfx.so.1` of the Media SDK, or the one of oneVPL that is
-//! a part of FFmpeg. The encoder takes NV12 from system memory and writes lossless H.264, so that
-//! the decoded pictures can be compared with those that went in.
+//! a part of FFmpeg; so is libva. The encoders take NV12 and write lossless H.264, so that the
+//! decoded pictures can be compared with those that went in.
 
 mod event;
 mod fault;
@@ -20,7 +21,7 @@ use std::{
 use tempfile::TempDir;
 
 pub use self::{
-    event::{Config, Event, What},
+    event::{Config, Event, VaConfig, What},
     fault::{Action, Fault, Place},
 };
 use crate::compile::{self, Library, Missing};
@@ -30,10 +31,20 @@ use crate::compile::{self, Library, Missing};
 pub enum Part {
     /// The render node `/dev/dri/renderD128`: there is no GPU.
     Node,
-    /// The VA-API driver `iHD`.
+    /// The VA-API driver.
     Driver,
     /// The runtime `libmfx-gen.so.1.2`.
     Runtime,
+}
+
+/// Whose device the render node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gpu {
+    /// 8086:56a0 with the drivers i915 and iHD.
+    Intel,
+    /// 1002:744c with the drivers amdgpu and radeonsi. The runtime is there still: use
+    /// [`Part::Runtime`] to leave it out.
+    Amd,
 }
 
 /// One device with a folder of its own, which goes when the value is dropped.
@@ -59,12 +70,13 @@ impl VirtualQsv {
         let missing =
             |error: io::Error| Missing(format!("no folder for a virtual device: {error}"));
         let folder = tempfile::Builder::new().prefix("virtual-qsv-").tempdir().map_err(missing)?;
-        describe_node(&folder.path().join("node/device")).map_err(missing)?;
-        fs::create_dir(folder.path().join("dri")).map_err(missing)?;
+        for part in ["dri", "node/device/drm", "driver"] {
+            fs::create_dir_all(folder.path().join(part)).map_err(missing)?;
+        }
         let dir = folder.path().to_string_lossy().into_owned();
         let spec = vec![("dir".into(), dir)];
         let device = Self { folder, libraries, left_out: Vec::new(), spec };
-        Ok(device.node(128))
+        Ok(device.node(128).gpu(Gpu::Intel))
     }
 
     /// The number of the render node, 128 to 191.
@@ -82,6 +94,27 @@ impl VirtualQsv {
         };
         change().unwrap_or_else(|error| panic!("the virtual render node: {error}"));
         self.set("node", &number.to_string())
+    }
+
+    /// Whose device it is; Intel's by itself.
+    ///
+    /// # Panics
+    /// When the device's folder cannot be written.
+    #[must_use]
+    pub fn gpu(self, gpu: Gpu) -> Self {
+        let (vendor, model, kernel, driver) = match gpu {
+            Gpu::Intel => ("8086", "56a0", "i915", "iHD"),
+            Gpu::Amd => ("1002", "744c", "amdgpu", "radeonsi"),
+        };
+        let there = self.libraries.driver.join("iHD_drv_video.so");
+        let described =
+            describe_node(&self.folder.path().join("node/device"), vendor, model, kernel);
+        let link = self.folder.path().join("driver").join(format!("{driver}_drv_video.so"));
+        described
+            .and_then(|()| renew_link(&there, &link))
+            .unwrap_or_else(|error| panic!("the virtual render node: {error}"));
+        let device = self.set("vendor", vendor).set("model", model);
+        device.set("kernel_driver", kernel).set("driver", driver)
     }
 
     /// How long each picture takes.
@@ -132,13 +165,13 @@ impl VirtualQsv {
             false => there.to_path_buf(),
         };
         let runtime = part(Part::Runtime, &self.libraries.runtime);
-        let driver = part(Part::Driver, &self.libraries.driver);
+        let driver = part(Part::Driver, &self.folder.path().join("driver"));
         vec![
             ("ENCODER_VIRTUAL_QSV".into(), spec.join(";").into()),
             ("LD_PRELOAD".into(), in_front(self.libraries.shim.as_os_str(), "LD_PRELOAD")),
             ("LD_LIBRARY_PATH".into(), in_front(runtime.as_os_str(), "LD_LIBRARY_PATH")),
             ("LIBVA_DRIVERS_PATH".into(), driver.into()),
-            ("LIBVA_DRIVER_NAME".into(), "iHD".into()),
+            ("LIBVA_DRIVER_NAME".into(), self.get("driver").into()),
         ]
     }
 
@@ -174,7 +207,16 @@ impl VirtualQsv {
         self.log().into_iter().filter_map(violation).collect()
     }
 
-    /// With what encoders were initialised so far.
+    /// With what encoders of VA-API were initialised so far.
+    pub fn va_configs(&self) -> Vec<VaConfig> {
+        let config = |event: Event| match event.what {
+            What::VaInitialized(config) => Some(*config),
+            _ => None,
+        };
+        self.log().into_iter().filter_map(config).collect()
+    }
+
+    /// With what encoders of Quick Sync were initialised so far.
     pub fn configs(&self) -> Vec<Config> {
         let config = |event: Event| match event.what {
             What::Initialized(config) => Some(*config),
@@ -194,27 +236,34 @@ fn in_front(first: &OsStr, variable: &str) -> OsString {
     list
 }
 
-/// What the system tells about the PCI device of the render node; the VA-API driver and the
-/// runtime tell the same.
-fn describe_node(folder: &Path) -> io::Result<()> {
-    fs::create_dir_all(folder.join("drm"))?;
-    symlink("/sys/bus/pci", folder.join("subsystem"))?;
+/// What the system tells about the PCI device of the render node.
+fn describe_node(folder: &Path, vendor: &str, model: &str, driver: &str) -> io::Result<()> {
+    renew_link(Path::new("/sys/bus/pci"), &folder.join("subsystem"))?;
+    renew_link(&Path::new("/sys/bus/pci/drivers").join(driver), &folder.join("driver"))?;
+    let upper = format!("{vendor}:{model}").to_uppercase();
     let files = [
-        ("uevent", "DRIVER=i915\nPCI_ID=8086:4680\nPCI_SLOT_NAME=0000:00:02.0\n"),
-        ("vendor", "0x8086\n"),
-        ("device", "0x4680\n"),
-        ("subsystem_vendor", "0x8086\n"),
-        ("subsystem_device", "0x4680\n"),
-        ("revision", "0x0c\n"),
+        ("uevent", format!("DRIVER={driver}\nPCI_ID={upper}\nPCI_SLOT_NAME=0000:00:02.0\n")),
+        ("vendor", format!("0x{vendor}\n")),
+        ("device", format!("0x{model}\n")),
+        ("subsystem_vendor", format!("0x{vendor}\n")),
+        ("subsystem_device", format!("0x{model}\n")),
+        ("revision", "0x0c\n".into()),
     ];
     files.iter().try_for_each(|(name, text)| fs::write(folder.join(name), text))
+}
+
+fn renew_link(target: &Path, link: &Path) -> io::Result<()> {
+    match fs::remove_file(link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => symlink(target, link),
+    }
 }
 
 #[cfg(unix)]
 use std::os::unix::fs::symlink;
 
 #[cfg(not(unix))]
-fn symlink(_: &str, _: PathBuf) -> io::Result<()> {
+fn symlink(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::Error::other("Quick Sync is virtual on Linux only"))
 }
 
@@ -222,7 +271,7 @@ fn symlink(_: &str, _: PathBuf) -> io::Result<()> {
 struct Libraries {
     /// The file.
     shim: PathBuf,
-    /// The folder of the driver, in which there is nothing else.
+    /// The folder of the VA-API driver.
     driver: PathBuf,
     /// The folder of the runtime, in which there is nothing else.
     runtime: PathBuf,
@@ -242,9 +291,10 @@ fn libraries() -> Result<Libraries, Missing> {
     };
     let runtime =
         ["mfx_runtime.c", "mfx_encoder.c", "mfx_unsupported.c", "mfx_testbed.c", "picture.c"];
+    let driver = ["va_driver.c", "vaapi_memory.c", "vaapi_encoder.c", "mfx_testbed.c", "picture.c"];
     Ok(Libraries {
         shim: folder("drm_shim.so", &["drm_shim.c", "mfx_testbed.c"])?.join("drm_shim.so"),
-        driver: folder("iHD_drv_video.so", &["va_driver.c", "mfx_testbed.c"])?,
+        driver: folder("iHD_drv_video.so", &driver)?,
         runtime: folder("libmfx-gen.so.1.2", &runtime)?,
     })
 }

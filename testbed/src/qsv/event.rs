@@ -58,6 +58,17 @@ pub enum What {
         /// Its number.
         session: u32,
     },
+    /// An encoder of VA-API got its first picture.
+    VaInitialized(Box<VaConfig>),
+    /// An encoder of VA-API was closed.
+    VaFinished {
+        /// Its number.
+        context: u32,
+        /// Pictures that were coded.
+        frames: u64,
+        /// As for Quick Sync.
+        types: String,
+    },
     /// An injected fault struck.
     Fault {
         /// Where.
@@ -123,4 +134,37 @@ pub struct Config {
     /// Primaries, transfer and matrix, as in the H.264 standard, 2 for unspecified; 1 for full
     /// range.
     pub colour: [u32; 4],
+}
+
+/// With what an encoder of VA-API was initialised, as it arrived. The numbers are those of the API.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+pub struct VaConfig {
+    /// The encoder's number.
+    pub context: u32,
+    /// Of the picture, in samples.
+    pub width: u32,
+    /// Of the picture, in samples.
+    pub height: u32,
+    /// Numerator and denominator, in frames per second.
+    pub frame_rate: [u32; 2],
+    /// 66, 77 or 100.
+    pub profile: u32,
+    /// Ten times the level.
+    pub level: u32,
+    /// Frames from one intra picture to the next.
+    pub intra_period: u32,
+    /// Frames from one IDR picture to the next.
+    pub intra_idr_period: u32,
+    /// 1: no B pictures; n: n - 1 of them in a row.
+    pub ip_period: u32,
+    /// 2: constant, 4: variable bit rate; 16: constant quantiser; 64: constant quality (ICQ).
+    pub rate_control: u32,
+    /// The quantiser to begin with; for a constant one, that of P pictures.
+    pub qp: u32,
+    /// The maximum; 0: not told.
+    pub bits_per_second: u32,
+    /// 1 to 51 for ICQ.
+    pub icq_quality: u32,
+    /// 1, best quality, to 7, best speed; 0: the driver chooses.
+    pub quality_level: u32,
 }

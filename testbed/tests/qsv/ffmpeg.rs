@@ -70,6 +70,8 @@ pub struct Encode<'a> {
     pub device: &'a VirtualQsv,
     pub size: (usize, usize),
     pub frames: usize,
+    /// The encoder, and what must be done to the pictures for it.
+    pub codec: &'static str,
     /// In front of the input.
     pub global: String,
     pub options: String,
@@ -83,6 +85,7 @@ impl<'a> Encode<'a> {
             device,
             size: (160, 96),
             frames: 20,
+            codec: "-c:v h264_qsv -pix_fmt nv12",
             global: String::new(),
             options: "-global_quality 23 -look_ahead 0 -bf 0".into(),
             format: "h264",
@@ -121,9 +124,10 @@ impl<'a> Encode<'a> {
             .args(["-hide_banner", "-nostdin", "-v", "warning"])
             .args(self.global.split_whitespace())
             .args(["-f", "rawvideo", "-pix_fmt", "nv12", "-s", &size, "-framerate", "30", "-i"])
-            .args(["in", "-map", "0:v", "-fps_mode", "passthrough", "-c:v", "h264_qsv"])
+            .args(["in", "-map", "0:v", "-fps_mode", "passthrough"])
+            .args(self.codec.split_whitespace())
             .args(self.options.split_whitespace())
-            .args(["-pix_fmt", "nv12", "-f", self.format, "out"])
+            .args(["-f", self.format, "out"])
             .current_dir(folder.path())
             .stderr(File::create(folder.path().join("err")).unwrap());
         let child = self.device.apply(&mut command).spawn().unwrap();
@@ -227,7 +231,7 @@ impl Ended {
 
     /// The line that tells first what is wrong.
     pub fn complaint(&self) -> Option<String> {
-        let about = ["h264_qsv @", "AVHWDeviceContext @", "VAAPI @"];
+        let about = ["h264_qsv @", "h264_vaapi @", "AVHWDeviceContext @", "VAAPI @"];
         let told = |line: &&str| about.iter().any(|name| line.contains(name));
         self.stderr().lines().find(told).map(String::from)
     }

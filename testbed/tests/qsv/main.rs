@@ -8,6 +8,7 @@ mod exact;
 mod faults;
 mod ffmpeg;
 mod node;
+mod vaapi;
 
 use encoder_testbed::{or_left_out, qsv::VirtualQsv};
 
