@@ -51,6 +51,16 @@ pub struct Bench<D> {
     pub recording: PathBuf,
 }
 
+/// The device of [`VirtualQsv`], for VA-API.
+pub struct VirtualVaapi(pub VirtualQsv);
+
+impl Virtual for VirtualVaapi {
+    const ENCODER: &'static str = "vaapi";
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        self.0.environment()
+    }
+}
+
 impl<D: Virtual> Bench<D> {
     pub fn new(device: D) -> Self {
         let folder = tempfile::tempdir().unwrap();
