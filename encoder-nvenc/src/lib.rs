@@ -1,19 +1,53 @@
 //! The NVENC backend: NVIDIA's encoder, hosted by FFmpeg's `h264_nvenc`.
 //!
-//! Quality: `crf` becomes `-cq` of the same number, between 1 and 51 (0 would mean "automatic").
-//! The scales look alike and are not equal: at the same number NVENC tends to larger files.
+//! # Quality
+//! `crf` becomes `-cq` of the same number, between 1 and 51 (0 would mean "automatic"), at
+//! variable bit rate. The scales look alike and are not equal: at the same number NVENC tends to
+//! larger files. Under `nvenc_tune = "lossless"` `crf` does not count: every sample comes back as
+//! it was, in the profile High 4:4:4 Predictive, which many hardware decoders do not play.
 //!
-//! Only options that FFmpeg 4.4 to 9 all know are used.
+//! # Options
+//! | `[gpu]` | | FFmpeg |
+//! |---|---|---|
+//! | `nvenc_preset` | `p1` (fastest) to `p7` (best) | `-preset` |
+//! | `nvenc_tune` | `hq`, `ll`, `ull`, `lossless` | `-tune` |
+//! | `max_sessions` | see below | |
+//!
+//! `[backend.nvenc]` is [`NvencOptions`]. `gop_size` and `b_frames` of `[encoder]` count; its
+//! `preset` does not. Only options that FFmpeg 4.4 to 9 all know are used.
+//!
+//! # What is checked, and what is proven
+//! The device check takes milliseconds and starts nothing where all is well: device nodes, NVML
+//! (driver, GPUs), `libcuda.so.1`, `libnvidia-encode.so.1` and the API that it knows. It refuses
+//! what cannot work for certain: no driver, no GPU, no permission, a library that a container
+//! lacks, a GPU without an encoder. A GPU that is asked for and is not there is an error of the
+//! configuration.
+//!
+//! That an encoder is there is proven by a real encode with the user's own options; B-frames and
+//! lossless encoding are tried too, and listed in [`Caps::features`](encoder_core::Caps).
+//!
+//! # Sessions
+//! With `max_sessions = N`, no more than N encoders run on one GPU at once, over all programs of
+//! this user that say so; a proof does not count. The places are lock files in
+//! `$XDG_RUNTIME_DIR/encoder` (else in a folder for temporary files), which the system frees when
+//! a program dies. Of several GPUs the one with most places left is used, unless `gpu` names one.
+//! GPUs of different kinds count as one, and FFmpeg chooses, unless
+//! `CUDA_DEVICE_ORDER=PCI_BUS_ID` tells which is which.
 
-use std::{env, path::Path, time::Duration};
+mod budget;
+mod device;
+mod gather;
+
+use std::{sync::Arc, time::Duration};
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType,
-    GpuEncoderConfig, NvencTune, OpenError, OpenRequest, Refusal, RefusalKind, Verdict,
-    VideoEncoder,
+    GpuEncoderConfig, NvencPreset, NvencTune, OpenError, OpenRequest, Verdict, VideoEncoder,
 };
-use encoder_ffmpeg::{Job, read_options};
+use encoder_ffmpeg::{Feature, Job, read_options};
 use serde::Deserialize;
+
+use crate::device::Found;
 
 encoder_core::inventory::submit! {
     Backend {
@@ -24,7 +58,7 @@ encoder_core::inventory::submit! {
         check_options: |options| NvencOptions::read(options).map(|_| ()),
         inspect,
         prove,
-        max_delay: |request| job_of(request).map_or(0, |job| job.max_delay),
+        max_delay: |request| job_of(request).map_or(0, |(job, _)| job.max_delay),
         open,
     }
 }
@@ -35,182 +69,154 @@ encoder_core::inventory::submit! {
 pub struct NvencOptions {
     /// Which GPU, as CUDA counts them from 0. Default: the first that can do it.
     pub gpu: Option<u32>,
+    /// Frames that are looked at ahead of the one to be encoded, 0 to 27: better decisions for
+    /// more delay and memory. Not for `lossless`. Default 0.
+    pub rc_lookahead: u8,
+    /// Gives flat regions more bits, where the eye sees errors first. Not for `lossless`. Default
+    /// false.
+    pub spatial_aq: bool,
+    /// Gives regions at rest more bits. Not for `lossless`. Default false.
+    pub temporal_aq: bool,
 }
 
 impl NvencOptions {
+    /// The driver's limit is 31 together with the B-frames.
+    const MOST_LOOKAHEAD: u8 = 27;
+
     /// Reads and checks the table.
     ///
     /// # Errors
     /// [`ConfigError`] for unknown keys and wrong values.
     pub fn read(options: &BackendOptions) -> Result<Self, ConfigError> {
-        read_options(EncoderType::NVENC, options, &["gpu"])
+        let known = ["gpu", "rc_lookahead", "spatial_aq", "temporal_aq"];
+        let options: Self = read_options(EncoderType::NVENC, options, &known)?;
+        if options.rc_lookahead > Self::MOST_LOOKAHEAD {
+            let allowed = format!("0 to {}", Self::MOST_LOOKAHEAD);
+            let value = options.rc_lookahead;
+            return Err(ConfigError::value("backend.nvenc.rc_lookahead", value, allowed));
+        }
+        Ok(options)
     }
 }
 
 /// The job for FFmpeg.
 pub fn job(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOptions) -> Job {
     let (preset, tune) = (gpu.nvenc_preset.as_str(), gpu.nvenc_tune.as_str());
-    let quality = config.crf.max(1);
     let EncoderConfig { gop_size, b_frames, .. } = *config;
+    let lossless = gpu.nvenc_tune == NvencTune::Lossless;
+    let lookahead = if lossless { 0 } else { options.rc_lookahead };
     let mut words = format!(
-        "-preset {preset} -tune {tune} -rc vbr -cq {quality} -b:v 0 -g {gop_size} -bf {b_frames} \
-         -b_ref_mode disabled -rc-lookahead 0 -forced-idr 1 -delay 0"
+        "-preset {preset} -tune {tune} -g {gop_size} -bf {b_frames} -b_ref_mode disabled \
+         -forced-idr 1"
     );
-    if gpu.nvenc_tune != NvencTune::Hq {
-        words.push_str(" -zerolatency 1");
-    }
-    if let Some(index) = options.gpu {
-        words.push_str(&format!(" -gpu {index}"));
-    }
-    let mut job = Job::new(EncoderType::NVENC, "h264_nvenc", config).with_options(&words);
-    // One picture at once without B-frames; with them FFmpeg keeps more surfaces busy (11 frames
-    // were seen with two B-frames).
-    job.max_delay = if b_frames == 0 { 8 } else { 16 + 4 * usize::from(b_frames) };
-    job
-}
-
-/// Looks for a device without starting anything: a machine without one is refused in no time.
-fn look() -> Result<(), Refusal> {
-    let nodes = ["/dev/nvidia0", "/dev/nvidiactl", "/dev/dxg"];
-    let there = !cfg!(target_os = "linux")
-        || nodes.iter().any(|node| Path::new(node).exists())
-        || on_path("nvidia-smi");
-    device(there)
-}
-
-fn device(there: bool) -> Result<(), Refusal> {
-    let reason = if cfg!(target_os = "macos") {
-        "NVENC does not exist on macOS"
-    } else if there {
-        return Ok(());
+    let mut add = |text: &str| words.extend([" ", text]);
+    if lossless {
+        // The profile follows from it.
+        add("-rc constqp -qp 0");
     } else {
-        "there is no NVIDIA device (/dev/nvidia0, /dev/nvidiactl, /dev/dxg) and no nvidia-smi"
-    };
-    Err(Refusal::new(
-        EncoderType::NVENC,
-        RefusalKind::NoDevice,
-        reason,
-        "install the NVIDIA driver; in a container run with --gpus all and \
-         NVIDIA_DRIVER_CAPABILITIES=all; or use another encoder",
-    ))
-}
-
-fn on_path(program: &str) -> bool {
-    env::var_os("PATH")
-        .is_some_and(|path| env::split_paths(&path).any(|folder| folder.join(program).is_file()))
-}
-
-fn job_of(request: &OpenRequest<'_>) -> Result<Job, ConfigError> {
-    Ok(job(request.config, request.gpu, &NvencOptions::read(request.options)?))
-}
-
-fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
-    let job = job_of(request)?;
-    look()?;
-    Ok(Device { identity: encoder_ffmpeg::identity(&job)?, ..Device::default() })
-}
-
-fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
-    match job_of(request) {
-        Ok(job) => encoder_ffmpeg::test_encode(&job, deadline),
-        Err(error) => Verdict::Refused(encoder_ffmpeg::misconfigured(EncoderType::NVENC, &error)),
-    }
-}
-
-fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    look()?;
-    encoder_ffmpeg::open(job_of(request)?, request)
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use encoder_core::NvencPreset;
-
-    use super::*;
-
-    #[test]
-    fn argument_lists() {
-        // preset, tune, crf, B-frames, options | arguments, delay
-        let table = [
-            (
-                NvencPreset::P4,
-                NvencTune::Hq,
-                23,
-                0,
-                "",
-                "-preset p4 -tune hq -rc vbr -cq 23 -b:v 0 -g 30 -bf 0 -b_ref_mode disabled \
-              -rc-lookahead 0 -forced-idr 1 -delay 0",
-                8,
-            ),
-            (
-                NvencPreset::P7,
-                NvencTune::Hq,
-                0,
-                2,
-                "gpu = 1",
-                "-preset p7 -tune hq -rc vbr -cq 1 -b:v 0 -g 30 -bf 2 -b_ref_mode disabled \
-              -rc-lookahead 0 -forced-idr 1 -delay 0 -gpu 1",
-                24,
-            ),
-            (
-                NvencPreset::P1,
-                NvencTune::Ull,
-                51,
-                0,
-                "",
-                "-preset p1 -tune ull -rc vbr -cq 51 -b:v 0 -g 30 -bf 0 -b_ref_mode disabled \
-              -rc-lookahead 0 -forced-idr 1 -delay 0 -zerolatency 1",
-                8,
-            ),
-        ];
-        for (nvenc_preset, nvenc_tune, crf, b_frames, options, expected, delay) in table {
-            let config = EncoderConfig { crf, b_frames, ..Default::default() };
-            let gpu = GpuEncoderConfig { nvenc_preset, nvenc_tune, ..Default::default() };
-            let options = NvencOptions::read(&options.parse().unwrap()).unwrap();
-            let job = job(&config, &gpu, &options);
-            assert_eq!(job.options.join(" "), expected);
-            assert_eq!((job.encoder, job.max_delay), ("h264_nvenc", delay));
-        }
-    }
-
-    #[test]
-    fn options_and_devices() {
-        for (text, expected) in [
-            ("gpus = 1", "did you mean `gpu`?"),
-            ("gpu = -1", "[backend.nvenc]"),
-            ("gpu = \"x\"", "[backend.nvenc]"),
-        ] {
-            let error = NvencOptions::read(&text.parse().unwrap()).unwrap_err().to_string();
-            assert!(error.contains(expected), "{error}");
-        }
-        let refusal = device(false).unwrap_err();
-        assert_eq!((refusal.kind, refusal.transient), (RefusalKind::NoDevice, false));
-        assert_eq!(device(true).is_ok(), !cfg!(target_os = "macos"));
-    }
-
-    /// With or without a device: FFmpeg reads the options first. Needs FFmpeg.
-    #[test]
-    fn ffmpeg_knows_every_option() {
-        let job = job(
-            &EncoderConfig { b_frames: 2, ..Default::default() },
-            &GpuEncoderConfig::default(),
-            &NvencOptions { gpu: Some(0) },
-        );
-        match encoder_ffmpeg::test_encode(&job, Duration::from_secs(60)) {
-            Verdict::Usable(_) => {}
-            Verdict::Refused(refusal) => {
-                let device = [RefusalKind::Missing, RefusalKind::NoDevice, RefusalKind::Busy];
-                assert!(device.contains(&refusal.kind), "{refusal}");
-                assert!(!refusal.cure.contains("ENCODER_FFMPEG"), "{refusal}");
-                println!("{refusal}");
+        add(&format!("-rc vbr -cq {} -b:v 0 -profile:v high", config.crf.max(1)));
+        for (wanted, option) in
+            [(options.spatial_aq, "-spatial-aq 1"), (options.temporal_aq, "-temporal-aq 1")]
+        {
+            if wanted {
+                add(option);
             }
         }
     }
-
-    #[test]
-    fn it_registers_itself() {
-        let ids: Vec<_> = encoder_core::backends().iter().map(|b| (b.id, b.rank)).collect();
-        assert_eq!(ids, [(EncoderType::NVENC, 10)]);
+    if lookahead > 0 {
+        // The least delay at which FFmpeg does not shorten it. Scene cuts would move the grid of
+        // IDR pictures.
+        let delay = lookahead + b_frames + 5;
+        add(&format!("-rc-lookahead {lookahead} -no-scenecut 1 -delay {delay}"));
+    } else {
+        add("-delay 0");
     }
+    let low_latency = matches!(gpu.nvenc_tune, NvencTune::Ll | NvencTune::Ull);
+    if low_latency && b_frames == 0 && lookahead == 0 {
+        add("-zerolatency 1");
+    }
+    if let Some(index) = options.gpu {
+        add(&format!("-gpu {index}"));
+    }
+    let mut job = Job::new(EncoderType::NVENC, "h264_nvenc", config).with_options(&words);
+    job.max_delay = max_delay(b_frames, lookahead, gpu);
+    job
 }
+
+/// FFmpeg keeps no more frames than it has surfaces: four for each step between P-frames, and
+/// room for the look-ahead. The presets p6 and p7 may bring a look-ahead of their own.
+fn max_delay(b_frames: u8, lookahead: u8, gpu: &GpuEncoderConfig) -> usize {
+    /// Frames on their way between the processes.
+    const SPARE: usize = 4;
+    let thorough = matches!(gpu.nvenc_preset, NvencPreset::P6 | NvencPreset::P7);
+    let (step, lookahead) = (usize::from(b_frames) + 1, usize::from(lookahead));
+    let lookahead = if thorough { lookahead.max(31) } else { lookahead };
+    let ahead = if lookahead > 0 { lookahead + step + 5 } else { 0 };
+    ahead.max(4 * step) + SPARE
+}
+
+fn job_of(request: &OpenRequest<'_>) -> Result<(Job, NvencOptions), ConfigError> {
+    let options = NvencOptions::read(request.options)?;
+    Ok((job(request.config, request.gpu, &options), options))
+}
+
+/// What a user may ask for beyond the job of the proof.
+fn features(request: &OpenRequest<'_>, options: &NvencOptions) -> [Feature; 2] {
+    let config = EncoderConfig { b_frames: 2, ..request.config.clone() };
+    let b_frames = job(&config, request.gpu, options);
+    let gpu = GpuEncoderConfig { nvenc_tune: NvencTune::Lossless, ..request.gpu.clone() };
+    let lossless = job(request.config, &gpu, options);
+    [
+        Feature { name: "b-frames", job: b_frames, exact: false },
+        Feature { name: "lossless", job: lossless, exact: true },
+    ]
+}
+
+fn look(options: &NvencOptions, limit: Duration) -> Result<Found, OpenError> {
+    device::check(&gather::facts(limit)?, options.gpu)
+}
+
+fn limit(request: &OpenRequest<'_>) -> Duration {
+    Duration::from_secs(request.gpu.probe_timeout_s.into())
+}
+
+fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
+    let (job, options) = job_of(request)?;
+    let Found { name, driver, identity, .. } = look(&options, limit(request))?;
+    let identity = encoder_ffmpeg::identity(&job)?.into_iter().chain(identity).collect();
+    Ok(Device { name, driver, identity })
+}
+
+fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+    let (job, options) = match job_of(request) {
+        Ok(both) => both,
+        Err(error) => {
+            return Verdict::Refused(encoder_ffmpeg::misconfigured(EncoderType::NVENC, &error));
+        }
+    };
+    let features = features(request, &options);
+    let verdict = encoder_ffmpeg::test_encode_features(&job, &features, deadline);
+    let Verdict::Refused(refusal) = verdict else { return verdict };
+    Verdict::Refused(match look(&options, limit(request)) {
+        Ok(found) => device::sharpen(refusal, &found),
+        // What the device check says now is nearer to the cause.
+        Err(OpenError::Refused(cause)) => cause,
+        Err(_) => refusal,
+    })
+}
+
+fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
+    let mut options = NvencOptions::read(request.options)?;
+    let found = look(&options, limit(request))?;
+    let slot = request.gpu.max_sessions.map(|n| budget::take(&found, n)).transpose()?;
+    options.gpu = slot.as_ref().and_then(|slot| slot.gpu).or(options.gpu);
+    let mut job = job(request.config, request.gpu, &options);
+    if let Some(slot) = slot {
+        job.hold = Some(Arc::new(slot));
+    }
+    encoder_ffmpeg::open(job, request)
+}
+
+#[cfg(test)]
+#[path = "lib_tests.rs"]
+mod tests;

@@ -1,0 +1,243 @@
+//! How many encoders run on one GPU, over all programs of this user.
+//!
+//! Each GPU has a lock file for each session that `gpu.max_sessions` allows. Who holds the lock
+//! has the session; the system frees it when a program ends, however it ends.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+};
+
+use encoder_core::{EncoderType, Refusal, RefusalKind};
+
+use crate::device::Found;
+
+/// A session that is taken; free again when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    lock: File,
+    /// The GPU that the encoder must be opened on, where there was a choice.
+    pub(crate) gpu: Option<u32>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Rather than by closing the file: a child that is just being started has it open too.
+        let _ = self.lock.unlock();
+    }
+}
+
+/// Takes one of `sessions` sessions: on the GPU that has most left, where several may do.
+///
+/// # Errors
+/// A passing [`RefusalKind::Busy`] when all are in use; [`RefusalKind::Failed`] when there is no
+/// place for the locks.
+pub(crate) fn take(found: &Found, sessions: u32) -> Result<Slot, Refusal> {
+    let refuse = |kind, reason, cure| Refusal::new(EncoderType::NVENC, kind, reason, cure);
+    let taken = folder().and_then(|folder| take_in(&folder, &places(found), sessions));
+    match taken {
+        Ok(Some(slot)) => Ok(slot),
+        Ok(None) => Err(refuse(
+            RefusalKind::Busy,
+            format!(
+                "all {sessions} sessions of {} that max_sessions allows are in use",
+                match found.gpus.len() {
+                    0 | 1 => found.name.clone(),
+                    _ => format!("each GPU ({})", found.name),
+                }
+            ),
+            "wait for another video to end (session_wait_s), raise max_sessions, or use another \
+             encoder",
+        )
+        .transient()),
+        Err(error) => Err(refuse(
+            RefusalKind::Failed,
+            format!("sessions cannot be counted: {error}"),
+            "set XDG_RUNTIME_DIR to a folder of this user, or leave max_sessions out",
+        )),
+    }
+}
+
+/// The GPUs with a budget of their own: which to open on, and its name in the lock files.
+///
+/// Where it is not known which GPU is which, all have one budget and FFmpeg chooses.
+fn places(found: &Found) -> Vec<(Option<u32>, String)> {
+    match &found.gpus[..] {
+        [] => vec![(None, "gpu0".into())],
+        [one] => vec![(None, one.key.clone())],
+        several if several.iter().all(|gpu| gpu.known) => {
+            let able = several.iter().filter(|gpu| !gpu.bare);
+            able.map(|gpu| (Some(gpu.index), gpu.key.clone())).collect()
+        }
+        _ => vec![(None, "all".into())],
+    }
+}
+
+fn take_in(
+    folder: &Path,
+    places: &[(Option<u32>, String)],
+    sessions: u32,
+) -> io::Result<Option<Slot>> {
+    // The first session of every GPU before the second of any.
+    for session in 0..sessions {
+        for (gpu, key) in places {
+            let key: String = key.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
+            let path = folder.join(format!("nvenc-{key}-{session}"));
+            let lock = File::options().create(true).truncate(false).write(true).open(path)?;
+            match lock.try_lock() {
+                Ok(()) => return Ok(Some(Slot { lock, gpu: *gpu })),
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The folder of the lock files: the same for all programs of this user.
+fn folder() -> io::Result<PathBuf> {
+    #[cfg(unix)]
+    {
+        // SAFETY: takes nothing and cannot fail.
+        let user = unsafe { libc::geteuid() };
+        let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let own = own.unwrap_or_else(|| format!("/run/user/{user}").into());
+        let folder = match own.is_dir() {
+            true => own.join("encoder"),
+            false => std::env::temp_dir().join(format!("encoder-{user}")),
+        };
+        private(&folder, user)?;
+        Ok(folder)
+    }
+    #[cfg(not(unix))]
+    {
+        let folder = std::env::temp_dir().join("encoder");
+        fs::create_dir_all(&folder)?;
+        Ok(folder)
+    }
+}
+
+/// Makes `folder` unless it is there, and sees that nobody else can write to it.
+#[cfg(unix)]
+fn private(folder: &Path, user: u32) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+    match fs::DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            let place = folder.display();
+            return Err(io::Error::new(error.kind(), format!("{place}: {error}")));
+        }
+        _ => {}
+    }
+    let meta = fs::symlink_metadata(folder)?;
+    if !meta.is_dir() || meta.uid() != user || meta.mode() & 0o077 != 0 {
+        let place = folder.display();
+        return Err(io::Error::other(format!("{place} is not a private folder of this user")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::{
+        io::{BufRead, BufReader},
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    fn places(names: &[&str]) -> Vec<(Option<u32>, String)> {
+        (0..).zip(names).map(|(index, name)| (Some(index), (*name).to_owned())).collect()
+    }
+
+    #[test]
+    fn each_session_is_taken_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = places(&["GPU-1", "GPU-2"]);
+        let take = || take_in(folder.path(), &places, 3).unwrap();
+        let mut slots: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..20).map(|_| scope.spawn(take)).collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(slots.len(), 6);
+        for gpu in [0, 1] {
+            assert_eq!(slots.iter().filter(|slot| slot.gpu == Some(gpu)).count(), 3);
+        }
+        assert!(take().is_none());
+        let given_back = slots.pop().unwrap().gpu;
+        assert_eq!(take().unwrap().gpu, given_back);
+    }
+
+    #[test]
+    fn gpus_are_filled_evenly() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = places(&["a", "b", "c"]);
+        let take = || take_in(folder.path(), &places, 2).unwrap();
+        let mut slots: Vec<_> = (0..6).map(|_| take().unwrap()).collect();
+        let order: Vec<_> = slots.iter().filter_map(|slot| slot.gpu).collect();
+        assert_eq!(order, [0, 1, 2, 0, 1, 2]);
+        drop(slots.remove(1));
+        assert_eq!(take().unwrap().gpu, Some(1));
+    }
+
+    /// The other program of the test below: takes a session, says so, and waits to be killed.
+    #[test]
+    #[ignore = "started by `another_program_counts_until_it_is_killed`"]
+    fn another_program() {
+        let folder = std::env::var_os("ENCODER_TEST_FOLDER").unwrap();
+        let slot = take_in(Path::new(&folder), &places(&["a"]), 2).unwrap();
+        println!("{}", if slot.is_some() { "\ntaken" } else { "\nnone" });
+        std::io::stdin().lines().next();
+    }
+
+    #[test]
+    fn another_program_counts_until_it_is_killed() {
+        let folder = tempfile::tempdir().unwrap();
+        let start = || {
+            let mut command = Command::new(std::env::current_exe().unwrap());
+            command.args(["--exact", "budget::tests::another_program", "--ignored", "--nocapture"]);
+            command.env("ENCODER_TEST_FOLDER", folder.path());
+            let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+            let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            let said = lines.map(Result::unwrap).find(|line| line == "taken" || line == "none");
+            (child, said.unwrap())
+        };
+        let take = || take_in(folder.path(), &places(&["a"]), 2).unwrap();
+        let (mut first, said) = start();
+        assert_eq!(said, "taken");
+        let mine = take();
+        assert!(mine.is_some() && take().is_none());
+        let (mut second, said) = start();
+        assert_eq!(said, "none");
+        first.kill().unwrap();
+        first.wait().unwrap();
+        assert!(take().is_some());
+        second.kill().unwrap();
+        second.wait().unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_folder_is_private() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+        let place = tempfile::tempdir().unwrap();
+        let user = place.path().metadata().unwrap().uid();
+        let folder = place.path().join("encoder");
+        private(&folder, user).unwrap();
+        private(&folder, user).unwrap();
+        assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
+        let told = |error: io::Error| error.to_string();
+        assert!(private(&folder, user + 1).map_err(told).unwrap_err().contains("private"));
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(private(&folder, user).is_err());
+        let link = place.path().join("link");
+        symlink(&folder, &link).unwrap();
+        assert!(private(&link, user).is_err());
+        assert!(
+            private(&place.path().join("a/b"), user).map_err(told).unwrap_err().contains("a/b")
+        );
+        // The one that is really used.
+        assert!(super::folder().unwrap().is_dir());
+    }
+}

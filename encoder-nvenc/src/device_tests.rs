@@ -1,0 +1,314 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use RefusalKind::{DriverTooOld, Failed, Missing, NoDevice, Permission};
+
+fn gpu(name: &str, n: u32) -> Gpu {
+    Gpu { name: name.into(), uuid: Some(format!("GPU-{n}")), encoder: true }
+}
+
+fn gpus(names: &[&str]) -> Vec<Gpu> {
+    (0..).zip(names).map(|(n, name)| gpu(name, n)).collect()
+}
+
+/// A machine where all is well.
+fn healthy(names: &[&str]) -> Facts {
+    Facts {
+        system: "linux",
+        nvml: Ok(Driver { version: Some("570.86.15".into()), gpus: gpus(names) }),
+        nodes: nodes(&[("nvidiactl", false), ("nvidia-uvm", false)]),
+        smi: None,
+        cuda: Ok(()),
+        encode: Ok(Some(Api(13, 0))),
+        container: false,
+        capabilities: None,
+        visible: None,
+        pci_order: false,
+    }
+}
+
+fn nodes(list: &[(&str, bool)]) -> Vec<Node> {
+    let node =
+        |(name, denied): &(&str, bool)| Node { path: format!("/dev/{name}"), denied: *denied };
+    list.iter().map(node).collect()
+}
+
+/// A machine without NVML.
+fn without_nvml() -> Facts {
+    Facts { nvml: Err(Nvml::Absent("libnvidia-ml.so.1: no such file".into())), ..healthy(&[]) }
+}
+
+fn with_nvml_error(error: Nvml) -> Facts {
+    Facts { nvml: Err(error), ..healthy(&[]) }
+}
+
+/// Without an encoder as NVML sees it.
+fn without_encoder(names: &[&str]) -> Facts {
+    let mut facts = healthy(names);
+    if let Ok(driver) = &mut facts.nvml {
+        driver.gpus.iter_mut().for_each(|gpu| gpu.encoder = false);
+    }
+    facts
+}
+
+#[test]
+fn refusals() {
+    let no_cuda = || Err("libcuda.so.1: no such file".to_owned());
+    let no_encode = || Err("libnvidia-encode.so.1: no such file".to_owned());
+    let bare = Facts { nodes: Vec::new(), cuda: no_cuda(), ..without_nvml() };
+    let smi_fails = |words: &str| Some(Smi::Fails(words.into()));
+    let h = || healthy(&["NVIDIA L4"]);
+    let wsl = || nodes(&[("dxg", true)]);
+    let in_container = |facts| Facts { container: true, ..facts };
+    let given = |part: &str, facts| Facts { capabilities: Some(part.into()), ..facts };
+    let shown = |list: &str| Facts { visible: Some(list.into()), ..h() };
+    let table: Vec<(Facts, RefusalKind, &str, &str)> = vec![
+        (Facts { system: "macos", ..h() }, NoDevice, "macOS", "videotoolbox"),
+        (bare.clone(), NoDevice, "there is no NVIDIA device", "install the NVIDIA driver"),
+        (with_nvml_error(Nvml::DriverNotLoaded), Missing, "not loaded", "modprobe"),
+        (with_nvml_error(Nvml::Mismatch), Failed, "different versions", "restart the machine"),
+        (with_nvml_error(Nvml::Permission), Permission, "may not use", "--gpus all"),
+        (with_nvml_error(Nvml::Lost("fell off the bus".into())), Failed, "fell off", "power"),
+        (with_nvml_error(Nvml::Other("unknown".into())), Failed, "unknown", "nvidia-smi"),
+        (
+            Facts { smi: smi_fails("Driver/library version mismatch"), ..without_nvml() },
+            Failed,
+            "nvidia-smi says: Driver/library",
+            "restart",
+        ),
+        (
+            Facts { smi: smi_fails("couldn't communicate with the driver"), ..bare.clone() },
+            Missing,
+            "nvidia-smi says: couldn't communicate",
+            "dmesg",
+        ),
+        (
+            Facts { smi: smi_fails("no libnvidia-ml"), ..bare.clone() },
+            Missing,
+            "libcuda.so.1: no such file; nvidia-smi says: no libnvidia-ml",
+            "libcuda1",
+        ),
+        (
+            Facts { smi: Some(Smi::Hangs), ..bare.clone() },
+            Missing,
+            "nvidia-smi does not answer",
+            "libcuda1",
+        ),
+        (
+            Facts { nodes: nodes(&[("nvidia0", false)]), ..bare.clone() },
+            Missing,
+            "CUDA part",
+            "libcuda1",
+        ),
+        (
+            Facts { nodes: nodes(&[("nvidia0", false), ("nvidiactl", true)]), ..h() },
+            Permission,
+            "/dev/nvidiactl",
+            "0666",
+        ),
+        (Facts { nodes: nodes(&[("nvidia-uvm", true)]), ..h() }, Permission, "uvm", "group"),
+        (
+            Facts { nodes: nodes(&[("nvidia0", true), ("nvidia12", true)]), ..without_nvml() },
+            Permission,
+            "/dev/nvidia0",
+            "group",
+        ),
+        (Facts { nodes: wsl(), ..without_nvml() }, Permission, "/dev/dxg", "group"),
+        (healthy(&[]), NoDevice, "finds no GPU", "lspci"),
+        (in_container(healthy(&[])), NoDevice, "no GPU", "--gpus all"),
+        (shown(""), NoDevice, "CUDA_VISIBLE_DEVICES=\"\" hides every GPU", "unset"),
+        (shown("-1"), NoDevice, "hides every GPU", "unset"),
+        (shown("7,0"), NoDevice, "hides every GPU", "unset"),
+        (Facts { cuda: no_cuda(), ..h() }, Missing, "libcuda.so.1", "libcuda1"),
+        (in_container(Facts { cuda: no_cuda(), ..h() }), Missing, "libcuda.so.1", "on the host"),
+        (given("video", Facts { cuda: no_cuda(), ..h() }), Missing, "CUDA", "video,compute"),
+        (Facts { encode: no_encode(), ..h() }, Missing, "encode library", "libnvidia-encode1"),
+        (
+            in_container(Facts { encode: no_encode(), ..h() }),
+            Missing,
+            "libnvidia-encode.so.1",
+            "NVIDIA_DRIVER_CAPABILITIES=video,compute,utility",
+        ),
+        (
+            given("compute,utility", Facts { encode: no_encode(), ..h() }),
+            Missing,
+            "encode library",
+            "NVIDIA_DRIVER_CAPABILITIES=video",
+        ),
+        (given("all", Facts { encode: no_encode(), ..h() }), Missing, "encode", "on the host"),
+        (
+            given("compute, video", Facts { encode: no_encode(), ..h() }),
+            Missing,
+            "encode",
+            "on the host",
+        ),
+        (Facts { encode: Ok(Some(Api(9, 1))), ..h() }, DriverTooOld, "API 9.1", "445.87 or newer"),
+        (
+            without_encoder(&["NVIDIA H200"]),
+            NoDevice,
+            "NVIDIA H200 (GPU 0) has no video encoder (NVENC)",
+            "another encoder",
+        ),
+        (
+            without_encoder(&["NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3"]),
+            NoDevice,
+            "NVIDIA A100-SXM4-80GB, NVIDIA H100 80GB HBM3 has no",
+            "another encoder",
+        ),
+    ];
+    for (facts, kind, reason, cure) in table {
+        let error = check(&facts, None).unwrap_err();
+        let OpenError::Refused(refusal) = error else { panic!("{error} of {facts:?}") };
+        assert_eq!((refusal.kind, refusal.transient), (kind, false), "{refusal}");
+        assert!(refusal.reason.contains(reason), "{refusal}");
+        assert!(refusal.cure.contains(cure), "{refusal}");
+    }
+}
+
+#[test]
+fn devices() {
+    let mixed = ["NVIDIA L4", "NVIDIA T4", "NVIDIA L4"];
+    let bare_and_good = || {
+        let mut facts = healthy(&["NVIDIA H100 PCIe", "NVIDIA L4"]);
+        if let Ok(driver) = &mut facts.nvml {
+            driver.gpus[0].encoder = false;
+        }
+        facts
+    };
+    let shown = |list: &str, facts| Facts { visible: Some(list.into()), ..facts };
+    let in_order = |facts| Facts { pci_order: true, ..facts };
+    // facts, wanted GPU | name, keys of the GPUs
+    let table: Vec<(Facts, Option<u32>, &str, &[&str])> = vec![
+        (healthy(&["NVIDIA L4"]), None, "NVIDIA L4 (GPU 0)", &["GPU-0"]),
+        (healthy(&["NVIDIA L4"; 2]), None, "2 × NVIDIA L4", &["GPU-0", "GPU-1"]),
+        (healthy(&["NVIDIA L4"; 2]), Some(1), "NVIDIA L4 (GPU 1)", &["GPU-1"]),
+        // Different ones: CUDA's order is not NVML's, unless it is told to be.
+        (healthy(&mixed), None, "2 × NVIDIA L4, NVIDIA T4", &["gpu0", "gpu1", "gpu2"]),
+        (healthy(&mixed), Some(1), "NVIDIA GPU 1", &["gpu1"]),
+        (in_order(healthy(&mixed)), Some(1), "NVIDIA T4 (GPU 1)", &["GPU-1"]),
+        (shown("2,0", in_order(healthy(&mixed))), Some(1), "NVIDIA L4 (GPU 1)", &["GPU-0"]),
+        (shown("GPU-1", healthy(&mixed)), None, "NVIDIA T4 (GPU 0)", &["GPU-1"]),
+        (shown("1, 0,9,2", healthy(&["NVIDIA L4"; 3])), None, "2 × NVIDIA L4", &["GPU-1", "GPU-0"]),
+        (shown("MIG-7", healthy(&["NVIDIA L4"])), None, "NVIDIA GPU 0", &["gpu0"]),
+        // NVML's word alone refuses nothing, nor does a name.
+        (without_encoder(&["NVIDIA L99"]), None, "NVIDIA L99 (GPU 0)", &["GPU-0"]),
+        (healthy(&["NVIDIA H200"]), None, "NVIDIA H200 (GPU 0)", &["GPU-0"]),
+        (bare_and_good(), None, "NVIDIA H100 PCIe, NVIDIA L4", &["gpu0", "gpu1"]),
+        (without_nvml(), None, "NVIDIA GPU", &[]),
+        (without_nvml(), Some(3), "NVIDIA GPU 3", &[]),
+        // nvidia-smi may be slow, or lack NVML as we do.
+        (Facts { smi: Some(Smi::Hangs), ..without_nvml() }, None, "NVIDIA GPU", &[]),
+        (Facts { smi: Some(Smi::Fails("?".into())), ..without_nvml() }, None, "NVIDIA GPU", &[]),
+        (Facts { smi: Some(Smi::Works), nodes: vec![], ..without_nvml() }, None, "NVIDIA GPU", &[]),
+    ];
+    for (facts, wanted, name, keys) in table {
+        let found = check(&facts, wanted).unwrap();
+        assert_eq!(found.name, name, "{facts:?}");
+        assert_eq!(found.gpus.iter().map(|gpu| gpu.key.as_str()).collect::<Vec<_>>(), keys);
+        assert!(found.identity.iter().any(|text| text.contains("API 13.0")));
+    }
+    let found = check(&bare_and_good(), None).unwrap();
+    assert_eq!(found.driver.as_deref(), Some("driver 570.86.15, NVENC API 13.0"));
+    assert!(found.identity.contains(&"NVIDIA H100 PCIe GPU-0 false".into()));
+    assert_eq!(found.gpus.iter().map(|gpu| gpu.bare).collect::<Vec<_>>(), [true, false]);
+    let silent = Facts { encode: Ok(None), ..without_nvml() };
+    assert_eq!(check(&silent, None).unwrap().driver, None);
+    // Asked for, it is refused where another would do.
+    assert!(check(&in_order(bare_and_good()), Some(0)).is_err());
+    assert!(check(&in_order(bare_and_good()), Some(1)).is_ok());
+}
+
+#[test]
+fn a_gpu_that_is_not_there_is_an_error_of_the_configuration() {
+    let shown = Facts { visible: Some("1,0".into()), ..healthy(&["NVIDIA L4"; 4]) };
+    let no_library = Facts { encode: Err("none".into()), ..healthy(&["NVIDIA L4"]) };
+    for (facts, wanted, expected) in [
+        (
+            healthy(&["NVIDIA L4"]),
+            1,
+            "backend.nvenc.gpu = 1: not allowed; allowed is 0: this machine has 1 GPU",
+        ),
+        (healthy(&["NVIDIA L4"; 4]), 4, "0 to 3: this machine has 4 GPUs"),
+        (shown, 2, "0 to 1: CUDA_VISIBLE_DEVICES shows 2 GPUs"),
+        (no_library, 7, "backend.nvenc.gpu = 7"),
+    ] {
+        let error = check(&facts, Some(wanted)).unwrap_err();
+        assert!(matches!(error, OpenError::Config(_)), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+    // Without any GPU it is a refusal: the next encoder may do.
+    assert!(matches!(check(&healthy(&[]), Some(1)), Err(OpenError::Refused(_))));
+}
+
+#[test]
+fn names() {
+    for name in [
+        "NVIDIA A100-SXM4-80GB",
+        "NVIDIA A30",
+        "NVIDIA H100 PCIe",
+        "NVIDIA H200",
+        "NVIDIA GH200 480GB",
+        "NVIDIA B200",
+        "GRID A100-4C",
+        "GeForce GT 1030",
+        "NVIDIA GeForce MX350",
+        "P106-100",
+        "NVIDIA CMP 170HX",
+    ] {
+        assert!(lacks_encoder(name), "{name}");
+    }
+    for name in [
+        "NVIDIA L4",
+        "Tesla T4",
+        "NVIDIA A10",
+        "NVIDIA A10G",
+        "NVIDIA L40S",
+        "NVIDIA RTX A1000",
+        "NVIDIA RTX A3000 Laptop GPU",
+        "NVIDIA GeForce RTX 3050",
+        "NVIDIA RTX PRO 6000 Blackwell",
+        "Quadro P1000",
+        "NVIDIA Virtual",
+    ] {
+        assert!(!lacks_encoder(name), "{name}");
+    }
+}
+
+#[test]
+fn words_get_the_device() {
+    let words = |kind, reason: &str, names: &[&str]| {
+        let found = check(&healthy(names), None).unwrap();
+        let refusal = refuse(kind, reason, "cure").transient();
+        let sharp = sharpen(refusal, &found);
+        assert_eq!(sharp.kind, kind);
+        (sharp.reason, sharp.cure, sharp.transient)
+    };
+    let unsupported = "this GPU has no video encoder: unsupported device (2)";
+    let (reason, cure, transient) = words(NoDevice, unsupported, &["NVIDIA H200"]);
+    assert_eq!(
+        reason,
+        "NVIDIA H200 (GPU 0) has no video encoder (NVENC) \
+         [this GPU has no video encoder: unsupported device (2)]"
+    );
+    assert!(cure.contains("another encoder") && !transient);
+    let (reason, cure, transient) = words(NoDevice, unsupported, &["NVIDIA H200", "NVIDIA L4"]);
+    assert_eq!(
+        reason,
+        format!("{unsupported} [NVIDIA H200, NVIDIA L4, driver 570.86.15, NVENC API 13.0]")
+    );
+    assert!(cure == "cure" && transient);
+    for (needed, expected) in [
+        ("13.1", "update the NVIDIA driver to 610 or newer, or set ENCODER_FFMPEG"),
+        ("12.2", "update the NVIDIA driver to 570 or newer"),
+        ("11.1", "470.57"),
+        ("99.0", "update the NVIDIA driver, or set"),
+    ] {
+        let said = format!("too old: Required: {needed} Found: 8.0");
+        let (reason, cure, _) = words(DriverTooOld, &said, &["NVIDIA L4"]);
+        assert!(reason.ends_with("[NVIDIA L4 (GPU 0), driver 570.86.15, NVENC API 13.0]"));
+        assert!(cure.starts_with(expected) || cure.contains(expected), "{cure}");
+    }
+    assert_eq!(required("Required: x"), None);
+    assert_eq!(words(DriverTooOld, "no number", &["NVIDIA L4"]).1, "cure");
+    assert_eq!(words(Missing, "no ffmpeg", &["NVIDIA L4"]).0, "no ffmpeg");
+}

@@ -1,0 +1,189 @@
+//! Reads the facts of this machine. Starts no process where NVML loads.
+
+use std::{
+    env, fs,
+    fs::OpenOptions,
+    io::{self, Read},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::mpsc::{RecvTimeoutError, sync_channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use encoder_core::{EncoderType, Refusal, RefusalKind};
+use libloading::Library;
+use nvml_wrapper::{
+    Device, Nvml as NvmlLibrary, enum_wrappers::device::EncoderType as NvmlEncoder,
+    error::NvmlError,
+};
+
+use crate::device::{Api, Driver, Facts, Gpu, Node, Nvml, Smi};
+
+const CUDA: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
+const ENCODE: &str = if cfg!(windows) { "nvEncodeAPI64.dll" } else { "libnvidia-encode.so.1" };
+
+/// How long `nvidia-smi` may take.
+const SMI: Duration = Duration::from_secs(1);
+
+/// The facts, within `limit`: a driver that hangs must not stop more than the thread that asks it.
+///
+/// # Errors
+/// A passing [`Refusal`] when the driver does not answer in time.
+pub(crate) fn facts(limit: Duration) -> Result<Facts, Refusal> {
+    let (sender, answer) = sync_channel(1);
+    let asked = thread::Builder::new().name("nvenc-device".into()).spawn(move || {
+        let _ = sender.send(gather());
+    });
+    let refuse = |kind, reason, cure| Refusal::new(EncoderType::NVENC, kind, reason, cure);
+    if let Err(error) = asked {
+        let reason = format!("no thread can be started: {error}");
+        return Err(refuse(RefusalKind::Failed, reason, "check the limits on threads"));
+    }
+    answer.recv_timeout(limit).map_err(|error| match error {
+        RecvTimeoutError::Timeout => refuse(
+            RefusalKind::Timeout,
+            format!("the NVIDIA driver gave no answer in {} s", limit.as_secs_f32()),
+            "check the system log (dmesg); a hung device needs a restart",
+        )
+        .transient(),
+        RecvTimeoutError::Disconnected => refuse(
+            RefusalKind::Failed,
+            "the device check panicked".into(),
+            "report it with the output of `encoder detect`",
+        ),
+    })
+}
+
+fn gather() -> Facts {
+    let nvml = nvml();
+    // Where NVML works, it has opened the GPUs' own nodes itself.
+    let nodes = nodes(Path::new("/dev"), nvml.is_ok());
+    let smi = matches!(nvml, Err(Nvml::Absent(_))).then(|| smi(SMI)).flatten();
+    let container = ["/.dockerenv", "/run/.containerenv"].iter().any(|f| Path::new(f).exists());
+    let variable = |name: &str| env::var_os(name).map(|value| value.display().to_string());
+    Facts {
+        system: env::consts::OS,
+        nvml,
+        nodes,
+        smi,
+        cuda: load(CUDA).map(drop),
+        encode: load(ENCODE).map(|library| api(&library)),
+        container,
+        capabilities: variable("NVIDIA_DRIVER_CAPABILITIES"),
+        visible: variable("CUDA_VISIBLE_DEVICES"),
+        pci_order: variable("CUDA_DEVICE_ORDER").is_some_and(|order| order == "PCI_BUS_ID"),
+    }
+}
+
+fn nvml() -> Result<Driver, Nvml> {
+    let nvml = NvmlLibrary::init().map_err(failure)?;
+    let version = nvml.sys_driver_version().ok();
+    let count = nvml.device_count().map_err(failure)?;
+    let mut gpus: Vec<_> = (0..count).map(|index| nvml.device_by_index(index)).collect();
+    // One that does not answer among others that do is the proof's affair.
+    if !gpus.is_empty() && gpus.iter().all(Result::is_err) {
+        gpus.remove(0).map_err(failure)?;
+    }
+    Ok(Driver { version, gpus: gpus.into_iter().map(gpu).collect() })
+}
+
+fn gpu(device: Result<Device<'_>, NvmlError>) -> Gpu {
+    let device = device.as_ref().ok();
+    Gpu {
+        name: device
+            .and_then(|device| device.name().ok())
+            .unwrap_or_else(|| "NVIDIA GPU that does not answer".into()),
+        uuid: device.and_then(|device| device.uuid().ok()),
+        encoder: device.is_some_and(|device| {
+            !matches!(device.encoder_capacity(NvmlEncoder::H264), Err(NvmlError::NotSupported))
+        }),
+    }
+}
+
+fn failure(error: NvmlError) -> Nvml {
+    match error {
+        NvmlError::LibloadingError(error) => Nvml::Absent(error.to_string()),
+        NvmlError::DriverNotLoaded => Nvml::DriverNotLoaded,
+        NvmlError::LibRmVersionMismatch => Nvml::Mismatch,
+        NvmlError::NoPermission | NvmlError::OperatingSystem => Nvml::Permission,
+        NvmlError::GpuLost | NvmlError::ResetRequired => Nvml::Lost(error.to_string()),
+        other => Nvml::Other(other.to_string()),
+    }
+}
+
+/// The NVIDIA nodes in `folder`. Those of GPUs are opened only if need be: that wakes a GPU.
+fn nodes(folder: &Path, leave_gpus: bool) -> Vec<Node> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries
+        .filter(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let index = name.strip_prefix("nvidia").is_some_and(|n| n.parse::<u32>().is_ok());
+            match &*name {
+                "nvidiactl" | "nvidia-uvm" | "dxg" => true,
+                _ => index && !leave_gpus,
+            }
+        })
+        .map(|entry| entry.path())
+        .collect();
+    paths.sort();
+    let denied = |path: &Path| {
+        let opened = OpenOptions::new().read(true).write(true).open(path);
+        opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    paths
+        .into_iter()
+        .map(|path| Node { denied: denied(&path), path: path.display().to_string() })
+        .collect()
+}
+
+fn load(name: &str) -> Result<Library, String> {
+    // SAFETY: loading runs the initialisers of the library. It is a part of NVIDIA's driver, made
+    // to be loaded into any program at run time.
+    unsafe { Library::new(name) }.map_err(|error| error.to_string())
+}
+
+/// The newest API that the encode library knows.
+fn api(library: &Library) -> Option<Api> {
+    type MaxVersion = unsafe extern "system" fn(*mut u32) -> i32;
+    let mut version = 0;
+    // SAFETY: the symbol is documented with this signature; it writes one number and needs
+    // nothing to be set up before.
+    let status = unsafe {
+        let ask = library.get::<MaxVersion>(b"NvEncodeAPIGetMaxSupportedVersion\0").ok()?;
+        ask(&raw mut version)
+    };
+    (status == 0).then_some(Api(version >> 4, version & 0xf))
+}
+
+/// What `nvidia-smi` says; `None` where there is none.
+fn smi(limit: Duration) -> Option<Smi> {
+    let mut command = Command::new("nvidia-smi");
+    command.arg("-L").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().ok()?;
+    let begun = Instant::now();
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if begun.elapsed() < limit => thread::sleep(Duration::from_millis(2)),
+            _ => {
+                let _ = child.kill();
+                // One that sits in a broken driver may stay for ever: a thread waits for it.
+                thread::spawn(move || child.wait());
+                return Some(Smi::Hangs);
+            }
+        }
+    };
+    if status.success() {
+        return Some(Smi::Works);
+    }
+    // It has ended, and wrote less than a pipe holds.
+    let mut words = String::new();
+    if let (Some(mut out), Some(mut err)) = (child.stdout.take(), child.stderr.take()) {
+        let _ = out.read_to_string(&mut words);
+        let _ = err.read_to_string(&mut words);
+    }
+    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
+    Some(Smi::Fails(if words.is_empty() { status.to_string() } else { words }))
+}
