@@ -1,0 +1,83 @@
+//! What can go wrong with the device.
+
+/// Where a fault strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Opening the render node; the code of an error is an `errno`.
+    Node,
+    /// Opening a session: `MFXInitEx`, `MFXInitialize`.
+    Session,
+    /// `MFXVideoENCODE_Init`.
+    Init,
+    /// `MFXVideoENCODE_EncodeFrameAsync`; knows the number of the frame.
+    Encode,
+    /// `MFXVideoCORE_SyncOperation`, where one waits for a coded picture; knows the number of the
+    /// frame.
+    Sync,
+}
+
+/// What a fault does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The call fails with this code, a `mfxStatus` but for the render node.
+    Error(i32),
+    /// The call never returns.
+    Hang,
+    /// The process dies of a segmentation fault.
+    Segfault,
+}
+
+/// One thing that goes wrong, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    place: &'static str,
+    action: &'static str,
+    code: i32,
+    frame: u64,
+}
+
+impl Fault {
+    /// This user may not open the render node.
+    pub const NODE_DENIED: Self = Self::new(Place::Node, Action::Error(13));
+    /// No session: unsupported.
+    pub const NO_SESSION: Self = Self::new(Place::Session, Action::Error(-3));
+    /// The encoder knows no such configuration.
+    pub const UNSUPPORTED: Self = Self::new(Place::Init, Action::Error(-3));
+    /// The encoder refuses a parameter.
+    pub const INVALID_PARAM: Self = Self::new(Place::Init, Action::Error(-15));
+    /// "Device failed".
+    pub const DEVICE_FAILED: Self = Self::new(Place::Encode, Action::Error(-17));
+
+    /// This action at this place.
+    pub const fn new(place: Place, action: Action) -> Self {
+        let place = match place {
+            Place::Node => "node",
+            Place::Session => "session",
+            Place::Init => "init",
+            Place::Encode => "encode",
+            Place::Sync => "sync",
+        };
+        let (action, code) = match action {
+            Action::Error(code) => ("error", code),
+            Action::Hang => ("hang", 0),
+            Action::Segfault => ("segfault", 0),
+        };
+        Self { place, action, code, frame: 0 }
+    }
+
+    /// From which frame on, counted from 0 in display order. At places that know no frame it must
+    /// be 0.
+    #[must_use]
+    pub const fn frame(self, frame: u64) -> Self {
+        Self { frame, ..self }
+    }
+
+    pub(super) fn pairs(self) -> [(&'static str, String); 4] {
+        [
+            ("fault_place", self.place.into()),
+            ("fault_action", self.action.into()),
+            ("fault_code", self.code.to_string()),
+            ("fault_frame", self.frame.to_string()),
+        ]
+    }
+}
