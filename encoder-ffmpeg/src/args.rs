@@ -15,6 +15,11 @@ pub const START: Duration = Duration::from_secs(10);
 /// Size of the pictures of a proof: smaller ones are refused by devices that work.
 pub const PROBE_SIZE: Resolution = Resolution::new(640, 360);
 
+/// The bitstream filter that writes the colour tags of every [`arguments`] into the parameter sets:
+/// for devices whose driver writes these itself and has no tags.
+pub const TAG_COLOURS: &str = "h264_metadata=video_full_range_flag=0:colour_primaries=1:\
+                               transfer_characteristics=13:matrix_coefficients=6";
+
 /// What a backend wants of the child.
 #[derive(Clone, Debug)]
 pub struct Job {

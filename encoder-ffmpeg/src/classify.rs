@@ -194,6 +194,12 @@ const RULES: &[Rule] = &[
         PARAMETERS,
     ),
     rule("unsupported (-3)", Unsupported, "the device does not take these parameters", PARAMETERS),
+    rule(
+        "failed to resolve symbol 'va",
+        DriverTooOld,
+        "libva is too old for this FFmpeg",
+        "install libva 2.21 or later, or set ENCODER_FFMPEG to the FFmpeg of this system",
+    ),
     // VA-API, which is below Quick Sync too.
     rule(
         "Cannot open a VA display from DRM device",
@@ -438,6 +444,11 @@ mod tests {
                 false,
             ),
             ("[h264_vaapi] [error] No usable encoding profile found.", NoDevice, false),
+            (
+                "implib-gen: libva.so.2: failed to resolve symbol 'vaMapBuffer2' via dlsym: /lib/x86_64-linux-gnu/libva.so.2: undefined symbol: vaMapBuffer2",
+                DriverTooOld,
+                false,
+            ),
             (
                 "[h264_vaapi] [error] No usable encoding entrypoint found for profile VAProfileH264High (7).",
                 NoDevice,

@@ -20,7 +20,7 @@ mod run;
 mod sys;
 mod tail;
 
-pub use args::{Job, PROBE_SIZE, STALL, START, arguments};
+pub use args::{Job, PROBE_SIZE, STALL, START, TAG_COLOURS, arguments};
 pub use child::Exit;
 pub use classify::{classify, not_listed};
 pub use find::{ENV, Ffmpeg, OLDEST, Version};

@@ -26,7 +26,7 @@ use encoder_core::{
     OpenRequest, PixelFormat, Refusal, RefusalKind, Verdict, VideoEncoder,
 };
 use encoder_ffmpeg::{
-    Feature, Job, read_options,
+    Feature, Job, TAG_COLOURS, read_options,
     render::{self, NVIDIA, Node, Wanted},
 };
 use serde::Deserialize;
@@ -111,9 +111,9 @@ pub fn job(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> Job {
         RateControl::Icq => format!("-rc_mode ICQ -global_quality {quality}"),
     };
     words.push_str(&format!(" -profile:v high -g {gop_size} -bf {b_frames} -idr_interval 0"));
-    // Some drivers write the parameter sets themselves, into the stream alone; FLV needs them in
-    // front, and FFmpeg before 6 does not move them by itself.
-    words.push_str(" -bsf:v extract_extradata");
+    // Some drivers write the parameter sets themselves, without colour tags and into the stream
+    // alone. FLV needs them in front, and FFmpeg before 6 does not move them by itself.
+    words.push_str(&format!(" -bsf:v {TAG_COLOURS},extract_extradata"));
     if options.low_power {
         words.push_str(" -low_power 1");
     }
@@ -186,30 +186,26 @@ mod tests {
 
     #[test]
     fn argument_lists() {
-        // crf, B-frames, options | arguments, delay
+        const BITSTREAM: &str = "-bsf:v h264_metadata=video_full_range_flag=0:\
+             colour_primaries=1:transfer_characteristics=13:matrix_coefficients=6,\
+             extract_extradata";
+        // crf, B-frames, options | arguments before and behind the bitstream's, delay
         let table = [
-            (
-                23,
-                0,
-                "",
-                "-rc_mode CQP -qp 23 -profile:v high -g 30 -bf 0 -idr_interval 0 \
-                 -bsf:v extract_extradata",
-                8,
-            ),
+            (23, 0, "", "-rc_mode CQP -qp 23 -profile:v high -g 30 -bf 0 -idr_interval 0", "", 8),
             (
                 0,
                 2,
                 "rc_mode = \"icq\"\nlow_power = true\ncompression_level = 4",
-                "-rc_mode ICQ -global_quality 1 -profile:v high -g 30 -bf 2 -idr_interval 0 \
-                 -bsf:v extract_extradata -low_power 1 -compression_level 4",
+                "-rc_mode ICQ -global_quality 1 -profile:v high -g 30 -bf 2 -idr_interval 0",
+                " -low_power 1 -compression_level 4",
                 12,
             ),
         ];
-        for (crf, b_frames, options, expected, delay) in table {
+        for (crf, b_frames, options, before, behind, delay) in table {
             let config = EncoderConfig { crf, b_frames, ..Default::default() };
             let options = VaapiOptions::read(&options.parse().unwrap()).unwrap();
             let job = job(&config, &options, Path::new("/dev/dri/renderD129"));
-            assert_eq!(job.options.join(" "), expected);
+            assert_eq!(job.options.join(" "), format!("{before} {BITSTREAM}{behind}"));
             assert_eq!(
                 job.global.join(" "),
                 "-init_hw_device vaapi=va:/dev/dri/renderD129 -filter_hw_device va"

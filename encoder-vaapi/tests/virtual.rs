@@ -1,0 +1,240 @@
+//! The backends of render nodes on a virtual one: the real `h264_vaapi` and `h264_qsv` of the real
+//! FFmpeg, on a driver that stands in for that of a device. It shows that the node is found, that
+//! options and pictures arrive, and that refusals say the cause; nothing about a real device.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    env, fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use encoder_core::{
+    Detection, EncodedChunk, EncoderType, FrameBuffer, FrameLayout, OpenRequest, Resolution,
+    Settings, VideoEncoder, backends,
+};
+use encoder_qsv as _;
+use encoder_testbed::{
+    or_left_out,
+    qsv::{Action, Fault, Gpu, Part, Place, VirtualQsv},
+};
+use encoder_vaapi as _;
+use serde_json::Value;
+
+/// The variable that makes this program the child: a folder with `settings.toml`.
+const FOLDER: &str = "ENCODER_VIRTUAL_FOLDER";
+/// An odd shape: rows of the surface are longer than those of the picture.
+const SIZE: Resolution = Resolution::new(650, 362);
+const PICTURES: u64 = 40;
+
+fn pictures() -> Vec<FrameBuffer> {
+    let layout = FrameLayout::new(encoder_core::PixelFormat::Nv12, SIZE);
+    (0..PICTURES).map(|n| FrameBuffer::test_picture(layout, n)).collect()
+}
+
+/// The part in the environment of the device, which must not change in a process that runs:
+/// detects, and encodes with VA-API where that is usable.
+#[test]
+fn child() {
+    let Some(folder) = env::var_os(FOLDER) else { return };
+    let folder = Path::new(&folder);
+    let text = fs::read_to_string(folder.join("settings.toml")).unwrap();
+    let mut settings = Settings::from_toml(&text).unwrap();
+    settings.gpu.probe_timeout_s = 60;
+    let found = match Detection::new(&settings).run() {
+        Ok(found) => serde_json::to_value(&found).unwrap(),
+        Err(error) => Value::String(error.to_string()),
+    };
+    fs::write(folder.join("found.json"), found.to_string()).unwrap();
+    settings.encoder.resolution = Some(SIZE);
+    let request = OpenRequest::new(&settings, EncoderType::VAAPI, 2);
+    let backend = backends().into_iter().find(|b| b.id == EncoderType::VAAPI).unwrap();
+    let Ok(encoder) = (backend.open)(&request) else { return };
+    assert_eq!(encoder.max_delay(), (backend.max_delay)(&request));
+    match stream(encoder) {
+        Ok(stream) => fs::write(folder.join("stream.h264"), stream).unwrap(),
+        Err(error) => fs::write(folder.join("error"), error).unwrap(),
+    }
+}
+
+fn stream(mut encoder: Box<dyn VideoEncoder>) -> Result<Vec<u8>, String> {
+    let mut chunks: Vec<EncodedChunk> = Vec::new();
+    for (n, picture) in (0..).zip(pictures()) {
+        chunks.extend(encoder.encode_frame(&picture.frame(n)).map_err(|e| e.to_string())?);
+    }
+    chunks.extend(encoder.flush().map_err(|e| e.to_string())?);
+    let mut shown: Vec<u64> = chunks.iter().map(|chunk| chunk.pts).collect();
+    shown.sort_unstable();
+    assert!(shown.into_iter().eq(0..PICTURES));
+    assert!(chunks.iter().filter(|chunk| chunk.keyframe).map(|chunk| chunk.pts).eq([0, 30]));
+    Ok(chunks.into_iter().flat_map(|chunk| chunk.data).collect())
+}
+
+/// What a child found on a machine.
+struct Machine {
+    folder: tempfile::TempDir,
+    found: Value,
+}
+
+fn look(device: &VirtualQsv, toml: &str) -> Machine {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("settings.toml"), toml).unwrap();
+    let mut command = Command::new(env::current_exe().unwrap());
+    command.args(["child", "--exact"]).env(FOLDER, folder.path());
+    let Output { status, stdout, stderr } = device.apply(&mut command).output().unwrap();
+    let said = [stdout, stderr].concat();
+    assert!(status.success(), "{}", String::from_utf8_lossy(&said));
+    let found = fs::read(folder.path().join("found.json")).unwrap();
+    let found: Value = serde_json::from_slice(&found).unwrap();
+    Machine { folder, found }
+}
+
+impl Machine {
+    fn of(&self, encoder: &str) -> &Value {
+        let all = self.found.as_array().unwrap_or_else(|| panic!("{}", self.found));
+        all.iter().find(|found| found["encoder"] == encoder).unwrap()
+    }
+
+    /// False where the libva of this machine is too old for the FFmpeg: what else is wrong with
+    /// the device never shows.
+    fn has_libva(&self) -> bool {
+        let vaapi = self.of("vaapi");
+        let old = vaapi["kind"] == "driver-too-old";
+        if old {
+            eprintln!("left out: {}", vaapi["reason"]);
+            assert!(vaapi["reason"].as_str().unwrap().starts_with("libva is too old"), "{vaapi}");
+        }
+        !old
+    }
+
+    /// The pictures of the stream, as FFmpeg's software decoder gives them; their tags are right.
+    fn decoded(&self) -> Vec<u8> {
+        let ffmpeg = encoder_ffmpeg::Ffmpeg::find(EncoderType::VAAPI).unwrap();
+        let output = Command::new(&ffmpeg.path)
+            .args(["-hide_banner", "-i"])
+            .arg(self.folder.path().join("stream.h264"))
+            .args(["-f", "rawvideo", "-pix_fmt", "nv12", "pipe:1"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("(tv, smpte170m/bt709/iec61966-2-1"), "{said}");
+        output.stdout
+    }
+}
+
+fn device() -> Option<VirtualQsv> {
+    or_left_out(VirtualQsv::new())
+}
+
+#[test]
+fn the_node_of_each_maker() {
+    for gpu in [Gpu::Intel, Gpu::Amd] {
+        let Some(device) = device() else { return };
+        let device = device.node(131).gpu(gpu);
+        let machine = look(&device, "");
+        let (name, driver) = match gpu {
+            Gpu::Intel => ("/dev/dri/renderD131 (Intel)", "i915"),
+            Gpu::Amd => ("/dev/dri/renderD131 (AMD)", "amdgpu"),
+        };
+        let qsv = machine.of("qsv");
+        match gpu {
+            Gpu::Intel => {
+                assert_eq!(qsv["verdict"], "usable", "{qsv}");
+                assert_eq!(qsv["name"], name);
+                assert_eq!(qsv["features"], serde_json::json!(["b-frames"]), "{qsv}");
+            }
+            Gpu::Amd => {
+                let reason =
+                    "/dev/dri/renderD131 is a device of AMD; Quick Sync needs one of Intel";
+                assert_eq!(qsv["reason"], reason, "{qsv}");
+            }
+        }
+        let vaapi = machine.of("vaapi");
+        assert_eq!((&vaapi["name"], &vaapi["driver"]), (&name.into(), &driver.into()));
+        if !machine.has_libva() {
+            continue;
+        }
+        assert_eq!(vaapi["verdict"], "usable", "{vaapi}");
+        assert_eq!(vaapi["features"], serde_json::json!(["b-frames"]), "{vaapi}");
+        assert_eq!(device.violations(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn every_picture_comes_back_and_every_option_arrives() {
+    // settings | rate control, its number, B-frames + 1, quality level
+    let table = [
+        ("", (16, 23, 1, 0)),
+        ("[encoder]\nb_frames = 2\ncrf = 30", (16, 30, 3, 0)),
+        (
+            "[encoder]\ncrf = 19\n[backend.vaapi]\nrc_mode = \"icq\"\ncompression_level = 3\n\
+             device = \"/dev/dri/renderD128\"",
+            (64, 19, 1, 3),
+        ),
+    ];
+    let input: Vec<u8> = {
+        let mut bytes = Vec::new();
+        pictures().iter().for_each(|picture| picture.frame(0).append_packed(&mut bytes));
+        bytes
+    };
+    for (toml, expected) in table {
+        let Some(device) = device() else { return };
+        let machine = look(&device, toml);
+        if !machine.has_libva() {
+            return;
+        }
+        assert!(machine.decoded() == input, "{toml}");
+        let config = device.va_configs().pop().unwrap();
+        let quality = if config.rate_control == 16 { config.qp } else { config.icq_quality };
+        let got = (config.rate_control, quality, config.ip_period, config.quality_level);
+        assert_eq!(got, expected, "{toml}: {config:?}");
+        assert_eq!((config.intra_idr_period, config.profile), (30, 100), "{toml}");
+        assert_eq!(device.violations(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn each_miss_has_its_own_refusal() {
+    type Change = fn(VirtualQsv) -> VirtualQsv;
+    let table: [(Change, &str, &str); 4] = [
+        (|d| d.without(Part::Node), "no-device", "no render node"),
+        (|d| d.without(Part::Driver), "no-device", "no VA-API driver"),
+        (|d| d.fault(Fault::NODE_DENIED), "permission", "/dev/dri/renderD128"),
+        (|d| d.fault(Fault::new(Place::Encode, Action::Error(23))), "failed", "the device failed"),
+    ];
+    for (change, kind, words) in table {
+        let Some(device) = device() else { return };
+        let machine = look(&change(device), "");
+        if !machine.has_libva() {
+            continue;
+        }
+        let vaapi = machine.of("vaapi");
+        assert_eq!(vaapi["kind"], kind, "{vaapi}");
+        assert!(vaapi["reason"].as_str().unwrap().contains(words), "{vaapi}");
+    }
+    let Some(device) = device() else { return };
+    let machine = look(&device, "[backend.vaapi]\nlow_power = true");
+    if machine.has_libva() {
+        let vaapi = machine.of("vaapi");
+        assert!(vaapi["cure"].as_str().unwrap().contains("unset low_power"), "{vaapi}");
+    }
+    let toml = "[backend.vaapi]\ndevice = \"/dev/dri/renderD140\"";
+    let machine = look(&device, toml);
+    let expected = "backend.vaapi.device = /dev/dri/renderD140: not allowed; allowed is \
+                    /dev/dri/renderD128";
+    assert_eq!(machine.found, expected);
+}
+
+#[test]
+fn what_goes_wrong_amid_a_stream_is_an_error_with_its_cause() {
+    let Some(device) = device() else { return };
+    let device = device.fault(Fault::new(Place::Encode, Action::Error(23)).frame(20));
+    let machine = look(&device, "");
+    if !machine.has_libva() {
+        return;
+    }
+    let error = fs::read_to_string(machine.folder.path().join("error")).unwrap();
+    assert!(error.contains("encoder vaapi failed at frame"), "{error}");
+    assert!(error.contains("internal decoding error"), "{error}");
+}
