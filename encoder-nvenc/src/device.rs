@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use encoder_core::{ConfigError, EncoderType, OpenError, Refusal, RefusalKind};
+use encoder_core::{ConfigError, OpenError, Refusal, RefusalKind};
+
+use crate::words::{lacks_encoder, no_encoder, refuse, update};
 
 /// What was found.
 #[derive(Clone, Debug)]
@@ -94,16 +96,6 @@ pub(crate) struct Api(pub(crate) u32, pub(crate) u32);
 /// The presets `p1` to `p7` came with this API: an older driver cannot take them, whatever FFmpeg.
 const OLDEST_API: Api = Api(10, 0);
 
-/// The drivers that brought an API, as far as they are known: Linux.
-const DRIVERS: [(Api, &str); 6] = [
-    (Api(10, 0), "445.87"),
-    (Api(11, 0), "455.28"),
-    (Api(11, 1), "470.57"),
-    (Api(12, 0), "520.56"),
-    (Api(13, 0), "570"),
-    (Api(13, 1), "610"),
-];
-
 /// A device that may work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Found {
@@ -125,7 +117,7 @@ pub(crate) struct Candidate {
     /// What tells it from others in every program: its UUID, else its index.
     pub(crate) key: String,
     /// Its name.
-    name: Option<String>,
+    pub(crate) name: Option<String>,
     /// Whether it is known which GPU the index means.
     pub(crate) known: bool,
     /// Whether it has no encoder for certain.
@@ -141,10 +133,6 @@ const LOAD: &str = "load the driver (sudo modprobe nvidia) and look at the syste
                     why it did not load; after an update of the kernel install the driver again";
 const ACCESS: &str = "give this user access to the device (its group, often video; or the mode \
                       0666, which is the driver's default); in a container pass --gpus all";
-
-fn refuse(kind: RefusalKind, reason: impl Into<String>, cure: impl Into<String>) -> Refusal {
-    Refusal::new(EncoderType::NVENC, kind, reason, cure)
-}
 
 /// Whether an encoder can be expected here, on the GPU `wanted` or on any.
 ///
@@ -310,14 +298,6 @@ fn check_libraries(facts: &Facts) -> Result<(), Refusal> {
     }
 }
 
-fn update(needed: Api) -> String {
-    let known = DRIVERS.iter().find(|(api, _)| *api >= needed);
-    match known {
-        Some((_, driver)) => format!("update the NVIDIA driver to {driver} or newer"),
-        None => "update the NVIDIA driver".into(),
-    }
-}
-
 /// The GPUs that CUDA shows, in its order: all, or the one that is wanted.
 fn candidates(
     facts: &Facts,
@@ -408,57 +388,6 @@ fn name_of(candidates: &[Candidate], wanted: Option<u32>) -> String {
             counts.into_iter().map(part).collect::<Vec<_>>().join(", ")
         }
     }
-}
-
-/// Whether a GPU of this name is known to have no encoder: the compute parts GA100, GH100 and
-/// GB100 to GB300, the small GM108 and GP108, and boards that are sold without outputs. It only
-/// puts words to a refusal that has other grounds.
-fn lacks_encoder(name: &str) -> bool {
-    const PARTS: &[&str] = &[
-        "A100", "A100X", "A800", "A30", "A30X", "H100", "H100L", "H800", "H20", "H200", "GH200",
-        "B100", "B200", "B300", "GB200", "GB300", "CMP", "P102", "P104", "P106", "MX110", "MX130",
-        "MX150", "MX230", "MX250", "MX330", "MX350", "MX450", "830M", "840M", "920MX", "930M",
-        "930MX", "940M", "940MX", "1010", "1030",
-    ];
-    name.split([' ', '-']).any(|word| PARTS.contains(&word))
-}
-
-fn no_encoder(name: &str) -> Refusal {
-    refuse(
-        RefusalKind::NoDevice,
-        format!("{name} has no video encoder (NVENC)"),
-        "use a GPU with NVENC (such as T4, L4, L40S, A10 or RTX), or another encoder",
-    )
-}
-
-/// Puts the device into the words of a refusal that a proof gave.
-pub(crate) fn sharpen(refusal: Refusal, found: &Found) -> Refusal {
-    use RefusalKind::{DriverTooOld, Missing, NoDevice, NotBuilt, Permission};
-    if matches!(refusal.kind, Missing | NotBuilt | Permission) {
-        return refusal;
-    }
-    let bare = |gpu: &Candidate| gpu.name.as_deref().is_some_and(lacks_encoder);
-    if refusal.kind == NoDevice && !found.gpus.is_empty() && found.gpus.iter().all(bare) {
-        let sharp = no_encoder(&found.name);
-        return Refusal { reason: format!("{} [{}]", sharp.reason, refusal.reason), ..sharp };
-    }
-    let device: Vec<_> = [Some(&found.name), found.driver.as_ref()].into_iter().flatten().collect();
-    let device = device.iter().map(|text| text.as_str()).collect::<Vec<_>>().join(", ");
-    let cure = match required(&refusal.reason) {
-        Some(needed) if refusal.kind == DriverTooOld => format!(
-            "{}, or set ENCODER_FFMPEG to an FFmpeg that was built for this driver",
-            update(needed)
-        ),
-        _ => refusal.cure,
-    };
-    Refusal { reason: format!("{} [{device}]", refusal.reason), cure, ..refusal }
-}
-
-/// The API in FFmpeg's words "Required: 13.1 Found: 12.2".
-fn required(words: &str) -> Option<Api> {
-    let (_, rest) = words.split_once("Required: ")?;
-    let (major, minor) = rest.split_whitespace().next()?.split_once('.')?;
-    Some(Api(major.parse().ok()?, minor.parse().ok()?))
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ const CUDA: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
 const ENCODE: &str = if cfg!(windows) { "nvEncodeAPI64.dll" } else { "libnvidia-encode.so.1" };
 
 /// How long `nvidia-smi` may take.
-const SMI: Duration = Duration::from_secs(1);
+const SMI: Duration = Duration::from_secs(2);
 
 /// The facts, within `limit`: a driver that hangs must not stop more than the thread that asks it.
 ///
@@ -59,7 +59,7 @@ fn gather() -> Facts {
     let nvml = nvml();
     // Where NVML works, it has opened the GPUs' own nodes itself.
     let nodes = nodes(Path::new("/dev"), nvml.is_ok());
-    let smi = matches!(nvml, Err(Nvml::Absent(_))).then(|| smi(SMI)).flatten();
+    let smi = matches!(nvml, Err(Nvml::Absent(_))).then(|| smi(list_gpus(), SMI)).flatten();
     let container = ["/.dockerenv", "/run/.containerenv"].iter().any(|f| Path::new(f).exists());
     let variable = |name: &str| env::var_os(name).map(|value| value.display().to_string());
     Facts {
@@ -157,10 +157,15 @@ fn api(library: &Library) -> Option<Api> {
     (status == 0).then_some(Api(version >> 4, version & 0xf))
 }
 
-/// What `nvidia-smi` says; `None` where there is none.
-fn smi(limit: Duration) -> Option<Smi> {
+fn list_gpus() -> Command {
     let mut command = Command::new("nvidia-smi");
-    command.arg("-L").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.arg("-L");
+    command
+}
+
+/// What `nvidia-smi` says; `None` where there is none.
+fn smi(mut command: Command, limit: Duration) -> Option<Smi> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().ok()?;
     let begun = Instant::now();
     let status = loop {
@@ -186,4 +191,55 @@ fn smi(limit: Duration) -> Option<Smi> {
     }
     let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
     Some(Smi::Fails(if words.is_empty() { status.to_string() } else { words }))
+}
+
+#[cfg(all(test, unix))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn device_nodes() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["nvidia0", "nvidia12", "nvidiactl", "nvidia-uvm", "nvidia-modeset", "null"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let names = |leave_gpus| -> Vec<_> {
+            let name = |node: Node| {
+                assert!(!node.denied);
+                Path::new(&node.path).file_name().unwrap().to_string_lossy().into_owned()
+            };
+            nodes(folder.path(), leave_gpus).into_iter().map(name).collect()
+        };
+        assert_eq!(names(false), ["nvidia-uvm", "nvidia0", "nvidia12", "nvidiactl"]);
+        assert_eq!(names(true), ["nvidia-uvm", "nvidiactl"]);
+        assert_eq!(nodes(Path::new("/nowhere"), false), []);
+        let closed = folder.path().join("nvidia0");
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+        // The superuser may open everything.
+        let denied = fs::File::open(&closed).is_err();
+        let found = nodes(folder.path(), false);
+        assert_eq!(
+            found.iter().map(|node| node.denied).collect::<Vec<_>>(),
+            [false, denied, false, false]
+        );
+    }
+
+    #[test]
+    fn words_of_nvidia_smi() {
+        let long = Duration::from_secs(60);
+        let ask = |script, limit| {
+            let mut command = Command::new("sh");
+            command.args(["-c", script]);
+            smi(command, limit)
+        };
+        assert_eq!(ask("echo GPU 0: x", long), Some(Smi::Works));
+        let failed = ask("echo no; echo driver >&2; exit 9", long);
+        assert_eq!(failed, Some(Smi::Fails("no driver".into())));
+        assert_eq!(ask("exit 9", long), Some(Smi::Fails("exit status: 9".into())));
+        assert_eq!(ask("exec sleep 1000", Duration::from_millis(50)), Some(Smi::Hangs));
+        assert_eq!(smi(Command::new("/nowhere/nvidia-smi"), long), None);
+    }
 }

@@ -37,6 +37,7 @@
 mod budget;
 mod device;
 mod gather;
+mod words;
 
 use std::{sync::Arc, time::Duration};
 
@@ -176,6 +177,9 @@ fn look(options: &NvencOptions, limit: Duration) -> Result<Found, OpenError> {
     device::check(&gather::facts(limit)?, options.gpu)
 }
 
+/// How long the device may be looked at for the words of a refusal.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
+
 fn limit(request: &OpenRequest<'_>) -> Duration {
     Duration::from_secs(request.gpu.probe_timeout_s.into())
 }
@@ -197,10 +201,10 @@ fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
     let features = features(request, &options);
     let verdict = encoder_ffmpeg::test_encode_features(&job, &features, deadline);
     let Verdict::Refused(refusal) = verdict else { return verdict };
-    Verdict::Refused(match look(&options, limit(request)) {
-        Ok(found) => device::sharpen(refusal, &found),
-        // What the device check says now is nearer to the cause.
-        Err(OpenError::Refused(cause)) => cause,
+    Verdict::Refused(match look(&options, LOOK_AGAIN) {
+        Ok(found) => words::sharpen(refusal, &found),
+        // It has gone since: that is nearer to the cause.
+        Err(OpenError::Refused(cause)) if !cause.transient => cause,
         Err(_) => refusal,
     })
 }
