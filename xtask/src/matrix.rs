@@ -121,10 +121,13 @@ impl Matrix {
             tests: counts(&tallies),
             exercised: match detected {
                 Err(error) => format!("FAILED: {error}"),
+                Ok(_) if !passed => "FAILED".into(),
                 Ok(_) if set.is_empty() => "nothing to exercise".into(),
                 Ok(all) => {
-                    let words: Vec<_> =
-                        all.iter().map(|one| self.exercised(one, &tallies)).collect();
+                    let words: Vec<_> = all
+                        .iter()
+                        .map(|one| self.exercised(one, &tallies, crate_tests.is_some()))
+                        .collect();
                     words.join("; ")
                 }
             },
@@ -151,7 +154,7 @@ impl Matrix {
     }
 
     /// How far a backend was put to work, by what the built program found and what tests ran.
-    fn exercised(&self, found: &Detected, tallies: &[Tally]) -> String {
+    fn exercised(&self, found: &Detected, tallies: &[Tally], alone: bool) -> String {
         let software = self
             .backends
             .iter()
@@ -170,7 +173,11 @@ impl Matrix {
             ways.push(format!("virtual device ({count} tests)"));
         }
         if let (Err(reason), true) = (&found.usable, ways.is_empty()) {
-            ways.push(format!("arguments only ({reason})"));
+            // The tests of its crate hand its arguments to FFmpeg, where FFmpeg has the encoder.
+            ways.push(match alone {
+                true => format!("arguments only ({reason})"),
+                false => "registered, refused".into(),
+            });
         }
         format!("{}: {}", found.encoder, ways.join(", "))
     }

@@ -75,3 +75,39 @@ pub fn detect(program: &mut Command) -> Result<Vec<Detected>> {
     let all = answer.as_array().and_then(|list| list.iter().map(read).collect());
     all.ok_or_else(|| format!("`encoder detect --json` answers in another form: {answer}").into())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_much_and_too_little_is_seen() {
+        let all = ["nvenc", "x264"]
+            .map(|name| Backend { name: name.into(), package: format!("encoder-{name}") });
+        let program = tempfile::NamedTempFile::new().unwrap();
+        let nvenc = "_ZN13encoder_nvenc3job17h h264_nvenc\0";
+        let x264 = "_ZN12encoder_x2643job17h libx264\0";
+        // What stands in the program, the features | what is wrong
+        for (text, features, wrong) in [
+            (String::new(), vec![], ""),
+            ("/home/encoder-nvenc/src encoder_nvenc".into(), vec![], ""),
+            (nvenc.into(), vec!["nvenc"], ""),
+            (nvenc.into(), vec![], "contains 13encoder_nvenc, contains h264_nvenc"),
+            (nvenc.into(), vec!["nvenc", "x264"], "lacks 12encoder_x264, lacks libx264"),
+            (
+                format!("{nvenc}{x264}"),
+                vec!["x264"],
+                "contains 13encoder_nvenc, contains h264_nvenc",
+            ),
+            (x264.into(), vec![NATIVE], "lacks x264_encoder_open"),
+            (format!("{x264}x264_encoder_open_164"), vec!["x264"], "contains x264_encoder_open"),
+            (format!("{x264}x264_encoder_open_164"), vec![NATIVE], ""),
+        ] {
+            fs::write(program.path(), &text).unwrap();
+            let features: Vec<_> = features.into_iter().map(String::from).collect();
+            let found = contains_exactly(program.path(), &features, &all);
+            assert_eq!(found.map_or_else(|e| e.to_string(), |()| String::new()), wrong, "{text}");
+        }
+    }
+}
