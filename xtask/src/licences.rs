@@ -77,6 +77,9 @@ pub fn licences(features: &[String], target: &str) -> Result<Vec<Text>> {
         }
         let word = |key: &str| package[key].as_str().unwrap_or("-").to_string();
         index.push_str(&format!("{name} {version}: {}, {}\n", word("license"), word("repository")));
+        if name == "libsqlite3-sys" {
+            index.push_str("    with SQLite, which is in the public domain\n");
+        }
     }
     if !wrong.is_empty() {
         return Err(format!("licences:\n{}", wrong.join("\n")).into());

@@ -4,7 +4,7 @@ use std::{env, process::Command, time::Instant};
 
 use crate::{
     macos,
-    process::{Result, cargo, merged, target},
+    process::{Result, cargo, merged, root, target},
     program::{Detected, contains_exactly, detect},
     setup::{self, Tools},
     tally::{Tally, tallies},
@@ -12,7 +12,8 @@ use crate::{
     workspace::{Backend, NATIVE, backends, feature_list},
 };
 
-/// Tests against a virtual device stand in files of this name, in the backend's crate.
+/// Tests on a virtual device stand in files whose names begin so, `tests/virtual.rs` in a
+/// backend's crate and `tests/virtual_<backend>.rs` of the program.
 const VIRTUAL: &str = "tests/virtual";
 
 /// Builds and tests the program with each set of features, and prints a table: whether every line
@@ -88,9 +89,15 @@ impl Matrix {
         // that the dependencies are those of `cargo test --workspace`, which are built already.
         let mut command = cargo();
         command.args(["test", "--workspace", "--no-default-features", "--test", "registry"]);
-        command.args(["--features", &feature_list(set)]).env("CARGO_TERM_COLOR", "never");
-        self.tools.announce(&mut command);
-        let (mut passed, mut text) = merged(command)?;
+        // A device is compared with x264.
+        if let [device, _] = set
+            && root().join(format!("pipeline/{VIRTUAL}_{device}.rs")).is_file()
+        {
+            command.args(["--test", &format!("virtual_{device}")]);
+        }
+        command.args(["--no-fail-fast", "--features", &feature_list(set)]);
+        let (mut passed, mut text) = self.run(command)?;
+        let mut warnings = count_warnings(&text);
         // Of a backend alone, also the tests of its crate.
         let crate_tests = match set {
             [feature] => self.crate_tests(feature)?,
@@ -98,13 +105,13 @@ impl Matrix {
         };
         if let Some((succeeded, more)) = &crate_tests {
             passed &= succeeded;
+            warnings += count_warnings(more);
             text.push_str(more);
         }
         let program = target().join("debug").join(format!("encoder{}", env::consts::EXE_SUFFIX));
         let contents = contains_exactly(&program, set, &self.backends);
         let detected = detect(self.tools.announce(&mut Command::new(&program)));
         let tallies = tallies(&text);
-        let warnings = text.lines().filter(|line| line.starts_with("warning: ")).count();
         let right = passed && warnings == 0 && contents.is_ok() && detected.is_ok();
         if !right {
             println!("{text}");
@@ -143,14 +150,18 @@ impl Matrix {
             return Ok(None);
         };
         let mut command = cargo();
-        command.args(["test", "-p", &backend.package]).env("CARGO_TERM_COLOR", "never");
+        command.args(["test", "-p", &backend.package, "--no-fail-fast"]);
         if feature == NATIVE {
             command.args(["--features", "native"]);
         }
-        // Shows which tests were left out.
-        command.args(["--", "--show-output"]);
+        self.run(command).map(Some)
+    }
+
+    /// Runs tests that also show, when they pass, whether they were left out.
+    fn run(&self, mut command: Command) -> Result<(bool, String)> {
+        command.args(["--", "--show-output"]).env("CARGO_TERM_COLOR", "never");
         self.tools.announce(&mut command);
-        merged(command).map(Some)
+        merged(command)
     }
 
     /// How far a backend was put to work, by what the built program found and what tests ran.
@@ -165,11 +176,10 @@ impl Matrix {
             Ok(device) => ways.push(format!("real hardware ({device})")),
             Err(_) => {}
         }
-        let on_virtual: Vec<_> =
-            tallies.iter().filter(|tally| tally.target.starts_with(VIRTUAL)).collect();
-        let count: u32 =
-            on_virtual.iter().map(|tally| tally.passed.saturating_sub(tally.left_out)).sum();
-        if count > 0 {
+        // They are run of sets with one such backend only.
+        let on_virtual = tallies.iter().filter(|tally| tally.target.starts_with(VIRTUAL));
+        let count: u32 = on_virtual.map(|tally| tally.passed.saturating_sub(tally.left_out)).sum();
+        if count > 0 && !software {
             ways.push(format!("virtual device ({count} tests)"));
         }
         if let (Err(reason), true) = (&found.usable, ways.is_empty()) {
@@ -181,6 +191,12 @@ impl Matrix {
         }
         format!("{}: {}", found.encoder, ways.join(", "))
     }
+}
+
+/// Of the compiler; what tests write comes later.
+fn count_warnings(text: &str) -> usize {
+    let building = text.lines().take_while(|line| !line.trim_start().starts_with("Running "));
+    building.filter(|line| line.starts_with("warning: ")).count()
 }
 
 fn counts(tallies: &[Tally]) -> String {

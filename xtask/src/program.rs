@@ -53,11 +53,11 @@ fn codec(backend: &str) -> String {
 pub struct Detected {
     /// Its name.
     pub encoder: String,
-    /// What a real encode gave: the device, or the reason of the refusal.
+    /// What a real encode gave: device and library, or the reason of the refusal.
     pub usable: std::result::Result<String, String>,
 }
 
-/// Asks the program what it can use here.
+/// Asks the program what it can use here, proven now.
 ///
 /// # Errors
 /// When it fails, or answers in another form.
@@ -67,7 +67,10 @@ pub fn detect(program: &mut Command) -> Result<Vec<Detected>> {
     let read = |one: &Value| {
         let text = |key: &str| one[key].as_str().map(str::to_string);
         let usable = match text("verdict")?.as_str() {
-            "usable" => Ok(text("device")?),
+            "usable" => {
+                let words = [text("name").unwrap_or_default(), text("library")?];
+                Ok(words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", "))
+            }
             _ => Err(text("reason")?),
         };
         Some(Detected { encoder: text("encoder")?, usable })

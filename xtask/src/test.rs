@@ -20,12 +20,12 @@ pub fn test(args: &[String]) -> Result<bool> {
     workspace.args(["test", "--workspace"]).args(args);
     verdicts.push(("workspace", Some(show(tools.announce(&mut workspace))?)));
 
-    // What FFmpeg hosts or judges, with the other FFmpeg. (Tests on virtual devices take both by
+    // What FFmpeg hosts or judges, with the other FFmpeg. (The tests of `testbed` take both by
     // themselves.)
     if let Some(other) = tools.swapped() {
         let mut again = cargo();
         again.args(["test", "--workspace"]);
-        for name in ["real", "hosted", "colours", "frames", "copy", "program"] {
+        for name in ["real", "hosted", "colours", "frames", "copy", "program", "virtual*"] {
             again.args(["--test", name]);
         }
         verdicts.push(("second FFmpeg", Some(show(other.announce(&mut again))?)));
