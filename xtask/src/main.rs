@@ -1,12 +1,20 @@
 //! Work commands: `cargo xtask --help`. One file per duty.
 
 mod corpus;
-mod features;
+mod dist;
+mod headers;
+mod licences;
+mod macos;
+mod matrix;
 mod process;
+mod program;
+mod pypi;
 mod quality;
 mod sample;
 mod setup;
+mod tally;
 mod test;
+mod workspace;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -22,7 +30,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make FFmpeg and nasm available for the tests. Asks nothing; may be run again.
+    /// Make FFmpeg, headers and nasm available for the tests. Asks nothing; may be run again.
     Setup,
     /// Set up and run all tests: the workspace, the model tests of the ring, native x264.
     Test {
@@ -30,8 +38,17 @@ enum Command {
         #[arg(last = true)]
         args: Vec<String>,
     },
-    /// Build with each backend alone, with none and with all, and compare the registry.
-    Features,
+    /// Build and test each backend alone and the usual combinations; check the types for macOS.
+    TestMatrix {
+        /// Only what has this backend in it.
+        #[arg(long, value_name = "NAME")]
+        backend: Option<String>,
+    },
+    /// Make a platform's archive, with its licences and checksum, in target/dist.
+    Dist {
+        /// What it is for.
+        platform: dist::Platform,
+    },
     /// Make sample/two_cameras.mcap again.
     Sample,
     /// Measure x264 and OpenH264 against each other: the figures of docs/quality.md.
@@ -59,7 +76,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup => setup::setup().map(|_| true),
         Command::Test { args } => test::test(&args),
-        Command::Features => features::features(),
+        Command::TestMatrix { backend } => matrix::matrix(backend.as_deref()),
+        Command::Dist { platform } => dist::dist(platform).map(|()| true),
         Command::Sample => sample::sample().map(|()| true),
         Command::Quality { clips, frames } => quality::quality(&clips, frames).map(|()| true),
         Command::Corpus { dir, out, only } => corpus::corpus(&dir, &out, only.as_deref()),

@@ -3,7 +3,7 @@
 use std::{
     env,
     error::Error,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     thread,
@@ -49,6 +49,18 @@ pub fn show(command: &mut Command) -> Result<bool> {
     println!("+ {}", typed(command));
     let status = command.status().map_err(|e| format!("{}: {e}", typed(command)))?;
     Ok(status.success())
+}
+
+/// Runs the command: whether it succeeded, and both its outputs in the order of writing.
+pub fn merged(mut command: Command) -> Result<(bool, String)> {
+    let (mut reader, writer) = io::pipe()?;
+    command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+    let mut child = command.spawn().map_err(|e| format!("{}: {e}", typed(&command)))?;
+    // It holds writing ends: without this the text would not end.
+    drop(command);
+    let mut text = Vec::new();
+    reader.read_to_end(&mut text)?;
+    Ok((child.wait()?.success(), String::from_utf8_lossy(&text).into_owned()))
 }
 
 /// Runs the command, which must succeed, and gives what it wrote.

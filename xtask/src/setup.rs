@@ -1,4 +1,5 @@
-//! What the tests need from outside: FFmpeg, and nasm for the speed of the embedded encoder.
+//! What the tests need from outside: FFmpeg, headers for virtual devices, and nasm for the speed
+//! of the embedded encoder.
 
 use std::{
     env, fs,
@@ -6,20 +7,39 @@ use std::{
     process::Command,
 };
 
-use crate::process::{Result, cargo, output, show, succeeds, target};
+use crate::{
+    headers,
+    process::{Result, cargo, output, show, succeeds},
+    pypi,
+};
 
-/// The FFmpeg programs for the tests.
+/// What there is for the tests.
 pub struct Tools {
     /// The first choice: `ENCODER_FFMPEG` of the tests.
     pub ffmpeg: PathBuf,
     /// One of another origin, mostly of another version: tests that need FFmpeg run again with it.
     pub alternative: Option<PathBuf>,
+    /// Whether virtual devices can be made.
+    pub testbed: bool,
 }
 
 impl Tools {
-    /// Tells a command where they are.
+    /// Tells tests where they are. With everything there, no test may be left out in silence.
     pub fn announce<'a>(&self, command: &'a mut Command) -> &'a mut Command {
-        command.env("ENCODER_FFMPEG", &self.ffmpeg)
+        command.env("ENCODER_FFMPEG", &self.ffmpeg);
+        if let Some(path) = &self.alternative {
+            command.env("ENCODER_FFMPEG_2", path);
+        }
+        if self.testbed {
+            command.env("ENCODER_TESTBED", "required");
+        }
+        command
+    }
+
+    /// The two FFmpegs the other way round.
+    pub fn swapped(&self) -> Option<Self> {
+        let ffmpeg = self.alternative.clone()?;
+        Some(Self { ffmpeg, alternative: Some(self.ffmpeg.clone()), testbed: self.testbed })
     }
 }
 
@@ -48,7 +68,8 @@ pub fn setup() -> Result<Tools> {
     if let Some(path) = &alternative {
         println!("setup: second FFmpeg {} at {}", version(path), path.display());
     }
-    Ok(Tools { ffmpeg, alternative })
+    let testbed = headers::headers();
+    Ok(Tools { ffmpeg, alternative, testbed })
 }
 
 /// Installs packages, where this is Debian or Ubuntu and the user may: whether it did.
@@ -110,30 +131,11 @@ fn on_path() -> Option<PathBuf> {
 /// The FFmpeg of the Python package imageio-ffmpeg, which has one for every system.
 fn from_pypi() -> Result<PathBuf> {
     const PACKAGE: &str = "imageio-ffmpeg";
-    let dir = target().join("tools").join(PACKAGE);
+    let dir = pypi::folder(PACKAGE);
     if let Some(path) = packaged(&dir) {
         return Ok(path);
     }
-    let python = ["python3", "python"]
-        .into_iter()
-        .find(|name| succeeds(Command::new(name).arg("--version")))
-        .ok_or("no Python")?;
-    let venv = target().join("tools").join("venv");
-    // With --target nothing else of this Python is touched.
-    let install = |python: &Path| {
-        let mut command = Command::new(python);
-        command.args(["-m", "pip", "install", "--quiet", "--no-deps", "--target"]);
-        output(command.arg(&dir).arg(PACKAGE)).map(drop)
-    };
-    install(Path::new(python)).or_else(|error| {
-        // A Python without pip may bring one along in a virtual environment.
-        if !succeeds(Command::new(python).args(["-m", "venv"]).arg(&venv)) {
-            return Err(error);
-        }
-        let bin = venv.join(if cfg!(windows) { "Scripts" } else { "bin" });
-        install(&bin.join(format!("python{}", env::consts::EXE_SUFFIX)))
-    })?;
-    println!("setup: {PACKAGE} installed in {}", dir.display());
+    pypi::install(&dir, &[PACKAGE])?;
     packaged(&dir).ok_or_else(|| format!("{PACKAGE} has no program for this system").into())
 }
 

@@ -20,14 +20,15 @@ pub fn test(args: &[String]) -> Result<bool> {
     workspace.args(["test", "--workspace"]).args(args);
     verdicts.push(("workspace", Some(show(tools.announce(&mut workspace))?)));
 
-    // What FFmpeg hosts or judges, with the other FFmpeg.
-    if let Some(path) = &tools.alternative {
+    // What FFmpeg hosts or judges, with the other FFmpeg. (The tests of `testbed` take both by
+    // themselves.)
+    if let Some(other) = tools.swapped() {
         let mut again = cargo();
         again.args(["test", "--workspace"]);
-        for name in ["real", "hosted", "colours", "frames", "copy", "program"] {
+        for name in ["real", "hosted", "colours", "frames", "copy", "program", "virtual*"] {
             again.args(["--test", name]);
         }
-        verdicts.push(("second FFmpeg", Some(show(again.env("ENCODER_FFMPEG", path))?)));
+        verdicts.push(("second FFmpeg", Some(show(other.announce(&mut again))?)));
     }
 
     // A target directory of its own spares the rebuild of everything else afterwards.

@@ -1,0 +1,116 @@
+//! What stands in the built program, and what does not.
+
+use std::{fs, path::Path, process::Command};
+
+use memchr::memmem;
+use serde_json::Value;
+
+use crate::{
+    process::{Result, output},
+    workspace::{Backend, NATIVE},
+};
+
+/// Looks for the traces of every backend: those of `features` must all be there, of the others
+/// none.
+///
+/// # Errors
+/// Names what is missing or too much.
+pub fn contains_exactly(program: &Path, features: &[String], all: &[Backend]) -> Result<()> {
+    let bytes = fs::read(program).map_err(|e| format!("{}: {e}", program.display()))?;
+    let native = features.iter().any(|f| f == NATIVE);
+    let mut wrong = Vec::new();
+    let mut look = |expected: bool, trace: &str| match memmem::find(&bytes, trace.as_bytes()) {
+        Some(_) if !expected => wrong.push(format!("contains {trace}")),
+        None if expected => wrong.push(format!("lacks {trace}")),
+        _ => {}
+    };
+    for backend in all {
+        let expected = features.contains(&backend.name) || (native && backend.name == "x264");
+        // Symbols of Rust carry the crate's name behind its length; paths of sources do not.
+        let symbol = backend.package.replace('-', "_");
+        look(expected, &format!("{}{symbol}", symbol.len()));
+        look(expected, &codec(&backend.name));
+    }
+    look(native, "x264_encoder_open");
+    match wrong.is_empty() {
+        true => Ok(()),
+        false => Err(wrong.join(", ").into()),
+    }
+}
+
+/// A string or symbol that only this backend brings: FFmpeg's name of the encoder, or a function
+/// of the codec.
+fn codec(backend: &str) -> String {
+    match backend {
+        "x264" => "libx264".into(),
+        "openh264" => "WelsCreateSVCEncoder".into(),
+        hardware => format!("h264_{hardware}"),
+    }
+}
+
+/// One backend in the answer of `encoder detect --json`.
+#[derive(Debug)]
+pub struct Detected {
+    /// Its name.
+    pub encoder: String,
+    /// What a real encode gave: device and library, or the reason of the refusal.
+    pub usable: std::result::Result<String, String>,
+}
+
+/// Asks the program what it can use here, proven now.
+///
+/// # Errors
+/// When it fails, or answers in another form.
+pub fn detect(program: &mut Command) -> Result<Vec<Detected>> {
+    let answer: Value =
+        serde_json::from_slice(&output(program.args(["detect", "--json"]))?.stdout)?;
+    let read = |one: &Value| {
+        let text = |key: &str| one[key].as_str().map(str::to_string);
+        let usable = match text("verdict")?.as_str() {
+            "usable" => {
+                let words = [text("name").unwrap_or_default(), text("library")?];
+                Ok(words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", "))
+            }
+            _ => Err(text("reason")?),
+        };
+        Some(Detected { encoder: text("encoder")?, usable })
+    };
+    let all = answer.as_array().and_then(|list| list.iter().map(read).collect());
+    all.ok_or_else(|| format!("`encoder detect --json` answers in another form: {answer}").into())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_much_and_too_little_is_seen() {
+        let all = ["nvenc", "x264"]
+            .map(|name| Backend { name: name.into(), package: format!("encoder-{name}") });
+        let program = tempfile::NamedTempFile::new().unwrap();
+        let nvenc = "_ZN13encoder_nvenc3job17h h264_nvenc\0";
+        let x264 = "_ZN12encoder_x2643job17h libx264\0";
+        // What stands in the program, the features | what is wrong
+        for (text, features, wrong) in [
+            (String::new(), vec![], ""),
+            ("/home/encoder-nvenc/src encoder_nvenc".into(), vec![], ""),
+            (nvenc.into(), vec!["nvenc"], ""),
+            (nvenc.into(), vec![], "contains 13encoder_nvenc, contains h264_nvenc"),
+            (nvenc.into(), vec!["nvenc", "x264"], "lacks 12encoder_x264, lacks libx264"),
+            (
+                format!("{nvenc}{x264}"),
+                vec!["x264"],
+                "contains 13encoder_nvenc, contains h264_nvenc",
+            ),
+            (x264.into(), vec![NATIVE], "lacks x264_encoder_open"),
+            (format!("{x264}x264_encoder_open_164"), vec!["x264"], "contains x264_encoder_open"),
+            (format!("{x264}x264_encoder_open_164"), vec![NATIVE], ""),
+        ] {
+            fs::write(program.path(), &text).unwrap();
+            let features: Vec<_> = features.into_iter().map(String::from).collect();
+            let found = contains_exactly(program.path(), &features, &all);
+            assert_eq!(found.map_or_else(|e| e.to_string(), |()| String::new()), wrong, "{text}");
+        }
+    }
+}
