@@ -155,13 +155,6 @@ const RULES: &[Rule] = &[
         ONEVPL,
     ),
     rule("Error during set display handle", NoDevice, "the oneVPL runtime finds no device", ONEVPL),
-    rule(
-        "failed to resolve symbol",
-        Missing,
-        "a library of the system is older than this FFmpeg needs",
-        "update the library that is named (libva 2.21 or later for VA-API), or use the FFmpeg of \
-         the distribution",
-    ),
     rule("device failed (-17)", Failed, "the device failed", LOG),
     rule(
         "Selected ratecontrol mode is unsupported",
@@ -411,11 +404,6 @@ mod tests {
             ("[h264_qsv] [error] Error creating a MFX session: -9.", NoDevice, false),
             ("[QSV] [error] Error setting child device handle: -17", NoDevice, false),
             ("[h264_qsv] [error] Error during set display handle", NoDevice, false),
-            (
-                "implib-gen: libva.so.2: failed to resolve symbol 'vaMapBuffer2' via dlsym: x",
-                Missing,
-                false,
-            ),
             (
                 "[h264_qsv] [error] Selected ratecontrol mode is unsupported\n[h264_qsv] [error] some encoding parameters are not supported by the QSV runtime. Please double check the input parameters.",
                 Unsupported,

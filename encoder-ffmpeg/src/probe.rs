@@ -145,7 +145,12 @@ fn attempt(
     .collect();
     // Decoding is software: it gets what is left of the deadline, and a second at least.
     let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
-    let decoded = child(ffmpeg, job, &arguments, stream, left)?.stdout;
+    let decoded =
+        child(ffmpeg, job, &arguments, stream, left).map_err(|refusal| match refusal.kind {
+            RefusalKind::Timeout => refusal,
+            _ => wrong(job, format!("it does not decode: {}", refusal.reason)),
+        })?;
+    let decoded = decoded.stdout;
     let (luma, whole) = ((size.width * size.height) as usize, layout.packed_bytes());
     if decoded.len() != whole * pictures.len() {
         let count = decoded.len() as f64 / whole as f64;

@@ -121,7 +121,7 @@ fn each_miss_has_its_own_refusal() {
         (fault(Fault::ENCODE), "failed", false, "EncodePicture failed", ""),
         (fault(Fault::DEVICE_LOST), "failed", false, "device does not exist", ""),
         (fault(Fault::LOCK_BUSY), "wrong-output", false, "5 pictures went in, 4 came out", ""),
-        (fault(Fault::new(Place::Encode, Action::Abort)), "failed", false, "abort", ""),
+        (fault(Fault::new(Place::Encode, Action::Abort)), "failed", false, "signal 6", ""),
         (
             fault(Fault::new(Place::Encode, Action::Segfault)),
             "failed",
