@@ -147,8 +147,8 @@ fn attempt(
     let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
     let decoded =
         child(ffmpeg, job, &arguments, stream, left).map_err(|refusal| match refusal.kind {
-            RefusalKind::Timeout => refusal,
-            _ => wrong(job, format!("it does not decode: {}", refusal.reason)),
+            RefusalKind::Failed => wrong(job, format!("it does not decode: {}", refusal.reason)),
+            _ => refusal,
         })?;
     let decoded = decoded.stdout;
     let (luma, whole) = ((size.width * size.height) as usize, layout.packed_bytes());

@@ -240,7 +240,7 @@ fn what_cannot_be_decoded_is_no_proof() {
     let table = [
         (vec![Step::TakeAll], RefusalKind::WrongOutput, "5 pictures went in, 0 decode"),
         (vec![Step::FloodStdout(Some(frames(5)))], RefusalKind::WrongOutput, "levels off"),
-        (vec![Step::FloodStdout(None)], RefusalKind::Failed, "more than 64 MiB of output"),
+        (vec![Step::FloodStdout(None)], RefusalKind::WrongOutput, "more than 64 MiB of output"),
         (vec![Step::say(tired), Step::Exit(1)], RefusalKind::Busy, "Cannot allocate memory"),
     ];
     for (steps, kind, reason) in table {

@@ -296,3 +296,43 @@ fn a_session_limit_is_waited_for_or_spilled_as_was_said() {
     assert_eq!(waited.output()["encoder"], "nvenc", "{}", waited.said);
     bench.nobody_is_left();
 }
+
+#[test]
+fn sessions_are_counted_over_all_programs_of_the_user() {
+    let Some(bench) = bench() else { return };
+    let runtime = tempfile::tempdir().unwrap();
+    let config = bench.config("[gpu]\nmax_sessions = 1");
+    let (held, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // One that has begun, and waits for more frames.
+    let args = ["encode", "-", "--raw", "gray:160x120@30", "-o", text(held.path())];
+    let mut holder = bench
+        .command(args.into_iter().chain(["--encoder", "nvenc", "--config", text(&config)]))
+        .env("XDG_RUNTIME_DIR", runtime.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::io::Write::write_all(holder.stdin.as_mut().unwrap(), &[128; 160 * 120 * 4]).unwrap();
+    let is_running = || bench.device.configs().iter().any(|c| (c.width, c.height) == (160, 120));
+    process::until("the stream has begun", is_running);
+
+    let args = ["encode", text(&bench.recording), "-o", text(out.path())];
+    let mut command = bench.command(args.into_iter().chain(["--config", text(&config)]));
+    let (code, said) = told(&command.env("XDG_RUNTIME_DIR", runtime.path()).output().unwrap());
+    let spilled = Converted::check(out, "report.json", code, said).expect(0);
+    assert_eq!(spilled.output()["encoder"], "x264");
+    assert!(warning(&spilled.said, "nvenc").contains("max_sessions allows are in use"));
+    assert_eq!(spilled.video().numbers(), numbers());
+
+    // However it ends, its place is free again.
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    bench.nobody_is_left();
+    let out = tempfile::tempdir().unwrap();
+    let args = ["encode", text(&bench.recording), "-o", text(out.path())];
+    let mut command = bench.command(args.into_iter().chain(["--config", text(&config)]));
+    let (code, said) = told(&command.env("XDG_RUNTIME_DIR", runtime.path()).output().unwrap());
+    let done = Converted::check(out, "report.json", code, said).expect(0);
+    assert_eq!(done.output()["encoder"], "nvenc", "{}", done.said);
+}
