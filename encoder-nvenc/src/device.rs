@@ -196,12 +196,12 @@ fn check_nvml(facts: &Facts) -> Result<Option<&Driver>, Refusal> {
         Ok(driver) if driver.gpus.is_empty() => {
             let (reason, cure) = match facts.container {
                 true => (
-                    "the NVIDIA driver shows this container no GPU",
+                    "there is no NVIDIA GPU: the driver shows this container none",
                     "run the container with --gpus all, or with NVIDIA_VISIBLE_DEVICES=all under \
                      the runtime nvidia",
                 ),
                 false => (
-                    "the NVIDIA driver finds no GPU",
+                    "there is no NVIDIA GPU: the driver finds none",
                     "check that the GPU is seated and enabled (lspci) and that the driver \
                      supports it (dmesg); or use another encoder",
                 ),
@@ -289,7 +289,8 @@ fn check_libraries(facts: &Facts) -> Result<(), Refusal> {
         Ok(Some(api)) if *api < OLDEST_API => Err(refuse(
             RefusalKind::DriverTooOld,
             format!(
-                "the NVIDIA driver knows the NVENC API {}.{}, and the presets p1 to p7 need 10.0",
+                "the NVIDIA driver is too old: it knows the NVENC API {}.{}, and the presets p1 to p7 \
+                 need 10.0",
                 api.0, api.1
             ),
             update(OLDEST_API),

@@ -177,11 +177,12 @@ fn look(options: &NvencOptions, limit: Duration) -> Result<Found, OpenError> {
     device::check(&gather::facts(limit)?, options.gpu)
 }
 
-/// How long the device may be looked at for the words of a refusal.
-const LOOK_AGAIN: Duration = Duration::from_secs(2);
+/// How long a driver that hangs is waited for; one that works answers in milliseconds, or in a
+/// few seconds where it has to wake GPUs.
+const LOOK: Duration = Duration::from_secs(5);
 
 fn limit(request: &OpenRequest<'_>) -> Duration {
-    Duration::from_secs(request.gpu.probe_timeout_s.into())
+    Duration::from_secs(request.gpu.probe_timeout_s.into()).max(LOOK)
 }
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
@@ -201,7 +202,7 @@ fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
     let features = features(request, &options);
     let verdict = encoder_ffmpeg::test_encode_features(&job, &features, deadline);
     let Verdict::Refused(refusal) = verdict else { return verdict };
-    Verdict::Refused(match look(&options, LOOK_AGAIN) {
+    Verdict::Refused(match look(&options, LOOK) {
         Ok(found) => words::sharpen(refusal, &found),
         // It has gone since: that is nearer to the cause.
         Err(OpenError::Refused(cause)) if !cause.transient => cause,

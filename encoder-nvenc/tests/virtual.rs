@@ -217,7 +217,7 @@ fn misses_are_told_without_trying() {
     let new = || VirtualNvenc::new().unwrap();
     let nvml = |code| new().fault(Fault::new(Place::NvmlInit, Action::Error(code)));
     let mut table = vec![
-        (new().gpus(&[]), "no-device", "no GPU"),
+        (new().gpus(&[]), "no-device", "there is no NVIDIA GPU"),
         (nvml(9), "missing", "the NVIDIA driver is not loaded"),
         (nvml(18), "failed", "different versions"),
         (nvml(4), "permission", "may not use"),
@@ -308,7 +308,7 @@ fn faults_have_names() {
         (new().gpus(&["NVIDIA Odd:no-encoder"]), "no-device", false, "[NVIDIA Odd (GPU 0)"),
         (new().driver("450.1", (11, 0), (11, 0)), "driver-too-old", false, "NVENC API 11.0]"),
         (new().capability(Capability::WidthMax, 512), "unsupported", false, "exceeds 512"),
-        (hang(Place::NvmlInit), "timeout", true, "gave no answer in 3 s"),
+        (hang(Place::NvmlInit), "timeout", true, "gave no answer in 5 s"),
         (hang(Place::CudaInit), "timeout", true, place),
         (hang(Place::Encode), "timeout", true, place),
     ];
