@@ -402,6 +402,20 @@ fn detect_lists_every_encoder_of_the_build() {
 }
 
 #[test]
+fn the_documented_configuration_is_right() {
+    let page = include_str!("../../docs/configuration.md");
+    let toml = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    // The library is linked here; it is named so that its backends check their tables.
+    assert_eq!(encoder_pipeline::copy::COPY.as_str(), "copy");
+    let settings = encoder_core::Settings::from_toml(toml).unwrap();
+    for backend in encoder_core::backends() {
+        // VideoToolbox has no options.
+        let documented = settings.backend.contains_key(backend.id.as_str());
+        assert_eq!(documented, backend.id.as_str() != "videotoolbox", "{}", backend.id);
+    }
+}
+
+#[test]
 fn info_tells_what_is_in_a_recording() {
     let directory = tempfile::tempdir().unwrap();
     let path = two_cameras(directory.path());
