@@ -119,7 +119,7 @@ fn build(platform: Platform, triple: &str, features: &[String]) -> Result<PathBu
     };
     command.args(["--profile", "dist", "--package", "encoder-pipeline", "--bin", "encoder"]);
     command.args(["--no-default-features", "--features", &feature_list(features)]);
-    // The program names no folder of the machine that it was built on.
+    // What the program says of its sources names no folder of this machine.
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
     let mut flags = format!("--remap-path-prefix={}=/encoder", root().display());

@@ -8,6 +8,9 @@ use crate::{
     workspace::feature_list,
 };
 
+/// The oldest macOS on which programs run: the first on Apple silicon. (Zig would take its own.)
+const OLDEST: &str = "11.0";
+
 /// Macs with Apple silicon.
 pub const TARGET: &str = "aarch64-apple-darwin";
 
@@ -26,7 +29,7 @@ pub fn cargo_for_macos(subcommand: &str) -> Result<Command> {
         let subcommand = if subcommand == "build" { "zigbuild" } else { subcommand };
         zigbuild(subcommand)?
     };
-    command.args(["--target", TARGET]);
+    command.args(["--target", TARGET]).env("MACOSX_DEPLOYMENT_TARGET", OLDEST);
     Ok(command)
 }
 
