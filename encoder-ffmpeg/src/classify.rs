@@ -31,7 +31,8 @@ const DRIVER: &str = "install the NVIDIA driver; in a container run with --gpus 
 const VIDEO: &str = "install the driver's encode library (package libnvidia-encode); in a \
                      container set NVIDIA_DRIVER_CAPABILITIES=all, or video,compute,utility";
 const UPDATE: &str = "update the NVIDIA driver, or use an FFmpeg that was built for this one";
-const LATER: &str = "close other programs that encode, or try again later";
+const LATER: &str =
+    "close other programs that encode, let gpu.session_wait_s wait for them, or try again later";
 const SIZE: &str = "use another size, or another encoder";
 const ONEVPL: &str = "install the Intel media driver (intel-media-va-driver) and the oneVPL \
                       runtime (libmfx-gen1.2), which this FFmpeg is built for; check with vainfo";
