@@ -111,7 +111,20 @@ pub enum Verdict {
     /// A picture went in and came out right.
     Usable(Caps),
     /// It cannot be used here.
-    Refused(Refusal),
+    Refused(#[serde(serialize_with = "nameless")] Refusal),
+}
+
+/// A refusal without the encoder, whose verdict it is part of.
+fn nameless<S: serde::Serializer>(refusal: &Refusal, serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Nameless<'a> {
+        kind: RefusalKind,
+        reason: &'a str,
+        cure: &'a str,
+        transient: bool,
+    }
+    let Refusal { kind, reason, cure, transient, .. } = refusal;
+    Nameless { kind: *kind, reason, cure, transient: *transient }.serialize(serializer)
 }
 
 impl Verdict {

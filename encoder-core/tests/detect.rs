@@ -178,6 +178,11 @@ fn three_stages_a_cache_and_a_second_try() {
     assert_eq!(by_name(&found, GOOD).device.as_ref().unwrap().name, "device of good");
     assert!(by_name(&found, ABSENT).device.is_none());
 
+    // As JSON each key stands once.
+    let json = serde_json::to_string(by_name(&found, BROKEN)).unwrap();
+    assert_eq!(json.matches("\"encoder\"").count(), 1, "{json}");
+    assert!(json.contains("\"verdict\":\"refused\"") && json.contains("\"kind\":\"wrong-output\""));
+
     // What lasts is remembered: refusals too, but not those that pass, nor the panic.
     let (again, proofs) = run(&detection);
     assert_eq!(proofs, [FULL, FULL, PANICKING]);

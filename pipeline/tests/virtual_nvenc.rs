@@ -93,15 +93,9 @@ fn each_miss_has_its_own_refusal() {
     let table: Vec<(Change, &str, bool, &str, &str)> = vec![
         (Box::new(|d| d.without(Part::Encode)), "missing", false, "libnvidia-encode", ""),
         (Box::new(|d| d.without(Part::Cuda)), "missing", false, "libcuda", ""),
-        (Box::new(|d| d.gpus(&[])), "no-device", false, "no GPU", ""),
+        (Box::new(|d| d.gpus(&[])), "no-device", false, "no NVIDIA GPU", ""),
         (Box::new(|d| d.gpus(&["NVIDIA H200:no-encoder"])), "no-device", false, "H200", ""),
-        (
-            Box::new(|d| d.driver("390.157", (8, 1), (9, 1))),
-            "driver-too-old",
-            false,
-            "need 10.0",
-            "",
-        ),
+        (Box::new(|d| d.driver("390.157", (8, 1), (9, 1))), "driver-too-old", false, "too old", ""),
         (
             Box::new(|d| d.driver("460.91", (11, 0), (11, 2))),
             "driver-too-old",
