@@ -254,6 +254,7 @@ const RULES: &[Rule] = &[
     ),
     rule("cannot create compression session", Failed, "VideoToolbox does not open", REPORT),
     // Sizes.
+    rule("Decode error rate", Failed, "too many errors", REPORT),
     rule(" exceeds ", Unsupported, "the picture is too large for this device", SIZE),
     rule("not divisible by 2", Unsupported, "odd sizes are not taken", SIZE),
     // The sum of all that a device can lack, only when nothing above said what.
@@ -390,6 +391,7 @@ mod tests {
                 false,
             ),
             ("Width 640 exceeds 512\nNo capable devices found", Unsupported, false),
+            ("[error] Decode error rate 1 exceeds maximum 0.666667", Failed, false),
             ("No capable devices found", NoDevice, false),
             ("CreateInputBuffer failed: out of memory (10): (no details)", Busy, true),
             ("EncodePicture failed!: generic error (20): (no details)", Failed, false),
