@@ -1,5 +1,7 @@
 //! A backend's own table of options.
 
+use std::fmt::Display;
+
 use encoder_core::{BackendOptions, ConfigError, EncoderType, Refusal, RefusalKind, unknown_key};
 use serde::de::DeserializeOwned;
 
@@ -24,6 +26,6 @@ pub fn read_options<T: DeserializeOwned>(
 }
 
 /// The refusal of a backend whose options are wrong, where nobody has checked them before.
-pub fn misconfigured(id: EncoderType, error: &ConfigError) -> Refusal {
+pub fn misconfigured(id: EncoderType, error: impl Display) -> Refusal {
     Refusal::new(id, RefusalKind::Unsupported, error.to_string(), "correct the configuration")
 }

@@ -11,6 +11,8 @@ use encoder_core::{
     ConfigError, Device, EncoderType, OpenError, Refusal, RefusalKind, file_identity,
 };
 
+use crate::options::misconfigured;
+
 /// Intel's number on the PCI bus.
 pub const INTEL: u16 = 0x8086;
 /// AMD's number on the PCI bus.
@@ -117,12 +119,7 @@ pub fn check_path(id: EncoderType, path: Option<&Path>) -> Result<(), ConfigErro
 pub fn refusal(id: EncoderType, error: OpenError) -> Refusal {
     match error {
         OpenError::Refused(refusal) => refusal,
-        other => Refusal::new(
-            id,
-            RefusalKind::Unsupported,
-            other.to_string(),
-            "correct the configuration",
-        ),
+        other => misconfigured(id, other),
     }
 }
 

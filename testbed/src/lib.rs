@@ -5,6 +5,8 @@
 //! compiler and the vendors' public headers that `cargo xtask setup` provides.
 
 mod compile;
+pub mod ffmpeg;
+mod log;
 pub mod nvenc;
 #[cfg(target_os = "linux")]
 pub mod process;

@@ -25,7 +25,10 @@ pub use self::{
     event::{Config, Event, What},
     fault::{Action, Fault, Place, Wrong},
 };
-use crate::compile::{self, Library, Missing};
+use crate::{
+    compile::{self, Library, Missing},
+    log,
+};
 
 /// A capability of the encoder, and what it is by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,16 +233,7 @@ impl VirtualNvenc {
     /// # Panics
     /// When the log cannot be read.
     pub fn log(&self) -> Vec<Event> {
-        let text = match fs::read_to_string(self.folder.path().join("log")) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            Err(error) => panic!("the log of the virtual device: {error}"),
-        };
-        let event = |line: &str| match serde_json::from_str(line) {
-            Ok(event) => event,
-            Err(error) => panic!("{error} in the log of the virtual device: {line}"),
-        };
-        text.lines().map(event).collect()
+        log::read(self.folder.path())
     }
 
     /// What a real driver could have taken amiss so far, and what was not given back. Meaningful

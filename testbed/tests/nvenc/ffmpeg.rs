@@ -1,72 +1,33 @@
 //! The FFmpegs of this machine, and pictures to give to them.
 
 use std::{
-    env, fs,
     io::{Read, Write},
-    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
 
-use encoder_testbed::{Missing, nvenc::VirtualNvenc, or_left_out};
+pub use encoder_testbed::ffmpeg::Ffmpeg;
+use encoder_testbed::{ffmpeg, nvenc::VirtualNvenc};
 
 /// Much longer than anything here takes.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// One FFmpeg that has h264_nvenc.
-#[derive(Clone, Debug)]
-pub struct Ffmpeg {
-    pub path: PathBuf,
-    /// 5 for 5.1.9.
-    pub major: u32,
-}
-
-/// The FFmpegs to test with, each version once: those that two variables name, the one on the
-/// path, and the one that `cargo xtask setup` fetches.
+/// The FFmpegs that have h264_nvenc and speak an API that the device knows.
 pub fn ffmpegs() -> &'static [Ffmpeg] {
     static FOUND: OnceLock<Vec<Ffmpeg>> = OnceLock::new();
-    FOUND.get_or_init(|| {
-        let named = ["ENCODER_FFMPEG", "ENCODER_FFMPEG_2"].into_iter().filter_map(env::var_os);
-        let fetched = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../target/tools/imageio-ffmpeg/imageio_ffmpeg/binaries");
-        let fetched = fs::read_dir(fetched).into_iter().flatten().flatten();
-        let fetched = fetched.map(|entry| entry.path()).filter(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ffmpeg-"))
-        });
-        let mut found: Vec<Ffmpeg> = Vec::new();
-        for path in named.map(PathBuf::from).chain(["ffmpeg".into()]).chain(fetched) {
-            let known = usable(&path).filter(|new| found.iter().all(|f| f.major != new.major));
-            found.extend(known);
-        }
-        if found.is_empty() {
-            or_left_out::<()>(Err(Missing("there is no FFmpeg with h264_nvenc".into())));
-        }
-        found
-    })
+    FOUND.get_or_init(|| ffmpeg::ffmpegs("h264_nvenc", is_known))
 }
 
-/// This FFmpeg, when it has h264_nvenc and speaks an API that the device knows.
-fn usable(path: &Path) -> Option<Ffmpeg> {
-    let text = |argument| {
-        let output = Command::new(path).args(["-hide_banner", argument]).output().ok()?;
-        Some(String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    if !text("-encoders")?.contains("h264_nvenc") {
-        return None;
+fn is_known(ffmpeg: &Ffmpeg) -> bool {
+    let Ok(device) = VirtualNvenc::new() else { return false };
+    let output = Encode::new(ffmpeg, &device).run();
+    let known = output.status.success() || !stderr(&output).contains("invalid version (15)");
+    if !known {
+        eprintln!("left out: {} speaks an encode API without a header", ffmpeg.path.display());
     }
-    let version = text("-version")?;
-    let version = version.strip_prefix("ffmpeg version ")?.trim_start_matches('n');
-    let major = version.split('.').next()?.parse().ok()?;
-    let ffmpeg = Ffmpeg { path: path.into(), major };
-    let device = VirtualNvenc::new().ok()?;
-    let output = Encode::new(&ffmpeg, &device).run();
-    if !output.status.success() && stderr(&output).contains("invalid version (15)") {
-        eprintln!("left out: {} speaks an encode API without a header", path.display());
-        return None;
-    }
-    Some(ffmpeg)
+    known
 }
 
 pub fn stderr(output: &Output) -> String {

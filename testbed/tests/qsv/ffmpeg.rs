@@ -1,66 +1,24 @@
 //! The FFmpegs of this machine, and pictures to give to them.
 
 use std::{
-    env,
     fs::{self, File},
-    path::{Path, PathBuf},
     process::{Child, Command, ExitStatus},
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
 };
 
-use encoder_testbed::{Missing, or_left_out, qsv::VirtualQsv};
+pub use encoder_testbed::ffmpeg::Ffmpeg;
+use encoder_testbed::{ffmpeg, qsv::VirtualQsv};
 use tempfile::TempDir;
 
 /// Much longer than anything here takes.
 const LONG: Duration = Duration::from_secs(60);
 
-/// One FFmpeg that has h264_qsv.
-#[derive(Clone, Debug)]
-pub struct Ffmpeg {
-    pub path: PathBuf,
-    /// 5 for 5.1.9.
-    pub major: u32,
-}
-
-/// The FFmpegs to test with, each version once: those that two variables name, the one on the
-/// path, and the one that `cargo xtask setup` fetches.
+/// The FFmpegs that have h264_qsv.
 pub fn ffmpegs() -> &'static [Ffmpeg] {
     static FOUND: OnceLock<Vec<Ffmpeg>> = OnceLock::new();
-    FOUND.get_or_init(|| {
-        let named = ["ENCODER_FFMPEG", "ENCODER_FFMPEG_2"].into_iter().filter_map(env::var_os);
-        let fetched = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .join("../target/tools/imageio-ffmpeg/imageio_ffmpeg/binaries");
-        let fetched = fs::read_dir(fetched).into_iter().flatten().flatten();
-        let fetched = fetched.map(|entry| entry.path()).filter(|path| {
-            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ffmpeg-"))
-        });
-        let mut found: Vec<Ffmpeg> = Vec::new();
-        for path in named.map(PathBuf::from).chain(["ffmpeg".into()]).chain(fetched) {
-            let known = usable(&path).filter(|new| found.iter().all(|f| f.major != new.major));
-            found.extend(known);
-        }
-        if found.is_empty() {
-            or_left_out::<()>(Err(Missing("there is no FFmpeg with h264_qsv".into())));
-        }
-        found
-    })
-}
-
-/// This FFmpeg, when it has h264_qsv.
-fn usable(path: &Path) -> Option<Ffmpeg> {
-    let text = |argument| {
-        let output = Command::new(path).args(["-hide_banner", argument]).output().ok()?;
-        Some(String::from_utf8_lossy(&output.stdout).into_owned())
-    };
-    if !text("-encoders")?.contains("h264_qsv") {
-        return None;
-    }
-    let version = text("-version")?;
-    let version = version.strip_prefix("ffmpeg version ")?.trim_start_matches('n');
-    let major = version.split('.').next()?.parse().ok()?;
-    Some(Ffmpeg { path: path.into(), major })
+    FOUND.get_or_init(|| ffmpeg::ffmpegs("h264_qsv", |_| true))
 }
 
 /// A run of FFmpeg that encodes raw NV12 pictures.
