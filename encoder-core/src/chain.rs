@@ -12,7 +12,7 @@ use crate::{
 /// The fallback chain of one video: opens the encoders of a [`Plan`], one after the other.
 ///
 /// Each that refuses is one `WARN` with its reason and cure; each that opens is one `INFO`. One
-/// that is only busy ([`Refusal::transient`]) is asked again for [`session_wait_s`] before the
+/// that is only busy ([`Refusal::is_busy`]) is asked again for [`session_wait_s`] before the
 /// next is taken.
 ///
 /// [`session_wait_s`]: crate::GpuEncoderConfig::session_wait_s
@@ -103,7 +103,7 @@ impl Chain {
     /// the pause before that.
     pub fn refuse(&mut self, mut refusal: Refusal) {
         let budget = Duration::from_secs(self.settings.gpu.session_wait_s.into());
-        if refusal.transient && !budget.is_zero() {
+        if refusal.is_busy() && !budget.is_zero() {
             if self.busy_since.is_none() {
                 let limit = budget.as_secs();
                 info!(encoder = %refusal.encoder, "waiting up to {limit} s: {}", refusal.reason);

@@ -188,7 +188,7 @@ fn prove(backend: &Backend, request: &OpenRequest<'_>) -> Verdict {
     let verdict = (backend.prove)(request, deadline);
     let Verdict::Refused(refusal) = &verdict else { return verdict };
     let left = deadline.saturating_sub(begun.elapsed() + PAUSE);
-    if !refusal.transient || refusal.kind == RefusalKind::Timeout || left.is_zero() {
+    if !refusal.is_busy() || left.is_zero() {
         return verdict;
     }
     thread::sleep(PAUSE);

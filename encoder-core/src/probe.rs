@@ -85,6 +85,12 @@ impl Refusal {
         );
     }
 
+    /// Whether it helps to wait: others use the device now. (A missed deadline may pass too, but
+    /// each wait for it costs the whole deadline.)
+    pub fn is_busy(&self) -> bool {
+        self.kind == RefusalKind::Busy
+    }
+
     /// The same refusal, marked as passing.
     pub fn transient(mut self) -> Self {
         self.transient = true;

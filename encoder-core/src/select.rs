@@ -32,9 +32,7 @@ impl Policy {
     /// Why a backend is not to be opened.
     fn refuses(&self, detected: &Detected) -> Option<Refusal> {
         match &detected.verdict {
-            Verdict::Refused(refusal) if !(self.wait && refusal.kind == RefusalKind::Busy) => {
-                Some(refusal.clone())
-            }
+            Verdict::Refused(refusal) if !(self.wait && refusal.is_busy()) => Some(refusal.clone()),
             _ if self.require_hardware && !detected.hardware => Some(software(detected.encoder)),
             _ => None,
         }
