@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use crate::{
     copy::{AccessUnit, Copy},
-    mux::{AnnexBSink, Mp4Sink, Sink, SinkError},
+    mux::{AnnexBSink, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
     naming::{Format, Names},
     picture::{self, PictureError},
     progress::Progress,
@@ -35,6 +35,7 @@ pub(crate) struct Context<'a> {
     pub config: SessionConfig,
     pub names: Names,
     pub overwrite: bool,
+    pub mode: OutputMode,
     pub decoders: crossbeam_channel::Sender<Job>,
     pub progress: &'a dyn Progress,
     pub keep_encoded_video: bool,
@@ -165,7 +166,7 @@ impl Camera {
             State::Encoding(_, current) if *current == size => {}
             State::Encoding(_, current) => {
                 let remark = change(*current, size, number);
-                self.end(Some(remark), context);
+                self.end(Some(remark));
                 self.begin(size, context);
             }
             State::Copying(_) => {
@@ -187,7 +188,7 @@ impl Camera {
         }
         let _entered = tracing::error_span!("camera", topic = self.info.topic).entered();
         let opened = self
-            .sink(context)
+            .sink(Mp4Options::new(config.timing, &config.settings.encoder), context)
             .map_err(SessionError::from)
             .and_then(|sink| Session::open(size, &config, sink));
         match opened {
@@ -214,12 +215,19 @@ impl Camera {
         }
     }
 
-    fn sink(&mut self, context: &mut Context<'_>) -> Result<Box<dyn Sink>, SinkError> {
+    fn sink(
+        &mut self,
+        options: Mp4Options,
+        context: &mut Context<'_>,
+    ) -> Result<Box<dyn Sink>, SinkError> {
         self.parts += 1;
         let path = context.names.file(&self.info.topic, self.parts);
         debug!(topic = self.info.topic, file = %path.display(), "writing");
         Ok(match context.names.format() {
-            Format::Mp4 => Box::new(Mp4Sink::create(&path, context.overwrite)?),
+            Format::Mp4 => {
+                let (overwrite, mode) = (context.overwrite, context.mode);
+                Box::new(Mp4Sink::create(&path, &Mp4Options { overwrite, mode, ..options })?)
+            }
             Format::AnnexB => Box::new(AnnexBSink::create(&path, context.overwrite)?),
         })
     }
@@ -307,7 +315,7 @@ impl Camera {
         match (&self.state, unit.size) {
             (State::Copying(copy), Some(size)) if copy.size() != size => {
                 let remark = change(copy.size(), size, number);
-                self.end(Some(remark), context);
+                self.end(Some(remark));
                 self.begin_copy(size, context);
             }
             (State::Copying(_), _) => {}
@@ -336,9 +344,10 @@ impl Camera {
     }
 
     fn begin_copy(&mut self, size: Resolution, context: &mut Context<'_>) {
-        match self.sink(context) {
+        let (timing, rate) = (context.config.timing, context.config.settings.encoder.frame_rate);
+        match self.sink(Mp4Options { timing, rate, ..Mp4Options::default() }, context) {
             Ok(sink) => {
-                self.state = State::Copying(Copy::new(size, sink));
+                self.state = State::Copying(Copy::new(size, timing, rate, sink));
                 self.take_leading();
             }
             Err(error) => {
@@ -349,19 +358,16 @@ impl Camera {
     }
 
     /// Ends the current file; its encoder runs on until it has written everything.
-    fn end(&mut self, remark: Option<String>, context: &Context<'_>) {
+    fn end(&mut self, remark: Option<String>) {
         if let Some(remark) = remark {
             self.remark(remark);
         }
         let result = match std::mem::replace(&mut self.state, State::Waiting) {
             State::Encoding(session, _) => Ok(Pending::Session(session.close())),
-            State::Copying(copy) => {
-                let (timing, rate) =
-                    (context.config.timing, context.config.settings.encoder.frame_rate);
-                copy.finish(timing, rate)
-                    .map(|report| Pending::Done(Box::new(report)))
-                    .map_err(SessionError::from)
-            }
+            State::Copying(copy) => copy
+                .finish()
+                .map(|report| Pending::Done(Box::new(report)))
+                .map_err(SessionError::from),
             other => {
                 self.state = other;
                 return;
@@ -385,13 +391,13 @@ impl Camera {
     }
 
     /// Takes no more messages; the encoder runs on until it has written everything.
-    pub fn close(&mut self, context: &Context<'_>) {
-        self.end(None, context);
+    pub fn close(&mut self) {
+        self.end(None);
     }
 
     /// Waits for the camera's files; tells why there is none.
     pub fn finish(mut self, context: &Context<'_>) -> Finished {
-        self.close(context);
+        self.close();
         let mut finished = Finished::default();
         let skipped = match &self.state {
             State::Refused(reason) => Some(reason.clone()),

@@ -31,7 +31,7 @@ use crate::{
     mux::{Sink, SinkError},
     picture::{self, PictureError, PictureOptions},
     source::Payload,
-    timeline::{Clock, FrameTimes, Timeline, Timing},
+    timeline::{Clock, FrameTimes, Survey, Timing},
 };
 
 /// What to do with a frame that cannot be decoded. It is counted in any case.
@@ -231,7 +231,7 @@ impl Session {
             .name(format!("encode-{id}"))
             .spawn(move || {
                 let _entered = span.enter();
-                worker.run(|frames| Timeline::new(timing, frames, rate, reorder))
+                worker.run(Survey::new(timing, rate, reorder))
             })
             .map_err(|e| SessionError::Internal(format!("no thread: {e}")))?;
         Ok(Self {

@@ -12,7 +12,8 @@ use encoder_ringbuf::{Consumer, ReadSlot};
 use tracing::{debug, warn};
 
 use super::{Counters, Meta, OnBadFrame, SessionError, SessionReport, SharedSink, lock};
-use crate::timeline::{FrameTimes, Timeline};
+use crate::mux::Finished;
+use crate::timeline::{FrameTimes, Survey};
 
 /// How many bad frames are named one by one.
 const NAMED_FAILURES: usize = 10;
@@ -69,11 +70,8 @@ impl Worker {
         }
     }
 
-    /// Runs until the ring is closed and empty. `timeline` lays out the frames, by index.
-    pub fn run(
-        mut self,
-        timeline: impl FnOnce(&[FrameTimes]) -> Timeline,
-    ) -> Result<SessionReport, SessionError> {
+    /// Runs until the ring is closed and empty.
+    pub fn run(mut self, mut survey: Survey) -> Result<SessionReport, SessionError> {
         while let Some(slot) = self.parts.consumer.next() {
             let seq = slot.seq();
             let Some(meta) = slot.meta() else {
@@ -98,33 +96,36 @@ impl Worker {
                 self.shown
             )));
         }
-        let timeline = timeline(&self.frames);
+        self.frames.iter().for_each(|times| survey.push(times));
+        let timeline = survey.layout();
         timeline.log();
         let count = self.frames.len() as u64;
         // Locked to the end, so that a drop cannot return in the middle of it.
         let mut sink = lock(&self.parts.sink);
-        let file = match sink.take().ok_or(SessionError::Ended)? {
+        let finished = match sink.take().ok_or(SessionError::Ended)? {
             sink if count > 0 => sink.finish(&timeline)?,
-            _ => None,
+            _ => Finished::default(),
         };
         drop(sink);
+        let mut warnings = timeline.warnings.clone();
+        warnings.extend(finished.warnings);
         let counters = &self.parts.counters;
         Ok(SessionReport {
             encoder: self.parts.encoder.encoder_type(),
             description: self.parts.encoder.description(),
             refusals: self.parts.chain.refusals().to_vec(),
             size: Resolution::new(self.parts.layout.width, self.parts.layout.height),
-            file,
+            file: finished.file,
             frames_in: counters.frames_in.load(Relaxed),
             frames_encoded: count,
             frames_repeated: counters.frames_repeated.load(Relaxed),
             frames_failed: counters.frames_failed.load(Relaxed),
             failures: self.failures,
             bytes_out: counters.bytes_out.load(Relaxed),
-            duration_s: timeline.duration(count) as f64 / f64::from(timeline.timescale()),
+            duration_s: timeline.duration_s(),
             first_ns: timeline.first_ns,
             last_ns: timeline.last_ns,
-            warnings: timeline.warnings,
+            warnings,
         })
     }
 
