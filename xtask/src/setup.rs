@@ -1,5 +1,5 @@
-//! What the tests need from outside: FFmpeg, headers for virtual devices, and nasm for the speed
-//! of the embedded encoder.
+//! What the tests need from outside: FFmpeg, other players, headers for virtual devices, and nasm
+//! for the speed of the embedded encoder.
 
 use std::{
     env, fs,
@@ -14,6 +14,7 @@ use crate::{
 };
 
 /// What there is for the tests.
+#[derive(Clone)]
 pub struct Tools {
     /// The first choice: `ENCODER_FFMPEG` of the tests.
     pub ffmpeg: PathBuf,
@@ -21,6 +22,10 @@ pub struct Tools {
     pub alternative: Option<PathBuf>,
     /// Whether virtual devices can be made.
     pub testbed: bool,
+    /// The folder of the Python package `av`.
+    pub pyav: Option<PathBuf>,
+    /// A browser that plays videos.
+    pub chromium: Option<PathBuf>,
 }
 
 impl Tools {
@@ -33,13 +38,19 @@ impl Tools {
         if self.testbed {
             command.env("ENCODER_TESTBED", "required");
         }
+        let players = [("ENCODER_PYAV", &self.pyav), ("ENCODER_CHROMIUM", &self.chromium)];
+        for (name, path) in players {
+            if let Some(path) = path {
+                command.env(name, path);
+            }
+        }
         command
     }
 
     /// The two FFmpegs the other way round.
     pub fn swapped(&self) -> Option<Self> {
         let ffmpeg = self.alternative.clone()?;
-        Some(Self { ffmpeg, alternative: Some(self.ffmpeg.clone()), testbed: self.testbed })
+        Some(Self { ffmpeg, alternative: Some(self.ffmpeg.clone()), ..self.clone() })
     }
 }
 
@@ -69,7 +80,13 @@ pub fn setup() -> Result<Tools> {
         println!("setup: second FFmpeg {} at {}", version(path), path.display());
     }
     let testbed = headers::headers();
-    Ok(Tools { ffmpeg, alternative, testbed })
+    let (pyav, chromium) = if cfg!(target_os = "linux") {
+        (pyav(), chromium())
+    } else {
+        println!("setup: the tests of other players run on Linux only");
+        (None, None)
+    };
+    Ok(Tools { ffmpeg, alternative, testbed, pyav, chromium })
 }
 
 /// Installs packages, where this is Debian or Ubuntu and the user may: whether it did.
@@ -123,9 +140,58 @@ fn ffmpeg() -> Option<PathBuf> {
 }
 
 fn on_path() -> Option<PathBuf> {
-    let name = format!("ffmpeg{}", env::consts::EXE_SUFFIX);
-    let path = env::var_os("PATH")?;
-    env::split_paths(&path).map(|dir| dir.join(&name)).find(|path| path.is_file() && runs(path))
+    all_on_path("ffmpeg").find(|path| runs(path))
+}
+
+/// Every program of this name.
+fn all_on_path(name: &str) -> impl Iterator<Item = PathBuf> + use<> {
+    let name = format!("{name}{}", env::consts::EXE_SUFFIX);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let folders: Vec<_> = env::split_paths(&path).collect();
+    folders.into_iter().map(move |folder| folder.join(&name)).filter(|path| path.is_file())
+}
+
+/// The folder of PyAV, which brings FFmpeg's libraries along.
+fn pyav() -> Option<PathBuf> {
+    const PACKAGE: &str = "av";
+    let folder = pypi::folder(PACKAGE);
+    let imports = || {
+        let version = ["-c", "import av; print(av.__version__)"];
+        let found = output(Command::new("python3").args(version).env("PYTHONPATH", &folder)).ok()?;
+        Some(String::from_utf8_lossy(&found.stdout).trim().to_string())
+    };
+    let mut version = if folder.is_dir() { imports() } else { None };
+    if version.is_none() {
+        match pypi::install(&folder, &[PACKAGE]) {
+            Ok(()) => version = imports(),
+            Err(error) => println!("setup: {error}"),
+        }
+    }
+    match version {
+        Some(version) => println!("setup: PyAV {version} at {}", folder.display()),
+        None => {
+            println!("setup: no PyAV (it is left out of the players): python3 cannot import it");
+            return None;
+        }
+    }
+    Some(folder)
+}
+
+/// Chromium, or a browser made of it. (On Ubuntu the package is not the program; Chrome will do.)
+fn chromium() -> Option<PathBuf> {
+    let find = || {
+        let names = ["chromium", "chromium-browser", "google-chrome"];
+        let all = names.into_iter().flat_map(all_on_path);
+        all.filter_map(|path| Some((output(Command::new(&path).arg("--version")).ok()?, path))).next()
+    };
+    let found = find().or_else(|| if apt(&["chromium"]) { find() } else { None });
+    let Some((version, path)) = found else {
+        println!("setup: no Chromium (it is left out of the players): install it");
+        return None;
+    };
+    let version = String::from_utf8_lossy(&version.stdout).trim().to_string();
+    println!("setup: {version} at {}", path.display());
+    Some(path)
 }
 
 /// The FFmpeg of the Python package imageio-ffmpeg, which has one for every system.

@@ -26,7 +26,7 @@ pub fn test(args: &[String]) -> Result<bool> {
         let mut again = cargo();
         again.args(["test", "--workspace"]);
         for name in
-            ["real", "hosted", "colours", "frames", "copy", "program", "detection", "virtual*"]
+            ["real", "hosted", "colours", "frames", "copy", "program", "detection", "players", "virtual*"]
         {
             again.args(["--test", name]);
         }
