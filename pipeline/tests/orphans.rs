@@ -49,13 +49,19 @@ fn kill(signal: &str, target: &str) {
 
 #[test]
 fn a_program_that_is_killed_takes_its_ffmpeg_along() {
-    let out = tempfile::tempdir().unwrap();
-    let mut program = encoding(&out);
-    let child = ffmpeg(&program);
-    kill("-KILL", &program.id().to_string());
-    program.wait().unwrap();
-    assert_gone(child.id);
-    assert_group_gone(child.id);
+    // One that works would end by itself when nobody writes to it any more; one that hangs, not.
+    for hangs in [false, true] {
+        let out = tempfile::tempdir().unwrap();
+        let mut program = encoding(&out);
+        let child = ffmpeg(&program);
+        if hangs {
+            kill("-STOP", &child.id.to_string());
+        }
+        kill("-KILL", &program.id().to_string());
+        program.wait().unwrap();
+        assert_gone(child.id);
+        assert_group_gone(child.id);
+    }
 }
 
 #[test]

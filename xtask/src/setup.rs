@@ -157,7 +157,8 @@ fn pyav() -> Option<PathBuf> {
     let folder = pypi::folder(PACKAGE);
     let imports = || {
         let version = ["-c", "import av; print(av.__version__)"];
-        let found = output(Command::new("python3").args(version).env("PYTHONPATH", &folder)).ok()?;
+        let found =
+            output(Command::new("python3").args(version).env("PYTHONPATH", &folder)).ok()?;
         Some(String::from_utf8_lossy(&found.stdout).trim().to_string())
     };
     let mut version = if folder.is_dir() { imports() } else { None };
@@ -182,7 +183,8 @@ fn chromium() -> Option<PathBuf> {
     let find = || {
         let names = ["chromium", "chromium-browser", "google-chrome"];
         let all = names.into_iter().flat_map(all_on_path);
-        all.filter_map(|path| Some((output(Command::new(&path).arg("--version")).ok()?, path))).next()
+        all.filter_map(|path| Some((output(Command::new(&path).arg("--version")).ok()?, path)))
+            .next()
     };
     let found = find().or_else(|| if apt(&["chromium"]) { find() } else { None });
     let Some((version, path)) = found else {

@@ -81,8 +81,7 @@ pub fn decode_from(path: &Path, ns: u64, size: (usize, usize)) -> Vec<Picture> {
     let (_, [name, value]) = ffmpeg();
     let seek = format!("{:.6}", ns as f64 / 1e9);
     let input = ["-ss", &seek, "-i", path.to_str().unwrap(), "-map", "0:v"];
-    let raw =
-        ["-vf", "setpts=N/TB", name, value, "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"];
+    let raw = ["-vf", "setpts=N/TB", name, value, "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"];
     let bytes = run(path, &[&input[..], &raw].concat());
     assert_eq!(bytes.len() % (size.0 * size.1 * 3), 0);
     bytes
