@@ -2,7 +2,8 @@ use crate::{EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat};
 
 /// A running encoder: pictures in, access units out.
 ///
-/// Frames come with indices 0, 1, 2 … without gaps. "Needs more input" is `Ok(None)`, not an
+/// Frames come with rising indices, without gaps: from 0 on, or, where it takes over in mid-stream,
+/// from the index of its first frame on. That frame is coded as an IDR picture. "Needs more input" is `Ok(None)`, not an
 /// error. After an error the encoder takes nothing more; drop it. Dropping an encoder at any
 /// moment frees all it holds, a child process included.
 pub trait VideoEncoder: Send {

@@ -117,6 +117,11 @@ impl Camera {
         self.parts > 0
     }
 
+    /// Whether no more can come of it.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failed)
+    }
+
     /// Takes the next message. Waits while the camera's ring is full.
     pub fn push(&mut self, packet: Packet, context: &mut Context<'_>) {
         let order = self.messages;
@@ -139,7 +144,7 @@ impl Camera {
                 self.push_video(&format, &data, packet.number, times, context);
             }
             Ok(payload) => self.push_picture(payload, packet.number, times, copies, context),
-            Err(bad) => self.bad(packet.number, times, copies, bad.reason),
+            Err(bad) => self.bad(packet.number, times, copies, bad.reason, context),
         }
     }
 
@@ -159,7 +164,7 @@ impl Camera {
                 self.state = State::Refused(format!("{reason}; {cure}"));
                 return;
             }
-            Err(error) => return self.bad(number, times, copies, error.to_string()),
+            Err(error) => return self.bad(number, times, copies, error.to_string(), context),
         };
         match &self.state {
             State::Encoding(_, current) if *current == size => {}
@@ -169,7 +174,8 @@ impl Camera {
                 self.begin(size, context);
             }
             State::Copying(_) => {
-                return self.bad(number, times, copies, "a still in a video topic".into());
+                let reason = "a still in a video topic".into();
+                return self.bad(number, times, copies, reason, context);
             }
             _ => self.begin(size, context),
         }
@@ -205,7 +211,7 @@ impl Camera {
                         size.even()
                     ));
                 }
-                self.take_leading();
+                self.take_leading(context);
             }
             Err(error) => {
                 self.state = State::Failed;
@@ -234,9 +240,11 @@ impl Camera {
         context: &Context<'_>,
     ) {
         let State::Encoding(session, _) = &mut self.state else { return };
-        // A session that has failed takes nothing more; its end tells why.
-        let Ok(slot) = session.reserve(times) else { return };
-        let slot = slot.numbered(number).times_in_a_row(copies);
+        let slot = match session.reserve(times) {
+            Ok(Some(slot)) => slot.numbered(number).times_in_a_row(copies),
+            Ok(None) => return,
+            Err(_) => return self.fail(context),
+        };
         if let Some(payload) = payload
             && let Err(unsent) = context.decoders.send(Job { slot, payload })
         {
@@ -244,13 +252,26 @@ impl Camera {
         }
     }
 
-    fn bad(&mut self, number: u64, times: FrameTimes, copies: u32, reason: String) {
+    /// The session has failed and takes nothing more; its end tells why.
+    fn fail(&mut self, context: &Context<'_>) {
+        self.end(None, context);
+        self.state = State::Failed;
+    }
+
+    fn bad(
+        &mut self,
+        number: u64,
+        times: FrameTimes,
+        copies: u32,
+        reason: String,
+        context: &Context<'_>,
+    ) {
         match &mut self.state {
-            State::Encoding(session, _) => {
-                if let Ok(slot) = session.reserve(times) {
-                    slot.numbered(number).times_in_a_row(copies).fail(reason);
-                }
-            }
+            State::Encoding(session, _) => match session.reserve(times) {
+                Ok(Some(slot)) => slot.numbered(number).times_in_a_row(copies).fail(reason),
+                Ok(None) => {}
+                Err(_) => self.fail(context),
+            },
             State::Waiting => {
                 // Topics of a million broken messages exist; the first few tell enough.
                 let named = self.leading.len() < NAMED;
@@ -266,9 +287,9 @@ impl Camera {
     }
 
     /// Broken messages get their places, now that there is a file.
-    fn take_leading(&mut self) {
+    fn take_leading(&mut self, context: &Context<'_>) {
         for Broken { number, times, copies, reason } in std::mem::take(&mut self.leading) {
-            self.bad(number, times, copies, reason);
+            self.bad(number, times, copies, reason, context);
         }
     }
 
@@ -331,7 +352,7 @@ impl Camera {
             self.state = State::Failed;
             self.push_ended(Err(SessionError::BadFrame { number, reason }));
         } else {
-            self.bad(number, times, 1, reason);
+            self.bad(number, times, 1, reason, context);
         }
     }
 
@@ -339,7 +360,7 @@ impl Camera {
         match self.sink(context) {
             Ok(sink) => {
                 self.state = State::Copying(Copy::new(size, sink));
-                self.take_leading();
+                self.take_leading(context);
             }
             Err(error) => {
                 self.state = State::Failed;
@@ -444,14 +465,18 @@ impl Ended {
         let mut output = Output {
             topic: topic.into(),
             file: None,
+            partial: None,
             encoder: None,
             encoder_description: None,
+            encoders: Vec::new(),
+            failovers: Vec::new(),
             width: 0,
             height: 0,
             frames_in: self.lost.frames + self.left_out,
             frames_encoded: 0,
             frames_repeated: 0,
             frames_failed: self.lost.frames,
+            frames_dropped: 0,
             frames_left_out: self.left_out,
             first_stamp_ns: None,
             last_stamp_ns: None,
@@ -462,23 +487,25 @@ impl Ended {
             error: None,
         };
         output.warnings.extend(self.remarks);
+        let relative =
+            |file: &std::path::Path| file.strip_prefix(directory).unwrap_or(file).to_path_buf();
         match report {
             Ok(report) => {
-                output.file = report
-                    .file
-                    .as_ref()
-                    .map(|file| file.strip_prefix(directory).unwrap_or(file).to_path_buf());
+                output.file = report.file.as_deref().map(relative);
                 if report.frames_encoded == 0 {
                     output.error = Some("no frame of it can be decoded".into());
                 }
                 output.encoder = Some(report.encoder.to_string());
                 output.encoder_description = Some(report.description);
+                output.encoders = report.stretches;
+                output.failovers = report.failovers;
                 output.width = report.size.width;
                 output.height = report.size.height;
                 output.frames_in += report.frames_in;
                 output.frames_encoded = report.frames_encoded;
                 output.frames_repeated = report.frames_repeated;
                 output.frames_failed += report.frames_failed;
+                output.frames_dropped = report.frames_dropped;
                 output.first_stamp_ns = report.first_ns;
                 output.last_stamp_ns = report.last_ns;
                 output.duration_s = report.duration_s;
@@ -492,6 +519,10 @@ impl Ended {
                 if let Some(counters) = counters {
                     output.frames_in += counters.frames_in.load(Relaxed);
                     output.frames_failed += counters.frames_failed.load(Relaxed);
+                    output.frames_dropped = counters.frames_dropped.load(Relaxed);
+                }
+                if let SessionError::Kept { part, .. } = &error {
+                    output.partial = Some(relative(part));
                 }
                 output.error = Some(error.to_string());
             }

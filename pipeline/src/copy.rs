@@ -5,7 +5,7 @@ use encoder_core::{EncodedChunk, EncoderType, FrameRate, NalKind, Resolution, na
 
 use crate::{
     mux::{Sink, SinkError, Sps},
-    session::SessionReport,
+    session::{SessionReport, Stretch},
     timeline::{FrameTimes, Timeline, Timing},
 };
 
@@ -104,6 +104,12 @@ impl Copy {
         Ok(SessionReport {
             encoder: COPY,
             description: "copied as recorded".into(),
+            stretches: vec![Stretch {
+                encoder: COPY,
+                description: "copied as recorded".into(),
+                frames: count,
+            }],
+            failovers: Vec::new(),
             refusals: Vec::new(),
             size: self.size,
             file: self.sink.finish(&timeline)?,
@@ -111,6 +117,7 @@ impl Copy {
             frames_encoded: count,
             frames_repeated: 0,
             frames_failed: 0,
+            frames_dropped: 0,
             failures: Vec::new(),
             bytes_out: self.bytes,
             duration_s: timeline.duration(count) as f64 / f64::from(timeline.timescale()),

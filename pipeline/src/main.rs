@@ -6,6 +6,7 @@ mod cli {
     pub mod detect;
     pub mod encode;
     pub mod settings;
+    pub mod signals;
 }
 
 use std::{

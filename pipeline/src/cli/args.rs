@@ -94,6 +94,10 @@ pub struct Encode {
     /// What to do with a frame that cannot be decoded.
     #[arg(long, value_enum, default_value_t = BadFrameArg::Repeat)]
     pub on_bad_frame: BadFrameArg,
+    /// What to do with a frame on standard input when the encoder does not keep up. Frames that are
+    /// dropped are counted, and their time stays free.
+    #[arg(long, value_enum, default_value_t = FullArg::Block)]
+    pub on_full: FullArg,
 
     /// Quality, 0 (best) to 51 [default: 23]
     #[arg(long)]
@@ -164,6 +168,18 @@ pub enum BadFrameArg {
     Skip,
     /// End with an error.
     Fail,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FullArg {
+    /// Wait: whoever writes to standard input waits too.
+    Block,
+    /// Drop the oldest frame that waits for the encoder.
+    DropOldest,
+    /// Drop the new frame.
+    DropNewest,
+    /// End with an error.
+    Error,
 }
 
 fn moment(text: &str) -> Result<Moment, String> {

@@ -12,7 +12,7 @@ use encoder_pipeline::{
     progress::{Progress, Silent},
     report::{Exit, Report},
     run::{Run, check_free},
-    session::{OnBadFrame, SessionConfig},
+    session::{OnBadFrame, OnFull, SessionConfig},
     source::{self, Limits, Source, SourceError, SourceOptions},
     timeline::{Clock, Timing},
 };
@@ -20,9 +20,10 @@ use indicatif::MultiProgress;
 use tracing::{error, info};
 
 use super::{
-    args::{BadFrameArg, Encode, FormatArg, SourceArgs, TimeArg},
+    args::{BadFrameArg, Encode, FormatArg, FullArg, SourceArgs, TimeArg},
     bars::Bars,
     settings::{Refused, load},
+    signals,
 };
 
 impl SourceArgs {
@@ -59,14 +60,26 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
     if stdin > 0 && std::io::stdin().is_terminal() {
         return Err(Refused::usage("standard input is a terminal: pipe frames into it"));
     }
+    if args.on_full != FullArg::Block && stdin == 0 {
+        return Err(Refused::usage(
+            "--on-full is for frames on standard input: a recording waits for the encoder",
+        ));
+    }
     let targets = targets(&args.recordings, &args.output)?;
     let plan = choose(args, &settings)?;
     plan.announce();
     let jobs = args
         .jobs
         .map_or_else(|| std::thread::available_parallelism().map_or(2, usize::from), usize::from);
+    let stop = signals::stop().map_err(Refused::failed)?;
     let mut worst = Exit::Done.code();
+    let mut left = targets.len();
     for (recording, target) in targets {
+        if stop.is_set() {
+            error!("stopped: {left} recordings were not begun");
+            return Ok(if worst == 0 { Exit::Repaired.code() } else { worst });
+        }
+        left -= 1;
         let clock = match args.time {
             TimeArg::Header => Clock::Header,
             TimeArg::Log => Clock::Log,
@@ -89,10 +102,19 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
                     BadFrameArg::Skip => OnBadFrame::Skip,
                     BadFrameArg::Fail => OnBadFrame::Fail,
                 },
+                on_full: match args.on_full {
+                    FullArg::Block => OnFull::Block,
+                    FullArg::DropOldest => OnFull::DropOldest,
+                    FullArg::DropNewest => OnFull::DropNewest,
+                    FullArg::Error => OnFull::Error,
+                },
+                camera_label: None,
                 picture: args.source.picture(),
             },
             resample: args.resample,
             jobs,
+            is_live: is_stdin(recording),
+            stop: stop.clone(),
         };
         let exit = convert(&run, args, recording, bars);
         // A failure outweighs a repair, and a repair a success.
@@ -120,7 +142,7 @@ fn convert(run: &Run, args: &Encode, recording: &Path, bars: Option<&MultiProgre
     options.rate = args.fps;
     let open = || -> Result<Box<dyn Source>, SourceError> {
         if is_stdin(recording) {
-            return source::open_stdin(args.raw.as_ref(), &options);
+            return source::open_stdin(args.raw.as_ref(), &options, &run.stop);
         }
         source::open(recording, &options)
     };
