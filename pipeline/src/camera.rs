@@ -8,7 +8,7 @@ use tracing::{debug, warn};
 
 use crate::{
     copy::{AccessUnit, Copy},
-    mux::{AnnexBSink, Mp4Sink, Sink, SinkError},
+    mux::{AnnexBSink, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
     naming::{Format, Names},
     picture::{self, PictureError},
     progress::Progress,
@@ -35,6 +35,7 @@ pub(crate) struct Context<'a> {
     pub config: SessionConfig,
     pub names: Names,
     pub overwrite: bool,
+    pub mode: OutputMode,
     pub decoders: crossbeam_channel::Sender<Job>,
     pub progress: &'a dyn Progress,
     pub keep_encoded_video: bool,
@@ -144,7 +145,7 @@ impl Camera {
                 self.push_video(&format, &data, packet.number, times, context);
             }
             Ok(payload) => self.push_picture(payload, packet.number, times, copies, context),
-            Err(bad) => self.bad(packet.number, times, copies, bad.reason, context),
+            Err(bad) => self.bad(packet.number, times, copies, bad.reason),
         }
     }
 
@@ -164,18 +165,18 @@ impl Camera {
                 self.state = State::Refused(format!("{reason}; {cure}"));
                 return;
             }
-            Err(error) => return self.bad(number, times, copies, error.to_string(), context),
+            Err(error) => return self.bad(number, times, copies, error.to_string()),
         };
         match &self.state {
             State::Encoding(_, current) if *current == size => {}
             State::Encoding(_, current) => {
                 let remark = change(*current, size, number);
-                self.end(Some(remark), context);
+                self.end(Some(remark));
                 self.begin(size, context);
             }
             State::Copying(_) => {
                 let reason = "a still in a video topic".into();
-                return self.bad(number, times, copies, reason, context);
+                return self.bad(number, times, copies, reason);
             }
             _ => self.begin(size, context),
         }
@@ -193,7 +194,7 @@ impl Camera {
         }
         let _entered = tracing::error_span!("camera", topic = self.info.topic).entered();
         let opened = self
-            .sink(context)
+            .sink(Mp4Options::new(config.spread().0, &config.settings.encoder), context)
             .map_err(SessionError::from)
             .and_then(|sink| Session::open(size, &config, sink));
         match opened {
@@ -211,7 +212,7 @@ impl Camera {
                         size.even()
                     ));
                 }
-                self.take_leading(context);
+                self.take_leading();
             }
             Err(error) => {
                 self.state = State::Failed;
@@ -220,12 +221,19 @@ impl Camera {
         }
     }
 
-    fn sink(&mut self, context: &mut Context<'_>) -> Result<Box<dyn Sink>, SinkError> {
+    fn sink(
+        &mut self,
+        options: Mp4Options,
+        context: &mut Context<'_>,
+    ) -> Result<Box<dyn Sink>, SinkError> {
         self.parts += 1;
         let path = context.names.file(&self.info.topic, self.parts);
         debug!(topic = self.info.topic, file = %path.display(), "writing");
         Ok(match context.names.format() {
-            Format::Mp4 => Box::new(Mp4Sink::create(&path, context.overwrite)?),
+            Format::Mp4 => {
+                let (overwrite, mode) = (context.overwrite, context.mode);
+                Box::new(Mp4Sink::create(&path, &Mp4Options { overwrite, mode, ..options })?)
+            }
             Format::AnnexB => Box::new(AnnexBSink::create(&path, context.overwrite)?),
         })
     }
@@ -243,7 +251,7 @@ impl Camera {
         let slot = match session.reserve(times) {
             Ok(Some(slot)) => slot.numbered(number).times_in_a_row(copies),
             Ok(None) => return,
-            Err(_) => return self.fail(context),
+            Err(_) => return self.fail(),
         };
         if let Some(payload) = payload
             && let Err(unsent) = context.decoders.send(Job { slot, payload })
@@ -253,24 +261,17 @@ impl Camera {
     }
 
     /// The session has failed and takes nothing more; its end tells why.
-    fn fail(&mut self, context: &Context<'_>) {
-        self.end(None, context);
+    fn fail(&mut self) {
+        self.end(None);
         self.state = State::Failed;
     }
 
-    fn bad(
-        &mut self,
-        number: u64,
-        times: FrameTimes,
-        copies: u32,
-        reason: String,
-        context: &Context<'_>,
-    ) {
+    fn bad(&mut self, number: u64, times: FrameTimes, copies: u32, reason: String) {
         match &mut self.state {
             State::Encoding(session, _) => match session.reserve(times) {
                 Ok(Some(slot)) => slot.numbered(number).times_in_a_row(copies).fail(reason),
                 Ok(None) => {}
-                Err(_) => self.fail(context),
+                Err(_) => self.fail(),
             },
             State::Waiting => {
                 // Topics of a million broken messages exist; the first few tell enough.
@@ -287,9 +288,9 @@ impl Camera {
     }
 
     /// Broken messages get their places, now that there is a file.
-    fn take_leading(&mut self, context: &Context<'_>) {
+    fn take_leading(&mut self) {
         for Broken { number, times, copies, reason } in std::mem::take(&mut self.leading) {
-            self.bad(number, times, copies, reason, context);
+            self.bad(number, times, copies, reason);
         }
     }
 
@@ -328,7 +329,7 @@ impl Camera {
         match (&self.state, unit.size) {
             (State::Copying(copy), Some(size)) if copy.size() != size => {
                 let remark = change(copy.size(), size, number);
-                self.end(Some(remark), context);
+                self.end(Some(remark));
                 self.begin_copy(size, context);
             }
             (State::Copying(_), _) => {}
@@ -352,15 +353,16 @@ impl Camera {
             self.state = State::Failed;
             self.push_ended(Err(SessionError::BadFrame { number, reason }));
         } else {
-            self.bad(number, times, 1, reason, context);
+            self.bad(number, times, 1, reason);
         }
     }
 
     fn begin_copy(&mut self, size: Resolution, context: &mut Context<'_>) {
-        match self.sink(context) {
+        let (timing, rate) = (context.config.timing, context.config.settings.encoder.frame_rate);
+        match self.sink(Mp4Options { timing, rate, ..Mp4Options::default() }, context) {
             Ok(sink) => {
-                self.state = State::Copying(Copy::new(size, sink));
-                self.take_leading(context);
+                self.state = State::Copying(Copy::new(size, timing, rate, sink));
+                self.take_leading();
             }
             Err(error) => {
                 self.state = State::Failed;
@@ -370,19 +372,16 @@ impl Camera {
     }
 
     /// Ends the current file; its encoder runs on until it has written everything.
-    fn end(&mut self, remark: Option<String>, context: &Context<'_>) {
+    fn end(&mut self, remark: Option<String>) {
         if let Some(remark) = remark {
             self.remark(remark);
         }
         let result = match std::mem::replace(&mut self.state, State::Waiting) {
             State::Encoding(session, _) => Ok(Pending::Session(session.close())),
-            State::Copying(copy) => {
-                let (timing, rate) =
-                    (context.config.timing, context.config.settings.encoder.frame_rate);
-                copy.finish(timing, rate)
-                    .map(|report| Pending::Done(Box::new(report)))
-                    .map_err(SessionError::from)
-            }
+            State::Copying(copy) => copy
+                .finish()
+                .map(|report| Pending::Done(Box::new(report)))
+                .map_err(SessionError::from),
             other => {
                 self.state = other;
                 return;
@@ -406,13 +405,13 @@ impl Camera {
     }
 
     /// Takes no more messages; the encoder runs on until it has written everything.
-    pub fn close(&mut self, context: &Context<'_>) {
-        self.end(None, context);
+    pub fn close(&mut self) {
+        self.end(None);
     }
 
     /// Waits for the camera's files; tells why there is none.
     pub fn finish(mut self, context: &Context<'_>) -> Finished {
-        self.close(context);
+        self.close();
         let mut finished = Finished::default();
         let skipped = match &self.state {
             State::Refused(reason) => Some(reason.clone()),

@@ -6,7 +6,7 @@ use encoder_core::{EncodedChunk, EncoderType, FrameRate, NalKind, Resolution, na
 use crate::{
     mux::{Sink, SinkError, Sps},
     session::{SessionReport, Stretch},
-    timeline::{FrameTimes, Timeline, Timing},
+    timeline::{FrameTimes, Survey, Timing},
 };
 
 /// The name that stands in the report instead of an encoder's.
@@ -63,14 +63,14 @@ impl AccessUnit {
 pub struct Copy {
     sink: Box<dyn Sink>,
     size: Resolution,
-    frames: Vec<FrameTimes>,
+    survey: Survey,
     bytes: u64,
 }
 
 impl Copy {
-    /// Begins a file with pictures of `size`.
-    pub fn new(size: Resolution, sink: Box<dyn Sink>) -> Self {
-        Self { sink, size, frames: Vec::new(), bytes: 0 }
+    /// Begins a file with pictures of `size`. `rate` is assumed for the duration of a single frame.
+    pub fn new(size: Resolution, timing: Timing, rate: FrameRate, sink: Box<dyn Sink>) -> Self {
+        Self { sink, size, survey: Survey::new(timing, rate, 0), bytes: 0 }
     }
 
     /// Size of the pictures.
@@ -83,8 +83,8 @@ impl Copy {
     /// # Errors
     /// When it cannot be written.
     pub fn push(&mut self, unit: AccessUnit, times: FrameTimes) -> Result<(), SinkError> {
-        let index = self.frames.len() as u64;
-        self.frames.push(times);
+        let index = self.survey.frames();
+        self.survey.push(&times);
         self.bytes += unit.data.len() as u64;
         let chunk =
             EncodedChunk { data: unit.data, pts: index, dts: index, keyframe: unit.keyframe };
@@ -95,11 +95,13 @@ impl Copy {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn finish(self, timing: Timing, rate: FrameRate) -> Result<SessionReport, SinkError> {
-        let timeline = Timeline::new(timing, &self.frames, rate, 0);
-        timeline.log();
-        let count = self.frames.len() as u64;
-        let mut warnings = timeline.warnings.clone();
+    pub fn finish(self) -> Result<SessionReport, SinkError> {
+        let layout = self.survey.layout();
+        layout.log();
+        let count = self.survey.frames();
+        let finished = self.sink.finish(&layout)?;
+        let mut warnings = layout.warnings.clone();
+        warnings.extend(finished.warnings);
         warnings.push("the topic is H.264 already: it was copied, not encoded again".into());
         Ok(SessionReport {
             encoder: COPY,
@@ -112,7 +114,7 @@ impl Copy {
             failovers: Vec::new(),
             refusals: Vec::new(),
             size: self.size,
-            file: self.sink.finish(&timeline)?,
+            file: finished.file,
             frames_in: count,
             frames_encoded: count,
             frames_repeated: 0,
@@ -120,9 +122,9 @@ impl Copy {
             frames_dropped: 0,
             failures: Vec::new(),
             bytes_out: self.bytes,
-            duration_s: timeline.duration(count) as f64 / f64::from(timeline.timescale()),
-            first_ns: timeline.first_ns,
-            last_ns: timeline.last_ns,
+            duration_s: layout.duration_s(),
+            first_ns: layout.first_ns,
+            last_ns: layout.last_ns,
             warnings,
         })
     }

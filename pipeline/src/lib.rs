@@ -6,7 +6,7 @@
 //! ```no_run
 //! use encoder_core::{Cache, Detection, Policy, Resolution, Settings, plan};
 //! use encoder_pipeline::{
-//!     mux::Mp4Sink,
+//!     mux::{Mp4Options, Mp4Sink},
 //!     session::{Session, SessionConfig},
 //!     source::{Payload, RawImage},
 //!     timeline::FrameTimes,
@@ -19,7 +19,8 @@
 //! let found = Detection::new(&settings).cache(Cache::of_user()).run()?;
 //! let plan = plan(&Policy::new(&settings.gpu, None), &found)?;
 //! let config = SessionConfig::new(settings, plan);
-//! let sink = Mp4Sink::create("front.mp4".as_ref(), false)?;
+//! let options = Mp4Options::new(config.timing, &config.settings.encoder);
+//! let sink = Mp4Sink::create("front.mp4".as_ref(), &options)?;
 //! let mut session = Session::open(Resolution::new(848, 480), &config, Box::new(sink))?;
 //! for (stamp_ns, pixels) in camera {
 //!     let image = RawImage {

@@ -10,6 +10,7 @@ use tracing::warn;
 
 use crate::{
     camera::{Camera, Context, Job as Decode},
+    mux::OutputMode,
     naming::{Format, Names, Target},
     progress::Progress,
     report::{Exit, Output, Report, SkippedTopic},
@@ -17,7 +18,7 @@ use crate::{
     session::SessionConfig,
     source::{Event, Packet, Source, SourceError, StreamId},
     stop::Stop,
-    timeline::{Clock, FrameTimes, Timeline, Timing},
+    timeline::{self, Clock, FrameTimes, Timing},
 };
 
 /// What to convert, how, and where to.
@@ -30,6 +31,8 @@ pub struct Run {
     pub format: Format,
     /// Replace files that exist.
     pub overwrite: bool,
+    /// What an MP4 file is while it is written, and when it is whole.
+    pub mode: OutputMode,
     /// Encoder, timing and policies, the same for every camera. `threads` is divided among them.
     pub session: SessionConfig,
     /// Make this constant rate out of recorded times, by nearest frame.
@@ -110,6 +113,7 @@ impl Run {
                     config,
                     names: Names::new(self.target.clone(), self.format),
                     overwrite: self.overwrite,
+                    mode: self.mode,
                     decoders,
                     progress,
                     keep_encoded_video: self.resample.is_none(),
@@ -160,7 +164,7 @@ impl Run {
         }
         let mut plans = Vec::new();
         for (topic, times) in topics {
-            let (stamps, warnings) = Timeline::stamps(clock, &times);
+            let (stamps, warnings) = timeline::stamps(clock, &times);
             let copies = resample(&stamps, rate).map_err(|e| format!("{topic}: {e}"))?;
             report.warnings.extend(warnings.into_iter().map(|w| format!("{topic}: {w}")));
             plans.push(copies);
@@ -257,7 +261,7 @@ impl Work<'_> {
     /// Ends all cameras, first their rings, so that the encoders end side by side.
     fn finish(&mut self) {
         for camera in &mut self.cameras {
-            camera.close(&self.context);
+            camera.close();
         }
         for camera in self.cameras.drain(..) {
             let finished = camera.finish(&self.context);

@@ -9,7 +9,7 @@ use crate::{
     copy::AccessUnit,
     picture::{self, PictureOptions},
     source::{Event, Packet, Payload, Source, SourceError},
-    timeline::{Clock, FrameTimes, Timeline},
+    timeline::{self, Clock, FrameTimes},
 };
 
 /// A camera topic.
@@ -88,7 +88,7 @@ pub fn scan(
         }
     }
     for (camera, times) in info.cameras.iter_mut().zip(&times) {
-        let (stamps, _) = Timeline::stamps(Clock::Header, times);
+        let (stamps, _) = timeline::stamps(Clock::Header, times);
         camera.first_stamp_ns = stamps.first().copied();
         camera.last_stamp_ns = stamps.last().copied();
         let mut gaps: Vec<i64> = stamps.windows(2).map(|w| w[1].saturating_sub(w[0])).collect();

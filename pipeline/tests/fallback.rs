@@ -11,7 +11,7 @@ use encoder_core::{
     Refusal, RefusalKind, Resolution, Settings, Verdict, VideoEncoder,
 };
 use encoder_pipeline::{
-    mux::Mp4Sink,
+    mux::{Mp4Options, Mp4Sink},
     session::{Session, SessionConfig},
     source::{Payload, RawImage},
     timeline::FrameTimes,
@@ -112,7 +112,7 @@ fn whoever_takes_the_first_frame_gets_them_all() {
         for order in [vec![REFUSING, last], vec![CROWDED, REFUSING, last]] {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("a.mp4");
-            let sink = Box::new(Mp4Sink::create(&path, false).unwrap());
+            let sink = Box::new(Mp4Sink::create(&path, &Mp4Options::default()).unwrap());
             let mut session = Session::open(SIZE, &config(&order, 0), sink).unwrap();
             assert_eq!(session.encoder(), order[0]);
             for n in 0..COUNT {
@@ -131,7 +131,7 @@ fn whoever_takes_the_first_frame_gets_them_all() {
 fn one_that_is_busy_is_asked_again_before_the_next_is_taken() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.mp4");
-    let sink = Box::new(Mp4Sink::create(&path, false).unwrap());
+    let sink = Box::new(Mp4Sink::create(&path, &Mp4Options::default()).unwrap());
     let before = CROWD.load(SeqCst);
     let config = config(&[CROWDED, EncoderType::OPENH264], 1);
     let mut session = Session::open(SIZE, &config, sink).unwrap();
@@ -152,7 +152,7 @@ fn when_none_is_left_or_it_is_too_late_there_is_no_file() {
     ] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.mp4");
-        let sink = Box::new(Mp4Sink::create(&path, false).unwrap());
+        let sink = Box::new(Mp4Sink::create(&path, &Mp4Options::default()).unwrap());
         let mut session = Session::open(SIZE, &config(&order, 0), sink).unwrap();
         for n in 0..4 {
             // It may have ended already.

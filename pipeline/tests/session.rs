@@ -16,11 +16,11 @@ use encoder_core::{
     PixelFormat, Plan, Resolution, Settings, Verdict, VideoEncoder,
 };
 use encoder_pipeline::{
-    mux::{CallbackSink, Mp4Sink, Sink, SinkError},
+    mux::{CallbackSink, Finished, Mp4Options, Mp4Sink, Sink, SinkError},
     picture::PictureOptions,
     session::{OnBadFrame, Session, SessionConfig, SessionError},
     source::{Payload, RawImage},
-    timeline::{Clock, FrameTimes, Timeline, Timing},
+    timeline::{Clock, FrameTimes, Layout, Timing},
 };
 
 const SIZE: Resolution = Resolution::new(160, 120);
@@ -66,7 +66,7 @@ fn broken() -> Payload {
 }
 
 fn mp4(path: &Path) -> Box<dyn Sink> {
-    Box::new(Mp4Sink::create(path, false).unwrap())
+    Box::new(Mp4Sink::create(path, &Mp4Options::default()).unwrap())
 }
 
 /// Runs `work` on a thread of its own; fails when it hangs.
@@ -448,13 +448,11 @@ impl Sink for Recorder {
         Ok(())
     }
 
-    fn finish(
-        self: Box<Self>,
-        timeline: &Timeline,
-    ) -> Result<Option<std::path::PathBuf>, SinkError> {
-        let ticks = (0..self.chunks.len() as u64).map(|n| timeline.ticks(n)).collect();
+    fn finish(self: Box<Self>, layout: &Layout) -> Result<Finished, SinkError> {
+        let mut ticks = layout.ticks();
+        let ticks = (0..self.chunks.len()).map(|n| ticks.next(&at(n))).collect();
         *self.log.lock().unwrap() = (self.chunks, ticks);
-        Ok(None)
+        Ok(Finished::default())
     }
 }
 
@@ -545,7 +543,7 @@ impl Sink for FileRecorder {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, _: &Timeline) -> Result<Option<std::path::PathBuf>, SinkError> {
+    fn finish(self: Box<Self>, _: &Layout) -> Result<Finished, SinkError> {
         panic!("a failed session must not finish its sink")
     }
 }
@@ -560,7 +558,7 @@ fn a_sink_that_fails_ends_the_session_with_its_words() {
                 _ => Err(SinkError::Stream { path: "a.mp4".into(), reason: "disk full".into() }),
             }
         }
-        fn finish(self: Box<Self>, _: &Timeline) -> Result<Option<std::path::PathBuf>, SinkError> {
+        fn finish(self: Box<Self>, _: &Layout) -> Result<Finished, SinkError> {
             panic!("a failed session must not finish its sink")
         }
     }

@@ -70,6 +70,9 @@ pub struct Encode {
     /// Format of the files in a directory.
     #[arg(long, value_enum, default_value_t = FormatArg::Mp4)]
     pub format: FormatArg,
+    /// How MP4 files are written. What a crash leaves of either plays up to its last second.
+    #[arg(long, value_enum, default_value_t = ModeArg::Progressive)]
+    pub output_mode: ModeArg,
     /// Replace files that exist.
     #[arg(long)]
     pub overwrite: bool,
@@ -152,6 +155,14 @@ pub struct SourceArgs {
 pub enum FormatArg {
     Mp4,
     Annexb,
+}
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+pub enum ModeArg {
+    /// As FILE.part while it grows; then the index goes in front, for every player.
+    Progressive,
+    /// In fragments under its own name: it plays while it grows, and is never rewritten.
+    Fragmented,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

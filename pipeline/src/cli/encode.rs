@@ -7,6 +7,7 @@ use std::{
 
 use encoder_core::{ConfigError, OpenError, Plan, Policy, Settings, plan};
 use encoder_pipeline::{
+    mux::OutputMode,
     naming::{Format, Target},
     picture::PictureOptions,
     progress::{Progress, Silent},
@@ -20,7 +21,7 @@ use indicatif::MultiProgress;
 use tracing::{error, info};
 
 use super::{
-    args::{BadFrameArg, Encode, FormatArg, FullArg, SourceArgs, TimeArg},
+    args::{BadFrameArg, Encode, FormatArg, FullArg, ModeArg, SourceArgs, TimeArg},
     bars::Bars,
     settings::{Refused, load},
     signals,
@@ -92,6 +93,10 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
                 FormatArg::Annexb => Format::AnnexB,
             },
             overwrite: args.overwrite,
+            mode: match args.output_mode {
+                ModeArg::Progressive => OutputMode::Progressive,
+                ModeArg::Fragmented => OutputMode::Fragmented,
+            },
             session: SessionConfig {
                 settings: settings.clone(),
                 plan: plan.clone(),

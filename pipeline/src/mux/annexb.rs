@@ -1,12 +1,9 @@
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-};
+use std::{io::Write, path::Path};
 
 use encoder_core::EncodedChunk;
 
-use super::{OutputFile, Sink, SinkError};
-use crate::timeline::{FrameTimes, Timeline};
+use super::{Finished, OutputFile, Sink, SinkError};
+use crate::timeline::{FrameTimes, Layout};
 
 /// Writes the access units one after another: a raw H.264 stream, which has no timestamps.
 pub struct AnnexBSink {
@@ -29,7 +26,7 @@ impl Sink for AnnexBSink {
         self.file.write_all(&chunk.data).map_err(SinkError::io(&path))
     }
 
-    fn finish(self: Box<Self>, _timeline: &Timeline) -> Result<Option<PathBuf>, SinkError> {
-        self.file.commit().map(Some)
+    fn finish(self: Box<Self>, _layout: &Layout) -> Result<Finished, SinkError> {
+        Ok(Finished { file: Some(self.file.commit()?), warnings: Vec::new() })
     }
 }

@@ -13,12 +13,12 @@ use std::path::{Path, PathBuf};
 
 pub use annexb::AnnexBSink;
 use encoder_core::EncodedChunk;
-pub use mp4::Mp4Sink;
+pub use mp4::{Mp4Options, Mp4Sink, OutputMode};
 pub use output::OutputFile;
 pub use sps::{Colour, Sps};
 use thiserror::Error;
 
-use crate::timeline::{FrameTimes, Timeline};
+use crate::timeline::{FrameTimes, Layout};
 
 /// Why something could not be written.
 #[derive(Debug, Error)]
@@ -57,22 +57,37 @@ fn cure(error: &std::io::Error) -> &'static str {
     }
 }
 
+/// What came of a video that was ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// The file that was written, where there is one.
+    pub file: Option<PathBuf>,
+    /// What a user should know about its times, beside what the layout says.
+    pub warnings: Vec<String>,
+}
+
 /// Takes the access units of one video.
 ///
-/// Dropping a sink that was not finished leaves nothing behind.
+/// Dropping a sink that was neither finished nor abandoned leaves nothing behind.
 pub trait Sink: Send {
     /// Takes the next access unit in decoding order, with the times of the frame that it shows.
+    /// With B-frames, access units come in groups that are complete in display order.
     ///
     /// # Errors
     /// [`SinkError`]; the sink takes nothing more after it.
     fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError>;
 
-    /// Ends the video. `timeline` has the time of every frame, by its `pts`. Gives the file that
-    /// was written, where there is one.
+    /// Ends the video. `layout` has the times of all frames.
     ///
     /// # Errors
-    /// [`SinkError`]; then nothing stands under the final name.
-    fn finish(self: Box<Self>, timeline: &Timeline) -> Result<Option<PathBuf>, SinkError>;
+    /// [`SinkError`]; then nothing stands under the final name that was not there before.
+    fn finish(self: Box<Self>, layout: &Layout) -> Result<Finished, SinkError>;
+
+    /// The video cannot be ended. Keeps what was written, where it is of use, and gives the file
+    /// that has it.
+    fn abandon(self: Box<Self>) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// A sink that hands every access unit to a function: for embedding.
@@ -84,7 +99,7 @@ impl<F: FnMut(EncodedChunk, &FrameTimes) + Send> Sink for CallbackSink<F> {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, _timeline: &Timeline) -> Result<Option<PathBuf>, SinkError> {
-        Ok(None)
+    fn finish(self: Box<Self>, _layout: &Layout) -> Result<Finished, SinkError> {
+        Ok(Finished::default())
     }
 }

@@ -4,15 +4,66 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use encoder_core::{EncodedChunk, NalKind, nal_units};
+use encoder_core::{EncodedChunk, EncoderConfig, FrameRate, NalKind, nal_units};
 
 use super::{
-    OutputFile, Sink, SinkError, Sps,
+    Finished, OutputFile, Sink, SinkError, Sps,
     boxes::Writer,
     output::{check_free, scratch},
     sps::HIGH_PROFILES,
 };
-use crate::timeline::{FrameTimes, Timeline};
+use crate::timeline::{self, Clock, FrameTimes, Layout, Timing};
+
+/// What an MP4 file is while it is written, and when it is whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutputMode {
+    /// Written as `NAME.mp4.part`; when it is whole, the index goes in front and the file gets its
+    /// name.
+    #[default]
+    Progressive,
+    /// A fragmented file under its own name, which plays while it grows.
+    Fragmented,
+}
+
+/// How an MP4 file is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Mp4Options {
+    /// Replace a file that exists.
+    pub overwrite: bool,
+    /// What the file is while it is written, and when it is whole.
+    pub mode: OutputMode,
+    /// How the frames are laid out in time.
+    pub timing: Timing,
+    /// Assumed for the duration of a single frame.
+    pub rate: FrameRate,
+    /// How many frames a picture may be decoded ahead of its time.
+    pub reorder: u32,
+}
+
+impl Mp4Options {
+    /// A progressive file that replaces none, of a stream as `encoder` describes it.
+    pub fn new(timing: Timing, encoder: &EncoderConfig) -> Self {
+        Self {
+            timing,
+            rate: encoder.frame_rate,
+            reorder: timeline::reorder(encoder.b_frames),
+            ..Self::default()
+        }
+    }
+}
+
+impl Default for Mp4Options {
+    /// A progressive file that replaces none, at the recorded times, without B-frames.
+    fn default() -> Self {
+        Self {
+            overwrite: false,
+            mode: OutputMode::default(),
+            timing: Timing::Recorded(Clock::default()),
+            rate: FrameRate::default(),
+            reorder: 0,
+        }
+    }
+}
 
 /// Writes one H.264 track as an MP4 with the index in front ("fast start").
 ///
@@ -26,11 +77,13 @@ pub struct Mp4Sink {
     overwrite: bool,
     spool: BufWriter<File>,
     samples: Vec<Sample>,
+    times: Vec<FrameTimes>,
     descriptions: Vec<Description>,
     bytes: u64,
 }
 
 /// A coded picture in the spool.
+#[derive(Clone)]
 struct Sample {
     bytes: u32,
     pts: u32,
@@ -51,13 +104,15 @@ impl Mp4Sink {
     ///
     /// # Errors
     /// See [`OutputFile::create`].
-    pub fn create(path: &Path, overwrite: bool) -> Result<Self, SinkError> {
+    pub fn create(path: &Path, options: &Mp4Options) -> Result<Self, SinkError> {
+        let overwrite = options.overwrite;
         check_free(path, overwrite)?;
         Ok(Self {
             path: path.into(),
             overwrite,
             spool: BufWriter::with_capacity(1 << 18, scratch(path)?),
             samples: Vec::new(),
+            times: Vec::new(),
             descriptions: Vec::new(),
             bytes: 0,
         })
@@ -83,10 +138,16 @@ impl Mp4Sink {
             .ok_or_else(|| self.wrong("no parameter sets before the first picture"))
     }
 
-    fn header(&self, timeline: &Timeline) -> Vec<u8> {
+    fn header(&self, timeline: &Layout) -> Vec<u8> {
         let first = &self.descriptions[0].parsed;
-        let ticks = |frame: u64| timeline.ticks(frame);
-        let duration = timeline.duration(self.samples.len() as u64);
+        let mut order = self.times.clone();
+        for (s, t) in self.samples.iter().zip(&self.times) {
+            order[s.pts as usize] = *t;
+        }
+        let mut all = timeline.ticks();
+        let all: Vec<u64> = order.iter().map(|t| all.next(t)).collect();
+        let ticks = |frame: u64| all[frame as usize];
+        let duration = timeline.duration();
         let mut w = Writer::new();
         w.nest(b"ftyp", |w| {
             w.bytes(b"isom");
@@ -241,7 +302,7 @@ impl Mp4Sink {
         }
     }
 
-    fn write_file(&mut self, output: &mut OutputFile, timeline: &Timeline) -> io::Result<()> {
+    fn write_file(&mut self, output: &mut OutputFile, timeline: &Layout) -> io::Result<()> {
         let mut header = self.header(timeline);
         let (mdat, size) = match u32::try_from(self.bytes + 8) {
             Ok(size) => ([&size.to_be_bytes()[..], b"mdat"].concat(), 8),
@@ -272,7 +333,7 @@ struct Chunk {
 }
 
 impl Sink for Mp4Sink {
-    fn write(&mut self, chunk: EncodedChunk, _times: &FrameTimes) -> Result<(), SinkError> {
+    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
         let (mut sps, mut pps, mut bytes) = (Vec::new(), Vec::new(), 0u64);
         let mut units = Vec::with_capacity(8);
         for unit in nal_units(&chunk.data) {
@@ -302,19 +363,20 @@ impl Sink for Mp4Sink {
                 .and_then(|()| self.spool.write_all(unit))
                 .map_err(SinkError::io(&self.path))?;
         }
+        self.times.push(*times);
         self.samples.push(Sample { bytes, pts, keyframe: chunk.keyframe, description });
         self.bytes += u64::from(bytes);
         Ok(())
     }
 
-    fn finish(mut self: Box<Self>, timeline: &Timeline) -> Result<Option<PathBuf>, SinkError> {
+    fn finish(mut self: Box<Self>, timeline: &Layout) -> Result<Finished, SinkError> {
         if self.samples.is_empty() {
             return Err(self.wrong("no picture to write"));
         }
         let mut output = OutputFile::create(&self.path, self.overwrite)?;
         let written = self.write_file(&mut output, timeline);
         written.map_err(SinkError::io(&self.path))?;
-        output.commit().map(Some)
+        Ok(Finished { file: Some(output.commit()?), warnings: Vec::new() })
     }
 }
 

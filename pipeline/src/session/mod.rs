@@ -38,7 +38,7 @@ use crate::{
     mux::{Sink, SinkError},
     picture::{self, PictureError, PictureOptions},
     source::Payload,
-    timeline::{Clock, FrameTimes, Survey, Timing},
+    timeline::{self, Clock, FrameTimes, Survey, Timing},
 };
 
 /// What to do with a frame that cannot be decoded. It is counted in any case.
@@ -295,14 +295,6 @@ fn ended(_: Closed) -> SessionError {
     SessionError::Ended
 }
 
-/// How many frames a picture may be decoded ahead of its time.
-pub(crate) fn reorder(b_frames: u8) -> u32 {
-    match b_frames {
-        0 => 0,
-        n => u32::from(n) + 1,
-    }
-}
-
 /// Where the access units go. Who drops a session takes the sink away from its thread, and so the
 /// files are gone when the drop returns, whatever the encoder is doing.
 type SharedSink = Arc<Mutex<Option<Box<dyn Sink>>>>;
@@ -350,7 +342,7 @@ impl Session {
             layout,
             on_bad_frame: config.on_bad_frame,
             counters: Arc::clone(&counters),
-            survey: Survey::new(timing, rate, reorder(b_frames)),
+            survey: Survey::new(timing, rate, timeline::reorder(b_frames)),
         });
         let span = tracing::Span::current();
         let thread = std::thread::Builder::new()

@@ -60,13 +60,8 @@ pub const X264_NATIVE: First = First {
 };
 pub const OPENH264: First =
     First { name: "OpenH264", backend: "openh264", options: "", has_child: false, b_frames: 0 };
-pub const NVENC: First = First {
-    name: "virtual NVENC",
-    backend: "nvenc",
-    options: "",
-    has_child: true,
-    b_frames: 2,
-};
+pub const NVENC: First =
+    First { name: "virtual NVENC", backend: "nvenc", options: "", has_child: true, b_frames: 2 };
 
 /// What one run showed.
 #[derive(Clone, Debug, Default)]

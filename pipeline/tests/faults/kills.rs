@@ -99,7 +99,8 @@ impl Range {
                 orphans.push(child);
                 // It may have gone by itself in between.
                 let kill = ["-KILL".to_string(), child.to_string()];
-                let _ = std::process::Command::new("kill").args(kill).stderr(Stdio::null()).status();
+                let _ =
+                    std::process::Command::new("kill").args(kill).stderr(Stdio::null()).status();
                 to_kill = None;
             }
             std::thread::sleep(Duration::from_micros(500));
@@ -123,13 +124,7 @@ pub fn peak(id: u32) -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 
-fn judge(
-    out: tempfile::TempDir,
-    code: i32,
-    said: String,
-    memory: u64,
-    children: &[u32],
-) -> Death {
+fn judge(out: tempfile::TempDir, code: i32, said: String, memory: u64, children: &[u32]) -> Death {
     let converted = Converted::check(out, "report.json", code, said);
     let mut wrong = String::new();
     if code != 0 {

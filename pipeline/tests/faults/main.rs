@@ -84,7 +84,9 @@ type Second = Option<(EncoderType, &'static str)>;
 fn name(first: First, second: Second) -> String {
     match second {
         None => format!("{} → again", first.name),
-        Some((id, options)) if options.contains("native") => format!("{} → {id} in process", first.name),
+        Some((id, options)) if options.contains("native") => {
+            format!("{} → {id} in process", first.name)
+        }
         Some((id, _)) => format!("{} → {id}", first.name),
     }
 }
