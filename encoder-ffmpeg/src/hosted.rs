@@ -183,7 +183,7 @@ impl HostedEncoder {
         };
         if self.frames_in == 0 {
             let late = (error.kind() == io::ErrorKind::TimedOut).then_some(limit);
-            return Err(self.refuse(late).into());
+            return Err(self.refuse(late));
         }
         Err(match error.kind() {
             io::ErrorKind::TimedOut => {
@@ -209,13 +209,14 @@ impl HostedEncoder {
     fn begin(&mut self) -> Result<(), EncodeError> {
         match self.units.recv_timeout(self.job.start) {
             Ok(Message::Begun) => Ok(()),
-            Err(RecvTimeoutError::Timeout) => Err(self.refuse(Some(self.job.start)).into()),
-            _ => Err(self.refuse(None).into()),
+            Err(RecvTimeoutError::Timeout) => Err(self.refuse(Some(self.job.start))),
+            _ => Err(self.refuse(None)),
         }
     }
 
-    /// Ends a child whose encoder did not open, and says why; `late` when it took so long.
-    fn refuse(&mut self, late: Option<Duration>) -> Refusal {
+    /// Ends a child whose encoder did not open, and says why; `late` when it took so long. One that
+    /// was killed, or crashed, has said nothing about the device: begun again it may open.
+    fn refuse(&mut self, late: Option<Duration>) -> EncodeError {
         self.failed = true;
         self.stdin = None;
         let limit = late.unwrap_or(GONE_SOON);
@@ -224,7 +225,11 @@ impl HostedEncoder {
             self.child.kill();
             Exit::TimedOut(limit)
         });
-        classify(self.job.id, &self.child.stderr(), exit)
+        let refusal = classify(self.job.id, &self.child.stderr(), exit);
+        match exit {
+            Exit::Signal(_) => self.error(FailureKind::Died, refusal.reason),
+            _ => refusal.into(),
+        }
     }
 
     /// Waits for the next access unit; false at the end of the stream.

@@ -68,6 +68,11 @@ pub fn decode(path: &Path) -> Video {
     video
 }
 
+/// Decodes an MP4 of any layout, such as one that was cut off.
+pub fn decode_any(path: &Path) -> Video {
+    read(path, true)
+}
+
 /// Decodes a stream without timestamps: frame N is at N seconds.
 pub fn decode_stream(path: &Path) -> Video {
     read(path, false)

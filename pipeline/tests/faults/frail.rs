@@ -142,14 +142,15 @@ impl Frail {
         static TURN: Mutex<()> = Mutex::new(());
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let children = || -> Vec<u32> {
-            let all = process::children_of(std::process::id());
-            all.into_iter().filter(|p| !p.zombie).map(|p| p.id).collect()
+            let all = process::children_of(std::process::id()).into_iter();
+            let mine = all.filter(|p| !p.zombie && p.name.starts_with("ffmpeg"));
+            mine.map(|p| p.id).collect()
         };
         let before = children();
         let backend = inner(request);
         let request_inside = stripped(request);
         let inner = (backend.open)(&request_inside)?;
-        let child = children().into_iter().find(|id| !before.contains(id));
+        let child = children().into_iter().rfind(|id| !before.contains(id));
         Ok(Self {
             inner,
             child,
@@ -174,8 +175,9 @@ impl Frail {
 
     fn signal(&self, signal: &str) {
         let child = self.child.expect("the fault needs a child");
-        let sent = std::process::Command::new("kill").args([signal, &child.to_string()]).status();
-        assert!(sent.unwrap().success());
+        let mut kill = std::process::Command::new("kill");
+        let sent = kill.args([signal, &child.to_string()]).status().unwrap();
+        assert!(sent.success() || process::is_gone(child), "{signal} to {child}");
         if signal == "-KILL" {
             // Its death shows at the next touch, whichever that is.
             process::until("it is dead", || {
