@@ -19,7 +19,8 @@ pub(super) struct Parts {
 impl Parts {
     /// Takes an Annex B access unit apart.
     pub fn of(access_unit: &[u8]) -> Self {
-        let mut parts = Self { units: Vec::with_capacity(access_unit.len()), sps: vec![], pps: vec![] };
+        let mut parts =
+            Self { units: Vec::with_capacity(access_unit.len()), sps: vec![], pps: vec![] };
         for unit in nal_units(access_unit) {
             match NalKind::of(unit[0]) {
                 NalKind::Sps => parts.sps.push(unit.to_vec()),

@@ -102,6 +102,12 @@ impl Fragmenter {
         warnings
     }
 
+    /// Frames in what was handed out.
+    #[cfg(test)]
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
     /// Takes an access unit; gives what is to be written now.
     ///
     /// # Errors

@@ -26,8 +26,8 @@ use std::path::{Path, PathBuf};
 
 pub use annexb::AnnexBSink;
 use encoder_core::EncodedChunk;
-pub use mp4::{Mp4Options, Mp4Sink, OutputMode};
 pub use growing::is_being_written;
+pub use mp4::{Mp4Options, Mp4Sink, OutputMode};
 pub use output::OutputFile;
 pub use part::PartError;
 pub use recovery::{Recovery, repaired_name};
