@@ -73,7 +73,7 @@ impl SinkError {
     }
 
     /// The same, for somebody who wants to know what is left.
-    fn kept(self, kept: PathBuf) -> Self {
+    pub(crate) fn kept(self, kept: PathBuf) -> Self {
         Self::Unfinished { error: Box::new(self), kept }
     }
 }

@@ -226,12 +226,21 @@ impl Session {
             b_frames: b_frames.into(),
         });
         let timing = config.timing;
+        let left = Arc::clone(&sink);
         let span = tracing::Span::current();
         let thread = std::thread::Builder::new()
             .name(format!("encode-{id}"))
             .spawn(move || {
                 let _entered = span.enter();
-                worker.run(Survey::new(timing, rate, reorder))
+                let result = worker.run(Survey::new(timing, rate, reorder));
+                // Who asks for no file when a frame is bad gets none.
+                if let Err(error) = &result
+                    && !matches!(error, SessionError::BadFrame { .. })
+                    && let Some(kept) = lock(&left).take().and_then(|sink| sink.abandon())
+                {
+                    tracing::warn!("what was written is kept in {}", kept.display());
+                }
+                result
             })
             .map_err(|e| SessionError::Internal(format!("no thread: {e}")))?;
         Ok(Self {
