@@ -341,9 +341,9 @@ impl Camera {
         }
         if let State::Copying(copy) = &mut self.state
             && let Err(error) = copy.push(unit, times)
+            && let State::Copying(copy) = std::mem::replace(&mut self.state, State::Failed)
         {
-            self.state = State::Failed;
-            self.push_ended(Err(error.into()));
+            self.push_ended(Err(copy.abandon(error).into()));
         }
     }
 

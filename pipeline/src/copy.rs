@@ -91,6 +91,14 @@ impl Copy {
         self.sink.write(chunk, &times)
     }
 
+    /// The file cannot go on: keeps what is of use, and says where.
+    pub fn abandon(self, error: SinkError) -> SinkError {
+        match self.sink.abandon() {
+            Some(kept) => error.kept(kept),
+            None => error,
+        }
+    }
+
     /// Ends the file.
     ///
     /// # Errors

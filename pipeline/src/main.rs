@@ -5,6 +5,7 @@ mod cli {
     pub mod bars;
     pub mod detect;
     pub mod encode;
+    pub mod repair;
     pub mod settings;
     pub mod signals;
 }
@@ -17,7 +18,7 @@ use std::{
 use clap::Parser;
 use cli::{
     args::{Cli, Command, SourceArgs},
-    detect, encode,
+    detect, encode, repair,
     settings::Refused,
 };
 use encoder_pipeline::{scan::scan, source};
@@ -38,6 +39,12 @@ fn main() -> ExitCode {
         Command::Detect { json, encoder, config, probe } => {
             match detect::find(encoder.as_deref(), config.as_deref(), probe) {
                 Ok(found) => done(detect::show(&found, *json)),
+                Err(refused) => refuse(&refused),
+            }
+        }
+        Command::Repair { files, output, overwrite } => {
+            match repair::repair(files, output.as_deref(), *overwrite) {
+                Ok(code) => code,
                 Err(refused) => refuse(&refused),
             }
         }

@@ -38,6 +38,20 @@ pub enum Command {
         #[command(flatten)]
         probe: ProbeArgs,
     },
+    /// Make whole MP4 files of what a crash, a full disk or a power cut left (NAME.mp4.part, or a
+    /// fragmented file), up to the last frame that was written. The files themselves are kept.
+    Repair {
+        /// What was left.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The whole file, or a directory for it [default: NAME.mp4 of NAME.mp4.part, otherwise
+        /// NAME.repaired.mp4, beside what was left]
+        #[arg(short, long, value_name = "DIR|FILE")]
+        output: Option<PathBuf>,
+        /// Replace files that exist.
+        #[arg(long)]
+        overwrite: bool,
+    },
     /// Show the camera topics of a recording.
     Info {
         /// MCAP, ROS 1 bag, rosbag2 directory or .db3, directory of images, Y4M, or a video file.

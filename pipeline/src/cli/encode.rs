@@ -67,6 +67,15 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
         ));
     }
     let targets = targets(&args.recordings, &args.output)?;
+    let annexb = |target: &Target| match target {
+        Target::File(path) => Format::of(path) == Some(Format::AnnexB),
+        Target::Directory(_) => matches!(args.format, FormatArg::Annexb),
+    };
+    if args.output_mode == ModeArg::Fragmented && targets.iter().any(|(_, target)| annexb(target)) {
+        return Err(Refused::usage(
+            "--output-mode fragmented is for MP4: a raw H.264 stream has no fragments",
+        ));
+    }
     let plan = choose(args, &settings)?;
     plan.announce();
     let jobs = args

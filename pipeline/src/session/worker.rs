@@ -15,7 +15,10 @@ use super::{
     engine::{Engine, Step},
     lock,
 };
-use crate::timeline::{FrameTimes, Survey};
+use crate::{
+    mux::SinkError,
+    timeline::{FrameTimes, Survey},
+};
 
 /// How many bad frames are named one by one.
 const NAMED_FAILURES: usize = 10;
@@ -305,6 +308,13 @@ impl Worker {
 
     /// Keeps what was written, for there will be no more.
     fn give_up(&mut self, error: SessionError) -> SessionError {
+        // Who asks for no file when a frame is bad gets none.
+        if matches!(error, SessionError::BadFrame { .. }) {
+            return error;
+        }
+        if let SessionError::Sink(SinkError::Unfinished { error, kept }) = error {
+            return SessionError::Kept { error: Box::new((*error).into()), part: kept };
+        }
         let kept = lock(&self.parts.sink).take().and_then(|sink| sink.abandon());
         match kept {
             Some(part) => SessionError::Kept { error: Box::new(error), part },

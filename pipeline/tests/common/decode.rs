@@ -68,9 +68,20 @@ pub fn decode(path: &Path) -> Video {
     video
 }
 
-/// Decodes an MP4 of any layout, such as one that was cut off.
-pub fn decode_any(path: &Path) -> Video {
-    read(path, true)
+/// Decodes a fragmented MP4, whole or cut.
+pub fn decode_fragmented(path: &Path) -> Video {
+    let video = read(path, true);
+    assert!(video.pts.windows(2).all(|w| w[0] < w[1]), "times rise: {:?}", video.pts);
+    video
+}
+
+/// The number in the first picture that comes when a player goes to `seconds`.
+pub fn seek(path: &Path, seconds: f64) -> Option<usize> {
+    let (at, input) = (seconds.to_string(), path.to_str().unwrap());
+    let size = ["-vf", "scale=160:120", "-frames:v", "1"];
+    let raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"];
+    let rgb = run(path, &[&["-ss", &at, "-i", input][..], &size, &raw].concat());
+    Picture::new(160, 120, rgb).number()
 }
 
 /// Decodes a stream without timestamps: frame N is at N seconds.
