@@ -10,8 +10,8 @@ use std::{
 };
 
 use encoder_core::{
-    ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, Frame, OpenError,
-    OpenRequest, PixelFormat, Plane, Refusal, RefusalKind, Resolution, VideoEncoder,
+    ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, Frame, LoadProbe,
+    OpenError, OpenRequest, PixelFormat, Plane, Refusal, RefusalKind, Resolution, VideoEncoder,
 };
 
 use crate::{
@@ -350,6 +350,10 @@ impl VideoEncoder for HostedEncoder {
 
     fn max_delay(&self) -> usize {
         self.job.max_delay
+    }
+
+    fn load(&self) -> Option<LoadProbe> {
+        self.job.load.clone()
     }
 }
 
