@@ -40,6 +40,7 @@
 
 mod camera;
 pub mod copy;
+pub mod metrics;
 pub mod mux;
 pub mod naming;
 pub mod picture;

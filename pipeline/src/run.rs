@@ -35,6 +35,8 @@ pub struct Run {
     pub resample: Option<FrameRate>,
     /// Threads for decoding and for encoding, all cameras together.
     pub jobs: usize,
+    /// Give the [metrics](crate::metrics) of each camera a label with its topic.
+    pub label_cameras: bool,
 }
 
 impl Run {
@@ -107,6 +109,7 @@ impl Run {
                     decoders,
                     progress,
                     keep_encoded_video: self.resample.is_none(),
+                    label_cameras: self.label_cameras,
                 },
                 cameras: Vec::new(),
                 copies,

@@ -31,12 +31,8 @@ fn access_units(width: usize, height: usize, first: usize, count: usize) -> Vec<
     let mut settings = Settings::default();
     settings.encoder.gop_size = 5;
     let config = SessionConfig {
-        settings,
-        plan: Plan::new(vec![EncoderType::OPENH264], vec![]),
-        threads: 1,
-        timing: Timing::Recorded(Clock::Header),
         on_bad_frame: OnBadFrame::Fail,
-        picture: PictureOptions::default(),
+        ..SessionConfig::new(settings, Plan::new(vec![EncoderType::OPENH264], vec![]))
     };
     let size = Resolution::new(width as u32, height as u32);
     let mut session = Session::open(size, &config, Box::new(sink)).unwrap();

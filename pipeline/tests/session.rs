@@ -28,14 +28,7 @@ const SIZE: Resolution = Resolution::new(160, 120);
 fn config(encoder: EncoderType) -> SessionConfig {
     let mut settings = Settings::default();
     settings.encoder.b_frames = if encoder == DELAYED { 2 } else { 0 };
-    SessionConfig {
-        settings,
-        plan: Plan::new(vec![encoder], vec![]),
-        threads: 1,
-        timing: Timing::Recorded(Clock::Header),
-        on_bad_frame: OnBadFrame::Repeat,
-        picture: PictureOptions::default(),
-    }
+    SessionConfig::new(settings, Plan::new(vec![encoder], vec![]))
 }
 
 fn small_ring(encoder: EncoderType) -> SessionConfig {

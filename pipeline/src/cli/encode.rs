@@ -7,6 +7,7 @@ use std::{
 
 use encoder_core::{ConfigError, OpenError, Plan, Policy, Settings, plan};
 use encoder_pipeline::{
+    metrics,
     naming::{Format, Target},
     picture::PictureOptions,
     progress::{Progress, Silent},
@@ -19,6 +20,8 @@ use encoder_pipeline::{
 use indicatif::MultiProgress;
 use tracing::{error, info};
 
+#[cfg(feature = "prometheus")]
+use super::exporter::Exporter;
 use super::{
     args::{BadFrameArg, Encode, FormatArg, SourceArgs, TimeArg},
     bars::Bars,
@@ -60,6 +63,9 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
         return Err(Refused::usage("standard input is a terminal: pipe frames into it"));
     }
     let targets = targets(&args.recordings, &args.output)?;
+    // Until the end, however it comes.
+    #[cfg(feature = "prometheus")]
+    let _exporter = Exporter::start(&args.metrics)?;
     let plan = choose(args, &settings)?;
     plan.announce();
     let jobs = args
@@ -90,9 +96,15 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
                     BadFrameArg::Fail => OnBadFrame::Fail,
                 },
                 picture: args.source.picture(),
+                camera_label: None,
+                part: None,
             },
             resample: args.resample,
             jobs,
+            #[cfg(feature = "prometheus")]
+            label_cameras: args.metrics.metrics_camera,
+            #[cfg(not(feature = "prometheus"))]
+            label_cameras: false,
         };
         let exit = convert(&run, args, recording, bars);
         // A failure outweighs a repair, and a repair a success.
@@ -232,6 +244,10 @@ fn choose(args: &Encode, settings: &Settings) -> Result<Plan, Refused> {
     let policy = Policy::new(&settings.gpu, args.encoder.as_deref());
     let found = args.probe.detection(settings).for_policy(&policy).run().map_err(Refused::usage)?;
     let unknown = |e: &OpenError| matches!(e, OpenError::Unknown { .. });
-    plan(&policy, &found)
-        .map_err(|error| Refused { usage: unknown(&error), text: error.to_string() })
+    plan(&policy, &found).map_err(|error| {
+        if let OpenError::NoneLeft { refusals } = &error {
+            metrics::refused(refusals, None);
+        }
+        Refused { usage: unknown(&error), text: error.to_string() }
+    })
 }

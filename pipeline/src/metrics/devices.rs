@@ -114,3 +114,129 @@ impl Drop for Engine {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc::channel,
+    };
+
+    use ::metrics::with_local_recorder;
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+
+    use super::*;
+
+    fn load(device: &str, ratio: f64) -> DeviceLoad {
+        DeviceLoad { device: device.into(), engine: "encoder", ratio }
+    }
+
+    /// The gauge of a device as it was set last, since it was last looked at.
+    fn value(recorder: &DebuggingRecorder, device: &str) -> Option<f64> {
+        let all = recorder.snapshotter().snapshot().into_vec();
+        all.into_iter().find_map(|(key, _, _, value)| {
+            let labels: Vec<_> = key.key().labels().map(|l| (l.key(), l.value())).collect();
+            let expected = [("encoder_type", "nvenc"), ("gpu", device), ("engine", "encoder")];
+            match value {
+                DebugValue::Gauge(value) if labels == expected => Some(value.0),
+                _ => None,
+            }
+        })
+    }
+
+    /// A tick, and as many more as it takes until the answer has come.
+    fn settle(devices: &mut Devices, recorder: &DebuggingRecorder, now: Instant) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        with_local_recorder(recorder, || {
+            devices.tick(now);
+            while devices.answer.is_some() {
+                assert!(Instant::now() < deadline, "no answer");
+                thread::yield_now();
+                devices.tick(now);
+            }
+        });
+    }
+
+    #[test]
+    fn a_device_is_asked_once_a_second() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let probe = LoadProbe::new(move || {
+            vec![load("often", [0.25, 0.5, 1.0][count.fetch_add(1, SeqCst)])]
+        });
+        let recorder = DebuggingRecorder::new();
+        let begin = Instant::now();
+        let mut devices = Devices::new(EncoderType::NVENC, Some(probe));
+        // Milliseconds | value, if there is a new one
+        for (ms, expected) in [(0, 0.25), (500, 0.0), (999, 0.0), (1000, 0.5), (7000, 1.0)] {
+            settle(&mut devices, &recorder, begin + Duration::from_millis(ms));
+            assert_eq!(value(&recorder, "often"), Some(expected), "{ms} ms");
+        }
+        assert_eq!(asked.load(SeqCst), 3);
+    }
+
+    #[test]
+    fn a_driver_that_hangs_holds_nobody_up() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&asked);
+        let (go, wait) = channel::<()>();
+        let wait = Mutex::new(wait);
+        let probe = LoadProbe::new(move || {
+            count.fetch_add(1, SeqCst);
+            let _ = wait.lock().unwrap().recv();
+            vec![load("hung", 0.5)]
+        });
+        let recorder = DebuggingRecorder::new();
+        let begin = Instant::now();
+        let mut devices = Devices::new(EncoderType::NVENC, Some(probe));
+        for second in 0..100 {
+            devices.tick(begin + Duration::from_secs(second));
+        }
+        assert_eq!(value(&recorder, "hung"), None);
+        // Once it goes on, so do the questions.
+        drop(go);
+        settle(&mut devices, &recorder, begin);
+        assert_eq!((value(&recorder, "hung"), asked.load(SeqCst)), (Some(0.5), 1));
+        settle(&mut devices, &recorder, begin + Duration::from_secs(100));
+        assert_eq!(asked.load(SeqCst), 2);
+    }
+
+    #[test]
+    fn a_driver_that_says_nothing_is_not_asked_again() {
+        for panics in [false, true] {
+            let asked = Arc::new(AtomicUsize::new(0));
+            let count = Arc::clone(&asked);
+            let probe = LoadProbe::new(move || {
+                count.fetch_add(1, SeqCst);
+                assert!(!panics, "a defect of the driver");
+                Vec::new()
+            });
+            let recorder = DebuggingRecorder::new();
+            let begin = Instant::now();
+            let mut devices = Devices::new(EncoderType::NVENC, Some(probe));
+            for second in 0..3 {
+                settle(&mut devices, &recorder, begin + Duration::from_secs(second));
+            }
+            assert_eq!(asked.load(SeqCst), 1);
+            assert!(recorder.snapshotter().snapshot().into_vec().is_empty());
+        }
+    }
+
+    #[test]
+    fn the_last_session_of_a_device_leaves_nothing() {
+        let recorder = DebuggingRecorder::new();
+        let begin = Instant::now();
+        let new = || Devices::new(EncoderType::NVENC, Some(LoadProbe::new(|| vec![load("two", 0.5)])));
+        let (mut first, mut second) = (new(), new());
+        settle(&mut first, &recorder, begin);
+        settle(&mut second, &recorder, begin);
+        drop(first);
+        assert_eq!(value(&recorder, "two"), Some(0.5));
+        settle(&mut second, &recorder, begin + INTERVAL);
+        drop(second);
+        assert_eq!(value(&recorder, "two"), Some(0.0));
+        assert!(!users().keys().any(|(_, device, _)| device == "two"));
+    }
+}

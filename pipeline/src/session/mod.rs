@@ -25,9 +25,11 @@ use encoder_core::{
 };
 use encoder_ringbuf::{Producer, RingError, RingOptions, WriteSlot, ring};
 use thiserror::Error;
+use tracing::{Span, error_span, field::Empty};
 use worker::{Parts, Worker};
 
 use crate::{
+    metrics::{self, Meter},
     mux::{Sink, SinkError},
     picture::{self, PictureError, PictureOptions},
     source::Payload,
@@ -62,6 +64,11 @@ pub struct SessionConfig {
     pub on_bad_frame: OnBadFrame,
     /// How to show what is no colour picture.
     pub picture: PictureOptions,
+    /// Value of the label `camera` of the session's [metrics](crate::metrics); without one, all
+    /// sessions with the same encoder add up.
+    pub camera_label: Option<String>,
+    /// Which file of its camera this is, for messages.
+    pub part: Option<usize>,
 }
 
 impl SessionConfig {
@@ -74,6 +81,8 @@ impl SessionConfig {
             timing: Timing::Recorded(Clock::Header),
             on_bad_frame: OnBadFrame::default(),
             picture: PictureOptions::default(),
+            camera_label: None,
+            part: None,
         }
     }
 }
@@ -176,6 +185,8 @@ pub struct Session {
     options: PictureOptions,
     encoder: EncoderType,
     next_number: u64,
+    /// All messages that concern the session are inside of it.
+    span: Span,
 }
 
 /// Where the access units go. Who drops a session takes the sink away from its thread, and so the
@@ -192,14 +203,20 @@ impl Session {
         config: &SessionConfig,
         sink: Box<dyn Sink>,
     ) -> Result<Self, SessionError> {
+        let span = error_span!("session", encoder = Empty, size = %size, part = config.part);
+        let entered = span.enter();
         let mut settings = config.settings.clone();
         settings.encoder.resolution = Some(size);
         let b_frames = settings.encoder.b_frames;
         let wished =
             if settings.gpu.enable_ring_buffer { settings.gpu.ring_buffer_size } else { 0 };
         let rate = settings.encoder.frame_rate;
+        let camera = config.camera_label.as_deref();
         let mut chain = Chain::new(&config.plan, settings, config.threads)?;
-        let encoder = chain.open()?;
+        let encoder = chain.open().inspect_err(|_| metrics::refused(chain.refusals(), camera))?;
+        span.record("encoder", encoder.encoder_type().as_str());
+        let meter = Meter::new(encoder.encoder_type(), encoder.load(), camera);
+        chain.refusals().iter().for_each(|refusal| meter.refusal(refusal));
         let layout = FrameLayout::new(encoder.pixel_format(), size);
         chain.prefer_format(layout.format);
         // An encoder may hold `max_delay` frames, its B-frames may keep others from being shown,
@@ -224,16 +241,18 @@ impl Session {
             on_bad_frame: config.on_bad_frame,
             counters: Arc::clone(&counters),
             b_frames: b_frames.into(),
+            meter,
         });
         let timing = config.timing;
-        let span = tracing::Span::current();
+        let of_thread = span.clone();
         let thread = std::thread::Builder::new()
             .name(format!("encode-{id}"))
             .spawn(move || {
-                let _entered = span.enter();
+                let _entered = of_thread.enter();
                 worker.run(|frames| Timeline::new(timing, frames, rate, reorder))
             })
             .map_err(|e| SessionError::Internal(format!("no thread: {e}")))?;
+        drop(entered);
         Ok(Self {
             running: Closing { thread: Some(thread), sink, counters },
             producer,
@@ -241,6 +260,7 @@ impl Session {
             options: config.picture,
             encoder: id,
             next_number: 0,
+            span,
         })
     }
 
@@ -274,7 +294,15 @@ impl Session {
         self.running.counters.frames_in.fetch_add(1, Relaxed);
         let number = self.next_number;
         self.next_number += 1;
-        Slot { slot, layout: self.layout, options: self.options, times, number, copies: 1 }
+        Slot {
+            slot,
+            layout: self.layout,
+            options: self.options,
+            times,
+            number,
+            copies: 1,
+            span: self.span.clone(),
+        }
     }
 
     /// Converts a picture into the ring, on the calling thread. Waits while the ring is full. A
@@ -357,6 +385,7 @@ pub struct Slot {
     times: FrameTimes,
     number: u64,
     copies: u32,
+    span: Span,
 }
 
 impl Slot {
@@ -377,6 +406,8 @@ impl Slot {
     /// Decodes a picture into its place.
     pub fn fill(mut self, payload: &Payload) {
         let (options, layout) = (self.options, self.layout);
+        let span = self.span.clone();
+        let _entered = span.enter();
         let memory = &mut *self.slot;
         // A decoder from elsewhere that panics costs this frame, not the recording.
         let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

@@ -3,19 +3,26 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{Arc, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
 use encoder_core::{
     Chain, EncodeError, EncodedChunk, FrameBuffer, FrameLayout, Refusal, Resolution, VideoEncoder,
 };
-use encoder_ringbuf::{Consumer, ReadSlot};
-use tracing::{debug, warn};
+use encoder_ringbuf::{Consumer, Next, ReadSlot};
+use tracing::{Span, debug, warn};
 
 use super::{Counters, Meta, OnBadFrame, SessionError, SessionReport, SharedSink, lock};
-use crate::timeline::{FrameTimes, Timeline};
+use crate::{
+    metrics::Meter,
+    timeline::{FrameTimes, Timeline},
+};
 
 /// How many bad frames are named one by one.
 const NAMED_FAILURES: usize = 10;
+
+/// How often metrics are brought up to date while there are no frames.
+const TICK: Duration = Duration::from_millis(500);
 
 /// What a worker is made of.
 pub(super) struct Parts {
@@ -29,6 +36,7 @@ pub(super) struct Parts {
     pub counters: Arc<Counters>,
     /// Most B-frames in a row.
     pub b_frames: u64,
+    pub meter: Meter,
 }
 
 /// Takes frames out of the ring, through the encoder, to the sink.
@@ -38,8 +46,8 @@ pub(super) struct Worker {
     converted: Option<FrameBuffer>,
     /// Times of all frames that were given to the encoder, by index.
     frames: Vec<FrameTimes>,
-    /// Slots of the frames from index `shown` on.
-    pending: VecDeque<u64>,
+    /// Slots of the frames from index `shown` on, and when the encoder got them.
+    pending: VecDeque<(u64, Instant)>,
     /// Indices beyond `shown` whose access units are in the sink.
     done: BTreeSet<u64>,
     /// Frames before this index are in the sink, all of them.
@@ -74,7 +82,14 @@ impl Worker {
         mut self,
         timeline: impl FnOnce(&[FrameTimes]) -> Timeline,
     ) -> Result<SessionReport, SessionError> {
-        while let Some(slot) = self.parts.consumer.next() {
+        loop {
+            let next = self.parts.consumer.next_timeout(TICK);
+            self.parts.meter.tick(Instant::now(), &self.parts.consumer.snapshot());
+            let slot = match next {
+                Next::Slot(slot) => slot,
+                Next::TimedOut => continue,
+                Next::Ended => break,
+            };
             let seq = slot.seq();
             let Some(meta) = slot.meta() else {
                 return Err(SessionError::Internal("a decoder dropped its frame".into()));
@@ -145,6 +160,7 @@ impl Worker {
         }
         let repeated = leading.len() as u64 + u64::from(copies.saturating_sub(1));
         self.parts.counters.frames_repeated.fetch_add(repeated, Relaxed);
+        self.parts.meter.repeated(repeated);
         self.last = Some(slot);
         Ok(())
     }
@@ -158,6 +174,7 @@ impl Worker {
         reason: String,
     ) -> Result<(), SessionError> {
         self.parts.counters.frames_failed.fetch_add(1, Relaxed);
+        self.parts.meter.failed();
         if self.failures.len() < NAMED_FAILURES {
             warn!(frame = number, "frame cannot be decoded: {reason}");
             self.failures.push((number, reason.clone()));
@@ -183,6 +200,7 @@ impl Worker {
             self.encode(&spare, seq, times)?;
         }
         self.parts.counters.frames_repeated.fetch_add(u64::from(copies), Relaxed);
+        self.parts.meter.repeated(copies.into());
         self.spare = Some(spare);
         Ok(())
     }
@@ -190,7 +208,7 @@ impl Worker {
     fn encode(&mut self, memory: &[u8], seq: u64, times: FrameTimes) -> Result<(), SessionError> {
         let index = self.frames.len() as u64;
         self.frames.push(times);
-        self.pending.push_back(seq);
+        self.pending.push_back((seq, Instant::now()));
         let chunk = match self.give(memory, index) {
             Err(EncodeError::Refused(refusal)) if index == 0 => {
                 self.begin_again(refusal, memory)?
@@ -225,8 +243,19 @@ impl Worker {
         memory: &[u8],
     ) -> Result<Option<EncodedChunk>, SessionError> {
         loop {
+            let (from, known) = (refusal.encoder, self.parts.chain.refusals().len());
             self.parts.chain.refuse(refusal);
-            self.parts.encoder = self.parts.chain.open()?;
+            let opened = self.parts.chain.open();
+            let meter = &mut self.parts.meter;
+            self.parts.chain.refusals()[known..].iter().for_each(|new| meter.refusal(new));
+            let to = opened.as_ref().ok().map(|encoder| encoder.encoder_type());
+            if to != Some(from) {
+                meter.failover(to, "refused");
+            }
+            self.parts.encoder = opened?;
+            let encoder = self.parts.encoder.encoder_type();
+            meter.switch(encoder, self.parts.encoder.load());
+            Span::current().record("encoder", encoder.as_str());
             let (layout, format) = (self.parts.layout, self.parts.encoder.pixel_format());
             let size = Resolution::new(layout.width, layout.height);
             self.converted =
@@ -241,6 +270,10 @@ impl Worker {
     /// Gives a frame to the encoder, in the format that it takes.
     fn give(&mut self, memory: &[u8], index: u64) -> Result<Option<EncodedChunk>, EncodeError> {
         let frame = self.parts.layout.frame(memory, index);
+        self.parts.meter.frame(self.parts.layout.bytes());
+        if let Some((_, given)) = self.pending.back_mut() {
+            *given = Instant::now();
+        }
         match &mut self.converted {
             None => self.parts.encoder.encode_frame(&frame),
             Some(buffer) => {
@@ -259,7 +292,12 @@ impl Worker {
         if pts < self.shown || !self.done.insert(pts) {
             return Err(SessionError::Internal(format!("two access units for frame {pts}")));
         }
-        self.parts.counters.bytes_out.fetch_add(chunk.data.len() as u64, Relaxed);
+        let bytes = chunk.data.len();
+        self.parts.counters.bytes_out.fetch_add(bytes as u64, Relaxed);
+        let ahead = usize::try_from(pts - self.shown).unwrap_or(usize::MAX);
+        if let Some((_, given)) = self.pending.get(ahead) {
+            self.parts.meter.unit(bytes, given.elapsed());
+        }
         lock(&self.parts.sink).as_mut().ok_or(SessionError::Ended)?.write(chunk, &times)?;
         while self.done.remove(&self.shown) {
             self.shown += 1;
@@ -270,6 +308,6 @@ impl Worker {
 
     /// Commits what is complete in display order; `read` is the slot behind the last one read.
     fn commit(&mut self, read: u64) {
-        self.parts.consumer.commit(self.pending.front().copied().unwrap_or(read));
+        self.parts.consumer.commit(self.pending.front().map_or(read, |(seq, _)| *seq));
     }
 }
