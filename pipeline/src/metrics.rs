@@ -23,7 +23,7 @@ mod meter;
 use ::metrics::{
     Label, SharedString, Unit, counter, describe_counter, describe_gauge, describe_histogram,
 };
-use encoder_core::{EncoderType, Refusal};
+use encoder_core::{EncoderType, OpenError, Refusal};
 
 pub(crate) use meter::Meter;
 
@@ -214,10 +214,15 @@ pub fn describe() {
     }
 }
 
-/// Counts encoders that were passed over, for a video that could not even begin. Sessions count
-/// theirs themselves.
-pub fn refused(refusals: &[Refusal], camera: Option<&str>) {
+/// Counts the encoders that were passed over before a plan failed. Sessions count theirs
+/// themselves.
+pub fn not_opened(error: &OpenError, camera: Option<&str>) {
     let camera = camera.map(|camera| SharedString::from(camera.to_owned()));
+    let refusals = match error {
+        OpenError::Refused(refusal) => std::slice::from_ref(refusal),
+        OpenError::NoneLeft { refusals } => refusals,
+        OpenError::Config(_) | OpenError::Unknown { .. } => &[],
+    };
     refusals.iter().for_each(|one| refusal(one, camera.as_ref()));
 }
 

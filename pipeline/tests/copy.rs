@@ -15,10 +15,9 @@ use common::{
 use encoder_core::{EncodedChunk, EncoderType, Plan, Resolution, Settings};
 use encoder_pipeline::{
     mux::CallbackSink,
-    picture::PictureOptions,
     session::{OnBadFrame, Session, SessionConfig},
     source::{Payload, RawImage},
-    timeline::{Clock, FrameTimes, Timing},
+    timeline::FrameTimes,
 };
 
 /// Access units of pictures `first` to `first + count - 1`, a key frame every 5.

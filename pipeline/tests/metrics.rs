@@ -20,7 +20,8 @@ fn the_page_lists_every_metric_as_it_is() {
                 Kind::Histogram => "histogram",
             };
             let labels: Vec<_> = metric.labels.iter().map(|label| format!("`{label}`")).collect();
-            let labels = if labels.is_empty() { " ".into() } else { format!(" {} ", labels.join(", ")) };
+            let labels =
+                if labels.is_empty() { " ".into() } else { format!(" {} ", labels.join(", ")) };
             format!("| `{}` | {kind} |{labels}| {} | {} |", metric.name, metric.unit, metric.help)
         })
         .collect();
@@ -36,7 +37,8 @@ fn the_page_lists_every_metric_as_it_is() {
 fn the_dashboard_shows_every_metric_and_no_other() {
     let dashboard: Value = serde_json::from_str(include_str!("../../docs/grafana.json")).unwrap();
     assert!(dashboard["schemaVersion"].as_u64().unwrap() >= 39);
-    let variables: Vec<_> = list(&dashboard["templating"]["list"]).iter().map(|v| &v["name"]).collect();
+    let variables: Vec<_> =
+        list(&dashboard["templating"]["list"]).iter().map(|v| &v["name"]).collect();
     assert_eq!(variables, ["datasource", "instance", "encoder_type"]);
     let mut shown = BTreeSet::new();
     let mut ids = BTreeSet::new();

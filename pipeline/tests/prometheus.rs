@@ -89,7 +89,8 @@ impl Encoding {
             let (port, out) = (free_port(), tempfile::tempdir().unwrap());
             let listen = port.to_string();
             let raw = format!("rgb24:{}x{}@30", size.0, size.1);
-            let all = ["encode", "-", "--raw", &raw, "-o", text(out.path()), "--metrics-listen", &listen];
+            let all =
+                ["encode", "-", "--raw", &raw, "-o", text(out.path()), "--metrics-listen", &listen];
             let mut command = command([&all[..], args].concat());
             change(&mut command);
             let said = out.path().join("said");
@@ -133,8 +134,8 @@ impl Encoding {
 
 /// Prometheus, which asks the program several times a second.
 struct Prometheus {
-    child: Running,
     port: u16,
+    _child: Running,
     _folder: tempfile::TempDir,
 }
 
@@ -157,12 +158,13 @@ impl Prometheus {
             command.arg("--log.level=warn").stdin(Stdio::null()).stdout(Stdio::null());
             command.stderr(fs::File::create(&said).unwrap());
             let mut child = Running(command.spawn().unwrap());
-            let ready = until("Prometheus is ready or ends", || match child.0.try_wait().unwrap() {
-                Some(_) => Some(false),
-                None => get(port, "/-/ready").map(|_| true),
-            });
+            let ready =
+                until("Prometheus is ready or ends", || match child.0.try_wait().unwrap() {
+                    Some(_) => Some(false),
+                    None => get(port, "/-/ready").map(|_| true),
+                });
             if ready {
-                return Self { child, port, _folder: folder };
+                return Self { port, _child: child, _folder: folder };
             }
             let said = fs::read_to_string(said).unwrap();
             assert!(said.contains("in use"), "{said}");
@@ -247,7 +249,8 @@ fn a_real_prometheus_gets_the_numbers() {
             assert!(scraped.contains(&help), "{help} {scraped}");
         }
     }
-    let buckets = scraped.lines().filter(|line| line.starts_with("encoder_encode_latency_seconds_bucket"));
+    let buckets =
+        scraped.lines().filter(|line| line.starts_with("encoder_encode_latency_seconds_bucket"));
     assert_eq!(buckets.count(), LATENCY_BUCKETS.len() + 1);
     assert!(!scraped.contains("camera="), "{scraped}");
     encoding.end();
@@ -282,9 +285,7 @@ fn a_virtual_gpu_is_seen_at_work() {
     };
     // The device is busy by a tenth for each session.
     let busy = series("encoder");
-    until("the GPU is at work", || {
-        value(&encoding.scrape()?, &busy).filter(|ratio| *ratio == 0.1)
-    });
+    until("the GPU is at work", || value(&encoding.scrape()?, &busy).filter(|ratio| *ratio == 0.1));
     let scraped = encoding.scrape().unwrap();
     assert_eq!(value(&scraped, &series("compute")), Some(0.0), "{scraped}");
     // A frame may still be in the encoder.
@@ -365,6 +366,7 @@ fn what_cannot_be_had_is_told_before_anything_is_encoded() {
         (&["--metrics-file", text(&below_a_file)], 1, &["encoder.prom", "another file"]),
         (&["--metrics-listen", "nowhere"], 2, &["`nowhere`", "9464"]),
         (&["--metrics-listen", "0"], 2, &["`0`"]),
+        (&["--metrics-camera"], 2, &["--metrics-file"]),
         (&["--log", "xml"], 2, &["json"]),
     ];
     for (args, expected, words) in table {

@@ -17,10 +17,9 @@ use encoder_core::{
 };
 use encoder_pipeline::{
     mux::{CallbackSink, Mp4Sink, Sink, SinkError},
-    picture::PictureOptions,
     session::{OnBadFrame, Session, SessionConfig, SessionError},
     source::{Payload, RawImage},
-    timeline::{Clock, FrameTimes, Timeline, Timing},
+    timeline::{FrameTimes, Timeline},
 };
 
 const SIZE: Resolution = Resolution::new(160, 120);

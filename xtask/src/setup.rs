@@ -124,9 +124,8 @@ fn prometheus() -> Option<PathBuf> {
 /// Unpacks a Debian package into `folder`, without what it depends on.
 fn unpack(package: &str, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
-    let download = || {
-        output(Command::new("apt-get").args(["download", "-qq", package]).current_dir(folder))
-    };
+    let download =
+        || output(Command::new("apt-get").args(["download", "-qq", package]).current_dir(folder));
     // On a fresh machine the package lists may be missing or old.
     if let Err(error) = download() {
         output(Command::new("apt-get").args(["update", "-qq"])).map_err(|_| error)?;

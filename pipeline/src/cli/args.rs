@@ -1,8 +1,8 @@
 //! What can be said on the command line.
 
-use std::path::PathBuf;
 #[cfg(feature = "prometheus")]
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use encoder_core::{FrameRate, Preset};
@@ -137,6 +137,7 @@ pub struct Encode {
 
 #[cfg(feature = "prometheus")]
 #[derive(Args)]
+#[command(group = clap::ArgGroup::new("metrics_to").args(["metrics_listen", "metrics_file"]).multiple(true))]
 pub struct MetricsArgs {
     /// Serve metrics in Prometheus' format while encoding, at http://ADDR/metrics. A port alone is
     /// one of this machine's loopback [default ADDR: 127.0.0.1:9464]
@@ -147,7 +148,7 @@ pub struct MetricsArgs {
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
     /// Give metrics a label `camera` with the topic.
-    #[arg(long)]
+    #[arg(long, requires = "metrics_to")]
     pub metrics_camera: bool,
 }
 

@@ -245,9 +245,7 @@ fn choose(args: &Encode, settings: &Settings) -> Result<Plan, Refused> {
     let found = args.probe.detection(settings).for_policy(&policy).run().map_err(Refused::usage)?;
     let unknown = |e: &OpenError| matches!(e, OpenError::Unknown { .. });
     plan(&policy, &found).map_err(|error| {
-        if let OpenError::NoneLeft { refusals } = &error {
-            metrics::refused(refusals, None);
-        }
+        metrics::not_opened(&error, None);
         Refused { usage: unknown(&error), text: error.to_string() }
     })
 }

@@ -228,7 +228,8 @@ mod tests {
     fn the_last_session_of_a_device_leaves_nothing() {
         let recorder = DebuggingRecorder::new();
         let begin = Instant::now();
-        let new = || Devices::new(EncoderType::NVENC, Some(LoadProbe::new(|| vec![load("two", 0.5)])));
+        let new =
+            || Devices::new(EncoderType::NVENC, Some(LoadProbe::new(|| vec![load("two", 0.5)])));
         let (mut first, mut second) = (new(), new());
         settle(&mut first, &recorder, begin);
         settle(&mut second, &recorder, begin);

@@ -71,7 +71,7 @@ impl Meter {
         refusal(why, self.camera.as_ref());
     }
 
-    /// A frame of so many bytes was given to the encoder.
+    /// A frame of so many bytes, without padding, was given to the encoder.
     pub fn frame(&self, bytes: usize) {
         self.handles.bytes_in.increment(bytes as u64);
     }

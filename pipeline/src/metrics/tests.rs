@@ -28,7 +28,8 @@ impl Seen {
     fn now(&mut self) -> &BTreeMap<String, f64> {
         for (key, _, _, value) in self.recorder.snapshotter().snapshot().into_vec() {
             let (_, key) = key.into_parts();
-            let labels: Vec<_> = key.labels().map(|l| format!("{}={}", l.key(), l.value())).collect();
+            let labels: Vec<_> =
+                key.labels().map(|l| format!("{}={}", l.key(), l.value())).collect();
             let name = format!("{}{{{}}}", key.name(), labels.join(","));
             let value = match value {
                 DebugValue::Counter(n) => n as f64,
@@ -201,9 +202,8 @@ fn run(meter: &mut Meter, begin: Instant, frames: u32, readable: usize) {
 fn cameras_add_up_and_nothing_is_left_of_them() {
     let mut seen = Seen::default();
     let begin = Instant::now();
-    let mut meters: Vec<_> = with_local_recorder(&seen.recorder, || {
-        (0..8).map(|_| x264(None)).collect()
-    });
+    let mut meters: Vec<_> =
+        with_local_recorder(&seen.recorder, || (0..8).map(|_| x264(None)).collect());
     for (n, meter) in (1..).zip(&mut meters) {
         run(meter, begin, n * 7, n as usize);
     }
@@ -227,9 +227,7 @@ fn a_session_that_changes_its_encoder_moves() {
     let mut seen = Seen::default();
     let openh264 = "encoder_type=openh264";
     let begin = Instant::now();
-    let (mut moving, staying) = with_local_recorder(&seen.recorder, || {
-        (x264(None), x264(None))
-    });
+    let (mut moving, staying) = with_local_recorder(&seen.recorder, || (x264(None), x264(None)));
     run(&mut moving, begin, 30, 4);
     let before = seen.now()[&format!("{FPS}{{{X264}}}")];
     with_local_recorder(&seen.recorder, || {
@@ -249,13 +247,18 @@ fn a_session_that_changes_its_encoder_moves() {
     seen.expect(FPS, openh264, 0.0);
 }
 
-
 #[test]
 fn refusals_before_a_session_are_counted_too() {
     let mut seen = Seen::default();
     let all = RefusalKind::ALL.map(|kind| Refusal::new(EncoderType::QSV, kind, "", ""));
-    with_local_recorder(&seen.recorder, || refused(&all, None));
+    with_local_recorder(&seen.recorder, || {
+        not_opened(&OpenError::NoneLeft { refusals: all.to_vec() }, None);
+        not_opened(&OpenError::Refused(all[0].clone()), Some("/cam"));
+        not_opened(&OpenError::Unknown { wanted: "x".into(), available: Vec::new() }, None);
+    });
     for kind in RefusalKind::ALL {
         seen.expect(REFUSALS, &format!("encoder_type=qsv,reason={}", kind.as_str()), 1.0);
     }
+    seen.expect(REFUSALS, "encoder_type=qsv,camera=/cam,reason=not-built", 1.0);
+    assert_eq!(seen.now().len(), RefusalKind::ALL.len() + 1);
 }

@@ -213,7 +213,7 @@ impl Session {
         let rate = settings.encoder.frame_rate;
         let camera = config.camera_label.as_deref();
         let mut chain = Chain::new(&config.plan, settings, config.threads)?;
-        let encoder = chain.open().inspect_err(|_| metrics::refused(chain.refusals(), camera))?;
+        let encoder = chain.open().inspect_err(|error| metrics::not_opened(error, camera))?;
         span.record("encoder", encoder.encoder_type().as_str());
         let meter = Meter::new(encoder.encoder_type(), encoder.load(), camera);
         chain.refusals().iter().for_each(|refusal| meter.refusal(refusal));

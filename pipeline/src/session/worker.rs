@@ -270,7 +270,7 @@ impl Worker {
     /// Gives a frame to the encoder, in the format that it takes.
     fn give(&mut self, memory: &[u8], index: u64) -> Result<Option<EncodedChunk>, EncodeError> {
         let frame = self.parts.layout.frame(memory, index);
-        self.parts.meter.frame(self.parts.layout.bytes());
+        self.parts.meter.frame(self.parts.layout.packed_bytes());
         if let Some((_, given)) = self.pending.back_mut() {
             *given = Instant::now();
         }
