@@ -126,8 +126,6 @@ impl Chain {
         }
         refusal.warn();
         self.roster.pass(refusal.transient, Instant::now());
-        // One that is asked again and again is listed once, with its last words.
-        self.refusals.retain(|known| known.encoder != refusal.encoder);
         self.refusals.push(refusal);
         (self.busy_since, self.pause) = (None, FIRST_PAUSE);
     }

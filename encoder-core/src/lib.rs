@@ -31,7 +31,7 @@ pub use config::{
     Preset, Resolution,
 };
 pub use detect::{Detected, Detection, detect_available_encoders, file_identity};
-pub use encoder::VideoEncoder;
+pub use encoder::{DeviceLoad, LoadProbe, VideoEncoder};
 pub use encoder_type::EncoderType;
 pub use error::{ConfigError, EncodeError, FailureKind, OpenError};
 pub use frame::{Frame, FrameBuffer, FrameLayout, PixelFormat, Plane, PlaneMut};

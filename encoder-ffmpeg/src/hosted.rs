@@ -11,7 +11,8 @@ use std::{
 
 use encoder_core::{
     ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, FailureKind, Frame,
-    OpenError, OpenRequest, PixelFormat, Plane, Refusal, RefusalKind, Resolution, VideoEncoder,
+    LoadProbe, OpenError, OpenRequest, PixelFormat, Plane, Refusal, RefusalKind, Resolution,
+    VideoEncoder,
 };
 
 use crate::{
@@ -372,6 +373,10 @@ impl VideoEncoder for HostedEncoder {
 
     fn max_delay(&self) -> usize {
         self.job.max_delay
+    }
+
+    fn load(&self) -> Option<LoadProbe> {
+        self.job.load.clone()
     }
 }
 

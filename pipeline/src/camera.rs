@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use encoder_core::Resolution;
-use tracing::{debug, warn};
+use tracing::{Span, debug, error_span, warn};
 
 use crate::{
     copy::{AccessUnit, Copy},
@@ -39,6 +39,7 @@ pub(crate) struct Context<'a> {
     pub decoders: crossbeam_channel::Sender<Job>,
     pub progress: &'a dyn Progress,
     pub keep_encoded_video: bool,
+    pub label_cameras: bool,
 }
 
 /// A camera of a recording.
@@ -57,6 +58,8 @@ pub(crate) struct Camera {
     parts: usize,
     /// What a user should know about the current file.
     remarks: Vec<String>,
+    /// All messages that concern the camera are inside of it.
+    span: Span,
 }
 
 enum State {
@@ -100,6 +103,7 @@ const NAMED: usize = 10;
 impl Camera {
     pub fn new(info: StreamInfo) -> Self {
         Self {
+            span: error_span!("camera", topic = info.topic),
             info,
             state: State::Waiting,
             copies: None,
@@ -125,6 +129,8 @@ impl Camera {
 
     /// Takes the next message. Waits while the camera's ring is full.
     pub fn push(&mut self, packet: Packet, context: &mut Context<'_>) {
+        let span = self.span.clone();
+        let _entered = span.enter();
         let order = self.messages;
         self.messages += 1;
         let times = FrameTimes { header_ns: packet.header_ns, log_ns: packet.log_ns };
@@ -192,11 +198,14 @@ impl Camera {
         if let Timing::Rate(rate) = config.timing {
             config.settings.encoder.frame_rate = rate;
         }
-        let _entered = tracing::error_span!("camera", topic = self.info.topic).entered();
-        let opened = self
-            .sink(Mp4Options::new(config.spread().0, &config.settings.encoder), context)
-            .map_err(SessionError::from)
-            .and_then(|sink| Session::open(size, &config, sink));
+        if context.label_cameras {
+            config.camera_label = Some(self.info.topic.clone());
+        }
+        let options = Mp4Options::new(config.spread().0, &config.settings.encoder);
+        let opened = self.sink(options, context).map_err(SessionError::from).and_then(|sink| {
+            config.part = Some(self.parts);
+            Session::open(size, &config, sink)
+        });
         match opened {
             Ok(session) => {
                 context.progress.camera(
@@ -228,7 +237,7 @@ impl Camera {
     ) -> Result<Box<dyn Sink>, SinkError> {
         self.parts += 1;
         let path = context.names.file(&self.info.topic, self.parts);
-        debug!(topic = self.info.topic, file = %path.display(), "writing");
+        debug!(file = %path.display(), "writing");
         Ok(match context.names.format() {
             Format::Mp4 => {
                 let (overwrite, mode) = (context.overwrite, context.mode);
@@ -280,7 +289,7 @@ impl Camera {
                 self.leading.push(Broken { number, times, copies, reason });
             }
             State::Copying(_) => {
-                warn!(topic = self.info.topic, frame = number, "frame left out: {reason}");
+                warn!(frame = number, "frame left out: {reason}");
                 self.lost.add(number, reason);
             }
             State::Refused(_) | State::Failed => {}
@@ -391,7 +400,7 @@ impl Camera {
     }
 
     fn remark(&mut self, text: String) {
-        warn!(topic = self.info.topic, "{text}");
+        warn!("{text}");
         self.remarks.push(text);
     }
 
@@ -406,12 +415,16 @@ impl Camera {
 
     /// Takes no more messages; the encoder runs on until it has written everything.
     pub fn close(&mut self) {
+        let span = self.span.clone();
+        let _entered = span.enter();
         self.end(None);
     }
 
     /// Waits for the camera's files; tells why there is none.
     pub fn finish(mut self, context: &Context<'_>) -> Finished {
         self.close();
+        let span = self.span.clone();
+        let _entered = span.enter();
         let mut finished = Finished::default();
         let skipped = match &self.state {
             State::Refused(reason) => Some(reason.clone()),
@@ -426,7 +439,7 @@ impl Camera {
             }),
         };
         if let Some(reason) = skipped {
-            warn!(topic = self.info.topic, "no video of this topic: {reason}");
+            warn!("no video of this topic: {reason}");
             finished.skipped = Some(SkippedTopic {
                 topic: self.info.topic.clone(),
                 schema: self.info.schema.clone(),

@@ -41,7 +41,7 @@
 
 mod camera;
 pub mod copy;
-mod metrics;
+pub mod metrics;
 pub mod mux;
 pub mod naming;
 pub mod picture;

@@ -5,6 +5,8 @@ mod cli {
     pub mod bars;
     pub mod detect;
     pub mod encode;
+    #[cfg(feature = "prometheus")]
+    pub mod exporter;
     pub mod repair;
     pub mod settings;
     pub mod signals;
@@ -17,7 +19,7 @@ use std::{
 
 use clap::Parser;
 use cli::{
-    args::{Cli, Command, SourceArgs},
+    args::{Cli, Command, LogArg, SourceArgs},
     detect, encode, repair,
     settings::Refused,
 };
@@ -28,7 +30,7 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let bars = (!cli.quiet && io::stderr().is_terminal())
+    let bars = (!cli.quiet && cli.log == LogArg::Text && io::stderr().is_terminal())
         .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
     log(&cli, bars.clone());
     let code = match &cli.command {
@@ -72,10 +74,10 @@ fn log(cli: &Cli, bars: Option<MultiProgress>) {
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(Above(bars));
-    if io::stderr().is_terminal() {
-        lines.without_time().init();
-    } else {
-        lines.init();
+    match cli.log {
+        LogArg::Json => lines.json().init(),
+        LogArg::Text if io::stderr().is_terminal() => lines.without_time().init(),
+        LogArg::Text => lines.init(),
     }
 }
 

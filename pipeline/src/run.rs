@@ -44,6 +44,8 @@ pub struct Run {
     pub is_live: bool,
     /// Ends it early, with whole files.
     pub stop: Stop,
+    /// Give the [metrics](crate::metrics) of each camera a label with its topic.
+    pub label_cameras: bool,
 }
 
 impl Run {
@@ -117,6 +119,7 @@ impl Run {
                     decoders,
                     progress,
                     keep_encoded_video: self.resample.is_none(),
+                    label_cameras: self.label_cameras,
                 },
                 cameras: Vec::new(),
                 copies,

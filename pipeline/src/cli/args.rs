@@ -1,5 +1,7 @@
 //! What can be said on the command line.
 
+#[cfg(feature = "prometheus")]
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -18,6 +20,15 @@ pub struct Cli {
     /// Only errors, and no progress bars.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+    /// How messages are written to standard error; json: one object per line, and no bars.
+    #[arg(long, global = true, value_enum, value_name = "FORM", default_value_t = LogArg::Text)]
+    pub log: LogArg,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogArg {
+    Text,
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -139,6 +150,27 @@ pub struct Encode {
     /// Threads for decoding and encoding, all cameras together [default: the number of cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
+
+    #[cfg(feature = "prometheus")]
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+}
+
+#[cfg(feature = "prometheus")]
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("metrics_to").args(["metrics_listen", "metrics_file"]).multiple(true))]
+pub struct MetricsArgs {
+    /// Serve metrics in Prometheus' format while encoding, at http://ADDR/metrics. A port alone is
+    /// one of this machine's loopback [default ADDR: 127.0.0.1:9464]
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = "9464")]
+    #[arg(value_parser = listen_address)]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Write metrics in Prometheus' format to FILE, every 10 seconds and at the end.
+    #[arg(long, value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
+    /// Give metrics a label `camera` with the topic.
+    #[arg(long, requires = "metrics_to")]
+    pub metrics_camera: bool,
 }
 
 #[derive(Args)]
@@ -238,6 +270,23 @@ fn depth_range(text: &str) -> Result<(f32, f32), String> {
         .ok_or_else(|| format!("`{text}` is no range: MIN:MAX with MIN below MAX, such as 0:4000"))
 }
 
+/// An address with port, an address, or a port of the loopback.
+#[cfg(feature = "prometheus")]
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const PORT: u16 = 9464;
+    let port = |port: &str| port.parse().ok().map(|port| SocketAddr::new(LOOPBACK, port));
+    let address = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, PORT));
+    let local = || text.strip_prefix("localhost:").and_then(port);
+    let read = text.parse().ok().or_else(|| port(text)).or_else(address).or_else(local);
+    read.filter(|address: &SocketAddr| address.port() != 0).ok_or_else(|| {
+        format!(
+            "`{text}` is no address to listen at: a port such as 9464, or ADDRESS:PORT; a \
+             recording stands in front of --metrics-listen"
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -274,5 +323,38 @@ mod tests {
         ] {
             assert_eq!(depth_range(text).ok(), expected, "{text}");
         }
+    }
+
+    #[cfg(feature = "prometheus")]
+    #[test]
+    fn addresses_to_listen_at() {
+        for (text, expected) in [
+            ("9465", Some("127.0.0.1:9465")),
+            ("127.0.0.1:9465", Some("127.0.0.1:9465")),
+            ("localhost:9465", Some("127.0.0.1:9465")),
+            ("0.0.0.0", Some("0.0.0.0:9464")),
+            ("0.0.0.0:80", Some("0.0.0.0:80")),
+            ("::1", Some("[::1]:9464")),
+            ("[::]:9465", Some("[::]:9465")),
+            ("0", None),
+            ("127.0.0.1:0", None),
+            (":9464", None),
+            ("65536", None),
+            ("drive.mcap", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|text| text.parse().expect("an address"));
+            assert_eq!(listen_address(text).ok(), expected, "{text}");
+        }
+        let listens = |words: &[&str]| {
+            let all = [&["encoder", "encode", "a.mcap", "-o", "out"], words].concat();
+            let cli = Cli::try_parse_from(all).ok()?;
+            let Command::Encode(args) = cli.command else { return None };
+            args.metrics.metrics_listen.map(|address| address.to_string())
+        };
+        assert_eq!(listens(&[]), None);
+        assert_eq!(listens(&["--metrics-listen"]).as_deref(), Some("127.0.0.1:9464"));
+        assert_eq!(listens(&["--metrics-listen", "9"]).as_deref(), Some("127.0.0.1:9"));
+        assert_eq!(listens(&["--metrics-listen=[::1]:9"]).as_deref(), Some("[::1]:9"));
     }
 }

@@ -7,6 +7,7 @@ use std::{
 
 use encoder_core::{ConfigError, OpenError, Plan, Policy, Settings, plan};
 use encoder_pipeline::{
+    metrics,
     mux::OutputMode,
     naming::{Format, Target},
     picture::PictureOptions,
@@ -20,6 +21,8 @@ use encoder_pipeline::{
 use indicatif::MultiProgress;
 use tracing::{error, info};
 
+#[cfg(feature = "prometheus")]
+use super::exporter::Exporter;
 use super::{
     args::{BadFrameArg, Encode, FormatArg, FullArg, ModeArg, SourceArgs, TimeArg},
     bars::Bars,
@@ -76,6 +79,9 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
             "--output-mode fragmented is for MP4: a raw H.264 stream has no fragments",
         ));
     }
+    // Until the end, however it comes.
+    #[cfg(feature = "prometheus")]
+    let _exporter = Exporter::start(&args.metrics)?;
     let plan = choose(args, &settings)?;
     plan.announce();
     let jobs = args
@@ -122,13 +128,18 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
                     FullArg::DropNewest => OnFull::DropNewest,
                     FullArg::Error => OnFull::Error,
                 },
-                camera_label: None,
                 picture: args.source.picture(),
+                camera_label: None,
+                part: None,
             },
             resample: args.resample,
             jobs,
             is_live: is_stdin(recording),
             stop: stop.clone(),
+            #[cfg(feature = "prometheus")]
+            label_cameras: args.metrics.metrics_camera,
+            #[cfg(not(feature = "prometheus"))]
+            label_cameras: false,
         };
         let exit = convert(&run, args, recording, bars);
         // A failure outweighs a repair, and a repair a success.
@@ -268,6 +279,8 @@ fn choose(args: &Encode, settings: &Settings) -> Result<Plan, Refused> {
     let policy = Policy::new(&settings.gpu, args.encoder.as_deref());
     let found = args.probe.detection(settings).for_policy(&policy).run().map_err(Refused::usage)?;
     let unknown = |e: &OpenError| matches!(e, OpenError::Unknown { .. });
-    plan(&policy, &found)
-        .map_err(|error| Refused { usage: unknown(&error), text: error.to_string() })
+    plan(&policy, &found).map_err(|error| {
+        metrics::not_opened(&error, None);
+        Refused { usage: unknown(&error), text: error.to_string() }
+    })
 }

@@ -133,7 +133,7 @@ impl Engine {
         };
         match taken.and_then(|()| self.check_debt()) {
             Ok(()) => {
-                self.meter.frame(memory.len());
+                self.meter.frame(self.layout.packed_bytes());
                 self.chain.steady(now);
                 Ok(Step::Units(self.release(now)))
             }
@@ -368,7 +368,7 @@ impl Engine {
             Some(stretch) if stretch.encoder == id && stretch.description == description => {}
             _ => self.stretches.push(Stretch { encoder: id, description, frames: 0 }),
         }
-        self.meter.switch(id);
+        self.meter.switch(id, encoder.load());
         self.encoder = Some(encoder);
     }
 

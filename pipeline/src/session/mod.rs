@@ -30,11 +30,11 @@ use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring}
 use engine::Engine;
 use serde::Serialize;
 use thiserror::Error;
-use tracing::{debug, warn};
+use tracing::{Span, debug, error_span, field::Empty, warn};
 use worker::{Parts, Worker};
 
 use crate::{
-    metrics::Meter,
+    metrics::{self, Meter},
     mux::{Sink, SinkError},
     picture::{self, PictureError, PictureOptions},
     source::Payload,
@@ -84,10 +84,13 @@ pub struct SessionConfig {
     pub on_bad_frame: OnBadFrame,
     /// What to do with frames when the ring is full.
     pub on_full: OnFull,
-    /// What the metrics call the camera; `None`: they do not tell cameras apart.
-    pub camera_label: Option<String>,
     /// How to show what is no colour picture.
     pub picture: PictureOptions,
+    /// Value of the label `camera` of the session's [metrics](crate::metrics); without one, all
+    /// sessions with the same encoder add up.
+    pub camera_label: Option<String>,
+    /// Which file of its camera this is, for messages.
+    pub part: Option<usize>,
 }
 
 impl SessionConfig {
@@ -100,8 +103,9 @@ impl SessionConfig {
             timing: Timing::Recorded(Clock::Header),
             on_bad_frame: OnBadFrame::default(),
             on_full: OnFull::default(),
-            camera_label: None,
             picture: PictureOptions::default(),
+            camera_label: None,
+            part: None,
         }
     }
 }
@@ -289,6 +293,8 @@ pub struct Session {
     /// Where frames may be dropped, a constant rate is kept by numbering them before.
     spread: Option<FrameRate>,
     slots: usize,
+    /// All messages that concern the session are inside of it.
+    span: Span,
 }
 
 fn ended(_: Closed) -> SessionError {
@@ -312,14 +318,19 @@ impl Session {
         config: &SessionConfig,
         sink: Box<dyn Sink>,
     ) -> Result<Self, SessionError> {
+        let span = error_span!("session", encoder = Empty, size = %size, part = config.part);
+        let entered = span.enter();
         let mut settings = config.settings.clone();
         settings.encoder.resolution = Some(size);
         let (b_frames, gop_size) = (settings.encoder.b_frames, settings.encoder.gop_size);
         let wished =
             if settings.gpu.enable_ring_buffer { settings.gpu.ring_buffer_size } else { 0 };
         let rate = settings.encoder.frame_rate;
+        let camera = config.camera_label.as_deref();
         let mut chain = Chain::new(&config.plan, settings, config.threads)?;
-        let encoder = chain.open()?;
+        let encoder = chain.open().inspect_err(|error| metrics::not_opened(error, camera))?;
+        span.record("encoder", encoder.encoder_type().as_str());
+        let meter = Meter::new(encoder.encoder_type(), encoder.load(), camera);
         let layout = FrameLayout::new(encoder.pixel_format(), size);
         chain.prefer_format(layout.format);
         // An encoder may hold `max_delay` frames, its B-frames may keep others from being shown,
@@ -333,7 +344,6 @@ impl Session {
         let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));
         let fault = Fault::default();
         let (timing, spread) = config.spread();
-        let meter = Meter::new(id, config.camera_label.as_deref());
         let worker = Worker::new(Parts {
             consumer,
             engine: Engine::new(chain, encoder, layout, (b_frames.into(), gop_size.into()), meter),
@@ -344,14 +354,15 @@ impl Session {
             counters: Arc::clone(&counters),
             survey: Survey::new(timing, rate, timeline::reorder(b_frames)),
         });
-        let span = tracing::Span::current();
+        let of_thread = span.clone();
         let thread = std::thread::Builder::new()
             .name(format!("encode-{id}"))
             .spawn(move || {
-                let _entered = span.enter();
+                let _entered = of_thread.enter();
                 worker.run()
             })
             .map_err(|e| SessionError::Internal(format!("no thread: {e}")))?;
+        drop(entered);
         Ok(Self {
             running: Closing { thread: Some(thread), sink, counters, fault },
             producer: Some(producer),
@@ -362,6 +373,7 @@ impl Session {
             on_full: config.on_full,
             spread,
             slots,
+            span,
         })
     }
 
@@ -446,8 +458,15 @@ impl Session {
             return None;
         };
         let at = |rate: FrameRate| FrameTimes::at(rate.nanoseconds(number) as i64);
-        let times = self.spread.map_or(times, at);
-        Some(Slot { slot, layout: self.layout, options: self.options, times, number, copies: 1 })
+        Some(Slot {
+            slot,
+            layout: self.layout,
+            options: self.options,
+            times: self.spread.map_or(times, at),
+            number,
+            copies: 1,
+            span: self.span.clone(),
+        })
     }
 
     /// Converts a picture into the ring, on the calling thread. Waits while the ring is full, or
@@ -539,6 +558,7 @@ pub struct Slot {
     times: FrameTimes,
     number: u64,
     copies: u32,
+    span: Span,
 }
 
 impl Slot {
@@ -559,6 +579,8 @@ impl Slot {
     /// Decodes a picture into its place.
     pub fn fill(mut self, payload: &Payload) {
         let (options, layout) = (self.options, self.layout);
+        let span = self.span.clone();
+        let _entered = span.enter();
         let memory = &mut *self.slot;
         // A decoder from elsewhere that panics costs this frame, not the recording.
         let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
