@@ -295,6 +295,41 @@ fn a_virtual_gpu_is_seen_at_work() {
     assert_eq!(device.violations(), Vec::<String>::new());
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_fallback_is_counted() {
+    use common::device::{Bench, COUNT};
+    use encoder_testbed::{
+        nvenc::{Capability, VirtualNvenc},
+        or_left_out,
+    };
+    let Some(device) = or_left_out(VirtualNvenc::new()) else { return };
+    // The pictures of the proof are wide enough, those of the recording are not.
+    let bench = Bench::new(device.capability(Capability::WidthMin, 400));
+    let file = bench.folder.path().join("encoder.prom");
+    let done = bench.convert(&["--metrics-file", text(&file)], "").expect(0);
+    let to = done.output()["encoder"].as_str().unwrap();
+    assert_ne!(to, "nvenc");
+    let refusals = done.output()["refusals"].as_array().unwrap();
+    let refusal = refusals.iter().find(|refusal| refusal["encoder"] == "nvenc").unwrap();
+    let kind = refusal["kind"].as_str().unwrap();
+    let numbers = fs::read_to_string(file).unwrap();
+    for (series, expected) in [
+        (
+            format!(
+                r#"encoder_failovers_total{{encoder_type="nvenc",from="nvenc",to="{to}",reason="refused"}}"#
+            ),
+            1,
+        ),
+        (format!(r#"encoder_refusals_total{{encoder_type="nvenc",reason="{kind}"}}"#), 1),
+        (r#"encoder_frames_total{encoder_type="nvenc"}"#.into(), 0),
+        (r#"encoder_sessions_open{encoder_type="nvenc"}"#.into(), 0),
+        (format!(r#"encoder_frames_total{{encoder_type="{to}"}}"#), COUNT),
+    ] {
+        assert_eq!(value(&numbers, &series), Some(expected as f64), "{series}: {numbers}");
+    }
+}
+
 #[test]
 fn a_file_tells_of_a_run_that_is_over() {
     let folder = tempfile::tempdir().unwrap();

@@ -158,7 +158,8 @@ pub struct Encode {
 
 #[cfg(feature = "prometheus")]
 #[derive(Args)]
-#[command(group = clap::ArgGroup::new("metrics_to").args(["metrics_listen", "metrics_file"]).multiple(true))]
+#[command(group = clap::ArgGroup::new("metrics_to").multiple(true)
+    .args(["metrics_listen", "metrics_file"]))]
 pub struct MetricsArgs {
     /// Serve metrics in Prometheus' format while encoding, at http://ADDR/metrics. A port alone is
     /// one of this machine's loopback [default ADDR: 127.0.0.1:9464]
