@@ -30,7 +30,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make FFmpeg, headers and nasm available for the tests. Asks nothing; may be run again.
+    /// Make FFmpeg, players, headers and nasm available for the tests. Asks nothing; may be run again.
     Setup,
     /// Set up and run all tests: the workspace, the model tests of the ring, native x264.
     Test {

@@ -1,5 +1,5 @@
-//! What the tests need from outside: FFmpeg, headers for virtual devices, Prometheus, and nasm for
-//! the speed of the embedded encoder.
+//! What the tests need from outside: FFmpeg, other players, Prometheus, headers for virtual devices,
+//! and nasm for the speed of the embedded encoder.
 
 use std::{
     env, fs,
@@ -14,6 +14,7 @@ use crate::{
 };
 
 /// What there is for the tests.
+#[derive(Clone)]
 pub struct Tools {
     /// The first choice: `ENCODER_FFMPEG` of the tests.
     pub ffmpeg: PathBuf,
@@ -23,6 +24,10 @@ pub struct Tools {
     pub testbed: bool,
     /// Prometheus, with promtool beside it.
     pub prometheus: Option<PathBuf>,
+    /// The folder of the Python package `av`.
+    pub pyav: Option<PathBuf>,
+    /// A browser that plays videos.
+    pub chromium: Option<PathBuf>,
 }
 
 impl Tools {
@@ -35,8 +40,15 @@ impl Tools {
         if self.testbed {
             command.env("ENCODER_TESTBED", "required");
         }
-        if let Some(path) = &self.prometheus {
-            command.env("ENCODER_PROMETHEUS", path);
+        let others = [
+            ("ENCODER_PROMETHEUS", &self.prometheus),
+            ("ENCODER_PYAV", &self.pyav),
+            ("ENCODER_CHROMIUM", &self.chromium),
+        ];
+        for (name, path) in others {
+            if let Some(path) = path {
+                command.env(name, path);
+            }
         }
         command
     }
@@ -44,9 +56,7 @@ impl Tools {
     /// The two FFmpegs the other way round.
     pub fn swapped(&self) -> Option<Self> {
         let ffmpeg = self.alternative.clone()?;
-        let prometheus = self.prometheus.clone();
-        let alternative = Some(self.ffmpeg.clone());
-        Some(Self { ffmpeg, alternative, testbed: self.testbed, prometheus })
+        Some(Self { ffmpeg, alternative: Some(self.ffmpeg.clone()), ..self.clone() })
     }
 }
 
@@ -81,7 +91,13 @@ pub fn setup() -> Result<Tools> {
         Some(path) => println!("setup: Prometheus at {}", path.display()),
         None => println!("setup: no Prometheus (its tests are left out): install it"),
     }
-    Ok(Tools { ffmpeg, alternative, testbed, prometheus })
+    let (pyav, chromium) = if cfg!(target_os = "linux") {
+        (pyav(), chromium())
+    } else {
+        println!("setup: the tests of other players run on Linux only");
+        (None, None)
+    };
+    Ok(Tools { ffmpeg, alternative, testbed, prometheus, pyav, chromium })
 }
 
 /// Installs packages, where this is Debian or Ubuntu and the user may: whether it did.
@@ -176,6 +192,51 @@ fn in_path(name: &str) -> Vec<PathBuf> {
     let name = format!("{name}{}", env::consts::EXE_SUFFIX);
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).map(|dir| dir.join(&name)).filter(|path| path.is_file()).collect()
+}
+
+/// The folder of PyAV, which brings FFmpeg's libraries along.
+fn pyav() -> Option<PathBuf> {
+    const PACKAGE: &str = "av";
+    let folder = pypi::folder(PACKAGE);
+    let imports = || {
+        let version = ["-c", "import av; print(av.__version__)"];
+        let found =
+            output(Command::new("python3").args(version).env("PYTHONPATH", &folder)).ok()?;
+        Some(String::from_utf8_lossy(&found.stdout).trim().to_string())
+    };
+    let mut version = if folder.is_dir() { imports() } else { None };
+    if version.is_none() {
+        match pypi::install(&folder, &[PACKAGE]) {
+            Ok(()) => version = imports(),
+            Err(error) => println!("setup: {error}"),
+        }
+    }
+    match version {
+        Some(version) => println!("setup: PyAV {version} at {}", folder.display()),
+        None => {
+            println!("setup: no PyAV (it is left out of the players): python3 cannot import it");
+            return None;
+        }
+    }
+    Some(folder)
+}
+
+/// Chromium, or a browser made of it. (On Ubuntu the package is not the program; Chrome will do.)
+fn chromium() -> Option<PathBuf> {
+    let find = || {
+        let names = ["chromium", "chromium-browser", "google-chrome"];
+        let all = names.into_iter().flat_map(in_path);
+        all.filter_map(|path| Some((output(Command::new(&path).arg("--version")).ok()?, path)))
+            .next()
+    };
+    let found = find().or_else(|| if apt(&["chromium"]) { find() } else { None });
+    let Some((version, path)) = found else {
+        println!("setup: no Chromium (it is left out of the players): install it");
+        return None;
+    };
+    let version = String::from_utf8_lossy(&version.stdout).trim().to_string();
+    println!("setup: {version} at {}", path.display());
+    Some(path)
 }
 
 /// The FFmpeg of the Python package imageio-ffmpeg, which has one for every system.

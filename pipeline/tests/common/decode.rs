@@ -62,8 +62,15 @@ fn run(what: &Path, args: &[&str]) -> Vec<u8> {
 pub fn decode(path: &Path) -> Video {
     let file = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     mp4::check_order(&file);
-    let video = read(path, true);
+    let video = look(path);
     assert_eq!(video.timescale, u64::from(mp4::timescale_and_duration(&file).0));
+    video
+}
+
+/// Decodes a video, wherever its index is: FFmpeg must find nothing wrong with it, and as many
+/// pictures come out as it has coded pictures.
+pub fn look(path: &Path) -> Video {
+    let video = read(path, true);
     assert!(video.pts.windows(2).all(|w| w[0] < w[1]), "times rise: {:?}", video.pts);
     video
 }
@@ -82,6 +89,21 @@ pub fn seek(path: &Path, seconds: f64) -> Option<usize> {
     let raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"];
     let rgb = run(path, &[&["-ss", &at, "-i", input][..], &size, &raw].concat());
     Picture::new(160, 120, rgb).number()
+}
+
+/// Decodes a video from this time on, in nanoseconds: FFmpeg must find nothing wrong with it.
+/// `size` is that of the pictures.
+pub fn decode_from(path: &Path, ns: u64, size: (usize, usize)) -> Vec<Picture> {
+    let (_, [name, value]) = ffmpeg();
+    let seek = format!("{:.6}", ns as f64 / 1e9);
+    let input = ["-ss", &seek, "-i", path.to_str().unwrap(), "-map", "0:v"];
+    let raw = ["-vf", "setpts=N/TB", name, value, "-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"];
+    let bytes = run(path, &[&input[..], &raw].concat());
+    assert_eq!(bytes.len() % (size.0 * size.1 * 3), 0);
+    bytes
+        .chunks(size.0 * size.1 * 3)
+        .map(|rgb| Picture::new(size.0, size.1, rgb.to_vec()))
+        .collect()
 }
 
 /// Decodes a stream without timestamps: frame N is at N seconds.

@@ -1,0 +1,76 @@
+//! What is left of the FFmpeg that the program has started, when the program is ended from
+//! outside: nothing. Needs FFmpeg with libx264.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::{
+    io::Write,
+    os::unix::process::CommandExt,
+    process::{Child, Command, Stdio},
+};
+
+use common::{picture::Picture, program::command};
+use encoder_testbed::process::{Process, assert_gone, assert_group_gone, children_of};
+
+/// The program in the middle of a stream, as the first of a process group, which is what a shell
+/// makes of a job.
+fn encoding(out: &tempfile::TempDir) -> Child {
+    let args = ["encode", "-", "--raw", "rgb24:160x120@30", "--encoder", "x264", "-o"];
+    let mut program = command(args.into_iter().chain([out.path().to_str().unwrap()]))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    // More than the ring, FFmpeg's look-ahead and the pipes hold: when these are written, some are
+    // encoded.
+    let stdin = program.stdin.as_mut().unwrap();
+    for n in 0..200 {
+        stdin.write_all(&Picture::stamped(160, 120, n).rgb).unwrap();
+    }
+    program
+}
+
+/// The FFmpeg that it encodes with.
+fn ffmpeg(program: &Child) -> Process {
+    let mut children = children_of(program.id());
+    assert_eq!(children.len(), 1, "{children:?}");
+    let child = children.remove(0);
+    assert!(!child.zombie && child.name.starts_with("ffmpeg"), "{child:?}");
+    child
+}
+
+fn kill(signal: &str, target: &str) {
+    assert!(Command::new("kill").args([signal, "--", target]).status().unwrap().success());
+}
+
+#[test]
+fn a_program_that_is_killed_takes_its_ffmpeg_along() {
+    let out = tempfile::tempdir().unwrap();
+    let mut program = encoding(&out);
+    let child = ffmpeg(&program);
+    kill("-KILL", &program.id().to_string());
+    program.wait().unwrap();
+    assert_gone(child.id);
+    assert_group_gone(child.id);
+}
+
+#[test]
+fn a_signal_from_the_terminal_reaches_the_program_alone() {
+    for signal in ["-INT", "-TERM"] {
+        let out = tempfile::tempdir().unwrap();
+        let mut program = encoding(&out);
+        let child = ffmpeg(&program);
+        // A terminal signals the group of its job: FFmpeg leads another one.
+        assert_eq!(child.group, child.id);
+        assert_ne!(child.group, program.id());
+        kill(signal, &format!("-{}", program.id()));
+        drop(program.stdin.take());
+        program.wait().unwrap();
+        assert_gone(child.id);
+        assert_group_gone(child.id);
+    }
+}

@@ -1,0 +1,299 @@
+//! What people look at videos with, on files whose encoder changed in the middle: FFmpeg, PyAV
+//! (as data loaders do) and Chromium. Each shows every frame once, in order and at its time, from
+//! the start and from wherever it is told to go.
+//!
+//! Needs FFmpeg; PyAV and Chromium where `ENCODER_PYAV` (the folder of the Python package) and
+//! `ENCODER_CHROMIUM` (the program) name them, as `cargo xtask test` does.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod chromium;
+
+use std::{
+    collections::BTreeSet,
+    env,
+    ffi::OsString,
+    ops::Range,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use Part::{Ended, Lost};
+use common::{
+    EPOCH, MS,
+    decode::{decode_from, look},
+    picture::{Picture, psnr},
+};
+use encoder_core::{
+    EncodedChunk, EncoderConfig, EncoderType, FrameLayout, OpenRequest, PixelFormat, Resolution,
+    Settings, VideoEncoder, backends,
+};
+use encoder_pipeline::{
+    mux::{Mp4Options, Mp4Sink, OutputMode, Sink},
+    timeline::{Clock, FrameTimes, Survey, Timing},
+};
+
+const SIZE: (usize, usize) = (192, 128);
+const RESOLUTION: Resolution = Resolution::new(SIZE.0 as u32, SIZE.1 as u32);
+const GOP: u32 = 8;
+const X264: EncoderType = EncoderType::X264;
+const OPENH264: EncoderType = EncoderType::OPENH264;
+
+/// What one encoder made of the stream before the next one took over.
+#[derive(Clone, Copy)]
+enum Part {
+    /// It encoded this many frames, to the end: the last group of pictures is whole, if short.
+    Ended(EncoderType, usize),
+    /// It was lost after this many access units, in the middle of a group with B-frames where it makes
+    /// them; what had come out and is complete in display order counts.
+    Lost(EncoderType, usize),
+}
+
+/// A video and what is in it.
+struct Made {
+    path: PathBuf,
+    /// When each frame is shown, in nanoseconds from the first.
+    times: Vec<u64>,
+    /// The first frame of each part.
+    starts: Vec<usize>,
+    _folder: tempfile::TempDir,
+}
+
+/// When frame `n` was recorded: not evenly, and to the nanosecond.
+fn at(n: usize) -> FrameTimes {
+    FrameTimes::at(EPOCH + n as i64 * 60 * MS + (n as i64 * 7 % 13) * MS + n as i64 * 111)
+}
+
+fn stamped(n: usize) -> Picture {
+    Picture::stamped(SIZE.0, SIZE.1, n)
+}
+
+fn config() -> EncoderConfig {
+    EncoderConfig {
+        b_frames: 2,
+        gop_size: GOP,
+        resolution: Some(RESOLUTION),
+        ..EncoderConfig::default()
+    }
+}
+
+impl Made {
+    fn new(mode: OutputMode, parts: &[Part]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.mp4");
+        let (mut chunks, mut starts) = (Vec::new(), Vec::new());
+        for part in parts {
+            starts.push(chunks.len());
+            chunks.extend(part.encode(chunks.len()));
+        }
+        let times: Vec<_> = (0..chunks.len()).map(at).collect();
+        write(&path, mode, chunks, &times);
+        let times = times.iter().map(|t| (t.log_ns - times[0].log_ns) as u64).collect();
+        Self { path, times, starts, _folder: folder }
+    }
+
+    fn count(&self) -> usize {
+        self.times.len()
+    }
+
+    /// A moment in the middle of frame `n`, in nanoseconds.
+    fn middle(&self, n: usize) -> u64 {
+        let end = self.times.get(n + 1).copied().unwrap_or(self.times[n] + 20_000_000);
+        u64::midpoint(self.times[n], end)
+    }
+
+    /// Every frame once, with many ways forth and back between the parts.
+    fn tour(&self) -> Vec<usize> {
+        let count = self.count();
+        let stride = (count / 3..).find(|&s| (2..=s).all(|d| s % d > 0 || count % d > 0)).unwrap();
+        let tour: Vec<_> = (1..=count).map(|k| k * stride % count).collect();
+        assert_eq!(tour.iter().collect::<BTreeSet<_>>().len(), count);
+        tour
+    }
+}
+
+impl Part {
+    /// The access units of the frames from `first` on.
+    fn encode(self, first: usize) -> Vec<EncodedChunk> {
+        let (Self::Ended(id, count) | Self::Lost(id, count)) = self;
+        let settings = Settings { encoder: config(), ..Settings::default() };
+        let backend = backends().into_iter().find(|backend| backend.id == id).unwrap();
+        let mut encoder = (backend.open)(&OpenRequest::new(&settings, id, 1)).unwrap();
+        let lost = matches!(self, Self::Lost(..));
+        let given = if lost { count + GOP as usize } else { count };
+        let mut chunks = feed(&mut *encoder, first..first + given);
+        if lost {
+            let is_whole = |units: &[EncodedChunk]| {
+                units.iter().all(|unit| unit.pts < (first + units.len()) as u64)
+            };
+            let makes_b_frames = chunks.windows(2).any(|w| w[0].pts > w[1].pts);
+            assert_eq!(makes_b_frames, id == X264, "B-frames of {id}");
+            let at = (count..).find(|&at| !makes_b_frames || !is_whole(&chunks[..at])).unwrap();
+            chunks.truncate((0..=at).rfind(|&end| is_whole(&chunks[..end])).unwrap());
+            assert!(chunks.len() > count / 2 && chunks.len() <= at);
+        }
+        chunks
+    }
+}
+
+/// Encodes frames to the end of the stream.
+fn feed(encoder: &mut dyn VideoEncoder, frames: Range<usize>) -> Vec<EncodedChunk> {
+    let layout = FrameLayout::new(encoder.pixel_format(), RESOLUTION);
+    let encoding = match encoder.pixel_format() {
+        PixelFormat::Yuv420p => "i420",
+        PixelFormat::Nv12 => "nv12",
+    };
+    let mut memory = vec![0; layout.bytes()];
+    let mut chunks = Vec::new();
+    for n in frames {
+        let (samples, _) = stamped(n).raw(encoding, 0);
+        let mut samples = &samples[..];
+        for plane in layout.planes_mut(&mut memory) {
+            for row in plane.data.chunks_mut(plane.stride).take(plane.rows) {
+                let (packed, rest) = samples.split_at(plane.row_bytes);
+                row[..plane.row_bytes].copy_from_slice(packed);
+                samples = rest;
+            }
+        }
+        chunks.extend(encoder.encode_frame(&layout.frame(&memory, n as u64)).unwrap());
+    }
+    chunks.extend(encoder.flush().unwrap());
+    chunks
+}
+
+/// Puts access units into a file.
+fn write(path: &Path, mode: OutputMode, chunks: Vec<EncodedChunk>, times: &[FrameTimes]) {
+    let timing = Timing::Recorded(Clock::Header);
+    let options = Mp4Options { mode, ..Mp4Options::new(timing, &config()) };
+    let mut survey = Survey::new(timing, options.rate, options.reorder);
+    times.iter().for_each(|times| survey.push(times));
+    let mut sink = Box::new(Mp4Sink::create(path, &options).unwrap());
+    for chunk in chunks {
+        let times = times[chunk.pts as usize];
+        sink.write(chunk, &times).unwrap();
+    }
+    sink.finish(&survey.layout()).unwrap();
+}
+
+/// A picture must be that of this frame; anything decoded with the wrong parameters is not.
+fn check(picture: &Picture, number: usize, what: &str) {
+    assert_eq!(picture.number(), Some(number), "{what}, frame {number}");
+    let likeness = psnr(&picture.rgb, &stamped(number).rgb);
+    assert!(likeness > 22.0, "{what}, frame {number}: {likeness:.1} dB");
+}
+
+/// All pictures from this frame on, once and in order.
+fn check_all(pictures: &[Picture], first: usize, made: &Made, what: &str) {
+    let numbers: Vec<_> = pictures.iter().map(Picture::number).collect();
+    assert_eq!(numbers, (first..made.count()).map(Some).collect::<Vec<_>>(), "{what}");
+    for (number, picture) in (first..).zip(pictures) {
+        check(picture, number, what);
+    }
+}
+
+fn ffmpeg_shows_all_of(made: &Made) {
+    let video = look(&made.path);
+    check_all(&video.frames, 0, made, "FFmpeg");
+    let ns = |ticks: &u64| ticks * 1_000_000_000 / video.timescale;
+    assert_eq!(video.pts.iter().map(ns).collect::<Vec<_>>(), made.times);
+    // To the first frame of each part, and into its second group of pictures.
+    for first in made.starts.iter().flat_map(|start| [*start, start + GOP as usize + 1]) {
+        let Some(before) = first.checked_sub(1) else { continue };
+        let pictures = decode_from(&made.path, made.middle(before), SIZE);
+        check_all(&pictures, first, made, &format!("FFmpeg from frame {first}"));
+    }
+}
+
+/// The tool that a variable names; `None`, and a word about it, where nobody has set it.
+fn tool(variable: &str) -> Option<OsString> {
+    let found = env::var_os(variable);
+    if found.is_none() {
+        eprintln!("left out: {variable} is not set; `cargo xtask test` sets it");
+    }
+    found
+}
+
+fn pyav_shows_all_of(made: &Made) {
+    let Some(package) = tool("ENCODER_PYAV") else { return };
+    let tour = made.tour();
+    let output = Command::new("python3")
+        .args(["-c", include_str!("decode.py"), made.path.to_str().unwrap()])
+        .args(tour.iter().map(|&n| made.times[n].to_string()))
+        .env("PYTHONPATH", package)
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && words.is_empty(), "PyAV: {words}");
+    let mut rest = &output.stdout[..];
+    let mut take = |count: usize| -> &[u8] {
+        let (taken, left) = rest.split_at(count);
+        rest = left;
+        taken
+    };
+    for (k, number) in (0..made.count()).chain(tour).enumerate() {
+        let ns = u64::from_le_bytes(take(8).try_into().unwrap());
+        let mut side = || u32::from_le_bytes(take(4).try_into().unwrap()) as usize;
+        let (width, height) = (side(), side());
+        let picture = Picture::new(width, height, take(width * height * 3).to_vec());
+        let what = if k < made.count() { "PyAV" } else { "PyAV after a seek" };
+        check(&picture, number, what);
+        assert_eq!(ns, made.times[number], "{what}: time of frame {number}");
+    }
+    assert!(rest.is_empty(), "PyAV: {} bytes too many", rest.len());
+}
+
+fn chromium_shows_all_of(made: &Made) {
+    let Some(program) = tool("ENCODER_CHROMIUM") else { return };
+    let tour = made.tour();
+    let seeks: Vec<_> = tour.iter().map(|&n| made.middle(n) as f64 / 1e9).collect();
+    let play = chromium::play(&program, &made.path, &seeks);
+    assert_eq!(play.decoded, made.count(), "Chromium decodes each frame once");
+    // Its clock counts microseconds.
+    let is_at = |time: f64, number: usize| (time - made.times[number] as f64 / 1e9).abs() < 2e-6;
+    let mut next = 0;
+    for shown in &play.played {
+        let number = shown.picture.number().expect("Chromium plays: a bar code");
+        assert!(number >= next, "Chromium plays frame {number} behind {next}");
+        check(&shown.picture, number, "Chromium plays");
+        assert!(is_at(shown.time, number), "Chromium plays frame {number} at {}", shown.time);
+        next = number + 1;
+    }
+    check(&play.last.unwrap(), made.count() - 1, "Chromium has played");
+    assert_eq!(play.sought.len(), tour.len());
+    for (shown, number) in play.sought.iter().zip(tour) {
+        check(&shown.picture, number, "Chromium seeks");
+        assert!(is_at(shown.time, number), "Chromium seeks frame {number} at {}", shown.time);
+    }
+}
+
+fn all_show(parts: &[Part]) {
+    let made = Made::new(OutputMode::Progressive, parts);
+    ffmpeg_shows_all_of(&made);
+    pyav_shows_all_of(&made);
+    chromium_shows_all_of(&made);
+}
+
+#[test]
+fn one_encoder() {
+    all_show(&[Ended(X264, 20)]);
+}
+
+#[test]
+fn from_b_frames_to_none_and_back_five_times() {
+    all_show(&[
+        Lost(X264, 11),
+        Lost(OPENH264, 10),
+        Ended(X264, 12),
+        Ended(OPENH264, 10),
+        Lost(X264, 18),
+        Ended(OPENH264, 12),
+    ]);
+}
+
+#[test]
+fn from_no_b_frames_to_some() {
+    all_show(&[Lost(OPENH264, 11), Ended(X264, 12)]);
+}
