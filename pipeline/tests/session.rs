@@ -10,7 +10,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{EPOCH, MS, decode::decode, picture::Picture, program::entries};
+use common::{
+    EPOCH, MS,
+    decode::{decode, decode_fragmented},
+    picture::Picture,
+    program::entries,
+};
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
     OpenRequest, PixelFormat, Plan, Resolution, Settings, Verdict, VideoEncoder,
@@ -271,9 +276,13 @@ fn a_frame_whose_decoder_vanished_fails_the_session() {
     let mut session = Session::open(SIZE, &config(EncoderType::OPENH264), mp4(&path)).unwrap();
     session.push(&picture(0), at(0)).unwrap();
     drop(session.reserve(at(1)).unwrap());
-    let error = session.finish().unwrap_err().to_string();
-    assert!(error.contains("dropped its frame"), "{error}");
-    assert_eq!(entries(directory.path()), Vec::<String>::new());
+    let error = session.finish().unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("dropped its frame") && text.contains("encoder repair"), "{text}");
+    // What came before is kept, under another name.
+    let SessionError::Kept { part, .. } = error else { panic!("{text}") };
+    assert_eq!(decode_fragmented(&part).numbers(), [Some(0)]);
+    assert_eq!(entries(directory.path()), ["a.mp4.part"]);
 }
 
 #[test]

@@ -15,10 +15,11 @@ use tracing::{info, warn};
 use super::{Failover, SessionError, Stretch};
 use crate::metrics::Meter;
 
-/// What became of a frame that was given to the engine.
+/// How it goes on.
+#[derive(Clone, Copy, PartialEq)]
 pub(super) enum Step {
-    /// Access units that are complete in display order, in decoding order: perhaps none yet.
-    Units(Vec<EncodedChunk>),
+    /// With the next frame.
+    On,
     /// The encoder was lost. Another is open, and wants all frames from [`Engine::shown`] on.
     Replay,
 }
@@ -43,13 +44,15 @@ pub(super) struct Engine {
     base: u64,
     /// Whether it has given an access unit.
     has_begun: bool,
-    /// Frames before this index have left.
+    /// Frames before this index are complete.
     shown: u64,
     /// When each frame from `shown` on was given to the encoder.
     given: VecDeque<Instant>,
     /// Access units that came out and are not complete in display order, in decoding order.
     held: Vec<EncodedChunk>,
-    /// Access units that have left.
+    /// Access units that are complete in display order, to be taken away.
+    ready: Vec<EncodedChunk>,
+    /// How many have become so.
     left: u64,
     stretches: Vec<Stretch>,
     failovers: Vec<Failover>,
@@ -78,6 +81,7 @@ impl Engine {
             shown: 0,
             given: VecDeque::new(),
             held: Vec::new(),
+            ready: Vec::new(),
             left: 0,
             stretches: Vec::new(),
             failovers: Vec::new(),
@@ -89,7 +93,13 @@ impl Engine {
         engine
     }
 
-    /// Index of the first frame that has not left.
+    /// The access units that are complete in display order, in decoding order. To be taken after
+    /// every other call, also after one that failed.
+    pub fn take(&mut self) -> Vec<EncodedChunk> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Index of the first frame that is not complete.
     pub fn shown(&self) -> u64 {
         self.shown
     }
@@ -135,20 +145,21 @@ impl Engine {
             Ok(()) => {
                 self.meter.frame(self.layout.packed_bytes());
                 self.chain.steady(now);
-                Ok(Step::Units(self.release(now)))
+                self.release(now);
+                Ok(Step::On)
             }
-            Err(error) => self.lost(error).map(|()| Step::Replay),
+            Err(error) => self.lost(error),
         }
     }
 
-    /// Ends the stream. Without an error or a replay, every frame has left then.
+    /// Ends the stream. Without an error or a replay, every frame is complete then.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn flush(&mut self) -> Result<Step, SessionError> {
         match self.drain() {
-            Ok(units) => Ok(Step::Units(units)),
-            Err(error) => self.lost(error).map(|()| Step::Replay),
+            Ok(()) => Ok(Step::On),
+            Err(error) => self.lost(error),
         }
     }
 
@@ -162,16 +173,15 @@ impl Engine {
         let next = self.next();
         let is_boundary = next > self.base && (next - self.base).is_multiple_of(self.gop_size);
         if !is_boundary || !self.chain.has_better(now) {
-            return Ok(Step::Units(Vec::new()));
+            return Ok(Step::On);
         }
-        let units = match self.drain() {
-            Ok(units) => units,
-            Err(error) => return self.lost(error).map(|()| Step::Replay),
-        };
+        if let Err(error) = self.drain() {
+            return self.lost(error);
+        }
         let from = self.retire();
         self.chain.take_better(now);
         self.reopen(from, "back", "it has rested and is tried again".into())?;
-        Ok(Step::Units(units))
+        Ok(Step::On)
     }
 
     /// The encoder that is open, or was last.
@@ -193,15 +203,15 @@ impl Engine {
     }
 
     /// Everything that the encoder still holds.
-    fn drain(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
+    fn drain(&mut self) -> Result<(), EncodeError> {
         if self.next() > self.base {
             for chunk in guarded(&mut self.encoder, |encoder| encoder.flush())? {
                 self.accept(chunk)?;
             }
         }
-        let units = self.release(Instant::now());
+        self.release(Instant::now());
         match self.given.len() {
-            0 => Ok(units),
+            0 => Ok(()),
             missing => Err(self.broken(format!(
                 "it ended without the access units of {missing} frames, the first is frame {}",
                 self.shown
@@ -270,24 +280,22 @@ impl Engine {
     }
 
     /// Lets go of what is complete in display order.
-    fn release(&mut self, now: Instant) -> Vec<EncodedChunk> {
+    fn release(&mut self, now: Instant) {
         let complete = self.complete();
         let first = self.shown;
-        let mut units = Vec::with_capacity(complete);
         for mut chunk in self.held.drain(..complete) {
             let given = self.given.get((chunk.pts - first) as usize).copied().unwrap_or(now);
             // Across encoders it counts on.
             chunk.dts = self.left;
             self.left += 1;
             self.meter.unit(chunk.data.len(), now.saturating_duration_since(given));
-            units.push(chunk);
+            self.ready.push(chunk);
         }
         self.shown += complete as u64;
         self.given.drain(..complete);
         if let Some(stretch) = self.stretches.last_mut() {
             stretch.frames += complete as u64;
         }
-        units
     }
 
     /// Takes the encoder away; gives its name.
@@ -303,13 +311,13 @@ impl Engine {
     }
 
     /// The encoder was lost: opens another, for the frames from `shown` on.
-    fn lost(&mut self, error: EncodeError) -> Result<(), SessionError> {
+    fn lost(&mut self, error: EncodeError) -> Result<Step, SessionError> {
         let from = self.retire();
         match error {
             EncodeError::Refused(refusal) => {
                 let reason = refusal.reason.clone();
                 self.chain.refuse(refusal);
-                Ok(self.reopen(from, "refused", reason)?)
+                self.reopen(from, "refused", reason)?;
             }
             EncodeError::Failed { kind, ref message, .. } => {
                 let message = message.clone();
@@ -318,10 +326,11 @@ impl Engine {
                     return Err(error.into());
                 }
                 self.reopen(from, kind.as_str(), message)
-                    .map_err(|left| SessionError::Lost { error, left })
+                    .map_err(|left| SessionError::Lost { error, left })?;
             }
-            EncodeError::Mismatch { .. } => Err(error.into()),
+            EncodeError::Mismatch { .. } => return Err(error.into()),
         }
+        Ok(Step::Replay)
     }
 
     /// Opens the encoder whose turn it is, after `from`, and tells of the change.

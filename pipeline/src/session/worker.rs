@@ -103,8 +103,8 @@ impl Worker {
                 Next::Ended => {
                     // Its slot is free for those that come again.
                     self.last = None;
-                    let step = self.parts.engine.flush()?;
-                    if self.took(step)? {
+                    let step = self.parts.engine.flush();
+                    if self.after(step)? == Step::On {
                         return self.fault();
                     }
                 }
@@ -139,12 +139,12 @@ impl Worker {
         if let Some(decision) = self.decided.get(n).filter(|decision| decision.slot == seq) {
             let (end, picture) = (decision.end, decision.picture.clone());
             while self.parts.engine.next() < end {
-                let step = self.parts.engine.come_back()?;
-                if !self.took(step)? {
+                let step = self.parts.engine.come_back();
+                if self.after(step)? == Step::Replay {
                     return Ok(());
                 }
-                let step = self.parts.engine.encode(picture.as_deref().unwrap_or(&slot))?;
-                if !self.took(step)? {
+                let step = self.parts.engine.encode(picture.as_deref().unwrap_or(&slot));
+                if self.after(step)? == Step::Replay {
                     return Ok(());
                 }
             }
@@ -225,20 +225,17 @@ impl Worker {
         self.parts.engine.meter().repeated(frames);
     }
 
-    /// Hands access units to the sink. False where the encoder was lost instead, and the frames
-    /// that it had not answered for come again.
-    fn took(&mut self, step: Step) -> Result<bool, SessionError> {
-        match step {
-            Step::Units(units) => {
-                self.hand_over(units)?;
-                Ok(true)
-            }
-            Step::Replay => {
-                let from = self.parts.consumer.rewind();
-                debug!(slot = from, frame = self.parts.engine.shown(), "replaying");
-                Ok(false)
-            }
+    /// After each step of the engine: what is complete goes to the sink. Where the encoder was
+    /// lost, the frames that it had not answered for come again.
+    fn after(&mut self, step: Result<Step, SessionError>) -> Result<Step, SessionError> {
+        let units = self.parts.engine.take();
+        self.hand_over(units)?;
+        let step = step?;
+        if step == Step::Replay {
+            let from = self.parts.consumer.rewind();
+            debug!(slot = from, frame = self.parts.engine.shown(), "replaying");
         }
+        Ok(step)
     }
 
     fn hand_over(&mut self, units: Vec<EncodedChunk>) -> Result<(), SessionError> {

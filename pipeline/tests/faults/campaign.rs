@@ -126,6 +126,37 @@ fn convert(
     session.finish().map_err(|error| error.to_string())
 }
 
+/// A session in which the first encoder is given up at frame 5, and which goes on until it is back.
+/// Gives the report, and how many frames there were.
+pub fn come_back(path: &Path) -> (SessionReport, usize) {
+    const AT: u64 = 5;
+    let mut toml = frail::options(X264.backend, X264.options, Fault::Error, AT, 3);
+    toml.push_str(&format!("\n[encoder]\ngop_size = {GOP}\nb_frames = 1\n[gpu]\ncomeback_s = 1\n"));
+    let plan = Plan::new(vec![FRAIL, EncoderType::OPENH264], vec![]);
+    let config = SessionConfig::new(Settings::from_toml(&toml).unwrap(), plan);
+    let options = Mp4Options::new(config.timing, &config.settings.encoder);
+    let sink = Box::new(Mp4Sink::create(path, &options).unwrap());
+    let mut session = Session::open(SIZE, &config, sink).unwrap();
+    let counters = Arc::clone(session.counters());
+    let is_through = || counters.frames_encoded.load(std::sync::atomic::Ordering::SeqCst) > AT;
+    // Not at full speed, for numbers end at 4096: until the rest of a second is over, and then
+    // for two more GOPs, of which one at least begins behind it.
+    let (mut n, mut lost, mut left) = (0, None, 2 * GOP);
+    while left > 0 {
+        session.push(&picture(n), at(n)).unwrap();
+        n += 1;
+        if lost.is_none() && is_through() {
+            lost = Some(Instant::now());
+        }
+        match lost {
+            Some(lost) if lost.elapsed() > Duration::from_secs(1) => left -= 1,
+            Some(_) => std::thread::sleep(Duration::from_millis(10)),
+            None => {}
+        }
+    }
+    (session.finish().unwrap(), n)
+}
+
 fn at(n: usize) -> FrameTimes {
     // No constant rate: so times cannot be right by chance.
     FrameTimes::at(EPOCH + n as i64 * 40 * MS + (n as i64 % 3) * MS)

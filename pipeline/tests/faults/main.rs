@@ -12,7 +12,12 @@ mod campaign;
 mod frail;
 mod kills;
 
-use std::{collections::BTreeMap, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    process::Command,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use campaign::{COUNT, First, MOMENTS, NVENC, OPENH264, Outcome, X264, X264_NATIVE, run};
 use encoder_core::EncoderType;
@@ -22,6 +27,12 @@ use frail::Fault;
 /// Whether the whole campaign is to run.
 fn is_full() -> bool {
     std::env::var_os("ENCODER_FAULTS").is_some_and(|value| value == "full")
+}
+
+/// One test after the other: a fault looks for its child among those of this process.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A line of the table.
@@ -115,6 +126,7 @@ const TO_NATIVE: Second = Some((EncoderType::X264, "way = \"native\""));
 
 #[test]
 fn no_frame_is_lost_whatever_happens_to_the_encoder() {
+    let _turn = turn();
     let mut table = Table::default();
     let mut pairs = vec![(X264, None), (X264, TO_OPENH264), (OPENH264, TO_X264)];
     if is_full() {
@@ -142,11 +154,35 @@ fn no_frame_is_lost_whatever_happens_to_the_encoder() {
     encoder_testbed::process::until("no child is left", || campaign::children() == 0);
 }
 
+#[test]
+fn an_encoder_that_was_given_up_comes_back() {
+    let _turn = turn();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.mp4");
+    let (report, count) = campaign::come_back(&path);
+    let changes: Vec<_> =
+        report.failovers.iter().map(|f| (f.from.as_str(), f.to.as_str(), f.cause)).collect();
+    let expected = [
+        ("frail", "frail", "failed"),
+        ("frail", "frail", "failed"),
+        ("frail", "openh264", "failed"),
+        ("openh264", "frail", "back"),
+    ];
+    assert_eq!(changes, expected);
+    let back = report.failovers[3].frame;
+    assert!((back - report.failovers[2].frame).is_multiple_of(12), "at the end of a GOP: {back}");
+    let used: Vec<_> = report.stretches.iter().map(|s| s.encoder.as_str()).collect();
+    assert_eq!(used, ["frail", "openh264", "frail"]);
+    let numbers = common::decode::decode(&path).numbers();
+    assert_eq!(numbers, (0..count).map(Some).collect::<Vec<_>>());
+}
+
 /// On the virtual device, which stands in the environment of a process: this test, once more.
 const INSIDE: &str = "ENCODER_FAULTS_NVENC";
 
 #[test]
 fn nor_on_the_virtual_nvenc_device() {
+    let _turn = turn();
     let Some(device) = or_left_out(VirtualNvenc::new()) else { return };
     let mut inside = Command::new(std::env::current_exe().unwrap());
     inside.args(["--exact", "on_a_device", "--nocapture", "--test-threads", "1"]);
@@ -184,6 +220,7 @@ fn on_a_device() {
 
 #[test]
 fn a_child_may_be_killed_at_any_moment() {
+    let _turn = turn();
     let wanted = if is_full() { 200 } else { 8 };
     let seed = 0x5eed_0001;
     let mut range = kills::Range::new(seed);
