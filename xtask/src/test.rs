@@ -25,9 +25,18 @@ pub fn test(args: &[String]) -> Result<bool> {
     if let Some(other) = tools.swapped() {
         let mut again = cargo();
         again.args(["test", "--workspace"]);
-        for name in
-            ["real", "hosted", "colours", "frames", "copy", "program", "detection", "virtual*"]
-        {
+        for name in [
+            "real",
+            "hosted",
+            "colours",
+            "frames",
+            "copy",
+            "crash",
+            "mp4",
+            "program",
+            "detection",
+            "virtual*",
+        ] {
             again.args(["--test", name]);
         }
         verdicts.push(("second FFmpeg", Some(show(other.announce(&mut again))?)));
