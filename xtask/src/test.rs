@@ -31,6 +31,8 @@ pub fn test(args: &[String]) -> Result<bool> {
             "colours",
             "frames",
             "copy",
+            "crash",
+            "mp4",
             "program",
             "detection",
             "players",

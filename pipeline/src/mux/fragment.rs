@@ -103,7 +103,6 @@ impl Fragmenter {
     }
 
     /// Frames in what was handed out.
-    #[cfg(test)]
     pub fn frames(&self) -> u64 {
         self.frames
     }

@@ -157,7 +157,11 @@ impl Mp4Sink {
             PartError::Io(e) => error(e),
             other => self.wrong(format!("{}: {other}", part.path().display())),
         })?;
-        progressive::write(&mut part, layout, &mut output).map_err(&error)?;
+        let frames = progressive::write(&mut part, layout, &mut output).map_err(&error)?;
+        if frames != self.fragments.frames() {
+            let all = self.fragments.frames();
+            return Err(self.wrong(format!("{frames} of {all} frames came back from the disk")));
+        }
         output.commit().map(drop)
     }
 }

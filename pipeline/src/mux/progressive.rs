@@ -38,8 +38,8 @@ struct Chunk {
     description: u16,
 }
 
-/// Writes the fragments that `part` has before it as a file with the index in front. Frames are
-/// shown at exactly the times of `layout`, from 0 on.
+/// Writes the fragments that `part` has before it as a file with the index in front; gives the
+/// number of its frames, which are shown at exactly the times of `layout`, from 0 on.
 ///
 /// Parameter sets stand in the sample description alone, as long as there is only one. Where they
 /// change, each has a description, and every key frame carries its own: Chromium looks at the first
@@ -51,7 +51,7 @@ pub(super) fn write<R: Read + Seek>(
     part: &mut Part<R>,
     layout: &Layout,
     to: &mut impl Write,
-) -> io::Result<()> {
+) -> io::Result<u64> {
     let index = Index::read(part, layout)?;
     let bytes: u64 = index.samples.iter().map(|sample| u64::from(index.bytes(sample))).sum();
     let mut header = index.header(layout, bytes);
@@ -66,7 +66,8 @@ pub(super) fn write<R: Read + Seek>(
     index.place(&mut header, base, bytes);
     to.write_all(&header)?;
     to.write_all(&mdat)?;
-    index.copy(part, to)
+    index.copy(part, to)?;
+    Ok(index.samples.len() as u64)
 }
 
 impl Index {

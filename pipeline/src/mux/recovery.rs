@@ -58,9 +58,12 @@ impl<R: Read + Seek> Recovery<R> {
     /// Writes the MP4 file that the program would have written, had the recording ended there.
     ///
     /// # Errors
-    /// When one side fails.
+    /// When one side fails, or the file is not what it was.
     pub fn write(mut self, to: &mut impl Write) -> io::Result<()> {
-        progressive::write(&mut self.part, &self.layout, to)
+        match progressive::write(&mut self.part, &self.layout, to)? {
+            frames if frames == self.frames => Ok(()),
+            _ => Err(io::Error::other("the file changes while it is read")),
+        }
     }
 }
 
