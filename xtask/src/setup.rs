@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     headers,
-    process::{Result, cargo, output, show, succeeds},
+    process::{Result, cargo, output, show, succeeds, target},
     pypi,
 };
 
