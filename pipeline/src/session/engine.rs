@@ -369,6 +369,7 @@ impl Engine {
             .then(|| FrameBuffer::new(FrameLayout::new(format, size)));
         (self.base, self.has_begun) = (self.shown, false);
         let (id, description) = (encoder.encoder_type(), encoder.description());
+        tracing::Span::current().record("encoder", id.as_str());
         // One that never made a frame was not used.
         if self.stretches.last().is_some_and(|stretch| stretch.frames == 0) {
             self.stretches.pop();

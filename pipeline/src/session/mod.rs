@@ -329,7 +329,6 @@ impl Session {
         let camera = config.camera_label.as_deref();
         let mut chain = Chain::new(&config.plan, settings, config.threads)?;
         let encoder = chain.open().inspect_err(|error| metrics::not_opened(error, camera))?;
-        span.record("encoder", encoder.encoder_type().as_str());
         let meter = Meter::new(encoder.encoder_type(), encoder.load(), camera);
         let layout = FrameLayout::new(encoder.pixel_format(), size);
         chain.prefer_format(layout.format);
