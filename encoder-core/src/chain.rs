@@ -7,18 +7,25 @@ use tracing::info;
 
 use crate::{
     Backend, ConfigError, OpenError, OpenRequest, Plan, Refusal, Settings, VideoEncoder, backends,
+    roster::Roster,
 };
 
-/// The fallback chain of one video: opens the encoders of a [`Plan`], one after the other.
+/// The fallback chain of one video: opens the encoders of a [`Plan`], one after the other, and
+/// knows which is next when one is lost.
 ///
-/// Each that refuses is one `WARN` with its reason and cure; each that opens is one `INFO`. One
-/// that is only busy ([`Refusal::is_busy`]) is asked again for [`session_wait_s`] before the
-/// next is taken.
+/// - One that refuses to begin is passed over, with one `WARN` that tells reason and cure; each
+///   that opens is one `INFO`. One that is only busy ([`Refusal::is_busy`]) is asked again for
+///   [`session_wait_s`] before the next is taken.
+/// - One that fails in mid-stream is begun again, after a short pause. Three failures in a row,
+///   without half a minute of quiet between them, and the next one has its turn.
+/// - One that was passed over or given up comes back after [`comeback_s`], twice as long after
+///   each time that it was of no use; one that was busy after half a minute.
 ///
 /// [`session_wait_s`]: crate::GpuEncoderConfig::session_wait_s
+/// [`comeback_s`]: crate::GpuEncoderConfig::comeback_s
 pub struct Chain {
-    order: std::vec::IntoIter<&'static Backend>,
-    current: Option<&'static Backend>,
+    order: Vec<&'static Backend>,
+    roster: Roster,
     settings: Settings,
     threads: usize,
     refusals: Vec<Refusal>,
@@ -49,9 +56,10 @@ impl Chain {
             .iter()
             .filter_map(|&id| all.iter().copied().find(|backend| backend.id == id))
             .collect();
-        let mut order = order.into_iter();
+        let comeback = settings.gpu.comeback_s;
+        let comeback = (comeback > 0).then(|| Duration::from_secs(comeback.into()));
         Ok(Self {
-            current: order.next(),
+            roster: Roster::new(order.len(), comeback, Instant::now()),
             order,
             settings,
             threads,
@@ -65,13 +73,7 @@ impl Chain {
     /// out: whoever holds that many can go on with each of them.
     pub fn max_delay(&self) -> usize {
         let delay = |backend: &&Backend| (backend.max_delay)(&self.request(backend));
-        self.current
-            .iter()
-            .copied()
-            .chain(self.order.as_slice().iter().copied())
-            .map(|backend| delay(&backend))
-            .max()
-            .unwrap_or(0)
+        self.order.iter().map(|backend| delay(backend)).max().unwrap_or(0)
     }
 
     /// The format that frames must have for all encoders opened from now on that can choose.
@@ -79,13 +81,14 @@ impl Chain {
         self.settings.encoder.pixel_format = format;
     }
 
-    /// Opens the next encoder that opens, for frame 0. Blocks while it waits for a busy one.
+    /// Opens the encoder whose turn it is, or the next that opens. Blocks while it waits for a busy
+    /// one.
     ///
     /// # Errors
     /// [`OpenError::Config`] at once where the settings do not fit a backend,
     /// [`OpenError::NoneLeft`] when nothing is left.
     pub fn open(&mut self) -> Result<Box<dyn VideoEncoder>, OpenError> {
-        while let Some(backend) = self.current {
+        while let Some(backend) = self.current() {
             match (backend.open)(&self.request(backend)) {
                 Ok(encoder) => {
                     info!(encoder = %backend.id, how = encoder.description(), "encoder chosen");
@@ -96,6 +99,10 @@ impl Chain {
             }
         }
         Err(OpenError::NoneLeft { refusals: self.refusals.clone() })
+    }
+
+    fn current(&self) -> Option<&'static Backend> {
+        self.roster.current().and_then(|n| self.order.get(n)).copied()
     }
 
     /// Says that the encoder opened last refused its first frame; [`open`](Self::open) then gives
@@ -118,9 +125,37 @@ impl Chain {
             refusal.reason = format!("{}, for {} s now", refusal.reason, waited.as_secs());
         }
         refusal.warn();
+        self.roster.pass(refusal.transient, Instant::now());
         self.refusals.push(refusal);
-        self.current = self.order.next();
         (self.busy_since, self.pause) = (None, FIRST_PAUSE);
+    }
+
+    /// Says that the encoder opened last failed in mid-stream; [`open`](Self::open) then gives the
+    /// same again, or the next one after too many failures. Blocks for the pause before that. Tells
+    /// whether any is left.
+    pub fn fail(&mut self) -> bool {
+        if let Some(pause) = self.roster.fail(Instant::now()) {
+            thread::sleep(pause);
+        }
+        self.roster.current().is_some()
+    }
+
+    /// Says that the current encoder does its work: failures long ago do not count.
+    pub fn steady(&mut self, now: Instant) {
+        self.roster.steady(now);
+    }
+
+    /// Whether an encoder that is wanted more than the current one has rested and can be tried
+    /// again.
+    pub fn has_better(&self, now: Instant) -> bool {
+        self.roster.better(now).is_some()
+    }
+
+    /// Makes it the turn of the better one: [`open`](Self::open) then gives it.
+    pub fn take_better(&mut self, now: Instant) {
+        if let Some(better) = self.roster.better(now) {
+            self.roster.take(better, now);
+        }
     }
 
     /// Every encoder that was passed over so far, with the reason.

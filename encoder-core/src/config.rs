@@ -399,6 +399,9 @@ pub struct GpuEncoderConfig {
     /// Seconds without progress after which an encoder that runs counts as hung, 1 to 3600.
     /// Default 60.
     pub stall_timeout_s: u32,
+    /// Seconds after which an encoder that was passed over or given up in mid-stream is tried
+    /// again, 0 (never) to 86400; twice as long after each time that it was of no use. Default 300.
+    pub comeback_s: u32,
 }
 
 impl Default for GpuEncoderConfig {
@@ -414,6 +417,7 @@ impl Default for GpuEncoderConfig {
             session_wait_s: 0,
             probe_timeout_s: 10,
             stall_timeout_s: 60,
+            comeback_s: 300,
         }
     }
 }
@@ -430,6 +434,7 @@ impl GpuEncoderConfig {
         "session_wait_s",
         "probe_timeout_s",
         "stall_timeout_s",
+        "comeback_s",
     ];
 
     /// Checks every value.
@@ -451,6 +456,7 @@ impl GpuEncoderConfig {
             ("session_wait_s", self.session_wait_s, 0, 3600),
             ("probe_timeout_s", self.probe_timeout_s, 1, 120),
             ("stall_timeout_s", self.stall_timeout_s, 1, 3600),
+            ("comeback_s", self.comeback_s, 0, 86_400),
         ] {
             if !(least..=most).contains(&value) {
                 let allowed = format!("{least} to {most} seconds");

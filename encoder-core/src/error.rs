@@ -1,3 +1,4 @@
+use serde::Serialize;
 use thiserror::Error;
 
 use crate::{EncoderType, PixelFormat, Refusal};
@@ -121,7 +122,35 @@ pub enum EncodeError {
         encoder: EncoderType,
         /// Frames that it had taken.
         index: u64,
+        /// The kind, for counting.
+        kind: FailureKind,
         /// Its own words (for a child process: the tail of its stderr).
         message: String,
     },
+}
+
+/// The kinds of ways in which a running encoder is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FailureKind {
+    /// It, or the program that hosts it, ended or was killed.
+    Died,
+    /// It took frames and gave nothing back for too long, or took no more.
+    Stalled,
+    /// It gave fewer, more or other access units than frames went in.
+    WrongOutput,
+    /// It said that it failed.
+    Failed,
+}
+
+impl FailureKind {
+    /// The name, as it stands in reports and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Died => "died",
+            Self::Stalled => "stalled",
+            Self::WrongOutput => "wrong-output",
+            Self::Failed => "failed",
+        }
+    }
 }

@@ -3,7 +3,7 @@
 //!
 //! This crate knows no backend and no container. Backends register a [`Backend`] through
 //! [`inventory`]; a [`Detection`] proves each of them with a real encode; [`plan`] orders them; a
-//! [`Chain`] walks the plan until one opens.
+//! [`Chain`] walks the plan until one opens, and again when that one is lost.
 //!
 //! Encoders count frames and know nothing of time: every `pts` here is a frame index.
 
@@ -18,6 +18,7 @@ mod encoder_type;
 mod error;
 mod frame;
 mod probe;
+mod roster;
 mod select;
 mod settings;
 
@@ -30,9 +31,9 @@ pub use config::{
     Preset, Resolution,
 };
 pub use detect::{Detected, Detection, detect_available_encoders, file_identity};
-pub use encoder::VideoEncoder;
+pub use encoder::{DeviceLoad, LoadProbe, VideoEncoder};
 pub use encoder_type::EncoderType;
-pub use error::{ConfigError, EncodeError, OpenError};
+pub use error::{ConfigError, EncodeError, FailureKind, OpenError};
 pub use frame::{Frame, FrameBuffer, FrameLayout, PixelFormat, Plane, PlaneMut};
 pub use inventory;
 pub use probe::{Caps, Refusal, RefusalKind, Verdict, mean_absolute_difference, probe_in_process};

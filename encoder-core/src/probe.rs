@@ -48,6 +48,38 @@ pub enum RefusalKind {
     Failed,
 }
 
+impl RefusalKind {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::NotBuilt,
+        Self::Missing,
+        Self::NoDevice,
+        Self::Permission,
+        Self::DriverTooOld,
+        Self::Busy,
+        Self::Unsupported,
+        Self::WrongOutput,
+        Self::Timeout,
+        Self::Failed,
+    ];
+
+    /// Its name, as it stands in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotBuilt => "not-built",
+            Self::Missing => "missing",
+            Self::NoDevice => "no-device",
+            Self::Permission => "permission",
+            Self::DriverTooOld => "driver-too-old",
+            Self::Busy => "busy",
+            Self::Unsupported => "unsupported",
+            Self::WrongOutput => "wrong-output",
+            Self::Timeout => "timeout",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// Why a backend is passed over, and what a user can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Serialize)]
 pub struct Refusal {
@@ -215,4 +247,16 @@ pub fn mean_absolute_difference(a: &[u8], b: &[u8]) -> f64 {
     }
     let sum: u64 = a.iter().zip(b).map(|(&a, &b)| u64::from(a.abs_diff(b))).sum();
     sum as f64 / a.len() as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_refusals_have_one_name() {
+        for kind in RefusalKind::ALL {
+            assert_eq!(serde_json::json!(kind), kind.as_str());
+        }
+    }
 }

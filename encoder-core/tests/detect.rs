@@ -246,7 +246,7 @@ fn names(chain: &Chain) -> Vec<EncoderType> {
 #[test]
 fn a_chain_goes_on_until_one_opens() {
     let mut all = chain(&[BROKEN, FULL, GOOD], 0);
-    // The most of those that are left, whichever it comes to.
+    // The most of all, whichever it comes to.
     assert_eq!(all.max_delay(), 9);
     assert_eq!(all.open().unwrap().encoder_type(), GOOD);
     assert_eq!(names(&all), [BROKEN, FULL]);
@@ -254,7 +254,8 @@ fn a_chain_goes_on_until_one_opens() {
     all.refuse(refusal(GOOD, RefusalKind::Unsupported));
     let Err(OpenError::NoneLeft { refusals }) = all.open() else { panic!("nothing is left") };
     assert_eq!(refusals.len(), 3);
-    assert_eq!(all.max_delay(), 0);
+    // One that rests may come back.
+    assert_eq!(all.max_delay(), 9);
 }
 
 #[test]

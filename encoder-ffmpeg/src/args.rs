@@ -2,7 +2,7 @@
 
 use std::{any::Any, sync::Arc, time::Duration};
 
-use encoder_core::{EncoderConfig, EncoderType, FrameRate, PixelFormat, Resolution};
+use encoder_core::{EncoderConfig, EncoderType, FrameRate, LoadProbe, PixelFormat, Resolution};
 
 use crate::find::Version;
 
@@ -52,6 +52,8 @@ pub struct Job {
     pub start: Duration,
     /// Held as long as the encoder runs: a place in a budget of sessions.
     pub hold: Option<Arc<dyn Any + Send + Sync>>,
+    /// Asks how busy the device is: [`load`](encoder_core::VideoEncoder::load) of the encoder.
+    pub load: Option<LoadProbe>,
 }
 
 impl Job {
@@ -71,6 +73,7 @@ impl Job {
             stall: STALL,
             start: START,
             hold: None,
+            load: None,
         }
     }
 

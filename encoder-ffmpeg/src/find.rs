@@ -136,9 +136,16 @@ impl Ffmpeg {
         let place = path.display();
         let refuse = |kind, reason: String| Refusal::new(encoder, kind, reason, CURE);
         // One run tells both: the version is in the banner.
-        let ran = run(path, &["-encoders".into()], Vec::new(), deadline).map_err(|error| {
-            refuse(RefusalKind::Missing, format!("{place} cannot be run: {error}"))
-        })?;
+        let ask = || {
+            run(path, &["-encoders".into()], Vec::new(), deadline).map_err(|error| {
+                refuse(RefusalKind::Missing, format!("{place} cannot be run: {error}"))
+            })
+        };
+        let mut ran = ask()?;
+        // Somebody killed it, which says nothing about it.
+        if ran.exit == Exit::Signal(9) {
+            ran = ask()?;
+        }
         if let Exit::TimedOut(_) = ran.exit {
             let reason = format!("{place} does not list its encoders: {}", ran.exit);
             return Err(refuse(RefusalKind::Timeout, reason).transient());

@@ -10,8 +10,9 @@ use std::{
 };
 
 use encoder_core::{
-    ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, Frame, OpenError,
-    OpenRequest, PixelFormat, Plane, Refusal, RefusalKind, Resolution, VideoEncoder,
+    ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, FailureKind, Frame,
+    LoadProbe, OpenError, OpenRequest, PixelFormat, Plane, Refusal, RefusalKind, Resolution,
+    VideoEncoder,
 };
 
 use crate::{
@@ -140,7 +141,8 @@ impl HostedEncoder {
 
     fn check(&mut self, frame: &Frame<'_>) -> Result<(), EncodeError> {
         if self.failed || self.stdin.is_none() {
-            return Err(self.error("it has ended and takes no more frames".into()));
+            let what = "it has ended and takes no more frames".into();
+            return Err(self.error(FailureKind::Failed, what));
         }
         let format = self.job.format;
         if (frame.format, frame.width, frame.height) != (format, self.size.width, self.size.height)
@@ -158,14 +160,16 @@ impl HostedEncoder {
         let base = *self.base.get_or_insert(frame.index);
         if frame.index != base + self.frames_in {
             let expected = base + self.frames_in;
-            return Err(self.fail(format!("frame {} came instead of {expected}", frame.index)));
+            let what = format!("frame {} came instead of {expected}", frame.index);
+            return Err(self.fail(FailureKind::Failed, what));
         }
         if frame.force_idr && !self.frames_in.is_multiple_of(self.job.gop_size.into()) {
-            return Err(self.fail(format!(
+            let what = format!(
                 "an IDR picture was asked for at frame {}, and FFmpeg takes no such request \
                  through a pipe: ask at multiples of gop_size = {}, or open a new encoder there",
                 frame.index, self.job.gop_size
-            )));
+            );
+            return Err(self.fail(FailureKind::Failed, what));
         }
         Ok(())
     }
@@ -180,13 +184,14 @@ impl HostedEncoder {
         };
         if self.frames_in == 0 {
             let late = (error.kind() == io::ErrorKind::TimedOut).then_some(limit);
-            return Err(self.refuse(late).into());
+            return Err(self.refuse(late));
         }
         Err(match error.kind() {
             io::ErrorKind::TimedOut => {
                 let limit = limit.as_secs_f32();
                 self.child.kill();
-                self.fail(format!("FFmpeg took no input for {limit} s and was killed"))
+                let what = format!("FFmpeg took no input for {limit} s and was killed");
+                self.fail(FailureKind::Stalled, what)
             }
             // It went away, by itself or because nobody could read its output any more.
             io::ErrorKind::BrokenPipe => {
@@ -194,9 +199,10 @@ impl HostedEncoder {
                     Message::End(end) => end.err(),
                     Message::Begun | Message::Unit(_) => None,
                 });
-                self.fail(unread.unwrap_or_else(|| "FFmpeg ended early".into()))
+                let what = unread.unwrap_or_else(|| "FFmpeg ended early".into());
+                self.fail(FailureKind::Died, what)
             }
-            _ => self.fail(format!("FFmpeg takes no input: {error}")),
+            _ => self.fail(FailureKind::Died, format!("FFmpeg takes no input: {error}")),
         })
     }
 
@@ -204,13 +210,14 @@ impl HostedEncoder {
     fn begin(&mut self) -> Result<(), EncodeError> {
         match self.units.recv_timeout(self.job.start) {
             Ok(Message::Begun) => Ok(()),
-            Err(RecvTimeoutError::Timeout) => Err(self.refuse(Some(self.job.start)).into()),
-            _ => Err(self.refuse(None).into()),
+            Err(RecvTimeoutError::Timeout) => Err(self.refuse(Some(self.job.start))),
+            _ => Err(self.refuse(None)),
         }
     }
 
-    /// Ends a child whose encoder did not open, and says why; `late` when it took so long.
-    fn refuse(&mut self, late: Option<Duration>) -> Refusal {
+    /// Ends a child whose encoder did not open, and says why; `late` when it took so long. One that
+    /// was killed, or crashed, has said nothing about the device: begun again it may open.
+    fn refuse(&mut self, late: Option<Duration>) -> EncodeError {
         self.failed = true;
         self.stdin = None;
         let limit = late.unwrap_or(GONE_SOON);
@@ -219,7 +226,11 @@ impl HostedEncoder {
             self.child.kill();
             Exit::TimedOut(limit)
         });
-        classify(self.job.id, &self.child.stderr(), exit)
+        let refusal = classify(self.job.id, &self.child.stderr(), exit);
+        match exit {
+            Exit::Signal(_) => self.error(FailureKind::Died, refusal.reason),
+            _ => refusal.into(),
+        }
     }
 
     /// Waits for the next access unit; false at the end of the stream.
@@ -228,14 +239,15 @@ impl HostedEncoder {
             Ok(Message::Begun) => Ok(true),
             Ok(Message::Unit(unit)) => self.accept(unit).map(|()| true),
             Ok(Message::End(Ok(()))) | Err(RecvTimeoutError::Disconnected) => Ok(false),
-            Ok(Message::End(Err(what))) => Err(self.fail(what)),
+            Ok(Message::End(Err(what))) => Err(self.fail(FailureKind::WrongOutput, what)),
             Err(RecvTimeoutError::Timeout) => {
                 let limit = self.job.stall.as_secs_f32();
                 let owed = self.frames_in - self.order.seen;
                 self.child.end(Duration::ZERO);
-                Err(self.fail(format!(
+                let what = format!(
                     "FFmpeg gave no output for {limit} s with {owed} frames inside, and was killed"
-                )))
+                );
+                Err(self.fail(FailureKind::Stalled, what))
             }
         }
     }
@@ -244,11 +256,11 @@ impl HostedEncoder {
         let index = match self.order.index(unit.pts_ms, self.rate) {
             Ok(index) if index < self.frames_in => index,
             Ok(index) => {
-                return Err(self.fail(format!(
-                    "an access unit for frame {index} came out before that frame went in"
-                )));
+                let what =
+                    format!("an access unit for frame {index} came out before that frame went in");
+                return Err(self.fail(FailureKind::WrongOutput, what));
             }
-            Err(what) => return Err(self.fail(what)),
+            Err(what) => return Err(self.fail(FailureKind::WrongOutput, what)),
         };
         let dts = self.order.seen - 1;
         self.ready.push_back(EncodedChunk {
@@ -261,16 +273,24 @@ impl HostedEncoder {
     }
 
     /// Ends the child and makes the error: what went wrong, how it ended, its last words.
-    fn fail(&mut self, what: String) -> EncodeError {
+    fn fail(&mut self, kind: FailureKind, what: String) -> EncodeError {
         self.failed = true;
         self.stdin = None;
         // Usually it is gone or about to go: its end says more than ours would.
-        let exit = self.child.wait(GONE_SOON).unwrap_or_else(|| self.child.kill());
-        self.error(explain(self.job.id, &what, exit, &self.child.stderr()))
+        let ended = self.child.wait(GONE_SOON);
+        let kind = match ended {
+            // This one was killed because of it.
+            _ if kind == FailureKind::Stalled => kind,
+            Some(Exit::Signal(_)) => FailureKind::Died,
+            Some(Exit::Code(1..)) => FailureKind::Failed,
+            _ => kind,
+        };
+        let exit = ended.unwrap_or_else(|| self.child.kill());
+        self.error(kind, explain(self.job.id, &what, exit, &self.child.stderr()))
     }
 
-    fn error(&self, message: String) -> EncodeError {
-        EncodeError::Failed { encoder: self.job.id, index: self.frames_in, message }
+    fn error(&self, kind: FailureKind, message: String) -> EncodeError {
+        EncodeError::Failed { encoder: self.job.id, index: self.frames_in, kind, message }
     }
 
     fn finish(&mut self) -> Result<(), EncodeError> {
@@ -278,14 +298,17 @@ impl HostedEncoder {
         let exit = self.child.end(GRACE);
         let stderr = self.child.stderr();
         if exit != Exit::Code(0) {
-            return Err(self.fail("FFmpeg failed at the end of the stream".into()));
+            return Err(
+                self.fail(FailureKind::Failed, "FFmpeg failed at the end of the stream".into())
+            );
         }
         if stderr.contains("has not been used for any stream") {
-            return Err(self.fail("FFmpeg ignored an option".into()));
+            return Err(self.fail(FailureKind::Failed, "FFmpeg ignored an option".into()));
         }
         if self.order.seen != self.frames_in {
             let (seen, frames) = (self.order.seen, self.frames_in);
-            return Err(self.fail(format!("{frames} frames went in, {seen} came out")));
+            let what = format!("{frames} frames went in, {seen} came out");
+            return Err(self.fail(FailureKind::WrongOutput, what));
         }
         Ok(())
     }
@@ -305,14 +328,14 @@ impl VideoEncoder for HostedEncoder {
                 Message::Unit(unit) => self.accept(unit)?,
                 Message::End(end) => {
                     let what = end.err().unwrap_or_else(|| "FFmpeg ended early".into());
-                    return Err(self.fail(what));
+                    return Err(self.fail(FailureKind::Died, what));
                 }
             }
         }
         while self.ready.is_empty() && self.frames_in - self.chunks_out > self.job.max_delay as u64
         {
             if !self.receive()? {
-                return Err(self.fail("FFmpeg ended early".into()));
+                return Err(self.fail(FailureKind::Died, "FFmpeg ended early".into()));
             }
         }
         let chunk = self.ready.pop_front();
@@ -322,7 +345,7 @@ impl VideoEncoder for HostedEncoder {
 
     fn flush(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
         if self.failed {
-            return Err(self.error("it has failed before".into()));
+            return Err(self.error(FailureKind::Failed, "it has failed before".into()));
         }
         if self.stdin.take().is_none() {
             return Ok(Vec::new());
@@ -350,6 +373,10 @@ impl VideoEncoder for HostedEncoder {
 
     fn max_delay(&self) -> usize {
         self.job.max_delay
+    }
+
+    fn load(&self) -> Option<LoadProbe> {
+        self.job.load.clone()
     }
 }
 

@@ -37,6 +37,7 @@
 mod budget;
 mod device;
 mod gather;
+mod load;
 mod words;
 
 use std::{sync::Arc, time::Duration};
@@ -219,6 +220,7 @@ fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     if let Some(slot) = slot {
         job.hold = Some(Arc::new(slot));
     }
+    job.load = load::probe(&found, options.gpu);
     encoder_ffmpeg::open(job, request)
 }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use encoder_core::{
     Backend, BackendOptions, Caps, Codec, ConfigError, Device, EncodeError, EncodedChunk,
-    EncoderConfig, EncoderType, Frame, OpenError, OpenRequest, PixelFormat, Preset, Refusal,
-    RefusalKind, Verdict, VideoEncoder, inventory, probe_in_process, unknown_key,
+    EncoderConfig, EncoderType, FailureKind, Frame, OpenError, OpenRequest, PixelFormat, Preset,
+    Refusal, RefusalKind, Verdict, VideoEncoder, inventory, probe_in_process, unknown_key,
 };
 use raw::{Parameters, RawEncoder};
 use serde::Deserialize;
@@ -151,6 +151,7 @@ impl OpenH264 {
         EncodeError::Failed {
             encoder: EncoderType::OPENH264,
             index: self.taken,
+            kind: FailureKind::Failed,
             message: message.into(),
         }
     }

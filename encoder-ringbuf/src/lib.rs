@@ -11,7 +11,7 @@ mod sync;
 use thiserror::Error;
 
 pub use consumer::{Consumer, Next, ReadSlot};
-pub use producer::{Producer, WriteSlot};
+pub use producer::{OverOldest, Producer, WriteSlot};
 pub(crate) use shared::Side;
 pub use snapshot::{Monitor, Snapshot};
 

@@ -50,6 +50,28 @@ impl<M> Producer<M> {
         self.reserve_timeout(Duration::ZERO)
     }
 
+    /// As [`try_reserve`](Self::try_reserve), but where there is no free slot, the oldest frame that
+    /// is published and was never read is dropped for it: for live sources, of which the newest
+    /// frames count. Gives what was published with the frame that was dropped, if one was (and
+    /// `Some(None)` in its place if that frame was abandoned).
+    ///
+    /// `None` if all frames in the ring are being written or were read: none of them can go.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub fn try_reserve_over_oldest(&mut self) -> Result<Option<OverOldest<M>>, Closed> {
+        let now = deadline(Duration::ZERO);
+        let shared = &self.ring.shared;
+        match shared.wait(Side::Producer, now, State::reserve_over_oldest).transpose()? {
+            None => Ok(None),
+            Some((mut reserved, is_over)) => {
+                // The slot of the frame that went is the one that was free next.
+                let dropped = is_over.then(|| reserved.stale.take());
+                Ok(Some(OverOldest { slot: self.write_slot(reserved), dropped }))
+            }
+        }
+    }
+
     /// As [`reserve`](Self::reserve), for a task of any executor. Cancel-safe: a future that is
     /// dropped before it is ready has reserved nothing.
     ///
@@ -93,6 +115,15 @@ impl<M> fmt::Debug for Producer<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Producer").field(&self.snapshot()).finish()
     }
+}
+
+/// What [`Producer::try_reserve_over_oldest`] gives.
+#[derive(Debug)]
+pub struct OverOldest<M> {
+    /// The slot of the next frame.
+    pub slot: WriteSlot<M>,
+    /// What was published with the frame that made place for it, if one had to.
+    pub dropped: Option<Option<std::sync::Arc<M>>>,
 }
 
 /// A slot to fill. Its bytes are those of some earlier frame, or zero.

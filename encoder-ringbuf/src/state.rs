@@ -87,6 +87,9 @@ pub(crate) struct State<M> {
     written: u64,
     read: u64,
     committed: u64,
+    /// The first frame that was never read: those before it may come again after a rewind, and
+    /// somebody counts on them.
+    fresh: u64,
     producer_closed: bool,
     consumer_closed: bool,
     high_water: usize,
@@ -115,6 +118,7 @@ impl<M> State<M> {
             written: 0,
             read: 0,
             committed: 0,
+            fresh: 0,
             producer_closed: false,
             consumer_closed: false,
             high_water: 0,
@@ -160,6 +164,20 @@ impl<M> State<M> {
         Poll::Ready(Ok(Reserved { seq, index, stale: slot.meta.take() }))
     }
 
+    /// As [`reserve`](Self::reserve), but the oldest frame that nobody has read makes place where
+    /// there is no free slot; pending where there is no such frame either.
+    pub(crate) fn reserve_over_oldest(&mut self) -> Poll<Result<(Reserved<M>, bool), Closed>> {
+        let is_full = self.free.is_empty() && !self.consumer_closed;
+        if is_full {
+            let Some(seq) = (self.fresh..self.written).find(|seq| self.index(*seq).is_some())
+            else {
+                return Poll::Pending;
+            };
+            self.remove(seq);
+        }
+        self.reserve().map_ok(|reserved| (reserved, is_full))
+    }
+
     /// Ends the writing of a slot. True if frames became readable by it.
     pub(crate) fn publish(&mut self, index: usize, meta: Option<Arc<M>>) -> bool {
         let slot = &mut self.slots[index];
@@ -184,6 +202,7 @@ impl<M> State<M> {
         {
             let seq = self.read;
             self.read += 1;
+            self.fresh = self.fresh.max(self.read);
             let slot = &mut self.slots[index];
             slot.readers += 1;
             Poll::Ready(Some(Taken { seq, index, meta: slot.meta.clone() }))
@@ -226,6 +245,11 @@ impl<M> State<M> {
         if seq >= self.read {
             return false;
         }
+        self.remove(seq)
+    }
+
+    /// Takes a published frame out of the window. True if a slot became free by it.
+    fn remove(&mut self, seq: u64) -> bool {
         let Some(index) = self.index(seq) else { return false };
         self.window[(seq - self.committed) as usize] = None;
         self.discarded += 1;

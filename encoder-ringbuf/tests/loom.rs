@@ -254,3 +254,33 @@ fn a_cancelled_future_loses_no_frame_and_no_wake_up() {
         writing.join().unwrap();
     });
 }
+
+#[test]
+fn a_live_source_drops_the_oldest_unread_frame_while_the_consumer_reads() {
+    explore(|| {
+        let (mut producer, mut consumer) = full();
+        let writing = thread::spawn(move || {
+            let mut dropped = Vec::new();
+            for _ in 0..2 {
+                // Nothing can go while both slots are read; then the frame is the source's loss.
+                if let Some(got) = producer.try_reserve_over_oldest().unwrap() {
+                    dropped.extend(got.dropped.map(|meta| *meta.unwrap()));
+                    fill(got.slot);
+                }
+            }
+            dropped
+        });
+        let mut seen = Vec::new();
+        while let Some(slot) = consumer.next() {
+            check(&slot, slot.seq());
+            seen.push(slot.seq());
+            drop(slot);
+            consumer.commit(seen.last().unwrap() + 1);
+        }
+        let dropped = writing.join().unwrap();
+        let mut all = [seen.clone(), dropped].concat();
+        assert!(seen.is_sorted());
+        all.sort_unstable();
+        assert_eq!(all, (0..all.len() as u64).collect::<Vec<_>>(), "each is seen or dropped, once");
+    });
+}

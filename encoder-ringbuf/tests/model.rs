@@ -11,6 +11,7 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 enum Op {
     Reserve,
+    ReserveOverOldest,
     Publish(usize),
     Abandon(usize),
     Next,
@@ -26,6 +27,7 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => Just(Op::Reserve),
+        6 => Just(Op::ReserveOverOldest),
         10 => any::<usize>().prop_map(Op::Publish),
         2 => any::<usize>().prop_map(Op::Abandon),
         10 => Just(Op::Next),
@@ -49,6 +51,8 @@ struct Model {
     discarded: BTreeSet<u64>,
     committed: u64,
     read: u64,
+    /// Frames before it were read at least once.
+    fresh: u64,
     high_water: usize,
 }
 
@@ -74,6 +78,11 @@ impl Model {
         &mut self.window[(seq - self.committed) as usize]
     }
 
+    fn reserve(&mut self) {
+        self.window.push_back(None);
+        self.high_water = self.high_water.max(self.len());
+    }
+
     /// Slots in use: the window, and what is committed but still looked at.
     fn used(&self, held: &[ReadSlot<String>]) -> usize {
         let late: BTreeSet<_> = held
@@ -88,6 +97,12 @@ impl Model {
 /// The bytes of a frame: different for every frame and every place.
 fn bytes(seq: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|at| (seq.wrapping_mul(31) ^ at.wrapping_mul(7)) as u8).collect()
+}
+
+fn filled(mut slot: WriteSlot<String>) -> WriteSlot<String> {
+    let content = bytes(slot.seq(), slot.len());
+    slot.copy_from_slice(&content);
+    slot
 }
 
 fn pick<T>(list: &mut Vec<T>, index: usize) -> Option<T> {
@@ -116,6 +131,7 @@ proptest! {
                 discarded: BTreeSet::new(),
                 committed: 0,
                 read: 0,
+                fresh: 0,
                 high_water: 0,
             };
 
@@ -129,13 +145,36 @@ proptest! {
                     } else if model.used(&held) == model.capacity {
                         prop_assert!(got.unwrap().is_none());
                     } else {
-                        let mut slot = got.unwrap().unwrap();
+                        let slot = got.unwrap().unwrap();
                         prop_assert_eq!(slot.seq(), model.reserved());
-                        let content = bytes(slot.seq(), slot_bytes);
-                        slot.copy_from_slice(&content);
-                        writing.push(slot);
-                        model.window.push_back(None);
-                        model.high_water = model.high_water.max(model.len());
+                        writing.push(filled(slot));
+                        model.reserve();
+                    }
+                }
+                Op::ReserveOverOldest => {
+                    let Some(producer) = &mut producer else { continue };
+                    let got = producer.try_reserve_over_oldest();
+                    if consumer.is_none() {
+                        prop_assert!(got.is_err());
+                        continue;
+                    }
+                    let is_full = model.used(&held) == model.capacity;
+                    let oldest = (model.fresh.max(model.committed)..model.written())
+                        .find(|seq| !model.discarded.contains(seq));
+                    match (is_full, oldest, got.unwrap()) {
+                        (true, None, got) => prop_assert!(got.is_none()),
+                        (is_full, oldest, got) => {
+                            let got = got.unwrap();
+                            let expected = oldest.filter(|_| is_full).map(|seq| {
+                                model.discarded.insert(seq);
+                                model.frame(seq).clone().unwrap()
+                            });
+                            let dropped = got.dropped.map(|meta| meta.map(|m| (*m).clone()));
+                            prop_assert_eq!(dropped, expected);
+                            prop_assert_eq!(got.slot.seq(), model.reserved());
+                            writing.push(filled(got.slot));
+                            model.reserve();
+                        }
                     }
                 }
                 Op::Publish(index) => {
@@ -161,6 +200,7 @@ proptest! {
                             prop_assert_eq!(slot.meta(), meta.as_ref());
                             held.push(slot);
                             model.read += 1;
+                            model.fresh = model.fresh.max(model.read);
                         }
                         Next::Ended => {
                             prop_assert!(producer.is_none());

@@ -269,6 +269,36 @@ fn a_discarded_frame_is_free_before_the_frames_in_front_of_it() {
 }
 
 #[test]
+fn the_oldest_unread_frame_makes_place_and_none_that_was_read() {
+    let (mut producer, mut consumer) = small::<u64>(3);
+    put_many(&mut producer, 3);
+    let dropped = |producer: &mut Producer<u64>| {
+        let mut got = producer.try_reserve_over_oldest().unwrap()?;
+        let seq = got.slot.seq();
+        got.slot.fill(seq as u8);
+        got.slot.publish(seq);
+        Some(got.dropped.map(|meta| *meta.unwrap()))
+    };
+    drop(take(&mut consumer));
+    // Frame 0 is with the encoder: 1 goes.
+    assert_eq!(dropped(&mut producer), Some(Some(1)));
+    // Also when it comes again.
+    consumer.rewind();
+    assert_eq!(dropped(&mut producer), Some(Some(2)));
+    assert_eq!(take(&mut consumer).seq(), 0);
+    assert_eq!(take(&mut consumer).seq(), 3);
+    assert_eq!(take(&mut consumer).seq(), 4);
+    // All are with the encoder.
+    assert_eq!(dropped(&mut producer), None);
+    consumer.commit(1);
+    // A free slot costs nobody anything.
+    assert_eq!(dropped(&mut producer), Some(None));
+    assert_eq!(dropped(&mut producer), Some(Some(5)));
+    drop(consumer);
+    assert!(producer.try_reserve_over_oldest().is_err());
+}
+
+#[test]
 fn a_held_frame_keeps_its_slot_and_no_other() {
     let (mut producer, mut consumer) = small(3);
     put(&mut producer);

@@ -3,8 +3,9 @@
 use std::{ffi::CString, ptr::NonNull};
 
 use encoder_core::{
-    Caps, ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, Frame, OpenError,
-    PixelFormat, Refusal, RefusalKind, Resolution, Verdict, VideoEncoder, probe_in_process,
+    Caps, ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, FailureKind, Frame,
+    OpenError, PixelFormat, Refusal, RefusalKind, Resolution, Verdict, VideoEncoder,
+    probe_in_process,
 };
 use x264_sys::{
     X264_BUILD, X264_CSP_I420, X264_CSP_NV12, X264_LOG_NONE, X264_RC_CRF, X264_TYPE_AUTO,
@@ -151,7 +152,12 @@ fn colour_space(format: PixelFormat) -> i32 {
 impl NativeEncoder {
     fn error(&mut self, message: String) -> EncodeError {
         self.ended = true;
-        EncodeError::Failed { encoder: EncoderType::X264, index: self.frames_in, message }
+        EncodeError::Failed {
+            encoder: EncoderType::X264,
+            index: self.frames_in,
+            kind: FailureKind::Failed,
+            message,
+        }
     }
 
     /// Gives the library a picture, or nothing to get what it holds.

@@ -4,7 +4,7 @@ use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use bytes::Bytes;
 use encoder_core::Resolution;
-use tracing::{debug, warn};
+use tracing::{Span, debug, error_span, warn};
 
 use crate::{
     copy::{AccessUnit, Copy},
@@ -39,6 +39,7 @@ pub(crate) struct Context<'a> {
     pub decoders: crossbeam_channel::Sender<Job>,
     pub progress: &'a dyn Progress,
     pub keep_encoded_video: bool,
+    pub label_cameras: bool,
 }
 
 /// A camera of a recording.
@@ -57,6 +58,8 @@ pub(crate) struct Camera {
     parts: usize,
     /// What a user should know about the current file.
     remarks: Vec<String>,
+    /// All messages that concern the camera are inside of it.
+    span: Span,
 }
 
 enum State {
@@ -100,6 +103,7 @@ const NAMED: usize = 10;
 impl Camera {
     pub fn new(info: StreamInfo) -> Self {
         Self {
+            span: error_span!("camera", topic = info.topic),
             info,
             state: State::Waiting,
             copies: None,
@@ -118,8 +122,15 @@ impl Camera {
         self.parts > 0
     }
 
+    /// Whether no more can come of it.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.state, State::Failed)
+    }
+
     /// Takes the next message. Waits while the camera's ring is full.
     pub fn push(&mut self, packet: Packet, context: &mut Context<'_>) {
+        let span = self.span.clone();
+        let _entered = span.enter();
         let order = self.messages;
         self.messages += 1;
         let times = FrameTimes { header_ns: packet.header_ns, log_ns: packet.log_ns };
@@ -170,7 +181,8 @@ impl Camera {
                 self.begin(size, context);
             }
             State::Copying(_) => {
-                return self.bad(number, times, copies, "a still in a video topic".into());
+                let reason = "a still in a video topic".into();
+                return self.bad(number, times, copies, reason);
             }
             _ => self.begin(size, context),
         }
@@ -186,11 +198,14 @@ impl Camera {
         if let Timing::Rate(rate) = config.timing {
             config.settings.encoder.frame_rate = rate;
         }
-        let _entered = tracing::error_span!("camera", topic = self.info.topic).entered();
-        let opened = self
-            .sink(Mp4Options::new(config.timing, &config.settings.encoder), context)
-            .map_err(SessionError::from)
-            .and_then(|sink| Session::open(size, &config, sink));
+        if context.label_cameras {
+            config.camera_label = Some(self.info.topic.clone());
+        }
+        let options = Mp4Options::new(config.spread().0, &config.settings.encoder);
+        let opened = self.sink(options, context).map_err(SessionError::from).and_then(|sink| {
+            config.part = Some(self.parts);
+            Session::open(size, &config, sink)
+        });
         match opened {
             Ok(session) => {
                 context.progress.camera(
@@ -222,7 +237,7 @@ impl Camera {
     ) -> Result<Box<dyn Sink>, SinkError> {
         self.parts += 1;
         let path = context.names.file(&self.info.topic, self.parts);
-        debug!(topic = self.info.topic, file = %path.display(), "writing");
+        debug!(file = %path.display(), "writing");
         Ok(match context.names.format() {
             Format::Mp4 => {
                 let (overwrite, mode) = (context.overwrite, context.mode);
@@ -242,9 +257,11 @@ impl Camera {
         context: &Context<'_>,
     ) {
         let State::Encoding(session, _) = &mut self.state else { return };
-        // A session that has failed takes nothing more; its end tells why.
-        let Ok(slot) = session.reserve(times) else { return };
-        let slot = slot.numbered(number).times_in_a_row(copies);
+        let slot = match session.reserve(times) {
+            Ok(Some(slot)) => slot.numbered(number).times_in_a_row(copies),
+            Ok(None) => return,
+            Err(_) => return self.fail(),
+        };
         if let Some(payload) = payload
             && let Err(unsent) = context.decoders.send(Job { slot, payload })
         {
@@ -252,13 +269,19 @@ impl Camera {
         }
     }
 
+    /// The session has failed and takes nothing more; its end tells why.
+    fn fail(&mut self) {
+        self.end(None);
+        self.state = State::Failed;
+    }
+
     fn bad(&mut self, number: u64, times: FrameTimes, copies: u32, reason: String) {
         match &mut self.state {
-            State::Encoding(session, _) => {
-                if let Ok(slot) = session.reserve(times) {
-                    slot.numbered(number).times_in_a_row(copies).fail(reason);
-                }
-            }
+            State::Encoding(session, _) => match session.reserve(times) {
+                Ok(Some(slot)) => slot.numbered(number).times_in_a_row(copies).fail(reason),
+                Ok(None) => {}
+                Err(_) => self.fail(),
+            },
             State::Waiting => {
                 // Topics of a million broken messages exist; the first few tell enough.
                 let named = self.leading.len() < NAMED;
@@ -266,7 +289,7 @@ impl Camera {
                 self.leading.push(Broken { number, times, copies, reason });
             }
             State::Copying(_) => {
-                warn!(topic = self.info.topic, frame = number, "frame left out: {reason}");
+                warn!(frame = number, "frame left out: {reason}");
                 self.lost.add(number, reason);
             }
             State::Refused(_) | State::Failed => {}
@@ -327,9 +350,9 @@ impl Camera {
         }
         if let State::Copying(copy) = &mut self.state
             && let Err(error) = copy.push(unit, times)
+            && let State::Copying(copy) = std::mem::replace(&mut self.state, State::Failed)
         {
-            self.state = State::Failed;
-            self.push_ended(Err(error.into()));
+            self.push_ended(Err(copy.abandon(error).into()));
         }
     }
 
@@ -377,7 +400,7 @@ impl Camera {
     }
 
     fn remark(&mut self, text: String) {
-        warn!(topic = self.info.topic, "{text}");
+        warn!("{text}");
         self.remarks.push(text);
     }
 
@@ -392,12 +415,16 @@ impl Camera {
 
     /// Takes no more messages; the encoder runs on until it has written everything.
     pub fn close(&mut self) {
+        let span = self.span.clone();
+        let _entered = span.enter();
         self.end(None);
     }
 
     /// Waits for the camera's files; tells why there is none.
     pub fn finish(mut self, context: &Context<'_>) -> Finished {
         self.close();
+        let span = self.span.clone();
+        let _entered = span.enter();
         let mut finished = Finished::default();
         let skipped = match &self.state {
             State::Refused(reason) => Some(reason.clone()),
@@ -412,7 +439,7 @@ impl Camera {
             }),
         };
         if let Some(reason) = skipped {
-            warn!(topic = self.info.topic, "no video of this topic: {reason}");
+            warn!("no video of this topic: {reason}");
             finished.skipped = Some(SkippedTopic {
                 topic: self.info.topic.clone(),
                 schema: self.info.schema.clone(),
@@ -450,14 +477,18 @@ impl Ended {
         let mut output = Output {
             topic: topic.into(),
             file: None,
+            partial: None,
             encoder: None,
             encoder_description: None,
+            encoders: Vec::new(),
+            failovers: Vec::new(),
             width: 0,
             height: 0,
             frames_in: self.lost.frames + self.left_out,
             frames_encoded: 0,
             frames_repeated: 0,
             frames_failed: self.lost.frames,
+            frames_dropped: 0,
             frames_left_out: self.left_out,
             first_stamp_ns: None,
             last_stamp_ns: None,
@@ -468,23 +499,25 @@ impl Ended {
             error: None,
         };
         output.warnings.extend(self.remarks);
+        let relative =
+            |file: &std::path::Path| file.strip_prefix(directory).unwrap_or(file).to_path_buf();
         match report {
             Ok(report) => {
-                output.file = report
-                    .file
-                    .as_ref()
-                    .map(|file| file.strip_prefix(directory).unwrap_or(file).to_path_buf());
+                output.file = report.file.as_deref().map(relative);
                 if report.frames_encoded == 0 {
                     output.error = Some("no frame of it can be decoded".into());
                 }
                 output.encoder = Some(report.encoder.to_string());
                 output.encoder_description = Some(report.description);
+                output.encoders = report.stretches;
+                output.failovers = report.failovers;
                 output.width = report.size.width;
                 output.height = report.size.height;
                 output.frames_in += report.frames_in;
                 output.frames_encoded = report.frames_encoded;
                 output.frames_repeated = report.frames_repeated;
                 output.frames_failed += report.frames_failed;
+                output.frames_dropped = report.frames_dropped;
                 output.first_stamp_ns = report.first_ns;
                 output.last_stamp_ns = report.last_ns;
                 output.duration_s = report.duration_s;
@@ -498,6 +531,10 @@ impl Ended {
                 if let Some(counters) = counters {
                     output.frames_in += counters.frames_in.load(Relaxed);
                     output.frames_failed += counters.frames_failed.load(Relaxed);
+                    output.frames_dropped = counters.frames_dropped.load(Relaxed);
+                }
+                if let SessionError::Kept { part, .. } = &error {
+                    output.partial = Some(relative(part));
                 }
                 output.error = Some(error.to_string());
             }

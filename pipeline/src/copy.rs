@@ -5,7 +5,7 @@ use encoder_core::{EncodedChunk, EncoderType, FrameRate, NalKind, Resolution, na
 
 use crate::{
     mux::{Sink, SinkError, Sps},
-    session::SessionReport,
+    session::{SessionReport, Stretch},
     timeline::{FrameTimes, Survey, Timing},
 };
 
@@ -91,6 +91,14 @@ impl Copy {
         self.sink.write(chunk, &times)
     }
 
+    /// The file cannot go on: keeps what is of use, and says where.
+    pub fn abandon(self, error: SinkError) -> SinkError {
+        match self.sink.abandon() {
+            Some(kept) => error.kept(kept),
+            None => error,
+        }
+    }
+
     /// Ends the file.
     ///
     /// # Errors
@@ -106,6 +114,12 @@ impl Copy {
         Ok(SessionReport {
             encoder: COPY,
             description: "copied as recorded".into(),
+            stretches: vec![Stretch {
+                encoder: COPY,
+                description: "copied as recorded".into(),
+                frames: count,
+            }],
+            failovers: Vec::new(),
             refusals: Vec::new(),
             size: self.size,
             file: finished.file,
@@ -113,6 +127,7 @@ impl Copy {
             frames_encoded: count,
             frames_repeated: 0,
             frames_failed: 0,
+            frames_dropped: 0,
             failures: Vec::new(),
             bytes_out: self.bytes,
             duration_s: layout.duration_s(),

@@ -41,6 +41,7 @@
 
 mod camera;
 pub mod copy;
+pub mod metrics;
 pub mod mux;
 pub mod naming;
 pub mod picture;
@@ -51,6 +52,7 @@ pub mod run;
 pub mod scan;
 pub mod session;
 pub mod source;
+pub mod stop;
 pub mod timeline;
 
 // A backend registers itself once its crate is named: this is the one place outside of it.

@@ -5,7 +5,11 @@ mod cli {
     pub mod bars;
     pub mod detect;
     pub mod encode;
+    #[cfg(feature = "prometheus")]
+    pub mod exporter;
+    pub mod repair;
     pub mod settings;
+    pub mod signals;
 }
 
 use std::{
@@ -15,8 +19,8 @@ use std::{
 
 use clap::Parser;
 use cli::{
-    args::{Cli, Command, SourceArgs},
-    detect, encode,
+    args::{Cli, Command, LogArg, SourceArgs},
+    detect, encode, repair,
     settings::Refused,
 };
 use encoder_pipeline::{scan::scan, source};
@@ -26,7 +30,7 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let bars = (!cli.quiet && io::stderr().is_terminal())
+    let bars = (!cli.quiet && cli.log == LogArg::Text && io::stderr().is_terminal())
         .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
     log(&cli, bars.clone());
     let code = match &cli.command {
@@ -37,6 +41,12 @@ fn main() -> ExitCode {
         Command::Detect { json, encoder, config, probe } => {
             match detect::find(encoder.as_deref(), config.as_deref(), probe) {
                 Ok(found) => done(detect::show(&found, *json)),
+                Err(refused) => refuse(&refused),
+            }
+        }
+        Command::Repair { files, output, overwrite } => {
+            match repair::repair(files, output.as_deref(), *overwrite) {
+                Ok(code) => code,
                 Err(refused) => refuse(&refused),
             }
         }
@@ -64,10 +74,10 @@ fn log(cli: &Cli, bars: Option<MultiProgress>) {
         .with_target(false)
         .with_ansi(io::stderr().is_terminal())
         .with_writer(Above(bars));
-    if io::stderr().is_terminal() {
-        lines.without_time().init();
-    } else {
-        lines.init();
+    match cli.log {
+        LogArg::Json => lines.json().init(),
+        LogArg::Text if io::stderr().is_terminal() => lines.without_time().init(),
+        LogArg::Text => lines.init(),
     }
 }
 

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use encoder_core::Refusal;
 use serde::Serialize;
 
+use crate::session::{Failover, Stretch};
+
 /// How a run ended; the exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
@@ -37,6 +39,8 @@ pub struct Report {
     /// What failed as a whole; absent otherwise.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// Whether it was stopped before the end of the recording.
+    pub interrupted: bool,
     /// One entry per video file, in the order of topics.
     pub outputs: Vec<Output>,
     /// Camera topics that gave no video, and why.
@@ -56,11 +60,17 @@ pub struct Output {
     pub topic: String,
     /// The file, relative to the report; null when it could not be made.
     pub file: Option<PathBuf>,
-    /// The encoder that was really used; `copy` for a topic that was H.264 already; null when
-    /// none was opened.
+    /// The file that has what was written before an error; null when there is none.
+    pub partial: Option<PathBuf>,
+    /// The encoder that was really used, of several the one that made the most frames; `copy` for a
+    /// topic that was H.264 already; null when none was opened.
     pub encoder: Option<String>,
     /// How the encoder ran: library or program, with its version.
     pub encoder_description: Option<String>,
+    /// All encoders that were used, in order, with their frames.
+    pub encoders: Vec<Stretch>,
+    /// Each loss of an encoder in mid-stream and each return. No frame is lost by them.
+    pub failovers: Vec<Failover>,
     /// Width of the coded pictures in pixels.
     pub width: u32,
     /// Height of the coded pictures in pixels.
@@ -73,6 +83,8 @@ pub struct Output {
     pub frames_repeated: u64,
     /// Frames of the recording that could not be decoded.
     pub frames_failed: u64,
+    /// Frames that were dropped because the encoder did not keep up with a live source.
+    pub frames_dropped: u64,
     /// Frames of the recording that a lower constant rate had no place for.
     pub frames_left_out: u64,
     /// Recorded time of the first frame in nanoseconds.

@@ -17,6 +17,7 @@ use crate::{
     resample::resample,
     session::SessionConfig,
     source::{Event, Packet, Source, SourceError, StreamId},
+    stop::Stop,
     timeline::{self, Clock, FrameTimes, Timing},
 };
 
@@ -38,6 +39,13 @@ pub struct Run {
     pub resample: Option<FrameRate>,
     /// Threads for decoding and for encoding, all cameras together.
     pub jobs: usize,
+    /// Whether the recording is a live stream: nobody reads the rest of it once no video can be made
+    /// of it any more.
+    pub is_live: bool,
+    /// Ends it early, with whole files.
+    pub stop: Stop,
+    /// Give the [metrics](crate::metrics) of each camera a label with its topic.
+    pub label_cameras: bool,
 }
 
 impl Run {
@@ -111,6 +119,7 @@ impl Run {
                     decoders,
                     progress,
                     keep_encoded_video: self.resample.is_none(),
+                    label_cameras: self.label_cameras,
                 },
                 cameras: Vec::new(),
                 copies,
@@ -142,7 +151,9 @@ impl Run {
         let mut source = open().map_err(|e| e.to_string())?;
         let mut topics: Vec<(String, Vec<FrameTimes>)> = Vec::new();
         // What goes wrong here goes wrong again, and is told then.
-        while let Ok(Some(event)) = source.next_event() {
+        while !self.stop.is_set()
+            && let Ok(Some(event)) = source.next_event()
+        {
             match event {
                 Event::Stream(info) => topics.push((info.topic, Vec::new())),
                 Event::Packet(packet) => {
@@ -184,14 +195,26 @@ struct Work<'a> {
 impl Work<'_> {
     fn read(&mut self, source: &mut dyn Source) -> Result<(), String> {
         loop {
+            if self.run.stop.is_set() {
+                self.report.interrupted = true;
+                self.warn("stopped: what was read so far is kept".into(), true);
+                return Ok(());
+            }
             match source.next_event() {
                 Ok(Some(Event::Stream(info))) => {
                     let mut camera = Camera::new(info);
                     camera.copies = self.copies.get_mut(camera.info.id).map(std::mem::take);
                     self.cameras.push(camera);
                 }
-                Ok(Some(Event::Packet(packet))) => self.push(packet)?,
+                Ok(Some(Event::Packet(packet))) => {
+                    self.push(packet)?;
+                    if self.run.is_live && self.cameras.iter().all(Camera::has_failed) {
+                        return Ok(());
+                    }
+                }
                 Ok(Some(Event::Warning(warning))) => self.warn(warning.text, warning.loss),
+                // One that was stopped ends like one that is over.
+                Ok(None) if self.run.stop.is_set() => {}
                 Ok(None) => return Ok(()),
                 // What came before it is worth keeping.
                 Err(error) if self.cameras.iter().any(|camera| camera.messages > 0) => {
@@ -267,7 +290,7 @@ fn judge(report: &Report, lossy: bool) -> Exit {
     if report.error.is_some() || report.outputs.iter().any(failed) {
         return Exit::Failed;
     }
-    let repaired = |o: &Output| o.frames_failed > 0;
+    let repaired = |o: &Output| o.frames_failed > 0 || o.frames_dropped > 0;
     if lossy || !report.skipped_topics.is_empty() || report.outputs.iter().any(repaired) {
         return Exit::Repaired;
     }

@@ -15,10 +15,9 @@ use common::{
 use encoder_core::{EncodedChunk, EncoderType, Plan, Resolution, Settings};
 use encoder_pipeline::{
     mux::CallbackSink,
-    picture::PictureOptions,
     session::{OnBadFrame, Session, SessionConfig},
     source::{Payload, RawImage},
-    timeline::{Clock, FrameTimes, Timing},
+    timeline::FrameTimes,
 };
 
 /// Access units of pictures `first` to `first + count - 1`, a key frame every 5.
@@ -30,14 +29,9 @@ fn access_units(width: usize, height: usize, first: usize, count: usize) -> Vec<
     });
     let mut settings = Settings::default();
     settings.encoder.gop_size = 5;
-    let config = SessionConfig {
-        settings,
-        plan: Plan::new(vec![EncoderType::OPENH264], vec![]),
-        threads: 1,
-        timing: Timing::Recorded(Clock::Header),
-        on_bad_frame: OnBadFrame::Fail,
-        picture: PictureOptions::default(),
-    };
+    let plan = Plan::new(vec![EncoderType::OPENH264], vec![]);
+    let config =
+        SessionConfig { on_bad_frame: OnBadFrame::Fail, ..SessionConfig::new(settings, plan) };
     let size = Resolution::new(width as u32, height as u32);
     let mut session = Session::open(size, &config, Box::new(sink)).unwrap();
     for n in first..first + count {

@@ -188,7 +188,7 @@ fn a_place_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn a_program_that_is_killed_leaves_nothing() {
+fn a_program_that_is_killed_leaves_no_file_but_a_part() {
     let out = tempfile::tempdir().unwrap();
     let raw = ["--raw", "rgb24:160x120@30"];
     let args = [&["encode", "-", "-o", text(out.path())][..], &raw, &OPENH264].concat();
@@ -205,13 +205,14 @@ fn a_program_that_is_killed_leaves_nothing() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(entries(out.path()), Vec::<String>::new());
-    // The next run is not hindered.
+    assert_eq!(entries(out.path()), ["stdin.mp4.part"]);
+    // The next run is not hindered, and says what lies there.
     let directory = tempfile::tempdir().unwrap();
     let path = one_camera(directory.path(), 2);
     let file = out.path().join("stdin.mp4");
     let (code, said) = run([&["encode", text(&path), "-o", text(&file)][..], &OPENH264].concat());
     assert_eq!(code, 0, "{said}");
+    assert!(said.contains("stdin.mp4.part") && said.contains("encoder repair"), "{said}");
     assert_eq!(decode(&file).frames.len(), 2);
 }
 

@@ -10,17 +10,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{EPOCH, MS, decode::decode, picture::Picture, program::entries};
+use common::{
+    EPOCH, MS,
+    decode::{decode, decode_fragmented},
+    picture::Picture,
+    program::entries,
+};
 use encoder_core::{
-    Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, Frame, OpenRequest,
-    PixelFormat, Plan, Resolution, Settings, Verdict, VideoEncoder,
+    Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
+    OpenRequest, PixelFormat, Plan, Resolution, Settings, Verdict, VideoEncoder,
 };
 use encoder_pipeline::{
     mux::{CallbackSink, Finished, Mp4Options, Mp4Sink, Sink, SinkError},
-    picture::PictureOptions,
     session::{OnBadFrame, Session, SessionConfig, SessionError},
     source::{Payload, RawImage},
-    timeline::{Clock, FrameTimes, Layout, Timing},
+    timeline::{FrameTimes, Layout},
 };
 
 const SIZE: Resolution = Resolution::new(160, 120);
@@ -28,14 +32,7 @@ const SIZE: Resolution = Resolution::new(160, 120);
 fn config(encoder: EncoderType) -> SessionConfig {
     let mut settings = Settings::default();
     settings.encoder.b_frames = if encoder == DELAYED { 2 } else { 0 };
-    SessionConfig {
-        settings,
-        plan: Plan::new(vec![encoder], vec![]),
-        threads: 1,
-        timing: Timing::Recorded(Clock::Header),
-        on_bad_frame: OnBadFrame::Repeat,
-        picture: PictureOptions::default(),
-    }
+    SessionConfig::new(settings, Plan::new(vec![encoder], vec![]))
 }
 
 fn small_ring(encoder: EncoderType) -> SessionConfig {
@@ -172,8 +169,9 @@ fn slots_are_filled_out_of_order_on_other_threads() {
     let path = directory.path().join("a.mp4");
     let mut session = Session::open(SIZE, &config(EncoderType::OPENH264), mp4(&path)).unwrap();
     for group in 0..4 {
-        let slots: Vec<_> =
-            (0..4).map(|k| (group * 4 + k, session.reserve(at(group * 4 + k)).unwrap())).collect();
+        let slots: Vec<_> = (0..4)
+            .map(|k| (group * 4 + k, session.reserve(at(group * 4 + k)).unwrap().unwrap()))
+            .collect();
         std::thread::scope(|scope| {
             for (n, slot) in slots.into_iter().rev() {
                 scope.spawn(move || match n {
@@ -257,7 +255,7 @@ fn a_session_that_is_dropped_leaves_nothing() {
             session.push(&picture(n), at(n)).unwrap();
         }
         // A slot that somebody still fills.
-        let slot = session.reserve(at(30)).unwrap();
+        let slot = session.reserve(at(30)).unwrap().unwrap();
         drop(session);
         assert_eq!(entries(directory.path()), Vec::<String>::new(), "{encoder}");
         slot.fill(&picture(30));
@@ -278,9 +276,13 @@ fn a_frame_whose_decoder_vanished_fails_the_session() {
     let mut session = Session::open(SIZE, &config(EncoderType::OPENH264), mp4(&path)).unwrap();
     session.push(&picture(0), at(0)).unwrap();
     drop(session.reserve(at(1)).unwrap());
-    let error = session.finish().unwrap_err().to_string();
-    assert!(error.contains("dropped its frame"), "{error}");
-    assert_eq!(entries(directory.path()), Vec::<String>::new());
+    let error = session.finish().unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("dropped its frame") && text.contains("encoder repair"), "{text}");
+    // What came before is kept, under another name.
+    let SessionError::Kept { part, .. } = error else { panic!("{text}") };
+    assert_eq!(decode_fragmented(&part).numbers(), [Some(0)]);
+    assert_eq!(entries(directory.path()), ["a.mp4.part"]);
 }
 
 #[test]
@@ -353,6 +355,7 @@ register!(FAILING, PANICKING, DELAYED, FORGETFUL, DOUBLING, INVENTING);
 
 struct Fake {
     id: EncoderType,
+    base: Option<u64>,
     taken: u64,
     given: u64,
     /// Indices in decoding order.
@@ -362,20 +365,20 @@ struct Fake {
 
 impl Fake {
     fn open(id: EncoderType, _request: &OpenRequest<'_>) -> Self {
-        Self { id, taken: 0, given: 0, ready: Vec::new(), group: Vec::new() }
+        Self { id, base: None, taken: 0, given: 0, ready: Vec::new(), group: Vec::new() }
     }
 
     fn chunk(&mut self, pts: u64) -> EncodedChunk {
         let dts = self.given;
         self.given += 1;
         let data = [&[0, 0, 0, 1, 0x41][..], &pts.to_be_bytes()].concat();
-        EncodedChunk { data, pts, dts, keyframe: pts == 0 }
+        EncodedChunk { data, pts, dts, keyframe: Some(pts) == self.base }
     }
 
     /// I B B P: the P comes before the two that are shown before it.
     fn reorder(&mut self, index: u64) {
         self.group.push(index);
-        if index == 0 || self.group.len() == 3 {
+        if Some(index) == self.base || self.group.len() == 3 {
             let last = self.group.pop();
             self.ready.extend(last);
             self.ready.append(&mut self.group);
@@ -386,12 +389,14 @@ impl Fake {
 impl VideoEncoder for Fake {
     fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
         let index = frame.index;
-        assert_eq!(index, self.taken, "frames come in order, without gaps");
+        let base = *self.base.get_or_insert(index);
+        assert_eq!(index, base + self.taken, "frames come in order, without gaps");
         self.taken += 1;
         match self.id {
             FAILING if index == FAILS_AT => Err(EncodeError::Failed {
                 encoder: self.id,
                 index,
+                kind: FailureKind::Failed,
                 message: "the device was unplugged".into(),
             }),
             PANICKING if index == FAILS_AT => panic!("a test's encoder panics"),
@@ -505,13 +510,13 @@ fn frames_left_out_do_not_fill_the_ring_of_an_encoder_that_looks_ahead() {
 }
 
 #[test]
-fn an_encoder_that_breaks_its_contract_ends_the_session_with_its_name() {
+fn an_encoder_that_fails_again_and_again_ends_the_session_with_its_words() {
     for (id, part) in [
         (FAILING, "encoder failing failed at frame 9: the device was unplugged"),
         (PANICKING, "panicked"),
         (FORGETFUL, "it owes the access units of 1 frames, the first is frame 9"),
-        (DOUBLING, "two access units for frame 8"),
-        (INVENTING, "an access unit for frame 14"),
+        (DOUBLING, "access unit"),
+        (INVENTING, "an access unit for frame 14, unasked"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.mp4");

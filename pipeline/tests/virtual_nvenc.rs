@@ -206,22 +206,63 @@ fn what_a_device_refuses_at_the_first_frame_goes_to_the_next() {
 }
 
 #[test]
-fn what_goes_wrong_amid_a_stream_is_an_error_with_its_cause() {
+fn what_goes_wrong_amid_a_stream_costs_no_frame() {
     let hang = Fault::new(Place::Encode, Action::Hang);
-    for (fault, words) in [
-        (Fault::ENCODE.frame(20), "EncodePicture failed"),
-        (Fault::DEVICE_LOST.frame(20), "device does not exist"),
-        (Fault::new(Place::Encode, Action::Segfault).frame(20), "segmentation fault"),
-        (Fault::LOCK_BUSY.frame(20), "it lost frame 20"),
-        (Fault::output(Wrong::Timestamp).frame(20), "access unit"),
-        (hang.frame(20), "no output for 1 s"),
+    // The fault, the cause that the report gives, and words of the device.
+    for (fault, cause, words) in [
+        (Fault::ENCODE.frame(20), "failed", "EncodePicture failed"),
+        (Fault::DEVICE_LOST.frame(20), "failed", "device does not exist"),
+        (Fault::new(Place::Encode, Action::Segfault).frame(20), "died", "segmentation fault"),
+        (Fault::LOCK_BUSY.frame(20), "wrong-output", "it lost frame"),
+        (Fault::output(Wrong::Timestamp).frame(20), "wrong-output", "access unit"),
+        (hang.frame(20), "stalled", "no output for 1 s"),
     ] {
         let Some(bench) = bench() else { return };
         let bench = bench.with(|device| device.fault(fault));
-        let failed = bench.convert(&["--encoder", "nvenc"], "[gpu]\nstall_timeout_s = 1").expect(1);
-        assert!(failed.said.contains(words), "{fault:?}: {}", failed.said);
-        assert!(failed.outputs().iter().all(|output| output["file"].is_null()));
+        // Each new session of the device has the fault again: the second time near the end.
+        let args = ["--encoder", "nvenc", "--b-frames", "2"];
+        let done = bench.convert(&args, "[gpu]\nstall_timeout_s = 1").expect(0);
+        let told = format!("{fault:?}: {}\n{:#}", done.said, done.report);
+        assert_eq!(done.video().numbers(), numbers(), "{told}");
+        assert_eq!((done.count("frames_in"), done.count("frames_encoded")), (40, 40), "{told}");
+        let failovers = done.output()["failovers"].as_array().unwrap();
+        assert!(!failovers.is_empty(), "{told}");
+        for failover in failovers {
+            assert_eq!((&failover["from"], &failover["to"]), (&"nvenc".into(), &"nvenc".into()));
+            assert_eq!(failover["cause"], cause, "{told}");
+            assert!(failover["reason"].as_str().unwrap().contains(words), "{told}");
+        }
+        let warned = done.said.lines().filter(|line| line.contains("WARN")).count();
+        assert_eq!(warned, failovers.len(), "{told}");
     }
+}
+
+#[test]
+fn a_device_that_fails_again_and_again_is_left_for_software() {
+    let Some(bench) = bench() else { return };
+    let bench = bench.with(|device| device.fault(Fault::DEVICE_LOST.frame(7)));
+    let done = bench.convert(&["--b-frames", "2"], "").expect(0);
+    assert_eq!(done.video().numbers(), numbers(), "{:#}", done.report);
+    let changes: Vec<_> = done.output()["failovers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|f| [&f["from"], &f["to"]].map(|name| name.as_str().unwrap()))
+        .collect();
+    assert_eq!(changes, [["nvenc", "nvenc"], ["nvenc", "nvenc"], ["nvenc", "x264"]]);
+    // The one that made most of it.
+    assert_eq!(done.output()["encoder"], "x264");
+    let encoders = done.output()["encoders"].as_array().unwrap();
+    let frames: i64 = encoders.iter().map(|e| e["frames"].as_i64().unwrap()).sum();
+    assert_eq!((encoders.len(), frames), (2, 40));
+    // Where it is required, it is an error, and what was made is kept.
+    let failed = bench.convert(&["--encoder", "nvenc", "--b-frames", "2"], "").expect(1);
+    assert!(failed.said.contains("device does not exist"), "{}", failed.said);
+    assert!(failed.output()["file"].is_null());
+    let part = failed.path(failed.output()["partial"].as_str().unwrap());
+    let kept = common::decode::decode_fragmented(&part).numbers();
+    assert!(kept.len() > 5);
+    assert_eq!(kept, (0..kept.len()).map(Some).collect::<Vec<_>>());
 }
 
 /// A session of somebody else on the device, as long as it lives.

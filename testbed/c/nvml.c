@@ -12,8 +12,12 @@ enum {
     UNINITIALIZED = 1,
     INVALID_ARGUMENT = 2,
     NOT_SUPPORTED = 3,
+    NOT_FOUND = 6,
     INSUFFICIENT_SIZE = 7,
 };
+
+/* Of the index. */
+#define UUID_FORMAT "GPU-00000000-0000-0000-0000-%012u"
 
 struct device {
     int gpu;
@@ -164,6 +168,16 @@ EXPORT int nvmlDeviceGetHandleByIndex_v2(unsigned int index, struct device **dev
     return SUCCESS;
 }
 
+EXPORT int nvmlDeviceGetHandleByUUID(const char *uuid, struct device **device)
+{
+    unsigned int index;
+    int length = 0;
+    if (sscanf(uuid, UUID_FORMAT "%n", &index, &length) != 1 || uuid[length])
+        return initialized ? NOT_FOUND : UNINITIALIZED;
+    int code = nvmlDeviceGetHandleByIndex_v2(index, device);
+    return code == INVALID_ARGUMENT ? NOT_FOUND : code;
+}
+
 EXPORT int nvmlDeviceGetIndex(struct device *device, unsigned int *index)
 {
     DEVICE(device)
@@ -184,7 +198,7 @@ EXPORT int nvmlDeviceGetUUID(struct device *device, char *uuid, unsigned int siz
 {
     DEVICE(device)
     char text[80];
-    snprintf(text, sizeof text, "GPU-00000000-0000-0000-0000-%012d", device->gpu);
+    snprintf(text, sizeof text, UUID_FORMAT, (unsigned int)device->gpu);
     return give(uuid, size, text);
 }
 

@@ -16,7 +16,7 @@ use crate::{
     macos,
     process::{Result, cargo, output, root, show, target, typed},
     program::{contains_exactly, detect},
-    workspace::{Backend, backends, feature_list},
+    workspace::{Backend, PROMETHEUS, backends, feature_list},
 };
 
 /// The time of every file in an archive, so that equal contents make equal archives: the
@@ -76,8 +76,9 @@ pub fn dist(platform: Platform) -> Result<()> {
     let triple = platform.target()?;
     println!("dist: {} for {triple}: {}", platform.name(), features.join(", "));
     // Before the long build, so that a licence that is not permitted is told at once.
-    let texts = licences(&features, &triple)?;
-    let program = build(platform, &triple, &features)?;
+    let with_metrics = [&features[..], &[PROMETHEUS.into()]].concat();
+    let texts = licences(&with_metrics, &triple)?;
+    let program = build(platform, &triple, &with_metrics)?;
     contains_exactly(&program, &features, &backends)?;
 
     let version = env!("CARGO_PKG_VERSION");

@@ -2,6 +2,7 @@
 
 mod corpus;
 mod dist;
+mod faults;
 mod headers;
 mod licences;
 mod macos;
@@ -44,6 +45,17 @@ enum Command {
         #[arg(long, value_name = "NAME")]
         backend: Option<String>,
     },
+    /// Lose the encoder in every way, at every moment: the whole campaign, and its table.
+    Faults,
+    /// Push frames at full speed for minutes, and watch the memory.
+    Soak {
+        /// How long.
+        #[arg(long, default_value_t = 30)]
+        minutes: u32,
+        /// The encoder.
+        #[arg(long, default_value = "openh264")]
+        encoder: String,
+    },
     /// Make a platform's archive, with its licences and checksum, in target/dist.
     Dist {
         /// What it is for.
@@ -77,6 +89,8 @@ fn main() -> ExitCode {
         Command::Setup => setup::setup().map(|_| true),
         Command::Test { args } => test::test(&args),
         Command::TestMatrix { backend } => matrix::matrix(backend.as_deref()),
+        Command::Faults => faults::faults(),
+        Command::Soak { minutes, encoder } => faults::soak(minutes, &encoder),
         Command::Dist { platform } => dist::dist(platform).map(|()| true),
         Command::Sample => sample::sample().map(|()| true),
         Command::Quality { clips, frames } => quality::quality(&clips, frames).map(|()| true),

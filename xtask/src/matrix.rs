@@ -9,7 +9,7 @@ use crate::{
     setup::{self, Tools},
     tally::{Tally, tallies},
     test::libx264,
-    workspace::{Backend, NATIVE, backends, feature_list},
+    workspace::{Backend, NATIVE, PROMETHEUS, backends, feature_list},
 };
 
 /// Tests on a virtual device stand in files whose names begin so, `tests/virtual.rs` in a
@@ -77,7 +77,8 @@ impl Matrix {
         } else {
             println!("{NATIVE} left out: it needs libx264-dev, libclang-dev and pkg-config");
         }
-        sets.push(self.backends.iter().map(|backend| backend.name.clone()).collect());
+        let all = self.backends.iter().map(|backend| backend.name.clone());
+        sets.push(all.chain([PROMETHEUS.into()]).collect());
         sets
     }
 

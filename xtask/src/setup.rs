@@ -1,5 +1,5 @@
-//! What the tests need from outside: FFmpeg, other players, headers for virtual devices, and nasm
-//! for the speed of the embedded encoder.
+//! What the tests need from outside: FFmpeg, other players, Prometheus, headers for virtual devices,
+//! and nasm for the speed of the embedded encoder.
 
 use std::{
     env, fs,
@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     headers,
-    process::{Result, cargo, output, show, succeeds},
+    process::{Result, cargo, output, show, succeeds, target},
     pypi,
 };
 
@@ -22,6 +22,8 @@ pub struct Tools {
     pub alternative: Option<PathBuf>,
     /// Whether virtual devices can be made.
     pub testbed: bool,
+    /// Prometheus, with promtool beside it.
+    pub prometheus: Option<PathBuf>,
     /// The folder of the Python package `av`.
     pub pyav: Option<PathBuf>,
     /// A browser that plays videos.
@@ -38,8 +40,12 @@ impl Tools {
         if self.testbed {
             command.env("ENCODER_TESTBED", "required");
         }
-        let players = [("ENCODER_PYAV", &self.pyav), ("ENCODER_CHROMIUM", &self.chromium)];
-        for (name, path) in players {
+        let others = [
+            ("ENCODER_PROMETHEUS", &self.prometheus),
+            ("ENCODER_PYAV", &self.pyav),
+            ("ENCODER_CHROMIUM", &self.chromium),
+        ];
+        for (name, path) in others {
             if let Some(path) = path {
                 command.env(name, path);
             }
@@ -80,13 +86,18 @@ pub fn setup() -> Result<Tools> {
         println!("setup: second FFmpeg {} at {}", version(path), path.display());
     }
     let testbed = headers::headers();
+    let prometheus = prometheus();
+    match &prometheus {
+        Some(path) => println!("setup: Prometheus at {}", path.display()),
+        None => println!("setup: no Prometheus (its tests are left out): install it"),
+    }
     let (pyav, chromium) = if cfg!(target_os = "linux") {
         (pyav(), chromium())
     } else {
         println!("setup: the tests of other players run on Linux only");
         (None, None)
     };
-    Ok(Tools { ffmpeg, alternative, testbed, pyav, chromium })
+    Ok(Tools { ffmpeg, alternative, testbed, prometheus, pyav, chromium })
 }
 
 /// Installs packages, where this is Debian or Ubuntu and the user may: whether it did.
@@ -108,6 +119,42 @@ pub fn apt(packages: &[&str]) -> bool {
     // On a fresh machine the package lists may be missing or old.
     install()
         || (show(Command::new("apt-get").args(["update", "-qq"])).unwrap_or(false) && install())
+}
+
+/// Prometheus: the user's, or the one of Debian's package. That is only unpacked: installed, it
+/// would run as a service of this machine from then on.
+fn prometheus() -> Option<PathBuf> {
+    let is_there = |path: &Path| succeeds(Command::new(path).arg("--version"));
+    let folder = target().join("tools").join("prometheus");
+    let unpacked = folder.join("usr").join("bin").join("prometheus");
+    let own = env::var_os("ENCODER_PROMETHEUS").map(PathBuf::from);
+    let known = own.into_iter().chain(in_path("prometheus")).chain([unpacked.clone()]);
+    known.into_iter().find(|path| is_there(path)).or_else(|| {
+        unpack("prometheus", &folder)
+            .inspect_err(|error| println!("setup: Debian's package prometheus: {error}"))
+            .is_ok_and(|()| is_there(&unpacked))
+            .then_some(unpacked)
+    })
+}
+
+/// Unpacks a Debian package into `folder`, without what it depends on.
+fn unpack(package: &str, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    let download =
+        || output(Command::new("apt-get").args(["download", "-qq", package]).current_dir(folder));
+    // On a fresh machine the package lists may be missing or old.
+    if let Err(error) = download() {
+        output(Command::new("apt-get").args(["update", "-qq"])).map_err(|_| error)?;
+        download()?;
+    }
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            output(Command::new("dpkg-deb").arg("-x").arg(&path).arg(folder))?;
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 /// Without nasm the embedded encoder is built without its assembly, in silence.
@@ -136,19 +183,15 @@ fn ffmpeg() -> Option<PathBuf> {
         }
         println!("setup: ENCODER_FFMPEG = {} does not run: passed over", path.display());
     }
+    let on_path = || in_path("ffmpeg").into_iter().find(|path| runs(path));
     on_path().or_else(|| if apt(&["ffmpeg"]) { on_path() } else { None })
 }
 
-fn on_path() -> Option<PathBuf> {
-    all_on_path("ffmpeg").find(|path| runs(path))
-}
-
-/// Every program of this name.
-fn all_on_path(name: &str) -> impl Iterator<Item = PathBuf> + use<> {
+/// The programs of that name in the folders of PATH.
+fn in_path(name: &str) -> Vec<PathBuf> {
     let name = format!("{name}{}", env::consts::EXE_SUFFIX);
     let path = env::var_os("PATH").unwrap_or_default();
-    let folders: Vec<_> = env::split_paths(&path).collect();
-    folders.into_iter().map(move |folder| folder.join(&name)).filter(|path| path.is_file())
+    env::split_paths(&path).map(|dir| dir.join(&name)).filter(|path| path.is_file()).collect()
 }
 
 /// The folder of PyAV, which brings FFmpeg's libraries along.
@@ -182,7 +225,7 @@ fn pyav() -> Option<PathBuf> {
 fn chromium() -> Option<PathBuf> {
     let find = || {
         let names = ["chromium", "chromium-browser", "google-chrome"];
-        let all = names.into_iter().flat_map(all_on_path);
+        let all = names.into_iter().flat_map(in_path);
         all.filter_map(|path| Some((output(Command::new(&path).arg("--version")).ok()?, path)))
             .next()
     };

@@ -26,7 +26,10 @@ impl Backend {
     }
 }
 
-/// The backends, as the default features in `pipeline/Cargo.toml` list them.
+/// The endpoint and the file of metrics: in every program that is handed out.
+pub const PROMETHEUS: &str = "prometheus";
+
+/// The backends, as the default features in `pipeline/Cargo.toml` list them, without that of metrics.
 ///
 /// # Errors
 /// When Cargo cannot read the workspace.
@@ -42,7 +45,8 @@ pub fn backends() -> Result<Vec<Backend>> {
         let package = package.ok_or_else(|| format!("feature {name} enables no crate"))?.into();
         Ok(Backend { name: name.into(), package })
     };
-    names.iter().filter_map(Value::as_str).map(backend).collect()
+    let names = names.iter().filter_map(Value::as_str).filter(|name| *name != PROMETHEUS);
+    names.map(backend).collect()
 }
 
 /// `cargo metadata` with further arguments.

@@ -1,5 +1,7 @@
 //! What can be said on the command line.
 
+#[cfg(feature = "prometheus")]
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -18,6 +20,15 @@ pub struct Cli {
     /// Only errors, and no progress bars.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
+    /// How messages are written to standard error; json: one object per line, and no bars.
+    #[arg(long, global = true, value_enum, value_name = "FORM", default_value_t = LogArg::Text)]
+    pub log: LogArg,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogArg {
+    Text,
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -37,6 +48,20 @@ pub enum Command {
         config: Option<PathBuf>,
         #[command(flatten)]
         probe: ProbeArgs,
+    },
+    /// Make whole MP4 files of what a crash, a full disk or a power cut left (NAME.mp4.part, or a
+    /// fragmented file), up to the last frame that was written. The files themselves are kept.
+    Repair {
+        /// What was left.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// The whole file, or a directory for it [default: NAME.mp4 of NAME.mp4.part, otherwise
+        /// NAME.repaired.mp4, beside what was left]
+        #[arg(short, long, value_name = "DIR|FILE")]
+        output: Option<PathBuf>,
+        /// Replace files that exist.
+        #[arg(long)]
+        overwrite: bool,
     },
     /// Show the camera topics of a recording.
     Info {
@@ -97,6 +122,10 @@ pub struct Encode {
     /// What to do with a frame that cannot be decoded.
     #[arg(long, value_enum, default_value_t = BadFrameArg::Repeat)]
     pub on_bad_frame: BadFrameArg,
+    /// What to do with a frame on standard input when the encoder does not keep up. Frames that are
+    /// dropped are counted, and their time stays free.
+    #[arg(long, value_enum, default_value_t = FullArg::Block)]
+    pub on_full: FullArg,
 
     /// Quality, 0 (best) to 51 [default: 23]
     #[arg(long)]
@@ -121,6 +150,28 @@ pub struct Encode {
     /// Threads for decoding and encoding, all cameras together [default: the number of cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
+
+    #[cfg(feature = "prometheus")]
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+}
+
+#[cfg(feature = "prometheus")]
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("metrics_to").multiple(true)
+    .args(["metrics_listen", "metrics_file"]))]
+pub struct MetricsArgs {
+    /// Serve metrics in Prometheus' format while encoding, at http://ADDR/metrics. A port alone is
+    /// one of this machine's loopback [default ADDR: 127.0.0.1:9464]
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = "9464")]
+    #[arg(value_parser = listen_address)]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Write metrics in Prometheus' format to FILE, every 10 seconds and at the end.
+    #[arg(long, value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
+    /// Give metrics a label `camera` with the topic.
+    #[arg(long, requires = "metrics_to")]
+    pub metrics_camera: bool,
 }
 
 #[derive(Args)]
@@ -177,6 +228,18 @@ pub enum BadFrameArg {
     Fail,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FullArg {
+    /// Wait: whoever writes to standard input waits too.
+    Block,
+    /// Drop the oldest frame that waits for the encoder.
+    DropOldest,
+    /// Drop the new frame.
+    DropNewest,
+    /// End with an error.
+    Error,
+}
+
 fn moment(text: &str) -> Result<Moment, String> {
     let wrong = || {
         format!("`{text}` is no time: seconds from the start such as 12.5, or @SECONDS since 1970")
@@ -206,6 +269,23 @@ fn depth_range(text: &str) -> Result<(f32, f32), String> {
         .and_then(|(min, max)| Some((min.parse().ok()?, max.parse().ok()?)))
         .filter(|(min, max): &(f32, f32)| min.is_finite() && max.is_finite() && min < max)
         .ok_or_else(|| format!("`{text}` is no range: MIN:MAX with MIN below MAX, such as 0:4000"))
+}
+
+/// An address with port, an address, or a port of the loopback.
+#[cfg(feature = "prometheus")]
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const PORT: u16 = 9464;
+    let port = |port: &str| port.parse().ok().map(|port| SocketAddr::new(LOOPBACK, port));
+    let address = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, PORT));
+    let local = || text.strip_prefix("localhost:").and_then(port);
+    let read = text.parse().ok().or_else(|| port(text)).or_else(address).or_else(local);
+    read.filter(|address: &SocketAddr| address.port() != 0).ok_or_else(|| {
+        format!(
+            "`{text}` is no address to listen at: a port such as 9464, or ADDRESS:PORT; a \
+             recording stands in front of --metrics-listen"
+        )
+    })
 }
 
 #[cfg(test)]
@@ -244,5 +324,38 @@ mod tests {
         ] {
             assert_eq!(depth_range(text).ok(), expected, "{text}");
         }
+    }
+
+    #[cfg(feature = "prometheus")]
+    #[test]
+    fn addresses_to_listen_at() {
+        for (text, expected) in [
+            ("9465", Some("127.0.0.1:9465")),
+            ("127.0.0.1:9465", Some("127.0.0.1:9465")),
+            ("localhost:9465", Some("127.0.0.1:9465")),
+            ("0.0.0.0", Some("0.0.0.0:9464")),
+            ("0.0.0.0:80", Some("0.0.0.0:80")),
+            ("::1", Some("[::1]:9464")),
+            ("[::]:9465", Some("[::]:9465")),
+            ("0", None),
+            ("127.0.0.1:0", None),
+            (":9464", None),
+            ("65536", None),
+            ("drive.mcap", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|text| text.parse().expect("an address"));
+            assert_eq!(listen_address(text).ok(), expected, "{text}");
+        }
+        let listens = |words: &[&str]| {
+            let all = [&["encoder", "encode", "a.mcap", "-o", "out"], words].concat();
+            let cli = Cli::try_parse_from(all).ok()?;
+            let Command::Encode(args) = cli.command else { return None };
+            args.metrics.metrics_listen.map(|address| address.to_string())
+        };
+        assert_eq!(listens(&[]), None);
+        assert_eq!(listens(&["--metrics-listen"]).as_deref(), Some("127.0.0.1:9464"));
+        assert_eq!(listens(&["--metrics-listen", "9"]).as_deref(), Some("127.0.0.1:9"));
+        assert_eq!(listens(&["--metrics-listen=[::1]:9"]).as_deref(), Some("[::1]:9"));
     }
 }

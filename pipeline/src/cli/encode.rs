@@ -7,23 +7,27 @@ use std::{
 
 use encoder_core::{ConfigError, OpenError, Plan, Policy, Settings, plan};
 use encoder_pipeline::{
+    metrics,
     mux::OutputMode,
     naming::{Format, Target},
     picture::PictureOptions,
     progress::{Progress, Silent},
     report::{Exit, Report},
     run::{Run, check_free},
-    session::{OnBadFrame, SessionConfig},
+    session::{OnBadFrame, OnFull, SessionConfig},
     source::{self, Limits, Source, SourceError, SourceOptions},
     timeline::{Clock, Timing},
 };
 use indicatif::MultiProgress;
 use tracing::{error, info};
 
+#[cfg(feature = "prometheus")]
+use super::exporter::Exporter;
 use super::{
-    args::{BadFrameArg, Encode, FormatArg, ModeArg, SourceArgs, TimeArg},
+    args::{BadFrameArg, Encode, FormatArg, FullArg, ModeArg, SourceArgs, TimeArg},
     bars::Bars,
     settings::{Refused, load},
+    signals,
 };
 
 impl SourceArgs {
@@ -60,14 +64,38 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
     if stdin > 0 && std::io::stdin().is_terminal() {
         return Err(Refused::usage("standard input is a terminal: pipe frames into it"));
     }
+    if args.on_full != FullArg::Block && stdin == 0 {
+        return Err(Refused::usage(
+            "--on-full is for frames on standard input: a recording waits for the encoder",
+        ));
+    }
     let targets = targets(&args.recordings, &args.output)?;
+    let annexb = |target: &Target| match target {
+        Target::File(path) => Format::of(path) == Some(Format::AnnexB),
+        Target::Directory(_) => matches!(args.format, FormatArg::Annexb),
+    };
+    if args.output_mode == ModeArg::Fragmented && targets.iter().any(|(_, target)| annexb(target)) {
+        return Err(Refused::usage(
+            "--output-mode fragmented is for MP4: a raw H.264 stream has no fragments",
+        ));
+    }
+    // Until the end, however it comes.
+    #[cfg(feature = "prometheus")]
+    let _exporter = Exporter::start(&args.metrics)?;
     let plan = choose(args, &settings)?;
     plan.announce();
     let jobs = args
         .jobs
         .map_or_else(|| std::thread::available_parallelism().map_or(2, usize::from), usize::from);
+    let stop = signals::stop().map_err(Refused::failed)?;
     let mut worst = Exit::Done.code();
+    let mut left = targets.len();
     for (recording, target) in targets {
+        if stop.is_set() {
+            error!("stopped: {left} recordings were not begun");
+            return Ok(if worst == 0 { Exit::Repaired.code() } else { worst });
+        }
+        left -= 1;
         let clock = match args.time {
             TimeArg::Header => Clock::Header,
             TimeArg::Log => Clock::Log,
@@ -94,10 +122,24 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
                     BadFrameArg::Skip => OnBadFrame::Skip,
                     BadFrameArg::Fail => OnBadFrame::Fail,
                 },
+                on_full: match args.on_full {
+                    FullArg::Block => OnFull::Block,
+                    FullArg::DropOldest => OnFull::DropOldest,
+                    FullArg::DropNewest => OnFull::DropNewest,
+                    FullArg::Error => OnFull::Error,
+                },
                 picture: args.source.picture(),
+                camera_label: None,
+                part: None,
             },
             resample: args.resample,
             jobs,
+            is_live: is_stdin(recording),
+            stop: stop.clone(),
+            #[cfg(feature = "prometheus")]
+            label_cameras: args.metrics.metrics_camera,
+            #[cfg(not(feature = "prometheus"))]
+            label_cameras: false,
         };
         let exit = convert(&run, args, recording, bars);
         // A failure outweighs a repair, and a repair a success.
@@ -125,7 +167,7 @@ fn convert(run: &Run, args: &Encode, recording: &Path, bars: Option<&MultiProgre
     options.rate = args.fps;
     let open = || -> Result<Box<dyn Source>, SourceError> {
         if is_stdin(recording) {
-            return source::open_stdin(args.raw.as_ref(), &options);
+            return source::open_stdin(args.raw.as_ref(), &options, &run.stop);
         }
         source::open(recording, &options)
     };
@@ -237,6 +279,8 @@ fn choose(args: &Encode, settings: &Settings) -> Result<Plan, Refused> {
     let policy = Policy::new(&settings.gpu, args.encoder.as_deref());
     let found = args.probe.detection(settings).for_policy(&policy).run().map_err(Refused::usage)?;
     let unknown = |e: &OpenError| matches!(e, OpenError::Unknown { .. });
-    plan(&policy, &found)
-        .map_err(|error| Refused { usage: unknown(&error), text: error.to_string() })
+    plan(&policy, &found).map_err(|error| {
+        metrics::not_opened(&error, None);
+        Refused { usage: unknown(&error), text: error.to_string() }
+    })
 }

@@ -17,6 +17,11 @@ impl Refused {
         Self { usage: true, text: text.to_string() }
     }
 
+    /// What the system refused.
+    pub fn failed(text: impl ToString) -> Self {
+        Self { usage: false, text: text.to_string() }
+    }
+
     pub fn code(&self) -> u8 {
         if self.usage { 2 } else { 1 }
     }

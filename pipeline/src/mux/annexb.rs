@@ -1,32 +1,54 @@
-use std::{io::Write, path::Path};
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
 
 use encoder_core::EncodedChunk;
 
-use super::{Finished, OutputFile, Sink, SinkError};
+use super::{
+    Finished, Sink, SinkError,
+    growing::Growing,
+    output::{check_free, give_name},
+};
 use crate::timeline::{FrameTimes, Layout};
 
 /// Writes the access units one after another: a raw H.264 stream, which has no timestamps.
+///
+/// It grows as `NAME.part`, by whole access units, and gets its name when it is whole.
 pub struct AnnexBSink {
-    file: OutputFile,
+    path: PathBuf,
+    overwrite: bool,
+    part: Growing,
 }
 
 impl AnnexBSink {
     /// Begins a file.
     ///
     /// # Errors
-    /// See [`OutputFile::create`].
+    /// When `path` exists and may not be overwritten, or nothing can be written there.
     pub fn create(path: &Path, overwrite: bool) -> Result<Self, SinkError> {
-        Ok(Self { file: OutputFile::create(path, overwrite)? })
+        check_free(path, overwrite)?;
+        Ok(Self { path: path.into(), overwrite, part: Growing::beside(path)? })
     }
 }
 
 impl Sink for AnnexBSink {
     fn write(&mut self, chunk: EncodedChunk, _times: &FrameTimes) -> Result<(), SinkError> {
-        let path = self.file.path().to_path_buf();
-        self.file.write_all(&chunk.data).map_err(SinkError::io(&path))
+        self.part.append(&chunk.data, Instant::now()).map_err(SinkError::io(self.part.path()))
     }
 
     fn finish(self: Box<Self>, _layout: &Layout) -> Result<Finished, SinkError> {
-        Ok(Finished { file: Some(self.file.commit()?), warnings: Vec::new() })
+        let Self { path, overwrite, part } = *self;
+        let Some(kept) = part.keep() else {
+            return Err(SinkError::Stream { path, reason: "no picture to write".into() });
+        };
+        match give_name(&kept, &path, overwrite) {
+            Ok(()) => Ok(Finished { file: Some(path), warnings: Vec::new() }),
+            Err(error) => Err(SinkError::io(&path)(error).kept(kept)),
+        }
+    }
+
+    fn abandon(self: Box<Self>) -> Option<PathBuf> {
+        self.part.keep()
     }
 }

@@ -81,3 +81,37 @@ impl Writer {
         self.0[count_at..count_at + 4].copy_from_slice(&entries.to_be_bytes());
     }
 }
+
+/// Reads numbers from the front of bytes that may end anywhere.
+pub(super) trait Fields<'a> {
+    /// The next bytes; `None`, and nothing taken, where there are fewer.
+    fn front(&mut self, count: usize) -> Option<&'a [u8]>;
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        self.front(N)?.try_into().ok()
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array().map(u8::from_be_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn i64(&mut self) -> Option<i64> {
+        self.array().map(i64::from_be_bytes)
+    }
+}
+
+impl<'a> Fields<'a> for &'a [u8] {
+    fn front(&mut self, count: usize) -> Option<&'a [u8]> {
+        let (front, rest) = self.split_at_checked(count)?;
+        *self = rest;
+        Some(front)
+    }
+}

@@ -1,20 +1,36 @@
 //! From access units to files.
 //!
-//! A [`Sink`] takes access units in decoding order and learns the times only at the end, so that
-//! the whole recording decides what the times are ([`crate::timeline`]).
+//! A [`Sink`] takes access units in decoding order with the recorded times of their frames. What
+//! these come to is known at the end, when the whole recording has been seen
+//! ([`crate::timeline`]).
+//!
+//! An MP4 file grows as a fragmented one, by whole fragments, whatever it is to become: so what is
+//! left of it after a crash plays. It carries the recorded times, and the final file is made from
+//! it alone: at the end, or by [`Recovery`] from what a crash left.
 
 mod annexb;
+mod avc;
 mod boxes;
+mod fragment;
+mod growing;
 mod mp4;
 mod output;
+mod part;
+mod progressive;
+mod record;
+mod recovery;
 mod sps;
+mod track;
 
 use std::path::{Path, PathBuf};
 
 pub use annexb::AnnexBSink;
 use encoder_core::EncodedChunk;
+pub use growing::is_being_written;
 pub use mp4::{Mp4Options, Mp4Sink, OutputMode};
 pub use output::OutputFile;
+pub use part::PartError;
+pub use recovery::{Recovery, repaired_name};
 pub use sps::{Colour, Sps};
 use thiserror::Error;
 
@@ -40,18 +56,37 @@ pub enum SinkError {
         /// What is wrong with the stream.
         reason: String,
     },
+    /// The video could not be ended, but all that came is in a file.
+    #[error("{error}; what was written is kept in {}", kept.display())]
+    Unfinished {
+        /// What went wrong.
+        #[source]
+        error: Box<SinkError>,
+        /// The file that has it.
+        kept: PathBuf,
+    },
 }
 
 impl SinkError {
     pub(crate) fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
         move |error| Self::Io { path: path.into(), error }
     }
+
+    /// The same, for somebody who wants to know what is left.
+    pub(crate) fn kept(self, kept: PathBuf) -> Self {
+        Self::Unfinished { error: Box::new(self), kept }
+    }
 }
 
 fn cure(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::AlreadyExists => "; give another -o, or --overwrite",
-        std::io::ErrorKind::StorageFull => "; free some space or give another -o",
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            "; free some space or give another -o"
+        }
+        std::io::ErrorKind::FileTooLarge => {
+            "; raise the limit for files (ulimit -f) or give a file system with larger ones as -o"
+        }
         std::io::ErrorKind::PermissionDenied => "; choose a place that you may write to",
         _ => "",
     }

@@ -4,7 +4,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tempfile::NamedTempFile;
+use tempfile::{NamedTempFile, TempPath};
 
 use super::SinkError;
 
@@ -47,10 +47,7 @@ impl OutputFile {
         let persisted =
             if self.overwrite { file.persist(&path) } else { file.persist_noclobber(&path) };
         persisted.map_err(|e| error(e.error))?;
-        // The name itself is safe only once the directory is; not every system can sync one.
-        if let Ok(dir) = File::open(directory(&path)) {
-            let _ = dir.sync_all();
-        }
+        sync_directory(&path);
         drop(error);
         Ok(path)
     }
@@ -78,20 +75,37 @@ pub(super) fn check_free(path: &Path, overwrite: bool) -> Result<(), SinkError> 
     Err(SinkError::Io { path: path.into(), error })
 }
 
-/// A file without a name, on the disk where `path` will be: it goes when it is closed, however the
-/// program ends.
+/// Gives a file that is whole its final name.
 ///
 /// # Errors
-/// When nothing can be written there.
-pub(super) fn scratch(path: &Path) -> Result<File, SinkError> {
-    tempfile::tempfile_in(directory(path)).map_err(SinkError::io(path))
+/// When the name is taken and may not be, or the system refuses; the file is still there.
+pub(super) fn give_name(file: &Path, name: &Path, overwrite: bool) -> io::Result<()> {
+    let file = TempPath::try_from_path(file)?;
+    let named = if overwrite { file.persist(name) } else { file.persist_noclobber(name) };
+    named.map_err(|e| match e.path.keep() {
+        Ok(_) => e.error,
+        Err(worse) => worse.error,
+    })?;
+    sync_directory(name);
+    Ok(())
+}
+
+/// Forces the name of a file onto the disk. Not every system can sync a directory.
+pub(super) fn sync_directory(path: &Path) {
+    if let Ok(dir) = File::open(directory(path)) {
+        let _ = dir.sync_all();
+    }
 }
 
 fn directory(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+/// A hidden file beside `path`, which goes when it is dropped.
+///
+/// # Errors
+/// When nothing can be written there.
+pub(super) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     let mut prefix = std::ffi::OsString::from(".");
     prefix.push(path.file_name().unwrap_or_default());
     prefix.push(".");

@@ -1,172 +1,193 @@
 //! The encoder's side of a session.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
-    sync::{Arc, atomic::Ordering::Relaxed},
+    collections::VecDeque,
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
 };
 
-use encoder_core::{
-    Chain, EncodeError, EncodedChunk, FrameBuffer, FrameLayout, Refusal, Resolution, VideoEncoder,
-};
-use encoder_ringbuf::{Consumer, ReadSlot};
+use encoder_core::{EncodedChunk, FrameLayout, Resolution};
+use encoder_ringbuf::{Consumer, Next, ReadSlot};
 use tracing::{debug, warn};
 
-use super::{Counters, Meta, OnBadFrame, SessionError, SessionReport, SharedSink, lock};
-use crate::mux::Finished;
-use crate::timeline::{FrameTimes, Survey};
+use super::{
+    Counters, Fault, Meta, OnBadFrame, SessionError, SessionReport, SharedSink,
+    engine::{Engine, Step},
+    lock,
+};
+use crate::{
+    mux::SinkError,
+    timeline::{FrameTimes, Survey},
+};
 
 /// How many bad frames are named one by one.
 const NAMED_FAILURES: usize = 10;
 
+/// How often the numbers are brought up to date while nothing happens.
+const IDLE: Duration = Duration::from_millis(500);
+
 /// What a worker is made of.
 pub(super) struct Parts {
     pub consumer: Consumer<Meta>,
-    /// Where the next encoder comes from when this one refuses its first frame.
-    pub chain: Chain,
-    pub encoder: Box<dyn VideoEncoder>,
+    pub engine: Engine,
     pub sink: SharedSink,
+    pub fault: Fault,
     pub layout: FrameLayout,
     pub on_bad_frame: OnBadFrame,
     pub counters: Arc<Counters>,
-    /// Most B-frames in a row.
-    pub b_frames: u64,
+    pub survey: Survey,
 }
 
 /// Takes frames out of the ring, through the encoder, to the sink.
+///
+/// Each slot is decided upon once: which frames of the video it makes. What was decided is kept
+/// until these frames are in the sink, so that slots that come again, because an encoder was lost,
+/// make the same frames again.
 pub(super) struct Worker {
     parts: Parts,
-    /// Where frames are laid out anew for an encoder that does not take the ring's format.
-    converted: Option<FrameBuffer>,
-    /// Times of all frames that were given to the encoder, by index.
-    frames: Vec<FrameTimes>,
-    /// Slots of the frames from index `shown` on.
-    pending: VecDeque<u64>,
-    /// Indices beyond `shown` whose access units are in the sink.
-    done: BTreeSet<u64>,
-    /// Frames before this index are in the sink, all of them.
-    shown: u64,
+    /// What was decided, of slots whose frames are not all in the sink.
+    decided: VecDeque<Decision>,
+    /// The first slot that nothing was decided of.
+    undecided: u64,
+    /// Times of the frames from the first one that is not in the sink.
+    times: VecDeque<FrameTimes>,
+    /// Frames before this index were decided upon.
+    frames: u64,
     /// Bad frames before the first good one.
     leading: Vec<FrameTimes>,
     /// The last good picture.
     last: Option<ReadSlot<Meta>>,
     /// Its copy, once it must be repeated: holding its slot for longer would lock the ring.
-    spare: Option<Vec<u8>>,
+    spare: Option<Arc<[u8]>>,
     failures: Vec<(u64, String)>,
+    /// Frames dropped in front of the ring that were counted.
+    dropped: u64,
+}
+
+/// Which frames of the video a slot makes.
+struct Decision {
+    slot: u64,
+    /// Index behind the last of its frames.
+    end: u64,
+    /// The picture, where it is not that of the slot.
+    picture: Option<Arc<[u8]>>,
 }
 
 impl Worker {
     pub fn new(parts: Parts) -> Self {
         Self {
             parts,
-            converted: None,
-            frames: Vec::new(),
-            pending: VecDeque::new(),
-            done: BTreeSet::new(),
-            shown: 0,
+            decided: VecDeque::new(),
+            undecided: 0,
+            times: VecDeque::new(),
+            frames: 0,
             leading: Vec::new(),
             last: None,
             spare: None,
             failures: Vec::new(),
+            dropped: 0,
         }
     }
 
-    /// Runs until the ring is closed and empty.
-    pub fn run(mut self, mut survey: Survey) -> Result<SessionReport, SessionError> {
-        while let Some(slot) = self.parts.consumer.next() {
-            let seq = slot.seq();
-            let Some(meta) = slot.meta() else {
-                return Err(SessionError::Internal("a decoder dropped its frame".into()));
-            };
-            let (times, number, copies) = (meta.times, meta.number, meta.copies);
-            match meta.outcome.clone() {
-                Ok(()) => self.good(slot, times, copies)?,
-                Err(reason) => self.bad(seq, number, times, copies, reason)?,
+    /// Runs until the ring is closed and empty, and ends the video.
+    pub fn run(mut self) -> Result<SessionReport, SessionError> {
+        let done = self.work().and_then(|()| self.finish());
+        done.map_err(|error| self.give_up(error))
+    }
+
+    fn work(&mut self) -> Result<(), SessionError> {
+        loop {
+            match self.parts.consumer.next_timeout(IDLE) {
+                Next::Slot(slot) => self.slot(slot)?,
+                Next::TimedOut => {}
+                Next::Ended => {
+                    // Its slot is free for those that come again.
+                    self.last = None;
+                    let step = self.parts.engine.flush();
+                    if self.after(step)? == Step::On {
+                        return self.fault();
+                    }
+                }
             }
-            self.commit(seq + 1);
+            self.measure();
         }
-        self.last = None;
-        for chunk in self.parts.encoder.flush()? {
-            self.take(chunk)?;
-        }
-        if self.shown != self.frames.len() as u64 {
-            return Err(SessionError::Internal(format!(
-                "{} took {} frames and gave {}",
-                self.parts.encoder.encoder_type(),
-                self.frames.len(),
-                self.shown
-            )));
-        }
-        self.frames.iter().for_each(|times| survey.push(times));
-        let timeline = survey.layout();
-        timeline.log();
-        let count = self.frames.len() as u64;
-        // Locked to the end, so that a drop cannot return in the middle of it.
-        let mut sink = lock(&self.parts.sink);
-        let finished = match sink.take().ok_or(SessionError::Ended)? {
-            sink if count > 0 => sink.finish(&timeline)?,
-            _ => Finished::default(),
-        };
-        drop(sink);
-        let mut warnings = timeline.warnings.clone();
-        warnings.extend(finished.warnings);
-        let counters = &self.parts.counters;
-        Ok(SessionReport {
-            encoder: self.parts.encoder.encoder_type(),
-            description: self.parts.encoder.description(),
-            refusals: self.parts.chain.refusals().to_vec(),
-            size: Resolution::new(self.parts.layout.width, self.parts.layout.height),
-            file: finished.file,
-            frames_in: counters.frames_in.load(Relaxed),
-            frames_encoded: count,
-            frames_repeated: counters.frames_repeated.load(Relaxed),
-            frames_failed: counters.frames_failed.load(Relaxed),
-            failures: self.failures,
-            bytes_out: counters.bytes_out.load(Relaxed),
-            duration_s: timeline.duration_s(),
-            first_ns: timeline.first_ns,
-            last_ns: timeline.last_ns,
-            warnings,
-        })
     }
 
-    fn good(
-        &mut self,
-        slot: ReadSlot<Meta>,
-        times: FrameTimes,
-        copies: u32,
-    ) -> Result<(), SessionError> {
-        self.last = None;
-        self.spare = None;
-        let leading = std::mem::take(&mut self.leading);
-        for time in &leading {
-            self.encode(&slot, slot.seq(), *time)?;
+    /// Why this is no end of the video, where it is none.
+    fn fault(&self) -> Result<(), SessionError> {
+        let fault = self.parts.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        fault.map_or(Ok(()), Err)
+    }
+
+    fn measure(&mut self) {
+        let ring = self.parts.consumer.snapshot();
+        let dropped = self.parts.counters.frames_dropped.load(Relaxed);
+        let meter = self.parts.engine.meter();
+        meter.dropped(dropped - self.dropped);
+        meter.tick(Instant::now(), &ring);
+        self.dropped = dropped;
+    }
+
+    /// Encodes the frames that a slot makes, as far as they were not encoded before.
+    fn slot(&mut self, slot: ReadSlot<Meta>) -> Result<(), SessionError> {
+        let seq = slot.seq();
+        if seq >= self.undecided {
+            self.undecided = seq + 1;
+            self.decide(&slot)?;
         }
-        for _ in 0..copies {
-            self.encode(&slot, slot.seq(), times)?;
+        let n = self.decided.partition_point(|decision| decision.slot < seq);
+        if let Some(decision) = self.decided.get(n).filter(|decision| decision.slot == seq) {
+            let (end, picture) = (decision.end, decision.picture.clone());
+            while self.parts.engine.next() < end {
+                let step = self.parts.engine.come_back();
+                if self.after(step)? == Step::Replay {
+                    return Ok(());
+                }
+                let step = self.parts.engine.encode(picture.as_deref().unwrap_or(&slot));
+                if self.after(step)? == Step::Replay {
+                    return Ok(());
+                }
+            }
+            if picture.is_none() && self.spare.is_none() {
+                self.last = Some(slot);
+            }
         }
-        let repeated = leading.len() as u64 + u64::from(copies.saturating_sub(1));
-        self.parts.counters.frames_repeated.fetch_add(repeated, Relaxed);
-        self.last = Some(slot);
+        self.commit(seq + 1);
         Ok(())
     }
 
-    fn bad(
-        &mut self,
-        seq: u64,
-        number: u64,
-        times: FrameTimes,
-        copies: u32,
-        reason: String,
-    ) -> Result<(), SessionError> {
+    /// Which frames a slot makes.
+    fn decide(&mut self, slot: &ReadSlot<Meta>) -> Result<(), SessionError> {
+        let Some(meta) = slot.meta() else {
+            return Err(SessionError::Internal("a decoder dropped its frame".into()));
+        };
+        let (times, copies, seq) = (meta.times, meta.copies, slot.seq());
+        if let Err(reason) = &meta.outcome {
+            return self.decide_bad(seq, meta, reason);
+        }
+        let leading = std::mem::take(&mut self.leading);
+        let repeated = leading.len() as u64 + u64::from(copies.saturating_sub(1));
+        let times = leading.into_iter().chain(std::iter::repeat_n(times, copies as usize));
+        (self.last, self.spare) = (None, None);
+        self.add(seq, times, None);
+        self.repeated(repeated);
+        Ok(())
+    }
+
+    fn decide_bad(&mut self, seq: u64, meta: &Meta, reason: &str) -> Result<(), SessionError> {
+        let Meta { number, times, copies, .. } = *meta;
         self.parts.counters.frames_failed.fetch_add(1, Relaxed);
+        self.parts.engine.meter().failed();
         if self.failures.len() < NAMED_FAILURES {
             warn!(frame = number, "frame cannot be decoded: {reason}");
-            self.failures.push((number, reason.clone()));
+            self.failures.push((number, reason.to_owned()));
         } else {
             debug!(frame = number, "frame cannot be decoded: {reason}");
         }
         match self.parts.on_bad_frame {
-            OnBadFrame::Fail => return Err(SessionError::BadFrame { number, reason }),
+            OnBadFrame::Fail => {
+                return Err(SessionError::BadFrame { number, reason: reason.to_owned() });
+            }
             OnBadFrame::Skip => {
                 self.parts.consumer.discard(seq);
                 return Ok(());
@@ -174,103 +195,127 @@ impl Worker {
             OnBadFrame::Repeat => {}
         }
         if let Some(slot) = self.last.take() {
-            self.spare = Some(slot.to_vec());
+            self.spare = Some(Arc::from(&*slot));
         }
-        let Some(spare) = self.spare.take() else {
-            self.leading.extend(std::iter::repeat_n(times, copies as usize));
-            return Ok(());
-        };
-        for _ in 0..copies {
-            self.encode(&spare, seq, times)?;
-        }
-        self.parts.counters.frames_repeated.fetch_add(u64::from(copies), Relaxed);
-        self.spare = Some(spare);
-        Ok(())
-    }
-
-    fn encode(&mut self, memory: &[u8], seq: u64, times: FrameTimes) -> Result<(), SessionError> {
-        let index = self.frames.len() as u64;
-        self.frames.push(times);
-        self.pending.push_back(seq);
-        let chunk = match self.give(memory, index) {
-            Err(EncodeError::Refused(refusal)) if index == 0 => {
-                self.begin_again(refusal, memory)?
+        let times = std::iter::repeat_n(times, copies as usize);
+        match self.spare.clone() {
+            None => self.leading.extend(times),
+            Some(spare) => {
+                self.add(seq, times, Some(spare));
+                self.repeated(copies.into());
             }
-            chunk => chunk?,
-        };
-        self.parts.counters.frames_encoded.fetch_add(1, Relaxed);
-        chunk.map_or(Ok(()), |chunk| self.take(chunk))?;
-        let held = self.frames.len() as u64 - self.shown;
-        // Those in the encoder, and those that wait to be shown until one of them comes out.
-        let most = self.parts.encoder.max_delay() as u64 + self.parts.b_frames;
-        if held > most {
-            // One that never comes would lock the ring.
-            let lost = self.shown;
-            let message = match self.done.len() {
-                0 => format!(
-                    "it owes the access units of {held} frames, the first is frame {lost}; it \
-                     may owe {most}"
-                ),
-                n => format!("it lost frame {lost}: the access units of {n} later ones came"),
-            };
-            let encoder = self.parts.encoder.encoder_type();
-            return Err(EncodeError::Failed { encoder, index, message }.into());
         }
         Ok(())
     }
 
-    /// The encoder could not begin: gives frame 0 to those behind it in the chain.
-    fn begin_again(
+    fn add(
         &mut self,
-        mut refusal: Refusal,
-        memory: &[u8],
-    ) -> Result<Option<EncodedChunk>, SessionError> {
-        loop {
-            self.parts.chain.refuse(refusal);
-            self.parts.encoder = self.parts.chain.open()?;
-            let (layout, format) = (self.parts.layout, self.parts.encoder.pixel_format());
-            let size = Resolution::new(layout.width, layout.height);
-            self.converted =
-                (format != layout.format).then(|| FrameBuffer::new(FrameLayout::new(format, size)));
-            match self.give(memory, 0) {
-                Err(EncodeError::Refused(next)) => refusal = next,
-                chunk => return Ok(chunk?),
-            }
-        }
+        slot: u64,
+        times: impl Iterator<Item = FrameTimes>,
+        picture: Option<Arc<[u8]>>,
+    ) {
+        let before = self.times.len();
+        self.times.extend(times);
+        self.frames += (self.times.len() - before) as u64;
+        self.decided.push_back(Decision { slot, end: self.frames, picture });
     }
 
-    /// Gives a frame to the encoder, in the format that it takes.
-    fn give(&mut self, memory: &[u8], index: u64) -> Result<Option<EncodedChunk>, EncodeError> {
-        let frame = self.parts.layout.frame(memory, index);
-        match &mut self.converted {
-            None => self.parts.encoder.encode_frame(&frame),
-            Some(buffer) => {
-                buffer.copy_from(&frame);
-                self.parts.encoder.encode_frame(&buffer.frame(index))
-            }
-        }
+    fn repeated(&mut self, frames: u64) {
+        self.parts.counters.frames_repeated.fetch_add(frames, Relaxed);
+        self.parts.engine.meter().repeated(frames);
     }
 
-    fn take(&mut self, chunk: EncodedChunk) -> Result<(), SessionError> {
-        let pts = chunk.pts;
-        let times = usize::try_from(pts).ok().and_then(|n| self.frames.get(n)).copied();
-        let Some(times) = times else {
-            return Err(SessionError::Internal(format!("an access unit for frame {pts}")));
-        };
-        if pts < self.shown || !self.done.insert(pts) {
-            return Err(SessionError::Internal(format!("two access units for frame {pts}")));
+    /// After each step of the engine: what is complete goes to the sink. Where the encoder was
+    /// lost, the frames that it had not answered for come again.
+    fn after(&mut self, step: Result<Step, SessionError>) -> Result<Step, SessionError> {
+        let units = self.parts.engine.take();
+        self.hand_over(units)?;
+        let step = step?;
+        if step == Step::Replay {
+            let from = self.parts.consumer.rewind();
+            debug!(slot = from, frame = self.parts.engine.shown(), "replaying");
         }
-        self.parts.counters.bytes_out.fetch_add(chunk.data.len() as u64, Relaxed);
-        lock(&self.parts.sink).as_mut().ok_or(SessionError::Ended)?.write(chunk, &times)?;
-        while self.done.remove(&self.shown) {
-            self.shown += 1;
-            self.pending.pop_front();
+        Ok(step)
+    }
+
+    fn hand_over(&mut self, units: Vec<EncodedChunk>) -> Result<(), SessionError> {
+        let count = units.len();
+        let first = self.parts.engine.shown() - count as u64;
+        for chunk in units {
+            let times = self.times.get((chunk.pts - first) as usize).copied();
+            let times = times
+                .ok_or_else(|| SessionError::Internal(format!("no time of frame {}", chunk.pts)))?;
+            self.parts.counters.bytes_out.fetch_add(chunk.data.len() as u64, Relaxed);
+            lock(&self.parts.sink).as_mut().ok_or(SessionError::Ended)?.write(chunk, &times)?;
         }
+        for times in self.times.drain(..count) {
+            self.parts.survey.push(&times);
+        }
+        self.parts.counters.frames_encoded.fetch_add(count as u64, Relaxed);
         Ok(())
     }
 
-    /// Commits what is complete in display order; `read` is the slot behind the last one read.
+    /// Commits what is in the sink; `read` is the slot behind the last one read.
     fn commit(&mut self, read: u64) {
-        self.parts.consumer.commit(self.pending.front().copied().unwrap_or(read));
+        let shown = self.parts.engine.shown();
+        while self.decided.front().is_some_and(|decision| decision.end <= shown) {
+            self.decided.pop_front();
+        }
+        self.parts.consumer.commit(self.decided.front().map_or(read, |decision| decision.slot));
+    }
+
+    fn finish(&mut self) -> Result<SessionReport, SessionError> {
+        let layout = self.parts.survey.layout();
+        layout.log();
+        let count = self.parts.survey.frames();
+        // Locked to the end, so that a drop cannot return in the middle of it.
+        let mut sink = lock(&self.parts.sink);
+        let finished = match sink.take().ok_or(SessionError::Ended)? {
+            sink if count > 0 => sink.finish(&layout)?,
+            _ => Default::default(),
+        };
+        drop(sink);
+        let (counters, engine) = (&self.parts.counters, &self.parts.engine);
+        let stretches = engine.stretches().to_vec();
+        let main = stretches.iter().max_by_key(|stretch| stretch.frames);
+        let (encoder, description) = main
+            .map(|stretch| (stretch.encoder, stretch.description.clone()))
+            .ok_or_else(|| SessionError::Internal("no encoder was open".into()))?;
+        Ok(SessionReport {
+            encoder,
+            description,
+            stretches,
+            failovers: engine.failovers().to_vec(),
+            refusals: engine.refusals().to_vec(),
+            size: Resolution::new(self.parts.layout.width, self.parts.layout.height),
+            file: finished.file,
+            frames_in: counters.frames_in.load(Relaxed),
+            frames_encoded: count,
+            frames_repeated: counters.frames_repeated.load(Relaxed),
+            frames_failed: counters.frames_failed.load(Relaxed),
+            frames_dropped: counters.frames_dropped.load(Relaxed),
+            failures: std::mem::take(&mut self.failures),
+            bytes_out: counters.bytes_out.load(Relaxed),
+            duration_s: layout.duration_s(),
+            first_ns: layout.first_ns,
+            last_ns: layout.last_ns,
+            warnings: layout.warnings.into_iter().chain(finished.warnings).collect(),
+        })
+    }
+
+    /// Keeps what was written, for there will be no more.
+    fn give_up(&mut self, error: SessionError) -> SessionError {
+        // Who asks for no file when a frame is bad gets none.
+        if matches!(error, SessionError::BadFrame { .. }) {
+            return error;
+        }
+        if let SessionError::Sink(SinkError::Unfinished { error, kept }) = error {
+            return SessionError::Kept { error: Box::new((*error).into()), part: kept };
+        }
+        let kept = lock(&self.parts.sink).take().and_then(|sink| sink.abandon());
+        match kept {
+            Some(part) => SessionError::Kept { error: Box::new(error), part },
+            None => error,
+        }
     }
 }

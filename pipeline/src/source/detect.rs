@@ -13,6 +13,7 @@ use super::{
     video::VideoSource,
     y4m::Y4mSource,
 };
+use crate::stop::Stop;
 
 /// Opens a recording by what it is: its first bytes, not its name. The name counts only where
 /// these say nothing, for the error.
@@ -46,15 +47,17 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
     }
 }
 
-/// Opens standard input: raw frames as `raw` describes them, Y4M without it.
+/// Opens standard input: raw frames as `raw` describes them, Y4M without it. It ends when `stop` is
+/// said.
 ///
 /// # Errors
 /// [`SourceError`] when it is no Y4M.
 pub fn open_stdin(
     raw: Option<&RawSpec>,
     options: &SourceOptions,
+    stop: &Stop,
 ) -> Result<Box<dyn Source>, SourceError> {
-    let reader = Box::new(std::io::stdin());
+    let reader = stop.stdin().map_err(|e| SourceError::io(Path::new("stdin"), e))?;
     match raw {
         Some(spec) => {
             let spec = RawSpec { rate: spec.rate.or(options.rate), ..*spec };

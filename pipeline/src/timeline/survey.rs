@@ -193,8 +193,8 @@ impl Survey {
 fn resolution(longest_gap_ns: u64, reorder: u32) -> usize {
     let most = |gap: u64| match reorder {
         0 => gap <= u64::from(u32::MAX),
-        // Offsets for reordering are signed, and may span several gaps.
-        n => gap.saturating_mul(u64::from(n) + 1) <= i32::MAX as u64,
+        // Offsets for reordering may span several gaps, and FFmpeg 5.1 takes none above 2^28.
+        n => gap.saturating_mul(u64::from(n) + 1) <= 1 << 28,
     };
     let fits = TICKS_NS.iter().position(|tick| most(longest_gap_ns / tick));
     fits.unwrap_or(TICKS_NS.len() - 1)
@@ -360,8 +360,9 @@ mod tests {
             (30 * S, 0, 100_000_000),
             (3600 * S, 0, 1_000_000),
             (86_400 * S, 0, 10_000),
-            (S / 2, 1, 1_000_000_000),
-            (S, 2, 100_000_000),
+            (S / 25, 4, 1_000_000_000),
+            (S / 10, 2, 100_000_000),
+            (S, 2, 10_000_000),
         ] {
             let frames = [(Some(0), 0), (Some(gap + 7), gap + 7)];
             let (t, ticks) = lay(Timing::Recorded(Clock::Header), reorder(b_frames), &frames);

@@ -62,17 +62,26 @@ fn run(what: &Path, args: &[&str]) -> Vec<u8> {
 pub fn decode(path: &Path) -> Video {
     let file = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     mp4::check_order(&file);
-    let video = look(path);
+    let video = read(path, true);
     assert_eq!(video.timescale, u64::from(mp4::timescale_and_duration(&file).0));
+    assert!(video.pts.windows(2).all(|w| w[0] < w[1]), "times rise: {:?}", video.pts);
     video
 }
 
-/// Decodes a video, wherever its index is: FFmpeg must find nothing wrong with it, and as many
-/// pictures come out as it has coded pictures.
-pub fn look(path: &Path) -> Video {
+/// Decodes a fragmented MP4, whole or cut.
+pub fn decode_fragmented(path: &Path) -> Video {
     let video = read(path, true);
     assert!(video.pts.windows(2).all(|w| w[0] < w[1]), "times rise: {:?}", video.pts);
     video
+}
+
+/// The number in the first picture that comes when a player goes to `seconds`.
+pub fn seek(path: &Path, seconds: f64) -> Option<usize> {
+    let (at, input) = (seconds.to_string(), path.to_str().unwrap());
+    let size = ["-vf", "scale=160:120", "-frames:v", "1"];
+    let raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"];
+    let rgb = run(path, &[&["-ss", &at, "-i", input][..], &size, &raw].concat());
+    Picture::new(160, 120, rgb).number()
 }
 
 /// Decodes a video from this time on, in nanoseconds: FFmpeg must find nothing wrong with it.

@@ -83,6 +83,7 @@ impl Converted {
                     count("frames_in"),
                     count("frames_encoded") - count("frames_repeated")
                         + count("frames_failed")
+                        + count("frames_dropped")
                         + count("frames_left_out"),
                     "{output}"
                 );
@@ -91,6 +92,7 @@ impl Converted {
             } else {
                 assert!(output["error"].is_string(), "{output}");
                 assert_eq!(self.code, 1, "{report}");
+                named.extend(output["partial"].as_str().map(str::to_owned));
             }
         }
         named.sort();

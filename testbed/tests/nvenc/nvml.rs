@@ -30,7 +30,9 @@ fn report() {
     for index in 0..nvml.device_count().unwrap() {
         let gpu = nvml.device_by_index(index).unwrap();
         println!("gpu {}", gpu.name().unwrap());
-        assert!(gpu.uuid().unwrap().starts_with("GPU-"));
+        let uuid = gpu.uuid().unwrap();
+        assert!(uuid.starts_with("GPU-"));
+        assert_eq!(nvml.device_by_uuid(uuid.as_str()).unwrap().index().unwrap(), index);
         assert!(gpu.memory_info().unwrap().total > gpu.memory_info().unwrap().used);
         assert!(gpu.pci_info().unwrap().bus_id.contains(':'));
         assert!(gpu.utilization_rates().unwrap().gpu <= 100);
@@ -39,6 +41,7 @@ fn report() {
             Ok(capacity) => println!("capacity {capacity}"),
             Err(error) => println!("no capacity: {error}"),
         }
+        assert!(nvml.device_by_uuid("GPU-nobody").is_err());
         let sessions = gpu.encoder_stats().map_or(0, |stats| stats.session_count);
         println!("sessions {sessions}");
     }

@@ -1,0 +1,77 @@
+//! `encoder repair`.
+
+use std::{
+    fs::File,
+    io::BufReader,
+    path::{Path, PathBuf},
+};
+
+use encoder_pipeline::mux::{OutputFile, PartError, Recovery, is_being_written, repaired_name};
+use tracing::{error, warn};
+
+use super::settings::Refused;
+
+/// Makes a whole file of each one that was cut off; gives the exit code.
+pub fn repair(files: &[PathBuf], output: Option<&Path>, overwrite: bool) -> Result<u8, Refused> {
+    let into = match output {
+        Some(path) if !path.is_dir() && files.len() > 1 => {
+            return Err(Refused::usage(format!(
+                "-o {} names one file, and there are {} to repair; give a directory that exists",
+                path.display(),
+                files.len()
+            )));
+        }
+        other => other,
+    };
+    let mut code = 0;
+    for file in files {
+        let output = match into {
+            Some(path) if path.is_dir() => {
+                path.join(repaired_name(file).file_name().unwrap_or_default())
+            }
+            Some(path) => path.to_path_buf(),
+            None => repaired_name(file),
+        };
+        match one(file, &output, overwrite) {
+            Ok(text) => println!("{}: {text}", file.display()),
+            Err(text) => {
+                error!("{text}");
+                code = 1;
+            }
+        }
+    }
+    Ok(code)
+}
+
+fn one(file: &Path, output: &Path, overwrite: bool) -> Result<String, String> {
+    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    if is_being_written(file) {
+        return Err(wrong(&"a program is still writing it; repair it when that has ended"));
+    }
+    let input = File::open(file).map_err(|e| wrong(&e))?;
+    let found = match Recovery::find(BufReader::new(input)) {
+        Err(error @ PartError::Progressive) => return Ok(format!("{error}; nothing to repair")),
+        found => found.map_err(|e| wrong(&e))?,
+    };
+    // Through links, too.
+    if let (Ok(from), Ok(to)) = (file.canonicalize(), output.canonicalize())
+        && from == to
+    {
+        return Err(wrong(
+            &"the repaired file needs another name: the one that was cut off is kept",
+        ));
+    }
+    let (frames, rest) = (found.frames(), found.rest());
+    let seconds = found.layout().duration_s();
+    for text in &found.layout().warnings {
+        warn!("{}: {text}", file.display());
+    }
+    let mut whole = OutputFile::create(output, overwrite).map_err(|e| e.to_string())?;
+    found.write(&mut whole).map_err(|e| wrong(&e))?;
+    whole.commit().map_err(|e| e.to_string())?;
+    let rest = match rest {
+        0 => String::new(),
+        n => format!("; {n} bytes at the end were of no use"),
+    };
+    Ok(format!("{frames} frames, {seconds:.3} s, are in {}{rest}", output.display()))
+}

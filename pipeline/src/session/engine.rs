@@ -1,0 +1,411 @@
+//! The encoders of a session, as if they were one that cannot be lost.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
+
+use encoder_core::{
+    Chain, EncodeError, EncodedChunk, EncoderType, FailureKind, FrameBuffer, FrameLayout,
+    OpenError, Refusal, Resolution, VideoEncoder,
+};
+use tracing::{info, warn};
+
+use super::{Failover, SessionError, Stretch};
+use crate::metrics::Meter;
+
+/// How it goes on.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Step {
+    /// With the next frame.
+    On,
+    /// The encoder was lost. Another is open, and wants all frames from [`Engine::shown`] on.
+    Replay,
+}
+
+/// Gives frames to the encoder whose turn it is. When that one is lost, it takes the next of the
+/// chain and asks for the frames that were not answered for.
+///
+/// Access units are held back until all frames shown before them are there too. So whatever has
+/// left the engine is a whole video up to a frame, and what was held back can be forgotten and
+/// encoded again.
+pub(super) struct Engine {
+    chain: Chain,
+    /// `None` only while one is exchanged for another, and after the last was lost.
+    encoder: Option<Box<dyn VideoEncoder>>,
+    layout: FrameLayout,
+    /// Where frames are laid out anew for an encoder that does not take the ring's format.
+    converted: Option<FrameBuffer>,
+    /// Most B-frames in a row.
+    b_frames: u64,
+    gop_size: u64,
+    /// Index of the first frame that the encoder was given.
+    base: u64,
+    /// Whether it has given an access unit.
+    has_begun: bool,
+    /// Frames before this index are complete.
+    shown: u64,
+    /// When each frame from `shown` on was given to the encoder.
+    given: VecDeque<Instant>,
+    /// Access units that came out and are not complete in display order, in decoding order.
+    held: Vec<EncodedChunk>,
+    /// Access units that are complete in display order, to be taken away.
+    ready: Vec<EncodedChunk>,
+    /// How many have become so.
+    left: u64,
+    stretches: Vec<Stretch>,
+    failovers: Vec<Failover>,
+    meter: Meter,
+    refusals_counted: usize,
+}
+
+impl Engine {
+    /// An engine with an open encoder of the chain.
+    pub fn new(
+        chain: Chain,
+        encoder: Box<dyn VideoEncoder>,
+        layout: FrameLayout,
+        (b_frames, gop_size): (u64, u64),
+        meter: Meter,
+    ) -> Self {
+        let mut engine = Self {
+            chain,
+            encoder: None,
+            layout,
+            converted: None,
+            b_frames,
+            gop_size,
+            base: 0,
+            has_begun: false,
+            shown: 0,
+            given: VecDeque::new(),
+            held: Vec::new(),
+            ready: Vec::new(),
+            left: 0,
+            stretches: Vec::new(),
+            failovers: Vec::new(),
+            meter,
+            refusals_counted: 0,
+        };
+        engine.count_refusals();
+        engine.install(encoder);
+        engine
+    }
+
+    /// The access units that are complete in display order, in decoding order. To be taken after
+    /// every other call, also after one that failed.
+    pub fn take(&mut self) -> Vec<EncodedChunk> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Index of the first frame that is not complete.
+    pub fn shown(&self) -> u64 {
+        self.shown
+    }
+
+    /// Index of the frame that is wanted next.
+    pub fn next(&self) -> u64 {
+        self.shown + self.given.len() as u64
+    }
+
+    /// Every change of the encoder.
+    pub fn failovers(&self) -> &[Failover] {
+        &self.failovers
+    }
+
+    /// The encoders that were used, in order, with the frames that each of them made.
+    pub fn stretches(&self) -> &[Stretch] {
+        &self.stretches
+    }
+
+    /// Encoders that were passed over.
+    pub fn refusals(&self) -> &[Refusal] {
+        self.chain.refusals()
+    }
+
+    /// Where the numbers go.
+    pub fn meter(&mut self) -> &mut Meter {
+        &mut self.meter
+    }
+
+    /// Gives the frame [`next`](Self::next) to the encoder, in the ring's layout.
+    ///
+    /// # Errors
+    /// When no encoder is left, with the last one's words.
+    pub fn encode(&mut self, memory: &[u8]) -> Result<Step, SessionError> {
+        let index = self.next();
+        let now = Instant::now();
+        self.given.push_back(now);
+        let taken = match self.give(memory, index) {
+            Ok(Some(chunk)) => self.accept(chunk),
+            other => other.map(drop),
+        };
+        match taken.and_then(|()| self.check_debt()) {
+            Ok(()) => {
+                self.meter.frame(self.layout.packed_bytes());
+                self.chain.steady(now);
+                self.release(now);
+                Ok(Step::On)
+            }
+            Err(error) => self.lost(error),
+        }
+    }
+
+    /// Ends the stream. Without an error or a replay, every frame is complete then.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn flush(&mut self) -> Result<Step, SessionError> {
+        match self.drain() {
+            Ok(()) => Ok(Step::On),
+            Err(error) => self.lost(error),
+        }
+    }
+
+    /// Where a GOP ends: goes back to an encoder that is wanted more and was lost or busy a while
+    /// ago. What the present one holds is drained first, so that nothing is encoded twice.
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn come_back(&mut self) -> Result<Step, SessionError> {
+        let now = Instant::now();
+        let next = self.next();
+        let is_boundary = next > self.base && (next - self.base).is_multiple_of(self.gop_size);
+        if !is_boundary || !self.chain.has_better(now) {
+            return Ok(Step::On);
+        }
+        if let Err(error) = self.drain() {
+            return self.lost(error);
+        }
+        let from = self.retire();
+        self.chain.take_better(now);
+        self.reopen(from, "back", "it has rested and is tried again".into())?;
+        Ok(Step::On)
+    }
+
+    /// The encoder that is open, or was last.
+    fn id(&self) -> EncoderType {
+        self.stretches.last().map_or(EncoderType::new("none"), |stretch| stretch.encoder)
+    }
+
+    /// Gives a frame to the encoder, in the format that it takes.
+    fn give(&mut self, memory: &[u8], index: u64) -> Result<Option<EncodedChunk>, EncodeError> {
+        let frame = self.layout.frame(memory, index);
+        let converted = &mut self.converted;
+        guarded(&mut self.encoder, |encoder| match converted {
+            None => encoder.encode_frame(&frame),
+            Some(buffer) => {
+                buffer.copy_from(&frame);
+                encoder.encode_frame(&buffer.frame(index))
+            }
+        })
+    }
+
+    /// Everything that the encoder still holds.
+    fn drain(&mut self) -> Result<(), EncodeError> {
+        if self.next() > self.base {
+            for chunk in guarded(&mut self.encoder, |encoder| encoder.flush())? {
+                self.accept(chunk)?;
+            }
+        }
+        self.release(Instant::now());
+        match self.given.len() {
+            0 => Ok(()),
+            missing => Err(self.broken(format!(
+                "it ended without the access units of {missing} frames, the first is frame {}",
+                self.shown
+            ))),
+        }
+    }
+
+    fn accept(&mut self, chunk: EncodedChunk) -> Result<(), EncodeError> {
+        let pts = chunk.pts;
+        if pts >= self.next() {
+            return Err(self.broken(format!("it gave an access unit for frame {pts}, unasked")));
+        }
+        // Only with an IDR picture is it a seam at which decoding goes on.
+        if !self.has_begun && (pts != self.base || !chunk.keyframe) {
+            return Err(self.broken(format!("its first access unit is no key frame {}", self.base)));
+        }
+        self.has_begun = true;
+        if pts < self.shown || self.held.iter().any(|held| held.pts == pts) {
+            return Err(self.broken(format!("it gave two access units for frame {pts}")));
+        }
+        self.held.push(chunk);
+        Ok(())
+    }
+
+    /// One that never gives what it owes would lock the ring.
+    fn check_debt(&self) -> Result<(), EncodeError> {
+        let Some(encoder) = &self.encoder else { return Ok(()) };
+        // Those in the encoder, and those that wait to be shown until one of them comes out.
+        let most = encoder.max_delay() as u64 + self.b_frames;
+        let owed = self.given.len() as u64;
+        // The first frame may be complete already, and leaves in a moment.
+        if owed <= most + self.complete() as u64 {
+            return Ok(());
+        }
+        let first = self.shown;
+        Err(match self.held.len() {
+            0 => EncodeError::Failed {
+                encoder: self.id(),
+                index: self.next(),
+                kind: FailureKind::Stalled,
+                message: format!(
+                    "it owes the access units of {owed} frames, the first is frame {first}; it \
+                     may owe {most}"
+                ),
+            },
+            n => self
+                .broken(format!("it lost frame {first}: the access units of {n} later ones came")),
+        })
+    }
+
+    fn broken(&self, message: String) -> EncodeError {
+        let (encoder, index) = (self.id(), self.next());
+        EncodeError::Failed { encoder, index, kind: FailureKind::WrongOutput, message }
+    }
+
+    /// How many of the access units that are held back are a whole stretch of the video.
+    fn complete(&self) -> usize {
+        let (mut complete, mut end) = (0, self.shown);
+        for (count, chunk) in (1..).zip(&self.held) {
+            end = end.max(chunk.pts + 1);
+            if end == self.shown + count as u64 {
+                complete = count;
+            }
+        }
+        complete
+    }
+
+    /// Lets go of what is complete in display order.
+    fn release(&mut self, now: Instant) {
+        let complete = self.complete();
+        let first = self.shown;
+        for mut chunk in self.held.drain(..complete) {
+            let given = self.given.get((chunk.pts - first) as usize).copied().unwrap_or(now);
+            // Across encoders it counts on.
+            chunk.dts = self.left;
+            self.left += 1;
+            self.meter.unit(chunk.data.len(), now.saturating_duration_since(given));
+            self.ready.push(chunk);
+        }
+        self.shown += complete as u64;
+        self.given.drain(..complete);
+        if let Some(stretch) = self.stretches.last_mut() {
+            stretch.frames += complete as u64;
+        }
+    }
+
+    /// Takes the encoder away; gives its name.
+    fn retire(&mut self) -> EncoderType {
+        // Before another is opened: it may hold the last session of a device.
+        if let Some(encoder) = self.encoder.take() {
+            // One that panics when it is dropped must not take the video with it.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(encoder)));
+        }
+        self.held.clear();
+        self.given.clear();
+        self.id()
+    }
+
+    /// The encoder was lost: opens another, for the frames from `shown` on.
+    fn lost(&mut self, error: EncodeError) -> Result<Step, SessionError> {
+        let from = self.retire();
+        match error {
+            EncodeError::Refused(refusal) => {
+                let reason = refusal.reason.clone();
+                self.chain.refuse(refusal);
+                self.reopen(from, "refused", reason)?;
+            }
+            EncodeError::Failed { kind, ref message, .. } => {
+                let message = message.clone();
+                if !self.chain.fail() {
+                    self.meter.failover(None, kind.as_str());
+                    return Err(error.into());
+                }
+                self.reopen(from, kind.as_str(), message)
+                    .map_err(|left| SessionError::Lost { error, left })?;
+            }
+            EncodeError::Mismatch { .. } => return Err(error.into()),
+        }
+        Ok(Step::Replay)
+    }
+
+    /// Opens the encoder whose turn it is, after `from`, and tells of the change.
+    fn reopen(
+        &mut self,
+        from: EncoderType,
+        cause: &'static str,
+        reason: String,
+    ) -> Result<(), OpenError> {
+        let opened = self.chain.open();
+        self.count_refusals();
+        let to = opened.as_ref().ok().map(|encoder| encoder.encoder_type());
+        let frame = self.shown;
+        // Who refused the very first frame is among the refusals.
+        if cause != "refused" || frame > 0 {
+            self.meter.failover(to, cause);
+        }
+        let encoder = opened?;
+        let to = encoder.encoder_type();
+        match cause {
+            "refused" => {}
+            "back" => info!(%from, %to, frame, "going back: {reason}"),
+            _ => warn!(%from, %to, frame, cause, "encoder lost, no frame is: {reason}"),
+        }
+        if cause != "refused" || frame > 0 {
+            self.failovers.push(Failover { frame, from, to, cause, reason });
+        }
+        self.install(encoder);
+        Ok(())
+    }
+
+    fn install(&mut self, encoder: Box<dyn VideoEncoder>) {
+        let format = encoder.pixel_format();
+        let size = Resolution::new(self.layout.width, self.layout.height);
+        self.converted = (format != self.layout.format)
+            .then(|| FrameBuffer::new(FrameLayout::new(format, size)));
+        (self.base, self.has_begun) = (self.shown, false);
+        let (id, description) = (encoder.encoder_type(), encoder.description());
+        tracing::Span::current().record("encoder", id.as_str());
+        // One that never made a frame was not used.
+        if self.stretches.last().is_some_and(|stretch| stretch.frames == 0) {
+            self.stretches.pop();
+        }
+        match self.stretches.last_mut() {
+            Some(stretch) if stretch.encoder == id && stretch.description == description => {}
+            _ => self.stretches.push(Stretch { encoder: id, description, frames: 0 }),
+        }
+        self.meter.switch(id, encoder.load());
+        self.encoder = Some(encoder);
+    }
+
+    fn count_refusals(&mut self) {
+        let all = self.chain.refusals();
+        for refusal in all.get(self.refusals_counted.min(all.len())..).unwrap_or_default() {
+            self.meter.refusal(refusal);
+        }
+        self.refusals_counted = all.len();
+    }
+}
+
+/// Lets the encoder work. One that panics is one that failed.
+fn guarded<T>(
+    encoder: &mut Option<Box<dyn VideoEncoder>>,
+    work: impl FnOnce(&mut dyn VideoEncoder) -> Result<T, EncodeError>,
+) -> Result<T, EncodeError> {
+    let failed = |encoder, message: &str| EncodeError::Failed {
+        encoder,
+        index: 0,
+        kind: FailureKind::Failed,
+        message: message.into(),
+    };
+    let Some(encoder) = encoder else {
+        return Err(failed(EncoderType::new("none"), "no encoder is open"));
+    };
+    let id = encoder.encoder_type();
+    catch_unwind(AssertUnwindSafe(|| work(encoder.as_mut())))
+        .unwrap_or_else(|_| Err(failed(id, "it panicked")))
+}

@@ -1,0 +1,102 @@
+//! Messages as JSON: one object per line, inside the spans of camera and session.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::{
+    EPOCH, MS,
+    picture::Picture,
+    program::{command, told},
+    recording::{Content, Recording, Wire, cut_jpeg, small_jpeg},
+};
+use serde_json::Value;
+
+/// What is written to standard error, line by line.
+fn messages(args: &[&str], code: i32) -> Vec<Value> {
+    let output = command(args.iter().copied()).output().unwrap();
+    assert_eq!(told(&output).0, code, "{}", told(&output).1);
+    let text = String::from_utf8(output.stderr).unwrap();
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}")))
+        .collect()
+}
+
+fn text(message: &Value) -> &str {
+    message["fields"]["message"].as_str().unwrap()
+}
+
+/// The span of that name, and no second one.
+fn span<'a>(message: &'a Value, name: &str) -> &'a Value {
+    let spans = message["spans"].as_array().unwrap_or_else(|| panic!("no spans: {message}"));
+    let all: Vec<_> = spans.iter().filter(|span| span["name"] == name).collect();
+    assert_eq!(all.len(), 1, "{message}");
+    all[0]
+}
+
+#[test]
+fn each_message_of_a_camera_says_whose_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("two.mcap");
+    let mut recording = Recording::create(&path);
+    for n in 0..8 {
+        let time = EPOCH + n as i64 * 40 * MS;
+        // A broken frame in each file of the first camera, whose pictures change their size.
+        let content = match n {
+            2 => cut_jpeg(n),
+            0..4 => small_jpeg(n),
+            _ => {
+                let mut data = Picture::stamped(320, 240, n).jpeg420();
+                data.truncate(if n == 6 { data.len() / 2 } else { data.len() });
+                Content::compressed("jpeg", data)
+            }
+        };
+        recording.write("/left", Wire::CdrLittle, time, time, &content);
+        let content = if n == 3 { cut_jpeg(n) } else { small_jpeg(n) };
+        recording.write("/right", Wire::CdrLittle, time + MS, time + MS, &content);
+    }
+    recording.finish();
+    let out = tempfile::tempdir().unwrap();
+    let (path, out) = (path.to_str().unwrap(), out.path().to_str().unwrap());
+    let args = ["encode", path, "-o", out, "--encoder", "openh264", "--log", "json", "-v"];
+    let all = messages(&args, 3);
+    for message in &all {
+        assert!(message["timestamp"].is_string() && message["level"].is_string(), "{message}");
+        assert!(!text(message).is_empty());
+    }
+    let broken: Vec<_> =
+        all.iter().filter(|message| text(message).contains("cannot be decoded")).collect();
+    let mut of: Vec<_> = broken
+        .iter()
+        .map(|message| {
+            assert_eq!(message["level"], "WARN");
+            let session = span(message, "session");
+            assert_eq!(session["encoder"], "openh264");
+            let topic = span(message, "camera")["topic"].as_str().unwrap();
+            let part = session["part"].as_u64().unwrap();
+            (topic, part, session["size"].as_str().unwrap(), message["fields"]["frame"].as_u64())
+        })
+        .collect();
+    of.sort_unstable();
+    let expected = [
+        ("/left", 1, "160x120", Some(2)),
+        ("/left", 2, "320x240", Some(6)),
+        ("/right", 1, "160x120", Some(3)),
+    ];
+    assert_eq!(of, expected);
+    let chosen: Vec<_> = all.iter().filter(|message| text(message) == "encoder chosen").collect();
+    assert_eq!(chosen.len(), 3);
+    for message in chosen {
+        assert_eq!(span(message, "session")["name"], "session");
+        assert!(span(message, "camera")["topic"].is_string());
+    }
+    let changed = all.iter().find(|message| text(message).contains("change from")).unwrap();
+    assert_eq!(span(changed, "camera")["topic"], "/left");
+}
+
+#[test]
+fn errors_are_json_too() {
+    let all = messages(&["info", "/nowhere.mcap", "--log", "json"], 1);
+    assert_eq!(all.len(), 1);
+    assert_eq!(all[0]["level"], "ERROR");
+    assert!(text(&all[0]).contains("/nowhere.mcap"));
+}

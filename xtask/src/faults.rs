@@ -1,0 +1,39 @@
+//! The fault campaign and the soak: long runs that show that nothing is lost, and nothing grows.
+
+use crate::{
+    process::{Result, cargo, show},
+    setup,
+    test::libx264,
+};
+
+/// Loses the encoder in every way, at every moment, in every pair of encoders that runs here, and
+/// kills its child 200 times at random; prints the tables: whether nothing was lost.
+///
+/// # Errors
+/// When a tool cannot be had or started.
+pub fn faults() -> Result<bool> {
+    let tools = setup::setup()?;
+    let mut campaign = cargo();
+    campaign.args(["test", "-p", "encoder-pipeline", "--test", "faults"]);
+    if libx264() {
+        campaign.args(["--features", "x264-native"]);
+    } else {
+        println!("faults: x264 in process is left out: it needs libx264-dev and libclang-dev");
+    }
+    campaign.args(["--", "--nocapture", "--test-threads", "1"]);
+    campaign.env("ENCODER_FAULTS", "full").env("RUST_BACKTRACE", "0");
+    show(tools.announce(&mut campaign))
+}
+
+/// Pushes frames at full speed for some minutes and watches the memory: whether it stayed within
+/// 5 % after the first ten seconds.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn soak(minutes: u32, encoder: &str) -> Result<bool> {
+    let tools = setup::setup()?;
+    let mut soak = cargo();
+    soak.args(["run", "--release", "-p", "encoder-pipeline", "--example", "soak", "--"]);
+    soak.args([&minutes.to_string(), encoder]);
+    show(tools.announce(&mut soak))
+}
