@@ -19,5 +19,9 @@ pub fn stop() -> io::Result<Stop> {
         flag::register(signal, set)?;
         pipe::register(signal, std::os::fd::OwnedFd::from(wake))?;
     }
+    // A limit for files is an error of the write that meets it, which knows which file, not the end
+    // of the program.
+    #[cfg(unix)]
+    signal_hook::flag::register(libc::SIGXFSZ, Default::default())?;
     Ok(stop)
 }

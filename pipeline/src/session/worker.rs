@@ -275,6 +275,7 @@ impl Worker {
             _ => Default::default(),
         };
         drop(sink);
+        finished.warnings.iter().for_each(|text| warn!("{text}"));
         let (counters, engine) = (&self.parts.counters, &self.parts.engine);
         let stretches = engine.stretches().to_vec();
         let main = stretches.iter().max_by_key(|stretch| stretch.frames);

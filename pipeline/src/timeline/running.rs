@@ -17,8 +17,8 @@ pub(crate) struct Running {
     shift: i128,
     before: Option<FrameTimes>,
     last: u64,
-    /// How long the last frame is likely to be shown, in ticks.
-    usual: u64,
+    /// The last two distances, in ticks.
+    gaps: [u64; 2],
     warnings: Vec<String>,
 }
 
@@ -29,7 +29,7 @@ const TICK_NS: u64 = 1000;
 impl Running {
     /// Begins. `rate` is assumed for the duration of a single frame.
     pub fn new(timing: Timing, rate: FrameRate) -> Self {
-        let (clock, usual) = match timing {
+        let (clock, nominal) = match timing {
             Timing::Recorded(clock) => (clock, (rate.nanoseconds(1) / TICK_NS).max(1)),
             Timing::Rate(rate) => (Clock::Log, exact(rate).1),
         };
@@ -42,7 +42,7 @@ impl Running {
             shift: 0,
             before: None,
             last: 0,
-            usual,
+            gaps: [nominal; 2],
             warnings: Vec::new(),
         }
     }
@@ -60,9 +60,10 @@ impl Running {
         &self.warnings
     }
 
-    /// How long the last frame is likely to be shown, in ticks.
+    /// How long the last frame is likely to be shown, in ticks: a pause before it is no sign of
+    /// another one behind it.
     pub fn usual(&self) -> u64 {
-        self.usual
+        self.gaps[0].min(self.gaps[1])
     }
 
     /// When the next frame is shown, in display order, in ticks from the first one.
@@ -70,7 +71,7 @@ impl Running {
         let index = self.frames;
         self.frames += 1;
         if let Timing::Rate(_) = self.timing {
-            return index.saturating_mul(self.usual);
+            return index.saturating_mul(self.gaps[0]);
         }
         self.check(index, times);
         let stamp = i128::from(times.by(self.clock)) + self.shift;
@@ -82,7 +83,7 @@ impl Running {
             return 0;
         }
         let tick = round(distance(self.origin, stamp), TICK_NS).max(self.last + 1);
-        self.usual = tick - self.last;
+        self.gaps = [self.gaps[1], tick - self.last];
         self.last = tick;
         tick
     }
@@ -160,6 +161,18 @@ mod tests {
             assert_eq!(ticks, *expected);
             assert_eq!(warnings.len(), usize::from(!warning.is_empty()), "{warnings:?}");
             assert!(warnings.join(" ").contains(warning), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_not_taken_for_the_usual_distance() {
+        let mut running = Running::new(Timing::Recorded(Clock::Log), FrameRate::default());
+        assert_eq!(running.usual(), 33_333);
+        // Time in ms, and the usual distance then.
+        for (ms, usual) in [(0, 33_333), (40, 33_333), (80, 40_000), (9000, 40_000), (9050, 50_000)]
+        {
+            running.next(&FrameTimes::at(ms * MS));
+            assert_eq!(running.usual(), usual, "{ms} ms");
         }
     }
 

@@ -413,8 +413,6 @@ mod tests {
                 let (t, ticks) = lay(Timing::Recorded(clock), reorder, &frames);
                 proptest::prop_assert!(ticks.windows(2).all(|w| w[0] < w[1]), "{ticks:?}");
                 proptest::prop_assert!(ticks[ticks.len() - 1] < t.duration());
-                let usual = t.duration() - ticks[ticks.len() - 1];
-                proptest::prop_assert!(usual <= t.duration().max(1));
             }
         }
     }
