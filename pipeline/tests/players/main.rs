@@ -224,7 +224,7 @@ fn ffmpeg_shows_all_of(made: &Made) {
     }
     // To the first frame of each part, and into its second group of pictures.
     for first in made.starts.iter().flat_map(|start| [*start, start + GOP as usize + 1]) {
-        let Some(before) = first.checked_sub(1) else { continue };
+        let Some(before) = first.checked_sub(1).filter(|_| first < made.count()) else { continue };
         let pictures = decode_from(&made.path, made.middle(before), SIZE);
         check_all(&pictures, first, made, &format!("FFmpeg from frame {first}"));
     }
@@ -242,9 +242,10 @@ fn tool(variable: &str) -> Option<OsString> {
 fn pyav_shows_all_of(made: &Made) {
     let Some(package) = tool("ENCODER_PYAV") else { return };
     let tour = made.tour();
+    // A fragmented file's time may be less than the frame's by half a microsecond.
     let output = Command::new("python3")
         .args(["-c", include_str!("decode.py"), made.path.to_str().unwrap()])
-        .args(tour.iter().map(|&n| made.times[n].to_string()))
+        .args(tour.iter().map(|&n| made.times[n].saturating_sub(1000).to_string()))
         .env("PYTHONPATH", package)
         .output()
         .unwrap();
@@ -287,8 +288,8 @@ fn chromium_shows_all_of(made: &Made) {
     check(&play.last.unwrap(), made.count() - 1, "Chromium has played");
     assert_eq!(play.sought.len(), tour.len());
     for (shown, number) in play.sought.iter().zip(tour) {
-        check(&shown.picture, number, "Chromium seeks");
         assert!(is_at(shown.time, number), "Chromium seeks frame {number} at {}", shown.time);
+        check(&shown.picture, number, "Chromium seeks");
     }
 }
 
