@@ -12,7 +12,10 @@ use std::{
 };
 
 use common::{picture::Picture, program::command};
-use encoder_testbed::process::{Process, assert_gone, assert_group_gone, children_of};
+use encoder_testbed::{
+    process::{Process, assert_gone, assert_group_gone, children_of, group, until},
+    scripted::{Kind, Script, Step},
+};
 
 /// The program in the middle of a stream, as the first of a process group, which is what a shell
 /// makes of a job.
@@ -56,6 +59,28 @@ fn a_program_that_is_killed_takes_its_ffmpeg_along() {
     program.wait().unwrap();
     assert_gone(child.id);
     assert_group_gone(child.id);
+}
+
+/// One that works ends by itself when nobody writes to it any more; one that hangs does not.
+#[test]
+fn a_program_that_is_killed_takes_an_ffmpeg_along_that_hangs() {
+    let real = std::env::var_os("ENCODER_FFMPEG").unwrap_or_else(|| "ffmpeg".into());
+    let hanging = Script::over(real).encoding([Step::IgnoreSignals, Step::Hang]).lay_down();
+    let hanging = hanging.unwrap();
+    let mut program = command(["detect", "--encoder", "x264"])
+        .envs(hanging.environment())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("it encodes", || !hanging.calls_for(Kind::Encoding).is_empty());
+    let child = hanging.calls_for(Kind::Encoding)[0].process;
+    // By then it is the sleeper, which listens to nobody.
+    until("it hangs", || group(child).iter().any(|process| process.name == "sleep"));
+    kill("-KILL", &program.id().to_string());
+    program.wait().unwrap();
+    assert_gone(child);
+    assert_group_gone(child);
 }
 
 #[test]

@@ -62,15 +62,8 @@ fn run(what: &Path, args: &[&str]) -> Vec<u8> {
 pub fn decode(path: &Path) -> Video {
     let file = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     mp4::check_order(&file);
-    let video = look(path);
-    assert_eq!(video.timescale, u64::from(mp4::timescale_and_duration(&file).0));
-    video
-}
-
-/// Decodes a video, wherever its index is: FFmpeg must find nothing wrong with it, and as many
-/// pictures come out as it has coded pictures.
-pub fn look(path: &Path) -> Video {
     let video = read(path, true);
+    assert_eq!(video.timescale, u64::from(mp4::timescale_and_duration(&file).0));
     assert!(video.pts.windows(2).all(|w| w[0] < w[1]), "times rise: {:?}", video.pts);
     video
 }
