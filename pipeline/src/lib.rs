@@ -40,6 +40,8 @@
 
 mod camera;
 pub mod copy;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod mux;
 pub mod naming;
 pub mod picture;
