@@ -111,8 +111,12 @@ type Open = fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError>;
 /// Gives the input as a file, which is read as a whole and from a moment on.
 fn with_file(input: &[u8], open: Open) -> bool {
     thread_local! {
-        static FILE: RefCell<NamedTempFile> =
-            RefCell::new(NamedTempFile::new().expect("a temporary file"));
+        // In memory, where there is such a folder: a disk would take most of the time.
+        static FILE: RefCell<NamedTempFile> = RefCell::new(
+            NamedTempFile::new_in("/dev/shm")
+                .or_else(|_| NamedTempFile::new())
+                .expect("a temporary file"),
+        );
     }
     FILE.with_borrow_mut(|file| {
         file.as_file_mut().set_len(0).expect("it is ours");

@@ -1,11 +1,7 @@
 //! Fuzzing, with cargo-fuzz: needs nightly Rust. What a target does, and how to add one, stands in
 //! `fuzz/README.md`.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use crate::{
     process::{Result, cargo, root, show, succeeds},
@@ -76,11 +72,6 @@ fn run(folder: &Path, name: &str, minutes: u32) -> Result<bool> {
     let words = folder.join("dictionaries").join(format!("{name}.dict"));
     if words.is_file() {
         fuzz.arg(format!("-dict={}", words.display()));
-    }
-    // Some targets need a file for each input.
-    let memory = PathBuf::from("/dev/shm");
-    if memory.is_dir() {
-        fuzz.env("TMPDIR", memory);
     }
     show(&mut fuzz)
 }
