@@ -6,7 +6,7 @@
 
 use std::{
     cell::RefCell,
-    io::{Seek, Write},
+    io::{Cursor, Seek, Write},
     path::Path,
 };
 
@@ -16,6 +16,7 @@ use encoder_ffmpeg::{AccessUnit, FlvError, FlvParser};
 use tempfile::NamedTempFile;
 
 use crate::{
+    mux::Recovery,
     picture::{self, PictureOptions},
     source::{
         Event, Limits, Moment, Payload, Source, SourceError, SourceOptions,
@@ -29,8 +30,14 @@ use crate::{
 pub type Target = fn(&[u8]) -> bool;
 
 /// The targets, by the names of their programs and of their folders of seeds.
-pub const TARGETS: &[(&str, Target)] =
-    &[("message", message), ("mcap", mcap), ("bag", bag), ("flv", flv), ("config", config)];
+pub const TARGETS: &[(&str, Target)] = &[
+    ("message", message),
+    ("mcap", mcap),
+    ("bag", bag),
+    ("flv", flv),
+    ("config", config),
+    ("part", part),
+];
 
 /// Low, so that inputs are quick and a claim that is believed stands out.
 const LIMITS: Limits = Limits { message_bytes: 1 << 20, pixels: 1 << 16 };
@@ -221,4 +228,30 @@ pub fn config(input: &[u8]) -> bool {
             false
         }
     }
+}
+
+/// A file that this program was writing: good when all of it is of use.
+///
+/// What can be recovered becomes a file of which nothing more is to be recovered. (A fuzzer passes
+/// the checksums by, and so meets fragments that are not as they were written.)
+pub fn part(input: &[u8]) -> bool {
+    let found = match Recovery::find(Cursor::new(input)) {
+        Ok(found) => found,
+        Err(error) => {
+            assert!(!error.to_string().is_empty());
+            return false;
+        }
+    };
+    let is_whole = found.rest() == 0;
+    assert!(found.frames() > 0 && found.rest() < input.len() as u64);
+    assert!(found.layout().duration_s() >= 0.0);
+    let mut whole = Vec::new();
+    let written = found.write(&mut whole);
+    if !cfg!(fuzzing) {
+        written.as_ref().expect("what is as it was written makes a file");
+    }
+    if written.is_ok() {
+        assert!(Recovery::find(Cursor::new(&whole)).is_err(), "there is nothing more to recover");
+    }
+    is_whole && written.is_ok()
 }

@@ -1,6 +1,11 @@
 //! Makes the seeds of the fuzz targets: small inputs that are right, one of each kind.
 
-use encoder_pipeline::fuzzing::{DEPTH, NV12, SCHEMAS};
+use encoder_core::EncodedChunk;
+use encoder_pipeline::{
+    fuzzing::{DEPTH, NV12, SCHEMAS},
+    mux::{Mp4Options, Mp4Sink, OutputMode, Sink},
+    timeline::{Clock, FrameTimes, Survey, Timing},
+};
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use mcap::{Compression, WriteOptions};
 
@@ -21,12 +26,13 @@ pub struct Seed {
 
 /// All seeds of all targets.
 pub fn all() -> Vec<Seed> {
-    let targets: [(&str, fn(&mut Seeds)); 5] = [
+    let targets: [(&str, fn(&mut Seeds)); 6] = [
         ("message", messages),
         ("mcap", recordings),
         ("bag", bags),
         ("flv", flv),
         ("config", toml),
+        ("part", parts),
     ];
     let mut all = Vec::new();
     for (target, make) in targets {
@@ -323,4 +329,54 @@ fn toml(seeds: &mut Seeds) {
     seeds.bad("unknown-key", "[encoder]\ncfr = 20\n");
     seeds.bad("wrong-value", "[gpu]\nmax_sessions = -1\n");
     seeds.bad("rate-too-high", "[encoder]\nframe_rate = \"4294967295/4294967295\"\ncrf = 99\n");
+}
+
+/// Access units of no real picture: which frame each shows, and whether it is an IDR picture with
+/// parameter sets of the one or the other encoder.
+fn file(options: &Mp4Options, order: &[(u64, Option<u8>)]) -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.mp4");
+    let mut sink = Box::new(Mp4Sink::create(&path, options).unwrap());
+    let mut survey = Survey::new(options.timing, options.rate, options.reorder);
+    let at = |n: u64| FrameTimes {
+        header_ns: Some(n as i64 * 200_000_000 + 7),
+        log_ns: EPOCH + n as i64 * 200_000_003,
+    };
+    for (dts, &(pts, key)) in (0..).zip(order) {
+        let mut data = Vec::new();
+        if let Some(level) = key {
+            let sps = [0x67, 0x42, 0xc0, level, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88];
+            data.extend([0, 0, 0, 1].iter().chain(&sps).chain(&[0, 0, 0, 1, 0x68, 1]));
+        }
+        data.extend([0, 0, 0, 1, if key.is_some() { 0x65 } else { 0x41 }, pts as u8 + 1, 0x80]);
+        let chunk = EncodedChunk { data, pts, dts, keyframe: key.is_some() };
+        sink.write(chunk, &at(pts)).unwrap();
+    }
+    (0..order.len() as u64).for_each(|n| survey.push(&at(n)));
+    sink.finish(&survey.layout()).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+fn parts(seeds: &mut Seeds) {
+    let fragmented = Mp4Options { mode: OutputMode::Fragmented, ..Mp4Options::default() };
+    let in_order: Vec<_> = (0..9).map(|n| (n, (n % 5 == 0).then_some(0x1e))).collect();
+    let plain = file(&fragmented, &in_order);
+    for (name, length) in [("cut-in-data", 5), ("cut-in-head", plain.len() - 300)] {
+        seeds.bad(name, &plain[..plain.len() - length]);
+    }
+    let zeros = [&plain[..], &[0; 40]].concat();
+    seeds.bad("tail-of-zeros", zeros);
+    seeds.good("in-order", plain);
+    let log = Mp4Options { timing: Timing::Recorded(Clock::Log), ..fragmented };
+    seeds.good("log-times", file(&log, &in_order));
+    let rate = "30000/1001".parse().unwrap();
+    let rate = Mp4Options { timing: Timing::Rate(rate), rate, ..fragmented };
+    seeds.good("rate", file(&rate, &in_order));
+    let reordered =
+        [(0, Some(0x1e)), (3, None), (1, None), (2, None), (6, None), (4, None), (5, None)];
+    seeds.good("b-frames", file(&Mp4Options { reorder: 3, ..fragmented }, &reordered));
+    let changed: Vec<_> =
+        (0..8).map(|n| (n, (n % 4 == 0).then_some(if n < 4 { 0x1e } else { 0x1f }))).collect();
+    seeds.good("other-sets", file(&fragmented, &changed));
+    seeds.bad("progressive", file(&Mp4Options::default(), &changed));
 }
