@@ -41,6 +41,8 @@
 
 mod camera;
 pub mod copy;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod metrics;
 pub mod mux;
 pub mod naming;

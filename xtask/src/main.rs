@@ -3,6 +3,7 @@
 mod corpus;
 mod dist;
 mod faults;
+mod fuzz;
 mod headers;
 mod licences;
 mod macos;
@@ -56,6 +57,17 @@ enum Command {
         #[arg(long, default_value = "openh264")]
         encoder: String,
     },
+    /// Run the fuzz targets, with nightly Rust and cargo-fuzz.
+    Fuzz {
+        /// How long each target runs.
+        #[arg(long, default_value_t = 10)]
+        minutes: u32,
+        /// Only this one.
+        #[arg(long, value_name = "NAME")]
+        target: Option<String>,
+    },
+    /// Make the seeds of the fuzz targets again.
+    Seeds,
     /// Make a platform's archive, with its licences and checksum, in target/dist.
     Dist {
         /// What it is for.
@@ -91,6 +103,8 @@ fn main() -> ExitCode {
         Command::TestMatrix { backend } => matrix::matrix(backend.as_deref()),
         Command::Faults => faults::faults(),
         Command::Soak { minutes, encoder } => faults::soak(minutes, &encoder),
+        Command::Fuzz { minutes, target } => fuzz::fuzz(minutes, target.as_deref()),
+        Command::Seeds => fuzz::seeds(),
         Command::Dist { platform } => dist::dist(platform).map(|()| true),
         Command::Sample => sample::sample().map(|()| true),
         Command::Quality { clips, frames } => quality::quality(&clips, frames).map(|()| true),

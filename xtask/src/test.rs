@@ -17,14 +17,14 @@ pub fn test(args: &[String]) -> Result<bool> {
     let mut verdicts = Vec::new();
 
     let mut workspace = cargo();
-    workspace.args(["test", "--workspace"]).args(args);
+    workspace.args(["test", "--workspace", "--no-fail-fast"]).args(args);
     verdicts.push(("workspace", Some(show(tools.announce(&mut workspace))?)));
 
     // What FFmpeg hosts or judges, with the other FFmpeg. (The tests of `testbed` take both by
     // themselves.)
     if let Some(other) = tools.swapped() {
         let mut again = cargo();
-        again.args(["test", "--workspace"]);
+        again.args(["test", "--workspace", "--no-fail-fast"]);
         let names = "real hosted colours frames copy crash mp4 program detection orphans players \
                      virtual*";
         for name in names.split_whitespace() {

@@ -22,6 +22,6 @@ pub fn stop() -> io::Result<Stop> {
     // A limit for files is an error of the write that meets it, which knows which file, not the end
     // of the program.
     #[cfg(unix)]
-    signal_hook::flag::register(libc::SIGXFSZ, Default::default())?;
+    signal_hook::flag::register(libc::SIGXFSZ, std::sync::Arc::new(false.into()))?;
     Ok(stop)
 }

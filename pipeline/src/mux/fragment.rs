@@ -280,7 +280,7 @@ fn beginning(head: &Head, timescale: u32, start: u32, sets: &ParameterSets, out:
     let mut w = Writer::new();
     file_type(&mut w, b"isomiso5iso6avc1mp41");
     head.write(&mut w);
-    let movie = Movie { timescale, duration: 0, size: sets.parsed.size, start };
+    let movie = Movie { timescale, duration: 0, size: sets.parsed.size, start: start.into() };
     movie.write(
         &mut w,
         |w| {

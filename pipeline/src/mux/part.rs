@@ -119,7 +119,8 @@ impl<R: Read + Seek> Part<R> {
         if first != self.frames || bytes != mdat.size - mdat.bytes || !begins_with_key {
             return Ok(None);
         }
-        if check && !self.is_as_written(&moof, &content, data_at, mdat.size)? {
+        // A fuzzer would never get past a checksum.
+        if check && !self.is_as_written(&moof, &content, data_at, mdat.size)? && !cfg!(fuzzing) {
             return Ok(None);
         }
         self.at = end;

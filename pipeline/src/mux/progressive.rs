@@ -31,6 +31,14 @@ struct Sample {
     description: u16,
 }
 
+/// When pictures are decoded.
+struct Decoding {
+    /// When the first frame is shown, in ticks from its decoding.
+    start: u64,
+    /// When each sample is decoded, and where the last one ends.
+    ticks: Vec<u64>,
+}
+
 /// Pictures one behind the other: a key frame and what follows it.
 struct Chunk {
     at: u64,
@@ -132,27 +140,38 @@ impl Index {
         run.map_or(Ok(()), |(from, until)| part.copy(from, until - from, to))
     }
 
-    fn tick(&self, frame: usize) -> u64 {
-        self.ticks[frame]
-    }
-
     fn header(&self, layout: &Layout, bytes: u64) -> Vec<u8> {
         let mut w = Writer::new();
+        let decoding = self.decoding(layout.duration());
         file_type(&mut w, b"isomiso2avc1mp41");
         let movie = Movie {
             timescale: layout.timescale(),
             duration: layout.duration(),
             size: self.descriptions[0].parsed.size,
-            start: 0,
+            start: decoding.start,
         };
-        movie.write(&mut w, |w| self.sample_table(w, layout.duration(), bytes), |_| {});
+        movie.write(&mut w, |w| self.sample_table(w, &decoding, bytes), |_| {});
         w.0
+    }
+
+    /// Decoding lags behind by as many frames as a picture is decoded ahead of its time, so that no
+    /// picture is shown before it is decoded. `duration` is that of all frames in ticks.
+    ///
+    /// Offsets that go back instead would spare the edit list, but FFmpeg looks for the largest one
+    /// in all entries of `ctts` but the last two, and finds fault with what is left.
+    fn decoding(&self, duration: u64) -> Decoding {
+        let ahead = |(n, sample): (usize, &Sample)| n.saturating_sub(sample.pts as usize);
+        let lag = self.samples.iter().enumerate().map(ahead).max().unwrap_or(0);
+        let usual = duration.saturating_sub(self.ticks.last().copied().unwrap_or(0)).max(1);
+        let start = lag as u64 * usual;
+        let begin = (0..lag as u64).map(|n| n * usual);
+        let shown = self.ticks.iter().copied().chain([duration]).map(|tick| start + tick);
+        Decoding { start, ticks: begin.chain(shown).take(self.samples.len() + 1).collect() }
     }
 
     /// Everything but the chunk offsets, which are known only when the size of all this is; they
     /// are the last box, and `place` fills them in.
-    fn sample_table(&self, w: &mut Writer, duration: u64, bytes: u64) {
-        let count = self.samples.len();
+    fn sample_table(&self, w: &mut Writer, decoding: &Decoding, bytes: u64) {
         w.full(b"stsd", 0, 0, |w| {
             w.u32(self.descriptions.len() as u32);
             let kind = if self.in_band() { b"avc3" } else { b"avc1" };
@@ -160,19 +179,17 @@ impl Index {
                 sets.sample_entry(w, kind);
             }
         });
-        // Decoding times are the presentation times in order; what is shown out of order is
-        // moved by `ctts`, whose version 1 may go back.
+        let Decoding { start, ticks } = decoding;
         w.full(b"stts", 0, 0, |w| {
-            w.runs((0..count).map(|n| {
-                let end = if n + 1 < count { self.tick(n + 1) } else { duration };
-                u32::try_from(end.saturating_sub(self.tick(n))).unwrap_or(u32::MAX)
-            }));
+            let durations = ticks.windows(2).map(|w| w[1].saturating_sub(w[0]));
+            w.runs(durations.map(|ticks| u32::try_from(ticks).unwrap_or(u32::MAX)));
         });
-        if self.samples.iter().zip(0u32..).any(|(s, n)| s.pts != n) {
-            w.full(b"ctts", 1, 0, |w| {
-                w.runs(self.samples.iter().enumerate().map(|(n, s)| {
-                    (self.tick(s.pts as usize) as i64 - self.tick(n) as i64) as i32 as u32
-                }));
+        if *start > 0 {
+            w.full(b"ctts", 0, 0, |w| {
+                let shown = self.samples.iter().map(|s| start + self.ticks[s.pts as usize]);
+                let offsets =
+                    shown.zip(ticks).map(|(shown, decoded)| shown.saturating_sub(*decoded));
+                w.runs(offsets.map(|ticks| u32::try_from(ticks).unwrap_or(u32::MAX)));
             });
         }
         if self.samples.iter().any(|s| !s.keyframe) {

@@ -13,7 +13,7 @@ pub(super) struct Movie {
     pub size: Resolution,
     /// Where on the track's own time line the first picture stands, in ticks; 0 without an edit
     /// list.
-    pub start: u32,
+    pub start: u64,
 }
 
 impl Movie {
@@ -49,10 +49,10 @@ impl Movie {
                 });
                 if self.start > 0 {
                     w.nest(b"edts", |w| {
-                        w.full(b"elst", 0, 0, |w| {
+                        w.full(b"elst", 1, 0, |w| {
                             w.u32(1);
-                            w.u32(0); // to the end
-                            w.u32(self.start);
+                            w.u64(self.duration); // 0: to the end
+                            w.u64(self.start);
                             w.u32(0x10000); // rate
                         });
                     });
@@ -67,7 +67,7 @@ impl Movie {
         w.full(b"mdhd", 1, 0, |w| {
             w.zeros(16);
             w.u32(self.timescale);
-            w.u64(self.duration);
+            w.u64(if self.duration == 0 { 0 } else { self.start + self.duration });
             w.u16(0x55c4); // language "und"
             w.u16(0);
         });

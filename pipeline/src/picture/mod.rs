@@ -140,3 +140,10 @@ fn with_scratch<R>(length: usize, function: impl FnOnce(&mut [u8]) -> R) -> R {
     SCRATCH.set(memory);
     result
 }
+
+/// Overwrites all that this thread has kept for the next picture: a picture must not depend on it.
+pub(crate) fn spoil_scratch(rubbish: u8) {
+    let mut memory = SCRATCH.take();
+    memory.fill(rubbish);
+    SCRATCH.set(memory);
+}

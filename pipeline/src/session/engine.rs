@@ -344,10 +344,7 @@ impl Engine {
         self.count_refusals();
         let to = opened.as_ref().ok().map(|encoder| encoder.encoder_type());
         let frame = self.shown;
-        // Who refused the very first frame is among the refusals.
-        if cause != "refused" || frame > 0 {
-            self.meter.failover(to, cause);
-        }
+        self.meter.failover(to, cause);
         let encoder = opened?;
         let to = encoder.encoder_type();
         match cause {
@@ -355,6 +352,7 @@ impl Engine {
             "back" => info!(%from, %to, frame, "going back: {reason}"),
             _ => warn!(%from, %to, frame, cause, "encoder lost, no frame is: {reason}"),
         }
+        // Who refused the very first frame is among the refusals.
         if cause != "refused" || frame > 0 {
             self.failovers.push(Failover { frame, from, to, cause, reason });
         }

@@ -11,6 +11,7 @@
 //! gets the frames that were not answered for: they are still in the ring.
 
 mod engine;
+mod slot;
 mod worker;
 
 use std::{
@@ -29,6 +30,8 @@ use encoder_core::{
 use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring};
 use engine::Engine;
 use serde::Serialize;
+use slot::Meta;
+pub use slot::Slot;
 use thiserror::Error;
 use tracing::{Span, debug, error_span, field::Empty, warn};
 use worker::{Parts, Worker};
@@ -36,7 +39,7 @@ use worker::{Parts, Worker};
 use crate::{
     metrics::{self, Meter},
     mux::{Sink, SinkError},
-    picture::{self, PictureError, PictureOptions},
+    picture::PictureOptions,
     source::Payload,
     timeline::{self, Clock, FrameTimes, Survey, Timing},
 };
@@ -269,14 +272,6 @@ pub struct Failover {
     pub cause: &'static str,
     /// What the encoder before had to say.
     pub reason: String,
-}
-
-/// What the ring carries beside the picture.
-struct Meta {
-    times: FrameTimes,
-    number: u64,
-    copies: u32,
-    outcome: Result<(), String>,
 }
 
 /// A video that is being made. Dropping it unfinished leaves no file.
@@ -547,58 +542,4 @@ impl Drop for Closing {
 /// A sink that panicked is still to be dropped.
 fn lock(sink: &SharedSink) -> std::sync::MutexGuard<'_, Option<Box<dyn Sink>>> {
     sink.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The place of one frame in the ring.
-pub struct Slot {
-    slot: WriteSlot<Meta>,
-    layout: FrameLayout,
-    options: PictureOptions,
-    times: FrameTimes,
-    number: u64,
-    copies: u32,
-    span: Span,
-}
-
-impl Slot {
-    /// Shows the picture `copies` times in a row: for a constant rate made of a varying one.
-    #[must_use]
-    pub fn times_in_a_row(mut self, copies: u32) -> Self {
-        self.copies = copies;
-        self
-    }
-
-    /// Names the frame by its number in the recording, for messages.
-    #[must_use]
-    pub fn numbered(mut self, number: u64) -> Self {
-        self.number = number;
-        self
-    }
-
-    /// Decodes a picture into its place.
-    pub fn fill(mut self, payload: &Payload) {
-        let (options, layout) = (self.options, self.layout);
-        let span = self.span.clone();
-        let _entered = span.enter();
-        let memory = &mut *self.slot;
-        // A decoder from elsewhere that panics costs this frame, not the recording.
-        let decoded = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            picture::decode(payload, &options, &layout, memory)
-        }));
-        let outcome = match decoded {
-            Ok(outcome) => outcome,
-            Err(_) => Err(PictureError::Broken("the decoder panicked".into())),
-        };
-        self.publish(outcome.map_err(|error| error.to_string()));
-    }
-
-    /// Says that there is no picture, and why.
-    pub fn fail(self, reason: impl Into<String>) {
-        self.publish(Err(reason.into()));
-    }
-
-    fn publish(self, outcome: Result<(), String>) {
-        let Self { slot, times, number, copies, .. } = self;
-        slot.publish(Meta { times, number, copies, outcome });
-    }
 }

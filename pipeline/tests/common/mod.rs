@@ -2,6 +2,7 @@
 //! them, the program, and a decoder from elsewhere.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod bag;
 pub mod decode;
 #[cfg(target_os = "linux")]
 pub mod device;

@@ -48,7 +48,7 @@ impl Content {
     }
 
     /// The type's name and the channel's and the schema's encoding.
-    fn names(&self, wire: Wire) -> (&'static str, &'static str, &'static str) {
+    pub fn names(&self, wire: Wire) -> (&'static str, &'static str, &'static str) {
         let (ros, foxglove) = match self {
             Self::Image { .. } => ("Image", "foxglove.RawImage"),
             Self::Compressed { .. } => ("CompressedImage", "foxglove.CompressedImage"),
@@ -72,7 +72,7 @@ impl Content {
     }
 
     /// The message, with a header stamp (0: none).
-    fn message(&self, wire: Wire, stamp_ns: i64) -> Vec<u8> {
+    pub fn message(&self, wire: Wire, stamp_ns: i64) -> Vec<u8> {
         let (sec, nsec) = (stamp_ns.div_euclid(1_000_000_000), stamp_ns.rem_euclid(1_000_000_000));
         match wire {
             Wire::Json => self.json(sec, nsec),

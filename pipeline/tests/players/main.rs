@@ -223,8 +223,9 @@ fn ffmpeg_shows_all_of(made: &Made) {
         assert!(made.is_at(ns, number), "FFmpeg: frame {number} is at {ns} ns");
     }
     // To the first frame of each part, and into its second group of pictures.
-    for first in made.starts.iter().flat_map(|start| [*start, start + GOP as usize + 1]) {
-        let Some(before) = first.checked_sub(1).filter(|_| first < made.count()) else { continue };
+    let firsts = made.starts.iter().flat_map(|start| [*start, start + GOP as usize + 1]);
+    for first in firsts.filter(|first| *first < made.count()) {
+        let Some(before) = first.checked_sub(1) else { continue };
         let pictures = decode_from(&made.path, made.middle(before), SIZE);
         check_all(&pictures, first, made, &format!("FFmpeg from frame {first}"));
     }

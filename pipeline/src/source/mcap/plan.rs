@@ -260,12 +260,16 @@ pub(super) fn message_header(
     Ok(Message::parse(&file.bytes(record.body, Message::HEADER as u64)?))
 }
 
-/// Reads the body of a record, which must lie within the file, unless it is above the limit.
+/// Reads the body of a record; the inner `Err` says why that cannot be done: it reaches past the
+/// end of the file, or is above the limit.
 pub(super) fn read_body(
     file: &mut File,
     record: Record,
     limits: &Limits,
 ) -> Result<Result<Vec<u8>, String>, SourceError> {
+    if record.end() > file.len() {
+        return Ok(Err(format!("it claims {} bytes, and the file ends before", record.len)));
+    }
     if record.len > limits.message_bytes {
         return Ok(Err(format!(
             "it claims {} bytes, and the limit is {}; raise --max-message-bytes",

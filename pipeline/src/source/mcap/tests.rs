@@ -438,6 +438,26 @@ fn an_index_of_something_else() {
     assert!(run.losses().is_empty() && run.warnings.len() == 1, "{:?}", run.warnings);
 }
 
+#[test]
+fn an_index_that_points_to_a_message_longer_than_the_file() {
+    let mut bytes = write(WriteOptions::new().chunk_size(Some(600)), &rows());
+    let mut chunks = Vec::new();
+    let mut at = MAGIC.len();
+    while bytes[at] != op::DATA_END {
+        if bytes[at] == op::CHUNK {
+            chunks.push(at);
+        }
+        at += 9 + u64::from_le_bytes(bytes[at + 1..at + 9].try_into().unwrap()) as usize;
+    }
+    bytes[chunks[1]] = op::MESSAGE;
+    bytes[chunks[1] + 1..chunks[1] + 9].copy_from_slice(&(1u64 << 20).to_le_bytes());
+    let run = Run::of_bytes(&bytes, &SourceOptions::default());
+    assert!(run.error.is_none(), "{:?}", run.error);
+    assert!(!run.packets.is_empty());
+    let losses = run.losses();
+    assert!(losses[0].contains("the file ends before"), "{losses:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 

@@ -239,7 +239,7 @@ impl RosbagSource {
         let data = self.file.read(record.data, len)?;
         let compression = record.fields().get("compression").unwrap_or(b"none");
         let (records, damage) = record::decompress(compression, data, size);
-        let damage = self.unpack(chunk, &records.into()).or(damage);
+        let damage = self.unpack(chunk, &records).or(damage);
         // The walk has told about what is cut already.
         let told = self.walked && (chunk.open || record.end() > self.file.len());
         match damage {
@@ -249,8 +249,8 @@ impl RosbagSource {
     }
 
     /// Takes the messages out of a decompressed chunk; tells what is wrong with it.
-    fn unpack(&mut self, chunk: &ChunkAt, records: &Bytes) -> Option<String> {
-        let mut rest: &[u8] = records;
+    fn unpack(&mut self, chunk: &ChunkAt, records: &[u8]) -> Option<String> {
+        let mut rest = records;
         let mut unknown = 0u64;
         let mut damage = None;
         while !rest.is_empty() {
@@ -282,7 +282,8 @@ impl RosbagSource {
                                 chunk: chunk.position,
                                 offset,
                                 stream: *stream,
-                                data: records.slice_ref(data),
+                                // A slice would keep the whole chunk.
+                                data: Bytes::copy_from_slice(data),
                             }));
                         }
                         Some(None) => {}
