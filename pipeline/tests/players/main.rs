@@ -289,8 +289,13 @@ fn chromium_shows_all_of(made: &Made) {
     check(&play.last.unwrap(), made.count() - 1, "Chromium has played");
     assert_eq!(play.sought.len(), tour.len());
     for (shown, number) in play.sought.iter().zip(tour) {
-        check(&shown.picture, number, "Chromium seeks");
-        assert!(is_at(shown.time, number), "Chromium seeks frame {number} at {}", shown.time);
+        let what = format!("Chromium seeks in a {:?} file", made.mode);
+        // It goes by decoding times and by the time between these. In a fragmented file that may have
+        // B-frames both are those of other frames, so it may show the one beside.
+        let beside = shown.picture.number().filter(|got| got.abs_diff(number) == 1);
+        let number = beside.filter(|_| made.mode == Fragmented).unwrap_or(number);
+        check(&shown.picture, number, &what);
+        assert!(is_at(shown.time, number), "{what}: frame {number} at {}", shown.time);
     }
 }
 
