@@ -126,7 +126,9 @@ impl Made {
     /// Every frame once, with many ways forth and back between the parts.
     fn tour(&self) -> Vec<usize> {
         let count = self.count();
-        let stride = (count / 3..).find(|&s| (2..=s).all(|d| s % d > 0 || count % d > 0)).unwrap();
+        let stride = (count / 3..)
+            .find(|&s| (2..=s).all(|d| s % d > 0 || !count.is_multiple_of(d)))
+            .unwrap();
         let tour: Vec<_> = (1..=count).map(|k| k * stride % count).collect();
         assert_eq!(tour.iter().collect::<BTreeSet<_>>().len(), count);
         tour
