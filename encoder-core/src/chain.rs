@@ -72,8 +72,8 @@ impl Chain {
     /// The most frames that any encoder of the chain keeps before its first access unit must come
     /// out: whoever holds that many can go on with each of them.
     pub fn max_delay(&self) -> usize {
-        let delay = |backend: &&Backend| (backend.max_delay)(&self.request(backend));
-        self.order.iter().map(|backend| delay(backend)).max().unwrap_or(0)
+        let delay = |backend: &&'static Backend| (backend.max_delay)(&self.request(backend));
+        self.order.iter().map(delay).max().unwrap_or(0)
     }
 
     /// The format that frames must have for all encoders opened from now on that can choose.

@@ -42,10 +42,10 @@ pub const TARGETS: &[(&str, Target)] = &[
 /// Low, so that inputs are quick and a claim that is believed stands out.
 const LIMITS: Limits = Limits { message_bytes: 1 << 20, pixels: 1 << 16 };
 
-/// How the messages of [`message`] are serialised, by the lowest two bits of its first byte.
+/// How the messages of `message` are serialised, by the lowest two bits of its first byte.
 const WIRES: [Wire; 4] = [Wire::Cdr, Wire::Ros1, Wire::Protobuf, Wire::Json];
 
-/// The types of the messages of [`message`], by the next three bits.
+/// The types of the messages of `message`, by the next three bits.
 pub const SCHEMAS: [&str; 8] = [
     "sensor_msgs/msg/Image",
     "sensor_msgs/msg/CompressedImage",
@@ -57,10 +57,10 @@ pub const SCHEMAS: [&str; 8] = [
     "foxglove_msgs/msg/CompressedVideo",
 ];
 
-/// Bit of the first byte of [`message`]: the frame is NV12, not YUV 4:2:0 in planes.
+/// Bit of the first byte of `message`: the frame is NV12, not YUV 4:2:0 in planes.
 pub const NV12: u8 = 1 << 5;
 
-/// Bit of the first byte of [`message`]: depth is shown.
+/// Bit of the first byte of `message`: depth is shown.
 pub const DEPTH: u8 = 1 << 6;
 
 /// One message, behind a byte that says what it is, and the picture in it: good when there is one.
@@ -108,7 +108,7 @@ pub fn mcap(input: &[u8]) -> bool {
     with_file(input, McapSource::open)
 }
 
-/// A ROS 1 bag, like [`mcap`].
+/// A ROS 1 bag, like `mcap`.
 pub fn bag(input: &[u8]) -> bool {
     with_file(input, RosbagSource::open)
 }

@@ -1,4 +1,4 @@
-//! Numbers to watch encoders by, through the facade of the crate [`metrics`](::metrics).
+//! Numbers to watch encoders by, through the facade of the crate `metrics`.
 //!
 //! Sessions emit them at all times; they go where the program has installed a recorder, and
 //! nowhere without one. `docs/metrics.md` is the page for operators.

@@ -44,7 +44,7 @@ pub struct Run {
     pub is_live: bool,
     /// Ends it early, with whole files.
     pub stop: Stop,
-    /// Give the [metrics](crate::metrics) of each camera a label with its topic.
+    /// Give the metrics of each camera a label with its topic.
     pub label_cameras: bool,
 }
 

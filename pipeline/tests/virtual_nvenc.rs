@@ -215,7 +215,7 @@ fn what_goes_wrong_amid_a_stream_costs_no_frame() {
         (Fault::new(Place::Encode, Action::Segfault).frame(20), "died", "segmentation fault"),
         (Fault::LOCK_BUSY.frame(20), "wrong-output", "it lost frame"),
         (Fault::output(Wrong::Timestamp).frame(20), "wrong-output", "access unit"),
-        (hang.frame(20), "stalled", "no output for 1 s"),
+        (hang.frame(20), "stalled", "put for 1 s"),
     ] {
         let Some(bench) = bench() else { return };
         let bench = bench.with(|device| device.fault(fault));

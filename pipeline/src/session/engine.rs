@@ -325,8 +325,10 @@ impl Engine {
                     self.meter.failover(None, kind.as_str());
                     return Err(error.into());
                 }
-                self.reopen(from, kind.as_str(), message)
-                    .map_err(|left| SessionError::Lost { error, left })?;
+                self.reopen(from, kind.as_str(), message).map_err(|left| SessionError::Lost {
+                    error: error.into(),
+                    left: left.into(),
+                })?;
             }
             EncodeError::Mismatch { .. } => return Err(error.into()),
         }

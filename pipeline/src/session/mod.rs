@@ -89,7 +89,7 @@ pub struct SessionConfig {
     pub on_full: OnFull,
     /// How to show what is no colour picture.
     pub picture: PictureOptions,
-    /// Value of the label `camera` of the session's [metrics](crate::metrics); without one, all
+    /// Value of the label `camera` of the session's [metrics]; without one, all
     /// sessions with the same encoder add up.
     pub camera_label: Option<String>,
     /// Which file of its camera this is, for messages.
@@ -143,9 +143,9 @@ pub enum SessionError {
     Lost {
         /// How it failed.
         #[source]
-        error: EncodeError,
+        error: Box<EncodeError>,
         /// Why there is no other.
-        left: OpenError,
+        left: Box<OpenError>,
     },
     /// The output could not be written.
     #[error(transparent)]

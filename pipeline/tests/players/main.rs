@@ -126,7 +126,9 @@ impl Made {
     /// Every frame once, with many ways forth and back between the parts.
     fn tour(&self) -> Vec<usize> {
         let count = self.count();
-        let stride = (count / 3..).find(|&s| (2..=s).all(|d| s % d > 0 || count % d > 0)).unwrap();
+        let stride = (count / 3..)
+            .find(|&s| (2..=s).all(|d| s % d > 0 || !count.is_multiple_of(d)))
+            .unwrap();
         let tour: Vec<_> = (1..=count).map(|k| k * stride % count).collect();
         assert_eq!(tour.iter().collect::<BTreeSet<_>>().len(), count);
         tour
@@ -289,8 +291,13 @@ fn chromium_shows_all_of(made: &Made) {
     check(&play.last.unwrap(), made.count() - 1, "Chromium has played");
     assert_eq!(play.sought.len(), tour.len());
     for (shown, number) in play.sought.iter().zip(tour) {
-        assert!(is_at(shown.time, number), "Chromium seeks frame {number} at {}", shown.time);
-        check(&shown.picture, number, "Chromium seeks");
+        let what = format!("Chromium seeks in a {:?} file", made.mode);
+        // It goes by decoding times and by the time between these. In a fragmented file that may have
+        // B-frames both are those of other frames, so it may show the one beside.
+        let beside = shown.picture.number().filter(|got| got.abs_diff(number) == 1);
+        let number = beside.filter(|_| made.mode == Fragmented).unwrap_or(number);
+        check(&shown.picture, number, &what);
+        assert!(is_at(shown.time, number), "{what}: frame {number} at {}", shown.time);
     }
 }
 
