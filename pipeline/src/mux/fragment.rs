@@ -66,8 +66,6 @@ struct Pending {
 impl Fragmenter {
     pub fn new(head: Head) -> Self {
         let running = Running::new(head.timing, head.rate);
-        let nominal = running.usual() as i64;
-        let recent = (1..=i64::from(head.reorder)).rev().map(|n| -n * nominal).collect();
         Self {
             head,
             running,
@@ -75,12 +73,12 @@ impl Fragmenter {
             begun: false,
             fragments: 0,
             frames: 0,
-            recent,
+            recent: VecDeque::new(),
             shown: None,
             next: None,
             pending: Pending::default(),
             clamped: false,
-            start: u32::try_from(i64::from(head.reorder) * nominal).unwrap_or(u32::MAX),
+            start: 0,
         }
     }
 
@@ -222,20 +220,24 @@ impl Fragmenter {
     fn cut(&mut self, next: Option<&FrameTimes>, out: &mut Vec<u8>) {
         let Pending { entries, data, .. } = std::mem::take(&mut self.pending);
         let Some(sets) = self.sets.as_ref().filter(|_| !entries.is_empty()) else { return };
-        if !self.begun {
-            self.begun = true;
-            beginning(&self.head, self.running.timescale(), self.start, sets, out);
-        }
-        // What is shown, from `reorder` frames ago on: a picture is decoded when the one so many
-        // places before it is shown.
-        let mut shown: Vec<i64> = self.recent.iter().copied().collect();
         let mut ticks = vec![0; entries.len()];
+        let mut shown = Vec::with_capacity(entries.len() + 5);
         for n in record::display_order(&entries) {
             let times = &entries[n].times;
             ticks[n] = self.next.take().unwrap_or_else(|| self.running.next(times)) as i64;
             shown.push(ticks[n]);
             self.shown = Some(*times);
         }
+        if !self.begun {
+            self.begun = true;
+            let step = distance(&shown).unwrap_or(self.running.usual() as i64);
+            self.recent = (1..=i64::from(self.head.reorder)).rev().map(|n| -n * step).collect();
+            self.start = u32::try_from(i64::from(self.head.reorder) * step).unwrap_or(u32::MAX);
+            beginning(&self.head, self.running.timescale(), self.start, sets, out);
+        }
+        // From `reorder` frames ago on: a picture is decoded when the one so many places before it
+        // is shown.
+        shown.splice(0..0, self.recent.iter().copied());
         self.recent = shown[entries.len()..].iter().copied().collect();
         self.next = next.map(|times| self.running.next(times));
         let behind = shown[shown.len() - 1] + self.running.usual() as i64;
@@ -265,6 +267,16 @@ impl Fragmenter {
         out[checksum_at..mdat].copy_from_slice(&checksum.finalize().to_be_bytes());
         self.frames += entries.len() as u64;
     }
+}
+
+/// How far apart frames with these ticks are at most, as a rule: where decoding begins earlier than
+/// a picture is shown by less than the frames in between take, Chromium may go to the key frame
+/// behind the picture that it was to show.
+fn distance(shown: &[i64]) -> Option<i64> {
+    let mut gaps: Vec<_> = shown.windows(2).map(|w| w[1] - w[0]).collect();
+    gaps.sort_unstable();
+    // A pause is no rule.
+    Some((*gaps.last()?).min(2 * gaps[gaps.len() / 2]))
 }
 
 /// When a coded picture is shown.

@@ -119,7 +119,7 @@ impl Made {
 
     /// A moment in the middle of frame `n`, in nanoseconds.
     fn middle(&self, n: usize) -> u64 {
-        let end = self.times.get(n + 1).copied().unwrap_or(self.times[n] + 20_000_000);
+        let end = self.times.get(n + 1).copied().unwrap_or(self.times[n] + 40_000_000);
         u64::midpoint(self.times[n], end)
     }
 
@@ -285,19 +285,18 @@ fn chromium_shows_all_of(made: &Made) {
         let number = shown.picture.number().expect("Chromium plays: a bar code");
         assert!(number >= next, "Chromium plays frame {number} behind {next}");
         check(&shown.picture, number, "Chromium plays");
-        assert!(is_at(shown.time, number), "Chromium plays frame {number} at {}", shown.time);
-        next = number + 1;
+        // On a busy machine the next picture may stand there before the page can take this one.
+        assert!((0..=number).any(|n| is_at(shown.time, n)), "Chromium plays at {}", shown.time);
+        next = number;
     }
     check(&play.last.unwrap(), made.count() - 1, "Chromium has played");
     assert_eq!(play.sought.len(), tour.len());
-    for (shown, number) in play.sought.iter().zip(tour) {
-        let what = format!("Chromium seeks in a {:?} file", made.mode);
-        // It goes by decoding times and by the time between these. In a fragmented file that may have
-        // B-frames both are those of other frames, so it may show the one beside.
-        let beside = shown.picture.number().filter(|got| got.abs_diff(number) == 1);
-        let number = beside.filter(|_| made.mode == Fragmented).unwrap_or(number);
-        check(&shown.picture, number, &what);
-        assert!(is_at(shown.time, number), "{what}: frame {number} at {}", shown.time);
+    let led: Vec<_> = play.sought.iter().zip(tour).collect();
+    let wrong = led.iter().filter(|(shown, number)| !is_at(shown.time, *number));
+    let wrong: Vec<_> = wrong.map(|(shown, number)| (number, shown.time)).collect();
+    assert!(wrong.is_empty(), "Chromium seeks frames of a {:?} file: {wrong:?}", made.mode);
+    for (shown, number) in led {
+        check(&shown.picture, number, "Chromium seeks");
     }
 }
 
