@@ -224,7 +224,9 @@ fn output_that_is_cut_off_is_an_error() {
     let fake = half_real([Step::Real(Real::new(real()).cut(3_000))]);
     assert_eq!(probe(&fake, LONG).kind, RefusalKind::WrongOutput);
     let (error, chunks) = encode(&fake, SHORT);
-    assert!(error.contains("was killed"), "{error}");
+    // On a machine that is busy enough it does not even begin in time.
+    let is_late = error.contains("no answer in 0.3 s") && chunks.is_empty();
+    assert!(error.contains("was killed") || is_late, "{error}");
     assert!(chunks.len() < FRAMES);
 }
 
