@@ -354,3 +354,22 @@ fn moof(
     w.0[data_at..data_at + 4].copy_from_slice(&size.to_be_bytes());
     out.extend_from_slice(&w.0);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_distance_of_frames_is_their_longest_but_no_pause() {
+        let table: [(&[i64], Option<i64>); 5] = [
+            (&[0], None),
+            (&[0, 40], Some(40)),
+            (&[0, 34, 81, 115], Some(47)),
+            (&[0, 40, 80, 900, 940], Some(80)),
+            (&[0, 900], Some(900)),
+        ];
+        for (shown, expected) in table {
+            assert_eq!(distance(shown), expected, "{shown:?}");
+        }
+    }
+}
