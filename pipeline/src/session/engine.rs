@@ -241,9 +241,7 @@ impl Engine {
     /// One that never gives what it owes would lock the ring.
     fn check_debt(&self) -> Result<(), EncodeError> {
         let Some(encoder) = &self.encoder else { return Ok(()) };
-        // Those in the encoder, those that wait to be shown until one of them comes out, and those
-        // that may be predicted from one that is shown later.
-        let most = encoder.max_delay() as u64 + 2 * self.b_frames;
+        let most = encoder.max_delay() as u64 + reach(self.b_frames);
         let owed = self.given.len() as u64;
         // The first frame may be complete already, and leaves in a moment.
         if owed <= most + self.complete(false) as u64 {
@@ -399,6 +397,12 @@ impl Engine {
         }
         self.refusals_counted = all.len();
     }
+}
+
+/// The most access units that are held back: a group of B-frames with the picture behind them, and
+/// the next group, without which the first may not leave.
+pub(super) const fn reach(b_frames: u64) -> u64 {
+    if b_frames == 0 { 0 } else { 2 * (b_frames + 1) }
 }
 
 /// Lets the encoder work. One that panics is one that failed.
