@@ -27,9 +27,9 @@ pub(super) enum Step {
 /// Gives frames to the encoder whose turn it is. When that one is lost, it takes the next of the
 /// chain and asks for the frames that were not answered for.
 ///
-/// Access units are held back until all frames shown before them are there too. So whatever has
-/// left the engine is a whole video up to a frame, and what was held back can be forgotten and
-/// encoded again.
+/// Access units are held back until all frames shown before them are there too, and those that they
+/// may be predicted from. So whatever has left the engine is a whole video up to a frame, and what
+/// was held back can be forgotten and encoded again.
 pub(super) struct Engine {
     chain: Chain,
     /// `None` only while one is exchanged for another, and after the last was lost.
@@ -145,7 +145,7 @@ impl Engine {
             Ok(()) => {
                 self.meter.frame(self.layout.packed_bytes());
                 self.chain.steady(now);
-                self.release(now);
+                self.release(now, false);
                 Ok(Step::On)
             }
             Err(error) => self.lost(error),
@@ -209,7 +209,9 @@ impl Engine {
                 self.accept(chunk)?;
             }
         }
-        self.release(Instant::now());
+        // What is whole without what is missing leaves only if nothing is missing.
+        let is_whole = self.held.len() == self.given.len();
+        self.release(Instant::now(), is_whole);
         match self.given.len() {
             0 => Ok(()),
             missing => Err(self.broken(format!(
@@ -239,11 +241,10 @@ impl Engine {
     /// One that never gives what it owes would lock the ring.
     fn check_debt(&self) -> Result<(), EncodeError> {
         let Some(encoder) = &self.encoder else { return Ok(()) };
-        // Those in the encoder, and those that wait to be shown until one of them comes out.
-        let most = encoder.max_delay() as u64 + self.b_frames;
+        let most = encoder.max_delay() as u64 + reach(self.b_frames);
         let owed = self.given.len() as u64;
         // The first frame may be complete already, and leaves in a moment.
-        if owed <= most + self.complete() as u64 {
+        if owed <= most + self.complete(false) as u64 {
             return Ok(());
         }
         let first = self.shown;
@@ -267,12 +268,19 @@ impl Engine {
         EncodeError::Failed { encoder, index, kind: FailureKind::WrongOutput, message }
     }
 
-    /// How many of the access units that are held back are a whole stretch of the video.
-    fn complete(&self) -> usize {
+    /// How many of the access units that are held back can leave: a whole stretch of the video, of
+    /// which none can be predicted from a picture that has not come. (A picture may be predicted from
+    /// one that is shown up to `b_frames` later. Were that one lost, this one could not be decoded.)
+    fn complete(&self, is_end: bool) -> usize {
+        let behind = if is_end { 0 } else { self.b_frames };
+        let mut there: Vec<u64> = self.held.iter().map(|chunk| chunk.pts).collect();
+        there.sort_unstable();
+        let gapless = (self.shown..).zip(&there).take_while(|(want, got)| want == *got).count();
+        let limit = (self.shown + gapless as u64).saturating_sub(behind);
         let (mut complete, mut end) = (0, self.shown);
         for (count, chunk) in (1..).zip(&self.held) {
             end = end.max(chunk.pts + 1);
-            if end == self.shown + count as u64 {
+            if end == self.shown + count as u64 && end <= limit {
                 complete = count;
             }
         }
@@ -280,8 +288,8 @@ impl Engine {
     }
 
     /// Lets go of what is complete in display order.
-    fn release(&mut self, now: Instant) {
-        let complete = self.complete();
+    fn release(&mut self, now: Instant, is_end: bool) {
+        let complete = self.complete(is_end);
         let first = self.shown;
         for mut chunk in self.held.drain(..complete) {
             let given = self.given.get((chunk.pts - first) as usize).copied().unwrap_or(now);
@@ -389,6 +397,12 @@ impl Engine {
         }
         self.refusals_counted = all.len();
     }
+}
+
+/// The most access units that are held back: a group of B-frames with the picture behind them, and
+/// the next group, without which the first may not leave.
+pub(super) const fn reach(b_frames: u64) -> u64 {
+    if b_frames == 0 { 0 } else { 2 * (b_frames + 1) }
 }
 
 /// Lets the encoder work. One that panics is one that failed.

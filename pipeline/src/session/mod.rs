@@ -327,10 +327,11 @@ impl Session {
         let meter = Meter::new(encoder.encoder_type(), encoder.load(), camera);
         let layout = FrameLayout::new(encoder.pixel_format(), size);
         chain.prefer_format(layout.format);
-        // An encoder may hold `max_delay` frames, its B-frames may keep others from being shown,
-        // one more is being read, one is kept in case that it must be repeated, one is being
+        // An encoder may hold `max_delay` frames, its B-frames may keep others from being shown, and
+        // from leaving before what they are predicted from has come; one more is being read, one is kept in case that it must be repeated, one is being
         // written: with these the ring cannot lock, whichever encoder of the chain it comes to.
-        let least = chain.max_delay().max(encoder.max_delay()) + usize::from(b_frames) + 3;
+        let held = engine::reach(b_frames.into()) as usize;
+        let least = chain.max_delay().max(encoder.max_delay()) + held + 3;
         let slots = wished.max(least);
         let (producer, consumer) = ring(RingOptions { slots, slot_bytes: layout.bytes() })?;
         let counters = Arc::new(Counters::default());
