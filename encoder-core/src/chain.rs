@@ -6,8 +6,8 @@ use std::{
 use tracing::info;
 
 use crate::{
-    Backend, ConfigError, OpenError, OpenRequest, Plan, Refusal, Settings, VideoEncoder, backends,
-    roster::Roster,
+    Backend, ConfigError, OpenError, OpenRequest, Plan, Refusal, RefusalKind, Settings,
+    VideoEncoder, backends, roster::Roster,
 };
 
 /// The fallback chain of one video: opens the encoders of a [`Plan`], one after the other, and
@@ -94,7 +94,9 @@ impl Chain {
                     info!(encoder = %backend.id, how = encoder.description(), "encoder chosen");
                     return Ok(encoder);
                 }
-                Err(OpenError::Refused(refusal)) => self.refuse(refusal),
+                Err(OpenError::Refused(refusal)) => {
+                    self.refuse(refusal);
+                }
                 Err(other) => return Err(other),
             }
         }
@@ -106,9 +108,10 @@ impl Chain {
     }
 
     /// Says that the encoder opened last refused its first frame; [`open`](Self::open) then gives
-    /// the next one, or the same again when it is only busy and there is time to wait. Blocks for
-    /// the pause before that.
-    pub fn refuse(&mut self, mut refusal: Refusal) {
+    /// the next one, or the same again when it is only busy and there is time to wait, or gave no
+    /// answer and is the last one left (as often as one that [fails](Self::fail)). Blocks for the
+    /// pause before that. Tells whether it was passed over.
+    pub fn refuse(&mut self, mut refusal: Refusal) -> bool {
         let budget = Duration::from_secs(self.settings.gpu.session_wait_s.into());
         if refusal.is_busy() && !budget.is_zero() {
             if self.busy_since.is_none() {
@@ -120,14 +123,23 @@ impl Chain {
             if !left.is_zero() {
                 thread::sleep(self.pause.min(left));
                 self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-                return;
+                return false;
             }
             refusal.reason = format!("{}, for {} s now", refusal.reason, waited.as_secs());
         }
+        let now = Instant::now();
+        if refusal.kind == RefusalKind::Timeout && self.roster.is_alone(now) {
+            if let Some(pause) = self.roster.fail(now) {
+                thread::sleep(pause);
+                return false;
+            }
+        } else {
+            self.roster.pass(refusal.transient, now);
+        }
         refusal.warn();
-        self.roster.pass(refusal.transient, Instant::now());
         self.refusals.push(refusal);
         (self.busy_since, self.pause) = (None, FIRST_PAUSE);
+        true
     }
 
     /// Says that the encoder opened last failed in mid-stream; [`open`](Self::open) then gives the

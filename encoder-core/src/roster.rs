@@ -55,6 +55,14 @@ impl Roster {
         self.current
     }
 
+    /// Whether there is nobody but the current one to turn to.
+    pub(crate) fn is_alone(&self, now: Instant) -> bool {
+        let is_there =
+            |member: &Member| member.is_ready(now) || matches!(member.rest, Rest::Passing(_));
+        let others = (0..).zip(&self.members).filter(|(n, _)| Some(*n) != self.current);
+        self.current.is_some() && !others.map(|(_, member)| member).any(is_there)
+    }
+
     /// The current one failed in mid-stream. Gives the pause after which it is begun again; `None`
     /// where it failed too often, and the turn is another's.
     pub(crate) fn fail(&mut self, now: Instant) -> Option<Duration> {
@@ -234,6 +242,24 @@ mod tests {
             // The turns in the table are those after each word; letters only.
             assert_eq!(play(*comeback, script), *expected, "{comeback:?} {script}");
         }
+    }
+
+    #[test]
+    fn alone_is_who_has_nobody_to_turn_to() {
+        let now = Instant::now();
+        let mut roster = Roster::new(3, Some(Duration::from_secs(300)), now);
+        assert!(!roster.is_alone(now));
+        roster.pass(false, now);
+        roster.pass(true, now);
+        // The second one was only busy.
+        assert!(!roster.is_alone(now));
+        roster.pass(false, now);
+        assert_eq!(roster.current(), Some(1));
+        assert!(roster.is_alone(now));
+        // The first one has rested.
+        assert!(!roster.is_alone(now + Duration::from_secs(300)));
+        roster.pass(false, now);
+        assert!(!roster.is_alone(now), "nobody is there");
     }
 
     #[test]

@@ -261,6 +261,24 @@ fn a_chain_goes_on_until_one_opens() {
 }
 
 #[test]
+fn the_last_one_is_begun_again_where_it_gave_no_answer() {
+    let mut all = chain(&[BROKEN, GOOD], 0);
+    assert_eq!(all.open().unwrap().encoder_type(), GOOD);
+    for _ in 0..2 {
+        assert!(!all.refuse(refusal(GOOD, RefusalKind::Timeout).transient()));
+        assert_eq!(names(&all), [BROKEN]);
+        assert_eq!(all.open().unwrap().encoder_type(), GOOD);
+    }
+    assert!(all.refuse(refusal(GOOD, RefusalKind::Timeout).transient()));
+    assert!(all.open().is_err());
+    assert_eq!(names(&all), [BROKEN, GOOD]);
+    // With somebody behind it, nobody waits for it.
+    let mut two = chain(&[GOOD, CHOOSY], 0);
+    assert!(two.refuse(refusal(GOOD, RefusalKind::Timeout).transient()));
+    assert_eq!(two.open().unwrap().encoder_type(), CHOOSY);
+}
+
+#[test]
 fn a_busy_encoder_is_waited_for_as_long_as_was_said() {
     let _turn = TURN.lock();
     BUSY_OPENED.store(0, SeqCst);

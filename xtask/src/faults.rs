@@ -7,11 +7,12 @@ use crate::{
 };
 
 /// Loses the encoder in every way, at every moment, in every pair of encoders that runs here, and
-/// kills its child 200 times at random; prints the tables: whether nothing was lost.
+/// kills its child 200 times at random; prints the tables: whether nothing was lost. `fault` is the
+/// name of one of the ways, or `full`.
 ///
 /// # Errors
 /// When a tool cannot be had or started.
-pub fn faults() -> Result<bool> {
+pub fn faults(fault: &str) -> Result<bool> {
     let tools = setup::setup()?;
     let mut campaign = cargo();
     campaign.args(["test", "-p", "encoder-pipeline", "--test", "faults"]);
@@ -21,7 +22,7 @@ pub fn faults() -> Result<bool> {
         println!("faults: x264 in process is left out: it needs libx264-dev and libclang-dev");
     }
     campaign.args(["--", "--nocapture", "--test-threads", "1"]);
-    campaign.env("ENCODER_FAULTS", "full").env("RUST_BACKTRACE", "0");
+    campaign.env("ENCODER_FAULTS", fault).env("RUST_BACKTRACE", "0");
     show(tools.announce(&mut campaign))
 }
 

@@ -45,9 +45,16 @@ enum Command {
         /// Only what has this backend in it.
         #[arg(long, value_name = "NAME")]
         backend: Option<String>,
+        /// Without the tests that `cargo xtask test` runs too.
+        #[arg(long)]
+        quick: bool,
     },
     /// Lose the encoder in every way, at every moment: the whole campaign, and its table.
-    Faults,
+    Faults {
+        /// Only this fault: kill, hang, error, late-error, swallow, double, panic or busy.
+        #[arg(long, value_name = "NAME", default_value = "full")]
+        fault: String,
+    },
     /// Push frames at full speed for minutes, and watch the memory.
     Soak {
         /// How long.
@@ -60,7 +67,7 @@ enum Command {
     /// Run the fuzz targets, with nightly Rust and cargo-fuzz.
     Fuzz {
         /// How long each target runs.
-        #[arg(long, default_value_t = 10)]
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=1440))]
         minutes: u32,
         /// Only this one.
         #[arg(long, value_name = "NAME")]
@@ -100,8 +107,8 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Setup => setup::setup().map(|_| true),
         Command::Test { args } => test::test(&args),
-        Command::TestMatrix { backend } => matrix::matrix(backend.as_deref()),
-        Command::Faults => faults::faults(),
+        Command::TestMatrix { backend, quick } => matrix::matrix(backend.as_deref(), quick),
+        Command::Faults { fault } => faults::faults(&fault),
         Command::Soak { minutes, encoder } => faults::soak(minutes, &encoder),
         Command::Fuzz { minutes, target } => fuzz::fuzz(minutes, target.as_deref()),
         Command::Seeds => fuzz::seeds(),

@@ -8,7 +8,7 @@ use std::{
 
 use encoder_core::{
     Chain, EncodeError, EncodedChunk, EncoderType, FailureKind, FrameBuffer, FrameLayout,
-    OpenError, Refusal, Resolution, VideoEncoder,
+    OpenError, Refusal, RefusalKind, Resolution, VideoEncoder,
 };
 use tracing::{info, warn};
 
@@ -323,9 +323,11 @@ impl Engine {
         let from = self.retire();
         match error {
             EncodeError::Refused(refusal) => {
-                let reason = refusal.reason.clone();
-                self.chain.refuse(refusal);
-                self.reopen(from, "refused", reason)?;
+                let (kind, reason) = (refusal.kind, refusal.reason.clone());
+                let is_passed = self.chain.refuse(refusal);
+                let is_stall = kind == RefusalKind::Timeout && !is_passed;
+                let cause = if is_stall { FailureKind::Stalled.as_str() } else { "refused" };
+                self.reopen(from, cause, reason)?;
             }
             EncodeError::Failed { kind, ref message, .. } => {
                 let message = message.clone();

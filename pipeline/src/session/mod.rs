@@ -328,8 +328,9 @@ impl Session {
         let layout = FrameLayout::new(encoder.pixel_format(), size);
         chain.prefer_format(layout.format);
         // An encoder may hold `max_delay` frames, its B-frames may keep others from being shown, and
-        // from leaving before what they are predicted from has come; one more is being read, one is kept in case that it must be repeated, one is being
-        // written: with these the ring cannot lock, whichever encoder of the chain it comes to.
+        // from leaving before what they are predicted from has come; one more is being read, one is
+        // kept in case that it must be repeated, one is being written: with these the ring cannot
+        // lock, whichever encoder of the chain it comes to.
         let held = engine::reach(b_frames.into()) as usize;
         let least = chain.max_delay().max(encoder.max_delay()) + held + 3;
         let slots = wished.max(least);

@@ -23,19 +23,22 @@ pub struct Range {
     folder: tempfile::TempDir,
     recording: PathBuf,
     random: u64,
-    /// How long an undisturbed run takes.
-    usual: Duration,
+    /// How long an undisturbed child lives.
+    life: Duration,
     /// The most memory of an undisturbed run in KiB.
     pub usual_memory: u64,
 }
 
 /// What a run with a death in it showed.
+#[derive(Default)]
 pub struct Death {
     pub frames_out: usize,
     pub lost: usize,
     pub repeated: usize,
     pub failovers: usize,
     pub memory: u64,
+    /// How long the first child lived.
+    life: Duration,
     pub wrong: String,
 }
 
@@ -50,13 +53,13 @@ impl Range {
             .collect();
         let recording = camera(folder.path(), &frames);
         let mut range =
-            Self { folder, recording, random: seed, usual: Duration::ZERO, usual_memory: 0 };
+            Self { folder, recording, random: seed, life: Duration::ZERO, usual_memory: 0 };
         let (code, said) = told(&range.command(&["detect", "--encoder", "x264"]).output().unwrap());
         assert_eq!(code, 0, "{said}");
-        let begun = Instant::now();
         let undisturbed = range.run(None);
         assert_eq!((undisturbed.wrong.as_str(), undisturbed.failovers), ("", 0));
-        range.usual = begun.elapsed();
+        assert!(undisturbed.life > Duration::ZERO, "it has no child");
+        range.life = undisturbed.life;
         range.usual_memory = undisturbed.memory;
         range
     }
@@ -64,16 +67,21 @@ impl Range {
     fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = command(args.iter().copied());
         command.env("ENCODER_CACHE", self.folder.path().join("cache"));
+        // One that runs in this program has no child.
+        let config = self.folder.path().join("config.toml");
+        std::fs::write(&config, "[backend.x264]\nway = \"ffmpeg\"\n").unwrap();
+        command.arg("--config").arg(config);
         command
     }
 
-    /// One run, whose child is killed at a random moment. `None` where it had ended before.
+    /// One run, whose child is killed at a random moment of its life. `None` where it had ended
+    /// before.
     pub fn death(&mut self) -> Option<Death> {
         // A good enough generator: it has to miss no phase, not to be unpredictable.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
-        let after = self.usual.mul_f64((self.random % 1000) as f64 / 1000.0);
+        let after = self.life.mul_f64((self.random % 1000) as f64 / 1000.0);
         let death = self.run(Some(after));
         (death.failovers > 0 || !death.wrong.is_empty()).then_some(death)
     }
@@ -86,34 +94,44 @@ impl Range {
         let mut command = self.command(&args);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut program = command.spawn().unwrap();
-        let begun = Instant::now();
-        let mut to_kill = kill_after;
         let mut memory = 0;
-        let mut orphans = Vec::new();
+        // The first child: its number, its birth and, as long as it was seen, its life.
+        let mut first: Option<(u32, Instant, Duration)> = None;
+        let mut is_killed = kill_after.is_none();
         while program.try_wait().unwrap().is_none() {
             memory = memory.max(peak(program.id()));
-            if let Some(after) = to_kill
-                && begun.elapsed() >= after
-                && let Some(child) = child(&program)
+            let now = child(&program);
+            match (now, &mut first) {
+                (Some(id), None) => first = Some((id, Instant::now(), Duration::ZERO)),
+                (Some(id), Some((of, born, life))) if id == *of => *life = born.elapsed(),
+                _ => {}
+            }
+            if let Some((id, _, life)) = first
+                && kill_after.is_some_and(|after| life >= after)
+                && !is_killed
             {
-                orphans.push(child);
                 // It may have gone by itself in between.
-                let kill = ["-KILL".to_string(), child.to_string()];
+                let kill = ["-KILL".to_string(), id.to_string()];
                 let _ =
                     std::process::Command::new("kill").args(kill).stderr(Stdio::null()).status();
-                to_kill = None;
+                is_killed = true;
             }
-            std::thread::sleep(Duration::from_micros(500));
+            std::thread::sleep(Duration::from_millis(1));
         }
         let (code, said) = told(&program.wait_with_output().unwrap());
-        judge(out, code, said, memory, &orphans)
+        let death = judge(out, code, said, memory, first.map(|(id, ..)| id));
+        Death { life: first.map_or(Duration::ZERO, |(.., life)| life), ..death }
     }
 }
 
-/// The FFmpeg that the program has started.
+/// The FFmpeg that encodes for the program, not one that is asked for its version.
 fn child(program: &Child) -> Option<u32> {
+    let encodes = |id: u32| {
+        let line = std::fs::read(Path::new("/proc").join(id.to_string()).join("cmdline"));
+        line.is_ok_and(|line| String::from_utf8_lossy(&line).contains("libx264"))
+    };
     let all = process::children_of(program.id());
-    all.into_iter().find(|child| !child.zombie && child.name.starts_with("ffmpeg")).map(|c| c.id)
+    all.into_iter().find(|child| !child.zombie && encodes(child.id)).map(|c| c.id)
 }
 
 /// The most memory of a process so far in KiB.
@@ -124,12 +142,18 @@ pub fn peak(id: u32) -> u64 {
     line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
 }
 
-fn judge(out: tempfile::TempDir, code: i32, said: String, memory: u64, children: &[u32]) -> Death {
+fn judge(
+    out: tempfile::TempDir,
+    code: i32,
+    said: String,
+    memory: u64,
+    child: Option<u32>,
+) -> Death {
     let converted = Converted::check(out, "report.json", code, said);
     let mut wrong = String::new();
     if code != 0 {
         wrong = format!("exit {code}: {}", converted.said);
-        return Death { frames_out: 0, lost: COUNT, repeated: 0, failovers: 0, memory, wrong };
+        return Death { lost: COUNT, memory, wrong, ..Death::default() };
     }
     let video = converted.video();
     let numbers = video.numbers();
@@ -142,9 +166,10 @@ fn judge(out: tempfile::TempDir, code: i32, said: String, memory: u64, children:
     if video.nanoseconds() != (0..COUNT as u64).map(|n| n * 40_000_000).collect::<Vec<_>>() {
         wrong.push_str("; wrong times");
     }
-    if let Some(child) = children.iter().find(|id| !process::is_gone(**id)) {
+    if let Some(child) = child.filter(|id| !process::is_gone(*id)) {
         wrong.push_str(&format!("; process {child} is left"));
     }
     let failovers = converted.output()["failovers"].as_array().map_or(0, Vec::len);
-    Death { frames_out: numbers.len(), lost, repeated, failovers, memory, wrong }
+    let frames_out = numbers.len();
+    Death { frames_out, lost, repeated, failovers, memory, wrong, ..Death::default() }
 }
