@@ -117,6 +117,7 @@ impl FrameLayout {
             count: self.count,
             index,
             force_idr: false,
+            stays: false,
         }
     }
 
@@ -172,7 +173,8 @@ pub struct PlaneMut<'a> {
     pub rows: usize,
 }
 
-/// A picture that an encoder is given to read; it must not keep it after the call.
+/// A picture that an encoder is given to read; it must not keep it after the call, unless it
+/// [stays](Self::stays).
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     /// Sample layout.
@@ -187,6 +189,9 @@ pub struct Frame<'a> {
     pub index: u64,
     /// Ask for an IDR picture here, whatever the GOP says.
     pub force_idr: bool,
+    /// The samples stay as they are until the access unit of this frame has come out: they may be
+    /// handed to another process without a copy. Who says so falsely gets wrong pictures.
+    pub stays: bool,
 }
 
 impl<'a> Frame<'a> {
@@ -198,6 +203,12 @@ impl<'a> Frame<'a> {
     /// The same frame, with an IDR picture asked for.
     pub fn with_idr(mut self) -> Self {
         self.force_idr = true;
+        self
+    }
+
+    /// The same frame, in memory that [stays](Self::stays) as it is.
+    pub fn that_stays(mut self) -> Self {
+        self.stays = true;
         self
     }
 

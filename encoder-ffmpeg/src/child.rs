@@ -128,6 +128,11 @@ impl Child {
         lock(&self.shared.tail).text()
     }
 
+    /// Whether it has said that something went wrong.
+    pub(crate) fn told_an_error(&self) -> bool {
+        lock(&self.shared.tail).has_error()
+    }
+
     /// Its process id, for tests.
     pub(crate) fn id(&self) -> u32 {
         lock(&self.shared.process).child.id()

@@ -6,7 +6,7 @@ use std::{
     process::{ChildStdin, ChildStdout},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use encoder_core::{
@@ -31,9 +31,14 @@ const GRACE: Duration = Duration::from_secs(10);
 /// How long a child whose pipes are broken may take to end.
 const GONE_SOON: Duration = Duration::from_secs(1);
 
+/// After how long without output a child is looked at that has told of an error. When its encoder
+/// fails, FFmpeg 9 does not end before it was given more input, or the end of it.
+const AFTER_ERROR: Duration = Duration::from_secs(2);
+
 /// An encoder in an FFmpeg child.
 ///
-/// The calling thread writes frames straight from their memory into the child's stdin; one thread
+/// The calling thread writes frames straight from their memory into the child's stdin, on Linux
+/// without a copy where that memory [stays](Frame::stays) as it is; one thread
 /// reads access units from its stdout into a queue without a bound (it holds only what the encoder
 /// owes), another keeps the last lines of its stderr and reaps it. [`encode_frame`] waits for the
 /// child only when it owes more than [`max_delay`] access units.
@@ -179,7 +184,7 @@ impl HostedEncoder {
         let mut slices: Vec<IoSlice<'_>> =
             frame.planes().iter().flat_map(runs).map(IoSlice::new).collect();
         let limit = if self.frames_in == 0 { self.job.start } else { self.job.stall };
-        let Err(error) = sys::write_all(stdin, &mut slices, limit) else {
+        let Err(error) = sys::write_all(stdin, &mut slices, limit, frame.stays) else {
             return Ok(());
         };
         if self.frames_in == 0 {
@@ -233,9 +238,26 @@ impl HostedEncoder {
         }
     }
 
+    /// Waits for the next message of the reader. A child that has told of an error gets the end of
+    /// its input meanwhile.
+    fn next_message(&mut self) -> Result<Message, RecvTimeoutError> {
+        let begun = Instant::now();
+        loop {
+            let left = self.job.stall.saturating_sub(begun.elapsed());
+            match self.units.recv_timeout(left.min(AFTER_ERROR)) {
+                Err(RecvTimeoutError::Timeout) if left > AFTER_ERROR => {
+                    if self.child.told_an_error() {
+                        self.stdin = None;
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
     /// Waits for the next access unit; false at the end of the stream.
     fn receive(&mut self) -> Result<bool, EncodeError> {
-        match self.units.recv_timeout(self.job.stall) {
+        match self.next_message() {
             Ok(Message::Begun) => Ok(true),
             Ok(Message::Unit(unit)) => self.accept(unit).map(|()| true),
             Ok(Message::End(Ok(()))) | Err(RecvTimeoutError::Disconnected) => Ok(false),

@@ -37,6 +37,13 @@ impl Tail {
         self.lines.push_back(line);
     }
 
+    /// Whether an error is among the lines that are kept.
+    pub(crate) fn has_error(&self) -> bool {
+        let is_error =
+            |line: &String| ["[error]", "[fatal]", "[panic]"].iter().any(|w| line.contains(w));
+        self.lines.iter().any(is_error)
+    }
+
     /// Everything that is kept, chatter too, one line each.
     pub(crate) fn text(&mut self) -> String {
         self.end_line();

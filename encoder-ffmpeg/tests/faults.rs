@@ -174,6 +174,24 @@ fn one_that_takes_all_and_gives_nothing_is_a_stall() {
 }
 
 #[test]
+fn one_that_tells_of_an_error_and_waits_for_more_input_is_not_waited_for() {
+    // As FFmpeg 9 does when its encoder fails.
+    let fake = fake([
+        one_picture(),
+        Step::Take(64 * 64 * 3 / 2),
+        Step::say("[h264_nvenc] [error] EncodePicture failed!: device does not exist (5)"),
+        Step::TakeAll,
+        Step::Exit(1),
+    ]);
+    let begun = Instant::now();
+    let (error, chunks) = try_encode_at(Resolution::new(64, 64), &fake, LONG);
+    assert!(error.unwrap().contains("device does not exist (5)"));
+    assert_eq!(chunks.len(), 1);
+    assert!(begun.elapsed() < LONG);
+    assert_nothing_left(&fake);
+}
+
+#[test]
 fn success_with_nothing_written_is_no_success() {
     let refusal = probe(&fake([Step::TakeAll]), LONG);
     assert_eq!(refusal.kind, RefusalKind::WrongOutput);

@@ -208,12 +208,12 @@ fn what_a_device_refuses_at_the_first_frame_goes_to_the_next() {
 #[test]
 fn what_goes_wrong_amid_a_stream_costs_no_frame() {
     let hang = Fault::new(Place::Encode, Action::Hang);
-    // The fault, the cause that the report gives, and words of the device.
+    // The fault, the cause that the report gives, and words of the device (these or those).
     for (fault, cause, words) in [
         (Fault::ENCODE.frame(32), "failed", "EncodePicture failed"),
         (Fault::DEVICE_LOST.frame(32), "failed", "device does not exist"),
         (Fault::new(Place::Encode, Action::Segfault).frame(32), "died", "segmentation fault"),
-        (Fault::LOCK_BUSY.frame(32), "wrong-output", "it lost frame"),
+        (Fault::LOCK_BUSY.frame(32), "wrong-output", "it lost frame|frames went in"),
         (Fault::output(Wrong::Timestamp).frame(32), "wrong-output", "access unit"),
         (hang.frame(32), "stalled", "put for 3 s"),
     ] {
@@ -230,7 +230,8 @@ fn what_goes_wrong_amid_a_stream_costs_no_frame() {
         assert!(!failovers.is_empty(), "{told}");
         // If it strikes a second time, then near the end, where it may look otherwise.
         assert_eq!(failovers[0]["cause"], cause, "{told}");
-        assert!(failovers[0]["reason"].as_str().unwrap().contains(words), "{told}");
+        let reason = failovers[0]["reason"].as_str().unwrap();
+        assert!(words.split('|').any(|words| reason.contains(words)), "{told}");
         for failover in failovers {
             assert_eq!((&failover["from"], &failover["to"]), (&"nvenc".into(), &"nvenc".into()));
         }
@@ -252,11 +253,11 @@ fn a_device_that_fails_again_and_again_is_left_for_software() {
         .map(|f| [&f["from"], &f["to"]].map(|name| name.as_str().unwrap()))
         .collect();
     assert_eq!(changes, [["nvenc", "nvenc"], ["nvenc", "nvenc"], ["nvenc", "x264"]]);
-    // The one that made most of it.
+    // The one that made most of it, whatever came through of the other.
     assert_eq!(done.output()["encoder"], "x264");
     let encoders = done.output()["encoders"].as_array().unwrap();
     let frames: i64 = encoders.iter().map(|e| e["frames"].as_i64().unwrap()).sum();
-    assert_eq!((encoders.len(), frames), (2, 40));
+    assert_eq!((&encoders[encoders.len() - 1]["encoder"], frames), (&"x264".into(), 40));
     // Where it is required, it is an error, and what was made is kept: of each of three attempts
     // two frames at least, for without them the eleven slots have no room for the fourteenth.
     let bench = bench.with(|device| device.fault(Fault::DEVICE_LOST.frame(13)));

@@ -194,7 +194,8 @@ impl Engine {
         let frame = self.layout.frame(memory, index);
         let converted = &mut self.converted;
         guarded(&mut self.encoder, |encoder| match converted {
-            None => encoder.encode_frame(&frame),
+            // A place in the ring is not written again before its frame has been answered for.
+            None => encoder.encode_frame(&frame.that_stays()),
             Some(buffer) => {
                 buffer.copy_from(&frame);
                 encoder.encode_frame(&buffer.frame(index))

@@ -92,7 +92,7 @@ pub fn run(
     toml.push_str(&format!("\n[encoder]\nb_frames = {}\ngop_size = {GOP}\n", first.b_frames));
     // The smallest ring that may be.
     // A real encoder on a busy machine is no hang.
-    toml.push_str("[gpu]\nstall_timeout_s = 3\nenable_ring_buffer = false\n");
+    toml.push_str("[gpu]\nstall_timeout_s = 3\nprobe_timeout_s = 5\nenable_ring_buffer = false\n");
     let order = [Some(FRAIL), second.map(|(id, _)| id)].into_iter().flatten().collect();
     let config = SessionConfig::new(Settings::from_toml(&toml).unwrap(), Plan::new(order, vec![]));
     let gaps = Arc::new(Mutex::new(Duration::ZERO));
