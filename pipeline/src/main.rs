@@ -3,6 +3,7 @@
 mod cli {
     pub mod args;
     pub mod bars;
+    pub mod bench;
     pub mod detect;
     pub mod encode;
     #[cfg(feature = "prometheus")]
@@ -20,7 +21,7 @@ use std::{
 use clap::Parser;
 use cli::{
     args::{Cli, Command, LogArg, SourceArgs},
-    detect, encode, repair,
+    bench, detect, encode, repair,
     settings::Refused,
 };
 use encoder_pipeline::{scan::scan, source};
@@ -35,6 +36,10 @@ fn main() -> ExitCode {
     log(&cli, bars.clone());
     let code = match &cli.command {
         Command::Encode(args) => match encode::encode(args, bars.as_ref()) {
+            Ok(code) => code,
+            Err(refused) => refuse(&refused),
+        },
+        Command::Bench(args) => match bench::bench(args) {
             Ok(code) => code,
             Err(refused) => refuse(&refused),
         },

@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use encoder_core::{FrameRate, Preset};
+use encoder_core::{FrameRate, Preset, Resolution};
 use encoder_pipeline::source::{Moment, RawSpec};
+
+use super::bench::Case;
 
 /// Turns camera topics of robot recordings into correct H.264 video.
 #[derive(Parser)]
@@ -49,6 +51,9 @@ pub enum Command {
         #[command(flatten)]
         probe: ProbeArgs,
     },
+    /// Measure every encoder that works here, at several presets: speed, CPU time, size, quality,
+    /// latency and memory, and what this program costs on top of the encoder.
+    Bench(Box<Bench>),
     /// Make whole MP4 files of what a crash, a full disk or a power cut left (NAME.mp4.part, or a
     /// fragmented file), up to the last frame that was written. The files themselves are kept.
     Repair {
@@ -127,21 +132,32 @@ pub struct Encode {
     #[arg(long, value_enum, default_value_t = FullArg::Block)]
     pub on_full: FullArg,
 
-    /// Quality, 0 (best) to 51 [default: 23]
-    #[arg(long)]
-    pub crf: Option<u8>,
     /// Speed against size: ultrafast to veryslow [default: veryfast]
     #[arg(long)]
     pub preset: Option<Preset>,
+    /// Use this encoder and no other: a name from `encoder detect`.
+    #[arg(long, value_name = "NAME")]
+    pub encoder: Option<String>,
+    #[command(flatten)]
+    pub video: VideoArgs,
+
+    #[cfg(feature = "prometheus")]
+    #[command(flatten)]
+    pub metrics: MetricsArgs,
+}
+
+/// What a video shall be, and what may be used for it.
+#[derive(Args)]
+pub struct VideoArgs {
+    /// Quality, 0 (best) to 51 [default: 23]
+    #[arg(long)]
+    pub crf: Option<u8>,
     /// Frames from one key frame to the next [default: 30]
     #[arg(long)]
     pub gop: Option<u32>,
     /// Most B-frames in a row, 0 to 4 [default: 0]
     #[arg(long, value_name = "N")]
     pub b_frames: Option<u8>,
-    /// Use this encoder and no other: a name from `encoder detect`.
-    #[arg(long, value_name = "NAME")]
-    pub encoder: Option<String>,
     #[command(flatten)]
     pub probe: ProbeArgs,
     /// TOML file with the tables encoder, gpu and backend.NAME; options here go before it.
@@ -150,10 +166,59 @@ pub struct Encode {
     /// Threads for decoding and encoding, all cameras together [default: the number of cores]
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
+}
 
-    #[cfg(feature = "prometheus")]
+/// What is measured, and with what.
+#[derive(Args)]
+pub struct Bench {
+    /// A recording, whose first frames are encoded; without --topic, those of its first camera
+    /// [default: a clip that the program makes]
+    pub recording: Option<PathBuf>,
+    /// The recording is a file of raw frames, such as rgb24:640x480@30.
+    #[arg(long, value_name = "FORMAT:WxH[@FPS]", requires = "recording")]
+    pub raw: Option<RawSpec>,
     #[command(flatten)]
-    pub metrics: MetricsArgs,
+    pub source: SourceArgs,
+    /// Size of the clip that the program makes.
+    #[arg(long, value_name = "WxH", default_value = "640x480", conflicts_with = "recording")]
+    pub size: Resolution,
+    /// Frames of each camera [default: 300, fewer where they are large]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=100_000))]
+    pub frames: Option<u32>,
+    /// Cameras at once, each with the same frames.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub cameras: u16,
+    /// Only this encoder; may be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub encoder: Vec<String>,
+    /// Presets, by commas [default: ultrafast,superfast,veryfast,medium and for NVENC p1,p4,p7]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub preset: Vec<String>,
+    /// How often everything is measured; medians are shown.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=99))]
+    pub rounds: u16,
+    /// Also measure this program with the same frames, in turn.
+    #[arg(long, value_enum, value_name = "PROGRAM")]
+    pub baseline: Option<BaselineArg>,
+    #[command(flatten)]
+    pub video: VideoArgs,
+    /// Write everything as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Write one page with plots, that needs no network.
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
+    /// One measurement, for the program's own use.
+    #[arg(long, hide = true)]
+    pub case: Option<Case>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum BaselineArg {
+    /// The plain `ffmpeg` program, with the frames through a pipe.
+    Ffmpeg,
 }
 
 #[cfg(feature = "prometheus")]

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use encoder_core::{ConfigError, OpenError, Plan, Policy, Settings, plan};
+use encoder_core::{OpenError, Plan, Policy, Settings, plan};
 use encoder_pipeline::{
     metrics,
     mux::OutputMode,
@@ -26,7 +26,7 @@ use super::exporter::Exporter;
 use super::{
     args::{BadFrameArg, Encode, FormatArg, FullArg, ModeArg, SourceArgs, TimeArg},
     bars::Bars,
-    settings::{Refused, load},
+    settings::Refused,
     signals,
 };
 
@@ -51,7 +51,8 @@ impl SourceArgs {
 }
 
 pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused> {
-    let settings = settings(args)?;
+    let mut settings = args.video.settings()?;
+    settings.encoder.preset = args.preset.unwrap_or(settings.encoder.preset);
     let stdin = args.recordings.iter().filter(|r| is_stdin(r)).count();
     if stdin > 0 && (args.recordings.len() > 1 || args.resample.is_some()) {
         return Err(Refused::usage(
@@ -84,9 +85,7 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
     let _exporter = Exporter::start(&args.metrics)?;
     let plan = choose(args, &settings)?;
     plan.announce();
-    let jobs = args
-        .jobs
-        .map_or_else(|| std::thread::available_parallelism().map_or(2, usize::from), usize::from);
+    let jobs = args.video.jobs();
     let stop = signals::stop().map_err(Refused::failed)?;
     let mut worst = Exit::Done.code();
     let mut left = targets.len();
@@ -223,25 +222,6 @@ fn tell(report: &Report, directory: &Path) {
     );
 }
 
-/// The configuration file, with the command line over it.
-fn settings(args: &Encode) -> Result<Settings, Refused> {
-    let mut settings = load(args.config.as_deref())?;
-    let encoder = &mut settings.encoder;
-    encoder.crf = args.crf.unwrap_or(encoder.crf);
-    encoder.preset = args.preset.unwrap_or(encoder.preset);
-    encoder.gop_size = args.gop.unwrap_or(encoder.gop_size);
-    encoder.b_frames = args.b_frames.unwrap_or(encoder.b_frames);
-    settings.check().map_err(Refused::usage)?;
-    if let Some(size) = settings.encoder.resolution {
-        return Err(Refused::usage(ConfigError::value(
-            "encoder.resolution",
-            size,
-            "nothing here: the size is that of the recorded pictures, which are not scaled",
-        )));
-    }
-    Ok(settings)
-}
-
 /// Each recording with its own place.
 fn targets<'a>(
     recordings: &'a [PathBuf],
@@ -277,7 +257,8 @@ fn targets<'a>(
 /// Which encoders to try.
 fn choose(args: &Encode, settings: &Settings) -> Result<Plan, Refused> {
     let policy = Policy::new(&settings.gpu, args.encoder.as_deref());
-    let found = args.probe.detection(settings).for_policy(&policy).run().map_err(Refused::usage)?;
+    let found =
+        args.video.probe.detection(settings).for_policy(&policy).run().map_err(Refused::usage)?;
     let unknown = |e: &OpenError| matches!(e, OpenError::Unknown { .. });
     plan(&policy, &found).map_err(|error| {
         metrics::not_opened(&error, None);

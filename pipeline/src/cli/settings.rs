@@ -1,10 +1,10 @@
-//! What both `encode` and `detect` are told.
+//! What several commands are told.
 
 use std::path::Path;
 
-use encoder_core::{Cache, Detection, Settings};
+use encoder_core::{Cache, ConfigError, Detection, Settings};
 
-use super::args::ProbeArgs;
+use super::args::{ProbeArgs, VideoArgs};
 
 /// What cannot be started: exit code 2 for what was said wrongly, 1 for the rest.
 pub struct Refused {
@@ -34,6 +34,32 @@ pub fn load(path: Option<&Path>) -> Result<Settings, Refused> {
         |error: &dyn ToString| Refused::usage(format!("{}: {}", path.display(), error.to_string()));
     let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
     Settings::from_toml(&text).map_err(|e| wrong(&e))
+}
+
+impl VideoArgs {
+    /// The configuration file, with the command line over it.
+    pub fn settings(&self) -> Result<Settings, Refused> {
+        let mut settings = load(self.config.as_deref())?;
+        let encoder = &mut settings.encoder;
+        encoder.crf = self.crf.unwrap_or(encoder.crf);
+        encoder.gop_size = self.gop.unwrap_or(encoder.gop_size);
+        encoder.b_frames = self.b_frames.unwrap_or(encoder.b_frames);
+        settings.check().map_err(Refused::usage)?;
+        if let Some(size) = settings.encoder.resolution {
+            return Err(Refused::usage(ConfigError::value(
+                "encoder.resolution",
+                size,
+                "nothing here: the size is that of the recorded pictures, which are not scaled",
+            )));
+        }
+        Ok(settings)
+    }
+
+    /// Threads for decoding and encoding, all cameras together.
+    pub fn jobs(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(2, usize::from);
+        self.jobs.map_or_else(cores, usize::from)
+    }
 }
 
 impl ProbeArgs {

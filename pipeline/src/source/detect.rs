@@ -67,6 +67,15 @@ pub fn open_stdin(
     }
 }
 
+/// Opens a file of raw frames as `spec` describes them, one after another.
+///
+/// # Errors
+/// [`SourceError`] when it cannot be opened.
+pub fn open_raw(path: &Path, spec: &RawSpec) -> Result<Box<dyn Source>, SourceError> {
+    let file = File::open(path).map_err(|e| SourceError::io(path, e))?;
+    Ok(Box::new(RawSource::new(Box::new(std::io::BufReader::new(file)), *spec, path)))
+}
+
 fn open_directory(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     let entries = std::fs::read_dir(path).map_err(|e| SourceError::io(path, e))?;
     let is_recording = entries.flatten().any(|entry| {

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use thiserror::Error;
 
-pub use detect::{open, open_stdin};
+pub use detect::{open, open_raw, open_stdin};
 pub use raw::RawSpec;
 
 /// Number of a camera stream inside one source, counted from 0 in order of appearance.

@@ -1,0 +1,401 @@
+//! One measurement, in a process of its own: the program calls itself with `--case`.
+
+use std::{
+    fmt,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    str::FromStr,
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use encoder_core::{
+    Chain, EncodedChunk, EncoderType, FrameBuffer, PixelFormat, Plan, Settings, VideoEncoder,
+};
+use encoder_pipeline::{
+    mux::{CallbackSink, OutputMode},
+    naming::{Format, Target},
+    picture::PictureOptions,
+    progress::Silent,
+    run::Run,
+    session::{OnBadFrame, OnFull, Session, SessionConfig},
+    source::Source,
+    stop::Stop,
+    timeline::{FrameTimes, Timing},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    frames::{self, Frames, Memory},
+    usage,
+};
+use crate::cli::{args::Bench, settings::Refused};
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The whole way: frames as they were recorded, to MP4 files.
+    Whole,
+    /// The encoder alone, on frames that are ready for it.
+    Alone,
+    /// The whole way at the pace of the camera, for the latency.
+    Live,
+    /// The plain `ffmpeg` program, given the same frames by a pipe.
+    Ffmpeg,
+}
+
+const WAYS: [(Way, &str); 4] =
+    [(Way::Whole, "whole"), (Way::Alone, "alone"), (Way::Live, "live"), (Way::Ffmpeg, "ffmpeg")];
+
+/// One measurement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Case {
+    pub way: Way,
+    pub encoder: String,
+    pub preset: String,
+    /// Where its files go.
+    pub folder: PathBuf,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = WAYS.iter().find(|(way, _)| *way == self.way).map_or("", |(_, name)| name);
+        write!(f, "{way}:{}:{}:{}", self.encoder, self.preset, self.folder.display())
+    }
+}
+
+impl FromStr for Case {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no WAY:ENCODER:PRESET:FOLDER");
+        let mut words = text.splitn(4, ':');
+        let mut word = || words.next().ok_or_else(wrong);
+        let way = word()?;
+        let (way, _) = WAYS.into_iter().find(|(_, name)| *name == way).ok_or_else(wrong)?;
+        let (encoder, preset) = (word()?.to_owned(), word()?.to_owned());
+        Ok(Self { way, encoder, preset, folder: word()?.into() })
+    }
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// From the first frame that is handed in to the last file that is whole.
+    pub wall_s: f64,
+    /// CPU time of the process and its children in that time.
+    pub cpu_s: Option<f64>,
+    /// Frames of all cameras.
+    pub frames: u64,
+    /// Bytes of access units (of `ffmpeg`: of the files).
+    pub bytes: u64,
+    /// Memory on top of the frames, children included, in KiB.
+    pub memory_kib: Option<u64>,
+    /// Milliseconds from handing in a frame to its access unit: half, and 99 of 100, are faster.
+    pub latency_ms: Option<[f64; 2]>,
+    /// How the encoder ran.
+    pub description: String,
+}
+
+/// Measures, and writes the result as JSON.
+pub fn run(args: &Bench, case: &Case) -> Result<u8, Refused> {
+    let frames = Arc::new(Frames::load(args)?);
+    let settings = super::settings_of(args, &case.preset, &case.encoder)?;
+    let work =
+        Work { frames, settings, cameras: args.cameras.into(), jobs: args.video.jobs(), case };
+    let measured = match case.way {
+        Way::Whole => work.whole(),
+        Way::Alone => work.alone(),
+        Way::Live => work.live(),
+        Way::Ffmpeg => work.ffmpeg(),
+    };
+    let measured = measured.map_err(Refused::failed)?;
+    let text = serde_json::to_string(&measured).map_err(Refused::failed)?;
+    println!("{text}");
+    Ok(0)
+}
+
+struct Work<'a> {
+    frames: Arc<Frames>,
+    settings: Settings,
+    cameras: usize,
+    jobs: usize,
+    case: &'a Case,
+}
+
+/// What was there before the work began.
+struct Before {
+    begun: Instant,
+    cpu: Option<Duration>,
+    memory_kib: Option<u64>,
+}
+
+impl Before {
+    fn now() -> Self {
+        usage::forget();
+        let memory_kib = usage::memory().map(|(_, now)| now);
+        Self { cpu: usage::cpu(), memory_kib, begun: Instant::now() }
+    }
+
+    fn measured(&self, frames: u64, bytes: u64, description: String) -> Measured {
+        let wall_s = self.begun.elapsed().as_secs_f64();
+        let cpu_s = self.cpu.zip(usage::cpu()).map(|(before, now)| (now - before).as_secs_f64());
+        let own = self.memory_kib.zip(usage::memory()).map(|(before, (most, _))| {
+            most.saturating_sub(before) + usage::memory_of_children().unwrap_or(0)
+        });
+        Measured { wall_s, cpu_s, frames, bytes, memory_kib: own, latency_ms: None, description }
+    }
+}
+
+impl Work<'_> {
+    fn id(&self) -> Result<EncoderType, String> {
+        let all = encoder_core::backends();
+        let found = all.iter().find(|backend| backend.id.as_str() == self.case.encoder);
+        found.map(|backend| backend.id).ok_or_else(|| format!("no encoder {}", self.case.encoder))
+    }
+
+    fn session(&self) -> Result<SessionConfig, String> {
+        let plan = Plan::new(vec![self.id()?], vec![]);
+        let mut settings = self.settings.clone();
+        settings.encoder.frame_rate = self.frames.rate;
+        Ok(SessionConfig {
+            settings,
+            plan,
+            threads: self.threads(),
+            timing: Timing::Rate(self.frames.rate),
+            on_bad_frame: OnBadFrame::Fail,
+            on_full: OnFull::Block,
+            picture: PictureOptions::default(),
+            camera_label: None,
+            part: None,
+        })
+    }
+
+    /// Threads of each camera's encoder, as `encode` shares them out.
+    fn threads(&self) -> usize {
+        (self.jobs / self.cameras).max(1)
+    }
+
+    fn all_frames(&self) -> u64 {
+        (self.frames.payloads.len() * self.cameras) as u64
+    }
+
+    fn whole(&self) -> Result<Measured, String> {
+        let run = Run {
+            recording: self.frames.name.clone(),
+            target: Target::Directory(self.case.folder.clone()),
+            format: Format::Mp4,
+            overwrite: true,
+            mode: OutputMode::Progressive,
+            session: self.session()?,
+            resample: None,
+            jobs: self.jobs,
+            is_live: false,
+            stop: Stop::new().map_err(|error| error.to_string())?,
+            label_cameras: false,
+        };
+        let open = || -> Result<Box<dyn Source>, _> {
+            Ok(Box::new(Memory::new(Arc::clone(&self.frames), self.cameras)))
+        };
+        let before = Before::now();
+        let report = run.convert(&open, &Silent);
+        let bytes = report.outputs.iter().map(|output| output.bytes).sum();
+        let description = report.outputs.first().and_then(|o| o.encoder_description.clone());
+        let measured = before.measured(self.all_frames(), bytes, description.unwrap_or_default());
+        let wrong =
+            report.error.iter().chain(report.outputs.iter().filter_map(|o| o.error.as_ref()));
+        if let Some(error) = wrong.into_iter().next() {
+            return Err(error.clone());
+        }
+        let encoded: u64 = report.outputs.iter().map(|output| output.frames_encoded).sum();
+        if encoded != measured.frames || report.outputs.iter().any(|o| !o.failovers.is_empty()) {
+            let frames = measured.frames;
+            return Err(format!("{encoded} of {frames} frames, or the encoder was begun again"));
+        }
+        Ok(measured)
+    }
+
+    fn open(&self) -> Result<Box<dyn VideoEncoder>, String> {
+        let config = self.session()?;
+        let mut settings = config.settings;
+        settings.encoder.resolution = Some(self.frames.size);
+        let mut chain =
+            Chain::new(&config.plan, settings, config.threads).map_err(|e| e.to_string())?;
+        chain.open().map_err(|error| error.to_string())
+    }
+
+    fn alone(&self) -> Result<Measured, String> {
+        let (format, description) = {
+            let encoder = self.open()?;
+            (encoder.pixel_format(), encoder.description())
+        };
+        let ready = self.frames.converted(format)?;
+        let before = Before::now();
+        let bytes = self.at_once(|_| {
+            let mut encoder = self.open()?;
+            let mut bytes = 0;
+            for (n, frame) in (0..).zip(&ready) {
+                let unit = encoder.encode_frame(&frame.frame(n)).map_err(|e| e.to_string())?;
+                bytes += unit.map_or(0, |unit| unit.data.len());
+            }
+            let rest = encoder.flush().map_err(|error| error.to_string())?;
+            drop(encoder);
+            Ok(bytes as u64 + rest.iter().map(|unit| unit.data.len() as u64).sum::<u64>())
+        })?;
+        Ok(before.measured(self.all_frames(), bytes, description))
+    }
+
+    /// Does something for each camera, all at once; the sum of what they give.
+    fn at_once(&self, work: impl Fn(usize) -> Result<u64, String> + Sync) -> Result<u64, String> {
+        thread::scope(|scope| {
+            let all: Vec<_> = (0..self.cameras)
+                .map(|n| {
+                    scope.spawn({
+                        let work = &work;
+                        move || work(n)
+                    })
+                })
+                .collect();
+            let ended = |_| Err("a thread panicked".to_string());
+            all.into_iter().map(|one| one.join().unwrap_or_else(ended)).sum()
+        })
+    }
+
+    fn live(&self) -> Result<Measured, String> {
+        // One to three seconds at 30 frames per second.
+        let count = self.frames.payloads.len().clamp(30, 90);
+        let arrivals = Arc::new(Mutex::new(Vec::<(u64, Instant)>::new()));
+        let noted = Arc::clone(&arrivals);
+        let note = move |unit: EncodedChunk, _: &FrameTimes| {
+            if let Ok(mut all) = noted.lock() {
+                all.push((unit.pts, Instant::now()));
+            }
+        };
+        let sink = Box::new(CallbackSink(note));
+        let before = Before::now();
+        let mut session = Session::open(self.frames.size, &self.session()?, sink)
+            .map_err(|error| error.to_string())?;
+        let rate = self.frames.rate;
+        let mut given = Vec::new();
+        let begun = Instant::now();
+        for (n, payload) in (0..).zip(self.frames.payloads.iter().cycle().take(count)) {
+            let at = Duration::from_nanos(rate.nanoseconds(n));
+            thread::sleep(at.saturating_sub(begun.elapsed()));
+            given.push(Instant::now());
+            let times = FrameTimes::at(rate.nanoseconds(n) as i64);
+            session.push(payload, times).map_err(|error| error.to_string())?;
+        }
+        // What comes only because the stream ends would have come later.
+        let arrived = arrivals.lock().map(|all| all.clone()).unwrap_or_default();
+        session.finish().map_err(|error| error.to_string())?;
+        let mut waits: Vec<f64> = arrived
+            .iter()
+            .filter_map(|(pts, at)| Some((*at - *given.get(*pts as usize)?).as_secs_f64() * 1e3))
+            .collect();
+        waits.sort_by(f64::total_cmp);
+        let part =
+            |of_hundred: usize| waits.get((waits.len() * of_hundred).div_ceil(100).max(1) - 1);
+        let latency_ms = part(50).zip(part(99)).map(|(half, most)| [*half, *most]);
+        Ok(Measured { latency_ms, ..before.measured(given.len() as u64, 0, String::new()) })
+    }
+
+    fn ffmpeg(&self) -> Result<Measured, String> {
+        let input = self.frames.for_ffmpeg();
+        let input = input.ok_or("ffmpeg cannot be given these frames by a pipe")?;
+        let ffmpeg = encoder_ffmpeg::Ffmpeg::find(EncoderType::X264).map_err(|e| e.to_string())?;
+        let words =
+            plain_options(&self.settings, &self.case.encoder, &self.case.preset, self.threads());
+        let path = |n: usize| self.case.folder.join(format!("ffmpeg{n}.mp4"));
+        std::fs::create_dir_all(&self.case.folder).map_err(|error| error.to_string())?;
+        let before = Before::now();
+        let bytes = self.at_once(|n| {
+            let mut command = Command::new(&ffmpeg.path);
+            command.args(["-hide_banner", "-loglevel", "error", "-y"]).args(&input);
+            command.args(["-i", "pipe:0"]).args(&words).arg(path(n));
+            feed(command, &self.frames)?;
+            std::fs::metadata(path(n)).map(|file| file.len()).map_err(|error| error.to_string())
+        })?;
+        Ok(before.measured(
+            self.all_frames(),
+            bytes,
+            format!("{} {}", ffmpeg.label(), words.join(" ")),
+        ))
+    }
+}
+
+/// Runs FFmpeg on the frames, by plain writes to its standard input.
+fn feed(mut command: Command, frames: &Frames) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("ffmpeg: {error}");
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    let stdin = child.stdin.take();
+    let written = stdin.map_or(Ok(()), |mut stdin| {
+        frames.payloads.iter().try_for_each(|payload| stdin.write_all(frames::bytes(payload)))
+    });
+    let output = child.wait_with_output().map_err(failed)?;
+    if !output.status.success() || written.is_err() {
+        return Err(format!("ffmpeg: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    Ok(())
+}
+
+/// The options that a user would give to `ffmpeg` for the same.
+fn plain_options(settings: &Settings, encoder: &str, preset: &str, threads: usize) -> Vec<String> {
+    let config = &settings.encoder;
+    let (crf, gop, b_frames) = (config.crf, config.gop_size, config.b_frames);
+    let text = match encoder {
+        "nvenc" => format!("-c:v h264_nvenc -preset {preset} -cq {crf}"),
+        "qsv" => format!("-c:v h264_qsv -preset {preset} -global_quality {crf}"),
+        _ => format!("-c:v libx264 -preset {preset} -crf {crf} -threads {threads}"),
+    };
+    let text = format!("{text} -g {gop} -bf {b_frames} -pix_fmt yuv420p");
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Writes the frames as they are compared with: 4:2:0, one after the other.
+pub fn reference(frames: &Frames, path: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).map_err(failed)?);
+    let ready: Vec<FrameBuffer> = frames.converted(PixelFormat::Yuv420p)?;
+    let mut packed = Vec::new();
+    for frame in &ready {
+        packed.clear();
+        frame.frame(0).append_packed(&mut packed);
+        file.write_all(&packed).map_err(failed)?;
+    }
+    file.flush().map_err(failed)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_is_a_word() {
+        let folder = PathBuf::from("/tmp/a:b");
+        for (way, _) in WAYS {
+            let (encoder, preset) = ("x264".into(), "fast".into());
+            let case = Case { way, encoder, preset, folder: folder.clone() };
+            assert_eq!(case.to_string().parse(), Ok(case));
+        }
+        assert!("whole:x264:fast".parse::<Case>().is_err());
+        assert!("slow:x264:fast:/tmp".parse::<Case>().is_err());
+    }
+
+    #[test]
+    fn plain_ffmpeg_is_asked_for_the_same() {
+        let settings = Settings::default();
+        let words = |encoder, preset| plain_options(&settings, encoder, preset, 2).join(" ");
+        assert_eq!(
+            words("openh264", "ultrafast"),
+            "-c:v libx264 -preset ultrafast -crf 23 -threads 2 -g 30 -bf 0 -pix_fmt yuv420p"
+        );
+        assert_eq!(
+            words("nvenc", "p4"),
+            "-c:v h264_nvenc -preset p4 -cq 23 -g 30 -bf 0 -pix_fmt yuv420p"
+        );
+    }
+}

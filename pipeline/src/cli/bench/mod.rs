@@ -1,0 +1,308 @@
+//! `encoder bench`: every encoder that works here, at several presets, measured on this machine.
+//!
+//! Each measurement is made by a process of its own, this program once more with `--case`: so CPU
+//! time and memory are those of the measurement alone. What is compared is measured in turn, round
+//! by round, and ratios are taken within a round.
+
+mod case;
+mod frames;
+mod page;
+mod quality;
+mod result;
+mod usage;
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+pub use case::Case;
+use case::{Measured, Way};
+use encoder_core::{Detected, EncoderType, NvencPreset, OpenError, Preset, Settings};
+use frames::Frames;
+use quality::Judge;
+use result::{Results, Rounds, Row};
+use tracing::{error, warn};
+
+use super::{
+    args::{BaselineArg, Bench},
+    settings::Refused,
+};
+
+/// What is measured where nobody says which presets.
+const PRESETS: [Preset; 4] =
+    [Preset::Ultrafast, Preset::Superfast, Preset::Veryfast, Preset::Medium];
+/// The same for NVENC, which has names of its own.
+const NVENC_PRESETS: [NvencPreset; 3] = [NvencPreset::P1, NvencPreset::P4, NvencPreset::P7];
+const ALL_NVENC: [NvencPreset; 7] = [
+    NvencPreset::P1,
+    NvencPreset::P2,
+    NvencPreset::P3,
+    NvencPreset::P4,
+    NvencPreset::P5,
+    NvencPreset::P6,
+    NvencPreset::P7,
+];
+
+pub fn bench(args: &Bench) -> Result<u8, Refused> {
+    if let Some(case) = &args.case {
+        return case::run(args, case);
+    }
+    let settings = args.video.settings()?;
+    let found = args.video.probe.detection(&settings).run().map_err(Refused::usage)?;
+    let (rows, mut is_whole) = rows(args, &found)?;
+    let frames = Frames::load(args)?;
+    let bench = Work { args, frames, folder: tempfile::tempdir().map_err(Refused::failed)? };
+    let results = bench.results(rows, &found)?;
+    is_whole &= results.rows.iter().all(|row| row.error.is_none());
+    if let Some(path) = &args.json {
+        let text = serde_json::to_string_pretty(&results).map_err(Refused::failed)?;
+        save(path, &text)?;
+    }
+    if let Some(path) = &args.html {
+        save(path, &page::page(&results))?;
+    }
+    show(&results).map_err(Refused::failed)?;
+    Ok(if is_whole { 0 } else { 1 })
+}
+
+/// The rows to measure, and whether all that was asked for can be.
+fn rows(args: &Bench, found: &[Detected]) -> Result<(Vec<Row>, bool), Refused> {
+    let names: Vec<&str> = found.iter().map(|one| one.encoder.as_str()).collect();
+    if let Some(unknown) = args.encoder.iter().find(|name| !names.contains(&name.as_str())) {
+        let available = found.iter().map(|one| one.encoder).collect();
+        return Err(Refused::usage(OpenError::Unknown { wanted: unknown.clone(), available }));
+    }
+    let mut is_whole = true;
+    let mut rows = Vec::new();
+    for one in found {
+        let name = one.encoder.to_string();
+        if !args.encoder.is_empty() && !args.encoder.contains(&name) {
+            continue;
+        }
+        if let encoder_core::Verdict::Refused(refusal) = &one.verdict {
+            // Who names it wants to know; who does not, finds it in the results.
+            if !args.encoder.is_empty() {
+                error!("{refusal}");
+                is_whole = false;
+            }
+            continue;
+        }
+        for preset in presets(args, one.encoder)? {
+            let row =
+                Row { encoder: name.clone(), preset, hardware: one.hardware, ..Row::default() };
+            rows.push(row);
+        }
+    }
+    if rows.is_empty() {
+        return Err(Refused::failed("there is no encoder to measure; `encoder detect` tells why"));
+    }
+    Ok((rows, is_whole))
+}
+
+/// The presets of an encoder, of those that were asked for.
+fn presets(args: &Bench, encoder: EncoderType) -> Result<Vec<String>, Refused> {
+    let known = |name: &str| ALL_NVENC.iter().any(|preset| preset.as_str() == name);
+    for name in &args.preset {
+        if !known(name) {
+            name.parse::<Preset>().map_err(|error| Refused::usage(format!("{error}, p1 to p7")))?;
+        }
+    }
+    let is_nvenc = encoder == EncoderType::NVENC;
+    let mine: Vec<_> = args.preset.iter().filter(|name| known(name) == is_nvenc).cloned().collect();
+    Ok(match (args.preset.is_empty(), is_nvenc) {
+        (false, _) => mine,
+        (true, true) => NVENC_PRESETS.map(|preset| preset.as_str().to_owned()).to_vec(),
+        (true, false) => PRESETS.map(|preset| preset.to_string()).to_vec(),
+    })
+}
+
+/// The settings for one row.
+fn settings_of(args: &Bench, preset: &str, encoder: &str) -> Result<Settings, Refused> {
+    let mut settings = args.video.settings()?;
+    if encoder == EncoderType::NVENC.as_str() {
+        let preset = ALL_NVENC.into_iter().find(|known| known.as_str() == preset);
+        settings.gpu.nvenc_preset = preset.unwrap_or_default();
+    } else {
+        settings.encoder.preset = preset.parse().map_err(Refused::usage)?;
+    }
+    Ok(settings)
+}
+
+struct Work<'a> {
+    args: &'a Bench,
+    frames: Frames,
+    folder: tempfile::TempDir,
+}
+
+impl Work<'_> {
+    fn results(&self, mut rows: Vec<Row>, found: &[Detected]) -> Result<Results, Refused> {
+        let (args, frames) = (self.args, &self.frames);
+        let mut notes = Vec::new();
+        let original = self.folder.path().join("original.yuv");
+        let judge = Judge::new().and_then(|judge| {
+            case::reference(frames, &original)?;
+            Ok(judge)
+        });
+        if let Err(reason) = &judge {
+            notes.push(format!("Quality was not measured: {reason}."));
+        }
+        let mut has_baseline = args.baseline == Some(BaselineArg::Ffmpeg);
+        if has_baseline && frames.for_ffmpeg().is_none() {
+            notes.push(
+                "The plain ffmpeg was not measured: these frames are none that can be \
+                        written to it as they are (RGB, BGR, grey, JPEG)."
+                    .into(),
+            );
+            has_baseline = false;
+        }
+        let count = rows.len();
+        for (n, row) in rows.iter_mut().enumerate() {
+            let bar = format!("{} {} ({} of {count})", row.encoder, row.preset, n + 1);
+            if let Err(error) = self.row(row, &judge, &original, has_baseline, &bar) {
+                warn!("{} {}: {error}", row.encoder, row.preset);
+                row.error = Some(error);
+            }
+        }
+        progress("");
+        result::mark_front(&mut rows);
+        let mut refused = result::absent(found);
+        refused.retain(|one| args.encoder.is_empty() || args.encoder.contains(&one.encoder));
+        notes.push(
+            "CPU ms: user and system time of all processes, for each frame of each camera. \
+                    × alone: that, against the encoder alone on frames that are ready for it. \
+                    p50, p99: from a frame at the pace of the camera to its access unit. \
+                    MiB: on top of the frames. *: nothing else is faster, smaller and better at \
+                    once."
+                .into(),
+        );
+        Ok(Results {
+            version: env!("CARGO_PKG_VERSION"),
+            machine: machine(),
+            clip: frames.name.clone(),
+            size: [frames.size.width, frames.size.height],
+            frames: frames.payloads.len(),
+            cameras: args.cameras.into(),
+            jobs: args.video.jobs(),
+            rounds: args.rounds.into(),
+            answer: result::answer(&rows, &refused),
+            rows,
+            refused,
+            notes,
+        })
+    }
+
+    fn row(
+        &self,
+        row: &mut Row,
+        judge: &Result<Judge, String>,
+        original: &Path,
+        has_baseline: bool,
+        bar: &str,
+    ) -> Result<(), String> {
+        let mut rounds = Rounds::default();
+        let (mut quality, mut plain) = (None, None);
+        let compare = |file: PathBuf| {
+            judge.as_ref().ok().map(|judge| judge.compare(&file, original, self.frames.size))
+        };
+        for round in 1..=self.args.rounds {
+            progress(&format!("{bar}, round {round} of {}", self.args.rounds));
+            let (whole, folder) = self.measure(row, Way::Whole)?;
+            rounds.whole.push(whole);
+            if round == 1 {
+                quality = compare(video(folder.path())?);
+            }
+            rounds.alone.push(self.measure(row, Way::Alone)?.0);
+            if has_baseline {
+                let (measured, folder) = self.measure(row, Way::Ffmpeg)?;
+                rounds.ffmpeg.push(measured);
+                if round == 1 {
+                    plain = compare(video(folder.path())?);
+                }
+            }
+        }
+        progress(&format!("{bar}, latency"));
+        row.latency_ms = self.measure(row, Way::Live)?.0.latency_ms;
+        let seconds = self.frames.payloads.len() as f64 / self.frames.rate.as_f64();
+        rounds.judge(row, self.frames.raw_bytes(), seconds, self.args.cameras.into());
+        row.quality = quality.transpose()?;
+        if let Some(ffmpeg) = &mut row.ffmpeg {
+            ffmpeg.quality = plain.transpose()?;
+        }
+        Ok(())
+    }
+
+    /// One measurement, with the folder of its files.
+    fn measure(&self, row: &Row, way: Way) -> Result<(Measured, tempfile::TempDir), String> {
+        let folder = tempfile::tempdir_in(self.folder.path()).map_err(|e| e.to_string())?;
+        let (encoder, preset) = (row.encoder.clone(), row.preset.clone());
+        let case = Case { way, encoder, preset, folder: folder.path().into() };
+        let program = std::env::current_exe().map_err(|error| error.to_string())?;
+        let mut command = Command::new(program);
+        command.args(std::env::args_os().skip(1)).args(["--case", &case.to_string()]);
+        let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(match said.trim().lines().last() {
+                Some(line) => line.to_owned(),
+                None => format!("the measurement ended with {}", output.status),
+            });
+        }
+        let measured = serde_json::from_slice(&output.stdout);
+        Ok((measured.map_err(|error| format!("the measurement told nothing: {error}"))?, folder))
+    }
+}
+
+/// The first video in a folder.
+fn video(folder: &Path) -> Result<PathBuf, String> {
+    let entries = fs::read_dir(folder).map_err(|error| error.to_string())?;
+    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let is_video = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "mp4");
+    files.into_iter().find(is_video).ok_or_else(|| "there is no video".into())
+}
+
+/// Tells how far it is, on a terminal.
+fn progress(text: &str) {
+    if io::stderr().is_terminal() {
+        let _ = write!(io::stderr(), "\r\x1b[K{text}");
+    }
+}
+
+fn save(path: &Path, text: &str) -> Result<(), Refused> {
+    fs::write(path, text).map_err(|error| Refused::failed(format!("{}: {error}", path.display())))
+}
+
+fn show(results: &Results) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    let [width, height] = results.size;
+    let (frames, cameras, jobs) = (results.frames, results.cameras, results.jobs);
+    writeln!(
+        out,
+        "{}; {width}x{height}, {frames} frames, {cameras} at once, {jobs} threads; \
+                   medians of {}; {}\n",
+        results.clip, results.rounds, results.machine
+    )?;
+    write!(out, "{}", results.table())?;
+    for absent in &results.refused {
+        writeln!(
+            out,
+            "{}: does not work here: {} ({})",
+            absent.encoder, absent.reason, absent.cure
+        )?;
+    }
+    for text in results.notes.iter().rev().chain([&results.answer]) {
+        writeln!(out, "\n{text}")?;
+    }
+    Ok(())
+}
+
+/// The processor and its cores.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1));
+    format!("{}, {cores} cores", model.unwrap_or(std::env::consts::ARCH))
+}
