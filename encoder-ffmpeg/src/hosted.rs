@@ -110,6 +110,7 @@ impl HostedEncoder {
         let arguments = arguments(&job, ffmpeg.version, size, config.frame_rate);
         let (child, stdin, stdout) = Child::spawn(&ffmpeg.path, &arguments).map_err(refuse)?;
         sys::prepare_pipe(&stdin).map_err(refuse)?;
+        sys::enlarge_pipe(&stdout);
         let (sender, units) = channel();
         let reader = std::thread::Builder::new()
             .name("ffmpeg-stdout".into())
@@ -440,7 +441,7 @@ fn runs<'a>(plane: &Plane<'a>) -> Vec<&'a [u8]> {
 /// Reads the child's stdout to its end.
 fn read_units(mut stdout: ChildStdout, sender: &Sender<Message>) {
     let mut parser = FlvParser::new();
-    let mut buffer = vec![0; 64 << 10];
+    let mut buffer = vec![0; 256 << 10];
     let mut units = Vec::new();
     let mut begun = false;
     let end = loop {

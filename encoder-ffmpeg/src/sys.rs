@@ -76,12 +76,7 @@ pub(crate) fn prepare_pipe(pipe: &ChildStdin) -> io::Result<()> {
     {
         use std::os::fd::AsRawFd;
         let fd = pipe.as_raw_fd();
-        #[cfg(target_os = "linux")]
-        // SAFETY: the descriptor is open for the call; F_SETPIPE_SZ takes a number. A refusal
-        // (the user's limit) only costs speed.
-        unsafe {
-            libc::fcntl(fd, libc::F_SETPIPE_SZ, 1 << 20)
-        };
+        enlarge_pipe(pipe);
         // SAFETY: the descriptor is open for the calls; both commands take and give numbers.
         // The flag belongs to our end of the pipe alone.
         let set = unsafe {
@@ -95,6 +90,21 @@ pub(crate) fn prepare_pipe(pipe: &ChildStdin) -> io::Result<()> {
     let _ = pipe;
     Ok(())
 }
+
+/// Gives a pipe room for whole frames, where the system allows it.
+#[cfg(unix)]
+pub(crate) fn enlarge_pipe(pipe: &impl std::os::fd::AsRawFd) {
+    let _ = pipe;
+    #[cfg(target_os = "linux")]
+    // SAFETY: the descriptor is open for the call; F_SETPIPE_SZ takes a number. A refusal (the
+    // user's limit) only costs speed.
+    unsafe {
+        libc::fcntl(pipe.as_raw_fd(), libc::F_SETPIPE_SZ, 1 << 20)
+    };
+}
+
+#[cfg(not(unix))]
+pub(crate) fn enlarge_pipe<T>(_: &T) {}
 
 /// Waits until the pipe takes bytes or is broken; false when `limit` passed first.
 #[cfg(unix)]

@@ -142,9 +142,8 @@ impl Before {
     fn measured(&self, frames: u64, bytes: u64, description: String) -> Measured {
         let wall_s = self.begun.elapsed().as_secs_f64();
         let cpu_s = self.cpu.zip(usage::cpu()).map(|(before, now)| (now - before).as_secs_f64());
-        let own = self.memory_kib.zip(usage::memory()).map(|(before, (most, _))| {
-            most.saturating_sub(before) + usage::memory_of_children().unwrap_or(0)
-        });
+        let own = self.memory_kib.zip(usage::memory());
+        let own = own.map(|(before, (most, _))| most.saturating_sub(before));
         Measured { wall_s, cpu_s, frames, bytes, memory_kib: own, latency_ms: None, description }
     }
 }
@@ -199,11 +198,15 @@ impl Work<'_> {
         let open = || -> Result<Box<dyn Source>, _> {
             Ok(Box::new(Memory::new(Arc::clone(&self.frames), self.cameras)))
         };
+        let watch = usage::Watch::children();
         let before = Before::now();
         let report = run.convert(&open, &Silent);
         let bytes = report.outputs.iter().map(|output| output.bytes).sum();
         let description = report.outputs.first().and_then(|o| o.encoder_description.clone());
-        let measured = before.measured(self.all_frames(), bytes, description.unwrap_or_default());
+        let mut measured =
+            before.measured(self.all_frames(), bytes, description.unwrap_or_default());
+        let children = watch.end();
+        measured.memory_kib = measured.memory_kib.map(|own| own + children);
         let wrong =
             report.error.iter().chain(report.outputs.iter().filter_map(|o| o.error.as_ref()));
         if let Some(error) = wrong.into_iter().next() {

@@ -153,7 +153,7 @@ impl Work<'_> {
         if has_baseline && frames.for_ffmpeg().is_none() {
             notes.push(
                 "The plain ffmpeg was not measured: these frames are none that can be \
-                        written to it as they are (RGB, BGR, grey, JPEG)."
+                        written to it as they are (RGB, BGR, grey, I420, JPEG)."
                     .into(),
             );
             has_baseline = false;

@@ -1,32 +1,81 @@
 //! What this process and its children have used: CPU time and memory.
 
-use std::time::Duration;
+use std::{
+    fs,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
 
 /// CPU time, user and system, of this process and of those children that have ended; `None` where
 /// the system does not tell.
 pub fn cpu() -> Option<Duration> {
-    Some(usage(Who::Mine)?.0 + usage(Who::Children)?.0)
+    Some(usage(Who::Mine)? + usage(Who::Children)?)
 }
 
-/// The most memory that any child has had, in KiB.
-pub fn memory_of_children() -> Option<u64> {
-    Some(usage(Who::Children)?.1)
+/// Looks at the children of this process now and then.
+///
+/// (What the system keeps of children that have ended counts their time before they became another
+/// program, when they had all the memory of this one.)
+pub struct Watch {
+    is_over: Arc<AtomicBool>,
+    thread: JoinHandle<u64>,
+}
+
+impl Watch {
+    /// Begins to look.
+    pub fn children() -> Self {
+        let is_over = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&is_over);
+        let thread = thread::spawn(move || {
+            let mut most = 0;
+            while !flag.load(Relaxed) {
+                most = most.max(memory_of_children());
+                thread::park_timeout(Duration::from_millis(50));
+            }
+            most
+        });
+        Self { is_over, thread }
+    }
+
+    /// The most memory that all children had at once, in KiB.
+    pub fn end(self) -> u64 {
+        self.is_over.store(true, Relaxed);
+        self.thread.thread().unpark();
+        self.thread.join().unwrap_or(0)
+    }
+}
+
+/// Memory of all children that are programs of their own, in KiB; 0 where the system does not tell.
+fn memory_of_children() -> u64 {
+    let name = |path: &str| fs::read_to_string(format!("/proc/{path}/comm")).unwrap_or_default();
+    let own = name("self");
+    let Ok(threads) = fs::read_dir("/proc/self/task") else { return 0 };
+    let lists = threads.flatten().map(|thread| thread.path().join("children"));
+    let children: String = lists.filter_map(|list| fs::read_to_string(list).ok()).collect();
+    let others = children.split_whitespace().filter(|child| name(child) != own);
+    others.filter_map(|child| status(child, "VmRSS:")).sum()
+}
+
+/// A figure of a process in KiB.
+fn status(process: &str, key: &str) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(key))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// The most memory that this process has had since [`forget`], and what it has now, in KiB.
 pub fn memory() -> Option<(u64, u64)> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let of = |key: &str| -> Option<u64> {
-        let line = status.lines().find_map(|line| line.strip_prefix(key))?;
-        line.split_whitespace().next()?.parse().ok()
-    };
-    Some((of("VmHWM:")?, of("VmRSS:")?))
+    Some((status("self", "VmHWM:")?, status("self", "VmRSS:")?))
 }
 
 /// Forgets the most memory that this process has had so far.
 pub fn forget() {
     // Where it cannot be forgotten, the figure is too high, not too low.
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
 enum Who {
@@ -35,7 +84,7 @@ enum Who {
 }
 
 #[cfg(unix)]
-fn usage(who: Who) -> Option<(Duration, u64)> {
+fn usage(who: Who) -> Option<Duration> {
     let who = match who {
         Who::Mine => libc::RUSAGE_SELF,
         Who::Children => libc::RUSAGE_CHILDREN,
@@ -50,14 +99,11 @@ fn usage(who: Who) -> Option<(Duration, u64)> {
         let micros = u64::try_from(t.tv_usec).unwrap_or(0);
         Duration::from_secs(u64::try_from(t.tv_sec).unwrap_or(0)) + Duration::from_micros(micros)
     };
-    let most = u64::try_from(usage.ru_maxrss).unwrap_or(0);
-    // macOS counts bytes.
-    let most = if cfg!(target_os = "macos") { most / 1024 } else { most };
-    Some((time(usage.ru_utime) + time(usage.ru_stime), most))
+    Some(time(usage.ru_utime) + time(usage.ru_stime))
 }
 
 #[cfg(not(unix))]
-fn usage(_: Who) -> Option<(Duration, u64)> {
+fn usage(_: Who) -> Option<Duration> {
     None
 }
 
@@ -77,5 +123,19 @@ mod tests {
         let taken = std::hint::black_box(vec![1u8; 64 << 20]);
         let (most, _) = memory().expect("Linux tells");
         assert!(most >= now + (60 << 10), "{now} {most} {}", taken.len());
+    }
+
+    #[test]
+    fn children_are_counted_while_they_live() {
+        let watch = Watch::children();
+        let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("sleep");
+        while memory_of_children() == 0 {
+            thread::yield_now();
+        }
+        child.kill().expect("it runs");
+        child.wait().expect("it was killed");
+        let most = watch.end();
+        // Less than this process has, of which it was a copy at first.
+        assert!(most < status("self", "VmRSS:").expect("Linux tells") + (8 << 10), "{most}");
     }
 }

@@ -1,0 +1,113 @@
+//! How fast frames go to an FFmpeg whose encode costs nothing: by plain writes to the pipe as it
+//! comes, by writes to a large one, and by its memory.
+//!
+//! `cargo bench -p encoder-ffmpeg --bench pipe`, with `ENCODER_FFMPEG` for another FFmpeg. In turn,
+//! medians of seven rounds.
+
+#[cfg(unix)]
+#[allow(dead_code, unreachable_pub)]
+#[path = "../src/sys.rs"]
+mod sys;
+
+#[cfg(unix)]
+mod bench {
+    use std::{
+        io::{IoSlice, Write},
+        process::{Command, Stdio},
+        time::{Duration, Instant},
+    };
+
+    use super::sys;
+
+    const SIZES: [(usize, usize, usize); 2] = [(1920, 1080, 300), (640, 480, 1500)];
+    const ROUNDS: usize = 7;
+    /// Frames in the ring.
+    const SLOTS: usize = 16;
+
+    #[derive(Clone, Copy)]
+    enum Way {
+        Plain,
+        Large,
+        Spliced,
+    }
+
+    pub fn run() -> Result<(), Box<dyn std::error::Error>> {
+        let ffmpeg = std::env::var_os("ENCODER_FFMPEG").unwrap_or_else(|| "ffmpeg".into());
+        println!(
+            "| frames | default pipe | large pipe | without a copy | ratio |\n|---|---|---|---|---|"
+        );
+        for (width, height, count) in SIZES {
+            let frames: Vec<Vec<u8>> =
+                (0..SLOTS).map(|n| vec![n as u8; width * height * 3 / 2]).collect();
+            let mut rates = [vec![], vec![], vec![]];
+            for _ in 0..ROUNDS {
+                for (way, rates) in
+                    [Way::Plain, Way::Large, Way::Spliced].into_iter().zip(&mut rates)
+                {
+                    let size = format!("{width}x{height}");
+                    let mut command = Command::new(&ffmpeg);
+                    command.args([
+                        "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", &size,
+                    ]);
+                    command.args(["-i", "pipe:0", "-f", "null", "-"]).stdin(Stdio::piped());
+                    rates.push(feed(command, &frames, count, way)?);
+                }
+            }
+            let [plain, large, spliced] = rates.map(median);
+            println!(
+                "| {width}×{height} | {plain:.0} fps | {large:.0} fps | {spliced:.0} fps | {:.2} |",
+                spliced / plain
+            );
+        }
+        Ok(())
+    }
+
+    fn feed(
+        mut command: Command,
+        frames: &[Vec<u8>],
+        count: usize,
+        way: Way,
+    ) -> Result<f64, Box<dyn std::error::Error>> {
+        let mut child = command.spawn()?;
+        let mut stdin = child.stdin.take().ok_or("no stdin")?;
+        if !matches!(way, Way::Plain) {
+            sys::prepare_pipe(&stdin)?;
+        }
+        let mut begun = Instant::now();
+        for (n, frame) in frames.iter().cycle().take(count).enumerate() {
+            // Without the start of the process.
+            if n == SLOTS {
+                begun = Instant::now();
+            }
+            match way {
+                Way::Plain => stdin.write_all(frame)?,
+                Way::Large | Way::Spliced => {
+                    let stays = matches!(way, Way::Spliced);
+                    let limit = Duration::from_secs(60);
+                    sys::write_all(&mut stdin, &mut [IoSlice::new(frame)], limit, stays)?;
+                }
+            }
+        }
+        drop(stdin);
+        let seconds = begun.elapsed();
+        if !child.wait()?.success() {
+            return Err("FFmpeg failed".into());
+        }
+        Ok((count - SLOTS) as f64 / seconds.as_secs_f64())
+    }
+
+    fn median(mut rates: Vec<f64>) -> f64 {
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    }
+}
+
+#[cfg(unix)]
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    bench::run()
+}
+
+#[cfg(not(unix))]
+fn main() {
+    println!("on Unix only");
+}
