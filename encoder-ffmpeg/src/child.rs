@@ -128,9 +128,9 @@ impl Child {
         lock(&self.shared.tail).text()
     }
 
-    /// Whether it has said that something went wrong.
-    pub(crate) fn told_an_error(&self) -> bool {
-        lock(&self.shared.tail).has_error()
+    /// How often it has said that something went wrong.
+    pub(crate) fn errors(&self) -> u64 {
+        lock(&self.shared.tail).errors()
     }
 
     /// Its process id, for tests.

@@ -61,6 +61,8 @@ pub struct HostedEncoder {
     chunks_out: u64,
     ready: VecDeque<EncodedChunk>,
     order: Order,
+    /// How many errors it had told of when it began.
+    errors: u64,
     failed: bool,
 }
 
@@ -136,6 +138,7 @@ impl HostedEncoder {
             chunks_out: 0,
             ready: VecDeque::new(),
             order: Order::default(),
+            errors: 0,
             failed: false,
         })
     }
@@ -215,7 +218,11 @@ impl HostedEncoder {
     /// Waits until the encoder is open. It has the first frame.
     fn begin(&mut self) -> Result<(), EncodeError> {
         match self.units.recv_timeout(self.job.start) {
-            Ok(Message::Begun) => Ok(()),
+            Ok(Message::Begun) => {
+                // What it said before, it has got over.
+                self.errors = self.child.errors();
+                Ok(())
+            }
             Err(RecvTimeoutError::Timeout) => Err(self.refuse(Some(self.job.start))),
             _ => Err(self.refuse(None)),
         }
@@ -239,15 +246,15 @@ impl HostedEncoder {
         }
     }
 
-    /// Waits for the next message of the reader. A child that has told of an error gets the end of
-    /// its input meanwhile.
+    /// Waits for the next message of the reader. A child that has told of an error since it began
+    /// gets the end of its input meanwhile.
     fn next_message(&mut self) -> Result<Message, RecvTimeoutError> {
         let begun = Instant::now();
         loop {
             let left = self.job.stall.saturating_sub(begun.elapsed());
             match self.units.recv_timeout(left.min(AFTER_ERROR)) {
                 Err(RecvTimeoutError::Timeout) if left > AFTER_ERROR => {
-                    if self.child.told_an_error() {
+                    if self.child.errors() > self.errors {
                         self.stdin = None;
                     }
                 }

@@ -10,6 +10,7 @@ const LINE_BYTES: usize = 400;
 pub(crate) struct Tail {
     lines: VecDeque<String>,
     partial: Vec<u8>,
+    errors: u64,
 }
 
 impl Tail {
@@ -30,6 +31,7 @@ impl Tail {
         if line.is_empty() {
             return;
         }
+        self.errors += u64::from(is_error(&line));
         if self.lines.len() >= LINES {
             let drop = self.lines.iter().position(|l| is_chatter(l)).unwrap_or(0);
             self.lines.remove(drop);
@@ -37,11 +39,9 @@ impl Tail {
         self.lines.push_back(line);
     }
 
-    /// Whether an error is among the lines that are kept.
-    pub(crate) fn has_error(&self) -> bool {
-        let is_error =
-            |line: &String| ["[error]", "[fatal]", "[panic]"].iter().any(|w| line.contains(w));
-        self.lines.iter().any(is_error)
+    /// How many lines have told of an error.
+    pub(crate) fn errors(&self) -> u64 {
+        self.errors
     }
 
     /// Everything that is kept, chatter too, one line each.
@@ -63,6 +63,11 @@ pub(crate) fn words(text: &str) -> String {
     let serious: Vec<&str> = text.lines().filter(|line| !is_chatter(line)).collect();
     let chosen = if serious.is_empty() { text.lines().collect() } else { serious };
     chosen[chosen.len().saturating_sub(MOST)..].join(" | ")
+}
+
+/// Whether FFmpeg itself marked the line as more than a warning.
+fn is_error(line: &str) -> bool {
+    ["[error] ", "[fatal] ", "[panic] "].iter().any(|mark| line.contains(mark))
 }
 
 /// Whether FFmpeg itself marked the line as less than a warning.
@@ -94,6 +99,7 @@ mod tests {
             tail.push(format!("[verbose] chatter {n}\r").as_bytes());
         }
         tail.push(&vec![b'x'; 1 << 20]);
+        assert_eq!(tail.errors(), 1);
         let text = tail.text();
         assert!(text.starts_with("[h264_nvenc] [error] Cannot load libcuda.so.1\n"), "{text}");
         assert!(text.contains("chatter 999\n") && !text.contains("chatter 900\n"));

@@ -92,7 +92,8 @@ impl Frames {
             )));
         };
         let rate = info.rate.or_else(|| rate_of(&stamps)).unwrap_or_default();
-        let name = format!("{}, {}", path.display(), info.topic);
+        let path = path.display().to_string();
+        let name = if info.topic == path { path } else { format!("{path}, {}", info.topic) };
         Ok(Self { name, payloads, size, rate, options })
     }
 

@@ -169,6 +169,10 @@ impl Work<'_> {
         progress("");
         result::mark_front(&mut rows);
         let mut refused = result::absent(found);
+        let measured = |one: &Detected| rows.iter().any(|row| row.encoder == one.encoder.as_str());
+        let has_other =
+            found.iter().any(|one| one.hardware && one.verdict.is_usable() && !measured(one));
+        let answer = result::answer(&rows, &refused, has_other);
         refused.retain(|one| args.encoder.is_empty() || args.encoder.contains(&one.encoder));
         notes.push(
             "CPU ms: user and system time of all processes, for each frame of each camera. \
@@ -187,7 +191,7 @@ impl Work<'_> {
             cameras: args.cameras.into(),
             jobs: args.video.jobs(),
             rounds: args.rounds.into(),
-            answer: result::answer(&rows, &refused),
+            answer,
             rows,
             refused,
             notes,

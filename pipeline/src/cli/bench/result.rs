@@ -173,8 +173,9 @@ pub fn mark_front(rows: &mut [Row]) {
 /// What was asked of a GPU: times faster than software, and 10^6 bytes of raw input per second.
 const ASKED: (f64, f64, f64) = (5.0, 10.0, 400.0);
 
-/// How much faster is the GPU than software here?
-pub fn answer(rows: &[Row], refused: &[Absent]) -> String {
+/// How much faster is the GPU than software here? `refused` are all encoders that do not work here,
+/// `has_other` tells whether one with a device works that was not measured.
+pub fn answer(rows: &[Row], refused: &[Absent], has_other: bool) -> String {
     let (low, high, rate) = ASKED;
     let good = || rows.iter().filter(|row| row.error.is_none());
     let best = |hardware| {
@@ -215,7 +216,10 @@ pub fn answer(rows: &[Row], refused: &[Absent]) -> String {
                 .filter(|one| one.hardware)
                 .map(|one| format!("{}: {}", one.encoder, one.reason))
                 .collect();
-            let why = if why.is_empty() { "none was measured".into() } else { why.join("; ") };
+            let none = match why.is_empty() || has_other {
+                true => "No hardware encoder was measured.".into(),
+                false => format!("No hardware encoder works on this machine ({}).", why.join("; ")),
+            };
             let fastest = best(false).map_or_else(String::new, |row| {
                 format!(
                     " The fastest software ({} {}) takes in {} that were asked of a GPU.",
@@ -224,7 +228,7 @@ pub fn answer(rows: &[Row], refused: &[Absent]) -> String {
                     of_rate(row)
                 )
             });
-            format!("No hardware encoder works on this machine ({why}).{fastest}")
+            format!("{none}{fastest}")
         }
     }
 }
@@ -393,20 +397,22 @@ mod tests {
         }];
         let software = row("x264", "veryfast", false, (100.0, 1, 0.9));
         let fast = row("openh264", "ultrafast", false, (434.0, 1, 0.9));
-        let text = answer(&[software.clone(), fast.clone()], &refused);
+        let text = answer(&[software.clone(), fast.clone()], &refused, false);
         assert!(text.contains("No hardware encoder works on this machine (nvenc: no driver)"));
         assert!(
             text.contains("openh264 ultrafast) takes in 400 MB/s, 1.0× the 400 MB/s"),
             "{text}"
         );
         let gpu = row("nvenc", "p1", true, (700.0, 1, 0.9));
-        let text = answer(&[software.clone(), fast, gpu.clone()], &[]);
+        let text = answer(&[software.clone(), fast, gpu.clone()], &[], false);
         assert!(text.contains("nvenc p1) is 7.0 times as fast as software (x264 veryfast)"));
         assert!(text.contains("what was asked for (5–10 times)"), "{text}");
-        let text = answer(&[gpu], &[]);
+        let text = answer(&[gpu], &[], false);
         assert!(text.starts_with("No software encoder was measured"), "{text}");
         let failed = Row { error: Some("broken".into()), ..software };
-        assert!(answer(&[failed], &[]).contains("none was measured"));
+        assert_eq!(answer(&[failed], &[], false), "No hardware encoder was measured.");
+        let text = answer(&[], &refused, true);
+        assert_eq!(text, "No hardware encoder was measured.");
     }
 
     #[test]
