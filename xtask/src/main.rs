@@ -45,7 +45,7 @@ enum Command {
         /// Only what has this backend in it.
         #[arg(long, value_name = "NAME")]
         backend: Option<String>,
-        /// Without the tests that `cargo xtask test` runs too.
+        /// Without the pairs, and the tests that `cargo xtask test` runs too.
         #[arg(long)]
         quick: bool,
     },
