@@ -23,13 +23,16 @@ pub fn test(args: &[String]) -> Result<bool> {
     // What FFmpeg hosts or judges, with the other FFmpeg. (The tests of `testbed` take both by
     // themselves.)
     if let Some(other) = tools.swapped() {
-        let mut again = cargo();
-        again.args(["test", "--workspace", "--no-fail-fast"]);
-        let names = "real hosted colours frames mp4 detection players virtual*";
-        for name in names.split_whitespace() {
-            again.args(["--test", name]);
+        let programs = ["real", "hosted", "players", "virtual*"].map(|name| ["--test", name]);
+        let again = [
+            programs.concat(),
+            vec!["--test", "cli", "--", "colours::", "detection::", "frames::", "mp4::"],
+        ];
+        for args in again {
+            let mut tests = cargo();
+            tests.args(["test", "--workspace", "--no-fail-fast"]).args(args);
+            verdicts.push(("second FFmpeg", Some(show(other.announce(&mut tests))?)));
         }
-        verdicts.push(("second FFmpeg", Some(show(other.announce(&mut again))?)));
     }
 
     // A target directory of its own spares the rebuild of everything else afterwards.

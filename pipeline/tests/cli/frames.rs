@@ -1,7 +1,7 @@
 //! Every frame once, in order, at its time.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::path::PathBuf;
 

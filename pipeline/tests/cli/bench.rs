@@ -1,7 +1,7 @@
 //! `encoder bench` measures what it says, whatever the figures are on this machine.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::fs;
 

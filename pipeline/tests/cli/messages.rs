@@ -1,7 +1,7 @@
 //! Messages as JSON: one object per line, inside the spans of camera and session.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use common::{
     EPOCH, MS,

@@ -1,7 +1,7 @@
 //! What was black comes back black: every encoding, decoded by FFmpeg and compared.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use common::{
     EPOCH, MS,

@@ -1,7 +1,7 @@
 //! Topics that are H.264 already are copied.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::sync::{Arc, Mutex};
 

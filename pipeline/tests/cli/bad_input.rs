@@ -1,7 +1,7 @@
 //! Recordings that are broken, odd or hostile: what can be saved is saved, the rest is told.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::path::Path;
 

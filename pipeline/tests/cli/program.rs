@@ -1,7 +1,7 @@
 //! The program as a user meets it: files, exit codes, messages.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::{
     io::Write,
@@ -404,7 +404,7 @@ fn detect_lists_every_encoder_of_the_build() {
 
 #[test]
 fn the_documented_configuration_is_right() {
-    let page = include_str!("../../docs/configuration.md");
+    let page = include_str!("../../../docs/configuration.md");
     let toml = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     // The library is linked here; it is named so that its backends check their tables.
     assert_eq!(encoder_pipeline::copy::COPY.as_str(), "copy");

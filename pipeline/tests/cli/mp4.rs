@@ -1,7 +1,7 @@
 //! MP4 files, by access units of real encoders: both kinds, and parameter sets that change.
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::{
     path::Path,

@@ -4,7 +4,7 @@
 #![cfg(all(unix, feature = "prometheus"))]
 #![allow(clippy::unwrap_used)]
 
-mod common;
+use crate::common;
 
 use std::{
     env, fs,
@@ -260,7 +260,7 @@ fn a_real_prometheus_gets_the_numbers() {
 #[test]
 fn the_alerts_of_the_page_are_rules() {
     let Some(program) = prometheus() else { return };
-    let page = include_str!("../../docs/metrics.md");
+    let page = include_str!("../../../docs/metrics.md");
     let rules = page.split("```yaml\n").find(|part| part.starts_with("groups:")).unwrap();
     let rules = rules.split("```").next().unwrap();
     let folder = tempfile::tempdir().unwrap();

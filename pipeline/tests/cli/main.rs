@@ -1,0 +1,19 @@
+//! The program, as its users run it. One test program for all of it: each takes long to link.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bad_input;
+mod bench;
+mod colours;
+mod copy;
+mod crash;
+mod detection;
+mod frames;
+mod messages;
+mod mp4;
+mod orphans;
+mod program;
+mod prometheus;
+mod signals;
