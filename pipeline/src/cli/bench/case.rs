@@ -348,10 +348,14 @@ fn feed(mut command: Command, frames: &Frames) -> Result<(), String> {
 fn plain_options(settings: &Settings, encoder: &str, preset: &str, threads: usize) -> Vec<String> {
     let config = &settings.encoder;
     let (crf, gop, b_frames) = (config.crf, config.gop_size, config.b_frames);
+    // No name of an FFmpeg encoder as a whole: a program has only those of its own backends.
     let text = match encoder {
-        "nvenc" => format!("-c:v h264_nvenc -preset {preset} -cq {crf}"),
-        "qsv" => format!("-c:v h264_qsv -preset {preset} -global_quality {crf}"),
-        _ => format!("-c:v libx264 -preset {preset} -crf {crf} -threads {threads}"),
+        "nvenc" => format!("-c:v h264_{encoder} -preset {preset} -cq {crf}"),
+        "qsv" => format!("-c:v h264_{encoder} -preset {preset} -global_quality {crf}"),
+        _ => {
+            let software = EncoderType::X264;
+            format!("-c:v lib{software} -preset {preset} -crf {crf} -threads {threads}")
+        }
     };
     let text = format!("{text} -g {gop} -bf {b_frames} -pix_fmt yuv420p");
     text.split_whitespace().map(str::to_owned).collect()
