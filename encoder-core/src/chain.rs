@@ -15,7 +15,8 @@ use crate::{
 ///
 /// - One that refuses to begin is passed over, with one `WARN` that tells reason and cure; each
 ///   that opens is one `INFO`. One that is only busy ([`Refusal::is_busy`]) is asked again for
-///   [`session_wait_s`] before the next is taken.
+///   [`session_wait_s`] before the next is taken. One that gave no answer, with nobody behind it,
+///   is begun again.
 /// - One that fails in mid-stream is begun again, after a short pause. Three failures in a row,
 ///   without half a minute of quiet between them, and the next one has its turn.
 /// - One that was passed over or given up comes back after [`comeback_s`], twice as long after

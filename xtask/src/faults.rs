@@ -6,6 +6,10 @@ use crate::{
     test::libx264,
 };
 
+/// The faults of `pipeline/tests/faults`, and all of them.
+pub const NAMES: [&str; 9] =
+    ["full", "kill", "hang", "error", "late-error", "swallow", "double", "panic", "busy"];
+
 /// Loses the encoder in every way, at every moment, in every pair of encoders that runs here, and
 /// kills its child 200 times at random; prints the tables: whether nothing was lost. `fault` is the
 /// name of one of the ways, or `full`.

@@ -51,8 +51,9 @@ enum Command {
     },
     /// Lose the encoder in every way, at every moment: the whole campaign, and its table.
     Faults {
-        /// Only this fault: kill, hang, error, late-error, swallow, double, panic or busy.
+        /// Only this fault; full: all of them.
         #[arg(long, value_name = "NAME", default_value = "full")]
+        #[arg(value_parser = faults::NAMES)]
         fault: String,
     },
     /// Push frames at full speed for minutes, and watch the memory.

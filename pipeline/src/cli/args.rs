@@ -210,6 +210,9 @@ pub struct Bench {
     /// Write one page with plots, that needs no network.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
+    /// Replace files that exist.
+    #[arg(long)]
+    pub overwrite: bool,
     /// One measurement, for the program's own use.
     #[arg(long, hide = true)]
     pub case: Option<Case>,

@@ -74,7 +74,7 @@ impl Fault {
         }
     }
 
-    fn of(name: &str) -> Self {
+    pub fn of(name: &str) -> Self {
         let found = Self::ALL.into_iter().find(|fault| fault.name() == name);
         found.unwrap_or_else(|| panic!("no fault {name}"))
     }

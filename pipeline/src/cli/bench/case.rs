@@ -308,8 +308,7 @@ impl Work<'_> {
         let input = self.frames.for_ffmpeg();
         let input = input.ok_or("ffmpeg cannot be given these frames by a pipe")?;
         let ffmpeg = encoder_ffmpeg::Ffmpeg::find(EncoderType::X264).map_err(|e| e.to_string())?;
-        let words =
-            plain_options(&self.settings, &self.case.encoder, &self.case.preset, self.threads());
+        let words = plain_options(&self.settings, self.threads());
         let path = |n: usize| self.case.folder.join(format!("ffmpeg{n}.mp4"));
         std::fs::create_dir_all(&self.case.folder).map_err(|error| error.to_string())?;
         let before = Before::now();
@@ -344,20 +343,14 @@ fn feed(mut command: Command, frames: &Frames) -> Result<(), String> {
     Ok(())
 }
 
-/// The options that a user would give to `ffmpeg` for the same.
-fn plain_options(settings: &Settings, encoder: &str, preset: &str, threads: usize) -> Vec<String> {
+/// What people tell `ffmpeg`: speed and quality, and no encoder. It takes libx264 for MP4.
+fn plain_options(settings: &Settings, threads: usize) -> Vec<String> {
     let config = &settings.encoder;
-    let (crf, gop, b_frames) = (config.crf, config.gop_size, config.b_frames);
-    // No name of an FFmpeg encoder as a whole: a program has only those of its own backends.
-    let text = match encoder {
-        "nvenc" => format!("-c:v h264_{encoder} -preset {preset} -cq {crf}"),
-        "qsv" => format!("-c:v h264_{encoder} -preset {preset} -global_quality {crf}"),
-        _ => {
-            let software = EncoderType::X264;
-            format!("-c:v lib{software} -preset {preset} -crf {crf} -threads {threads}")
-        }
-    };
-    let text = format!("{text} -g {gop} -bf {b_frames} -pix_fmt yuv420p");
+    let (preset, crf, gop, b_frames) =
+        (config.preset, config.crf, config.gop_size, config.b_frames);
+    let text = format!(
+        "-preset {preset} -crf {crf} -threads {threads} -g {gop} -bf {b_frames} -pix_fmt yuv420p"
+    );
     text.split_whitespace().map(str::to_owned).collect()
 }
 
@@ -394,15 +387,9 @@ mod tests {
 
     #[test]
     fn plain_ffmpeg_is_asked_for_the_same() {
-        let settings = Settings::default();
-        let words = |encoder, preset| plain_options(&settings, encoder, preset, 2).join(" ");
         assert_eq!(
-            words("openh264", "ultrafast"),
-            "-c:v libx264 -preset ultrafast -crf 23 -threads 2 -g 30 -bf 0 -pix_fmt yuv420p"
-        );
-        assert_eq!(
-            words("nvenc", "p4"),
-            "-c:v h264_nvenc -preset p4 -cq 23 -g 30 -bf 0 -pix_fmt yuv420p"
+            plain_options(&Settings::default(), 2).join(" "),
+            "-preset veryfast -crf 23 -threads 2 -g 30 -bf 0 -pix_fmt yuv420p"
         );
     }
 }

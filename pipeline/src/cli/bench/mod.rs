@@ -50,6 +50,12 @@ pub fn bench(args: &Bench) -> Result<u8, Refused> {
     if let Some(case) = &args.case {
         return case::run(args, case);
     }
+    for path in args.json.iter().chain(&args.html) {
+        if path.exists() && !args.overwrite {
+            let what = format!("{} exists: name another file, or --overwrite", path.display());
+            return Err(Refused::failed(what));
+        }
+    }
     let settings = args.video.settings()?;
     let found = args.video.probe.detection(&settings).run().map_err(Refused::usage)?;
     let (rows, mut is_whole) = rows(args, &found)?;
