@@ -1,10 +1,10 @@
-use std::{sync::LazyLock, time::Duration};
+use std::{sync::LazyLock, thread, time::Duration};
 
 use serde::Serialize;
 
 use crate::{
     BackendOptions, Codec, ConfigError, EncoderConfig, EncoderType, GpuEncoderConfig, OpenError,
-    Settings, Verdict, VideoEncoder,
+    Presets, Settings, Verdict, VideoEncoder,
 };
 
 /// What a backend is given to look for its device, to prove itself and to open an encoder.
@@ -52,7 +52,7 @@ pub struct Device {
 ///
 /// ```text
 /// encoder_core::inventory::submit! {
-///     Backend { id: EncoderType::new("mine"), rank: 55, … }
+///     Backend { id: EncoderType::new("mine"), rank: |_| 55, … }
 /// }
 /// ```
 ///
@@ -62,12 +62,15 @@ pub struct Backend {
     /// Its name.
     pub id: EncoderType,
     /// Its place in the default order, lower first: nvenc 10, qsv 20, vaapi 25, videotoolbox 30,
-    /// x264 60, openh264 90.
-    pub rank: u16,
+    /// x264 60, openh264 90. It may depend on what is asked for: `threads` are then those of the
+    /// machine. Pure; the options may be wrong.
+    pub rank: fn(&OpenRequest<'_>) -> u16,
     /// Whether it needs a device.
     pub hardware: bool,
     /// The codecs that it makes.
     pub codecs: &'static [Codec],
+    /// Its presets.
+    pub presets: Presets,
     /// Checks the table `[backend.<id>]` of the configuration.
     pub check_options: fn(&BackendOptions) -> Result<(), ConfigError>,
     /// Looks for the device, in milliseconds: driver, node, permission, library. Starts nothing
@@ -86,9 +89,23 @@ pub struct Backend {
 
 inventory::collect!(Backend);
 
-/// The backends that are compiled in, by rank, then by name. (Link order means nothing.)
+/// The backends that are compiled in, by their rank for the default settings, then by name. (Link
+/// order means nothing.)
 pub fn backends() -> Vec<&'static Backend> {
+    ranked(&Settings::default())
+}
+
+/// The backends that are compiled in, by their rank for these settings, then by name.
+pub fn ranked(settings: &Settings) -> Vec<&'static Backend> {
+    let threads = cores();
     let mut all: Vec<_> = inventory::iter::<Backend>.into_iter().collect();
-    all.sort_by_key(|backend| (backend.rank, backend.id));
+    all.sort_by_key(|backend| {
+        ((backend.rank)(&OpenRequest::new(settings, backend.id, threads)), backend.id)
+    });
     all
+}
+
+/// Threads of the machine, or as many as this process is allowed.
+pub(crate) fn cores() -> usize {
+    thread::available_parallelism().map_or(2, usize::from)
 }

@@ -49,19 +49,22 @@ impl Preset {
         Self::Veryslow,
     ];
 
+    /// Their names, the fastest first.
+    pub const NAMES: [&str; 9] = [
+        "ultrafast",
+        "superfast",
+        "veryfast",
+        "faster",
+        "fast",
+        "medium",
+        "slow",
+        "slower",
+        "veryslow",
+    ];
+
     /// The name.
     pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Ultrafast => "ultrafast",
-            Self::Superfast => "superfast",
-            Self::Veryfast => "veryfast",
-            Self::Faster => "faster",
-            Self::Fast => "fast",
-            Self::Medium => "medium",
-            Self::Slow => "slow",
-            Self::Slower => "slower",
-            Self::Veryslow => "veryslow",
-        }
+        Self::NAMES[self as usize]
     }
 }
 
@@ -75,9 +78,10 @@ impl FromStr for Preset {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        Self::ALL.into_iter().find(|p| p.as_str() == text).ok_or_else(|| {
-            ConfigError::value("preset", text, Self::ALL.map(Self::as_str).join(", "))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|p| p.as_str() == text)
+            .ok_or_else(|| ConfigError::value("preset", text, Self::NAMES.join(", ")))
     }
 }
 
@@ -343,9 +347,26 @@ pub enum NvencPreset {
 }
 
 impl NvencPreset {
+    /// All of them, the fastest first.
+    pub const ALL: [Self; 7] =
+        [Self::P1, Self::P2, Self::P3, Self::P4, Self::P5, Self::P6, Self::P7];
+    /// Their names, the fastest first.
+    pub const NAMES: [&str; 7] = ["p1", "p2", "p3", "p4", "p5", "p6", "p7"];
+
     /// The name.
     pub const fn as_str(self) -> &'static str {
-        ["p1", "p2", "p3", "p4", "p5", "p6", "p7"][self as usize]
+        Self::NAMES[self as usize]
+    }
+}
+
+impl FromStr for NvencPreset {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        Self::ALL
+            .into_iter()
+            .find(|p| p.as_str() == text)
+            .ok_or_else(|| ConfigError::value("gpu.nvenc_preset", text, Self::NAMES.join(", ")))
     }
 }
 

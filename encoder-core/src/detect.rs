@@ -8,7 +8,7 @@ use tracing::debug;
 
 use crate::{
     Backend, Cache, ConfigError, Device, EncoderConfig, EncoderType, OpenError, OpenRequest,
-    Policy, Refusal, RefusalKind, Settings, Verdict, backends, cache::Verdicts,
+    Policy, Refusal, RefusalKind, Settings, Verdict, backend::cores, cache::Verdicts, ranked,
 };
 
 /// A backend with its verdict.
@@ -77,7 +77,7 @@ impl<'a> Detection<'a> {
     /// [`probe_timeout_s`]: crate::GpuEncoderConfig::probe_timeout_s
     pub fn run(&self) -> Result<Vec<Detected>, ConfigError> {
         self.settings.check()?;
-        let mut all = backends();
+        let mut all = ranked(self.settings);
         // An unknown name is for the selection to refuse, which lists what there is.
         if self.only.is_some_and(|name| all.iter().any(|b| b.id.as_str() == name)) {
             all.retain(|backend| Some(backend.id.as_str()) == self.only);
@@ -146,8 +146,7 @@ fn examine(
     place: &[String],
     known: Option<&Verdicts>,
 ) -> Result<Examined, ConfigError> {
-    let threads = thread::available_parallelism().map_or(2, usize::from);
-    let request = OpenRequest::new(settings, backend.id, threads);
+    let request = OpenRequest::new(settings, backend.id, cores());
     let mut device = match (backend.inspect)(&request) {
         Ok(device) => device,
         Err(OpenError::Config(error)) => return Err(error),

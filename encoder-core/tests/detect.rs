@@ -11,8 +11,9 @@ use std::{
 
 use encoder_core::{
     Backend, Cache, Caps, Chain, Codec, ConfigError, Detected, Detection, Device, EncodeError,
-    EncodedChunk, EncoderType, Frame, OpenError, OpenRequest, PixelFormat, Plan, Policy, Refusal,
-    RefusalKind, Resolution, Settings, Verdict, VideoEncoder, detect_available_encoders, plan,
+    EncodedChunk, EncoderType, Frame, OpenError, OpenRequest, PixelFormat, Plan, Policy, Presets,
+    Refusal, RefusalKind, Resolution, Settings, Verdict, VideoEncoder, detect_available_encoders,
+    plan, ranked,
 };
 
 /// Works.
@@ -35,9 +36,10 @@ macro_rules! register {
         encoder_core::inventory::submit! {
             Backend {
                 id: $id,
-                rank: $rank,
+                rank: |request| rank($rank, request),
                 hardware: $hardware,
                 codecs: &[Codec::H264],
+                presets: Presets::NONE,
                 check_options: |_| Ok(()),
                 inspect: |request| inspect($id, request),
                 prove: |request, deadline| prove($id, request, deadline),
@@ -56,6 +58,11 @@ register!(
     CHOOSY 6 true,
     GOOD 7 false,
 );
+
+/// One that says so goes first.
+fn rank(usual: u16, request: &OpenRequest<'_>) -> u16 {
+    if request.options.contains_key("first") { 0 } else { usual }
+}
 
 fn refusal(id: EncoderType, kind: RefusalKind) -> Refusal {
     Refusal::new(id, kind, format!("{id} says no"), "none")
@@ -312,4 +319,15 @@ fn a_chain_needs_a_size_and_right_settings() {
     settings.gpu.max_sessions = Some(0);
     let error = Chain::new(&plan, settings, 1).err().unwrap().to_string();
     assert!(error.contains("gpu.max_sessions = 0: not allowed; allowed is 1 to 64"), "{error}");
+}
+
+#[test]
+fn the_order_depends_on_the_settings() {
+    let ids = |settings: &Settings| -> Vec<EncoderType> {
+        ranked(settings).iter().map(|backend| backend.id).collect()
+    };
+    let mut settings = Settings::default();
+    assert_eq!(ids(&settings), [ABSENT, BROKEN, BUSY, FULL, PANICKING, CHOOSY, GOOD]);
+    settings.backend.insert("good".into(), "first = true".parse().unwrap());
+    assert_eq!(ids(&settings), [GOOD, ABSENT, BROKEN, BUSY, FULL, PANICKING, CHOOSY]);
 }

@@ -44,7 +44,8 @@ use std::{sync::Arc, time::Duration};
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType,
-    GpuEncoderConfig, NvencPreset, NvencTune, OpenError, OpenRequest, Verdict, VideoEncoder,
+    GpuEncoderConfig, NvencPreset, NvencTune, OpenError, OpenRequest, Presets, Verdict,
+    VideoEncoder,
 };
 use encoder_ffmpeg::{Feature, Job, read_options};
 use serde::Deserialize;
@@ -54,9 +55,10 @@ use crate::device::Found;
 encoder_core::inventory::submit! {
     Backend {
         id: EncoderType::NVENC,
-        rank: 10,
+        rank: |_| 10,
         hardware: true,
         codecs: &[Codec::H264],
+        presets: PRESETS,
         check_options: |options| NvencOptions::read(options).map(|_| ()),
         inspect,
         prove,
@@ -64,6 +66,16 @@ encoder_core::inventory::submit! {
         open,
     }
 }
+
+/// `nvenc_preset`.
+const PRESETS: Presets = Presets {
+    all: &NvencPreset::NAMES,
+    usual: &["p1", "p4", "p7"],
+    choose: |settings, name| {
+        settings.gpu.nvenc_preset = name.parse()?;
+        Ok(())
+    },
+};
 
 /// Table `[backend.nvenc]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]

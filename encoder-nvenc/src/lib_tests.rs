@@ -103,6 +103,9 @@ fn ffmpeg_knows_every_option() {
 
 #[test]
 fn it_registers_itself() {
-    let ids: Vec<_> = encoder_core::backends().iter().map(|b| (b.id, b.rank)).collect();
+    let settings = encoder_core::Settings::default();
+    let request = OpenRequest::new(&settings, EncoderType::NVENC, 2);
+    let all = encoder_core::backends();
+    let ids: Vec<_> = all.iter().map(|b| (b.id, (b.rank)(&request))).collect();
     assert_eq!(ids, [(EncoderType::NVENC, 10)]);
 }

@@ -7,10 +7,11 @@ use std::{
 
 use encoder_core::Frame;
 use openh264_sys2::{
-    CAMERA_VIDEO_REAL_TIME, CONSTANT_ID, ENCODER_OPTION_TRACE_LEVEL, ISVCEncoder, ISVCEncoderVtbl,
-    LOW_COMPLEXITY, MEDIUM_COMPLEXITY, PRO_BASELINE, PRO_HIGH, RC_OFF_MODE, SEncParamExt,
-    SFrameBSInfo, SM_SINGLE_SLICE, SSourcePicture, WELS_LOG_QUIET, source::APILoader,
-    videoFormatI420, videoFrameTypeIDR, videoFrameTypeSkip,
+    CAMERA_VIDEO_REAL_TIME, CONSTANT_ID, ENCODER_OPTION_SVC_ENCODE_PARAM_EXT,
+    ENCODER_OPTION_TRACE_LEVEL, ISVCEncoder, ISVCEncoderVtbl, LOW_COMPLEXITY, MEDIUM_COMPLEXITY,
+    PRO_BASELINE, PRO_HIGH, RC_OFF_MODE, SEncParamExt, SFrameBSInfo, SM_SINGLE_SLICE,
+    SSourcePicture, WELS_LOG_QUIET, source::APILoader, videoFormatI420, videoFrameTypeIDR,
+    videoFrameTypeSkip,
 };
 
 /// What the encoder is opened with.
@@ -21,7 +22,7 @@ pub struct Parameters {
     pub height: i32,
     /// Frames per second.
     pub frame_rate: f32,
-    /// Constant quantiser, 0 to 51.
+    /// The quantiser to begin with, 0 to 51.
     pub quantiser: i32,
     /// Frames from one IDR picture to the next.
     pub gop_size: u32,
@@ -34,6 +35,8 @@ pub struct Parameters {
 /// An encoder of the library, initialised.
 pub struct RawEncoder {
     encoder: *mut ISVCEncoder,
+    /// As they were last told to the library.
+    told: Box<SEncParamExt>,
     info: Box<SFrameBSInfo>,
 }
 
@@ -52,7 +55,7 @@ impl RawEncoder {
             return Err(format!("WelsCreateSVCEncoder gave {code}"));
         }
         // From here on `Drop` frees it.
-        let mut this = Self { encoder, info: Box::default() };
+        let mut this = Self { encoder, told: Box::default(), info: Box::default() };
         let mut level: c_int = WELS_LOG_QUIET;
         let call = this.table()?.SetOption.ok_or("no SetOption")?;
         // SAFETY: `encoder` is live; the option is an int, as TRACE_LEVEL wants.
@@ -99,7 +102,7 @@ impl RawEncoder {
         let initialise = this.table()?.InitializeExt.ok_or("no InitializeExt")?;
         // SAFETY: `encoder` is live and `p` is a whole SEncParamExt, which the library copies.
         check("InitializeExt", unsafe { initialise(this.encoder, &p) })?;
-        this.info = Box::default();
+        *this.told = p;
         Ok(this)
     }
 
@@ -107,6 +110,20 @@ impl RawEncoder {
         // SAFETY: `encoder` is live, and points to a pointer to the library's static table.
         unsafe { self.encoder.as_ref().and_then(|table| table.as_ref()) }
             .ok_or_else(|| "no function table".into())
+    }
+
+    /// The quantiser of the pictures from the next one on, 0 to 51.
+    pub fn set_quantiser(&mut self, quantiser: i32) -> Result<(), String> {
+        if self.told.sSpatialLayers[0].iDLayerQp == quantiser {
+            return Ok(());
+        }
+        self.told.sSpatialLayers[0].iDLayerQp = quantiser;
+        let call = self.table()?.SetOption.ok_or("no SetOption")?;
+        let told = (&raw mut *self.told).cast::<c_void>();
+        // SAFETY: `encoder` is live and initialised; `told` is a whole SEncParamExt, as this
+        // option wants it, and the library copies it. It goes on with the same stream, for nothing
+        // but the quantiser is new.
+        check("SetOption", unsafe { call(self.encoder, ENCODER_OPTION_SVC_ENCODE_PARAM_EXT, told) })
     }
 
     /// Makes the next picture an IDR picture.

@@ -25,7 +25,7 @@ use std::{
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, PixelFormat, Preset, Verdict, VideoEncoder,
+    OpenRequest, PixelFormat, Preset, Presets, Verdict, VideoEncoder,
 };
 use encoder_ffmpeg::{
     Feature, Job, read_options,
@@ -36,9 +36,10 @@ use serde::Deserialize;
 encoder_core::inventory::submit! {
     Backend {
         id: EncoderType::QSV,
-        rank: 20,
+        rank: |_| 20,
         hardware: true,
         codecs: &[Codec::H264],
+        presets: Presets::common(&["veryfast", "medium", "veryslow"]),
         check_options: |options| QsvOptions::read(options).map(|_| ()),
         inspect,
         prove,
@@ -259,7 +260,10 @@ mod tests {
 
     #[test]
     fn it_registers_itself() {
-        let ids: Vec<_> = encoder_core::backends().iter().map(|b| (b.id, b.rank)).collect();
+        let settings = encoder_core::Settings::default();
+        let request = OpenRequest::new(&settings, EncoderType::QSV, 2);
+        let all = encoder_core::backends();
+        let ids: Vec<_> = all.iter().map(|b| (b.id, (b.rank)(&request))).collect();
         assert_eq!(ids, [(EncoderType::QSV, 20)]);
     }
 }

@@ -23,7 +23,7 @@ use std::{
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, PixelFormat, Refusal, RefusalKind, Verdict, VideoEncoder,
+    OpenRequest, PixelFormat, Presets, Refusal, RefusalKind, Verdict, VideoEncoder,
 };
 use encoder_ffmpeg::{
     Feature, Job, TAG_COLOURS, read_options,
@@ -34,9 +34,10 @@ use serde::Deserialize;
 encoder_core::inventory::submit! {
     Backend {
         id: EncoderType::VAAPI,
-        rank: 25,
+        rank: |_| 25,
         hardware: true,
         codecs: &[Codec::H264],
+        presets: Presets::NONE,
         check_options: |options| VaapiOptions::read(options).map(|_| ()),
         inspect,
         prove,
@@ -296,7 +297,10 @@ mod tests {
 
     #[test]
     fn it_registers_itself() {
-        let ids: Vec<_> = encoder_core::backends().iter().map(|b| (b.id, b.rank)).collect();
+        let settings = encoder_core::Settings::default();
+        let request = OpenRequest::new(&settings, EncoderType::VAAPI, 2);
+        let all = encoder_core::backends();
+        let ids: Vec<_> = all.iter().map(|b| (b.id, (b.rank)(&request))).collect();
         assert_eq!(ids, [(EncoderType::VAAPI, 25)]);
     }
 }

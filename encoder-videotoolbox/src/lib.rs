@@ -16,7 +16,7 @@ use std::{fs, time::Duration};
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, Refusal, RefusalKind, Resolution, Verdict, VideoEncoder,
+    OpenRequest, Presets, Refusal, RefusalKind, Resolution, Verdict, VideoEncoder,
 };
 use encoder_ffmpeg::{Feature, Job, PROBE_SIZE, read_options};
 use serde::Deserialize;
@@ -24,9 +24,10 @@ use serde::Deserialize;
 encoder_core::inventory::submit! {
     Backend {
         id: EncoderType::VIDEOTOOLBOX,
-        rank: 30,
+        rank: |_| 30,
         hardware: true,
         codecs: &[Codec::H264],
+        presets: Presets::NONE,
         check_options: |options| VideotoolboxOptions::read(options).map(|_| ()),
         inspect,
         prove,
@@ -234,7 +235,10 @@ mod tests {
 
     #[test]
     fn it_registers_itself() {
-        let ids: Vec<_> = encoder_core::backends().iter().map(|b| (b.id, b.rank)).collect();
+        let settings = encoder_core::Settings::default();
+        let request = OpenRequest::new(&settings, EncoderType::VIDEOTOOLBOX, 2);
+        let all = encoder_core::backends();
+        let ids: Vec<_> = all.iter().map(|b| (b.id, (b.rank)(&request))).collect();
         assert_eq!(ids, [(EncoderType::VIDEOTOOLBOX, 30)]);
     }
 }

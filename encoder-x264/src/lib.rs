@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, Preset, Verdict, VideoEncoder,
+    OpenRequest, Preset, Presets, Verdict, VideoEncoder,
 };
 use encoder_ffmpeg::{misconfigured, read_options};
 use serde::Deserialize;
@@ -21,15 +21,22 @@ pub use hosted::job;
 encoder_core::inventory::submit! {
     Backend {
         id: EncoderType::X264,
-        rank: 60,
+        rank,
         hardware: false,
         codecs: &[Codec::H264],
+        presets: Presets::common(&["ultrafast", "superfast", "veryfast", "medium"]),
         check_options: |options| X264Options::read(options).map(|_| ()),
         inspect,
         prove,
         max_delay: |request| Plan::of(request).map_or(0, |(plan, _)| plan.max_delay()),
         open,
     }
+}
+
+/// In this process, the fastest preset is the fastest that there is.
+fn rank(request: &OpenRequest<'_>) -> u16 {
+    let is_native = X264Options::read(request.options).is_ok_and(|options| is_native(&options));
+    if is_native && request.config.preset == Preset::Ultrafast { 50 } else { 60 }
 }
 
 /// Table `[backend.x264]`.
@@ -245,7 +252,23 @@ mod tests {
     #[test]
     fn it_registers_itself() {
         let all = encoder_core::backends();
-        let ids: Vec<_> = all.iter().map(|b| (b.id, b.rank, b.hardware)).collect();
-        assert_eq!(ids, [(EncoderType::X264, 60, false)]);
+        let ids: Vec<_> = all.iter().map(|b| (b.id, b.hardware)).collect();
+        assert_eq!(ids, [(EncoderType::X264, false)]);
+    }
+
+    #[test]
+    fn rank() {
+        let in_process = if cfg!(feature = "native") { 50 } else { 60 };
+        for (preset, way, expected) in [
+            (Preset::Ultrafast, "auto", in_process),
+            (Preset::Ultrafast, "ffmpeg", 60),
+            (Preset::Superfast, "auto", 60),
+        ] {
+            let mut settings = encoder_core::Settings::default();
+            settings.encoder.preset = preset;
+            settings.backend.insert("x264".into(), format!("way = \"{way}\"").parse().unwrap());
+            let request = OpenRequest::new(&settings, EncoderType::X264, 2);
+            assert_eq!(super::rank(&request), expected, "{preset} {way}");
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use common::{EPOCH, MS, decode::decode, picture::Picture, program::entries};
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat, Plan,
-    Refusal, RefusalKind, Resolution, Settings, Verdict, VideoEncoder,
+    Presets, Refusal, RefusalKind, Resolution, Settings, Verdict, VideoEncoder,
 };
 use encoder_pipeline::{
     mux::{Mp4Options, Mp4Sink},
@@ -31,9 +31,10 @@ macro_rules! register {
         encoder_core::inventory::submit! {
             Backend {
                 id: $id,
-                rank: 1,
+                rank: |_| 1,
                 hardware: true,
                 codecs: &[Codec::H264],
+                presets: Presets::NONE,
                 check_options: |_| Ok(()),
                 inspect: |_| Ok(Device::default()),
                 prove: |_, _| Verdict::Usable(Caps::default()),

@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
-    OpenRequest, PixelFormat, Plan, Resolution, Settings, Verdict, VideoEncoder,
+    OpenRequest, PixelFormat, Plan, Presets, Resolution, Settings, Verdict, VideoEncoder,
 };
 use encoder_pipeline::{
     mux::CallbackSink,
@@ -30,9 +30,10 @@ macro_rules! register {
         encoder_core::inventory::submit! {
             Backend {
                 id: $id,
-                rank: 1,
+                rank: |_| 1,
                 hardware: false,
                 codecs: &[Codec::H264],
+                presets: Presets::NONE,
                 check_options: |_| Ok(()),
                 inspect: |_| Ok(Device::default()),
                 prove: |_, _| Verdict::Usable(Caps::default()),

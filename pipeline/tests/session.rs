@@ -18,7 +18,7 @@ use common::{
 };
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
-    OpenRequest, PixelFormat, Plan, Resolution, Settings, Verdict, VideoEncoder,
+    OpenRequest, PixelFormat, Plan, Presets, Resolution, Settings, Verdict, VideoEncoder,
 };
 use encoder_pipeline::{
     mux::{CallbackSink, Finished, Mp4Options, Mp4Sink, Sink, SinkError},
@@ -339,9 +339,10 @@ macro_rules! register {
         encoder_core::inventory::submit! {
             Backend {
                 id: $id,
-                rank: 1000,
+                rank: |_| 1000,
                 hardware: false,
                 codecs: &[Codec::H264],
+                presets: Presets::NONE,
                 check_options: |_| Ok(()),
                 inspect: |_| Ok(Device::default()),
                 prove: |_, _| Verdict::Usable(Caps::default()),

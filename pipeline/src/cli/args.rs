@@ -192,7 +192,8 @@ pub struct Bench {
     /// Only this encoder; may be given several times.
     #[arg(long, value_name = "NAME")]
     pub encoder: Vec<String>,
-    /// Presets, by commas [default: ultrafast,superfast,veryfast,medium and for NVENC p1,p4,p7]
+    /// Presets, by commas; an encoder is measured at those that it has [default: for each encoder
+    /// those that it tells apart]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub preset: Vec<String>,
     /// How often everything is measured; medians are shown.

@@ -138,7 +138,7 @@ fn raw_frames_come_from_a_file() {
 fn what_cannot_be_measured_is_said() {
     for (words, expected, text) in [
         (&["--encoder", "h265"][..], 2, "h265"),
-        (&["--preset", "quick"], 2, "p1 to p7"),
+        (&["--preset", "quick"], 2, "ultrafast, superfast, veryfast"),
         (&["--encoder", "videotoolbox", "--preset", "fast"], 1, "macOS"),
         (&["missing.mcap"], 1, "missing.mcap"),
         (&["--html", "Cargo.toml"], 1, "--overwrite"),

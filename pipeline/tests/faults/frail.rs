@@ -7,7 +7,8 @@ use std::{
 
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
-    OpenError, OpenRequest, PixelFormat, Refusal, RefusalKind, Verdict, VideoEncoder, backends,
+    OpenError, OpenRequest, PixelFormat, Presets, Refusal, RefusalKind, Verdict, VideoEncoder,
+    backends,
 };
 use encoder_testbed::process;
 
@@ -17,9 +18,10 @@ pub const FRAIL: EncoderType = EncoderType::new("frail");
 encoder_core::inventory::submit! {
     Backend {
         id: FRAIL,
-        rank: 1,
+        rank: |_| 1,
         hardware: false,
         codecs: &[Codec::H264],
+        presets: Presets::NONE,
         check_options: |_| Ok(()),
         inspect: |_| Ok(Device::default()),
         prove: |_, _| Verdict::Usable(Caps::default()),

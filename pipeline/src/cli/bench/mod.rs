@@ -20,7 +20,7 @@ use std::{
 
 pub use case::Case;
 use case::{Measured, Way};
-use encoder_core::{Detected, EncoderType, NvencPreset, OpenError, Preset, Settings};
+use encoder_core::{Backend, ConfigError, Detected, OpenError, Presets, Settings};
 use frames::Frames;
 use quality::Judge;
 use result::{Results, Rounds, Row};
@@ -31,20 +31,8 @@ use super::{
     settings::Refused,
 };
 
-/// What is measured where nobody says which presets.
-const PRESETS: [Preset; 4] =
-    [Preset::Ultrafast, Preset::Superfast, Preset::Veryfast, Preset::Medium];
-/// The same for NVENC, which has names of its own.
-const NVENC_PRESETS: [NvencPreset; 3] = [NvencPreset::P1, NvencPreset::P4, NvencPreset::P7];
-const ALL_NVENC: [NvencPreset; 7] = [
-    NvencPreset::P1,
-    NvencPreset::P2,
-    NvencPreset::P3,
-    NvencPreset::P4,
-    NvencPreset::P5,
-    NvencPreset::P6,
-    NvencPreset::P7,
-];
+/// What stands for the preset of an encoder that has none.
+const NO_PRESET: &str = "-";
 
 pub fn bench(args: &Bench) -> Result<u8, Refused> {
     if let Some(case) = &args.case {
@@ -58,6 +46,7 @@ pub fn bench(args: &Bench) -> Result<u8, Refused> {
     }
     let settings = args.video.settings()?;
     let found = args.video.probe.detection(&settings).run().map_err(Refused::usage)?;
+    check_presets(args)?;
     let (rows, mut is_whole) = rows(args, &found)?;
     let frames = Frames::load(args)?;
     let bench = Work { args, frames, folder: tempfile::tempdir().map_err(Refused::failed)? };
@@ -96,7 +85,7 @@ fn rows(args: &Bench, found: &[Detected]) -> Result<(Vec<Row>, bool), Refused> {
             }
             continue;
         }
-        for preset in presets(args, one.encoder)? {
+        for preset in presets(args, &backend(&name)?.presets) {
             let row =
                 Row { encoder: name.clone(), preset, hardware: one.hardware, ..Row::default() };
             rows.push(row);
@@ -108,31 +97,43 @@ fn rows(args: &Bench, found: &[Detected]) -> Result<(Vec<Row>, bool), Refused> {
     Ok((rows, is_whole))
 }
 
-/// The presets of an encoder, of those that were asked for.
-fn presets(args: &Bench, encoder: EncoderType) -> Result<Vec<String>, Refused> {
-    let known = |name: &str| ALL_NVENC.iter().any(|preset| preset.as_str() == name);
-    for name in &args.preset {
-        if !known(name) {
-            name.parse::<Preset>().map_err(|error| Refused::usage(format!("{error}, p1 to p7")))?;
+/// The presets of an encoder to measure: of those that were asked for, those that it knows.
+fn presets(args: &Bench, presets: &Presets) -> Vec<String> {
+    if presets.all.is_empty() {
+        return vec![NO_PRESET.into()];
+    }
+    if args.preset.is_empty() {
+        return presets.usual.iter().map(|&name| name.into()).collect();
+    }
+    args.preset.iter().filter(|name| presets.all.contains(&name.as_str())).cloned().collect()
+}
+
+/// Refuses a preset that no encoder of this build has.
+fn check_presets(args: &Bench) -> Result<(), Refused> {
+    let all = encoder_core::backends();
+    let mut known: Vec<&str> = Vec::new();
+    for name in all.iter().flat_map(|backend| backend.presets.all) {
+        if !known.contains(name) {
+            known.push(name);
         }
     }
-    let is_nvenc = encoder == EncoderType::NVENC;
-    let mine: Vec<_> = args.preset.iter().filter(|name| known(name) == is_nvenc).cloned().collect();
-    Ok(match (args.preset.is_empty(), is_nvenc) {
-        (false, _) => mine,
-        (true, true) => NVENC_PRESETS.map(|preset| preset.as_str().to_owned()).to_vec(),
-        (true, false) => PRESETS.map(|preset| preset.to_string()).to_vec(),
-    })
+    match args.preset.iter().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(Refused::usage(ConfigError::value("--preset", name, known.join(", ")))),
+        None => Ok(()),
+    }
+}
+
+fn backend(name: &str) -> Result<&'static Backend, Refused> {
+    let all = encoder_core::backends();
+    let found = all.into_iter().find(|backend| backend.id.as_str() == name);
+    found.ok_or_else(|| Refused::usage(format!("no encoder {name}")))
 }
 
 /// The settings for one row.
 fn settings_of(args: &Bench, preset: &str, encoder: &str) -> Result<Settings, Refused> {
     let mut settings = args.video.settings()?;
-    if encoder == EncoderType::NVENC.as_str() {
-        let preset = ALL_NVENC.into_iter().find(|known| known.as_str() == preset);
-        settings.gpu.nvenc_preset = preset.unwrap_or_default();
-    } else {
-        settings.encoder.preset = preset.parse().map_err(Refused::usage)?;
+    if preset != NO_PRESET {
+        (backend(encoder)?.presets.choose)(&mut settings, preset).map_err(Refused::usage)?;
     }
     Ok(settings)
 }
