@@ -18,6 +18,9 @@ const SHARES: [f32; 2] = [0.06, 0.25];
 const CHANGE: u32 = 3;
 /// How much of the share is that of the newest picture: the last ten count most.
 const NEWEST: f32 = 0.1;
+/// The same where the picture is the last one again, as cameras and programs repeat them: that tells
+/// less.
+const REPEATED: f32 = 0.03;
 /// Side of a block in samples of the picture at half its size.
 const BLOCK: usize = 8;
 
@@ -56,7 +59,8 @@ impl Quality {
         self.pictures += 1;
         if self.pictures > 1 {
             let before = self.moving.unwrap_or(share);
-            self.moving = Some(before + NEWEST * (share - before));
+            let weight = if share > 0.0 { NEWEST } else { REPEATED };
+            self.moving = Some(before + weight * (share - before));
         }
         quantiser(self.crf, self.moving.unwrap_or(1.0))
     }

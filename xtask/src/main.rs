@@ -5,6 +5,7 @@ mod dist;
 mod faults;
 mod fuzz;
 mod headers;
+mod instructions;
 mod licences;
 mod macos;
 mod matrix;
@@ -81,6 +82,13 @@ enum Command {
         /// What it is for.
         platform: dist::Platform,
     },
+    /// Count the instructions of what stands around the encoder; fails where a count has grown
+    /// over what pipeline/benches/instructions.json has.
+    Instructions {
+        /// Record the counts instead.
+        #[arg(long)]
+        save: bool,
+    },
     /// Make sample/two_cameras.mcap again.
     Sample,
     /// Measure x264 and OpenH264 against each other: the figures of docs/quality.md.
@@ -91,6 +99,9 @@ enum Command {
         /// Frames of each clip.
         #[arg(long, default_value_t = 150)]
         frames: u32,
+        /// Preset of both.
+        #[arg(long, default_value = "veryfast")]
+        preset: String,
     },
     /// Convert every recording of a folder with known contents, and judge the videos.
     Corpus {
@@ -114,8 +125,11 @@ fn main() -> ExitCode {
         Command::Fuzz { minutes, target } => fuzz::fuzz(minutes, target.as_deref()),
         Command::Seeds => fuzz::seeds(),
         Command::Dist { platform } => dist::dist(platform).map(|()| true),
+        Command::Instructions { save } => instructions::instructions(save),
         Command::Sample => sample::sample().map(|()| true),
-        Command::Quality { clips, frames } => quality::quality(&clips, frames).map(|()| true),
+        Command::Quality { clips, frames, preset } => {
+            quality::quality(&clips, frames, preset).map(|()| true)
+        }
         Command::Corpus { dir, out, only } => corpus::corpus(&dir, &out, only.as_deref()),
     };
     match done {

@@ -33,9 +33,9 @@ struct Point {
 ///
 /// # Errors
 /// When a clip cannot be decoded, or an encode fails.
-pub fn quality(clips: &[PathBuf], frames: u32) -> Result<()> {
-    let bench =
-        Bench { tools: setup::setup()?, encoder: encoder()?, dir: target().join("quality") };
+pub fn quality(clips: &[PathBuf], frames: u32, preset: String) -> Result<()> {
+    let dir = target().join("quality");
+    let bench = Bench { tools: setup::setup()?, encoder: encoder()?, dir, preset };
     fs::create_dir_all(&bench.dir)?;
     for clip in clips {
         let source = bench.decode(clip, frames)?;
@@ -55,6 +55,8 @@ struct Bench {
     tools: Tools,
     encoder: PathBuf,
     dir: PathBuf,
+    /// Of both encoders.
+    preset: String,
 }
 
 impl Bench {
@@ -99,7 +101,7 @@ impl Bench {
         let video = self.dir.join("encoded.mp4");
         let mut command = Command::new(&self.encoder);
         command.args(["--quiet", "encode", "-", "--overwrite", "--output"]).arg(&video);
-        command.args(options).stdin(File::open(source)?);
+        command.args(["--preset", &self.preset]).args(options).stdin(File::open(source)?);
         let run = self.tools.announce(&mut command).output()?;
         if !run.status.success() {
             return Err(String::from_utf8_lossy(&run.stderr).into());
