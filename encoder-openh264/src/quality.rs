@@ -14,13 +14,10 @@ const MOVING: f32 = 1.0;
 const STILL: f32 = 7.0;
 /// The shares of moving blocks that count as "all stands still" and "all moves".
 const SHARES: [f32; 2] = [0.06, 0.25];
-/// A block moves when its samples change by more than this, on average.
-const CHANGE: u32 = 3;
+/// A block moves when the sum of the changes of its samples is above this: 1.5 for each.
+const CHANGE: u32 = 96;
 /// How much of the share is that of the newest picture: the last ten count most.
 const NEWEST: f32 = 0.1;
-/// The same where the picture is the last one again, as cameras and programs repeat them: that tells
-/// less.
-const REPEATED: f32 = 0.03;
 /// Side of a block in samples of the picture at half its size.
 const BLOCK: usize = 8;
 
@@ -59,15 +56,13 @@ impl Quality {
         self.pictures += 1;
         if self.pictures > 1 {
             let before = self.moving.unwrap_or(share);
-            let weight = if share > 0.0 { NEWEST } else { REPEATED };
-            self.moving = Some(before + weight * (share - before));
+            self.moving = Some(before + NEWEST * (share - before));
         }
         quantiser(self.crf, self.moving.unwrap_or(1.0))
     }
 
     /// The share of blocks that differ from the last picture, which this one becomes.
     fn look(&mut self, frame: &Frame<'_>) -> f32 {
-        const LIMIT: u32 = CHANGE * (BLOCK * BLOCK) as u32 / 2;
         let Some(luma) = frame.planes().first() else { return 1.0 };
         let (width, stride) = (self.width, luma.stride);
         if self.last.is_empty() {
@@ -83,7 +78,7 @@ impl Quality {
             for x in (0..width).step_by(BLOCK) {
                 let rows = self.band.chunks_exact(width).zip(last.chunks_exact(width));
                 let change: u32 = rows.map(|(a, b)| difference(&a[x..], &b[x..])).sum();
-                moving += usize::from(change > LIMIT);
+                moving += usize::from(change > CHANGE);
                 blocks += 1;
             }
             last.copy_from_slice(&self.band);

@@ -11,10 +11,16 @@ use crate::{RingError, RingOptions, sync::Access};
 /// Alignment of the block and of every slot in it.
 pub(crate) const PAGE: usize = 4096;
 
-/// One zeroed, page-aligned allocation, cut into slots that each start on a page.
+/// What any allocator gives zeroed without touching it: the memory comes when a slot is first
+/// written, and a large ring costs no time to make.
+const UNTOUCHED: usize = 16;
+
+/// One zeroed allocation, cut into slots that each start on a page.
 pub(crate) struct Block {
-    start: NonNull<u8>,
+    allocation: NonNull<u8>,
     layout: Layout,
+    /// The first page that begins in the allocation.
+    start: NonNull<u8>,
     /// Bytes from one slot to the next.
     stride: usize,
     slot_bytes: usize,
@@ -39,7 +45,10 @@ impl Block {
         let (stride, layout) = slot_bytes
             .checked_next_multiple_of(PAGE)
             .and_then(|stride| Some((stride, stride.checked_mul(slots)?)))
-            .and_then(|(stride, total)| Some((stride, Layout::from_size_align(total, PAGE).ok()?)))
+            .and_then(|(stride, total)| Some((stride, total.checked_add(PAGE)?)))
+            .and_then(|(stride, total)| {
+                Some((stride, Layout::from_size_align(total, UNTOUCHED).ok()?))
+            })
             .ok_or(RingError::TooLarge { slots, slot_bytes })?;
         let out_of_memory = || RingError::OutOfMemory { bytes: layout.size() };
 
@@ -47,13 +56,16 @@ impl Block {
         access.try_reserve_exact(slots).map_err(|_| out_of_memory())?;
         access.resize_with(slots, Access::default);
         // SAFETY: the size is not 0, since neither `slots` nor `slot_bytes` is.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(out_of_memory)?;
-        Ok(Self { start, layout, stride, slot_bytes, access })
+        let allocation = NonNull::new(unsafe { alloc_zeroed(layout) }).ok_or_else(out_of_memory)?;
+        let to_page = allocation.addr().get().wrapping_neg() % PAGE;
+        // SAFETY: less than a page, and the allocation is a page longer than the slots.
+        let start = unsafe { allocation.add(to_page) };
+        Ok(Self { allocation, layout, start, stride, slot_bytes, access })
     }
 
     fn slot(&self, index: usize) -> *mut u8 {
         assert!(index < self.access.len(), "slot {index} of {}", self.access.len());
-        // SAFETY: index < slots, so the offset stays inside the allocation of slots × stride bytes.
+        // SAFETY: index < slots, so the offset stays inside the slots × stride bytes from `start` on.
         unsafe { self.start.as_ptr().add(index * self.stride) }
     }
 
@@ -86,6 +98,6 @@ impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout; the last owner is gone, and every reference
         // to the bytes borrowed from an owner.
-        unsafe { dealloc(self.start.as_ptr(), self.layout) }
+        unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
     }
 }

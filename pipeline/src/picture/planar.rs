@@ -31,10 +31,40 @@ impl<'a> Samples<'a> {
         if self.step == 1 {
             return row;
         }
-        line.clear();
-        line.extend(row.iter().step_by(self.step));
+        line.resize(self.width, 0);
+        self.pick(row, line, |v| v);
         line
     }
+
+    /// Writes the samples of a row of this, each by way of `function`.
+    pub fn pick(&self, row: &[u8], out: &mut [u8], function: impl Fn(u8) -> u8) {
+        // Loads of two and four bytes become vector instructions, every second byte does not.
+        let two = |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) as u8;
+        let four = |bytes: &[u8; 4]| u32::from_le_bytes(*bytes) as u8;
+        let (done, rest) = match self.step {
+            1 => chunks(row, out, |&[v]| function(v)),
+            2 => chunks(row, out, |bytes| function(two(bytes))),
+            4 => chunks(row, out, |bytes| function(four(bytes))),
+            _ => (0, row),
+        };
+        for (out, &v) in out[done..].iter_mut().zip(rest.iter().step_by(self.step)) {
+            *out = function(v);
+        }
+    }
+}
+
+/// Whole chunks of a row, each to one sample: how many there were, and the rest.
+fn chunks<'a, const N: usize>(
+    row: &'a [u8],
+    out: &mut [u8],
+    function: impl Fn(&[u8; N]) -> u8,
+) -> (usize, &'a [u8]) {
+    let (whole, _) = row.as_chunks::<N>();
+    let count = whole.len().min(out.len());
+    for (out, chunk) in out.iter_mut().zip(whole) {
+        *out = function(chunk);
+    }
+    (count, &row[count * N..])
 }
 
 /// A picture in luma and chroma.
@@ -61,12 +91,9 @@ impl<'a> Planar<'a> {
         for (y, out) in target.luma_rows().enumerate() {
             let row = self.luma.row(y);
             match (self.luma.step, self.full_range) {
-                (1, true) => map(row.iter(), out, range::luma),
                 (1, false) => out.copy_from_slice(row),
-                (2, true) => map(row.iter().step_by(2), out, range::luma),
-                (2, false) => map(row.iter().step_by(2), out, |v| v),
-                (n, true) => map(row.iter().step_by(n), out, range::luma),
-                (n, false) => map(row.iter().step_by(n), out, |v| v),
+                (_, false) => self.luma.pick(row, out, |v| v),
+                (_, true) => self.luma.pick(row, out, range::luma),
             }
         }
         target.repeat_edges();
@@ -90,12 +117,6 @@ impl<'a> Planar<'a> {
             let [u, v] = &lines;
             target.write_chroma_row(y, u, v);
         }
-    }
-}
-
-fn map<'a>(row: impl Iterator<Item = &'a u8>, out: &mut [u8], function: impl Fn(u8) -> u8) {
-    for (out, &v) in out.iter_mut().zip(row) {
-        *out = function(v);
     }
 }
 

@@ -1,26 +1,25 @@
 //! From full to limited range, exactly rounded.
 //!
 //! Sixteen-bit arithmetic without a table, so that loops over rows become vector instructions.
-//! No value of the two formulas lies half-way between two integers, and 1/256 is fine enough to
-//! fall on the right side of every half (a test compares all 256 values).
+//! No value of the two formulas lies half-way between two integers.
 
 /// Luma: `16 + y * 219 / 255`.
 #[inline]
 pub(super) fn luma(full: u8) -> u8 {
-    ((scaled(full, 56_284) + (16 << 8) + 128) >> 8) as u8
+    16 + by_255(u16::from(full) * 219)
 }
 
 /// Chroma: `128 + (c - 128) * 224 / 255`.
 #[inline]
 pub(super) fn chroma(full: u8) -> u8 {
-    // 128 - 128 * 224 / 255 = 15.5608 = 3983.6 / 256
-    ((scaled(full, 57_569) + 3984 + 128) >> 8) as u8
+    by_255(u16::from(full) * 224 + 128 * (255 - 224))
 }
 
-/// `value * factor / 65536` in units of 1/256.
+/// Divided by 255 and rounded; exact up to 65150.
 #[inline]
-fn scaled(value: u8, factor: u32) -> u16 {
-    ((u32::from(u16::from(value) << 8) * factor) >> 16) as u16
+fn by_255(value: u16) -> u8 {
+    let value = value + 128;
+    ((value + (value >> 8)) >> 8) as u8
 }
 
 #[cfg(test)]
