@@ -1,6 +1,6 @@
 //! OpenH264, built from source into the program: the encoder that is always there.
 //!
-//! Constant quality (by a quantiser that follows the motion, see [`quality`]), no B-frames, no
+//! Constant quality (by a quantiser that follows the motion), no B-frames, no
 //! look-ahead, one thread. Registers itself as `openh264`; a program names the crate once: `use encoder_openh264
 //! as _;`.
 //!
