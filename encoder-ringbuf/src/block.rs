@@ -50,7 +50,7 @@ impl Block {
                 Some((stride, Layout::from_size_align(total, UNTOUCHED).ok()?))
             })
             .ok_or(RingError::TooLarge { slots, slot_bytes })?;
-        let out_of_memory = || RingError::OutOfMemory { bytes: layout.size() };
+        let out_of_memory = || RingError::OutOfMemory { bytes: layout.size() - PAGE };
 
         let mut access = Vec::new();
         access.try_reserve_exact(slots).map_err(|_| out_of_memory())?;
