@@ -88,7 +88,8 @@ fn judge(now: &Record, known: &Record) -> (String, Vec<String>) {
 fn build() -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--workspace", "--bench", "instructions"]);
-    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1");
+    // Both change what is inlined.
+    command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_INCREMENTAL", "0");
     if !show(&mut command)? {
         return Err("the benchmark does not build".into());
     }
