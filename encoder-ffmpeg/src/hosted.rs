@@ -191,7 +191,15 @@ impl HostedEncoder {
         let Err(error) = sys::write_all(stdin, &mut slices, limit, frame.stays) else {
             return Ok(());
         };
-        if self.frames_in == 0 {
+        // What the reader would not take, it said before it closed the child's output.
+        let unread = match error.kind() {
+            io::ErrorKind::BrokenPipe => self.units.try_iter().find_map(|message| match message {
+                Message::End(end) => end.err(),
+                Message::Begun | Message::Unit(_) => None,
+            }),
+            _ => None,
+        };
+        if self.frames_in == 0 && unread.is_none() {
             let late = (error.kind() == io::ErrorKind::TimedOut).then_some(limit);
             return Err(self.refuse(late));
         }
@@ -204,10 +212,6 @@ impl HostedEncoder {
             }
             // It went away, by itself or because nobody could read its output any more.
             io::ErrorKind::BrokenPipe => {
-                let unread = self.units.try_iter().find_map(|message| match message {
-                    Message::End(end) => end.err(),
-                    Message::Begun | Message::Unit(_) => None,
-                });
                 let what = unread.unwrap_or_else(|| "FFmpeg ended early".into());
                 self.fail(FailureKind::Died, what)
             }

@@ -57,7 +57,7 @@ pub enum RingError {
 #[error("the ring was closed by its consumer")]
 pub struct Closed;
 
-/// Makes a ring: one zeroed, page-aligned block of memory, in which every slot starts on a page
+/// Makes a ring: one zeroed block of memory, in which every slot starts on a page
 /// (4096 bytes). It is the only allocation for frames that there ever is.
 ///
 /// `M` is what is told of each frame at its publication. Frames may be held by several readers at

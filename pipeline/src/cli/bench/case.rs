@@ -150,8 +150,7 @@ impl Before {
 
 impl Work<'_> {
     fn id(&self) -> Result<EncoderType, String> {
-        let all = encoder_core::backends();
-        let found = all.iter().find(|backend| backend.id.as_str() == self.case.encoder);
+        let found = super::backend(&self.case.encoder);
         found.map(|backend| backend.id).ok_or_else(|| format!("no encoder {}", self.case.encoder))
     }
 

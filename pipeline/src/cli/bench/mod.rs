@@ -85,7 +85,8 @@ fn rows(args: &Bench, found: &[Detected]) -> Result<(Vec<Row>, bool), Refused> {
             }
             continue;
         }
-        for preset in presets(args, &backend(&name)?.presets) {
+        let known = backend(&name).map_or(Presets::NONE, |backend| backend.presets);
+        for preset in presets(args, &known) {
             let row =
                 Row { encoder: name.clone(), preset, hardware: one.hardware, ..Row::default() };
             rows.push(row);
@@ -123,17 +124,15 @@ fn check_presets(args: &Bench) -> Result<(), Refused> {
     }
 }
 
-fn backend(name: &str) -> Result<&'static Backend, Refused> {
-    let all = encoder_core::backends();
-    let found = all.into_iter().find(|backend| backend.id.as_str() == name);
-    found.ok_or_else(|| Refused::usage(format!("no encoder {name}")))
+fn backend(name: &str) -> Option<&'static Backend> {
+    encoder_core::backends().into_iter().find(|backend| backend.id.as_str() == name)
 }
 
 /// The settings for one row.
 fn settings_of(args: &Bench, preset: &str, encoder: &str) -> Result<Settings, Refused> {
     let mut settings = args.video.settings()?;
-    if preset != NO_PRESET {
-        (backend(encoder)?.presets.choose)(&mut settings, preset).map_err(Refused::usage)?;
+    if let Some(backend) = backend(encoder).filter(|_| preset != NO_PRESET) {
+        (backend.presets.choose)(&mut settings, preset).map_err(Refused::usage)?;
     }
     Ok(settings)
 }
