@@ -339,6 +339,17 @@ fn an_endless_flood_of_stderr_costs_the_deadline() {
     assert_nothing_left(&fake);
 }
 
+/// A first frame that is larger than the pipe is still being written when the child dies of what it
+/// could not write: its output is the reason, not its death.
+#[test]
+fn garbage_is_told_also_while_the_first_frame_is_written() {
+    let endless = fake([Step::FloodStdout(None)]);
+    let (error, _) = try_encode_at(Resolution::new(1920, 1080), &endless, LONG);
+    let error = error.unwrap();
+    assert!(error.contains("no FLV header"), "{error}");
+    assert_nothing_left(&endless);
+}
+
 #[test]
 fn garbage_and_endless_output_are_errors() {
     let garbage = fake([Step::Write(b"no video at all\n".to_vec()), Step::TakeAll]);
