@@ -1,5 +1,6 @@
 //! How fast frames go to an FFmpeg whose encode costs nothing: by plain writes to the pipe as it
-//! comes, by writes to a large one, and by its memory.
+//! comes, by writes to a large one, and the way of this crate: by their memory, to an FFmpeg that
+//! keeps its own.
 //!
 //! `cargo bench -p encoder-ffmpeg --bench pipe`, with `ENCODER_FFMPEG` for another FFmpeg. In turn,
 //! medians of seven rounds.
@@ -68,6 +69,9 @@ mod bench {
         count: usize,
         way: Way,
     ) -> Result<f64, Box<dyn std::error::Error>> {
+        if matches!(way, Way::Spliced) {
+            sys::keep_memory(&mut command);
+        }
         let mut child = command.spawn()?;
         let mut stdin = child.stdin.take().ok_or("no stdin")?;
         if !matches!(way, Way::Plain) {

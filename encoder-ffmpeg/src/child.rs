@@ -88,6 +88,7 @@ impl Child {
         command.args(arguments);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         sys::isolate(&mut command);
+        sys::keep_memory(&mut command);
         let (started, start) = sync_channel(1);
         let (end, ended) = sync_channel(1);
         std::thread::Builder::new()
