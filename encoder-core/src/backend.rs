@@ -3,8 +3,8 @@ use std::{sync::LazyLock, thread, time::Duration};
 use serde::Serialize;
 
 use crate::{
-    BackendOptions, Codec, ConfigError, EncoderConfig, EncoderType, GpuEncoderConfig, OpenError,
-    Presets, Settings, Verdict, VideoEncoder,
+    BackendOptions, Caps, Codec, ConfigError, EncoderConfig, EncoderType, GpuEncoderConfig,
+    OpenError, Presets, Settings, Verdict, VideoEncoder,
 };
 
 /// What a backend is given to look for its device, to prove itself and to open an encoder.
@@ -19,6 +19,8 @@ pub struct OpenRequest<'a> {
     pub options: &'a BackendOptions,
     /// How many threads a software encoder may use.
     pub threads: usize,
+    /// For opening: what the proof has found out, where there was one. It need not be asked again.
+    pub proof: Option<&'a Caps>,
 }
 
 impl<'a> OpenRequest<'a> {
@@ -30,6 +32,7 @@ impl<'a> OpenRequest<'a> {
             gpu: &settings.gpu,
             options: settings.backend.get(id.as_str()).unwrap_or_else(|| &NONE),
             threads: threads.max(1),
+            proof: None,
         }
     }
 }

@@ -1,4 +1,5 @@
 use std::{
+    collections::BTreeMap,
     thread,
     time::{Duration, Instant},
 };
@@ -6,8 +7,8 @@ use std::{
 use tracing::info;
 
 use crate::{
-    Backend, ConfigError, OpenError, OpenRequest, Plan, Refusal, RefusalKind, Settings,
-    VideoEncoder, backends, roster::Roster,
+    Backend, Caps, ConfigError, EncoderType, OpenError, OpenRequest, Plan, Refusal, RefusalKind,
+    Settings, VideoEncoder, backends, roster::Roster,
 };
 
 /// The fallback chain of one video: opens the encoders of a [`Plan`], one after the other, and
@@ -26,6 +27,7 @@ use crate::{
 /// [`comeback_s`]: crate::GpuEncoderConfig::comeback_s
 pub struct Chain {
     order: Vec<&'static Backend>,
+    proofs: BTreeMap<EncoderType, Caps>,
     roster: Roster,
     settings: Settings,
     threads: usize,
@@ -62,6 +64,7 @@ impl Chain {
         Ok(Self {
             roster: Roster::new(order.len(), comeback, Instant::now()),
             order,
+            proofs: plan.proofs.clone(),
             settings,
             threads,
             refusals: plan.refusals.clone(),
@@ -177,6 +180,7 @@ impl Chain {
     }
 
     fn request(&self, backend: &Backend) -> OpenRequest<'_> {
-        OpenRequest::new(&self.settings, backend.id, self.threads)
+        let request = OpenRequest::new(&self.settings, backend.id, self.threads);
+        OpenRequest { proof: self.proofs.get(&backend.id), ..request }
     }
 }

@@ -13,6 +13,9 @@ use crate::{
 pub struct Caps {
     /// What runs: library and version, `ffmpeg 5.1.9 h264_nvenc`.
     pub library: String,
+    /// The version of the program that hosts it, in that program's own words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
     /// Frame formats with which it was proven; an encoder may take more.
     pub pixel_formats: Vec<PixelFormat>,
     /// What else was proven, each by a real encode: `b-frames`, `lossless`.

@@ -1,9 +1,14 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
-use crate::{Detected, EncoderType, GpuEncoderConfig, OpenError, Refusal, RefusalKind, Verdict};
+use crate::{
+    Caps, Detected, EncoderType, GpuEncoderConfig, OpenError, Refusal, RefusalKind, Verdict,
+};
 
 /// What a user wants of the choice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,14 +51,26 @@ pub struct Plan {
     pub order: Vec<EncoderType>,
     /// Why others are not in the order.
     pub refusals: Vec<Refusal>,
+    /// What is known of those in the order, from their proofs.
+    pub proofs: BTreeMap<EncoderType, Caps>,
     /// Whether the refusals were logged: once for a plan, however often it is used.
     announced: Arc<AtomicBool>,
 }
 
 impl Plan {
-    /// A plan that was made elsewhere.
+    /// A plan that was made elsewhere, without proofs.
     pub fn new(order: Vec<EncoderType>, refusals: Vec<Refusal>) -> Self {
-        Self { order, refusals, announced: Arc::default() }
+        Self { order, refusals, ..Self::default() }
+    }
+
+    fn of(order: Vec<&Detected>, refusals: Vec<Refusal>) -> Self {
+        let proof = |detected: &&Detected| match &detected.verdict {
+            Verdict::Usable(caps) => Some((detected.encoder, caps.clone())),
+            Verdict::Refused(_) => None,
+        };
+        let proofs = order.iter().filter_map(proof).collect();
+        let order = order.iter().map(|detected| detected.encoder).collect();
+        Self { order, refusals, proofs, announced: Arc::default() }
     }
 
     /// Logs each refusal as one `WARN`, the first time that it is called on a plan or its clones.
@@ -84,7 +101,7 @@ pub fn plan(policy: &Policy, verdicts: &[Detected]) -> Result<Plan, OpenError> {
         let wanted = &verdicts[find(name)?];
         return match policy.refuses(wanted) {
             Some(refusal) => Err(refusal.into()),
-            None => Ok(Plan::new(vec![wanted.encoder], vec![])),
+            None => Ok(Plan::of(vec![wanted], vec![])),
         };
     }
     let mut ranked: Vec<&Detected> = verdicts.iter().collect();
@@ -96,13 +113,13 @@ pub fn plan(policy: &Policy, verdicts: &[Detected]) -> Result<Plan, OpenError> {
     for detected in ranked {
         match policy.refuses(detected) {
             Some(refusal) => refusals.push(refusal),
-            None => order.push(detected.encoder),
+            None => order.push(detected),
         }
     }
     if order.is_empty() {
         return Err(OpenError::NoneLeft { refusals });
     }
-    Ok(Plan::new(order, refusals))
+    Ok(Plan::of(order, refusals))
 }
 
 fn software(encoder: EncoderType) -> Refusal {

@@ -12,7 +12,7 @@ use std::{
 
 use encoder_core::{EncoderType, Refusal, RefusalKind};
 
-use crate::{child::Exit, run::run, tail::words};
+use crate::{args::Job, child::Exit, run::run, tail::words};
 
 /// The environment variable with the path of the FFmpeg program to use.
 pub const ENV: &str = "ENCODER_FFMPEG";
@@ -117,6 +117,22 @@ impl Ffmpeg {
         };
         known.insert(path, answer);
         found
+    }
+
+    /// The FFmpeg to use, in which `job` was proven: `version_text` is [`Caps::host`] of the proof.
+    /// Starts nothing.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when there is none any more.
+    ///
+    /// [`Caps::host`]: encoder_core::Caps::host
+    pub(crate) fn proven(job: &Job, version_text: &str) -> Result<Self, Refusal> {
+        Ok(Self {
+            path: Self::locate(job.id)?,
+            version: Version::parse(version_text),
+            version_text: version_text.into(),
+            encoders: BTreeSet::from([job.encoder.to_owned()]),
+        })
     }
 
     /// Where the FFmpeg to use lies. Starts nothing.

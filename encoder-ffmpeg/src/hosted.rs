@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeSet, VecDeque},
     io::{self, IoSlice, Read},
     process::{ChildStdin, ChildStdout},
-    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -82,7 +85,10 @@ enum Message {
 /// has the first frame: what the device refuses is the error of the first
 /// [`encode_frame`](VideoEncoder::encode_frame), [`EncodeError::Refused`].
 pub fn open(mut job: Job, request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    let ffmpeg = Ffmpeg::find(job.id)?;
+    let ffmpeg = match request.proof.and_then(|proof| proof.host.as_deref()) {
+        Some(version_text) => Arc::new(Ffmpeg::proven(&job, version_text)?),
+        None => Ffmpeg::find(job.id)?,
+    };
     job.start = Duration::from_secs(request.gpu.probe_timeout_s.into());
     job.stall = Duration::from_secs(request.gpu.stall_timeout_s.into());
     Ok(Box::new(HostedEncoder::open(&ffmpeg, job, request.config)?))

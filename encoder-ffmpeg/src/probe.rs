@@ -91,6 +91,7 @@ pub fn test_encode_with(
     });
     Verdict::Usable(Caps {
         library: format!("{} {}", ffmpeg.label(), job.encoder),
+        host: Some(ffmpeg.version_text.clone()),
         pixel_formats: vec![job.format],
         features: proven.map(|feature| feature.name.to_owned()).collect(),
         notes: Vec::new(),

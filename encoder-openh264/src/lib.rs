@@ -273,6 +273,7 @@ mod tests {
             gpu: &Default::default(),
             options: &options.parse().unwrap(),
             threads: 1,
+            proof: None,
         })
     }
 

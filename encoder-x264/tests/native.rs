@@ -30,7 +30,7 @@ fn pictures(format: PixelFormat) -> Vec<FrameBuffer> {
 fn encode(config: &EncoderConfig, way: &str, idr_at: Option<u64>) -> Vec<EncodedChunk> {
     let options: BackendOptions = format!("way = \"{way}\"").parse().unwrap();
     let gpu = GpuEncoderConfig::default();
-    let request = OpenRequest { config, gpu: &gpu, options: &options, threads: 2 };
+    let request = OpenRequest { config, gpu: &gpu, options: &options, threads: 2, proof: None };
     let mut encoder = (backend().open)(&request).unwrap();
     assert!(encoder.max_delay() <= (backend().max_delay)(&request));
     assert!(encoder.description().contains(if way == "native" { "in process" } else { "ffmpeg" }));
@@ -123,7 +123,8 @@ fn the_probe_passes_and_faults_are_errors() {
     assert!(verdict.is_usable(), "{verdict:?}");
     let config = EncoderConfig { resolution: Some(SIZE), ..EncoderConfig::default() };
     let (gpu, options) = (GpuEncoderConfig::default(), BackendOptions::new());
-    let request = OpenRequest { config: &config, gpu: &gpu, options: &options, threads: 1 };
+    let request =
+        OpenRequest { config: &config, gpu: &gpu, options: &options, threads: 1, proof: None };
     let mut encoder = (backend().open)(&request).unwrap();
     let other = FrameLayout::new(PixelFormat::Nv12, SIZE);
     assert!(encoder.encode_frame(&FrameBuffer::new(other).frame(0)).is_err());

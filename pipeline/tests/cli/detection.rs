@@ -139,16 +139,41 @@ fn a_probe_that_hangs_floods_or_crashes_costs_its_deadline_and_nothing_else() {
     }
 }
 
-#[test]
-fn a_machine_without_hardware_says_so_once_for_each() {
-    let folder = tempfile::tempdir().unwrap();
+/// A recording of five frames.
+fn recording(folder: &Path) -> PathBuf {
     let frames: Vec<_> = (0..5)
         .map(|n| {
             let time = EPOCH + n as i64 * 40 * MS;
             (time, time, small_jpeg(n))
         })
         .collect();
-    let recording = camera(folder.path(), &frames);
+    camera(folder, &frames)
+}
+
+/// What the proof has found out is not asked again to open the encoder.
+#[test]
+fn a_run_whose_proof_is_remembered_starts_ffmpeg_once() {
+    let bench = Bench::new(Script::over(real()));
+    let recording = recording(bench.folder.path());
+    let encode = || {
+        let out = tempfile::tempdir().unwrap();
+        let args = ["encode", text(&recording), "-o", text(out.path()), "--encoder", "x264"];
+        let (code, said) = told(&bench.command(args).output().unwrap());
+        let done = Converted::check(out, "report.json", code, said).expect(0);
+        done.output()["encoder_description"].clone()
+    };
+    let first = encode();
+    let calls = bench.ffmpeg.calls().len();
+    assert!(calls > 1);
+    assert_eq!(encode(), first);
+    assert_eq!(bench.ffmpeg.calls().len(), calls + 1);
+    assert_eq!(bench.encodes(), 3);
+}
+
+#[test]
+fn a_machine_without_hardware_says_so_once_for_each() {
+    let folder = tempfile::tempdir().unwrap();
+    let recording = recording(folder.path());
     let output = command(["detect", "--json"]).output().unwrap();
     let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let refused: Vec<_> =

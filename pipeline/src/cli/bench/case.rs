@@ -105,6 +105,8 @@ pub fn run(args: &Bench, case: &Case) -> Result<u8, Refused> {
     let settings = super::settings_of(args, &case.preset, &case.encoder)?;
     let work =
         Work { frames, settings, cameras: args.cameras.into(), jobs: args.video.jobs(), case };
+    // Before a recording is begun, detection has asked it or remembers its answer.
+    let _known = encoder_ffmpeg::Ffmpeg::find(work.id().map_err(Refused::failed)?);
     let measured = match case.way {
         Way::Whole => work.whole(),
         Way::Alone => work.alone(),
