@@ -77,7 +77,8 @@ enum Message {
     End(Result<(), String>),
 }
 
-/// Opens an encoder for `request` in the FFmpeg that [`Ffmpeg::find`] finds.
+/// Opens an encoder for `request` in the FFmpeg that [`Ffmpeg::find`] finds. What a proof was told
+/// ([`OpenRequest::proof`]) is not asked again.
 ///
 /// # Errors
 /// [`OpenError::Refused`] when there is no FFmpeg or it lacks the encoder or does not start;
