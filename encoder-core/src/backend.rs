@@ -4,10 +4,10 @@ use serde::Serialize;
 
 use crate::{
     BackendOptions, Caps, Codec, ConfigError, EncoderConfig, EncoderType, GpuEncoderConfig,
-    OpenError, Presets, Settings, Verdict, VideoEncoder,
+    OpenError, Presets, ProbeResult, Settings, VideoEncoder,
 };
 
-/// What a backend is given to look for its device, to prove itself and to open an encoder.
+/// What a backend is given to look for its device, to probe itself and to open an encoder.
 /// Everything in it has been checked.
 #[derive(Clone, Debug)]
 pub struct OpenRequest<'a> {
@@ -19,8 +19,8 @@ pub struct OpenRequest<'a> {
     pub options: &'a BackendOptions,
     /// How many threads a software encoder may use.
     pub threads: usize,
-    /// For opening: what the proof has found out, where there was one. It need not be asked again.
-    pub proof: Option<&'a Caps>,
+    /// For opening: what the probe has found out, where there was one. It need not be asked again.
+    pub probe: Option<&'a Caps>,
 }
 
 impl<'a> OpenRequest<'a> {
@@ -32,7 +32,7 @@ impl<'a> OpenRequest<'a> {
             gpu: &settings.gpu,
             options: settings.backend.get(id.as_str()).unwrap_or_else(|| &NONE),
             threads: threads.max(1),
-            proof: None,
+            probe: None,
         }
     }
 }
@@ -45,8 +45,8 @@ pub struct Device {
     /// The driver and its version, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
-    /// All that the proof depends on: program, library, driver, device, options. A proof holds as
-    /// long as this stays the same.
+    /// All that the probe depends on: program, library, driver, device, options. A probe holds as
+    /// long as this is_stable the same.
     #[serde(skip)]
     pub identity: Vec<String>,
 }
@@ -77,12 +77,12 @@ pub struct Backend {
     /// Checks the table `[backend.<id>]` of the configuration.
     pub check_options: fn(&BackendOptions) -> Result<(), ConfigError>,
     /// Looks for the device, in milliseconds: driver, node, permission, library. Starts nothing
-    /// where all is well. A refusal here spares the proof; [`OpenError::Config`] is for a device
+    /// where all is well. A refusal here spares the probe; [`OpenError::Config`] is for a device
     /// that is asked for and is not there.
     pub inspect: fn(&OpenRequest<'_>) -> Result<Device, OpenError>,
-    /// Proves by a real encode that it works here, within about the deadline. May block; is
+    /// Probes by a real encode that it works here, within about the deadline. May block; is
     /// called from a thread of its own, after `inspect`.
-    pub prove: fn(&OpenRequest<'_>, deadline: Duration) -> Verdict,
+    pub probe: fn(&OpenRequest<'_>, deadline: Duration) -> ProbeResult,
     /// The most frames that an encoder opened so keeps before its first access unit must come
     /// out: [`VideoEncoder::max_delay`], known before it is opened.
     pub max_delay: fn(&OpenRequest<'_>) -> usize,

@@ -1,4 +1,4 @@
-//! Verdicts on disk, so that a short run does not pay for the proofs of an earlier one.
+//! ProbeResults on disk, so that a short run does not pay for the probes of an earlier one.
 
 use std::{
     env, fs, io,
@@ -8,9 +8,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Caps, EncoderType, Refusal, RefusalKind, Verdict};
+use crate::{Caps, EncoderType, ProbeResult, Refusal, RefusalKind};
 
-/// How long a proof holds while nothing that it depends on changes.
+/// How long a probe holds while nothing that it depends on changes.
 const USABLE: Duration = Duration::from_secs(24 * 3600);
 /// How long a refusal holds: devices come back, and a wrong refusal must not stick.
 const REFUSED: Duration = Duration::from_secs(5 * 60);
@@ -20,19 +20,19 @@ const MOST: usize = 64;
 /// The environment variable with the folder of the cache; empty for none.
 pub const CACHE_ENV: &str = "ENCODER_CACHE";
 
-/// A file with verdicts of earlier runs.
+/// A file with probe results of earlier runs.
 ///
 /// Each stands under all that it depends on ([`Device::identity`](crate::Device::identity), this
 /// program and the boot of the machine). A passing refusal is not kept, others for five minutes, a
-/// proof for a day. A file that cannot be read or written costs nothing but time.
+/// probe for a day. A file that cannot be read or written costs nothing but time.
 #[derive(Clone, Debug)]
 pub struct Cache {
     file: PathBuf,
 }
 
-/// A verdict that was kept.
+/// A probe result that was kept.
 pub(crate) struct Kept {
-    pub(crate) verdict: Verdict,
+    pub(crate) result: ProbeResult,
     pub(crate) age: Duration,
 }
 
@@ -58,48 +58,48 @@ impl Cache {
         Self { file: folder.join("detection.json") }
     }
 
-    /// The verdicts that still hold at `now`, to look in.
-    pub(crate) fn load(&self, now: SystemTime) -> Verdicts {
+    /// The probe results that still hold at `now`, to look in.
+    pub(crate) fn load(&self, now: SystemTime) -> ProbeResults {
         let text = fs::read_to_string(&self.file).unwrap_or_default();
         let mut entries: Vec<Entry> = serde_json::from_str(&text).unwrap_or_default();
         let now = seconds(now);
         entries.retain(|entry| entry.holds(now));
-        Verdicts { entries, now, changed: false }
+        ProbeResults { entries, now, changed: false }
     }
 
     /// Writes what was found out. Never half a file: another process may be reading it.
-    pub(crate) fn save(&self, mut verdicts: Verdicts) -> io::Result<()> {
-        if !verdicts.changed {
+    pub(crate) fn save(&self, mut results: ProbeResults) -> io::Result<()> {
+        if !results.changed {
             return Ok(());
         }
-        verdicts.entries.sort_by_key(|entry| std::cmp::Reverse(entry.at));
-        verdicts.entries.truncate(MOST);
+        results.entries.sort_by_key(|entry| std::cmp::Reverse(entry.at));
+        results.entries.truncate(MOST);
         let folder = self.file.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(folder)?;
         let temporary = folder.join(format!("detection.{}.tmp", std::process::id()));
-        fs::write(&temporary, serde_json::to_vec_pretty(&verdicts.entries)?)?;
+        fs::write(&temporary, serde_json::to_vec_pretty(&results.entries)?)?;
         fs::rename(&temporary, &self.file).inspect_err(|_| drop(fs::remove_file(&temporary)))
     }
 }
 
 /// What the cache holds.
-pub(crate) struct Verdicts {
+pub(crate) struct ProbeResults {
     entries: Vec<Entry>,
     now: u64,
     changed: bool,
 }
 
-impl Verdicts {
+impl ProbeResults {
     pub(crate) fn find(&self, encoder: EncoderType, identity: &[String]) -> Option<Kept> {
         let entry = self.entries.iter().find(|entry| entry.is_of(encoder, identity))?;
         let age = Duration::from_secs(self.now.saturating_sub(entry.at));
-        Some(Kept { verdict: entry.outcome.verdict(encoder), age })
+        Some(Kept { result: entry.outcome.result(encoder), age })
     }
 
-    pub(crate) fn keep(&mut self, encoder: EncoderType, identity: &[String], verdict: &Verdict) {
+    pub(crate) fn keep(&mut self, encoder: EncoderType, identity: &[String], result: &ProbeResult) {
         self.entries.retain(|entry| !entry.is_of(encoder, identity));
         self.changed = true;
-        if let Some(outcome) = Outcome::of(verdict) {
+        if let Some(outcome) = Outcome::of(result) {
             self.entries.push(Entry {
                 encoder: encoder.as_str().into(),
                 identity: identity.to_vec(),
@@ -138,25 +138,25 @@ impl Entry {
 #[serde(rename_all = "lowercase")]
 enum Outcome {
     Usable(Caps),
-    Refused { kind: RefusalKind, reason: String, cure: String },
+    Refused { kind: RefusalKind, reason: String, hint: String },
 }
 
 impl Outcome {
-    fn of(verdict: &Verdict) -> Option<Self> {
-        match verdict {
-            Verdict::Usable(caps) => Some(Self::Usable(caps.clone())),
-            Verdict::Refused(refusal) if refusal.transient => None,
-            Verdict::Refused(Refusal { kind, reason, cure, .. }) => {
-                Some(Self::Refused { kind: *kind, reason: reason.clone(), cure: cure.clone() })
+    fn of(result: &ProbeResult) -> Option<Self> {
+        match result {
+            ProbeResult::Usable(caps) => Some(Self::Usable(caps.clone())),
+            ProbeResult::Refused(refusal) if refusal.transient => None,
+            ProbeResult::Refused(Refusal { kind, reason, hint, .. }) => {
+                Some(Self::Refused { kind: *kind, reason: reason.clone(), hint: hint.clone() })
             }
         }
     }
 
-    fn verdict(&self, encoder: EncoderType) -> Verdict {
+    fn result(&self, encoder: EncoderType) -> ProbeResult {
         match self {
-            Self::Usable(caps) => Verdict::Usable(caps.clone()),
-            Self::Refused { kind, reason, cure } => {
-                Verdict::Refused(Refusal::new(encoder, *kind, reason, cure))
+            Self::Usable(caps) => ProbeResult::Usable(caps.clone()),
+            Self::Refused { kind, reason, hint } => {
+                ProbeResult::Refused(Refusal::new(encoder, *kind, reason, hint))
             }
         }
     }
@@ -173,38 +173,38 @@ mod tests {
 
     const NVENC: EncoderType = EncoderType::NVENC;
 
-    fn usable() -> Verdict {
-        Verdict::Usable(Caps { library: "ffmpeg 9.0 h264_nvenc".into(), ..Caps::default() })
+    fn usable() -> ProbeResult {
+        ProbeResult::Usable(Caps { library: "ffmpeg 9.0 h264_nvenc".into(), ..Caps::default() })
     }
 
-    fn refused() -> Verdict {
-        Verdict::Refused(Refusal::new(NVENC, RefusalKind::NoDevice, "no device", "buy one"))
+    fn refused() -> ProbeResult {
+        ProbeResult::Refused(Refusal::new(NVENC, RefusalKind::NoDevice, "no device", "buy one"))
     }
 
     fn id(text: &str) -> Vec<String> {
         text.split(' ').map(str::to_owned).collect()
     }
 
-    /// Keeps `verdict` at time 0 of a day and looks again `later` seconds on.
-    fn after(verdict: &Verdict, asked: &str, later: i64) -> Option<(Verdict, u64)> {
+    /// Keeps `probe result` at time 0 of a day and looks again `later` seconds on.
+    fn after(result: &ProbeResult, asked: &str, later: i64) -> Option<(ProbeResult, u64)> {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(&folder.path().join("made/when/needed"));
         let start = UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         let mut all = cache.load(start);
-        all.keep(NVENC, &id("ffmpeg driver"), verdict);
+        all.keep(NVENC, &id("ffmpeg driver"), result);
         cache.save(all).unwrap();
         let now = UNIX_EPOCH + Duration::from_secs(1_000_000_000u64.strict_add_signed(later));
         let kept = cache.load(now).find(NVENC, &id(asked))?;
-        Some((kept.verdict, kept.age.as_secs()))
+        Some((kept.result, kept.age.as_secs()))
     }
 
     #[test]
     fn verdicts_hold_for_their_time_and_under_their_identity() {
         let passing = match refused() {
-            Verdict::Refused(refusal) => Verdict::Refused(refusal.transient()),
+            ProbeResult::Refused(refusal) => ProbeResult::Refused(refusal.transient()),
             usable => usable,
         };
-        // verdict | asked for | seconds later | still there
+        // probe result | asked for | seconds later | still there
         let table = [
             (usable(), "ffmpeg driver", 0i64, true),
             (usable(), "ffmpeg driver", 86_399, true),
@@ -216,9 +216,9 @@ mod tests {
             (refused(), "ffmpeg driver", 300, false),
             (passing, "ffmpeg driver", 0, false),
         ];
-        for (verdict, asked, later, there) in table {
-            let expected = there.then(|| (verdict.clone(), later.unsigned_abs()));
-            assert_eq!(after(&verdict, asked, later), expected, "{asked} {later} {verdict:?}");
+        for (result, asked, later, there) in table {
+            let expected = there.then(|| (result.clone(), later.unsigned_abs()));
+            assert_eq!(after(&result, asked, later), expected, "{asked} {later} {result:?}");
         }
     }
 
@@ -233,9 +233,9 @@ mod tests {
         all.keep(EncoderType::QSV, &id("a"), &usable());
         cache.save(all).unwrap();
         let mut all = cache.load(now);
-        assert_eq!(all.find(NVENC, &id("a")).unwrap().verdict, refused());
-        let Verdict::Refused(refusal) = refused() else { unreachable!() };
-        all.keep(NVENC, &id("a"), &Verdict::Refused(refusal.transient()));
+        assert_eq!(all.find(NVENC, &id("a")).unwrap().result, refused());
+        let ProbeResult::Refused(refusal) = refused() else { unreachable!() };
+        all.keep(NVENC, &id("a"), &ProbeResult::Refused(refusal.transient()));
         assert!(all.find(NVENC, &id("a")).is_none());
         assert!(all.find(EncoderType::QSV, &id("a")).is_some());
         for n in 0..1000 {

@@ -8,27 +8,27 @@ use tracing::info;
 
 use crate::{
     Backend, Caps, ConfigError, EncoderType, OpenError, OpenRequest, Plan, Refusal, RefusalKind,
-    Settings, VideoEncoder, backends, roster::Roster,
+    Settings, VideoEncoder, backends, schedule::FallbackSchedule,
 };
 
 /// The fallback chain of one video: opens the encoders of a [`Plan`], one after the other, and
 /// knows which is next when one is lost.
 ///
-/// - One that refuses to begin is passed over, with one `WARN` that tells reason and cure; each
+/// - One that refuses to begin is passed over, with one `WARN` that tells reason and hint; each
 ///   that opens is one `INFO`. One that is only busy ([`Refusal::is_busy`]) is asked again for
 ///   [`session_wait_s`] before the next is taken. One that gave no answer, with nobody behind it,
 ///   is begun again.
 /// - One that fails in mid-stream is begun again, after a short pause. Three failures in a row,
 ///   without half a minute of quiet between them, and the next one has its turn.
-/// - One that was passed over or given up comes back after [`comeback_s`], twice as long after
+/// - One that was passed over or given up comes back after [`failback_after_s`], twice as long after
 ///   each time that it was of no use; one that was busy after half a minute.
 ///
 /// [`session_wait_s`]: crate::GpuEncoderConfig::session_wait_s
-/// [`comeback_s`]: crate::GpuEncoderConfig::comeback_s
+/// [`failback_after_s`]: crate::GpuEncoderConfig::failback_after_s
 pub struct Chain {
     order: Vec<&'static Backend>,
-    proofs: BTreeMap<EncoderType, Caps>,
-    roster: Roster,
+    probes: BTreeMap<EncoderType, Caps>,
+    schedule: FallbackSchedule,
     settings: Settings,
     threads: usize,
     refusals: Vec<Refusal>,
@@ -59,12 +59,13 @@ impl Chain {
             .iter()
             .filter_map(|&id| all.iter().copied().find(|backend| backend.id == id))
             .collect();
-        let comeback = settings.gpu.comeback_s;
-        let comeback = (comeback > 0).then(|| Duration::from_secs(comeback.into()));
+        let failback_after = settings.gpu.failback_after_s;
+        let failback_after =
+            (failback_after > 0).then(|| Duration::from_secs(failback_after.into()));
         Ok(Self {
-            roster: Roster::new(order.len(), comeback, Instant::now()),
+            schedule: FallbackSchedule::new(order.len(), failback_after, Instant::now()),
             order,
-            proofs: plan.proofs.clone(),
+            probes: plan.probes.clone(),
             settings,
             threads,
             refusals: plan.refusals.clone(),
@@ -108,7 +109,7 @@ impl Chain {
     }
 
     fn current(&self) -> Option<&'static Backend> {
-        self.roster.current().and_then(|n| self.order.get(n)).copied()
+        self.schedule.current().and_then(|n| self.order.get(n)).copied()
     }
 
     /// Says that the encoder opened last refused its first frame; [`open`](Self::open) then gives
@@ -132,13 +133,13 @@ impl Chain {
             refusal.reason = format!("{}, for {} s now", refusal.reason, waited.as_secs());
         }
         let now = Instant::now();
-        if refusal.kind == RefusalKind::Timeout && self.roster.is_alone(now) {
-            if let Some(pause) = self.roster.fail(now) {
+        if refusal.kind == RefusalKind::Timeout && self.schedule.is_alone(now) {
+            if let Some(pause) = self.schedule.fail(now) {
                 thread::sleep(pause);
                 return false;
             }
         } else {
-            self.roster.pass(refusal.transient, now);
+            self.schedule.pass(refusal.transient, now);
         }
         refusal.warn();
         self.refusals.push(refusal);
@@ -150,27 +151,27 @@ impl Chain {
     /// same again, or the next one after too many failures. Blocks for the pause before that. Tells
     /// whether any is left.
     pub fn fail(&mut self) -> bool {
-        if let Some(pause) = self.roster.fail(Instant::now()) {
+        if let Some(pause) = self.schedule.fail(Instant::now()) {
             thread::sleep(pause);
         }
-        self.roster.current().is_some()
+        self.schedule.current().is_some()
     }
 
     /// Says that the current encoder does its work: failures long ago do not count.
     pub fn steady(&mut self, now: Instant) {
-        self.roster.steady(now);
+        self.schedule.steady(now);
     }
 
     /// Whether an encoder that is wanted more than the current one has rested and can be tried
     /// again.
     pub fn has_better(&self, now: Instant) -> bool {
-        self.roster.better(now).is_some()
+        self.schedule.better(now).is_some()
     }
 
     /// Makes it the turn of the better one: [`open`](Self::open) then gives it.
     pub fn take_better(&mut self, now: Instant) {
-        if let Some(better) = self.roster.better(now) {
-            self.roster.take(better, now);
+        if let Some(better) = self.schedule.better(now) {
+            self.schedule.take(better, now);
         }
     }
 
@@ -181,6 +182,6 @@ impl Chain {
 
     fn request(&self, backend: &Backend) -> OpenRequest<'_> {
         let request = OpenRequest::new(&self.settings, backend.id, self.threads);
-        OpenRequest { proof: self.proofs.get(&backend.id), ..request }
+        OpenRequest { probe: self.probes.get(&backend.id), ..request }
     }
 }

@@ -415,14 +415,15 @@ pub struct GpuEncoderConfig {
     /// Seconds to wait for a free session when all are in use, 0 to 3600, before the next encoder
     /// is taken. Default 0: at once.
     pub session_wait_s: u32,
-    /// Seconds that an encoder may take to prove that it works, and to open, 1 to 120. Default 10.
+    /// Seconds that an encoder may take to pass its probe, and to open, 1 to 120. Default 10.
     pub probe_timeout_s: u32,
     /// Seconds without progress after which an encoder that runs counts as hung, 1 to 3600.
     /// Default 60.
     pub stall_timeout_s: u32,
     /// Seconds after which an encoder that was passed over or given up in mid-stream is tried
     /// again, 0 (never) to 86400; twice as long after each time that it was of no use. Default 300.
-    pub comeback_s: u32,
+    #[serde(alias = "comeback_s")]
+    pub failback_after_s: u32,
 }
 
 impl Default for GpuEncoderConfig {
@@ -438,7 +439,7 @@ impl Default for GpuEncoderConfig {
             session_wait_s: 0,
             probe_timeout_s: 10,
             stall_timeout_s: 60,
-            comeback_s: 300,
+            failback_after_s: 300,
         }
     }
 }
@@ -455,6 +456,8 @@ impl GpuEncoderConfig {
         "session_wait_s",
         "probe_timeout_s",
         "stall_timeout_s",
+        "failback_after_s",
+        // The name before 0.1, still read.
         "comeback_s",
     ];
 
@@ -477,7 +480,7 @@ impl GpuEncoderConfig {
             ("session_wait_s", self.session_wait_s, 0, 3600),
             ("probe_timeout_s", self.probe_timeout_s, 1, 120),
             ("stall_timeout_s", self.stall_timeout_s, 1, 3600),
-            ("comeback_s", self.comeback_s, 0, 86_400),
+            ("failback_after_s", self.failback_after_s, 0, 86_400),
         ] {
             if !(least..=most).contains(&value) {
                 let allowed = format!("{least} to {most} seconds");

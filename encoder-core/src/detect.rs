@@ -8,10 +8,11 @@ use tracing::debug;
 
 use crate::{
     Backend, Cache, ConfigError, Device, EncoderConfig, EncoderType, OpenError, OpenRequest,
-    Policy, Refusal, RefusalKind, Settings, Verdict, backend::cores, cache::Verdicts, ranked,
+    Policy, ProbeResult, Refusal, RefusalKind, Settings, backend::cores, cache::ProbeResults,
+    ranked,
 };
 
-/// A backend with its verdict.
+/// A backend with its probe result.
 #[derive(Clone, Debug, Serialize)]
 pub struct Detected {
     /// Which backend.
@@ -21,12 +22,12 @@ pub struct Detected {
     /// What its device check found; `None` where that refused.
     #[serde(flatten)]
     pub device: Option<Device>,
-    /// What the proof gave.
+    /// What the probe gave.
     #[serde(flatten)]
-    pub verdict: Verdict,
+    pub result: ProbeResult,
     /// How long it took, in milliseconds.
     pub probe_ms: u64,
-    /// Age in seconds of a proof that was not made now but taken from the cache.
+    /// Age in seconds of a probe that was not made now but taken from the cache.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cached_s: Option<u64>,
 }
@@ -54,21 +55,21 @@ impl<'a> Detection<'a> {
         self
     }
 
-    /// Takes verdicts from `cache` where they still hold, and keeps new ones there.
+    /// Takes probe results from `cache` where they still hold, and keeps new ones there.
     #[must_use]
     pub fn cache(mut self, cache: Option<Cache>) -> Self {
         self.cache = cache;
         self
     }
 
-    /// Proves everything again, whatever the cache says; keeps the new verdicts.
+    /// Probes everything again, whatever the cache says; keeps the new probe results.
     #[must_use]
     pub fn reprobe(mut self, reprobe: bool) -> Self {
         self.reprobe = reprobe;
         self
     }
 
-    /// The verdicts, in rank order. Backends are looked at side by side: it takes as long as the
+    /// The probe results, in rank order. Backends are looked at side by side: it takes as long as the
     /// slowest, and no longer than about [`probe_timeout_s`] for each.
     ///
     /// # Errors
@@ -83,7 +84,7 @@ impl<'a> Detection<'a> {
             all.retain(|backend| Some(backend.id.as_str()) == self.only);
         }
         let mut settings = self.settings.clone();
-        // A proof compares pictures: it is made in a size and at a quality of its own.
+        // A probe compares pictures: it is made in a size and at a quality of its own.
         settings.encoder.resolution = None;
         settings.encoder.crf = EncoderConfig::default().crf;
         self.among(&all, &settings)
@@ -118,15 +119,15 @@ impl<'a> Detection<'a> {
                 Ok((examined, elapsed)) => (examined?, elapsed),
                 Err(_) => (Examined::refused(panicked(backend.id)), Duration::ZERO),
             };
-            let Examined { device, verdict, cached } = examined;
+            let Examined { device, result, cached } = examined;
             if let (Some(all), Some(device), None) = (&mut kept, &device, cached) {
-                all.keep(backend.id, &device.identity, &verdict);
+                all.keep(backend.id, &device.identity, &result);
             }
             found.push(Detected {
                 encoder: backend.id,
                 hardware: backend.hardware,
                 device,
-                verdict,
+                result,
                 probe_ms: elapsed.as_millis() as u64,
                 cached_s: cached.map(|age| age.as_secs()),
             });
@@ -134,7 +135,7 @@ impl<'a> Detection<'a> {
         if let (Some(cache), Some(all)) = (&self.cache, kept)
             && let Err(error) = cache.save(all)
         {
-            debug!("the cache of verdicts cannot be written: {error}");
+            debug!("the cache of results cannot be written: {error}");
         }
         Ok(found)
     }
@@ -144,7 +145,7 @@ fn examine(
     backend: &Backend,
     settings: &Settings,
     place: &[String],
-    known: Option<&Verdicts>,
+    known: Option<&ProbeResults>,
 ) -> Result<Examined, ConfigError> {
     let request = OpenRequest::new(settings, backend.id, cores());
     let mut device = match (backend.inspect)(&request) {
@@ -159,39 +160,39 @@ fn examine(
     };
     device.identity.extend_from_slice(place);
     if let Some(kept) = known.and_then(|all| all.find(backend.id, &device.identity)) {
-        let (verdict, cached) = (kept.verdict, Some(kept.age));
-        return Ok(Examined { device: Some(device), verdict, cached });
+        let (result, cached) = (kept.result, Some(kept.age));
+        return Ok(Examined { device: Some(device), result, cached });
     }
-    let verdict = prove(backend, &request);
-    Ok(Examined { device: Some(device), verdict, cached: None })
+    let result = probe(backend, &request);
+    Ok(Examined { device: Some(device), result, cached: None })
 }
 
 struct Examined {
     device: Option<Device>,
-    verdict: Verdict,
+    result: ProbeResult,
     cached: Option<Duration>,
 }
 
 impl Examined {
     fn refused(refusal: Refusal) -> Self {
-        Self { device: None, verdict: Verdict::Refused(refusal), cached: None }
+        Self { device: None, result: ProbeResult::Refused(refusal), cached: None }
     }
 }
 
 /// Right after a start of the machine, or while another program begins or ends, a device that is
 /// well may refuse: it is asked once more.
-fn prove(backend: &Backend, request: &OpenRequest<'_>) -> Verdict {
+fn probe(backend: &Backend, request: &OpenRequest<'_>) -> ProbeResult {
     const PAUSE: Duration = Duration::from_millis(200);
     let deadline = Duration::from_secs(request.gpu.probe_timeout_s.into());
     let begun = Instant::now();
-    let verdict = (backend.prove)(request, deadline);
-    let Verdict::Refused(refusal) = &verdict else { return verdict };
+    let result = (backend.probe)(request, deadline);
+    let ProbeResult::Refused(refusal) = &result else { return result };
     let left = deadline.saturating_sub(begun.elapsed() + PAUSE);
     if !refusal.is_busy() || left.is_zero() {
-        return verdict;
+        return result;
     }
     thread::sleep(PAUSE);
-    (backend.prove)(request, left)
+    (backend.probe)(request, left)
 }
 
 const REPORT: &str = "report it with the output of `encoder detect`";
@@ -200,7 +201,7 @@ fn panicked(id: EncoderType) -> Refusal {
     Refusal::new(id, RefusalKind::Failed, "its probe panicked", REPORT)
 }
 
-/// What every proof depends on, whatever the backend: this program, the boot of the machine, and
+/// What every probe depends on, whatever the backend: this program, the boot of the machine, and
 /// the variables that choose libraries and devices.
 fn place() -> Vec<String> {
     const VARIABLES: [&str; 10] = [
@@ -235,9 +236,9 @@ pub fn file_identity(path: &std::path::Path) -> io::Result<String> {
     Ok(format!("{} {} {}", path.display(), meta.len(), changed.as_nanos()))
 }
 
-/// The backends that work here with the default settings, the best one first, by a new proof of
+/// The backends that work here with the default settings, the best one first, by a new probe of
 /// each. See [`Detection`] for the reasons behind it.
 pub fn detect_available_encoders() -> Vec<EncoderType> {
     let found = Detection::new(&Settings::default()).run().unwrap_or_default();
-    found.into_iter().filter(|d| d.verdict.is_usable()).map(|d| d.encoder).collect()
+    found.into_iter().filter(|d| d.result.is_usable()).map(|d| d.encoder).collect()
 }

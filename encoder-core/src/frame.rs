@@ -117,7 +117,7 @@ impl FrameLayout {
             count: self.count,
             index,
             force_idr: false,
-            stays: false,
+            is_stable: false,
         }
     }
 
@@ -174,7 +174,7 @@ pub struct PlaneMut<'a> {
 }
 
 /// A picture that an encoder is given to read; it must not keep it after the call, unless it
-/// [stays](Self::stays).
+/// [is_stable](Self::is_stable).
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     /// Sample layout.
@@ -191,7 +191,7 @@ pub struct Frame<'a> {
     pub force_idr: bool,
     /// The samples stay as they are until the access unit of this frame has come out: they may be
     /// handed to another process without a copy. Who says so falsely gets wrong pictures.
-    pub stays: bool,
+    pub is_stable: bool,
 }
 
 impl<'a> Frame<'a> {
@@ -206,9 +206,9 @@ impl<'a> Frame<'a> {
         self
     }
 
-    /// The same frame, in memory that [stays](Self::stays) as it is.
-    pub fn that_stays(mut self) -> Self {
-        self.stays = true;
+    /// The same frame, in memory that [is_stable](Self::is_stable) as it is.
+    pub fn stable(mut self) -> Self {
+        self.is_stable = true;
         self
     }
 

@@ -2,7 +2,7 @@
 //! compiled in, which of them really work here, and which one to take.
 //!
 //! This crate knows no backend and no container. Backends register a [`Backend`] through
-//! [`inventory`]; a [`Detection`] proves each of them with a real encode; [`plan`] orders them; a
+//! [`inventory`]; a [`Detection`] probes each of them with a real encode; [`plan`] orders them; a
 //! [`Chain`] walks the plan until one opens, and again when that one is lost.
 //!
 //! Encoders count frames and know nothing of time: every `pts` here is a frame index.
@@ -19,7 +19,7 @@ mod error;
 mod frame;
 mod presets;
 mod probe;
-mod roster;
+mod schedule;
 mod select;
 mod settings;
 
@@ -38,6 +38,8 @@ pub use error::{ConfigError, EncodeError, FailureKind, OpenError};
 pub use frame::{Frame, FrameBuffer, FrameLayout, PixelFormat, Plane, PlaneMut};
 pub use inventory;
 pub use presets::Presets;
-pub use probe::{Caps, Refusal, RefusalKind, Verdict, mean_absolute_difference, probe_in_process};
+pub use probe::{
+    Caps, ProbeResult, Refusal, RefusalKind, mean_absolute_difference, probe_in_process,
+};
 pub use select::{Plan, Policy, plan};
 pub use settings::{Settings, unknown_key};

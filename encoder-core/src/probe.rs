@@ -16,9 +16,9 @@ pub struct Caps {
     /// The version of the program that hosts it, in that program's own words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Frame formats with which it was proven; an encoder may take more.
+    /// Frame formats with which it was probed; an encoder may take more.
     pub pixel_formats: Vec<PixelFormat>,
-    /// What else was proven, each by a real encode: `b-frames`, `lossless`.
+    /// What else was probed, each by a real encode: `b-frames`, `lossless`.
     #[serde(default)]
     pub features: Vec<String>,
     /// Remarks that a user should know, such as "built without nasm: three times slower".
@@ -93,7 +93,7 @@ pub struct Refusal {
     /// What is wrong.
     pub reason: String,
     /// What would help.
-    pub cure: String,
+    pub hint: String,
     /// Worth another try by itself: a session limit, a busy device.
     pub transient: bool,
 }
@@ -104,16 +104,16 @@ impl Refusal {
         encoder: EncoderType,
         kind: RefusalKind,
         reason: impl Into<String>,
-        cure: impl Into<String>,
+        hint: impl Into<String>,
     ) -> Self {
-        Self { encoder, kind, reason: reason.into(), cure: cure.into(), transient: false }
+        Self { encoder, kind, reason: reason.into(), hint: hint.into(), transient: false }
     }
 
-    /// Logs it: one `WARN` with reason and cure.
+    /// Logs it: one `WARN` with reason and hint.
     pub(crate) fn warn(&self) {
         tracing::warn!(
             encoder = %self.encoder,
-            cure = self.cure,
+            hint = self.hint,
             transient = self.transient,
             "encoder passed over: {}",
             self.reason
@@ -135,7 +135,7 @@ impl Refusal {
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.encoder, self.reason, self.cure)
+        write!(f, "{}: {} ({})", self.encoder, self.reason, self.hint)
     }
 }
 
@@ -147,28 +147,28 @@ impl Serialize for EncoderType {
 
 /// The outcome of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase", tag = "verdict")]
-pub enum Verdict {
+#[serde(rename_all = "lowercase", tag = "status")]
+pub enum ProbeResult {
     /// A picture went in and came out right.
     Usable(Caps),
     /// It cannot be used here.
     Refused(#[serde(serialize_with = "nameless")] Refusal),
 }
 
-/// A refusal without the encoder, whose verdict it is part of.
+/// A refusal without the encoder, whose probe result it is part of.
 fn nameless<S: serde::Serializer>(refusal: &Refusal, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Nameless<'a> {
         kind: RefusalKind,
         reason: &'a str,
-        cure: &'a str,
+        hint: &'a str,
         transient: bool,
     }
-    let Refusal { kind, reason, cure, transient, .. } = refusal;
-    Nameless { kind: *kind, reason, cure, transient: *transient }.serialize(serializer)
+    let Refusal { kind, reason, hint, transient, .. } = refusal;
+    Nameless { kind: *kind, reason, hint, transient: *transient }.serialize(serializer)
 }
 
-impl Verdict {
+impl ProbeResult {
     /// Whether the backend can be used.
     pub const fn is_usable(&self) -> bool {
         matches!(self, Self::Usable(_))
@@ -178,7 +178,7 @@ impl Verdict {
 /// Decodes an Annex B stream to its luma planes, packed, in display order.
 pub type DecodeLuma<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>, String>;
 
-/// Proves an encoder that runs inside this process: opens it with `config` at 640x360, encodes a few pictures, checks that
+/// Probes an encoder that runs inside this process: opens it with `config` at 640x360, encodes a few pictures, checks that
 /// there is one access unit per picture and that the first is an IDR picture with its parameter
 /// sets, and compares the pictures through `decode`, the backend's own decoder, where it has one.
 pub fn probe_in_process(
@@ -187,10 +187,10 @@ pub fn probe_in_process(
     config: &EncoderConfig,
     open: impl FnOnce(&EncoderConfig) -> Result<Box<dyn VideoEncoder>, OpenError>,
     decode: Option<DecodeLuma<'_>>,
-) -> Verdict {
+) -> ProbeResult {
     const PICTURES: u64 = 3;
     let wrong = |reason: String| {
-        Verdict::Refused(Refusal::new(
+        ProbeResult::Refused(Refusal::new(
             encoder,
             RefusalKind::WrongOutput,
             reason,
@@ -200,7 +200,7 @@ pub fn probe_in_process(
     let config = EncoderConfig { resolution: Some(Resolution::new(640, 360)), ..config.clone() };
     let mut session = match open(&config) {
         Ok(session) => session,
-        Err(OpenError::Refused(refusal)) => return Verdict::Refused(refusal),
+        Err(OpenError::Refused(refusal)) => return ProbeResult::Refused(refusal),
         Err(error) => return wrong(error.to_string()),
     };
     let layout = FrameLayout::new(session.pixel_format(), Resolution::new(640, 360));
@@ -240,7 +240,7 @@ pub fn probe_in_process(
             }
         }
     }
-    Verdict::Usable(caps)
+    ProbeResult::Usable(caps)
 }
 
 /// Mean absolute difference of two planes in levels; infinite where their sizes differ.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use crate::{
-    Caps, Detected, EncoderType, GpuEncoderConfig, OpenError, Refusal, RefusalKind, Verdict,
+    Caps, Detected, EncoderType, GpuEncoderConfig, OpenError, ProbeResult, Refusal, RefusalKind,
 };
 
 /// What a user wants of the choice.
@@ -19,7 +19,7 @@ pub struct Policy {
     pub require: Option<String>,
     /// Only backends with a device, or an error.
     pub require_hardware: bool,
-    /// Whether there is time to wait for one that is only busy: it then stays in the order.
+    /// Whether there is time to wait for one that is only busy: it then is_stable in the order.
     pub wait: bool,
 }
 
@@ -36,8 +36,10 @@ impl Policy {
 
     /// Why a backend is not to be opened.
     fn refuses(&self, detected: &Detected) -> Option<Refusal> {
-        match &detected.verdict {
-            Verdict::Refused(refusal) if !(self.wait && refusal.is_busy()) => Some(refusal.clone()),
+        match &detected.result {
+            ProbeResult::Refused(refusal) if !(self.wait && refusal.is_busy()) => {
+                Some(refusal.clone())
+            }
             _ if self.require_hardware && !detected.hardware => Some(software(detected.encoder)),
             _ => None,
         }
@@ -51,26 +53,26 @@ pub struct Plan {
     pub order: Vec<EncoderType>,
     /// Why others are not in the order.
     pub refusals: Vec<Refusal>,
-    /// What is known of those in the order, from their proofs.
-    pub proofs: BTreeMap<EncoderType, Caps>,
+    /// What is known of those in the order, from their probes.
+    pub probes: BTreeMap<EncoderType, Caps>,
     /// Whether the refusals were logged: once for a plan, however often it is used.
     announced: Arc<AtomicBool>,
 }
 
 impl Plan {
-    /// A plan that was made elsewhere, without proofs.
+    /// A plan that was made elsewhere, without probes.
     pub fn new(order: Vec<EncoderType>, refusals: Vec<Refusal>) -> Self {
         Self { order, refusals, ..Self::default() }
     }
 
     fn of(order: Vec<&Detected>, refusals: Vec<Refusal>) -> Self {
-        let proof = |detected: &&Detected| match &detected.verdict {
-            Verdict::Usable(caps) => Some((detected.encoder, caps.clone())),
-            Verdict::Refused(_) => None,
+        let probe = |detected: &&Detected| match &detected.result {
+            ProbeResult::Usable(caps) => Some((detected.encoder, caps.clone())),
+            ProbeResult::Refused(_) => None,
         };
-        let proofs = order.iter().filter_map(proof).collect();
+        let probes = order.iter().filter_map(probe).collect();
         let order = order.iter().map(|detected| detected.encoder).collect();
-        Self { order, refusals, proofs, announced: Arc::default() }
+        Self { order, refusals, probes, announced: Arc::default() }
     }
 
     /// Logs each refusal as one `WARN`, the first time that it is called on a plan or its clones.
@@ -82,29 +84,29 @@ impl Plan {
     }
 }
 
-/// Orders the backends. A pure function: the verdicts come in rank order, as
+/// Orders the backends. A pure function: the probe results come in rank order, as
 /// [`crate::Detection`] gives them.
 ///
 /// # Errors
 /// [`OpenError::Unknown`] when a name is asked for that is not compiled in;
 /// [`OpenError::Refused`] when the required one does not work here; [`OpenError::NoneLeft`] when
 /// nothing is left.
-pub fn plan(policy: &Policy, verdicts: &[Detected]) -> Result<Plan, OpenError> {
-    let available = || verdicts.iter().map(|d| d.encoder).collect();
+pub fn plan(policy: &Policy, results: &[Detected]) -> Result<Plan, OpenError> {
+    let available = || results.iter().map(|d| d.encoder).collect();
     let find = |name: &str| {
-        verdicts
+        results
             .iter()
             .position(|d| d.encoder.as_str() == name)
             .ok_or_else(|| OpenError::Unknown { wanted: name.into(), available: available() })
     };
     if let Some(name) = &policy.require {
-        let wanted = &verdicts[find(name)?];
+        let wanted = &results[find(name)?];
         return match policy.refuses(wanted) {
             Some(refusal) => Err(refusal.into()),
             None => Ok(Plan::of(vec![wanted], vec![])),
         };
     }
-    let mut ranked: Vec<&Detected> = verdicts.iter().collect();
+    let mut ranked: Vec<&Detected> = results.iter().collect();
     if let Some(name) = &policy.preferred {
         let first = ranked.remove(find(name)?);
         ranked.insert(0, first);
@@ -137,7 +139,7 @@ mod tests {
     use crate::Caps;
 
     /// `name+` usable, `name-` refused, `name~` busy, in rank order.
-    fn verdicts(spec: &str) -> Vec<Detected> {
+    fn results(spec: &str) -> Vec<Detected> {
         const KNOWN: [(EncoderType, bool); 6] = [
             (EncoderType::NVENC, true),
             (EncoderType::QSV, true),
@@ -152,13 +154,13 @@ mod tests {
                 let (encoder, hardware) =
                     *KNOWN.iter().find(|(e, _)| e.as_str() == name).expect("a known name");
                 let refused = |kind| Refusal::new(encoder, kind, "no", "buy");
-                let verdict = match sign {
-                    "+" => Verdict::Usable(Caps::default()),
-                    "-" => Verdict::Refused(refused(RefusalKind::NoDevice)),
-                    _ => Verdict::Refused(refused(RefusalKind::Busy).transient()),
+                let result = match sign {
+                    "+" => ProbeResult::Usable(Caps::default()),
+                    "-" => ProbeResult::Refused(refused(RefusalKind::NoDevice)),
+                    _ => ProbeResult::Refused(refused(RefusalKind::Busy).transient()),
                 };
                 let (device, probe_ms, cached_s) = (None, 0, None);
-                Detected { encoder, hardware, device, verdict, probe_ms, cached_s }
+                Detected { encoder, hardware, device, result, probe_ms, cached_s }
             })
             .collect()
     }
@@ -167,7 +169,7 @@ mod tests {
     fn the_table() {
         const HARDWARE: u8 = 1;
         const WAIT: u8 = 2;
-        // verdicts | preferred | required | flags | order or error | refused
+        // probe results | preferred | required | flags | order or error | refused
         let table: &[(&str, &str, &str, u8, &str, &str)] = &[
             // By rank, without those that do not work.
             ("nvenc+ x264+ openh264+", "", "", 0, "nvenc x264 openh264", ""),
@@ -244,7 +246,7 @@ mod tests {
                 require_hardware: flags & HARDWARE != 0,
                 wait: flags & WAIT != 0,
             };
-            let (got, refusals) = match plan(&policy, &verdicts(spec)) {
+            let (got, refusals) = match plan(&policy, &results(spec)) {
                 Ok(plan) => (
                     plan.order.iter().map(|e| e.as_str()).collect::<Vec<_>>().join(" "),
                     plan.refusals,

@@ -135,6 +135,13 @@ mod tests {
     }
 
     #[test]
+    fn keys_keep_working_under_their_old_names() {
+        let read = |text| Settings::from_toml(text).map(|settings| settings.gpu.failback_after_s);
+        assert_eq!(read("[gpu]\ncomeback_s = 7"), Ok(7));
+        assert_eq!(read("[gpu]\nfailback_after_s = 7"), Ok(7));
+    }
+
+    #[test]
     fn errors_name_the_field_the_value_and_the_cure() {
         let table = [
             ("[encoder]\ncrf = 52", "encoder.crf = 52: not allowed; allowed is 0 to 51"),

@@ -12,21 +12,21 @@ use std::{
 use encoder_core::{
     Backend, Cache, Caps, Chain, Codec, ConfigError, Detected, Detection, Device, EncodeError,
     EncodedChunk, EncoderType, Frame, OpenError, OpenRequest, PixelFormat, Plan, Policy, Presets,
-    Refusal, RefusalKind, Resolution, Settings, Verdict, VideoEncoder, detect_available_encoders,
-    plan, ranked,
+    ProbeResult, Refusal, RefusalKind, Resolution, Settings, VideoEncoder,
+    detect_available_encoders, plan, ranked,
 };
 
 /// Works.
 const GOOD: EncoderType = EncoderType::new("good");
 /// Has no device.
 const ABSENT: EncoderType = EncoderType::new("absent");
-/// Has a device that is refused by the proof.
+/// Has a device that is refused by the probe.
 const BROKEN: EncoderType = EncoderType::new("broken");
 /// Is busy the first time that it is asked, and the first two times that it is opened.
 const BUSY: EncoderType = EncoderType::new("busy");
 /// Never has a session left.
 const FULL: EncoderType = EncoderType::new("full");
-/// Panics in its proof.
+/// Panics in its probe.
 const PANICKING: EncoderType = EncoderType::new("panicking");
 /// Is asked for a device that is not there.
 const CHOOSY: EncoderType = EncoderType::new("choosy");
@@ -42,7 +42,7 @@ macro_rules! register {
                 presets: Presets::NONE,
                 check_options: |_| Ok(()),
                 inspect: |request| inspect($id, request),
-                prove: |request, deadline| prove($id, request, deadline),
+                probe: |request, deadline| probe($id, request, deadline),
                 max_delay: |request| $rank + usize::from(request.config.b_frames),
                 open: |_| open($id),
             }
@@ -86,23 +86,23 @@ fn inspect(id: EncoderType, request: &OpenRequest<'_>) -> Result<Device, OpenErr
     }
 }
 
-/// The proofs that were made, by backend. The tests share it, so they run one at a time.
+/// The probes that were made, by backend. The tests share it, so they run one at a time.
 static PROOFS: Mutex<Vec<EncoderType>> = Mutex::new(Vec::new());
 static TURN: Mutex<()> = Mutex::new(());
 static BUSY_ASKED: AtomicU32 = AtomicU32::new(0);
 static BUSY_OPENED: AtomicU32 = AtomicU32::new(0);
 
-fn prove(id: EncoderType, request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+fn probe(id: EncoderType, request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     PROOFS.lock().unwrap().push(id);
     assert!(deadline <= Duration::from_secs(request.gpu.probe_timeout_s.into()));
-    // A proof is made in a size and at a quality of its own.
+    // A probe is made in a size and at a quality of its own.
     assert_eq!((request.config.resolution, request.config.crf), (None, 23));
     match id {
-        BROKEN => Verdict::Refused(refusal(id, RefusalKind::WrongOutput)),
-        FULL => Verdict::Refused(busy(id)),
-        BUSY if BUSY_ASKED.fetch_add(1, SeqCst) == 0 => Verdict::Refused(busy(id)),
+        BROKEN => ProbeResult::Refused(refusal(id, RefusalKind::WrongOutput)),
+        FULL => ProbeResult::Refused(busy(id)),
+        BUSY if BUSY_ASKED.fetch_add(1, SeqCst) == 0 => ProbeResult::Refused(busy(id)),
         PANICKING => panic!("on purpose"),
-        _ => Verdict::Usable(Caps { library: format!("lib{id}"), ..Caps::default() }),
+        _ => ProbeResult::Usable(Caps { library: format!("lib{id}"), ..Caps::default() }),
     }
 }
 
@@ -143,19 +143,19 @@ fn by_name(found: &[Detected], id: EncoderType) -> &Detected {
 }
 
 fn refused(found: &[Detected], id: EncoderType) -> &Refusal {
-    match &by_name(found, id).verdict {
-        Verdict::Refused(refusal) => refusal,
+    match &by_name(found, id).result {
+        ProbeResult::Refused(refusal) => refusal,
         usable => panic!("{usable:?}"),
     }
 }
 
-/// Runs `detection` and says what was proven on the way, in the order of names.
+/// Runs `detection` and says what was probed on the way, in the order of names.
 fn run(detection: &Detection<'_>) -> (Vec<Detected>, Vec<EncoderType>) {
     PROOFS.lock().unwrap().clear();
     let found = detection.run().unwrap();
-    let mut proofs = std::mem::take(&mut *PROOFS.lock().unwrap());
-    proofs.sort();
-    (found, proofs)
+    let mut probes = std::mem::take(&mut *PROOFS.lock().unwrap());
+    probes.sort();
+    (found, probes)
 }
 
 #[test]
@@ -172,14 +172,14 @@ fn three_stages_a_cache_and_a_second_try() {
         ..Settings::default()
     };
     let detection = Detection::new(&settings).cache(Some(Cache::at(folder.path())));
-    let (found, proofs) = run(&detection);
+    let (found, probes) = run(&detection);
     let order: Vec<_> = found.iter().map(|d| d.encoder).collect();
     assert_eq!(order, [ABSENT, BROKEN, BUSY, FULL, PANICKING, CHOOSY, GOOD]);
-    // What has no device is not proven; what is busy is asked twice.
-    assert_eq!(proofs, [BROKEN, BUSY, BUSY, CHOOSY, FULL, FULL, GOOD, PANICKING]);
+    // What has no device is not probed; what is busy is asked twice.
+    assert_eq!(probes, [BROKEN, BUSY, BUSY, CHOOSY, FULL, FULL, GOOD, PANICKING]);
     assert_eq!(refused(&found, ABSENT).kind, RefusalKind::NoDevice);
     assert_eq!(refused(&found, BROKEN).kind, RefusalKind::WrongOutput);
-    assert!(by_name(&found, BUSY).verdict.is_usable());
+    assert!(by_name(&found, BUSY).result.is_usable());
     assert!(refused(&found, FULL).transient);
     assert!(refused(&found, PANICKING).reason.contains("panicked"));
     assert_eq!(by_name(&found, GOOD).device.as_ref().unwrap().name, "device of good");
@@ -188,13 +188,13 @@ fn three_stages_a_cache_and_a_second_try() {
     // As JSON each key stands once.
     let json = serde_json::to_string(by_name(&found, BROKEN)).unwrap();
     assert_eq!(json.matches("\"encoder\"").count(), 1, "{json}");
-    assert!(json.contains("\"verdict\":\"refused\"") && json.contains("\"kind\":\"wrong-output\""));
+    assert!(json.contains("\"status\":\"refused\"") && json.contains("\"kind\":\"wrong-output\""));
 
     // What lasts is remembered: refusals too, but not those that pass, nor the panic.
-    let (again, proofs) = run(&detection);
-    assert_eq!(proofs, [FULL, FULL, PANICKING]);
+    let (again, probes) = run(&detection);
+    assert_eq!(probes, [FULL, FULL, PANICKING]);
     assert_eq!(refused(&again, BROKEN), refused(&found, BROKEN));
-    assert_eq!(by_name(&again, GOOD).verdict, by_name(&found, GOOD).verdict);
+    assert_eq!(by_name(&again, GOOD).result, by_name(&found, GOOD).result);
     assert!(by_name(&again, GOOD).cached_s.is_some() && by_name(&found, GOOD).cached_s.is_none());
 
     // Another option is another question; --reprobe asks everything again.
@@ -202,14 +202,14 @@ fn three_stages_a_cache_and_a_second_try() {
     other.encoder.preset = encoder_core::Preset::Slow;
     let slow = Detection::new(&other).cache(Some(Cache::at(folder.path())));
     assert_eq!(run(&slow).1, [BROKEN, BUSY, CHOOSY, FULL, FULL, GOOD, PANICKING]);
-    let (fresh, proofs) = run(&detection.clone().reprobe(true));
-    assert_eq!(proofs, [BROKEN, BUSY, CHOOSY, FULL, FULL, GOOD, PANICKING]);
+    let (fresh, probes) = run(&detection.clone().reprobe(true));
+    assert_eq!(probes, [BROKEN, BUSY, CHOOSY, FULL, FULL, GOOD, PANICKING]);
     assert!(by_name(&fresh, GOOD).cached_s.is_none());
 
     // A required encoder alone is looked at.
     let policy = Policy { require: Some("good".into()), ..Policy::default() };
-    let (found, proofs) = run(&Detection::new(&settings).for_policy(&policy));
-    assert_eq!((found.len(), proofs), (1, vec![GOOD]));
+    let (found, probes) = run(&Detection::new(&settings).for_policy(&policy));
+    assert_eq!((found.len(), probes), (1, vec![GOOD]));
 }
 
 #[test]

@@ -86,9 +86,9 @@ mod bench {
             match way {
                 Way::Plain => stdin.write_all(frame)?,
                 Way::Large | Way::Spliced => {
-                    let stays = matches!(way, Way::Spliced);
+                    let is_stable = matches!(way, Way::Spliced);
                     let limit = Duration::from_secs(60);
-                    sys::write_all(&mut stdin, &mut [IoSlice::new(frame)], limit, stays)?;
+                    sys::write_all(&mut stdin, &mut [IoSlice::new(frame)], limit, is_stable)?;
                 }
             }
         }

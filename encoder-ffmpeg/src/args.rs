@@ -12,7 +12,7 @@ pub const STALL: Duration = Duration::from_secs(60);
 /// An encoder that has not opened after this long is given up.
 pub const START: Duration = Duration::from_secs(10);
 
-/// Size of the pictures of a proof: smaller ones are refused by devices that work.
+/// Size of the pictures of a probe: smaller ones are refused by devices that work.
 pub const PROBE_SIZE: Resolution = Resolution::new(640, 360);
 
 /// The bitstream filter that writes the colour tags of every [`arguments`] into the parameter sets:
@@ -22,7 +22,7 @@ pub const TAG_COLOURS: &str = "h264_metadata=video_full_range_flag=0:colour_prim
 
 /// What a backend wants of the child.
 #[derive(Clone, Debug)]
-pub struct Job {
+pub struct FfmpegSpec {
     /// The backend, for messages.
     pub id: EncoderType,
     /// FFmpeg's name of the encoder: `libx264`, `h264_nvenc` …
@@ -36,9 +36,9 @@ pub struct Job {
     /// A filter in front of the encoder, for one that takes frames only on the device:
     /// `format=nv12,hwupload`. Without one the encoder gets frames as they go in.
     pub filter: Option<&'static str>,
-    /// Size of the pictures of a proof: [`PROBE_SIZE`], unless the device needs larger ones.
+    /// Size of the pictures of a probe: [`PROBE_SIZE`], unless the device needs larger ones.
     pub probe_size: Resolution,
-    /// Whether a proof must see access units out of display order, as B-frames make them.
+    /// Whether a probe must see access units out of display order, as B-frames make them.
     pub reorders: bool,
     /// Frames from one IDR picture to the next, as `options` ask for it.
     pub gop_size: u32,
@@ -56,8 +56,8 @@ pub struct Job {
     pub load: Option<LoadProbe>,
 }
 
-impl Job {
-    /// A job with the options of `config` that are no encoder options.
+impl FfmpegSpec {
+    /// A spec with the options of `config` that are no encoder options.
     pub fn new(id: EncoderType, encoder: &'static str, config: &EncoderConfig) -> Self {
         Self {
             id,
@@ -83,7 +83,7 @@ impl Job {
         self
     }
 
-    /// A proof of it is one of B-frames: an encoder without them may ignore that they are asked
+    /// A probe of it is one of B-frames: an encoder without them may ignore that they are asked
     /// for.
     pub fn reordering(mut self) -> Self {
         self.reorders = true;
@@ -95,7 +95,7 @@ impl Job {
 ///
 /// An unknown version is taken for a new one: development builds have no number.
 pub fn arguments(
-    job: &Job,
+    spec: &FfmpegSpec,
     version: Option<Version>,
     size: Resolution,
     rate: FrameRate,
@@ -105,21 +105,21 @@ pub fn arguments(
     let rate = if rate.as_f64() < 1.0 { "1".into() } else { rate.to_string() };
     let passthrough = Version::passthrough(version);
     let size = size.even().to_string();
-    let format = job.format.as_str();
+    let format = spec.format.as_str();
     let mut all: Vec<String> = Vec::new();
     let mut add = |words: &[&str]| all.extend(words.iter().map(|&word| word.to_owned()));
     // `level` marks each line with its severity.
     add(&["-hide_banner", "-nostats", "-loglevel", "level+verbose"]);
-    add(&job.global.iter().map(String::as_str).collect::<Vec<_>>());
+    add(&spec.global.iter().map(String::as_str).collect::<Vec<_>>());
     add(&["-f", "rawvideo", "-pix_fmt", format, "-s", &size, "-framerate", &rate]);
     // Before the input: as output options, FFmpeg 9 loses some of them.
     add(&["-color_range", "tv", "-colorspace", "smpte170m"]);
     add(&["-color_primaries", "bt709", "-color_trc", "iec61966-2-1"]);
     // Nothing is to be found out about raw video, so nothing is read ahead.
     add(&["-probesize", "32", "-i", "pipe:0", "-map", "0:v", passthrough, "passthrough"]);
-    add(&["-c:v", job.encoder]);
-    add(&job.options.iter().map(String::as_str).collect::<Vec<_>>());
-    match job.filter {
+    add(&["-c:v", spec.encoder]);
+    add(&spec.options.iter().map(String::as_str).collect::<Vec<_>>());
+    match spec.filter {
         Some(filter) => add(&["-vf", filter]),
         None => add(&["-pix_fmt", format]),
     }
@@ -136,10 +136,11 @@ mod tests {
     #[test]
     fn a_whole_command_line() {
         let config = EncoderConfig { pixel_format: PixelFormat::Nv12, ..Default::default() };
-        let mut job = Job::new(EncoderType::QSV, "h264_qsv", &config).with_options("-g 30 -bf 0");
-        job.global = vec!["-init_hw_device".into(), "qsv=hw".into()];
+        let mut spec =
+            FfmpegSpec::new(EncoderType::QSV, "h264_qsv", &config).with_options("-g 30 -bf 0");
+        spec.global = vec!["-init_hw_device".into(), "qsv=hw".into()];
         let line = |version, rate: &str| {
-            arguments(&job, version, Resolution::new(641, 359), rate.parse().unwrap()).join(" ")
+            arguments(&spec, version, Resolution::new(641, 359), rate.parse().unwrap()).join(" ")
         };
         assert_eq!(
             line(Some(Version::new(9, 0)), "30000/1001"),
@@ -161,8 +162,8 @@ mod tests {
         ] {
             assert!(line(version, rate).contains(part), "{version:?} {rate}: {part}");
         }
-        job.filter = Some("format=nv12,hwupload");
-        let filtered = arguments(&job, None, Resolution::new(640, 360), FrameRate::default());
+        spec.filter = Some("format=nv12,hwupload");
+        let filtered = arguments(&spec, None, Resolution::new(640, 360), FrameRate::default());
         let end = "-bf 0 -vf format=nv12,hwupload -f flv -flush_packets 1 -flvflags \
                    no_duration_filesize+no_metadata pipe:1";
         assert!(filtered.join(" ").ends_with(end), "{filtered:?}");

@@ -10,16 +10,16 @@ struct Rule {
     needle: &'static str,
     kind: RefusalKind,
     meaning: &'static str,
-    cure: &'static str,
+    hint: &'static str,
 }
 
 const fn rule(
     needle: &'static str,
     kind: RefusalKind,
     meaning: &'static str,
-    cure: &'static str,
+    hint: &'static str,
 ) -> Rule {
-    Rule { needle, kind, meaning, cure }
+    Rule { needle, kind, meaning, hint }
 }
 
 use RefusalKind::{
@@ -273,7 +273,7 @@ pub fn classify(encoder: EncoderType, stderr: &str, exit: Exit) -> Refusal {
     for rule in RULES {
         let Some(line) = stderr.lines().find(|line| line.contains(rule.needle)) else { continue };
         let reason = format!("{}: {}", rule.meaning, without_marks(line));
-        let refusal = Refusal::new(encoder, rule.kind, reason, rule.cure);
+        let refusal = Refusal::new(encoder, rule.kind, reason, rule.hint);
         return if rule.kind == Busy { refusal.transient() } else { refusal };
     }
     let words = words(stderr);
@@ -496,7 +496,7 @@ mod tests {
         for (stderr, kind, transient) in table {
             let refusal = classify(EncoderType::NVENC, stderr, Exit::Code(1));
             assert_eq!((refusal.kind, refusal.transient), (*kind, *transient), "{refusal}");
-            assert!(!refusal.cure.is_empty());
+            assert!(!refusal.hint.is_empty());
             // The user sees FFmpeg's own words too.
             let said = stderr.lines().any(|line| refusal.reason.contains(without_marks(line)));
             assert!(said || stderr.is_empty(), "{refusal}");
@@ -511,7 +511,7 @@ mod tests {
             ("No VA display found for device /dev/dri/renderD128.", "mesa-va-drivers"),
         ] {
             let refusal = classify(EncoderType::QSV, stderr, Exit::Code(1));
-            assert!(refusal.cure.contains(package), "{refusal}");
+            assert!(refusal.hint.contains(package), "{refusal}");
         }
     }
 

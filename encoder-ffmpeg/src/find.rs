@@ -12,7 +12,7 @@ use std::{
 
 use encoder_core::{EncoderType, Refusal, RefusalKind};
 
-use crate::{args::Job, child::Exit, run::run, tail::words};
+use crate::{args::FfmpegSpec, child::Exit, run::run, tail::words};
 
 /// The environment variable with the path of the FFmpeg program to use.
 pub const ENV: &str = "ENCODER_FFMPEG";
@@ -119,19 +119,19 @@ impl Ffmpeg {
         found
     }
 
-    /// The FFmpeg to use, in which `job` was proven: `version_text` is [`Caps::host`] of the proof.
+    /// The FFmpeg to use, in which `spec` was probed: `version_text` is [`Caps::host`] of the probe.
     /// Starts nothing.
     ///
     /// # Errors
     /// A [`Refusal`] when there is none any more.
     ///
     /// [`Caps::host`]: encoder_core::Caps::host
-    pub(crate) fn proven(job: &Job, version_text: &str) -> Result<Self, Refusal> {
+    pub(crate) fn probed(spec: &FfmpegSpec, version_text: &str) -> Result<Self, Refusal> {
         Ok(Self {
-            path: Self::locate(job.id)?,
+            path: Self::locate(spec.id)?,
             version: Version::parse(version_text),
             version_text: version_text.into(),
-            encoders: BTreeSet::from([job.encoder.to_owned()]),
+            encoders: BTreeSet::from([spec.encoder.to_owned()]),
         })
     }
 
@@ -188,7 +188,7 @@ impl Ffmpeg {
         })
     }
 
-    /// Whether it was built with this encoder. A filter, never a proof that the encoder works.
+    /// Whether it was built with this encoder. A filter, never a probe that the encoder works.
     pub fn lists(&self, encoder: &str) -> bool {
         self.encoders.contains(encoder)
     }

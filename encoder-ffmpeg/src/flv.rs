@@ -219,7 +219,7 @@ impl AvcConfig {
         for unit in self.units(units) {
             let unit = unit?;
             let Some(&header) = unit.first() else { continue };
-            // An access unit delimiter stays first.
+            // An access unit delimiter is_stable first.
             if missing && NalKind::of(header) != NalKind::Aud {
                 data.extend_from_slice(&self.parameter_sets);
                 missing = false;

@@ -19,7 +19,7 @@ use encoder_core::{
 };
 
 use crate::{
-    args::{Job, arguments},
+    args::{FfmpegSpec, arguments},
     child::{Child, Exit},
     classify::{classify, not_listed},
     find::Ffmpeg,
@@ -41,7 +41,7 @@ const AFTER_ERROR: Duration = Duration::from_secs(2);
 /// An encoder in an FFmpeg child.
 ///
 /// The calling thread writes frames straight from their memory into the child's stdin, on Linux
-/// without a copy where that memory [stays](Frame::stays) as it is; one thread
+/// without a copy where that memory [is_stable](Frame::is_stable) as it is; one thread
 /// reads access units from its stdout into a queue without a bound (it holds only what the encoder
 /// owes), another keeps the last lines of its stderr and reaps it. [`encode_frame`] waits for the
 /// child only when it owes more than [`max_delay`] access units.
@@ -49,7 +49,7 @@ const AFTER_ERROR: Duration = Duration::from_secs(2);
 /// [`encode_frame`]: VideoEncoder::encode_frame
 /// [`max_delay`]: VideoEncoder::max_delay
 pub struct HostedEncoder {
-    job: Job,
+    spec: FfmpegSpec,
     label: String,
     size: Resolution,
     /// Frames per second as FFmpeg was told: numerator, denominator.
@@ -77,22 +77,25 @@ enum Message {
     End(Result<(), String>),
 }
 
-/// Opens an encoder for `request` in the FFmpeg that [`Ffmpeg::find`] finds. What a proof was told
-/// ([`OpenRequest::proof`]) is not asked again.
+/// Opens an encoder for `request` in the FFmpeg that [`Ffmpeg::find`] finds. What a probe was told
+/// ([`OpenRequest::probe`]) is not asked again.
 ///
 /// # Errors
 /// [`OpenError::Refused`] when there is no FFmpeg or it lacks the encoder or does not start;
 /// [`OpenError::Config`] when the resolution is not set. FFmpeg opens the encoder itself when it
 /// has the first frame: what the device refuses is the error of the first
 /// [`encode_frame`](VideoEncoder::encode_frame), [`EncodeError::Refused`].
-pub fn open(mut job: Job, request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    let ffmpeg = match request.proof.and_then(|proof| proof.host.as_deref()) {
-        Some(version_text) => Arc::new(Ffmpeg::proven(&job, version_text)?),
-        None => Ffmpeg::find(job.id)?,
+pub fn open(
+    mut spec: FfmpegSpec,
+    request: &OpenRequest<'_>,
+) -> Result<Box<dyn VideoEncoder>, OpenError> {
+    let ffmpeg = match request.probe.and_then(|probe| probe.host.as_deref()) {
+        Some(version_text) => Arc::new(Ffmpeg::probed(&spec, version_text)?),
+        None => Ffmpeg::find(spec.id)?,
     };
-    job.start = Duration::from_secs(request.gpu.probe_timeout_s.into());
-    job.stall = Duration::from_secs(request.gpu.stall_timeout_s.into());
-    Ok(Box::new(HostedEncoder::open(&ffmpeg, job, request.config)?))
+    spec.start = Duration::from_secs(request.gpu.probe_timeout_s.into());
+    spec.stall = Duration::from_secs(request.gpu.stall_timeout_s.into());
+    Ok(Box::new(HostedEncoder::open(&ffmpeg, spec, request.config)?))
 }
 
 impl HostedEncoder {
@@ -100,23 +103,27 @@ impl HostedEncoder {
     ///
     /// # Errors
     /// As [`open`].
-    pub fn open(ffmpeg: &Ffmpeg, job: Job, config: &EncoderConfig) -> Result<Self, OpenError> {
+    pub fn open(
+        ffmpeg: &Ffmpeg,
+        spec: FfmpegSpec,
+        config: &EncoderConfig,
+    ) -> Result<Self, OpenError> {
         let Some(size) = config.resolution.map(Resolution::even) else {
             let allowed = "WIDTHxHEIGHT";
             return Err(ConfigError::value("encoder.resolution", "none", allowed).into());
         };
-        if !ffmpeg.lists(job.encoder) {
-            return Err(not_listed(job.id, ffmpeg, job.encoder).into());
+        if !ffmpeg.lists(spec.encoder) {
+            return Err(not_listed(spec.id, ffmpeg, spec.encoder).into());
         }
         let refuse = |error: io::Error| {
             Refusal::new(
-                job.id,
+                spec.id,
                 RefusalKind::Failed,
                 format!("{} does not start: {error}", ffmpeg.path.display()),
                 "check that the program can be run, and the limits on processes and memory",
             )
         };
-        let arguments = arguments(&job, ffmpeg.version, size, config.frame_rate);
+        let arguments = arguments(&spec, ffmpeg.version, size, config.frame_rate);
         let (child, stdin, stdout) = Child::spawn(&ffmpeg.path, &arguments).map_err(refuse)?;
         sys::prepare_pipe(&stdin).map_err(refuse)?;
         sys::enlarge_pipe(&stdout);
@@ -132,8 +139,8 @@ impl HostedEncoder {
             (rate.numerator().into(), rate.denominator().into())
         };
         Ok(Self {
-            label: format!("{} {}", ffmpeg.label(), job.encoder),
-            job,
+            label: format!("{} {}", ffmpeg.label(), spec.encoder),
+            spec,
             size,
             rate,
             child,
@@ -160,7 +167,7 @@ impl HostedEncoder {
             let what = "it has ended and takes no more frames".into();
             return Err(self.error(FailureKind::Failed, what));
         }
-        let format = self.job.format;
+        let format = self.spec.format;
         if (frame.format, frame.width, frame.height) != (format, self.size.width, self.size.height)
         {
             return Err(EncodeError::Mismatch {
@@ -179,11 +186,11 @@ impl HostedEncoder {
             let what = format!("frame {} came instead of {expected}", frame.index);
             return Err(self.fail(FailureKind::Failed, what));
         }
-        if frame.force_idr && !self.frames_in.is_multiple_of(self.job.gop_size.into()) {
+        if frame.force_idr && !self.frames_in.is_multiple_of(self.spec.gop_size.into()) {
             let what = format!(
                 "an IDR picture was asked for at frame {}, and FFmpeg takes no such request \
                  through a pipe: ask at multiples of gop_size = {}, or open a new encoder there",
-                frame.index, self.job.gop_size
+                frame.index, self.spec.gop_size
             );
             return Err(self.fail(FailureKind::Failed, what));
         }
@@ -194,8 +201,8 @@ impl HostedEncoder {
         let Some(stdin) = &mut self.stdin else { return Ok(()) };
         let mut slices: Vec<IoSlice<'_>> =
             frame.planes().iter().flat_map(runs).map(IoSlice::new).collect();
-        let limit = if self.frames_in == 0 { self.job.start } else { self.job.stall };
-        let Err(error) = sys::write_all(stdin, &mut slices, limit, frame.stays) else {
+        let limit = if self.frames_in == 0 { self.spec.start } else { self.spec.stall };
+        let Err(error) = sys::write_all(stdin, &mut slices, limit, frame.is_stable) else {
             return Ok(());
         };
         // What the reader would not take, it said before it closed the child's output.
@@ -228,13 +235,13 @@ impl HostedEncoder {
 
     /// Waits until the encoder is open. It has the first frame.
     fn begin(&mut self) -> Result<(), EncodeError> {
-        match self.units.recv_timeout(self.job.start) {
+        match self.units.recv_timeout(self.spec.start) {
             Ok(Message::Begun) => {
                 // What it said before, it has got over.
                 self.errors = self.child.errors();
                 Ok(())
             }
-            Err(RecvTimeoutError::Timeout) => Err(self.refuse(Some(self.job.start))),
+            Err(RecvTimeoutError::Timeout) => Err(self.refuse(Some(self.spec.start))),
             _ => Err(self.refuse(None)),
         }
     }
@@ -250,7 +257,7 @@ impl HostedEncoder {
             self.child.kill();
             Exit::TimedOut(limit)
         });
-        let refusal = classify(self.job.id, &self.child.stderr(), exit);
+        let refusal = classify(self.spec.id, &self.child.stderr(), exit);
         match exit {
             Exit::Signal(_) => self.error(FailureKind::Died, refusal.reason),
             _ => refusal.into(),
@@ -262,7 +269,7 @@ impl HostedEncoder {
     fn next_message(&mut self) -> Result<Message, RecvTimeoutError> {
         let begun = Instant::now();
         loop {
-            let left = self.job.stall.saturating_sub(begun.elapsed());
+            let left = self.spec.stall.saturating_sub(begun.elapsed());
             match self.units.recv_timeout(left.min(AFTER_ERROR)) {
                 Err(RecvTimeoutError::Timeout) if left > AFTER_ERROR => {
                     if self.child.errors() > self.errors {
@@ -282,7 +289,7 @@ impl HostedEncoder {
             Ok(Message::End(Ok(()))) | Err(RecvTimeoutError::Disconnected) => Ok(false),
             Ok(Message::End(Err(what))) => Err(self.fail(FailureKind::WrongOutput, what)),
             Err(RecvTimeoutError::Timeout) => {
-                let limit = self.job.stall.as_secs_f32();
+                let limit = self.spec.stall.as_secs_f32();
                 let owed = self.frames_in - self.order.seen;
                 self.child.end(Duration::ZERO);
                 let what = format!(
@@ -327,11 +334,11 @@ impl HostedEncoder {
             _ => kind,
         };
         let exit = ended.unwrap_or_else(|| self.child.kill());
-        self.error(kind, explain(self.job.id, &what, exit, &self.child.stderr()))
+        self.error(kind, explain(self.spec.id, &what, exit, &self.child.stderr()))
     }
 
     fn error(&self, kind: FailureKind, message: String) -> EncodeError {
-        EncodeError::Failed { encoder: self.job.id, index: self.frames_in, kind, message }
+        EncodeError::Failed { encoder: self.spec.id, index: self.frames_in, kind, message }
     }
 
     fn finish(&mut self) -> Result<(), EncodeError> {
@@ -373,7 +380,7 @@ impl VideoEncoder for HostedEncoder {
                 }
             }
         }
-        while self.ready.is_empty() && self.frames_in - self.chunks_out > self.job.max_delay as u64
+        while self.ready.is_empty() && self.frames_in - self.chunks_out > self.spec.max_delay as u64
         {
             if !self.receive()? {
                 return Err(self.fail(FailureKind::Died, "FFmpeg ended early".into()));
@@ -401,7 +408,7 @@ impl VideoEncoder for HostedEncoder {
     }
 
     fn encoder_type(&self) -> EncoderType {
-        self.job.id
+        self.spec.id
     }
 
     fn description(&self) -> String {
@@ -409,15 +416,15 @@ impl VideoEncoder for HostedEncoder {
     }
 
     fn pixel_format(&self) -> PixelFormat {
-        self.job.format
+        self.spec.format
     }
 
     fn max_delay(&self) -> usize {
-        self.job.max_delay
+        self.spec.max_delay
     }
 
     fn load(&self) -> Option<LoadProbe> {
-        self.job.load.clone()
+        self.spec.load.clone()
     }
 }
 
@@ -443,7 +450,7 @@ fn explain(id: EncoderType, what: &str, exit: Exit, stderr: &str) -> String {
     let said = if said.is_empty() { String::new() } else { format!("; its last words: {said}") };
     match refusal.kind {
         RefusalKind::Failed | RefusalKind::Timeout => format!("{what} ({exit}){said}"),
-        _ => format!("{what} ({exit}): {} ({}){said}", refusal.reason, refusal.cure),
+        _ => format!("{what} ({exit}): {} ({}){said}", refusal.reason, refusal.hint),
     }
 }
 

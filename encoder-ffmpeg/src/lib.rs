@@ -1,8 +1,8 @@
 //! The FFmpeg child process that hosts encoder backends: find it, know its version and encoders,
-//! run it hygienically, cut its output into access units, prove an encoder by a real encode, and
+//! run it hygienically, cut its output into access units, probe an encoder by a real encode, and
 //! put a name to its failures.
 //!
-//! A backend describes what it wants as a [`Job`] and calls [`open`] and [`test_encode`]. Frames
+//! A backend describes what it wants as a [`FfmpegSpec`] and calls [`open`] and [`test_encode`]. Frames
 //! go in as raw video on stdin; access units come back as FLV on stdout, because FLV frames each
 //! access unit with its length and its presentation time, so that nothing has to be guessed from
 //! the bit stream.
@@ -20,7 +20,7 @@ mod run;
 mod sys;
 mod tail;
 
-pub use args::{Job, PROBE_SIZE, STALL, START, TAG_COLOURS, arguments};
+pub use args::{FfmpegSpec, PROBE_SIZE, STALL, START, TAG_COLOURS, arguments};
 pub use child::Exit;
 pub use classify::{classify, not_listed};
 pub use find::{ENV, Ffmpeg, OLDEST, Version};

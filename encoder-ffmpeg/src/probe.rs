@@ -1,15 +1,15 @@
-//! The proof that an encoder works: a real encode in a child, decoded back and compared.
+//! The probe that an encoder works: a real encode in a child, decoded back and compared.
 
 use std::time::{Duration, Instant};
 
 use encoder_core::{
-    Caps, EncoderConfig, FrameBuffer, FrameLayout, FrameRate, NalKind, Refusal, RefusalKind,
-    Verdict, file_identity, mean_absolute_difference, nal_units,
+    Caps, EncoderConfig, FrameBuffer, FrameLayout, FrameRate, NalKind, ProbeResult, Refusal,
+    RefusalKind, file_identity, mean_absolute_difference, nal_units,
 };
 use tracing::debug;
 
 use crate::{
-    args::{Job, arguments},
+    args::{FfmpegSpec, arguments},
     child::Exit,
     classify::{classify, not_listed},
     find::Ffmpeg,
@@ -28,115 +28,119 @@ pub struct Feature {
     /// Its name in [`Caps::features`].
     pub name: &'static str,
     /// What must work for it.
-    pub job: Job,
+    pub spec: FfmpegSpec,
     /// Whether every sample must come back as it was.
     pub exact: bool,
 }
 
-/// All that a proof of `job` depends on, for [`Device::identity`](encoder_core::Device::identity):
+/// All that a probe of `spec` depends on, for [`Device::identity`](encoder_core::Device::identity):
 /// the FFmpeg that would be used, and the options. Starts nothing.
 ///
 /// # Errors
 /// A [`Refusal`] when there is no FFmpeg.
-pub fn identity(job: &Job) -> Result<Vec<String>, Refusal> {
-    let path = Ffmpeg::locate(job.id)?;
+pub fn identity(spec: &FfmpegSpec) -> Result<Vec<String>, Refusal> {
+    let path = Ffmpeg::locate(spec.id)?;
     let file = file_identity(&path).map_err(|error| {
         let reason = format!("{} cannot be looked at: {error}", path.display());
-        Refusal::new(job.id, RefusalKind::Missing, reason, "check the path and its permissions")
+        Refusal::new(spec.id, RefusalKind::Missing, reason, "check the path and its permissions")
     })?;
-    let filter = job.filter.unwrap_or_default();
-    let options = job.global.iter().chain(&job.options).cloned().collect::<Vec<_>>().join(" ");
-    Ok(vec![file, format!("{} {options} {filter} {}", job.encoder, job.format.as_str())])
+    let filter = spec.filter.unwrap_or_default();
+    let options = spec.global.iter().chain(&spec.options).cloned().collect::<Vec<_>>().join(" ");
+    Ok(vec![file, format!("{} {options} {filter} {}", spec.encoder, spec.format.as_str())])
 }
 
-/// Proves `job` within about `deadline`, in the FFmpeg that [`Ffmpeg::find`] finds.
+/// Probes `spec` within about `deadline`, in the FFmpeg that [`Ffmpeg::find`] finds.
 ///
-/// Listed is not enough: five pictures are encoded with the job's own options, decoded by a second
+/// Listed is not enough: five pictures are encoded with the spec's own options, decoded by a second
 /// child, counted and compared. May be called from anywhere, async code included; blocks.
-pub fn test_encode(job: &Job, deadline: Duration) -> Verdict {
-    test_encode_features(job, &[], deadline)
+pub fn test_encode(spec: &FfmpegSpec, deadline: Duration) -> ProbeResult {
+    test_encode_features(spec, &[], deadline)
 }
 
-/// As [`test_encode`]; a job that works has each of `features` tried too, as long as there is
+/// As [`test_encode`]; a spec that works has each of `features` tried too, as long as there is
 /// time.
-pub fn test_encode_features(job: &Job, features: &[Feature], deadline: Duration) -> Verdict {
+pub fn test_encode_features(
+    spec: &FfmpegSpec,
+    features: &[Feature],
+    deadline: Duration,
+) -> ProbeResult {
     let begun = Instant::now();
-    match Ffmpeg::find_within(job.id, deadline) {
+    match Ffmpeg::find_within(spec.id, deadline) {
         Ok(ffmpeg) => {
             let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
-            test_encode_with(&ffmpeg, job, features, left)
+            test_encode_with(&ffmpeg, spec, features, left)
         }
-        Err(refusal) => Verdict::Refused(refusal),
+        Err(refusal) => ProbeResult::Refused(refusal),
     }
 }
 
 /// As [`test_encode_features`], in a certain FFmpeg.
 pub fn test_encode_with(
     ffmpeg: &Ffmpeg,
-    job: &Job,
+    spec: &FfmpegSpec,
     features: &[Feature],
     deadline: Duration,
-) -> Verdict {
+) -> ProbeResult {
     let begun = Instant::now();
-    if let Err(refusal) = attempt(ffmpeg, job, TOLERANCE, begun, deadline) {
-        return Verdict::Refused(refusal);
+    if let Err(refusal) = attempt(ffmpeg, spec, TOLERANCE, begun, deadline) {
+        return ProbeResult::Refused(refusal);
     }
-    let proven = features.iter().filter(|feature| {
+    let probed = features.iter().filter(|feature| {
         let left = deadline.saturating_sub(begun.elapsed());
         let tolerance = if feature.exact { 0.0 } else { TOLERANCE };
         !left.is_zero()
-            && attempt(ffmpeg, &feature.job, tolerance, Instant::now(), left)
+            && attempt(ffmpeg, &feature.spec, tolerance, Instant::now(), left)
                 .inspect_err(|refusal| debug!("no {}: {refusal}", feature.name))
                 .is_ok()
     });
-    Verdict::Usable(Caps {
-        library: format!("{} {}", ffmpeg.label(), job.encoder),
+    ProbeResult::Usable(Caps {
+        library: format!("{} {}", ffmpeg.label(), spec.encoder),
         host: Some(ffmpeg.version_text.clone()),
-        pixel_formats: vec![job.format],
-        features: proven.map(|feature| feature.name.to_owned()).collect(),
+        pixel_formats: vec![spec.format],
+        features: probed.map(|feature| feature.name.to_owned()).collect(),
         notes: Vec::new(),
     })
 }
 
 fn attempt(
     ffmpeg: &Ffmpeg,
-    job: &Job,
+    spec: &FfmpegSpec,
     tolerance: f64,
     begun: Instant,
     deadline: Duration,
 ) -> Result<(), Refusal> {
-    if !ffmpeg.lists(job.encoder) {
-        return Err(not_listed(job.id, ffmpeg, job.encoder));
+    if !ffmpeg.lists(spec.encoder) {
+        return Err(not_listed(spec.id, ffmpeg, spec.encoder));
     }
-    let size = job.probe_size;
-    let layout = FrameLayout::new(job.format, size);
+    let size = spec.probe_size;
+    let layout = FrameLayout::new(spec.format, size);
     let pictures: Vec<_> = (0..PICTURES).map(|n| FrameBuffer::test_picture(layout, n)).collect();
     let mut input = Vec::with_capacity(layout.packed_bytes() * pictures.len());
     for picture in &pictures {
         picture.frame(0).append_packed(&mut input);
     }
     let rate = EncoderConfig::default().frame_rate;
-    let arguments = arguments(job, ffmpeg.version, size, rate);
-    let encoded = child(ffmpeg, job, &arguments, input.clone(), deadline)?;
-    let units = cut(&encoded).map_err(|what| wrong(job, what))?;
+    let arguments = arguments(spec, ffmpeg.version, size, rate);
+    let encoded = child(ffmpeg, spec, &arguments, input.clone(), deadline)?;
+    let units = cut(&encoded).map_err(|what| wrong(spec, what))?;
     if units.len() as u64 != PICTURES {
-        return Err(wrong(job, format!("{PICTURES} pictures went in, {} came out", units.len())));
+        return Err(wrong(spec, format!("{PICTURES} pictures went in, {} came out", units.len())));
     }
     if let Some(ms) = misplaced(&units, rate) {
-        return Err(wrong(job, format!("a picture that is to be shown at {ms} ms")));
+        return Err(wrong(spec, format!("a picture that is to be shown at {ms} ms")));
     }
-    if job.reorders && units.is_sorted_by_key(|unit| unit.pts_ms) {
-        return Err(wrong(job, "no B-frames came out".into()));
+    if spec.reorders && units.is_sorted_by_key(|unit| unit.pts_ms) {
+        return Err(wrong(spec, "no B-frames came out".into()));
     }
     let first = units.first().map(|unit| unit.data.as_slice()).unwrap_or_default();
     let kinds: Vec<_> =
         nal_units(first).filter_map(|unit| unit.first()).map(|&h| NalKind::of(h)).collect();
     if ![NalKind::Sps, NalKind::Pps, NalKind::Idr].iter().all(|kind| kinds.contains(kind)) {
-        return Err(wrong(job, format!("the first access unit has only {kinds:?}")));
+        return Err(wrong(spec, format!("the first access unit has only {kinds:?}")));
     }
 
     let stream: Vec<u8> = units.into_iter().flat_map(|unit| unit.data).collect();
-    let format = job.format.as_str();
+    let format = spec.format.as_str();
     let arguments: Vec<String> = format!(
         "-hide_banner -nostats -loglevel level+warning -f h264 -i pipe:0 -f rawvideo \
          -pix_fmt {format} pipe:1"
@@ -147,15 +151,15 @@ fn attempt(
     // Decoding is software: it gets what is left of the deadline, and a second at least.
     let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
     let decoded =
-        child(ffmpeg, job, &arguments, stream, left).map_err(|refusal| match refusal.kind {
-            RefusalKind::Failed => wrong(job, format!("it does not decode: {}", refusal.reason)),
+        child(ffmpeg, spec, &arguments, stream, left).map_err(|refusal| match refusal.kind {
+            RefusalKind::Failed => wrong(spec, format!("it does not decode: {}", refusal.reason)),
             _ => refusal,
         })?;
     let decoded = decoded.stdout;
     let (luma, whole) = ((size.width * size.height) as usize, layout.packed_bytes());
     if decoded.len() != whole * pictures.len() {
         let count = decoded.len() as f64 / whole as f64;
-        return Err(wrong(job, format!("{PICTURES} pictures went in, {count} decode")));
+        return Err(wrong(spec, format!("{PICTURES} pictures went in, {count} decode")));
     }
     let sent = input.chunks_exact(whole);
     for (n, (got, sent)) in decoded.chunks_exact(whole).zip(sent).enumerate() {
@@ -164,7 +168,7 @@ fn attempt(
             let error = mean_absolute_difference(got, sent);
             if error > tolerance {
                 let what = format!("picture {n} came back {error:.1} levels off in {what}");
-                return Err(wrong(job, what));
+                return Err(wrong(spec, what));
             }
         }
     }
@@ -173,14 +177,14 @@ fn attempt(
 
 fn child(
     ffmpeg: &Ffmpeg,
-    job: &Job,
+    spec: &FfmpegSpec,
     arguments: &[String],
     input: Vec<u8>,
     deadline: Duration,
 ) -> Result<Ran, Refusal> {
     let ran = run(&ffmpeg.path, arguments, input, deadline).map_err(|error| {
         Refusal::new(
-            job.id,
+            spec.id,
             RefusalKind::Failed,
             format!("{} does not start: {error}", ffmpeg.path.display()),
             "check that the program can be run, and the limits on processes and memory",
@@ -188,7 +192,7 @@ fn child(
     })?;
     let ignored = ran.stderr.contains("has not been used for any stream");
     if ran.exit != Exit::Code(0) || ignored {
-        return Err(classify(job.id, &ran.stderr, ran.exit));
+        return Err(classify(spec.id, &ran.stderr, ran.exit));
     }
     Ok(ran)
 }
@@ -214,11 +218,11 @@ fn cut(ran: &Ran) -> Result<Vec<AccessUnit>, String> {
     Ok(units)
 }
 
-fn wrong(job: &Job, what: String) -> Refusal {
+fn wrong(spec: &FfmpegSpec, what: String) -> Refusal {
     Refusal::new(
-        job.id,
+        spec.id,
         RefusalKind::WrongOutput,
-        format!("{} gives wrong output: {what}", job.encoder),
+        format!("{} gives wrong output: {what}", spec.encoder),
         "update FFmpeg and the driver, or use another encoder",
     )
 }

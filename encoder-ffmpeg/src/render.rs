@@ -93,8 +93,8 @@ const LIBRARY_FOLDERS: &[&str] = &[
     "/run/opengl-driver/lib",
 ];
 
-/// The identities of those of `files` that are there: one that is installed to cure a refusal
-/// must lead to a new proof.
+/// The identities of those of `files` that are there: one that is installed to hint a refusal
+/// must lead to a new probe.
 fn installed(folders: &[&str], files: &[&str]) -> Vec<String> {
     let all = folders.iter().flat_map(|folder| files.iter().map(|f| Path::new(folder).join(f)));
     all.filter_map(|path| file_identity(&path).ok()).collect()
@@ -115,7 +115,7 @@ pub fn check_path(id: EncoderType, path: Option<&Path>) -> Result<(), ConfigErro
     }
 }
 
-/// What a proof says where there is no node to prove: [`find`] failed.
+/// What a probe says where there is no node to probe: [`find`] failed.
 pub fn refusal(id: EncoderType, error: OpenError) -> Refusal {
     match error {
         OpenError::Refused(refusal) => refusal,
@@ -135,12 +135,12 @@ pub struct Wanted {
     /// Which ones these are, for messages: `one of Intel`.
     pub needs: &'static str,
     /// What helps where there is no such device.
-    pub cure: &'static str,
+    pub hint: &'static str,
 }
 
 /// The node to use: the one that `named`, the option `device`, asks for, else the first that fits
 /// and opens. One whose vendor is not known fits, and comes after those that are known to; the
-/// proof tells.
+/// probe tells.
 ///
 /// # Errors
 /// [`OpenError::Config`] where the named node is not there; [`OpenError::Refused`] where there is
@@ -185,7 +185,7 @@ fn names(dev: &Path) -> Vec<PathBuf> {
 }
 
 fn choose(wanted: &Wanted, nodes: Vec<Node>, dev: &Path) -> Result<Node, Refusal> {
-    let refuse = |reason| Refusal::new(wanted.id, RefusalKind::NoDevice, reason, wanted.cure);
+    let refuse = |reason| Refusal::new(wanted.id, RefusalKind::NoDevice, reason, wanted.hint);
     let (mut fitting, others): (Vec<_>, Vec<_>) =
         nodes.into_iter().partition(|node| node.vendor.is_none_or(wanted.fits));
     fitting.sort_by_key(|node| node.vendor.is_none());
@@ -215,7 +215,7 @@ fn closed(wanted: &Wanted, node: &Path, error: &io::Error, group: Option<&str>) 
     let place = node.display();
     if error.kind() != io::ErrorKind::PermissionDenied {
         let reason = format!("{place} cannot be opened: {error}");
-        return Refusal::new(wanted.id, RefusalKind::NoDevice, reason, wanted.cure);
+        return Refusal::new(wanted.id, RefusalKind::NoDevice, reason, wanted.hint);
     }
     let group = group.unwrap_or("render");
     Refusal::new(
@@ -265,14 +265,14 @@ mod tests {
         what: "Quick Sync",
         fits: |vendor| vendor == INTEL,
         needs: "one of Intel",
-        cure: "buy one",
+        hint: "buy one",
     };
     const VAAPI: Wanted = Wanted {
         id: EncoderType::VAAPI,
         what: "VA-API",
         fits: |vendor| vendor != NVIDIA,
         needs: "one of AMD or Intel",
-        cure: "buy one",
+        hint: "buy one",
     };
 
     /// A machine in a folder: `renderD128=8086:46a6:i915`, where an empty part is not known and a
@@ -342,7 +342,7 @@ mod tests {
             ("renderD128=8086:1:i915! renderD129=8086:2:xe", "", "renderD129", "renderD129"),
             ("renderD200=8086:1:i915 renderD99=8086:2:xe", "", "renderD99", "renderD99"),
             ("renderD128=8086:1:i915!", "", "cannot be opened", "cannot be opened"),
-            // Without /sys the proof tells.
+            // Without /sys the probe tells.
             ("renderD128=", "", "renderD128", "renderD128"),
             ("renderD128= renderD129=8086:2:i915", "", "renderD129", "renderD129"),
             ("renderD128= renderD129=10de:2:nvidia", "", "renderD128", "renderD128"),
@@ -407,7 +407,7 @@ mod tests {
         let denied = closed(&QSV, node, &io::ErrorKind::PermissionDenied.into(), Some("video"));
         assert_eq!(denied.kind, RefusalKind::Permission);
         assert!(denied.reason.contains("the group video"), "{denied}");
-        assert!(denied.cure.contains("usermod -aG video"), "{denied}");
+        assert!(denied.hint.contains("usermod -aG video"), "{denied}");
         let lost = closed(&QSV, node, &io::ErrorKind::NotFound.into(), None);
         assert_eq!(lost.kind, RefusalKind::NoDevice);
         let groups = "root:x:0:\nvideo:x:44:me\nrender:x:104:\nbroken";

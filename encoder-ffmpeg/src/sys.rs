@@ -76,7 +76,7 @@ pub(crate) fn sweep_group(child: u32) {
         let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
         // SAFETY: `info` is valid for the length of the call; the rest are numbers.
         let asked = unsafe { libc::waitid(libc::P_PID, child, &raw mut info, options) };
-        // It stays zero while the child runs.
+        // It is_stable zero while the child runs.
         if asked == 0 && info.si_signo != 0 {
             signal_group(child, true);
         }
@@ -149,7 +149,7 @@ fn wait_writable(_: &ChildStdin, _: Duration) -> io::Result<bool> {
 }
 
 /// Writes all of `slices` in as few calls as the system takes, without joining them first. With
-/// `stays`, their bytes do not change before the child has read them: then the system is given the
+/// `is_stable`, their bytes do not change before the child has read them: then the system is given the
 /// memory itself, where it takes it, and the child's read is the only copy.
 ///
 /// # Errors
@@ -158,17 +158,17 @@ pub(crate) fn write_all(
     pipe: &mut ChildStdin,
     mut slices: &mut [IoSlice<'_>],
     stall: Duration,
-    mut stays: bool,
+    mut is_stable: bool,
 ) -> io::Result<()> {
     /// The most slices that every system takes in one call.
     const BATCH: usize = 1024;
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
         let batch = slices.get(..slices.len().min(BATCH)).unwrap_or_default();
-        let written = if stays { splice(pipe, batch) } else { pipe.write_vectored(batch) };
+        let written = if is_stable { splice(pipe, batch) } else { pipe.write_vectored(batch) };
         match written {
             // What is not in this system, or not allowed here, is written.
-            Err(error) if stays && !is_of_the_pipe(&error) => stays = false,
+            Err(error) if is_stable && !is_of_the_pipe(&error) => is_stable = false,
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => IoSlice::advance_slices(&mut slices, written),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -220,7 +220,7 @@ mod tests {
     use super::*;
 
     /// What a child gets when `data` is written to it in pieces.
-    fn through_cat(data: &[u8], piece: usize, stays: bool) -> Vec<u8> {
+    fn through_cat(data: &[u8], piece: usize, is_stable: bool) -> Vec<u8> {
         let mut command = Command::new("cat");
         isolate(&mut command);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -234,7 +234,7 @@ mod tests {
         prepare_pipe(&pipe).unwrap();
         let mut slices: Vec<_> = data.chunks(piece).map(IoSlice::new).collect();
         slices.insert(1, IoSlice::new(&[]));
-        write_all(&mut pipe, &mut slices, Duration::from_secs(60), stays).unwrap();
+        write_all(&mut pipe, &mut slices, Duration::from_secs(60), is_stable).unwrap();
         drop(pipe);
         assert!(child.wait().unwrap().success());
         reader.join().unwrap()
@@ -244,8 +244,8 @@ mod tests {
     fn slices_arrive_in_order_whatever_their_number() {
         let data: Vec<u8> = (0..3_000_000u32).map(|n| (n % 251) as u8).collect();
         for piece in [700, 4096, 100_001, 5_000_000] {
-            for stays in [false, true] {
-                assert!(through_cat(&data, piece, stays) == data, "{piece} {stays}");
+            for is_stable in [false, true] {
+                assert!(through_cat(&data, piece, is_stable) == data, "{piece} {is_stable}");
             }
         }
     }
@@ -297,16 +297,16 @@ mod tests {
         prepare_pipe(&pipe).unwrap();
         let data = vec![0; 4 << 20];
         let stall = Duration::from_millis(50);
-        for stays in [true, false] {
+        for is_stable in [true, false] {
             let all = &mut [IoSlice::new(&data)];
-            let error = write_all(&mut pipe, all, stall, stays).unwrap_err();
+            let error = write_all(&mut pipe, all, stall, is_stable).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         }
         signal_group(child.id(), true);
         assert!(!child.wait().unwrap().success());
-        for stays in [true, false] {
+        for is_stable in [true, false] {
             let all = &mut [IoSlice::new(&data)];
-            let error = write_all(&mut pipe, all, stall, stays).unwrap_err();
+            let error = write_all(&mut pipe, all, stall, is_stable).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         }
     }

@@ -10,10 +10,10 @@ use std::{
 };
 
 use encoder_core::{
-    EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, PixelFormat, Refusal,
-    RefusalKind, Resolution, Verdict, VideoEncoder,
+    EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, PixelFormat, ProbeResult,
+    Refusal, RefusalKind, Resolution, VideoEncoder,
 };
-use encoder_ffmpeg::{Ffmpeg, HostedEncoder, Job, OLDEST, Version, test_encode_with};
+use encoder_ffmpeg::{Ffmpeg, FfmpegSpec, HostedEncoder, OLDEST, Version, test_encode_with};
 use encoder_testbed::scripted::{Kind, Real, Script, Scripted, Step, VENDORS};
 
 /// Much longer than anything here should take, so that a time-out cannot be mistaken.
@@ -48,31 +48,31 @@ fn find(path: &Path, deadline: Duration) -> Result<Ffmpeg, Refusal> {
     Ffmpeg::at(path, EncoderType::NVENC, deadline)
 }
 
-/// A job for the encoder that is there.
-fn job(ffmpeg: &Ffmpeg) -> Job {
+/// A spec for the encoder that is there.
+fn spec(ffmpeg: &Ffmpeg) -> FfmpegSpec {
     let config = EncoderConfig::default();
-    let mut job = match ffmpeg.lists("libx264") {
-        true => Job::new(EncoderType::X264, "libx264", &config)
+    let mut spec = match ffmpeg.lists("libx264") {
+        true => FfmpegSpec::new(EncoderType::X264, "libx264", &config)
             .with_options("-preset ultrafast -tune zerolatency -crf 23 -threads 1"),
-        false => Job::new(EncoderType::NVENC, "h264_nvenc", &config),
+        false => FfmpegSpec::new(EncoderType::NVENC, "h264_nvenc", &config),
     };
-    job.max_delay = 8;
-    job
+    spec.max_delay = 8;
+    spec
 }
 
 fn probe(fake: &Scripted, deadline: Duration) -> Refusal {
     let ffmpeg = find(fake.path(), LONG).unwrap();
-    match test_encode_with(&ffmpeg, &job(&ffmpeg), &[], deadline) {
-        Verdict::Refused(refusal) => refusal,
-        Verdict::Usable(caps) => panic!("{caps:?}"),
+    match test_encode_with(&ffmpeg, &spec(&ffmpeg), &[], deadline) {
+        ProbeResult::Refused(refusal) => refusal,
+        ProbeResult::Usable(caps) => panic!("{caps:?}"),
     }
 }
 
 fn open(fake: &Scripted, stall: Duration, size: Resolution) -> HostedEncoder {
     let ffmpeg = find(fake.path(), LONG).unwrap();
     let config = EncoderConfig { resolution: Some(size), ..EncoderConfig::default() };
-    let job = Job { stall, start: stall, ..job(&ffmpeg) };
-    HostedEncoder::open(&ffmpeg, job, &config).unwrap()
+    let spec = FfmpegSpec { stall, start: stall, ..spec(&ffmpeg) };
+    HostedEncoder::open(&ffmpeg, spec, &config).unwrap()
 }
 
 /// Encodes all frames; gives the chunks that came, and the error that ended it.
@@ -285,7 +285,7 @@ fn a_decoder_that_hangs_costs_the_deadline() {
 fn the_probe_encodes_once_and_decodes_once() {
     let fake = Script::over(real()).lay_down().unwrap();
     let ffmpeg = find(fake.path(), LONG).unwrap();
-    assert!(test_encode_with(&ffmpeg, &job(&ffmpeg), &[], LONG).is_usable());
+    assert!(test_encode_with(&ffmpeg, &spec(&ffmpeg), &[], LONG).is_usable());
     let calls = fake.calls();
     let kinds: Vec<_> = calls.iter().map(|call| call.kind).collect();
     assert_eq!(kinds, [Kind::Listing, Kind::Encoding, Kind::Decoding]);
@@ -322,7 +322,7 @@ fn floods_of_stderr_neither_block_nor_hide_the_end() {
 fn a_flood_of_stderr_is_no_failure() {
     let fake = half_real([Step::FloodStderr(Some(8 << 20)), Step::real(real())]);
     let ffmpeg = find(fake.path(), LONG).unwrap();
-    assert!(test_encode_with(&ffmpeg, &job(&ffmpeg), &[], LONG).is_usable());
+    assert!(test_encode_with(&ffmpeg, &spec(&ffmpeg), &[], LONG).is_usable());
     let (error, chunks) = try_encode(&fake, LONG);
     assert_eq!((error, chunks.len()), (None, FRAMES));
 }
@@ -473,7 +473,7 @@ fn programs_that_are_no_ffmpeg() {
             find(Script::new().listing(steps).lay_down().unwrap().path(), LONG).unwrap_err();
         assert_eq!(refusal.kind, kind, "{refusal}");
         assert!(refusal.reason.contains(reason), "{refusal}");
-        assert!(refusal.cure.contains("ENCODER_FFMPEG"));
+        assert!(refusal.hint.contains("ENCODER_FFMPEG"));
     }
 }
 

@@ -11,9 +11,9 @@ use std::{
 
 use encoder_core::{
     EncodeError, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, PixelFormat,
-    RefusalKind, Resolution, Verdict, VideoEncoder,
+    ProbeResult, RefusalKind, Resolution, VideoEncoder,
 };
-use encoder_ffmpeg::{Feature, Ffmpeg, HostedEncoder, Job, test_encode_with};
+use encoder_ffmpeg::{Feature, Ffmpeg, FfmpegSpec, HostedEncoder, test_encode_with};
 
 fn ffmpeg() -> Arc<Ffmpeg> {
     Ffmpeg::find(EncoderType::X264).expect(
@@ -30,10 +30,10 @@ fn config(format: PixelFormat, width: u32, height: u32) -> EncoderConfig {
     }
 }
 
-fn job(config: &EncoderConfig, options: &str) -> Job {
-    let mut job = Job::new(EncoderType::X264, "libx264", config).with_options(options);
-    job.max_delay = 24;
-    job
+fn spec(config: &EncoderConfig, options: &str) -> FfmpegSpec {
+    let mut spec = FfmpegSpec::new(EncoderType::X264, "libx264", config).with_options(options);
+    spec.max_delay = 24;
+    spec
 }
 
 fn pictures(config: &EncoderConfig, count: u64) -> Vec<FrameBuffer> {
@@ -47,7 +47,7 @@ fn encode(
     pictures: &[FrameBuffer],
     base: u64,
 ) -> Vec<EncodedChunk> {
-    let mut encoder = HostedEncoder::open(&ffmpeg(), job(config, options), config).unwrap();
+    let mut encoder = HostedEncoder::open(&ffmpeg(), spec(config, options), config).unwrap();
     let mut chunks = Vec::new();
     for (n, picture) in (base..).zip(pictures) {
         chunks.extend(encoder.encode_frame(&picture.frame(n)).unwrap());
@@ -125,11 +125,11 @@ fn rates_from_slow_to_fast_keep_their_indices() {
 fn the_probe_accepts_what_works_and_names_what_does_not() {
     let config = EncoderConfig::default();
     let ten = Duration::from_secs(10);
-    match test_encode_with(&ffmpeg(), &job(&config, "-preset veryfast -crf 23"), &[], ten) {
-        Verdict::Usable(caps) => {
+    match test_encode_with(&ffmpeg(), &spec(&config, "-preset veryfast -crf 23"), &[], ten) {
+        ProbeResult::Usable(caps) => {
             assert_eq!(caps.library, format!("{} libx264", ffmpeg().label()));
         }
-        Verdict::Refused(refusal) => panic!("{refusal}"),
+        ProbeResult::Refused(refusal) => panic!("{refusal}"),
     }
     let table = [
         ("libx264", "-preset warp", RefusalKind::Failed),
@@ -142,13 +142,13 @@ fn the_probe_accepts_what_works_and_names_what_does_not() {
         ("no_such_encoder", "", RefusalKind::NotBuilt),
     ];
     for (encoder, options, kind) in table {
-        let mut job = job(&config, options);
-        job.encoder = encoder;
-        match test_encode_with(&ffmpeg(), &job, &[], ten) {
-            Verdict::Refused(refusal) => {
+        let mut spec = spec(&config, options);
+        spec.encoder = encoder;
+        match test_encode_with(&ffmpeg(), &spec, &[], ten) {
+            ProbeResult::Refused(refusal) => {
                 assert_eq!(refusal.kind, kind, "{encoder} {options}: {refusal}");
             }
-            Verdict::Usable(_) => panic!("{encoder} {options} should be refused"),
+            ProbeResult::Usable(_) => panic!("{encoder} {options} should be refused"),
         }
     }
 }
@@ -157,15 +157,15 @@ fn the_probe_accepts_what_works_and_names_what_does_not() {
 fn probes_run_inside_async_code() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let config = EncoderConfig::default();
-    let verdict = runtime.block_on(async {
+    let result = runtime.block_on(async {
         test_encode_with(
             &ffmpeg(),
-            &job(&config, "-preset ultrafast"),
+            &spec(&config, "-preset ultrafast"),
             &[],
             Duration::from_secs(10),
         )
     });
-    assert!(verdict.is_usable(), "{verdict:?}");
+    assert!(result.is_usable(), "{result:?}");
 }
 
 #[test]
@@ -174,7 +174,7 @@ fn ignored_options_and_lost_frames_are_errors() {
     for (options, expected) in
         [("-cq 20", "ignored an option"), ("-vf trim=end_frame=3", "5 frames went in, 3 came out")]
     {
-        let mut encoder = HostedEncoder::open(&ffmpeg(), job(&config, options), &config).unwrap();
+        let mut encoder = HostedEncoder::open(&ffmpeg(), spec(&config, options), &config).unwrap();
         for (n, picture) in (0..).zip(pictures(&config, 5)) {
             encoder.encode_frame(&picture.frame(n)).unwrap();
         }
@@ -187,7 +187,7 @@ fn ignored_options_and_lost_frames_are_errors() {
 #[test]
 fn wrong_frames_are_refused() {
     let config = config(PixelFormat::Yuv420p, 64, 64);
-    let open = || HostedEncoder::open(&ffmpeg(), job(&config, "-g 30"), &config).unwrap();
+    let open = || HostedEncoder::open(&ffmpeg(), spec(&config, "-g 30"), &config).unwrap();
     let picture = &pictures(&config, 1)[0];
     let other = FrameBuffer::new(FrameLayout::new(PixelFormat::Nv12, Resolution::new(64, 64)));
     let mut encoder = open();
@@ -212,7 +212,7 @@ fn dropping_leaves_no_child_and_another_thread_may_open() {
     // The thread that opens ends first; the child must live on.
     let opened = config.clone();
     let mut encoder = std::thread::spawn(move || {
-        HostedEncoder::open(&ffmpeg(), job(&opened, "-preset ultrafast"), &opened).unwrap()
+        HostedEncoder::open(&ffmpeg(), spec(&opened, "-preset ultrafast"), &opened).unwrap()
     })
     .join()
     .unwrap();
@@ -230,10 +230,10 @@ fn dropping_leaves_no_child_and_another_thread_may_open() {
 fn b_frames_are_proven_by_pictures_out_of_order() {
     let config = config(PixelFormat::Nv12, 64, 64);
     for (options, expected) in [("-bf 2 -b_strategy 0", true), ("-bf 0", false)] {
-        let job = job(&config, options);
-        let feature = Feature { name: "b-frames", job: job.clone().reordering(), exact: false };
-        let verdict = test_encode_with(&ffmpeg(), &job, &[feature], Duration::from_secs(60));
-        let Verdict::Usable(caps) = verdict else { panic!("{options}: {verdict:?}") };
+        let spec = spec(&config, options);
+        let feature = Feature { name: "b-frames", spec: spec.clone().reordering(), exact: false };
+        let result = test_encode_with(&ffmpeg(), &spec, &[feature], Duration::from_secs(60));
+        let ProbeResult::Usable(caps) = result else { panic!("{options}: {result:?}") };
         assert_eq!(caps.features.contains(&"b-frames".into()), expected, "{options}");
     }
 }
@@ -242,9 +242,9 @@ fn b_frames_are_proven_by_pictures_out_of_order() {
 #[test]
 fn parameter_sets_may_stand_only_in_the_stream() {
     let config = config(PixelFormat::Nv12, 64, 64);
-    let mut job = job(&config, "-flags:v -global_header -bsf:v extract_extradata");
-    job.filter = Some("format=nv12");
-    job.probe_size = Resolution::new(320, 240);
-    let verdict = test_encode_with(&ffmpeg(), &job, &[], Duration::from_secs(60));
-    assert!(verdict.is_usable(), "{verdict:?}");
+    let mut spec = spec(&config, "-flags:v -global_header -bsf:v extract_extradata");
+    spec.filter = Some("format=nv12");
+    spec.probe_size = Resolution::new(320, 240);
+    let result = test_encode_with(&ffmpeg(), &spec, &[], Duration::from_secs(60));
+    assert!(result.is_usable(), "{result:?}");
 }

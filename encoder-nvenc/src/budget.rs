@@ -34,7 +34,7 @@ impl Drop for Slot {
 /// A passing [`RefusalKind::Busy`] when all are in use; [`RefusalKind::Failed`] when there is no
 /// place for the locks.
 pub(crate) fn take(found: &Found, sessions: u32) -> Result<Slot, Refusal> {
-    let refuse = |kind, reason, cure| Refusal::new(EncoderType::NVENC, kind, reason, cure);
+    let refuse = |kind, reason, hint| Refusal::new(EncoderType::NVENC, kind, reason, hint);
     let taken = folder().and_then(|folder| take_in(&folder, &places(found), sessions));
     match taken {
         Ok(Some(slot)) => Ok(slot),

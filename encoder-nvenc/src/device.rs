@@ -1,11 +1,11 @@
-//! From what was found on this machine to a verdict. Pure functions: the facts come from
+//! From what was found on this machine to a probe result. Pure functions: the facts come from
 //! [`crate::gather`].
 
 use std::collections::BTreeMap;
 
 use encoder_core::{ConfigError, OpenError, Refusal, RefusalKind};
 
-use crate::words::{lacks_encoder, no_encoder, refuse, update};
+use crate::messages::{lacks_encoder, no_encoder, refuse, update};
 
 /// What was found.
 #[derive(Clone, Debug)]
@@ -48,7 +48,7 @@ pub(crate) struct Gpu {
     pub(crate) name: String,
     /// `GPU-5c6f…`.
     pub(crate) uuid: Option<String>,
-    /// Whether NVML reports the use of an encoder for it. `false` alone proves nothing.
+    /// Whether NVML reports the use of an encoder for it. `false` alone probes nothing.
     pub(crate) encoder: bool,
 }
 
@@ -103,7 +103,7 @@ pub(crate) struct Found {
     pub(crate) name: String,
     /// `driver 570.86.15, NVENC API 13.0`.
     pub(crate) driver: Option<String>,
-    /// What a proof depends on.
+    /// What a probe depends on.
     pub(crate) identity: Vec<String>,
     /// The GPUs that the encoder may be opened on.
     pub(crate) gpus: Vec<Candidate>,
@@ -194,7 +194,7 @@ fn check_nodes(nodes: &[Node]) -> Result<(), Refusal> {
 fn check_nvml(facts: &Facts) -> Result<Option<&Driver>, Refusal> {
     let failure = match &facts.nvml {
         Ok(driver) if driver.gpus.is_empty() => {
-            let (reason, cure) = match facts.container {
+            let (reason, hint) = match facts.container {
                 true => (
                     "there is no NVIDIA GPU: the driver shows this container none",
                     "run the container with --gpus all, or with NVIDIA_VISIBLE_DEVICES=all under \
@@ -206,7 +206,7 @@ fn check_nvml(facts: &Facts) -> Result<Option<&Driver>, Refusal> {
                      supports it (dmesg); or use another encoder",
                 ),
             };
-            return Err(refuse(RefusalKind::NoDevice, reason, cure));
+            return Err(refuse(RefusalKind::NoDevice, reason, hint));
         }
         Ok(driver) => return Ok(Some(driver)),
         Err(failure) => failure,
@@ -265,7 +265,7 @@ fn check_libraries(facts: &Facts) -> Result<(), Refusal> {
     let given = facts.capabilities.as_deref().unwrap_or("utility,compute");
     let has = |part: &str| given.split(',').any(|c| c.trim() == part || c.trim() == "all");
     let container = facts.container || facts.capabilities.is_some();
-    let cure = |part: &str, package: &str| match container {
+    let hint = |part: &str, package: &str| match container {
         true if has(part) => host.to_owned(),
         true => "set NVIDIA_DRIVER_CAPABILITIES=video,compute,utility (or all) for the container"
             .to_owned(),
@@ -273,18 +273,18 @@ fn check_libraries(facts: &Facts) -> Result<(), Refusal> {
     };
     if let Err(words) = &facts.cuda {
         let reason = format!("the CUDA part of the NVIDIA driver is missing: {words}{smi}");
-        let cure = cure("compute", "compute libraries (package libcuda1 or libnvidia-compute)");
-        return Err(refuse(RefusalKind::Missing, reason, cure));
+        let hint = hint("compute", "compute libraries (package libcuda1 or libnvidia-compute)");
+        return Err(refuse(RefusalKind::Missing, reason, hint));
     }
     match &facts.encode {
         Err(words) => {
             let reason = format!("the driver's encode library is missing: {words}{smi}");
-            let cure = cure(
+            let hint = hint(
                 "video",
                 "encode library (package libnvidia-encode1 or \
                                       libnvidia-encode, of the driver's version)",
             );
-            Err(refuse(RefusalKind::Missing, reason, cure))
+            Err(refuse(RefusalKind::Missing, reason, hint))
         }
         Ok(Some(api)) if *api < OLDEST_API => Err(refuse(
             RefusalKind::DriverTooOld,

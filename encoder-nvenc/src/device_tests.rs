@@ -156,12 +156,12 @@ fn refusals() {
             "another encoder",
         ),
     ];
-    for (facts, kind, reason, cure) in table {
+    for (facts, kind, reason, hint) in table {
         let error = check(&facts, None).unwrap_err();
         let OpenError::Refused(refusal) = error else { panic!("{error} of {facts:?}") };
         assert_eq!((refusal.kind, refusal.transient), (kind, false), "{refusal}");
         assert!(refusal.reason.contains(reason), "{refusal}");
-        assert!(refusal.cure.contains(cure), "{refusal}");
+        assert!(refusal.hint.contains(hint), "{refusal}");
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn facts(limit: Duration) -> Result<Facts, Refusal> {
     let asked = thread::Builder::new().name("nvenc-device".into()).spawn(move || {
         let _ = sender.send(gather());
     });
-    let refuse = |kind, reason, cure| Refusal::new(EncoderType::NVENC, kind, reason, cure);
+    let refuse = |kind, reason, hint| Refusal::new(EncoderType::NVENC, kind, reason, hint);
     if let Err(error) = asked {
         let reason = format!("no thread can be started: {error}");
         return Err(refuse(RefusalKind::Failed, reason, "check the limits on threads"));
@@ -81,7 +81,7 @@ fn nvml() -> Result<Driver, Nvml> {
     let version = nvml.sys_driver_version().ok();
     let count = nvml.device_count().map_err(failure)?;
     let mut gpus: Vec<_> = (0..count).map(|index| nvml.device_by_index(index)).collect();
-    // One that does not answer among others that do is the proof's affair.
+    // One that does not answer among others that do is the probe's affair.
     if !gpus.is_empty() && gpus.iter().all(Result::is_err) {
         gpus.remove(0).map_err(failure)?;
     }

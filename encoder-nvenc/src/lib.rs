@@ -16,19 +16,19 @@
 //! `[backend.nvenc]` is [`NvencOptions`]. `gop_size` and `b_frames` of `[encoder]` count; its
 //! `preset` does not. Only options that FFmpeg 4.4 to 9 all know are used.
 //!
-//! # What is checked, and what is proven
+//! # What is checked, and what is probed
 //! The device check takes milliseconds and starts nothing where all is well: device nodes, NVML
 //! (driver, GPUs), `libcuda.so.1`, `libnvidia-encode.so.1` and the API that it knows. It refuses
 //! what cannot work for certain: no driver, no GPU, no permission, a library that a container
 //! lacks, a GPU without an encoder. A GPU that is asked for and is not there is an error of the
 //! configuration.
 //!
-//! That an encoder is there is proven by a real encode with the user's own options; B-frames and
+//! That an encoder is there is probed by a real encode with the user's own options; B-frames and
 //! lossless encoding are tried too, and listed in [`Caps::features`](encoder_core::Caps).
 //!
 //! # Sessions
 //! With `max_sessions = N`, no more than N encoders run on one GPU at once, over all programs of
-//! this user that say so; a proof does not count. The places are lock files in
+//! this user that say so; a probe does not count. The places are lock files in
 //! `$XDG_RUNTIME_DIR/encoder` (else in a folder for temporary files), which the system frees when
 //! a program dies. Of several GPUs the one with most places left is used, unless `gpu` names one.
 //! GPUs of different kinds count as one, and FFmpeg chooses, unless
@@ -38,16 +38,16 @@ mod budget;
 mod device;
 mod gather;
 mod load;
-mod words;
+mod messages;
 
 use std::{sync::Arc, time::Duration};
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType,
-    GpuEncoderConfig, NvencPreset, NvencTune, OpenError, OpenRequest, Presets, Verdict,
+    GpuEncoderConfig, NvencPreset, NvencTune, OpenError, OpenRequest, Presets, ProbeResult,
     VideoEncoder,
 };
-use encoder_ffmpeg::{Feature, Job, read_options};
+use encoder_ffmpeg::{Feature, FfmpegSpec, read_options};
 use serde::Deserialize;
 
 use crate::device::Found;
@@ -61,8 +61,8 @@ encoder_core::inventory::submit! {
         presets: PRESETS,
         check_options: |options| NvencOptions::read(options).map(|_| ()),
         inspect,
-        prove,
-        max_delay: |request| job_of(request).map_or(0, |(job, _)| job.max_delay),
+        probe,
+        max_delay: |request| spec_of(request).map_or(0, |(spec, _)| spec.max_delay),
         open,
     }
 }
@@ -113,8 +113,8 @@ impl NvencOptions {
     }
 }
 
-/// The job for FFmpeg.
-pub fn job(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOptions) -> Job {
+/// The spec for FFmpeg.
+pub fn spec(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOptions) -> FfmpegSpec {
     let (preset, tune) = (gpu.nvenc_preset.as_str(), gpu.nvenc_tune.as_str());
     let EncoderConfig { gop_size, b_frames, .. } = *config;
     let lossless = gpu.nvenc_tune == NvencTune::Lossless;
@@ -152,9 +152,9 @@ pub fn job(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOption
     if let Some(index) = options.gpu {
         add(&format!("-gpu {index}"));
     }
-    let mut job = Job::new(EncoderType::NVENC, "h264_nvenc", config).with_options(&words);
-    job.max_delay = max_delay(b_frames, lookahead, gpu);
-    job
+    let mut spec = FfmpegSpec::new(EncoderType::NVENC, "h264_nvenc", config).with_options(&words);
+    spec.max_delay = max_delay(b_frames, lookahead, gpu);
+    spec
 }
 
 /// FFmpeg keeps no more frames than it has surfaces: four for each step between P-frames, and
@@ -169,20 +169,20 @@ fn max_delay(b_frames: u8, lookahead: u8, gpu: &GpuEncoderConfig) -> usize {
     ahead.max(4 * step) + SPARE
 }
 
-fn job_of(request: &OpenRequest<'_>) -> Result<(Job, NvencOptions), ConfigError> {
+fn spec_of(request: &OpenRequest<'_>) -> Result<(FfmpegSpec, NvencOptions), ConfigError> {
     let options = NvencOptions::read(request.options)?;
-    Ok((job(request.config, request.gpu, &options), options))
+    Ok((spec(request.config, request.gpu, &options), options))
 }
 
-/// What a user may ask for beyond the job of the proof.
+/// What a user may ask for beyond the spec of the probe.
 fn features(request: &OpenRequest<'_>, options: &NvencOptions) -> [Feature; 2] {
     let config = EncoderConfig { b_frames: 2, ..request.config.clone() };
-    let b_frames = job(&config, request.gpu, options);
+    let b_frames = spec(&config, request.gpu, options);
     let gpu = GpuEncoderConfig { nvenc_tune: NvencTune::Lossless, ..request.gpu.clone() };
-    let lossless = job(request.config, &gpu, options);
+    let lossless = spec(request.config, &gpu, options);
     [
-        Feature { name: "b-frames", job: b_frames, exact: false },
-        Feature { name: "lossless", job: lossless, exact: true },
+        Feature { name: "b-frames", spec: b_frames, exact: false },
+        Feature { name: "lossless", spec: lossless, exact: true },
     ]
 }
 
@@ -199,24 +199,24 @@ fn limit(request: &OpenRequest<'_>) -> Duration {
 }
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
-    let (job, options) = job_of(request)?;
+    let (spec, options) = spec_of(request)?;
     let Found { name, driver, identity, .. } = look(&options, limit(request))?;
-    let identity = encoder_ffmpeg::identity(&job)?.into_iter().chain(identity).collect();
+    let identity = encoder_ffmpeg::identity(&spec)?.into_iter().chain(identity).collect();
     Ok(Device { name, driver, identity })
 }
 
-fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
-    let (job, options) = match job_of(request) {
+fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
+    let (spec, options) = match spec_of(request) {
         Ok(both) => both,
         Err(error) => {
-            return Verdict::Refused(encoder_ffmpeg::misconfigured(EncoderType::NVENC, &error));
+            return ProbeResult::Refused(encoder_ffmpeg::misconfigured(EncoderType::NVENC, &error));
         }
     };
     let features = features(request, &options);
-    let verdict = encoder_ffmpeg::test_encode_features(&job, &features, deadline);
-    let Verdict::Refused(refusal) = verdict else { return verdict };
-    Verdict::Refused(match look(&options, LOOK) {
-        Ok(found) => words::sharpen(refusal, &found),
+    let result = encoder_ffmpeg::test_encode_features(&spec, &features, deadline);
+    let ProbeResult::Refused(refusal) = result else { return result };
+    ProbeResult::Refused(match look(&options, LOOK) {
+        Ok(found) => messages::sharpen(refusal, &found),
         // It has gone since: that is nearer to the cause.
         Err(OpenError::Refused(cause)) if !cause.transient => cause,
         Err(_) => refusal,
@@ -228,12 +228,12 @@ fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let found = look(&options, limit(request))?;
     let slot = request.gpu.max_sessions.map(|n| budget::take(&found, n)).transpose()?;
     options.gpu = slot.as_ref().and_then(|slot| slot.gpu).or(options.gpu);
-    let mut job = job(request.config, request.gpu, &options);
+    let mut spec = spec(request.config, request.gpu, &options);
     if let Some(slot) = slot {
-        job.hold = Some(Arc::new(slot));
+        spec.hold = Some(Arc::new(slot));
     }
-    job.load = load::probe(&found, options.gpu);
-    encoder_ffmpeg::open(job, request)
+    spec.load = load::probe(&found, options.gpu);
+    encoder_ffmpeg::open(spec, request)
 }
 
 #[cfg(test)]

@@ -4,13 +4,13 @@ use encoder_core::{RefusalKind, Settings};
 
 use super::*;
 
-/// The job for the fields of `[gpu]` and `[backend.nvenc]` as TOML.
-fn job_for(crf: u8, b_frames: u8, gpu: &str, options: &str) -> Job {
+/// The spec for the fields of `[gpu]` and `[backend.nvenc]` as TOML.
+fn spec_for(crf: u8, b_frames: u8, gpu: &str, options: &str) -> FfmpegSpec {
     let config = EncoderConfig { crf, b_frames, ..Default::default() };
     let settings = Settings::from_toml(&format!("[gpu]\n{gpu}\n[backend.nvenc]\n{options}"));
     let settings = settings.unwrap();
     let options = NvencOptions::read(&settings.backend["nvenc"]).unwrap();
-    job(&config, &settings.gpu, &options)
+    spec(&config, &settings.gpu, &options)
 }
 
 #[test]
@@ -62,9 +62,9 @@ fn argument_lists() {
         ),
     ];
     for ((crf, b_frames, gpu, options), expected, delay) in table {
-        let job = job_for(crf, b_frames, gpu, options);
-        assert_eq!(job.options.join(" "), expected);
-        assert_eq!((job.encoder, job.max_delay), ("h264_nvenc", delay));
+        let spec = spec_for(crf, b_frames, gpu, options);
+        assert_eq!(spec.options.join(" "), expected);
+        assert_eq!((spec.encoder, spec.max_delay), ("h264_nvenc", delay));
     }
 }
 
@@ -89,13 +89,13 @@ fn wrong_options_are_told() {
 fn ffmpeg_knows_every_option() {
     for tune in ["hq", "ll", "ull", "lossless"] {
         let options = "gpu = 0\nrc_lookahead = 4\nspatial_aq = true\ntemporal_aq = true";
-        let job = job_for(23, 2, &format!("nvenc_tune = \"{tune}\""), options);
-        match encoder_ffmpeg::test_encode(&job, Duration::from_secs(60)) {
-            Verdict::Usable(_) => {}
-            Verdict::Refused(refusal) => {
+        let spec = spec_for(23, 2, &format!("nvenc_tune = \"{tune}\""), options);
+        match encoder_ffmpeg::test_encode(&spec, Duration::from_secs(60)) {
+            ProbeResult::Usable(_) => {}
+            ProbeResult::Refused(refusal) => {
                 let device = [RefusalKind::Missing, RefusalKind::NoDevice, RefusalKind::Busy];
                 assert!(device.contains(&refusal.kind), "{refusal}");
-                assert!(!refusal.cure.contains("ENCODER_FFMPEG"), "{refusal}");
+                assert!(!refusal.hint.contains("ENCODER_FFMPEG"), "{refusal}");
             }
         }
     }

@@ -18,7 +18,7 @@ use encoder_core::{
 };
 use encoder_nvenc as _;
 use encoder_testbed::{
-    nvenc::{Action, Capability, Config, Fault, Part, Place, Smi, VirtualNvenc, What},
+    nvenc::{Action, Capability, Config, Fault, Part, Smi, Stage, VirtualNvenc, What},
     or_left_out,
 };
 use serde_json::{Value, json};
@@ -135,7 +135,7 @@ fn tried(device: &VirtualNvenc) -> bool {
 fn a_healthy_device() {
     let Some(device) = or_left_out(VirtualNvenc::new()) else { return };
     let found = run(&device, "detect", "");
-    assert_eq!(found["verdict"], "usable", "{found}");
+    assert_eq!(found["status"], "usable", "{found}");
     assert_eq!(found["name"], "NVIDIA Virtual (GPU 0)");
     assert_eq!(found["driver"], "driver 610.43.02, NVENC API 13.1");
     assert_eq!(found["features"], json!(["b-frames", "lossless"]));
@@ -215,7 +215,7 @@ fn misses_are_told_without_trying() {
     let Some(device) = or_left_out(VirtualNvenc::new()) else { return };
     drop(device);
     let new = || VirtualNvenc::new().unwrap();
-    let nvml = |code| new().fault(Fault::new(Place::NvmlInit, Action::Error(code)));
+    let nvml = |code| new().fault(Fault::new(Stage::NvmlInit, Action::Error(code)));
     let mut table = vec![
         (new().gpus(&[]), "no-device", "there is no NVIDIA GPU"),
         (nvml(9), "missing", "the NVIDIA driver is not loaded"),
@@ -245,7 +245,7 @@ fn misses_are_told_without_trying() {
         let found = run(&device, "detect", "");
         assert_eq!(found["kind"], kind, "{words}: {found}");
         assert!(text(&found, "reason").contains(words), "{found}");
-        assert!(!text(&found, "cure").is_empty());
+        assert!(!text(&found, "hint").is_empty());
         let opened = |what| matches!(what, What::Opened { .. } | What::Refused { .. });
         assert!(!device.log().into_iter().any(|event| opened(event.what)), "{words}");
     }
@@ -254,11 +254,11 @@ fn misses_are_told_without_trying() {
         assert!(text(&run(&device, "encode", ""), "refused").contains("encode library"));
         let more = [("NVIDIA_DRIVER_CAPABILITIES", "compute,utility")];
         let found = run_with(&device, "detect", "", &more);
-        assert!(text(&found, "cure").contains("=video,compute,utility"), "{found}");
+        assert!(text(&found, "hint").contains("=video,compute,utility"), "{found}");
         // Without NVML and nvidia-smi, but whole otherwise.
         let device = new().without(Part::Ml).without(Part::Smi);
         let found = run(&device, "detect", "");
-        assert_eq!(found["verdict"], "usable", "{found}");
+        assert_eq!(found["status"], "usable", "{found}");
         assert_eq!(
             (text(&found, "name"), text(&found, "driver")),
             ("NVIDIA GPU", "NVENC API 13.1")
@@ -281,7 +281,7 @@ fn a_gpu_that_is_not_there() {
     assert_eq!(text(&run(&device, "detect", ""), "name"), "2 × NVIDIA Virtual");
     let found = run(&device, "detect", "[backend.nvenc]\ngpu = 1");
     assert_eq!(text(&found, "name"), "NVIDIA Virtual (GPU 1)");
-    assert_eq!(text(&found, "verdict"), "usable");
+    assert_eq!(text(&found, "status"), "usable");
     assert!(tried(&device));
 }
 
@@ -308,9 +308,9 @@ fn faults_have_names() {
         (new().gpus(&["NVIDIA Odd:no-encoder"]), "no-device", false, "[NVIDIA Odd (GPU 0)"),
         (new().driver("450.1", (11, 0), (11, 0)), "driver-too-old", false, "NVENC API 11.0]"),
         (new().capability(Capability::WidthMax, 512), "unsupported", false, "exceeds 512"),
-        (hang(Place::NvmlInit), "timeout", true, "gave no answer in 5 s"),
-        (hang(Place::CudaInit), "timeout", true, place),
-        (hang(Place::Encode), "timeout", true, place),
+        (hang(Stage::NvmlInit), "timeout", true, "gave no answer in 5 s"),
+        (hang(Stage::CudaInit), "timeout", true, place),
+        (hang(Stage::Encode), "timeout", true, place),
     ];
     for (device, kind, transient, words) in table {
         let settings = if kind == "timeout" { "[gpu]\nprobe_timeout_s = 3" } else { "" };
@@ -321,7 +321,7 @@ fn faults_have_names() {
         let taken = Duration::from_millis(found["ms"].as_u64().unwrap());
         assert!(taken < Duration::from_secs(60), "{taken:?}: {found}");
         if words.contains("11.0") {
-            assert!(text(&found, "cure").starts_with("update the NVIDIA driver to"), "{found}");
+            assert!(text(&found, "hint").starts_with("update the NVIDIA driver to"), "{found}");
         }
     }
 }

@@ -15,7 +15,8 @@ use std::time::Duration;
 use encoder_core::{
     Backend, BackendOptions, Caps, Codec, ConfigError, Device, EncodeError, EncodedChunk,
     EncoderConfig, EncoderType, FailureKind, Frame, OpenError, OpenRequest, PixelFormat, Preset,
-    Presets, Refusal, RefusalKind, Verdict, VideoEncoder, inventory, probe_in_process, unknown_key,
+    Presets, ProbeResult, Refusal, RefusalKind, VideoEncoder, inventory, probe_in_process,
+    unknown_key,
 };
 use quality::Quality;
 use raw::{Parameters, RawEncoder};
@@ -30,7 +31,7 @@ inventory::submit! {
         presets: Presets::common(&["ultrafast", "veryfast", "medium"]),
         check_options: |table| Options::read(table).map(drop),
         inspect,
-        prove,
+        probe,
         max_delay: |_| 0,
         open: |request| Ok(Box::new(OpenH264::open(request)?)),
     }
@@ -229,10 +230,10 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     Ok(Device { identity, ..Device::default() })
 }
 
-/// The quantiser of the proof.
+/// The quantiser of the probe.
 const PROOF: u8 = 20;
 
-fn prove(request: &OpenRequest<'_>, _deadline: Duration) -> Verdict {
+fn probe(request: &OpenRequest<'_>, _deadline: Duration) -> ProbeResult {
     let mut notes = Vec::new();
     if !raw::has_assembly() {
         notes.push(
@@ -246,7 +247,7 @@ fn prove(request: &OpenRequest<'_>, _deadline: Duration) -> Verdict {
         notes,
         ..Caps::default()
     };
-    // The proof compares pictures, so it is made at a quality at which they look alike.
+    // The probe compares pictures, so it is made at a quality at which they look alike.
     let mut options = request.options.clone();
     options.insert("quantiser".into(), PROOF.into());
     let open = |config: &EncoderConfig| -> Result<Box<dyn VideoEncoder>, OpenError> {
@@ -273,7 +274,7 @@ mod tests {
             gpu: &Default::default(),
             options: &options.parse().unwrap(),
             threads: 1,
-            proof: None,
+            probe: None,
         })
     }
 
@@ -369,8 +370,8 @@ mod tests {
         };
         let request = OpenRequest::new(&settings, EncoderType::OPENH264, 1);
         assert!(inspect(&request).unwrap().identity[0].starts_with("OpenH264 "));
-        let verdict = prove(&request, Duration::from_secs(10));
-        let Verdict::Usable(caps) = verdict else { panic!("{verdict:?}") };
+        let result = probe(&request, Duration::from_secs(10));
+        let ProbeResult::Usable(caps) = result else { panic!("{result:?}") };
         assert!(caps.library.starts_with("OpenH264 "), "{}", caps.library);
         assert_eq!(caps.notes.is_empty(), raw::has_assembly());
     }

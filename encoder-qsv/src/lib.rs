@@ -25,10 +25,10 @@ use std::{
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, PixelFormat, Preset, Presets, Verdict, VideoEncoder,
+    OpenRequest, PixelFormat, Preset, Presets, ProbeResult, VideoEncoder,
 };
 use encoder_ffmpeg::{
-    Feature, Job, read_options,
+    Feature, FfmpegSpec, read_options,
     render::{self, INTEL, Node, Wanted},
 };
 use serde::Deserialize;
@@ -42,7 +42,7 @@ encoder_core::inventory::submit! {
         presets: Presets::common(&["veryfast", "medium", "veryslow"]),
         check_options: |options| QsvOptions::read(options).map(|_| ()),
         inspect,
-        prove,
+        probe,
         max_delay: |request| {
             QsvOptions::read(request.options)
                 .map_or(0, |options| max_delay(request.config, &options))
@@ -56,7 +56,7 @@ const WANTED: Wanted = Wanted {
     what: "Quick Sync",
     fits: |vendor| vendor == INTEL,
     needs: "one of Intel",
-    cure: "use a machine with an Intel GPU and its kernel driver (i915 or xe); in a container \
+    hint: "use a machine with an Intel GPU and its kernel driver (i915 or xe); in a container \
            pass --device /dev/dri; or use another encoder",
 };
 
@@ -98,8 +98,8 @@ impl QsvOptions {
     }
 }
 
-/// The job for FFmpeg, on the device of `node`; without one FFmpeg chooses.
-pub fn job(config: &EncoderConfig, options: &QsvOptions, node: Option<&Path>) -> Job {
+/// The spec for FFmpeg, on the device of `node`; without one FFmpeg chooses.
+pub fn spec(config: &EncoderConfig, options: &QsvOptions, node: Option<&Path>) -> FfmpegSpec {
     // Quick Sync has no preset faster than veryfast.
     let preset = config.preset.max(Preset::Veryfast);
     let quality = config.crf.max(1);
@@ -112,14 +112,14 @@ pub fn job(config: &EncoderConfig, options: &QsvOptions, node: Option<&Path>) ->
     if let Some(low_power) = options.low_power {
         words.push_str(&format!(" -low_power {}", u8::from(low_power)));
     }
-    let mut job = Job::new(EncoderType::QSV, "h264_qsv", config).with_options(&words);
+    let mut spec = FfmpegSpec::new(EncoderType::QSV, "h264_qsv", config).with_options(&words);
     if let Some(node) = node {
         let device = format!("qsv=qs:hw_any,child_device={}", node.display());
-        job.global = vec!["-init_hw_device".into(), device];
+        spec.global = vec!["-init_hw_device".into(), device];
     }
-    job.format = PixelFormat::Nv12;
-    job.max_delay = max_delay(config, options);
-    job
+    spec.format = PixelFormat::Nv12;
+    spec.max_delay = max_delay(config, options);
+    spec
 }
 
 /// FFmpeg gives an access unit back when `async_depth` others are on their way behind it, and the
@@ -139,35 +139,35 @@ fn look(request: &OpenRequest<'_>) -> Result<(QsvOptions, Option<Node>), OpenErr
     Ok((options, Some(node)))
 }
 
-fn job_on(config: &EncoderConfig, options: &QsvOptions, node: Option<&Node>) -> Job {
+fn spec_on(config: &EncoderConfig, options: &QsvOptions, node: Option<&Node>) -> FfmpegSpec {
     // A node that may be another vendor's is not forced on the runtime, unless the user names it.
     let known = node.filter(|node| options.device.is_some() || node.vendor == Some(INTEL));
-    job(config, options, known.map(|node| node.path.as_path()))
+    spec(config, options, known.map(|node| node.path.as_path()))
 }
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (options, node) = look(request)?;
-    let identity = encoder_ffmpeg::identity(&job_on(request.config, &options, node.as_ref()))?;
+    let identity = encoder_ffmpeg::identity(&spec_on(request.config, &options, node.as_ref()))?;
     Ok(match node {
         Some(node) => node.device(identity, &RUNTIMES),
         None => Device { identity, ..Device::default() },
     })
 }
 
-fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let (options, node) = match look(request) {
         Ok(found) => found,
-        Err(error) => return Verdict::Refused(render::refusal(EncoderType::QSV, error)),
+        Err(error) => return ProbeResult::Refused(render::refusal(EncoderType::QSV, error)),
     };
-    let on_node = |config| job_on(config, &options, node.as_ref());
+    let on_node = |config| spec_on(config, &options, node.as_ref());
     let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
-    let b_frames = Feature { name: "b-frames", job: on_node(&two).reordering(), exact: false };
+    let b_frames = Feature { name: "b-frames", spec: on_node(&two).reordering(), exact: false };
     encoder_ffmpeg::test_encode_features(&on_node(request.config), &[b_frames], deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let (options, node) = look(request)?;
-    encoder_ffmpeg::open(job_on(request.config, &options, node.as_ref()), request)
+    encoder_ffmpeg::open(spec_on(request.config, &options, node.as_ref()), request)
 }
 
 #[cfg(test)]
@@ -204,10 +204,10 @@ mod tests {
         for (options, preset, crf, b_frames, global, expected, delay) in table {
             let config = EncoderConfig { preset, crf, b_frames, ..Default::default() };
             let options = QsvOptions::read(&options.parse().unwrap()).unwrap();
-            let job = job(&config, &options, options.device.as_deref());
-            assert_eq!(job.global.join(" "), global);
-            assert_eq!(job.options.join(" "), expected);
-            assert_eq!((job.format, job.max_delay), (PixelFormat::Nv12, delay));
+            let spec = spec(&config, &options, options.device.as_deref());
+            assert_eq!(spec.global.join(" "), global);
+            assert_eq!(spec.options.join(" "), expected);
+            assert_eq!((spec.format, spec.max_delay), (PixelFormat::Nv12, delay));
         }
     }
 
@@ -236,10 +236,10 @@ mod tests {
             (QsvOptions::default(), None, false),
             (named, None, true),
         ] {
-            let job = job_on(&config, &options, Some(&node(vendor)));
-            assert_eq!(!job.global.is_empty(), expected, "{options:?} {vendor:?}");
+            let spec = spec_on(&config, &options, Some(&node(vendor)));
+            assert_eq!(!spec.global.is_empty(), expected, "{options:?} {vendor:?}");
         }
-        assert!(job_on(&config, &QsvOptions::default(), None).global.is_empty());
+        assert!(spec_on(&config, &QsvOptions::default(), None).global.is_empty());
     }
 
     /// With or without a device: FFmpeg reads the options first. Needs FFmpeg.
@@ -247,12 +247,12 @@ mod tests {
     fn ffmpeg_knows_every_option() {
         let config = EncoderConfig { b_frames: 2, ..Default::default() };
         let options = QsvOptions { low_power: Some(true), ..Default::default() };
-        match encoder_ffmpeg::test_encode(&job(&config, &options, None), Duration::from_secs(60)) {
-            Verdict::Usable(_) => {}
-            Verdict::Refused(refusal) => {
+        match encoder_ffmpeg::test_encode(&spec(&config, &options, None), Duration::from_secs(60)) {
+            ProbeResult::Usable(_) => {}
+            ProbeResult::Refused(refusal) => {
                 let device = [RefusalKind::Missing, RefusalKind::NoDevice, RefusalKind::Busy];
                 assert!(device.contains(&refusal.kind), "{refusal}");
-                assert!(!refusal.cure.contains("ENCODER_FFMPEG"), "{refusal}");
+                assert!(!refusal.hint.contains("ENCODER_FFMPEG"), "{refusal}");
                 println!("{refusal}");
             }
         }

@@ -23,10 +23,10 @@ use std::{
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, PixelFormat, Presets, Refusal, RefusalKind, Verdict, VideoEncoder,
+    OpenRequest, PixelFormat, Presets, ProbeResult, Refusal, RefusalKind, VideoEncoder,
 };
 use encoder_ffmpeg::{
-    Feature, Job, TAG_COLOURS, read_options,
+    Feature, FfmpegSpec, TAG_COLOURS, read_options,
     render::{self, NVIDIA, Node, Wanted},
 };
 use serde::Deserialize;
@@ -40,7 +40,7 @@ encoder_core::inventory::submit! {
         presets: Presets::NONE,
         check_options: |options| VaapiOptions::read(options).map(|_| ()),
         inspect,
-        prove,
+        probe,
         max_delay: |request| max_delay(request.config),
         open,
     }
@@ -51,7 +51,7 @@ const WANTED: Wanted = Wanted {
     what: "VA-API",
     fits: |vendor| vendor != NVIDIA,
     needs: "one of AMD or Intel",
-    cure: "use a machine with an AMD or Intel GPU and its kernel driver (amdgpu, i915 or xe); in \
+    hint: "use a machine with an AMD or Intel GPU and its kernel driver (amdgpu, i915 or xe); in \
            a container pass --device /dev/dri; or use another encoder",
 };
 
@@ -103,8 +103,8 @@ impl VaapiOptions {
     }
 }
 
-/// The job for FFmpeg, on the device of `node`.
-pub fn job(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> Job {
+/// The spec for FFmpeg, on the device of `node`.
+pub fn spec(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> FfmpegSpec {
     let quality = config.crf.max(1);
     let EncoderConfig { gop_size, b_frames, .. } = *config;
     let mut words = match options.rc_mode {
@@ -121,14 +121,14 @@ pub fn job(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> Job {
     if let Some(level) = options.compression_level {
         words.push_str(&format!(" -compression_level {level}"));
     }
-    let mut job = Job::new(EncoderType::VAAPI, "h264_vaapi", config).with_options(&words);
+    let mut spec = FfmpegSpec::new(EncoderType::VAAPI, "h264_vaapi", config).with_options(&words);
     // Both by name: FFmpeg 8 no longer takes the one device that there is for the filters.
     let device = format!("vaapi=va:{}", node.display());
-    job.global = ["-init_hw_device", &device, "-filter_hw_device", "va"].map(Into::into).into();
-    job.format = PixelFormat::Nv12;
-    job.filter = Some("format=nv12,hwupload");
-    job.max_delay = max_delay(config);
-    job
+    spec.global = ["-init_hw_device", &device, "-filter_hw_device", "va"].map(Into::into).into();
+    spec.format = PixelFormat::Nv12;
+    spec.filter = Some("format=nv12,hwupload");
+    spec.max_delay = max_delay(config);
+    spec
 }
 
 /// FFmpeg keeps B-frames until the picture that they refer to, and since 5.0 two pictures more,
@@ -160,24 +160,24 @@ fn look(request: &OpenRequest<'_>) -> Result<(VaapiOptions, Node), OpenError> {
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (options, node) = look(request)?;
-    let identity = encoder_ffmpeg::identity(&job(request.config, &options, &node.path))?;
+    let identity = encoder_ffmpeg::identity(&spec(request.config, &options, &node.path))?;
     Ok(node.device(identity, &DRIVERS))
 }
 
-fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let (options, node) = match look(request) {
         Ok(found) => found,
-        Err(error) => return Verdict::Refused(render::refusal(EncoderType::VAAPI, error)),
+        Err(error) => return ProbeResult::Refused(render::refusal(EncoderType::VAAPI, error)),
     };
-    let on_node = |config| job(config, &options, &node.path);
+    let on_node = |config| spec(config, &options, &node.path);
     let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
-    let b_frames = Feature { name: "b-frames", job: on_node(&two).reordering(), exact: false };
+    let b_frames = Feature { name: "b-frames", spec: on_node(&two).reordering(), exact: false };
     encoder_ffmpeg::test_encode_features(&on_node(request.config), &[b_frames], deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let (options, node) = look(request)?;
-    encoder_ffmpeg::open(job(request.config, &options, &node.path), request)
+    encoder_ffmpeg::open(spec(request.config, &options, &node.path), request)
 }
 
 #[cfg(test)]
@@ -205,14 +205,14 @@ mod tests {
         for (crf, b_frames, options, before, behind, delay) in table {
             let config = EncoderConfig { crf, b_frames, ..Default::default() };
             let options = VaapiOptions::read(&options.parse().unwrap()).unwrap();
-            let job = job(&config, &options, Path::new("/dev/dri/renderD129"));
-            assert_eq!(job.options.join(" "), format!("{before} {BITSTREAM}{behind}"));
+            let spec = spec(&config, &options, Path::new("/dev/dri/renderD129"));
+            assert_eq!(spec.options.join(" "), format!("{before} {BITSTREAM}{behind}"));
             assert_eq!(
-                job.global.join(" "),
+                spec.global.join(" "),
                 "-init_hw_device vaapi=va:/dev/dri/renderD129 -filter_hw_device va"
             );
-            assert_eq!((job.format, job.max_delay), (PixelFormat::Nv12, delay));
-            assert_eq!(job.filter, Some("format=nv12,hwupload"));
+            assert_eq!((spec.format, spec.max_delay), (PixelFormat::Nv12, delay));
+            assert_eq!(spec.filter, Some("format=nv12,hwupload"));
         }
     }
 
@@ -268,8 +268,8 @@ mod tests {
         let known: Vec<_> = help.lines().map(words).collect();
         let config = EncoderConfig::default();
         for options in [options, VaapiOptions::default()] {
-            let job = job(&config, &options, Path::new("/dev/dri/renderD128"));
-            for pair in job.options.chunks(2) {
+            let spec = spec(&config, &options, Path::new("/dev/dri/renderD128"));
+            for pair in spec.options.chunks(2) {
                 let name = pair[0].trim_end_matches(":v");
                 // Options of every encoder are not in the list.
                 if !["-g", "-bf", "-global_quality", "-bsf"].contains(&name) {
@@ -287,9 +287,9 @@ mod tests {
     #[test]
     fn a_file_that_is_no_device_is_refused_by_name() {
         let node = Path::new("/dev/null");
-        let job = job(&EncoderConfig::default(), &VaapiOptions::default(), node);
-        let verdict = encoder_ffmpeg::test_encode(&job, Duration::from_secs(60));
-        let Verdict::Refused(refusal) = verdict else { panic!("/dev/null encodes") };
+        let spec = spec(&EncoderConfig::default(), &VaapiOptions::default(), node);
+        let result = encoder_ffmpeg::test_encode(&spec, Duration::from_secs(60));
+        let ProbeResult::Refused(refusal) = result else { panic!("/dev/null encodes") };
         println!("{refusal}");
         let kinds = [RefusalKind::NoDevice, RefusalKind::NotBuilt];
         assert!(kinds.contains(&refusal.kind), "{refusal}");

@@ -17,7 +17,7 @@ use encoder_core::{
 use encoder_qsv as _;
 use encoder_testbed::{
     or_left_out,
-    qsv::{Action, Fault, Gpu, Part, Place, VirtualQsv},
+    qsv::{Action, Fault, Gpu, Part, Stage, VirtualQsv},
 };
 use encoder_vaapi as _;
 use serde_json::Value;
@@ -140,7 +140,7 @@ fn the_node_of_each_maker() {
         let qsv = machine.of("qsv");
         match gpu {
             Gpu::Intel => {
-                assert_eq!(qsv["verdict"], "usable", "{qsv}");
+                assert_eq!(qsv["status"], "usable", "{qsv}");
                 assert_eq!(qsv["name"], name);
                 assert_eq!(qsv["features"], serde_json::json!(["b-frames"]), "{qsv}");
             }
@@ -155,7 +155,7 @@ fn the_node_of_each_maker() {
         if !machine.has_libva() {
             continue;
         }
-        assert_eq!(vaapi["verdict"], "usable", "{vaapi}");
+        assert_eq!(vaapi["status"], "usable", "{vaapi}");
         assert_eq!(vaapi["features"], serde_json::json!(["b-frames"]), "{vaapi}");
         assert_eq!(device.violations(), Vec::<String>::new());
     }
@@ -201,7 +201,7 @@ fn each_miss_has_its_own_refusal() {
         (|d| d.without(Part::Node), "no-device", "no render node"),
         (|d| d.without(Part::Driver), "no-device", "no VA-API driver"),
         (|d| d.fault(Fault::NODE_DENIED), "permission", "/dev/dri/renderD128"),
-        (|d| d.fault(Fault::new(Place::Encode, Action::Error(23))), "failed", "the device failed"),
+        (|d| d.fault(Fault::new(Stage::Encode, Action::Error(23))), "failed", "the device failed"),
     ];
     for (change, kind, words) in table {
         let Some(device) = device() else { return };
@@ -217,7 +217,7 @@ fn each_miss_has_its_own_refusal() {
     let machine = look(&device, "[backend.vaapi]\nlow_power = true");
     if machine.has_libva() {
         let vaapi = machine.of("vaapi");
-        assert!(vaapi["cure"].as_str().unwrap().contains("unset low_power"), "{vaapi}");
+        assert!(vaapi["hint"].as_str().unwrap().contains("unset low_power"), "{vaapi}");
     }
     let toml = "[backend.vaapi]\ndevice = \"/dev/dri/renderD140\"";
     let machine = look(&device, toml);
@@ -229,7 +229,7 @@ fn each_miss_has_its_own_refusal() {
 #[test]
 fn what_goes_wrong_amid_a_stream_is_an_error_with_its_cause() {
     let Some(device) = device() else { return };
-    let device = device.fault(Fault::new(Place::Encode, Action::Error(23)).frame(20));
+    let device = device.fault(Fault::new(Stage::Encode, Action::Error(23)).frame(20));
     let machine = look(&device, "");
     if !machine.has_libva() {
         return;

@@ -8,7 +8,7 @@
 //! a row is VideoToolbox's choice.
 //!
 //! It is an encoder in hardware or none: `-allow_sw 0`. Encoders of Intel Macs refuse small
-//! pictures, so their proof is made at 1280x720.
+//! pictures, so their probe is made at 1280x720.
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used.
 
@@ -16,9 +16,9 @@ use std::{fs, time::Duration};
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, Presets, Refusal, RefusalKind, Resolution, Verdict, VideoEncoder,
+    OpenRequest, Presets, ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder,
 };
-use encoder_ffmpeg::{Feature, Job, PROBE_SIZE, read_options};
+use encoder_ffmpeg::{Feature, FfmpegSpec, PROBE_SIZE, read_options};
 use serde::Deserialize;
 
 encoder_core::inventory::submit! {
@@ -30,7 +30,7 @@ encoder_core::inventory::submit! {
         presets: Presets::NONE,
         check_options: |options| VideotoolboxOptions::read(options).map(|_| ()),
         inspect,
-        prove,
+        probe,
         max_delay: |_| MAX_DELAY,
         open,
     }
@@ -84,19 +84,20 @@ impl Machine {
     }
 }
 
-/// The job for FFmpeg.
-pub fn job(config: &EncoderConfig, machine: Machine) -> Job {
+/// The spec for FFmpeg.
+pub fn spec(config: &EncoderConfig, machine: Machine) -> FfmpegSpec {
     let quality = match machine {
         Machine::AppleSilicon => format!("-q:v {}", 100u8.saturating_sub(2 * config.crf).max(1)),
         Machine::Intel => format!("-b:v {}", bit_rate(config, machine)),
     };
     let EncoderConfig { gop_size, b_frames, .. } = *config;
-    let mut job = Job::new(EncoderType::VIDEOTOOLBOX, "h264_videotoolbox", config).with_options(
-        &format!("{quality} -profile:v high -g {gop_size} -bf {b_frames} -realtime 0 -allow_sw 0"),
-    );
-    job.probe_size = machine.probe_size();
-    job.max_delay = MAX_DELAY;
-    job
+    let mut spec = FfmpegSpec::new(EncoderType::VIDEOTOOLBOX, "h264_videotoolbox", config)
+        .with_options(&format!(
+            "{quality} -profile:v high -g {gop_size} -bf {b_frames} -realtime 0 -allow_sw 0"
+        ));
+    spec.probe_size = machine.probe_size();
+    spec.max_delay = MAX_DELAY;
+    spec
 }
 
 /// Bits per second where there is no scale of quality.
@@ -122,7 +123,7 @@ fn system() -> Result<(), Refusal> {
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     VideotoolboxOptions::read(request.options)?;
     system()?;
-    let mut identity = encoder_ffmpeg::identity(&job(request.config, Machine::HERE))?;
+    let mut identity = encoder_ffmpeg::identity(&spec(request.config, Machine::HERE))?;
     // The encoder is a part of the system and changes with it.
     let file = "/System/Library/CoreServices/SystemVersion.plist";
     let version = fs::read_to_string(file).ok().and_then(|text| product_version(&text));
@@ -138,17 +139,17 @@ fn product_version(plist: &str) -> Option<String> {
     Some(value.trim().to_owned())
 }
 
-fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
-    let job_with = |config| job(config, Machine::HERE);
-    let b_frames = Feature { name: "b-frames", job: job_with(&two).reordering(), exact: false };
+    let job_with = |config| spec(config, Machine::HERE);
+    let b_frames = Feature { name: "b-frames", spec: job_with(&two).reordering(), exact: false };
     encoder_ffmpeg::test_encode_features(&job_with(request.config), &[b_frames], deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     VideotoolboxOptions::read(request.options)?;
     system()?;
-    encoder_ffmpeg::open(job(request.config, Machine::HERE), request)
+    encoder_ffmpeg::open(spec(request.config, Machine::HERE), request)
 }
 
 #[cfg(test)]
@@ -199,11 +200,12 @@ mod tests {
                 resolution: Some(Resolution::new(1920, 1080)),
                 ..Default::default()
             };
-            assert_eq!(job(&config, machine).options.join(" "), expected);
+            assert_eq!(spec(&config, machine).options.join(" "), expected);
         }
-        // A proof has a size of its own, and on Intel the bit rate that belongs to it.
+        // A probe has a size of its own, and on Intel the bit rate that belongs to it.
         let config = EncoderConfig::default();
-        let (silicon, intel) = (job(&config, Machine::AppleSilicon), job(&config, Machine::Intel));
+        let (silicon, intel) =
+            (spec(&config, Machine::AppleSilicon), spec(&config, Machine::Intel));
         assert_eq!(silicon.probe_size, Resolution::new(640, 360));
         assert_eq!(intel.probe_size, Resolution::new(1280, 720));
         assert!(intel.options.starts_with(&["-b:v".into(), "2764800".into()]), "{intel:?}");

@@ -1,32 +1,32 @@
 //! x264 in an FFmpeg child.
 
 use encoder_core::{ConfigError, EncoderConfig, EncoderType};
-use encoder_ffmpeg::Job;
+use encoder_ffmpeg::FfmpegSpec;
 
 use crate::{Plan, X264Options};
 
-/// The job for FFmpeg's libx264.
+/// The spec for FFmpeg's libx264.
 ///
 /// # Errors
 /// [`ConfigError`] where `config` and `options` do not fit together.
-pub fn job(
+pub fn spec(
     config: &EncoderConfig,
     options: &X264Options,
     threads: usize,
-) -> Result<Job, ConfigError> {
-    Ok(job_of(&Plan::new(config, options, threads)?, config))
+) -> Result<FfmpegSpec, ConfigError> {
+    Ok(spec_of(&Plan::new(config, options, threads)?, config))
 }
 
-pub(crate) fn job_of(plan: &Plan, config: &EncoderConfig) -> Job {
+pub(crate) fn spec_of(plan: &Plan, config: &EncoderConfig) -> FfmpegSpec {
     let Plan { preset, tune, crf, gop_size, b_frames, threads, lookahead } = *plan;
     let tune_words = tune.map_or(String::new(), |tune| format!("-tune {}", tune.as_str()));
-    let mut job = Job::new(EncoderType::X264, "libx264", config).with_options(&format!(
+    let mut spec = FfmpegSpec::new(EncoderType::X264, "libx264", config).with_options(&format!(
         "-preset {preset} {tune_words} -crf {crf} -g {gop_size} -keyint_min {gop_size} \
          -sc_threshold 0 -bf {b_frames} -rc-lookahead {lookahead} -forced-idr 1 \
          -threads {threads}"
     ));
-    job.max_delay = plan.max_delay();
-    job
+    spec.max_delay = plan.max_delay();
+    spec
 }
 
 #[cfg(test)]
@@ -70,9 +70,9 @@ mod tests {
         for (options, preset, b_frames, threads, delay, expected) in table {
             let options = X264Options::read(&options.parse().unwrap()).unwrap();
             let config = EncoderConfig { preset, b_frames, ..Default::default() };
-            let job = job(&config, &options, threads).unwrap();
-            assert_eq!(job.options.join(" "), expected);
-            assert_eq!((job.encoder, job.max_delay, job.gop_size), ("libx264", delay, 30));
+            let spec = spec(&config, &options, threads).unwrap();
+            assert_eq!(spec.options.join(" "), expected);
+            assert_eq!((spec.encoder, spec.max_delay, spec.gop_size), ("libx264", delay, 30));
         }
     }
 }

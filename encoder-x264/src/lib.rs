@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use encoder_core::{
     Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, Preset, Presets, Verdict, VideoEncoder,
+    OpenRequest, Preset, Presets, ProbeResult, VideoEncoder,
 };
 use encoder_ffmpeg::{misconfigured, read_options};
 use serde::Deserialize;
 
-pub use hosted::job;
+pub use hosted::spec;
 
 encoder_core::inventory::submit! {
     Backend {
@@ -27,7 +27,7 @@ encoder_core::inventory::submit! {
         presets: Presets::common(&["ultrafast", "superfast", "veryfast", "medium"]),
         check_options: |options| X264Options::read(options).map(|_| ()),
         inspect,
-        prove,
+        probe,
         max_delay: |request| Plan::of(request).map_or(0, |(plan, _)| plan.max_delay()),
         open,
     }
@@ -45,8 +45,9 @@ fn rank(request: &OpenRequest<'_>) -> u16 {
 pub struct X264Options {
     /// What x264 is tuned for. Default: nothing in particular.
     pub tune: Option<Tune>,
-    /// Where x264 runs. Default `auto`.
-    pub way: Way,
+    /// Where x264 runs. Default `auto`. The old key `way` is still read.
+    #[serde(alias = "way")]
+    pub mode: Mode,
 }
 
 /// Tunings of x264.
@@ -79,13 +80,14 @@ impl Tune {
 /// Where x264 runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Way {
+pub enum Mode {
     /// In this process where it is compiled in, else in FFmpeg.
     #[default]
     Auto,
     /// In an FFmpeg child.
     Ffmpeg,
     /// In this process: needs the feature `native`.
+    #[serde(alias = "in-process")]
     Native,
 }
 
@@ -93,12 +95,12 @@ impl X264Options {
     /// Reads and checks the table.
     ///
     /// # Errors
-    /// [`ConfigError`] for unknown keys, wrong values, and a way that is not compiled in.
+    /// [`ConfigError`] for unknown keys, wrong values, and a mode that is not compiled in.
     pub fn read(options: &BackendOptions) -> Result<Self, ConfigError> {
-        let options: Self = read_options(EncoderType::X264, options, &["tune", "way"])?;
-        if options.way == Way::Native && !cfg!(feature = "native") {
+        let options: Self = read_options(EncoderType::X264, options, &["tune", "mode", "way"])?;
+        if options.mode == Mode::Native && !cfg!(feature = "native") {
             let allowed = "auto or ffmpeg: this build has no libx264 of its own (feature native)";
-            return Err(ConfigError::value("backend.x264.way", "native", allowed));
+            return Err(ConfigError::value("backend.x264.mode", "native", allowed));
         }
         Ok(options)
     }
@@ -177,7 +179,7 @@ impl Plan {
 
 /// Whether it runs in this process.
 fn is_native(options: &X264Options) -> bool {
-    cfg!(feature = "native") && options.way != Way::Ffmpeg
+    cfg!(feature = "native") && options.mode != Mode::Ffmpeg
 }
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
@@ -186,19 +188,19 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
         // What is built into this program needs no look.
         vec![format!("native {plan:?} {:?}", request.config.pixel_format)]
     } else {
-        encoder_ffmpeg::identity(&hosted::job_of(&plan, request.config))?
+        encoder_ffmpeg::identity(&hosted::spec_of(&plan, request.config))?
     };
     Ok(Device { identity, ..Device::default() })
 }
 
-fn prove(request: &OpenRequest<'_>, deadline: Duration) -> Verdict {
+fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     match Plan::of(request) {
         #[cfg(feature = "native")]
-        Ok((plan, options)) if is_native(&options) => native::prove(&plan, request.config),
+        Ok((plan, options)) if is_native(&options) => native::probe(&plan, request.config),
         Ok((plan, _)) => {
-            encoder_ffmpeg::test_encode(&hosted::job_of(&plan, request.config), deadline)
+            encoder_ffmpeg::test_encode(&hosted::spec_of(&plan, request.config), deadline)
         }
-        Err(error) => Verdict::Refused(misconfigured(EncoderType::X264, &error)),
+        Err(error) => ProbeResult::Refused(misconfigured(EncoderType::X264, &error)),
     }
 }
 
@@ -206,7 +208,7 @@ fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     match Plan::of(request)? {
         #[cfg(feature = "native")]
         (plan, options) if is_native(&options) => native::open(&plan, request.config),
-        (plan, _) => encoder_ffmpeg::open(hosted::job_of(&plan, request.config), request),
+        (plan, _) => encoder_ffmpeg::open(hosted::spec_of(&plan, request.config), request),
     }
 }
 
@@ -222,7 +224,7 @@ mod tests {
     #[test]
     fn options() {
         assert_eq!(read(""), Ok(X264Options::default()));
-        let film = X264Options { tune: Some(Tune::Film), way: Way::Ffmpeg };
+        let film = X264Options { tune: Some(Tune::Film), mode: Mode::Ffmpeg };
         assert_eq!(read("tune = \"film\"\nway = \"ffmpeg\""), Ok(film));
         for tune in ["film", "grain", "zerolatency", "animation", "stillimage", "fastdecode"] {
             let options = read(&format!("tune = \"{tune}\"")).unwrap();
@@ -232,12 +234,12 @@ mod tests {
             ("tun = 3", "unknown key `tun` in [backend.x264]; did you mean `tune`?"),
             ("tune = \"fast\"", "fastdecode"),
             ("tune = 3", "[backend.x264]"),
-            ("way = \"here\"", "native"),
+            ("mode = \"here\"", "native"),
         ] {
             let error = read(text).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
         }
-        assert_eq!(read("way = \"native\"").is_ok(), cfg!(feature = "native"));
+        assert_eq!(read("mode = \"native\"").is_ok(), cfg!(feature = "native"));
     }
 
     #[test]
@@ -259,16 +261,16 @@ mod tests {
     #[test]
     fn rank() {
         let in_process = if cfg!(feature = "native") { 50 } else { 60 };
-        for (preset, way, expected) in [
+        for (preset, mode, expected) in [
             (Preset::Ultrafast, "auto", in_process),
             (Preset::Ultrafast, "ffmpeg", 60),
             (Preset::Superfast, "auto", 60),
         ] {
             let mut settings = encoder_core::Settings::default();
             settings.encoder.preset = preset;
-            settings.backend.insert("x264".into(), format!("way = \"{way}\"").parse().unwrap());
+            settings.backend.insert("x264".into(), format!("mode = \"{mode}\"").parse().unwrap());
             let request = OpenRequest::new(&settings, EncoderType::X264, 2);
-            assert_eq!(super::rank(&request), expected, "{preset} {way}");
+            assert_eq!(super::rank(&request), expected, "{preset} {mode}");
         }
     }
 }

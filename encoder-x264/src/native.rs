@@ -4,7 +4,7 @@ use std::{ffi::CString, ptr::NonNull};
 
 use encoder_core::{
     Caps, ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, FailureKind, Frame,
-    OpenError, PixelFormat, Refusal, RefusalKind, Resolution, Verdict, VideoEncoder,
+    OpenError, PixelFormat, ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder,
     probe_in_process,
 };
 use x264_sys::{
@@ -47,7 +47,7 @@ fn label() -> String {
     format!("libx264 {X264_BUILD} in process")
 }
 
-pub(crate) fn prove(plan: &Plan, config: &EncoderConfig) -> Verdict {
+pub(crate) fn probe(plan: &Plan, config: &EncoderConfig) -> ProbeResult {
     let caps =
         Caps { library: label(), pixel_formats: vec![config.pixel_format], ..Caps::default() };
     probe_in_process(EncoderType::X264, caps, config, |config| open(plan, config), None)
@@ -66,7 +66,7 @@ pub(crate) fn open(
             EncoderType::X264,
             RefusalKind::Unsupported,
             format!("libx264 {X264_BUILD} {what}"),
-            "use another size or preset, or set backend.x264.way = \"ffmpeg\"",
+            "use another size or preset, or set backend.x264.mode = \"ffmpeg\"",
         ))
     };
     let mut param = parameters(plan, config, size).ok_or_else(|| refused("lacks the preset"))?;
@@ -93,7 +93,7 @@ pub(crate) fn open(
     }))
 }
 
-/// The same as the arguments of the hosted way; `None` when the library does not know a name.
+/// The same as the arguments of the hosted mode; `None` when the library does not know a name.
 fn parameters(plan: &Plan, config: &EncoderConfig, size: Resolution) -> Option<x264_param_t> {
     let preset = CString::new(plan.preset.as_str()).ok()?;
     let tune = match plan.tune {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use encoder_core::{
     EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, OpenRequest, PixelFormat,
-    Preset, Resolution, Settings, Verdict, VideoEncoder,
+    Preset, ProbeResult, Resolution, Settings, VideoEncoder,
 };
 use encoder_ffmpeg::{Ffmpeg, HostedEncoder};
-use encoder_x264::{Tune, Way, X264Options, job};
+use encoder_x264::{Mode, Tune, X264Options, spec};
 
 fn encode(
     config: &EncoderConfig,
@@ -17,11 +17,11 @@ fn encode(
     count: u64,
 ) -> Vec<EncodedChunk> {
     let ffmpeg = Ffmpeg::find(EncoderType::X264).expect("these tests need FFmpeg");
-    let options = X264Options { tune, way: Way::Ffmpeg };
-    let mut job = job(config, &options, threads).unwrap();
+    let options = X264Options { tune, mode: Mode::Ffmpeg };
+    let mut spec = spec(config, &options, threads).unwrap();
     // A bound that is too low stops the encode, so this time only passes when the test fails.
-    job.stall = Duration::from_secs(20);
-    let mut encoder = HostedEncoder::open(&ffmpeg, job, config).unwrap();
+    spec.stall = Duration::from_secs(20);
+    let mut encoder = HostedEncoder::open(&ffmpeg, spec, config).unwrap();
     let layout = FrameLayout::new(config.pixel_format, config.resolution.unwrap());
     let pictures: Vec<_> = (0..8).map(|n| FrameBuffer::test_picture(layout, n)).collect();
     let mut chunks = Vec::new();
@@ -87,12 +87,12 @@ fn the_probe_passes() {
     let backend = all.iter().find(|b| b.id == EncoderType::X264).unwrap();
     let settings = Settings::default();
     let request = OpenRequest::new(&settings, EncoderType::X264, 2);
-    match (backend.prove)(&request, Duration::from_secs(60)) {
-        Verdict::Usable(caps) => {
+    match (backend.probe)(&request, Duration::from_secs(60)) {
+        ProbeResult::Usable(caps) => {
             assert!(caps.library.contains("x264"), "{caps:?}");
-            // The format of the proof, no other.
+            // The format of the probe, no other.
             assert_eq!(caps.pixel_formats, [PixelFormat::Yuv420p]);
         }
-        Verdict::Refused(refusal) => panic!("{refusal}"),
+        ProbeResult::Refused(refusal) => panic!("{refusal}"),
     }
 }

@@ -27,13 +27,13 @@ fn pictures(format: PixelFormat) -> Vec<FrameBuffer> {
     (0..COUNT).map(|n| FrameBuffer::test_picture(layout, n)).collect()
 }
 
-fn encode(config: &EncoderConfig, way: &str, idr_at: Option<u64>) -> Vec<EncodedChunk> {
-    let options: BackendOptions = format!("way = \"{way}\"").parse().unwrap();
+fn encode(config: &EncoderConfig, mode: &str, idr_at: Option<u64>) -> Vec<EncodedChunk> {
+    let options: BackendOptions = format!("mode = \"{mode}\"").parse().unwrap();
     let gpu = GpuEncoderConfig::default();
-    let request = OpenRequest { config, gpu: &gpu, options: &options, threads: 2, proof: None };
+    let request = OpenRequest { config, gpu: &gpu, options: &options, threads: 2, probe: None };
     let mut encoder = (backend().open)(&request).unwrap();
     assert!(encoder.max_delay() <= (backend().max_delay)(&request));
-    assert!(encoder.description().contains(if way == "native" { "in process" } else { "ffmpeg" }));
+    assert!(encoder.description().contains(if mode == "native" { "in process" } else { "ffmpeg" }));
     let mut chunks = Vec::new();
     for (n, picture) in (0..).zip(pictures(config.pixel_format)) {
         let frame = picture.frame(n);
@@ -77,7 +77,7 @@ fn both_ways_give_nearly_the_same() {
             .iter()
             .flat_map(|p| p.frame(0).planes()[0].rows().flatten().copied().collect::<Vec<_>>())
             .collect();
-        let [native, hosted] = ["native", "ffmpeg"].map(|way| encode(&config, way, None));
+        let [native, hosted] = ["native", "ffmpeg"].map(|mode| encode(&config, mode, None));
         let bytes = |chunks: &[EncodedChunk]| chunks.iter().map(|c| c.data.len()).sum::<usize>();
         let ratio = bytes(&native) as f64 / bytes(&hosted) as f64;
         assert!((0.9..1.1).contains(&ratio), "{ratio}");
@@ -119,12 +119,12 @@ fn idr_pictures_can_be_asked_for() {
 fn the_probe_passes_and_faults_are_errors() {
     let settings = Settings::default();
     let request = OpenRequest::new(&settings, EncoderType::X264, 2);
-    let verdict = (backend().prove)(&request, std::time::Duration::from_secs(10));
-    assert!(verdict.is_usable(), "{verdict:?}");
+    let result = (backend().probe)(&request, std::time::Duration::from_secs(10));
+    assert!(result.is_usable(), "{result:?}");
     let config = EncoderConfig { resolution: Some(SIZE), ..EncoderConfig::default() };
     let (gpu, options) = (GpuEncoderConfig::default(), BackendOptions::new());
     let request =
-        OpenRequest { config: &config, gpu: &gpu, options: &options, threads: 1, proof: None };
+        OpenRequest { config: &config, gpu: &gpu, options: &options, threads: 1, probe: None };
     let mut encoder = (backend().open)(&request).unwrap();
     let other = FrameLayout::new(PixelFormat::Nv12, SIZE);
     assert!(encoder.encode_frame(&FrameBuffer::new(other).frame(0)).is_err());

@@ -7,9 +7,9 @@ use encoder_core::Resolution;
 use tracing::{Span, debug, error_span, warn};
 
 use crate::{
-    copy::{AccessUnit, Copy},
     mux::{AnnexBSink, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
     naming::{Format, Names},
+    passthrough::{AccessUnit, Passthrough},
     picture::{self, PictureError},
     progress::Progress,
     report::{Output, SkippedTopic},
@@ -19,12 +19,12 @@ use crate::{
 };
 
 /// A place in a ring with the picture that belongs into it: work for a decoder.
-pub(crate) struct Job {
+pub(crate) struct DecodeTask {
     slot: Slot,
     payload: Payload,
 }
 
-impl Job {
+impl DecodeTask {
     pub fn run(self) {
         self.slot.fill(&self.payload);
     }
@@ -36,7 +36,7 @@ pub(crate) struct Context<'a> {
     pub names: Names,
     pub overwrite: bool,
     pub mode: OutputMode,
-    pub decoders: crossbeam_channel::Sender<Job>,
+    pub decoders: crossbeam_channel::Sender<DecodeTask>,
     pub progress: &'a dyn Progress,
     pub keep_encoded_video: bool,
     pub label_cameras: bool,
@@ -65,7 +65,7 @@ pub(crate) struct Camera {
 enum State {
     Waiting,
     Encoding(Session, Resolution),
-    Copying(Copy),
+    Copying(Passthrough),
     Refused(String),
     Failed,
 }
@@ -165,10 +165,10 @@ impl Camera {
     ) {
         let size = match picture::size(&payload, &context.config.picture) {
             Ok(size) => size,
-            Err(PictureError::Unsupported { reason, cure })
+            Err(PictureError::Unsupported { reason, hint })
                 if matches!(self.state, State::Waiting) =>
             {
-                self.state = State::Refused(format!("{reason}; {cure}"));
+                self.state = State::Refused(format!("{reason}; {hint}"));
                 return;
             }
             Err(error) => return self.bad(number, times, copies, error.to_string()),
@@ -263,7 +263,7 @@ impl Camera {
             Err(_) => return self.fail(),
         };
         if let Some(payload) = payload
-            && let Err(unsent) = context.decoders.send(Job { slot, payload })
+            && let Err(unsent) = context.decoders.send(DecodeTask { slot, payload })
         {
             unsent.into_inner().run();
         }
@@ -370,7 +370,7 @@ impl Camera {
         let (timing, rate) = (context.config.timing, context.config.settings.encoder.frame_rate);
         match self.sink(Mp4Options { timing, rate, ..Mp4Options::default() }, context) {
             Ok(sink) => {
-                self.state = State::Copying(Copy::new(size, timing, rate, sink));
+                self.state = State::Copying(Passthrough::new(size, timing, rate, sink));
                 self.take_leading();
             }
             Err(error) => {
@@ -509,7 +509,7 @@ impl Ended {
                 }
                 output.encoder = Some(report.encoder.to_string());
                 output.encoder_description = Some(report.description);
-                output.encoders = report.stretches;
+                output.encoders = report.spans;
                 output.failovers = report.failovers;
                 output.width = report.size.width;
                 output.height = report.size.height;

@@ -21,7 +21,7 @@ use crate::{
     source::{
         Event, Limits, Moment, Payload, Source, SourceError, SourceOptions,
         mcap::McapSource,
-        message::{self, CameraSchema, Wire},
+        message::{self, CameraSchema, Serialization},
         rosbag1::RosbagSource,
     },
 };
@@ -43,7 +43,8 @@ pub const TARGETS: &[(&str, Target)] = &[
 const LIMITS: Limits = Limits { message_bytes: 1 << 16, pixels: 1 << 16 };
 
 /// How the messages of `message` are serialised, by the lowest two bits of its first byte.
-const WIRES: [Wire; 4] = [Wire::Cdr, Wire::Ros1, Wire::Protobuf, Wire::Json];
+const WIRES: [Serialization; 4] =
+    [Serialization::Cdr, Serialization::Ros1, Serialization::Protobuf, Serialization::Json];
 
 /// The types of the messages of `message`, by the next three bits.
 pub const SCHEMAS: [&str; 8] = [
@@ -68,10 +69,10 @@ pub const DEPTH: u8 = 1 << 6;
 /// A picture that is decoded twice must be the same twice, whatever was in memory before.
 pub fn message(input: &[u8]) -> bool {
     let Some((&choice, data)) = input.split_first() else { return false };
-    let wire = WIRES[usize::from(choice & 3)];
+    let serialization = WIRES[usize::from(choice & 3)];
     let name = SCHEMAS[usize::from(choice >> 2 & 7)];
     let schema = CameraSchema::from_name(name).unwrap_or_else(|| panic!("{name} is a camera type"));
-    let Ok(message) = message::decode(schema, wire, &Bytes::copy_from_slice(data)) else {
+    let Ok(message) = message::decode(schema, serialization, &Bytes::copy_from_slice(data)) else {
         return false;
     };
     let depth_range = (choice & DEPTH != 0).then_some((300.0, 5000.0));

@@ -15,7 +15,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let camera: Vec<(i64, Vec<u8>)> = Vec::new();
 //! let settings = Settings::default();
-//! // Proven by real encodes, now or within the last day.
+//! // Probed by real encodes, now or within the last day.
 //! let found = Detection::new(&settings).cache(Cache::of_user()).run()?;
 //! let plan = plan(&Policy::new(&settings.gpu, None), &found)?;
 //! let config = SessionConfig::new(settings, plan);
@@ -40,12 +40,12 @@
 //! ```
 
 mod camera;
-pub mod copy;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod metrics;
 pub mod mux;
 pub mod naming;
+pub mod passthrough;
 pub mod picture;
 pub mod progress;
 pub mod report;

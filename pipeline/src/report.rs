@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use encoder_core::Refusal;
 use serde::Serialize;
 
-use crate::session::{Failover, Stretch};
+use crate::session::{EncoderSpan, Failover};
 
 /// How a run ended; the exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +68,7 @@ pub struct Output {
     /// How the encoder ran: library or program, with its version.
     pub encoder_description: Option<String>,
     /// All encoders that were used, in order, with their frames.
-    pub encoders: Vec<Stretch>,
+    pub encoders: Vec<EncoderSpan>,
     /// Each loss of an encoder in mid-stream and each return. No frame is lost by them.
     pub failovers: Vec<Failover>,
     /// Width of the coded pictures in pixels.
@@ -95,7 +95,7 @@ pub struct Output {
     pub duration_s: f64,
     /// Bytes of video.
     pub bytes: u64,
-    /// Encoders that were passed over, with reason and cure.
+    /// Encoders that were passed over, with reason and hint.
     pub refusals: Vec<Refusal>,
     /// What a user should know about this video.
     pub warnings: Vec<String>,

@@ -9,7 +9,7 @@ use encoder_core::FrameRate;
 use tracing::warn;
 
 use crate::{
-    camera::{Camera, Context, Job as Decode},
+    camera::{Camera, Context, DecodeTask},
     mux::OutputMode,
     naming::{Format, Names, Target},
     progress::Progress,
@@ -38,7 +38,7 @@ pub struct Run {
     /// Make this constant rate out of recorded times, by nearest frame.
     pub resample: Option<FrameRate>,
     /// Threads for decoding and for encoding, all cameras together.
-    pub jobs: usize,
+    pub threads: usize,
     /// Whether the recording is a live stream: nobody reads the rest of it once no video can be made
     /// of it any more.
     pub is_live: bool,
@@ -102,11 +102,11 @@ impl Run {
             config.timing = Timing::Rate(rate);
         }
         // The queue is bounded by the rings: each job holds a slot of one.
-        let (decoders, queue) = crossbeam_channel::unbounded::<Decode>();
+        let (decoders, queue) = crossbeam_channel::unbounded::<DecodeTask>();
         let lossy = std::thread::scope(|scope| {
-            for _ in 0..self.jobs.max(1) {
+            for _ in 0..self.threads.max(1) {
                 let queue = queue.clone();
-                scope.spawn(move || queue.iter().for_each(Decode::run));
+                scope.spawn(move || queue.iter().for_each(DecodeTask::run));
             }
             // Dropped at the end of the scope, and with it the decoders' queue.
             let mut work = Work {
@@ -228,7 +228,7 @@ impl Work<'_> {
 
     fn push(&mut self, packet: Packet) -> Result<(), String> {
         self.check_single(packet.stream)?;
-        self.context.config.threads = (self.run.jobs / self.cameras.len().max(1)).max(1);
+        self.context.config.threads = (self.run.threads / self.cameras.len().max(1)).max(1);
         if let Some(camera) = self.cameras.get_mut(packet.stream) {
             camera.push(packet, &mut self.context);
         }
@@ -300,7 +300,7 @@ fn judge(report: &Report, lossy: bool) -> Exit {
 /// Refuses to write over the result of another run. A run that made no file has left none.
 ///
 /// # Errors
-/// In words, with the cure.
+/// In words, with the hint.
 pub fn check_free(report: &Path, overwrite: bool) -> Result<(), String> {
     if overwrite || !report.exists() || made_nothing(report) {
         return Ok(());

@@ -6,7 +6,7 @@ use encoder_core::Resolution;
 use serde::Serialize;
 
 use crate::{
-    copy::AccessUnit,
+    passthrough::AccessUnit,
     picture::{self, PictureOptions},
     source::{Event, Packet, Payload, Source, SourceError},
     timeline::{self, Clock, FrameTimes},

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 use common::{EPOCH, MS, decode::decode, picture::Picture, program::entries};
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat, Plan,
-    Presets, Refusal, RefusalKind, Resolution, Settings, Verdict, VideoEncoder,
+    Presets, ProbeResult, Refusal, RefusalKind, Resolution, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
     mux::{Mp4Options, Mp4Sink},
@@ -37,7 +37,7 @@ macro_rules! register {
                 presets: Presets::NONE,
                 check_options: |_| Ok(()),
                 inspect: |_| Ok(Device::default()),
-                prove: |_, _| Verdict::Usable(Caps::default()),
+                probe: |_, _| ProbeResult::Usable(Caps::default()),
                 max_delay: |_| $delay,
                 open: |_| Ok(Box::new(Fake { id: $id, taken: 0, delay: $delay })),
             }

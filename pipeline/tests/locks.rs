@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
-    OpenRequest, PixelFormat, Plan, Presets, Resolution, Settings, Verdict, VideoEncoder,
+    OpenRequest, PixelFormat, Plan, Presets, ProbeResult, Resolution, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
     mux::CallbackSink,
@@ -36,7 +36,7 @@ macro_rules! register {
                 presets: Presets::NONE,
                 check_options: |_| Ok(()),
                 inspect: |_| Ok(Device::default()),
-                prove: |_, _| Verdict::Usable(Caps::default()),
+                probe: |_, _| ProbeResult::Usable(Caps::default()),
                 max_delay: |request| number(request, "delay"),
                 open: |request| Ok(Box::new(Counting::open($id, PixelFormat::$format, request))),
             }

@@ -15,7 +15,7 @@ use encoder_pipeline::{
     mux::{CallbackSink, Finished, Mp4Options, Mp4Sink, Sink, SinkError},
     session::{OnFull, Session, SessionConfig, SessionError},
     source::{Payload, RawImage},
-    timeline::{FrameTimes, Layout, Timing},
+    timeline::{FrameTimes, Timeline, Timing},
 };
 
 const SIZE: Resolution = Resolution::new(160, 120);
@@ -157,7 +157,7 @@ impl Sink for Slow {
         }
         self.sink.write(chunk, times)
     }
-    fn finish(self: Box<Self>, layout: &Layout) -> Result<Finished, SinkError> {
+    fn finish(self: Box<Self>, layout: &Timeline) -> Result<Finished, SinkError> {
         Box::new(self.sink).finish(layout)
     }
     fn abandon(self: Box<Self>) -> Option<PathBuf> {

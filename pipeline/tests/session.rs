@@ -18,13 +18,13 @@ use common::{
 };
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
-    OpenRequest, PixelFormat, Plan, Presets, Resolution, Settings, Verdict, VideoEncoder,
+    OpenRequest, PixelFormat, Plan, Presets, ProbeResult, Resolution, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
     mux::{CallbackSink, Finished, Mp4Options, Mp4Sink, Sink, SinkError},
     session::{OnBadFrame, Session, SessionConfig, SessionError},
     source::{Payload, RawImage},
-    timeline::{FrameTimes, Layout},
+    timeline::{FrameTimes, Timeline},
 };
 
 const SIZE: Resolution = Resolution::new(160, 120);
@@ -345,7 +345,7 @@ macro_rules! register {
                 presets: Presets::NONE,
                 check_options: |_| Ok(()),
                 inspect: |_| Ok(Device::default()),
-                prove: |_, _| Verdict::Usable(Caps::default()),
+                probe: |_, _| ProbeResult::Usable(Caps::default()),
                 max_delay: |_| delay($id),
                 open: |request| Ok(Box::new(Fake::open($id, request))),
             }
@@ -454,7 +454,7 @@ impl Sink for Recorder {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, layout: &Layout) -> Result<Finished, SinkError> {
+    fn finish(self: Box<Self>, layout: &Timeline) -> Result<Finished, SinkError> {
         let mut ticks = layout.ticks();
         let ticks = (0..self.chunks.len()).map(|n| ticks.next(&at(n))).collect();
         *self.log.lock().unwrap() = (self.chunks, ticks);
@@ -549,7 +549,7 @@ impl Sink for FileRecorder {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, _: &Layout) -> Result<Finished, SinkError> {
+    fn finish(self: Box<Self>, _: &Timeline) -> Result<Finished, SinkError> {
         panic!("a failed session must not finish its sink")
     }
 }
@@ -564,7 +564,7 @@ fn a_sink_that_fails_ends_the_session_with_its_words() {
                 _ => Err(SinkError::Stream { path: "a.mp4".into(), reason: "disk full".into() }),
             }
         }
-        fn finish(self: Box<Self>, _: &Layout) -> Result<Finished, SinkError> {
+        fn finish(self: Box<Self>, _: &Timeline) -> Result<Finished, SinkError> {
             panic!("a failed session must not finish its sink")
         }
     }

@@ -14,7 +14,7 @@ use common::{
     program::{Converted, told},
 };
 use encoder_testbed::{
-    nvenc::{Action, Capability, Fault, Part, Place, VirtualNvenc, What, Wrong},
+    nvenc::{Action, Capability, Fault, Part, Stage, VirtualNvenc, What, Wrong},
     or_left_out, process,
 };
 
@@ -26,7 +26,7 @@ fn bench() -> Option<Bench<VirtualNvenc>> {
 fn it_is_usable_and_every_pixel_arrives() {
     let Some(bench) = bench() else { return };
     let found = bench.detect("");
-    assert_eq!(found["verdict"], "usable", "{found}");
+    assert_eq!(found["status"], "usable", "{found}");
     assert_eq!(found["hardware"], true);
     assert!(found["name"].as_str().unwrap().contains("NVIDIA Virtual"), "{found}");
     assert!(found["driver"].as_str().unwrap().contains("610.43.02"), "{found}");
@@ -60,10 +60,10 @@ fn what_was_asked_for_arrives() {
     assert_eq!((stream.gop_length, stream.idr_period, stream.frame_interval_p), (30, 30, 3));
     assert_eq!((stream.width, stream.height, stream.gpu), (322, 178, 1));
     assert_eq!((stream.full_range, stream.colour), (Some(false), Some([1, 13, 6])));
-    // The proof was made with the same options, at a quality of its own.
-    let proof = configs.first().unwrap();
-    assert_eq!((proof.preset.as_str(), proof.target_quality, proof.gpu), ("p5", 23.0, 1));
-    assert_eq!((proof.width, proof.height), (640, 360));
+    // The probe was made with the same options, at a quality of its own.
+    let probe = configs.first().unwrap();
+    assert_eq!((probe.preset.as_str(), probe.target_quality, probe.gpu), ("p5", 23.0, 1));
+    assert_eq!((probe.width, probe.height), (640, 360));
 }
 
 #[test]
@@ -115,25 +115,25 @@ fn each_miss_has_its_own_refusal() {
         (fault(Fault::ENCODE), "failed", false, "EncodePicture failed", ""),
         (fault(Fault::DEVICE_LOST), "failed", false, "device does not exist", ""),
         (fault(Fault::LOCK_BUSY), "wrong-output", false, "5 pictures went in, 4 came out", ""),
-        (fault(Fault::new(Place::Encode, Action::Abort)), "failed", false, "signal 6", ""),
+        (fault(Fault::new(Stage::Encode, Action::Abort)), "failed", false, "signal 6", ""),
         (
-            fault(Fault::new(Place::Encode, Action::Segfault)),
+            fault(Fault::new(Stage::Encode, Action::Segfault)),
             "failed",
             false,
             "segmentation fault",
             "",
         ),
         (
-            fault(Fault::new(Place::Encode, Action::Exit(0))),
+            fault(Fault::new(Stage::Encode, Action::Exit(0))),
             "wrong-output",
             false,
             "0 came out",
             "",
         ),
-        (fault(hang(Place::CudaInit)), "timeout", true, "no answer in 1 s", HASTE),
-        (fault(hang(Place::Open)), "timeout", true, "no answer in 1 s", HASTE),
-        (fault(hang(Place::Encode)), "timeout", true, "no answer in 1 s", HASTE),
-        (fault(hang(Place::Close)), "timeout", true, "no answer in 1 s", HASTE),
+        (fault(hang(Stage::CudaInit)), "timeout", true, "no answer in 1 s", HASTE),
+        (fault(hang(Stage::Open)), "timeout", true, "no answer in 1 s", HASTE),
+        (fault(hang(Stage::Encode)), "timeout", true, "no answer in 1 s", HASTE),
+        (fault(hang(Stage::Close)), "timeout", true, "no answer in 1 s", HASTE),
         (fault(output(Wrong::Black)), "wrong-output", false, "levels off", ""),
         (fault(output(Wrong::Stale)), "wrong-output", false, "levels off", ""),
         (fault(output(Wrong::Shifted)), "wrong-output", false, "levels off", ""),
@@ -148,14 +148,14 @@ fn each_miss_has_its_own_refusal() {
         let bench = bench.with(change);
         let found = bench.detect(toml);
         let told = format!("row {n}: {found}");
-        assert_eq!(found["verdict"], "refused", "{told}");
+        assert_eq!(found["status"], "refused", "{told}");
         assert_eq!(
             (&found["kind"], &found["transient"]),
             (&kind.into(), &transient.into()),
             "{told}"
         );
         assert!(found["reason"].as_str().unwrap().contains(words), "{told}");
-        assert!(!found["cure"].as_str().unwrap().is_empty(), "{told}");
+        assert!(!found["hint"].as_str().unwrap().is_empty(), "{told}");
     }
 }
 
@@ -184,17 +184,17 @@ fn what_a_device_refuses_at_the_first_frame_goes_to_the_next() {
         (smaller, "too large for this device"),
         (|d| d.fault(Fault::SESSIONS), "all encode sessions are in use"),
         (|d| d.fault(Fault::GPU_MEMORY), "memory is full"),
-        (|d| d.fault(Fault::new(Place::Open, Action::Hang)), "no answer in 1 s"),
+        (|d| d.fault(Fault::new(Stage::Open, Action::Hang)), "no answer in 1 s"),
     ];
     for (change, words) in table {
         let Some(bench) = bench() else { return };
         const HASTE: &str = "[gpu]\nprobe_timeout_s = 1";
         // Not in haste: this is to succeed on a slow machine too. The time is no part of the
         // question, so the answer holds.
-        assert_eq!(bench.detect("[gpu]\nprobe_timeout_s = 60")["verdict"], "usable");
+        assert_eq!(bench.detect("[gpu]\nprobe_timeout_s = 60")["status"], "usable");
         let bench = bench.with(change);
         let done = bench.convert(&[], HASTE).expect(0);
-        // In haste, software may take too long for its proof too.
+        // In haste, software may take too long for its probe too.
         assert_ne!(done.output()["encoder"], "nvenc", "{}", done.said);
         assert!(warning(&done.said, "nvenc").contains(words), "{}", done.said);
         assert!(done.output()["refusals"].to_string().contains(words));
@@ -207,12 +207,12 @@ fn what_a_device_refuses_at_the_first_frame_goes_to_the_next() {
 
 #[test]
 fn what_goes_wrong_amid_a_stream_costs_no_frame() {
-    let hang = Fault::new(Place::Encode, Action::Hang);
+    let hang = Fault::new(Stage::Encode, Action::Hang);
     // The fault, the cause that the report gives, and words of the device (these or those).
     for (fault, cause, words) in [
         (Fault::ENCODE.frame(32), "failed", "EncodePicture failed"),
         (Fault::DEVICE_LOST.frame(32), "failed", "device does not exist"),
-        (Fault::new(Place::Encode, Action::Segfault).frame(32), "died", "segmentation fault"),
+        (Fault::new(Stage::Encode, Action::Segfault).frame(32), "died", "segmentation fault"),
         (Fault::LOCK_BUSY.frame(32), "wrong-output", "it lost frame|frames went in"),
         (Fault::output(Wrong::Timestamp).frame(32), "wrong-output", "access unit"),
         (hang.frame(32), "stalled", "put for 3 s"),

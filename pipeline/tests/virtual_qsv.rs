@@ -23,7 +23,7 @@ fn bench() -> Option<Bench<VirtualQsv>> {
 fn it_is_usable_and_every_pixel_arrives() {
     let Some(bench) = bench() else { return };
     let found = bench.detect("");
-    assert_eq!(found["verdict"], "usable", "{found}");
+    assert_eq!(found["status"], "usable", "{found}");
     assert_eq!(found["pixel_formats"], serde_json::json!(["nv12"]));
     assert!(found["name"].as_str().unwrap().contains("/dev/dri/renderD128"), "{found}");
     let software = bench.convert(&["--encoder", "x264", "--crf", "0"], "").expect(0);
@@ -70,7 +70,7 @@ fn each_miss_has_its_own_refusal() {
         let Some(bench) = bench() else { return };
         let bench = bench.with(change);
         let found = bench.detect("");
-        assert_eq!(found["verdict"], "refused", "row {n}: {found}");
+        assert_eq!(found["status"], "refused", "row {n}: {found}");
         assert_eq!(found["kind"], kind, "row {n}: {found}");
         assert!(found["reason"].as_str().unwrap().contains(words), "row {n}: {found}");
         let done = bench.convert(&[], "").expect(0);

@@ -24,13 +24,13 @@ fn bench(gpu: Gpu) -> Option<Bench<VirtualVaapi>> {
 /// device that is well.
 fn libva_is_too_old(bench: &Bench<VirtualVaapi>) -> bool {
     let found = bench.detect("");
-    if found["verdict"] == "usable" {
+    if found["status"] == "usable" {
         return false;
     }
     assert_eq!(found["kind"], "driver-too-old", "{found}");
     let reason = found["reason"].as_str().unwrap();
     assert!(reason.contains("libva is too old for this FFmpeg"), "{reason}");
-    assert!(found["cure"].as_str().unwrap().contains("libva 2.21"), "{found}");
+    assert!(found["hint"].as_str().unwrap().contains("libva 2.21"), "{found}");
     eprintln!("left out: {reason}");
     true
 }
@@ -72,9 +72,9 @@ fn what_was_asked_for_arrives() {
     }
     bench.convert(&["--encoder", "vaapi", "--crf", "20", "--gop", "24"], "").expect(0);
     let configs = bench.device.0.va_configs();
-    let (proof, stream) = (configs.first().unwrap(), configs.last().unwrap());
-    // Constant quantiser, as every VA-API driver knows it; the proof has a quality of its own.
-    assert_eq!((stream.rate_control, stream.qp, proof.qp), (16, 20, 23), "{stream:?}");
+    let (probe, stream) = (configs.first().unwrap(), configs.last().unwrap());
+    // Constant quantiser, as every VA-API driver knows it; the probe has a quality of its own.
+    assert_eq!((stream.rate_control, stream.qp, probe.qp), (16, 20, 23), "{stream:?}");
     assert_eq!((stream.intra_period, stream.intra_idr_period), (24, 24));
     assert_eq!((stream.width, stream.height, stream.ip_period), (322, 178, 1));
 }
@@ -91,7 +91,7 @@ fn each_miss_has_its_own_refusal() {
         let bench = bench.with(|device| VirtualVaapi(change(device.0)));
         let found = bench.detect("");
         assert_eq!(
-            (&found["verdict"], &found["kind"]),
+            (&found["status"], &found["kind"]),
             (&"refused".into(), &kind.into()),
             "{n}: {found}"
         );

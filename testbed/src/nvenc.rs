@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 pub use self::{
     event::{Config, Event, What},
-    fault::{Action, Fault, Place, Wrong},
+    fault::{Action, Fault, Stage, Wrong},
 };
 use crate::{
     compile::{self, Library, Missing},

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 pub use self::{
     event::{Config, Event, VaConfig, What},
-    fault::{Action, Fault, Place},
+    fault::{Action, Fault, Stage},
 };
 use crate::{
     compile::{self, Library, Missing},

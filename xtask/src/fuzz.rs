@@ -22,15 +22,15 @@ pub fn fuzz(minutes: u32, target: Option<&str>) -> Result<bool> {
     tools()?;
     // What is fuzzed has the versions that are shipped.
     fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock"))?;
-    let mut verdicts = Vec::new();
+    let mut results = Vec::new();
     for name in chosen {
-        verdicts.push((name, run(&folder, name, minutes)?));
+        results.push((name, run(&folder, name, minutes)?));
     }
     println!();
-    for (name, passed) in &verdicts {
+    for (name, passed) in &results {
         println!("{name}: {}", if *passed { "no finding" } else { "FAILED" });
     }
-    Ok(verdicts.iter().all(|(_, passed)| *passed))
+    Ok(results.iter().all(|(_, passed)| *passed))
 }
 
 fn targets(folder: &Path) -> Result<Vec<String>> {

@@ -57,7 +57,7 @@ pub struct Detected {
     pub usable: std::result::Result<String, String>,
 }
 
-/// Asks the program what it can use here, proven now.
+/// Asks the program what it can use here, probed now.
 ///
 /// # Errors
 /// When it fails, or answers in another form.
@@ -66,7 +66,7 @@ pub fn detect(program: &mut Command) -> Result<Vec<Detected>> {
         serde_json::from_slice(&output(program.args(["detect", "--json"]))?.stdout)?;
     let read = |one: &Value| {
         let text = |key: &str| one[key].as_str().map(str::to_string);
-        let usable = match text("verdict")?.as_str() {
+        let usable = match text("status")?.as_str() {
             "usable" => {
                 let words = [text("name").unwrap_or_default(), text("library")?];
                 Ok(words.into_iter().filter(|word| !word.is_empty()).collect::<Vec<_>>().join(", "))

@@ -14,11 +14,11 @@ use crate::{
 /// When a tool cannot be had or started.
 pub fn test(args: &[String]) -> Result<bool> {
     let tools = setup::setup()?;
-    let mut verdicts = Vec::new();
+    let mut results = Vec::new();
 
     let mut workspace = cargo();
     workspace.args(["test", "--workspace", "--no-fail-fast"]).args(args);
-    verdicts.push(("workspace", Some(show(tools.announce(&mut workspace))?)));
+    results.push(("workspace", Some(show(tools.announce(&mut workspace))?)));
 
     // What FFmpeg hosts or judges, with the other FFmpeg. (The tests of `testbed` take both by
     // themselves.)
@@ -31,7 +31,7 @@ pub fn test(args: &[String]) -> Result<bool> {
         for args in again {
             let mut tests = cargo();
             tests.args(["test", "--workspace", "--no-fail-fast"]).args(args);
-            verdicts.push(("second FFmpeg", Some(show(other.announce(&mut tests))?)));
+            results.push(("second FFmpeg", Some(show(other.announce(&mut tests))?)));
         }
     }
 
@@ -39,7 +39,7 @@ pub fn test(args: &[String]) -> Result<bool> {
     let mut models = cargo();
     models.args(["test", "-p", "encoder-ringbuf", "--test", "loom"]);
     models.env("RUSTFLAGS", "--cfg ring_loom").env("CARGO_TARGET_DIR", target().join("loom"));
-    verdicts.push(("models of the ring (loom)", Some(show(&mut models)?)));
+    results.push(("models of the ring (loom)", Some(show(&mut models)?)));
 
     let native = if libx264() {
         let mut native = cargo();
@@ -50,10 +50,10 @@ pub fn test(args: &[String]) -> Result<bool> {
     } else {
         None
     };
-    verdicts.push(("native x264", native));
+    results.push(("native x264", native));
 
     println!();
-    for (what, passed) in &verdicts {
+    for (what, passed) in &results {
         let word = match passed {
             Some(true) => "passed",
             Some(false) => "FAILED",
@@ -61,7 +61,7 @@ pub fn test(args: &[String]) -> Result<bool> {
         };
         println!("{what}: {word}");
     }
-    Ok(verdicts.iter().all(|(_, passed)| *passed != Some(false)))
+    Ok(results.iter().all(|(_, passed)| *passed != Some(false)))
 }
 
 /// Whether libx264 can be linked; installs its development files where that is possible.

@@ -10,7 +10,7 @@ use encoder_pipeline::{
     mux::{Mp4Options, Mp4Sink, OutputMode, Sink},
     picture::{self, PictureOptions},
     source::{Payload, RawImage},
-    timeline::{Clock, FrameTimes, Survey, Timing},
+    timeline::{Clock, FrameTimes, TimestampAnalysis, Timing},
 };
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 
@@ -93,11 +93,11 @@ pub fn mux(units: Vec<EncodedChunk>, path: &Path, mode: OutputMode) {
     let options =
         Mp4Options { mode, overwrite, ..Mp4Options::new(timing, &EncoderConfig::default()) };
     let mut sink = Mp4Sink::create(path, &options).expect("a file");
-    let mut survey = Survey::new(timing, FrameRate::default(), 0);
+    let mut analysis = TimestampAnalysis::new(timing, FrameRate::default(), 0);
     for unit in units {
         let times = FrameTimes::at(unit.pts as i64 * 33_333_333);
         sink.write(unit, &times).expect("room");
-        survey.push(&times);
+        analysis.push(&times);
     }
-    Box::new(sink).finish(&survey.layout()).expect("a whole file");
+    Box::new(sink).finish(&analysis.layout()).expect("a whole file");
 }

@@ -45,7 +45,7 @@ pub enum Command {
         /// Only this encoder.
         #[arg(long, value_name = "NAME")]
         encoder: Option<String>,
-        /// TOML file with the tables encoder, gpu and backend.NAME: with what is to be proven.
+        /// TOML file with the tables encoder, gpu and backend.NAME: with what is to be probed.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         #[command(flatten)]
@@ -82,7 +82,7 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct ProbeArgs {
-    /// Prove every encoder again, whatever earlier runs found out.
+    /// Probe every encoder again, whatever earlier runs found out.
     #[arg(long)]
     pub reprobe: bool,
 }
@@ -164,8 +164,9 @@ pub struct VideoArgs {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Threads for decoding and encoding, all cameras together [default: the number of cores]
-    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub jobs: Option<u16>,
+    #[arg(short = 'j', long, alias = "jobs", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
 }
 
 /// What is measured, and with what.

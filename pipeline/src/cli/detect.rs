@@ -5,17 +5,17 @@ use std::{
     path::Path,
 };
 
-use encoder_core::{Caps, Detected, Device, OpenError, Policy, Verdict};
+use encoder_core::{Caps, Detected, Device, OpenError, Policy, ProbeResult};
 
 use super::{
     args::ProbeArgs,
     settings::{Refused, load},
 };
 
-/// Where the columns of text begin: name, kind, verdict, time, and the rest.
+/// Where the columns of text begin: name, kind, probe result, time, and the rest.
 const INDENT: usize = 43;
 
-/// Proves all encoders of this build, or the one that is named.
+/// Probes all encoders of this build, or the one that is named.
 pub fn find(
     name: Option<&str>,
     config: Option<&Path>,
@@ -44,25 +44,25 @@ pub fn show(all: &[Detected], json: bool) -> io::Result<()> {
     for found in all {
         let kind = if found.hardware { "hardware" } else { "software" };
         let place = place(found.device.as_ref());
-        let (word, what) = match &found.verdict {
-            Verdict::Usable(caps) if place.is_empty() => ("usable", caps.library.clone()),
-            Verdict::Usable(caps) => ("usable", format!("{}, {place}", caps.library)),
-            Verdict::Refused(refusal) => ("refused", refusal.reason.clone()),
+        let (word, what) = match &found.result {
+            ProbeResult::Usable(caps) if place.is_empty() => ("usable", caps.library.clone()),
+            ProbeResult::Usable(caps) => ("usable", format!("{}, {place}", caps.library)),
+            ProbeResult::Refused(refusal) => ("refused", refusal.reason.clone()),
         };
         writeln!(out, "{:<13}{kind:<10}{word:<9}{:>6} ms  {what}", found.encoder, found.probe_ms)?;
         let mut line = |text: String| writeln!(out, "{:INDENT$}{text}", "");
-        match &found.verdict {
-            Verdict::Usable(caps) => {
-                line(format!("proven: {}", proven(caps)))?;
+        match &found.result {
+            ProbeResult::Usable(caps) => {
+                line(format!("probed: {}", probed(caps)))?;
                 for note in &caps.notes {
                     line(format!("note: {note}"))?;
                 }
             }
-            Verdict::Refused(refusal) => {
+            ProbeResult::Refused(refusal) => {
                 if !place.is_empty() {
                     line(format!("found: {place}"))?;
                 }
-                line(format!("cure: {}", refusal.cure))?;
+                line(format!("hint: {}", refusal.hint))?;
             }
         }
         if let Some(age) = found.cached_s {
@@ -82,7 +82,7 @@ fn place(device: Option<&Device>) -> String {
         .join(", ")
 }
 
-fn proven(caps: &Caps) -> String {
+fn probed(caps: &Caps) -> String {
     let formats = caps.pixel_formats.iter().map(|format| format.as_str());
     formats.chain(caps.features.iter().map(String::as_str)).collect::<Vec<_>>().join(", ")
 }

@@ -85,7 +85,7 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
     let _exporter = Exporter::start(&args.metrics)?;
     let plan = choose(args, &settings)?;
     plan.announce();
-    let jobs = args.video.jobs();
+    let threads = args.video.threads();
     let stop = signals::stop().map_err(Refused::failed)?;
     let mut worst = Exit::Done.code();
     let mut left = targets.len();
@@ -132,7 +132,7 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
                 part: None,
             },
             resample: args.resample,
-            jobs,
+            threads,
             is_live: is_stdin(recording),
             stop: stop.clone(),
             #[cfg(feature = "prometheus")]

@@ -56,9 +56,9 @@ impl VideoArgs {
     }
 
     /// Threads for decoding and encoding, all cameras together.
-    pub fn jobs(&self) -> usize {
+    pub fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(2, usize::from);
-        self.jobs.map_or_else(cores, usize::from)
+        self.threads.map_or_else(cores, usize::from)
     }
 }
 

@@ -7,10 +7,10 @@ use encoder_core::EncodedChunk;
 
 use super::{
     Finished, Sink, SinkError,
-    growing::Growing,
     output::{check_free, give_name},
+    part_file::PartFile,
 };
-use crate::timeline::{FrameTimes, Layout};
+use crate::timeline::{FrameTimes, Timeline};
 
 /// Writes the access units one after another: a raw H.264 stream, which has no timestamps.
 ///
@@ -18,7 +18,7 @@ use crate::timeline::{FrameTimes, Layout};
 pub struct AnnexBSink {
     path: PathBuf,
     overwrite: bool,
-    part: Growing,
+    part: PartFile,
 }
 
 impl AnnexBSink {
@@ -28,7 +28,7 @@ impl AnnexBSink {
     /// When `path` exists and may not be overwritten, or nothing can be written there.
     pub fn create(path: &Path, overwrite: bool) -> Result<Self, SinkError> {
         check_free(path, overwrite)?;
-        Ok(Self { path: path.into(), overwrite, part: Growing::beside(path)? })
+        Ok(Self { path: path.into(), overwrite, part: PartFile::beside(path)? })
     }
 }
 
@@ -37,7 +37,7 @@ impl Sink for AnnexBSink {
         self.part.append(&chunk.data, Instant::now()).map_err(SinkError::io(self.part.path()))
     }
 
-    fn finish(self: Box<Self>, _layout: &Layout) -> Result<Finished, SinkError> {
+    fn finish(self: Box<Self>, _layout: &Timeline) -> Result<Finished, SinkError> {
         let Self { path, overwrite, part } = *self;
         let Some(kept) = part.keep() else {
             return Err(SinkError::Stream { path, reason: "no picture to write".into() });

@@ -15,10 +15,10 @@ use encoder_core::EncodedChunk;
 use super::{
     avc::{ParameterSets, Parts},
     boxes::Writer,
-    record::{self, CHECKSUM, Entry, Head},
+    record::{self, CHECKSUM, FragmentSample, Head},
     track::{Movie, file_type},
 };
-use crate::timeline::{FrameTimes, Running, Timing};
+use crate::timeline::{FrameTimes, StreamingTimeline, Timing};
 
 /// How much video, and how much time, a fragment gathers.
 const SPAN: Duration = Duration::from_millis(500);
@@ -32,7 +32,7 @@ const LARGEST: usize = 8 << 20;
 /// Makes the pieces of one file.
 pub(super) struct Fragmenter {
     head: Head,
-    running: Running,
+    running: StreamingTimeline,
     /// Those of the last key frame that had some.
     sets: Option<ParameterSets>,
     /// The head was handed out.
@@ -40,11 +40,11 @@ pub(super) struct Fragmenter {
     fragments: u32,
     /// Frames in fragments that were handed out.
     frames: u64,
-    /// Ticks of the last `reorder` of these, in display order.
+    /// TickMapper of the last `reorder` of these, in display order.
     recent: VecDeque<i64>,
     /// Their last time.
     shown: Option<FrameTimes>,
-    /// Ticks of the frame behind them, where they are known.
+    /// TickMapper of the frame behind them, where they are known.
     next: Option<u64>,
     pending: Pending,
     /// A distance did not fit.
@@ -56,7 +56,7 @@ pub(super) struct Fragmenter {
 /// The fragment that is being gathered.
 #[derive(Default)]
 struct Pending {
-    entries: Vec<Entry>,
+    entries: Vec<FragmentSample>,
     data: Vec<u8>,
     /// Largest `pts`.
     highest: u64,
@@ -65,7 +65,7 @@ struct Pending {
 
 impl Fragmenter {
     pub fn new(head: Head) -> Self {
-        let running = Running::new(head.timing, head.rate);
+        let running = StreamingTimeline::new(head.timing, head.rate);
         Self {
             head,
             running,
@@ -157,7 +157,7 @@ impl Fragmenter {
         &mut self,
         chunk: &EncodedChunk,
         times: &FrameTimes,
-    ) -> Result<(Entry, Vec<u8>), String> {
+    ) -> Result<(FragmentSample, Vec<u8>), String> {
         let mut parts = Parts::of(&chunk.data);
         let mut data = Vec::new();
         if chunk.keyframe {
@@ -175,7 +175,7 @@ impl Fragmenter {
         match u32::try_from(data.len()) {
             Ok(bytes) if bytes > sets && u32::try_from(pts).is_ok() && pts >= self.frames => {
                 let keyframe = chunk.keyframe;
-                Ok((Entry { pts, bytes, sets, keyframe, times: *times }, data))
+                Ok((FragmentSample { pts, bytes, sets, keyframe, times: *times }, data))
             }
             _ => Err(format!("frame {pts} has {} bytes", data.len())),
         }
@@ -187,7 +187,7 @@ impl Fragmenter {
         count > 0 && self.pending.highest + 1 == self.frames + count
     }
 
-    fn ends_before(&self, next: &Entry, now: Instant) -> bool {
+    fn ends_before(&self, next: &FragmentSample, now: Instant) -> bool {
         let pending = &self.pending;
         let Some(last) = pending.entries.iter().rev().find(|e| e.pts == pending.highest) else {
             return false;
@@ -322,7 +322,7 @@ fn moof(
     number: u32,
     decoded_at: u64,
     first: u64,
-    entries: &[Entry],
+    entries: &[FragmentSample],
     samples: &[Sample],
     out: &mut Vec<u8>,
 ) {

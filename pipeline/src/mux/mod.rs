@@ -12,10 +12,10 @@ mod annexb;
 mod avc;
 mod boxes;
 mod fragment;
-mod growing;
+mod fragment_reader;
 mod mp4;
 mod output;
-mod part;
+mod part_file;
 mod progressive;
 mod record;
 mod recovery;
@@ -26,21 +26,21 @@ use std::path::{Path, PathBuf};
 
 pub use annexb::AnnexBSink;
 use encoder_core::EncodedChunk;
-pub use growing::is_being_written;
+pub use fragment_reader::PartError;
 pub use mp4::{Mp4Options, Mp4Sink, OutputMode};
 pub use output::OutputFile;
-pub use part::PartError;
+pub use part_file::is_being_written;
 pub use recovery::{Recovery, repaired_name};
 pub use sps::{Colour, Sps};
 use thiserror::Error;
 
-use crate::timeline::{FrameTimes, Layout};
+use crate::timeline::{FrameTimes, Timeline};
 
 /// Why something could not be written.
 #[derive(Debug, Error)]
 pub enum SinkError {
     /// The operating system refused.
-    #[error("{}: {error}{}", path.display(), cure(.error))]
+    #[error("{}: {error}{}", path.display(), hint(.error))]
     Io {
         /// Which file.
         path: PathBuf,
@@ -78,7 +78,7 @@ impl SinkError {
     }
 }
 
-fn cure(error: &std::io::Error) -> &'static str {
+fn hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::AlreadyExists => "; give another -o, or --overwrite",
         std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
@@ -116,7 +116,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// [`SinkError`]; then nothing stands under the final name that was not there before.
-    fn finish(self: Box<Self>, layout: &Layout) -> Result<Finished, SinkError>;
+    fn finish(self: Box<Self>, layout: &Timeline) -> Result<Finished, SinkError>;
 
     /// The video cannot be ended. Keeps what was written, where it is of use, and gives the file
     /// that has it.
@@ -134,7 +134,7 @@ impl<F: FnMut(EncodedChunk, &FrameTimes) + Send> Sink for CallbackSink<F> {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, _layout: &Layout) -> Result<Finished, SinkError> {
+    fn finish(self: Box<Self>, _layout: &Timeline) -> Result<Finished, SinkError> {
         Ok(Finished::default())
     }
 }

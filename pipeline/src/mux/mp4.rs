@@ -10,13 +10,13 @@ use tempfile::NamedTempFile;
 use super::{
     Finished, OutputFile, PartError, Sink, SinkError,
     fragment::Fragmenter,
-    growing::Growing,
+    fragment_reader::FragmentReader,
     output::{check_free, sync_directory, temporary},
-    part::Part,
+    part_file::PartFile,
     progressive,
     record::Head,
 };
-use crate::timeline::{self, Clock, FrameTimes, Layout, Timing};
+use crate::timeline::{self, Clock, FrameTimes, Timeline, Timing};
 
 /// What an MP4 file is while it is written, and when it is whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,16 +78,16 @@ pub struct Mp4Sink {
     overwrite: bool,
     mode: OutputMode,
     fragments: Fragmenter,
-    place: Place,
+    place: FileState,
     /// A piece is missing: nothing may come behind it.
     broken: bool,
 }
 
 /// Where the fragments go.
-enum Place {
+enum FileState {
     /// Under its own name as soon as it plays.
     Hidden(Option<NamedTempFile>),
-    Visible(Growing),
+    Visible(PartFile),
 }
 
 impl Mp4Sink {
@@ -99,9 +99,9 @@ impl Mp4Sink {
         let Mp4Options { overwrite, mode, timing, rate, reorder } = *options;
         check_free(path, overwrite)?;
         let place = match mode {
-            OutputMode::Progressive => Place::Visible(Growing::beside(path)?),
+            OutputMode::Progressive => FileState::Visible(PartFile::beside(path)?),
             OutputMode::Fragmented => {
-                Place::Hidden(Some(temporary(path).map_err(SinkError::io(path))?))
+                FileState::Hidden(Some(temporary(path).map_err(SinkError::io(path))?))
             }
         };
         let fragments = Fragmenter::new(Head { timing, rate, reorder });
@@ -119,10 +119,10 @@ impl Mp4Sink {
         // Good again when the piece is there.
         self.broken = true;
         match &mut self.place {
-            Place::Visible(file) => {
+            FileState::Visible(file) => {
                 file.append(piece, now).map_err(SinkError::io(file.path()))?;
             }
-            Place::Hidden(file) => {
+            FileState::Hidden(file) => {
                 let error = SinkError::io(&self.path);
                 let Some(mut file) = file.take() else {
                     return Err(self.wrong("the file could not be given its name"));
@@ -137,7 +137,7 @@ impl Mp4Sink {
                 let file = named.map_err(|e| error(e.error))?;
                 sync_directory(&self.path);
                 let length = piece.len() as u64;
-                self.place = Place::Visible(Growing::new(file, self.path.clone(), length));
+                self.place = FileState::Visible(PartFile::new(file, self.path.clone(), length));
             }
         }
         self.broken = false;
@@ -145,15 +145,15 @@ impl Mp4Sink {
     }
 
     /// Writes what is left, and what the file is to be.
-    fn end(&mut self, layout: &Layout) -> Result<(), SinkError> {
+    fn end(&mut self, layout: &Timeline) -> Result<(), SinkError> {
         let rest = self.fragments.finish();
         self.append(&rest, Instant::now())?;
-        let (Place::Visible(part), OutputMode::Progressive) = (&self.place, self.mode) else {
+        let (FileState::Visible(part), OutputMode::Progressive) = (&self.place, self.mode) else {
             return Ok(());
         };
         let error = SinkError::io(&self.path);
         let mut output = OutputFile::create(&self.path, self.overwrite)?;
-        let mut part = Part::open(part.file()).map_err(|e| match e {
+        let mut part = FragmentReader::open(part.file()).map_err(|e| match e {
             PartError::Io(e) => error(e),
             other => self.wrong(format!("{}: {other}", part.path().display())),
         })?;
@@ -176,7 +176,7 @@ impl Sink for Mp4Sink {
         self.append(&piece, now)
     }
 
-    fn finish(mut self: Box<Self>, layout: &Layout) -> Result<Finished, SinkError> {
+    fn finish(mut self: Box<Self>, layout: &Timeline) -> Result<Finished, SinkError> {
         if self.fragments.is_empty() {
             return Err(self.wrong("no picture to write"));
         }
@@ -188,7 +188,7 @@ impl Sink for Mp4Sink {
         }
         let Self { path, mode, fragments, place, .. } = *self;
         let warnings = match (mode, place) {
-            (OutputMode::Fragmented, Place::Visible(file)) => {
+            (OutputMode::Fragmented, FileState::Visible(file)) => {
                 file.keep();
                 fragments.warnings()
             }
@@ -204,8 +204,8 @@ impl Sink for Mp4Sink {
             let _ = self.append(&rest, Instant::now());
         }
         match self.place {
-            Place::Visible(file) => file.keep(),
-            Place::Hidden(_) => None,
+            FileState::Visible(file) => file.keep(),
+            FileState::Hidden(_) => None,
         }
     }
 }

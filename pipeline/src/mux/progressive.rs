@@ -5,10 +5,10 @@ use std::io::{self, Read, Seek, Write};
 use super::{
     avc::ParameterSets,
     boxes::Writer,
-    part::Part,
+    fragment_reader::FragmentReader,
     track::{Movie, file_type},
 };
-use crate::timeline::Layout;
+use crate::timeline::Timeline;
 
 /// The index of a file: all that is known of its pictures.
 #[derive(Default)]
@@ -56,8 +56,8 @@ struct Chunk {
 /// # Errors
 /// When one side fails.
 pub(super) fn write<R: Read + Seek>(
-    part: &mut Part<R>,
-    layout: &Layout,
+    part: &mut FragmentReader<R>,
+    layout: &Timeline,
     to: &mut impl Write,
 ) -> io::Result<u64> {
     let index = Index::read(part, layout)?;
@@ -79,7 +79,7 @@ pub(super) fn write<R: Read + Seek>(
 }
 
 impl Index {
-    fn read<R: Read + Seek>(part: &mut Part<R>, layout: &Layout) -> io::Result<Self> {
+    fn read<R: Read + Seek>(part: &mut FragmentReader<R>, layout: &Timeline) -> io::Result<Self> {
         let mut index = Self::default();
         let mut ticks = layout.ticks();
         while let Some(fragment) = part.next(false)? {
@@ -122,7 +122,11 @@ impl Index {
         if self.in_band() { sample.bytes } else { sample.bytes - sample.sets }
     }
 
-    fn copy<R: Read + Seek>(&self, part: &mut Part<R>, to: &mut impl Write) -> io::Result<()> {
+    fn copy<R: Read + Seek>(
+        &self,
+        part: &mut FragmentReader<R>,
+        to: &mut impl Write,
+    ) -> io::Result<()> {
         let mut run: Option<(u64, u64)> = None;
         for sample in &self.samples {
             let bytes = u64::from(self.bytes(sample));
@@ -140,7 +144,7 @@ impl Index {
         run.map_or(Ok(()), |(from, until)| part.copy(from, until - from, to))
     }
 
-    fn header(&self, layout: &Layout, bytes: u64) -> Vec<u8> {
+    fn header(&self, layout: &Timeline, bytes: u64) -> Vec<u8> {
         let mut w = Writer::new();
         let decoding = self.decoding(layout.duration());
         file_type(&mut w, b"isomiso2avc1mp41");

@@ -21,7 +21,7 @@ pub(super) struct Head {
 
 /// A coded picture of a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Entry {
+pub(super) struct FragmentSample {
     /// Number of the frame that it shows, in display order.
     pub pts: u64,
     pub bytes: u32,
@@ -71,7 +71,7 @@ impl Head {
 }
 
 /// Writes the box of a fragment. The checksum of the fragment is its end, and left open.
-pub(super) fn write(w: &mut Writer, first: u64, entries: &[Entry]) {
+pub(super) fn write(w: &mut Writer, first: u64, entries: &[FragmentSample]) {
     w.nest(b"uuid", |w| {
         w.bytes(&FRAGMENT);
         w.u64(first);
@@ -94,7 +94,7 @@ pub(super) const CHECKSUM: usize = 4;
 /// Reads the content of a `uuid` box of a fragment: the number of its first frame, and its coded
 /// pictures in decoding order, which show that frame and those behind it, each once. `None` where
 /// it says anything else.
-pub(super) fn read(mut content: &[u8]) -> Option<(u64, Vec<Entry>)> {
+pub(super) fn read(mut content: &[u8]) -> Option<(u64, Vec<FragmentSample>)> {
     if content.array()? != FRAGMENT {
         return None;
     }
@@ -118,13 +118,19 @@ pub(super) fn read(mut content: &[u8]) -> Option<(u64, Vec<Entry>)> {
             return None;
         }
         let pts = first.checked_add(offset.into())?;
-        entries.push(Entry { pts, bytes, sets, keyframe, times: FrameTimes { header_ns, log_ns } });
+        entries.push(FragmentSample {
+            pts,
+            bytes,
+            sets,
+            keyframe,
+            times: FrameTimes { header_ns, log_ns },
+        });
     }
     Some((first, entries))
 }
 
 /// Indices of entries in display order.
-pub(super) fn display_order(entries: &[Entry]) -> Vec<usize> {
+pub(super) fn display_order(entries: &[FragmentSample]) -> Vec<usize> {
     let mut order: Vec<_> = (0..entries.len()).collect();
     order.sort_unstable_by_key(|&n| entries[n].pts);
     order
@@ -160,7 +166,7 @@ mod tests {
 
     #[test]
     fn only_whole_groups_are_read() {
-        let entry = |pts, keyframe| Entry {
+        let entry = |pts, keyframe| FragmentSample {
             pts,
             bytes: 9,
             sets: u32::from(keyframe),
@@ -178,9 +184,9 @@ mod tests {
             &[][..],
             &[entry(5, true), entry(5, false)],
             &[entry(5, true), entry(7, false)],
-            &[Entry { sets: 9, ..entry(5, true) }],
-            &[Entry { sets: 0, ..entry(5, true) }],
-            &[Entry { sets: 1, ..entry(5, false) }],
+            &[FragmentSample { sets: 9, ..entry(5, true) }],
+            &[FragmentSample { sets: 0, ..entry(5, true) }],
+            &[FragmentSample { sets: 1, ..entry(5, false) }],
         ] {
             assert_eq!(read(&content(|w| write(w, 5, bad))), None, "{bad:?}");
         }

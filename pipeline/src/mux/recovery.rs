@@ -4,15 +4,15 @@ use std::{
 };
 
 use super::{
-    part::{Part, PartError},
+    fragment_reader::{FragmentReader, PartError},
     progressive, record,
 };
-use crate::timeline::{Layout, Survey};
+use crate::timeline::{Timeline, TimestampAnalysis};
 
 /// What is of use in a file that this program was writing when it was cut off.
 pub struct Recovery<R> {
-    part: Part<R>,
-    layout: Layout,
+    part: FragmentReader<R>,
+    layout: Timeline,
     frames: u64,
     rest: u64,
 }
@@ -24,20 +24,20 @@ impl<R: Read + Seek> Recovery<R> {
     /// # Errors
     /// [`PartError`]: there is nothing that can be, or must be, recovered.
     pub fn find(reader: R) -> Result<Self, PartError> {
-        let mut part = Part::open(reader)?;
+        let mut part = FragmentReader::open(reader)?;
         let head = part.head();
-        let mut survey = Survey::new(head.timing, head.rate, head.reorder);
+        let mut analysis = TimestampAnalysis::new(head.timing, head.rate, head.reorder);
         while let Some(fragment) = part.next(true)? {
             for n in record::display_order(&fragment.entries) {
-                survey.push(&fragment.entries[n].times);
+                analysis.push(&fragment.entries[n].times);
             }
         }
-        let (frames, rest) = (survey.frames(), part.rest());
+        let (frames, rest) = (analysis.frames(), part.rest());
         if frames == 0 {
             return Err(PartError::Empty);
         }
         part.again();
-        Ok(Self { part, layout: survey.layout(), frames, rest })
+        Ok(Self { part, layout: analysis.layout(), frames, rest })
     }
 
     /// Frames that can be recovered.
@@ -51,7 +51,7 @@ impl<R: Read + Seek> Recovery<R> {
     }
 
     /// Where the frames lie in time.
-    pub fn layout(&self) -> &Layout {
+    pub fn layout(&self) -> &Timeline {
         &self.layout
     }
 

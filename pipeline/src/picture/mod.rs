@@ -48,12 +48,12 @@ pub struct PictureOptions {
 #[derive(Clone, Debug, PartialEq, Error)]
 pub enum PictureError {
     /// Never, for this stream: the encoding is unknown or needs an option. The topic is refused.
-    #[error("{reason}; {cure}")]
+    #[error("{reason}; {hint}")]
     Unsupported {
         /// What it is, by name.
         reason: String,
         /// What would help.
-        cure: String,
+        hint: String,
     },
     /// This picture is broken; the next one may be right.
     #[error("{0}")]
@@ -102,8 +102,8 @@ fn broken(reason: String) -> PictureError {
     PictureError::Broken(reason)
 }
 
-fn unsupported(reason: impl Into<String>, cure: impl Into<String>) -> PictureError {
-    PictureError::Unsupported { reason: reason.into(), cure: cure.into() }
+fn unsupported(reason: impl Into<String>, hint: impl Into<String>) -> PictureError {
+    PictureError::Unsupported { reason: reason.into(), hint: hint.into() }
 }
 
 /// Refuses pictures without pixels and absurd ones.

@@ -12,7 +12,7 @@ use encoder_core::{
 };
 use tracing::{info, warn};
 
-use super::{Failover, SessionError, Stretch};
+use super::{EncoderSpan, Failover, SessionError};
 use crate::metrics::Meter;
 
 /// How it goes on.
@@ -20,16 +20,16 @@ use crate::metrics::Meter;
 pub(super) enum Step {
     /// With the next frame.
     On,
-    /// The encoder was lost. Another is open, and wants all frames from [`Engine::shown`] on.
+    /// The encoder was lost. Another is open, and wants all frames from [`Engine::complete_until`] on.
     Replay,
 }
 
 /// Gives frames to the encoder whose turn it is. When that one is lost, it takes the next of the
 /// chain and asks for the frames that were not answered for.
 ///
-/// Access units are held back until all frames shown before them are there too, and those that they
-/// may be predicted from. So whatever has left the engine is a whole video up to a frame, and what
-/// was held back can be forgotten and encoded again.
+/// Access units are reorder_hold back until all frames complete_until before them are there too, and those that they
+/// may be predicted from. So whatever has emitted the engine is a whole video up to a frame, and what
+/// was reorder_hold back can be forgotten and encoded again.
 pub(super) struct Engine {
     chain: Chain,
     /// `None` only while one is exchanged for another, and after the last was lost.
@@ -40,21 +40,21 @@ pub(super) struct Engine {
     /// Most B-frames in a row.
     b_frames: u64,
     gop_size: u64,
-    /// Index of the first frame that the encoder was given.
+    /// Index of the first frame that the encoder was in_flight.
     base: u64,
-    /// Whether it has given an access unit.
+    /// Whether it has in_flight an access unit.
     has_begun: bool,
     /// Frames before this index are complete.
-    shown: u64,
-    /// When each frame from `shown` on was given to the encoder.
-    given: VecDeque<Instant>,
+    complete_until: u64,
+    /// When each frame from `complete_until` on was in_flight to the encoder.
+    in_flight: VecDeque<Instant>,
     /// Access units that came out and are not complete in display order, in decoding order.
-    held: Vec<EncodedChunk>,
+    reorder_hold: Vec<EncodedChunk>,
     /// Access units that are complete in display order, to be taken away.
     ready: Vec<EncodedChunk>,
     /// How many have become so.
-    left: u64,
-    stretches: Vec<Stretch>,
+    emitted: u64,
+    spans: Vec<EncoderSpan>,
     failovers: Vec<Failover>,
     meter: Meter,
     refusals_counted: usize,
@@ -78,12 +78,12 @@ impl Engine {
             gop_size,
             base: 0,
             has_begun: false,
-            shown: 0,
-            given: VecDeque::new(),
-            held: Vec::new(),
+            complete_until: 0,
+            in_flight: VecDeque::new(),
+            reorder_hold: Vec::new(),
             ready: Vec::new(),
-            left: 0,
-            stretches: Vec::new(),
+            emitted: 0,
+            spans: Vec::new(),
             failovers: Vec::new(),
             meter,
             refusals_counted: 0,
@@ -100,13 +100,13 @@ impl Engine {
     }
 
     /// Index of the first frame that is not complete.
-    pub fn shown(&self) -> u64 {
-        self.shown
+    pub fn complete_until(&self) -> u64 {
+        self.complete_until
     }
 
     /// Index of the frame that is wanted next.
     pub fn next(&self) -> u64 {
-        self.shown + self.given.len() as u64
+        self.complete_until + self.in_flight.len() as u64
     }
 
     /// Every change of the encoder.
@@ -115,8 +115,8 @@ impl Engine {
     }
 
     /// The encoders that were used, in order, with the frames that each of them made.
-    pub fn stretches(&self) -> &[Stretch] {
-        &self.stretches
+    pub fn spans(&self) -> &[EncoderSpan] {
+        &self.spans
     }
 
     /// Encoders that were passed over.
@@ -132,11 +132,11 @@ impl Engine {
     /// Gives the frame [`next`](Self::next) to the encoder, in the ring's layout.
     ///
     /// # Errors
-    /// When no encoder is left, with the last one's words.
+    /// When no encoder is emitted, with the last one's words.
     pub fn encode(&mut self, memory: &[u8]) -> Result<Step, SessionError> {
         let index = self.next();
         let now = Instant::now();
-        self.given.push_back(now);
+        self.in_flight.push_back(now);
         let taken = match self.give(memory, index) {
             Ok(Some(chunk)) => self.accept(chunk),
             other => other.map(drop),
@@ -168,7 +168,7 @@ impl Engine {
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
-    pub fn come_back(&mut self) -> Result<Step, SessionError> {
+    pub fn failback(&mut self) -> Result<Step, SessionError> {
         let now = Instant::now();
         let next = self.next();
         let is_boundary = next > self.base && (next - self.base).is_multiple_of(self.gop_size);
@@ -186,7 +186,7 @@ impl Engine {
 
     /// The encoder that is open, or was last.
     fn id(&self) -> EncoderType {
-        self.stretches.last().map_or(EncoderType::new("none"), |stretch| stretch.encoder)
+        self.spans.last().map_or(EncoderType::new("none"), |span| span.encoder)
     }
 
     /// Gives a frame to the encoder, in the format that it takes.
@@ -195,7 +195,7 @@ impl Engine {
         let converted = &mut self.converted;
         guarded(&mut self.encoder, |encoder| match converted {
             // A place in the ring is not written again before its frame has been answered for.
-            None => encoder.encode_frame(&frame.that_stays()),
+            None => encoder.encode_frame(&frame.stable()),
             Some(buffer) => {
                 buffer.copy_from(&frame);
                 encoder.encode_frame(&buffer.frame(index))
@@ -211,13 +211,13 @@ impl Engine {
             }
         }
         // What is whole without what is missing leaves only if nothing is missing.
-        let is_whole = self.held.len() == self.given.len();
+        let is_whole = self.reorder_hold.len() == self.in_flight.len();
         self.release(Instant::now(), is_whole);
-        match self.given.len() {
+        match self.in_flight.len() {
             0 => Ok(()),
             missing => Err(self.broken(format!(
                 "it ended without the access units of {missing} frames, the first is frame {}",
-                self.shown
+                self.complete_until
             ))),
         }
     }
@@ -232,24 +232,26 @@ impl Engine {
             return Err(self.broken(format!("its first access unit is no key frame {}", self.base)));
         }
         self.has_begun = true;
-        if pts < self.shown || self.held.iter().any(|held| held.pts == pts) {
+        if pts < self.complete_until
+            || self.reorder_hold.iter().any(|reorder_hold| reorder_hold.pts == pts)
+        {
             return Err(self.broken(format!("it gave two access units for frame {pts}")));
         }
-        self.held.push(chunk);
+        self.reorder_hold.push(chunk);
         Ok(())
     }
 
     /// One that never gives what it owes would lock the ring.
     fn check_debt(&self) -> Result<(), EncodeError> {
         let Some(encoder) = &self.encoder else { return Ok(()) };
-        let most = encoder.max_delay() as u64 + reach(self.b_frames);
-        let owed = self.given.len() as u64;
+        let most = encoder.max_delay() as u64 + max_reorder(self.b_frames);
+        let owed = self.in_flight.len() as u64;
         // The first frame may be complete already, and leaves in a moment.
         if owed <= most + self.complete(false) as u64 {
             return Ok(());
         }
-        let first = self.shown;
-        Err(match self.held.len() {
+        let first = self.complete_until;
+        Err(match self.reorder_hold.len() {
             0 => EncodeError::Failed {
                 encoder: self.id(),
                 index: self.next(),
@@ -269,19 +271,20 @@ impl Engine {
         EncodeError::Failed { encoder, index, kind: FailureKind::WrongOutput, message }
     }
 
-    /// How many of the access units that are held back can leave: a whole stretch of the video, of
+    /// How many of the access units that are reorder_hold back can leave: a whole span of the video, of
     /// which none can be predicted from a picture that has not come. (A picture may be predicted from
-    /// one that is shown up to `b_frames` later. Were that one lost, this one could not be decoded.)
+    /// one that is complete_until up to `b_frames` later. Were that one lost, this one could not be decoded.)
     fn complete(&self, is_end: bool) -> usize {
         let behind = if is_end { 0 } else { self.b_frames };
-        let mut there: Vec<u64> = self.held.iter().map(|chunk| chunk.pts).collect();
+        let mut there: Vec<u64> = self.reorder_hold.iter().map(|chunk| chunk.pts).collect();
         there.sort_unstable();
-        let gapless = (self.shown..).zip(&there).take_while(|(want, got)| want == *got).count();
-        let limit = (self.shown + gapless as u64).saturating_sub(behind);
-        let (mut complete, mut end) = (0, self.shown);
-        for (count, chunk) in (1..).zip(&self.held) {
+        let gapless =
+            (self.complete_until..).zip(&there).take_while(|(want, got)| want == *got).count();
+        let limit = (self.complete_until + gapless as u64).saturating_sub(behind);
+        let (mut complete, mut end) = (0, self.complete_until);
+        for (count, chunk) in (1..).zip(&self.reorder_hold) {
             end = end.max(chunk.pts + 1);
-            if end == self.shown + count as u64 && end <= limit {
+            if end == self.complete_until + count as u64 && end <= limit {
                 complete = count;
             }
         }
@@ -291,19 +294,20 @@ impl Engine {
     /// Lets go of what is complete in display order.
     fn release(&mut self, now: Instant, is_end: bool) {
         let complete = self.complete(is_end);
-        let first = self.shown;
-        for mut chunk in self.held.drain(..complete) {
-            let given = self.given.get((chunk.pts - first) as usize).copied().unwrap_or(now);
+        let first = self.complete_until;
+        for mut chunk in self.reorder_hold.drain(..complete) {
+            let in_flight =
+                self.in_flight.get((chunk.pts - first) as usize).copied().unwrap_or(now);
             // Across encoders it counts on.
-            chunk.dts = self.left;
-            self.left += 1;
-            self.meter.unit(chunk.data.len(), now.saturating_duration_since(given));
+            chunk.dts = self.emitted;
+            self.emitted += 1;
+            self.meter.unit(chunk.data.len(), now.saturating_duration_since(in_flight));
             self.ready.push(chunk);
         }
-        self.shown += complete as u64;
-        self.given.drain(..complete);
-        if let Some(stretch) = self.stretches.last_mut() {
-            stretch.frames += complete as u64;
+        self.complete_until += complete as u64;
+        self.in_flight.drain(..complete);
+        if let Some(span) = self.spans.last_mut() {
+            span.frames += complete as u64;
         }
     }
 
@@ -314,12 +318,12 @@ impl Engine {
             // One that panics when it is dropped must not take the video with it.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(encoder)));
         }
-        self.held.clear();
-        self.given.clear();
+        self.reorder_hold.clear();
+        self.in_flight.clear();
         self.id()
     }
 
-    /// The encoder was lost: opens another, for the frames from `shown` on.
+    /// The encoder was lost: opens another, for the frames from `complete_until` on.
     fn lost(&mut self, error: EncodeError) -> Result<Step, SessionError> {
         let from = self.retire();
         match error {
@@ -336,9 +340,8 @@ impl Engine {
                     self.meter.failover(None, kind.as_str());
                     return Err(error.into());
                 }
-                self.reopen(from, kind.as_str(), message).map_err(|left| SessionError::Lost {
-                    error: error.into(),
-                    left: left.into(),
+                self.reopen(from, kind.as_str(), message).map_err(|emitted| {
+                    SessionError::Lost { error: error.into(), left: emitted.into() }
                 })?;
             }
             EncodeError::Mismatch { .. } => return Err(error.into()),
@@ -356,7 +359,7 @@ impl Engine {
         let opened = self.chain.open();
         self.count_refusals();
         let to = opened.as_ref().ok().map(|encoder| encoder.encoder_type());
-        let frame = self.shown;
+        let frame = self.complete_until;
         self.meter.failover(to, cause);
         let encoder = opened?;
         let to = encoder.encoder_type();
@@ -378,16 +381,16 @@ impl Engine {
         let size = Resolution::new(self.layout.width, self.layout.height);
         self.converted = (format != self.layout.format)
             .then(|| FrameBuffer::new(FrameLayout::new(format, size)));
-        (self.base, self.has_begun) = (self.shown, false);
+        (self.base, self.has_begun) = (self.complete_until, false);
         let (id, description) = (encoder.encoder_type(), encoder.description());
         tracing::Span::current().record("encoder", id.as_str());
         // One that never made a frame was not used.
-        if self.stretches.last().is_some_and(|stretch| stretch.frames == 0) {
-            self.stretches.pop();
+        if self.spans.last().is_some_and(|span| span.frames == 0) {
+            self.spans.pop();
         }
-        match self.stretches.last_mut() {
-            Some(stretch) if stretch.encoder == id && stretch.description == description => {}
-            _ => self.stretches.push(Stretch { encoder: id, description, frames: 0 }),
+        match self.spans.last_mut() {
+            Some(span) if span.encoder == id && span.description == description => {}
+            _ => self.spans.push(EncoderSpan { encoder: id, description, frames: 0 }),
         }
         self.meter.switch(id, encoder.load());
         self.encoder = Some(encoder);
@@ -402,9 +405,9 @@ impl Engine {
     }
 }
 
-/// The most access units that are held back: a group of B-frames with the picture behind them, and
+/// The most access units that are reorder_hold back: a group of B-frames with the picture behind them, and
 /// the next group, without which the first may not leave.
-pub(super) const fn reach(b_frames: u64) -> u64 {
+pub(super) const fn max_reorder(b_frames: u64) -> u64 {
     if b_frames == 0 { 0 } else { 2 * (b_frames + 1) }
 }
 

@@ -41,7 +41,7 @@ use crate::{
     mux::{Sink, SinkError},
     picture::PictureOptions,
     source::Payload,
-    timeline::{self, Clock, FrameTimes, Survey, Timing},
+    timeline::{self, Clock, FrameTimes, TimestampAnalysis, Timing},
 };
 
 /// What to do with a frame that cannot be decoded. It is counted in any case.
@@ -214,10 +214,10 @@ pub struct SessionReport {
     /// How it ran.
     pub description: String,
     /// All encoders that were used, in order.
-    pub stretches: Vec<Stretch>,
+    pub spans: Vec<EncoderSpan>,
     /// Each loss of an encoder in mid-stream, and each return.
     pub failovers: Vec<Failover>,
-    /// Encoders that were passed over, with reason and cure.
+    /// Encoders that were passed over, with reason and hint.
     pub refusals: Vec<Refusal>,
     /// Coded size of the pictures in pixels.
     pub size: Resolution,
@@ -249,7 +249,7 @@ pub struct SessionReport {
 
 /// Frames in a row that one encoder made.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Stretch {
+pub struct EncoderSpan {
     /// Which encoder.
     pub encoder: EncoderType,
     /// How it ran.
@@ -331,7 +331,7 @@ impl Session {
         // from leaving before what they are predicted from has come; one more is being read, one is
         // kept in case that it must be repeated, one is being written: with these the ring cannot
         // lock, whichever encoder of the chain it comes to.
-        let held = engine::reach(b_frames.into()) as usize;
+        let held = engine::max_reorder(b_frames.into()) as usize;
         let least = chain.max_delay().max(encoder.max_delay()) + held + 3;
         let slots = wished.max(least);
         let (producer, consumer) = ring(RingOptions { slots, slot_bytes: layout.bytes() })?;
@@ -348,7 +348,7 @@ impl Session {
             layout,
             on_bad_frame: config.on_bad_frame,
             counters: Arc::clone(&counters),
-            survey: Survey::new(timing, rate, timeline::reorder(b_frames)),
+            analysis: TimestampAnalysis::new(timing, rate, timeline::reorder(b_frames)),
         });
         let of_thread = span.clone();
         let thread = std::thread::Builder::new()

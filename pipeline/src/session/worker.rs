@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     mux::SinkError,
-    timeline::{FrameTimes, Survey},
+    timeline::{FrameTimes, TimestampAnalysis},
 };
 
 /// How many bad frames are named one by one.
@@ -35,7 +35,7 @@ pub(super) struct Parts {
     pub layout: FrameLayout,
     pub on_bad_frame: OnBadFrame,
     pub counters: Arc<Counters>,
-    pub survey: Survey,
+    pub analysis: TimestampAnalysis,
 }
 
 /// Takes frames out of the ring, through the encoder, to the sink.
@@ -139,7 +139,7 @@ impl Worker {
         if let Some(decision) = self.decided.get(n).filter(|decision| decision.slot == seq) {
             let (end, picture) = (decision.end, decision.picture.clone());
             while self.parts.engine.next() < end {
-                let step = self.parts.engine.come_back();
+                let step = self.parts.engine.failback();
                 if self.after(step)? == Step::Replay {
                     return Ok(());
                 }
@@ -233,14 +233,14 @@ impl Worker {
         let step = step?;
         if step == Step::Replay {
             let from = self.parts.consumer.rewind();
-            debug!(slot = from, frame = self.parts.engine.shown(), "replaying");
+            debug!(slot = from, frame = self.parts.engine.complete_until(), "replaying");
         }
         Ok(step)
     }
 
     fn hand_over(&mut self, units: Vec<EncodedChunk>) -> Result<(), SessionError> {
         let count = units.len();
-        let first = self.parts.engine.shown() - count as u64;
+        let first = self.parts.engine.complete_until() - count as u64;
         for chunk in units {
             let times = self.times.get((chunk.pts - first) as usize).copied();
             let times = times
@@ -249,7 +249,7 @@ impl Worker {
             lock(&self.parts.sink).as_mut().ok_or(SessionError::Ended)?.write(chunk, &times)?;
         }
         for times in self.times.drain(..count) {
-            self.parts.survey.push(&times);
+            self.parts.analysis.push(&times);
         }
         self.parts.counters.frames_encoded.fetch_add(count as u64, Relaxed);
         Ok(())
@@ -257,7 +257,7 @@ impl Worker {
 
     /// Commits what is in the sink; `read` is the slot behind the last one read.
     fn commit(&mut self, read: u64) {
-        let shown = self.parts.engine.shown();
+        let shown = self.parts.engine.complete_until();
         while self.decided.front().is_some_and(|decision| decision.end <= shown) {
             self.decided.pop_front();
         }
@@ -265,9 +265,9 @@ impl Worker {
     }
 
     fn finish(&mut self) -> Result<SessionReport, SessionError> {
-        let layout = self.parts.survey.layout();
+        let layout = self.parts.analysis.layout();
         layout.log();
-        let count = self.parts.survey.frames();
+        let count = self.parts.analysis.frames();
         // Locked to the end, so that a drop cannot return in the middle of it.
         let mut sink = lock(&self.parts.sink);
         let finished = match sink.take().ok_or(SessionError::Ended)? {
@@ -277,15 +277,15 @@ impl Worker {
         drop(sink);
         finished.warnings.iter().for_each(|text| warn!("{text}"));
         let (counters, engine) = (&self.parts.counters, &self.parts.engine);
-        let stretches = engine.stretches().to_vec();
-        let main = stretches.iter().max_by_key(|stretch| stretch.frames);
+        let spans = engine.spans().to_vec();
+        let main = spans.iter().max_by_key(|span| span.frames);
         let (encoder, description) = main
-            .map(|stretch| (stretch.encoder, stretch.description.clone()))
+            .map(|span| (span.encoder, span.description.clone()))
             .ok_or_else(|| SessionError::Internal("no encoder was open".into()))?;
         Ok(SessionReport {
             encoder,
             description,
-            stretches,
+            spans,
             failovers: engine.failovers().to_vec(),
             refusals: engine.refusals().to_vec(),
             size: Resolution::new(self.parts.layout.width, self.parts.layout.height),

@@ -144,14 +144,14 @@ pub enum SourceError {
         error: std::io::Error,
     },
     /// Not what its name or its first bytes say, or broken beyond reading.
-    #[error("{}: {reason}; {cure}", path.display())]
+    #[error("{}: {reason}; {hint}", path.display())]
     Invalid {
         /// Which file.
         path: PathBuf,
         /// What is wrong, and at which offset.
         reason: String,
         /// What a user can do.
-        cure: String,
+        hint: String,
     },
     /// A recording without camera topics.
     #[error("{}: no camera topic; {}", path.display(), found(.topics))]
@@ -173,9 +173,9 @@ impl SourceError {
     pub fn invalid(
         path: impl Into<PathBuf>,
         reason: impl Into<String>,
-        cure: impl Into<String>,
+        hint: impl Into<String>,
     ) -> Self {
-        Self::Invalid { path: path.into(), reason: reason.into(), cure: cure.into() }
+        Self::Invalid { path: path.into(), reason: reason.into(), hint: hint.into() }
     }
 }
 

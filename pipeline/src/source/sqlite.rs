@@ -15,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use tempfile::TempDir;
 
 use super::filter::{TopicFilter, Window};
-use super::message::{self, CameraMessage, CameraSchema, Wire};
+use super::message::{self, CameraMessage, CameraSchema, Serialization};
 use super::rosbag1::no_stream;
 use super::{
     BadMessage, Event, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning,
@@ -204,7 +204,7 @@ impl SqliteSource {
         let data = data.ok_or_else(|| bad("it is missing".into()))?;
         let data = data.ok_or_else(|| bad(format!("no data, or more than {limit} bytes")))?;
         let data = if data.starts_with(&ZSTD) { self.unzip(&data).map_err(bad)? } else { data };
-        message::decode(stream.schema, Wire::Cdr, &data)
+        message::decode(stream.schema, Serialization::Cdr, &data)
     }
 
     /// Decompresses a message that was compressed on its own.

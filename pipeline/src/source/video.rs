@@ -42,7 +42,7 @@ pub(crate) struct VideoSource {
     child: Child,
     pictures: ChildStdout,
     /// `None` only while it is dropped.
-    told: Option<Receiver<Told>>,
+    told: Option<Receiver<LogEvent>>,
     /// What FFmpeg said; taken at the end.
     log: Option<JoinHandle<Log>>,
     limits: Limits,
@@ -62,7 +62,7 @@ pub(crate) struct VideoSource {
 
 /// What the thread that reads FFmpeg's standard error found.
 #[derive(Clone, Debug, PartialEq)]
-enum Told {
+enum LogEvent {
     /// The name of the demuxer.
     Demuxer(String),
     Frame(Frame),
@@ -153,11 +153,11 @@ impl VideoSource {
         };
         while let Some(told) = source.told() {
             match told {
-                Told::Demuxer(name) if WITHOUT_CLOCK.contains(&name.as_str()) => {
+                LogEvent::Demuxer(name) if WITHOUT_CLOCK.contains(&name.as_str()) => {
                     source.rate = Some(options.rate.unwrap_or_default());
                 }
-                Told::Demuxer(_) => {}
-                Told::Frame(frame) => {
+                LogEvent::Demuxer(_) => {}
+                LogEvent::Frame(frame) => {
                     source.first = Some(frame);
                     return Ok(Box::new(source));
                 }
@@ -171,7 +171,7 @@ impl VideoSource {
         ))
     }
 
-    fn told(&self) -> Option<Told> {
+    fn told(&self) -> Option<LogEvent> {
         self.told.as_ref()?.recv().ok()
     }
 
@@ -180,7 +180,7 @@ impl VideoSource {
             return Some(frame);
         }
         loop {
-            if let Told::Frame(frame) = self.told()? {
+            if let LogEvent::Frame(frame) = self.told()? {
                 return Some(frame);
             }
         }
@@ -320,7 +320,7 @@ impl Drop for VideoSource {
 }
 
 /// Reads FFmpeg's standard error to its end, whatever becomes of the receiver.
-fn read_log(stderr: ChildStderr, sender: &Sender<Told>) -> Log {
+fn read_log(stderr: ChildStderr, sender: &Sender<LogEvent>) -> Log {
     let mut log = Log::default();
     let mut reader = BufReader::new(stderr);
     let mut parser = Parser::default();
@@ -378,10 +378,10 @@ struct Parser {
 }
 
 impl Parser {
-    fn line(&mut self, line: &str) -> Option<Told> {
+    fn line(&mut self, line: &str) -> Option<LogEvent> {
         if let Some((_, rest)) = line.split_once("Input #0, ") {
             let (name, _) = rest.split_once(", from ")?;
-            return Some(Told::Demuxer(name.into()));
+            return Some(LogEvent::Demuxer(name.into()));
         }
         if !line.starts_with("[Parsed_showinfo") {
             return None;
@@ -396,7 +396,7 @@ impl Parser {
         let (_, rest) = line.split_once(" n:")?;
         let pts = word(rest, " pts:")?;
         let (width, height) = word(rest, " s:")?.split_once('x')?;
-        Some(Told::Frame(Frame {
+        Some(LogEvent::Frame(Frame {
             width: width.parse().ok()?,
             height: height.parse().ok()?,
             time: pts.parse().ok().and_then(|pts| self.nanoseconds(pts)),
@@ -423,9 +423,9 @@ mod tests {
     #[test]
     fn lines() {
         let mut parser = Parser::default();
-        let frame = |time| Some(Told::Frame(Frame { width: 640, height: 272, time }));
+        let frame = |time| Some(LogEvent::Frame(Frame { width: 640, height: 272, time }));
         let table = [
-            ("[info] Input #0, h264, from 'file:x':", Some(Told::Demuxer("h264".into()))),
+            ("[info] Input #0, h264, from 'file:x':", Some(LogEvent::Demuxer("h264".into()))),
             (
                 "[Parsed_showinfo_2 @ 0x5] [info] config in time_base: 1/12800, frame_rate: 25/1",
                 None,

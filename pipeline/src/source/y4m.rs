@@ -164,8 +164,8 @@ impl Y4mSource {
     ) -> Result<Self, SourceError> {
         let mut reader = BufReader::with_capacity(1 << 16, reader);
         let invalid = |reason: String| {
-            let cure = "convert it: ffmpeg -i FILE -pix_fmt yuv420p OUT.y4m";
-            SourceError::invalid(path, reason, cure)
+            let hint = "convert it: ffmpeg -i FILE -pix_fmt yuv420p OUT.y4m";
+            SourceError::invalid(path, reason, hint)
         };
         let line = read_line(&mut reader).map_err(|e| SourceError::io(path, e))?;
         let line = match line {

@@ -1,15 +1,15 @@
 //! When each frame of a video is shown.
 //!
-//! A [`Survey`] sees the times of all frames as they come and keeps none of them; its [`Layout`]
+//! A [`TimestampAnalysis`] sees the times of all frames as they come and keeps none of them; its [`Timeline`]
 //! then maps them to ticks, in a second pass. What cannot wait for the whole recording has a
 //! layout that runs ahead of it.
 
-mod running;
-mod survey;
+mod analysis;
+mod streaming;
 
+pub use analysis::{TickMapper, Timeline, TimestampAnalysis};
 use encoder_core::FrameRate;
-pub(crate) use running::Running;
-pub use survey::{Layout, Survey, Ticks};
+pub(crate) use streaming::StreamingTimeline;
 
 /// When a frame was recorded, by both clocks of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +65,9 @@ pub const fn reorder(b_frames: u8) -> u32 {
 
 /// The times that count, in nanoseconds and rising, and what a user should know about them.
 pub fn stamps(clock: Clock, frames: &[FrameTimes]) -> (Vec<i64>, Vec<String>) {
-    let mut survey = Survey::new(Timing::Recorded(clock), FrameRate::default(), 0);
-    frames.iter().for_each(|times| survey.push(times));
-    let (clock, warnings) = survey.clock(clock);
+    let mut analysis = TimestampAnalysis::new(Timing::Recorded(clock), FrameRate::default(), 0);
+    frames.iter().for_each(|times| analysis.push(times));
+    let (clock, warnings) = analysis.clock(clock);
     let mut rising = Rising::default();
     (frames.iter().map(|times| rising.next(times.by(clock))).collect(), warnings)
 }

@@ -10,7 +10,7 @@ use common::{
     decode::decode,
     picture::Picture,
     program::{convert, entries, run},
-    recording::{Content, Recording, Wire, camera, cut_jpeg, small, small_jpeg},
+    recording::{Content, Recording, Serialization, camera, cut_jpeg, small, small_jpeg},
 };
 
 /// A JPEG of which not even the size can be read.
@@ -106,13 +106,13 @@ fn nothing_but_broken_frames_is_a_failure_that_names_the_topic() {
 fn a_message_that_ends_early_is_a_frame_that_is_lost_and_counted() {
     let directory = tempfile::tempdir().unwrap();
     let mut recording = Recording::create(directory.path().join("short.mcap"));
-    let channel = recording.topic("/cam", Wire::CdrLittle, &small(0));
+    let channel = recording.topic("/cam", Serialization::CdrLittle, &small(0));
     for n in 0..5 {
         let time = EPOCH + n as i64 * 40 * MS;
         match n {
             2 => recording.bytes(channel, time, &[0, 1, 0, 0, 9]),
             3 => recording.bytes(channel, time, b""),
-            _ => recording.write("/cam", Wire::CdrLittle, time, time, &small(n)),
+            _ => recording.write("/cam", Serialization::CdrLittle, time, time, &small(n)),
         }
     }
     let converted = convert(&recording.finish(), &[]).expect(3);
@@ -149,14 +149,14 @@ fn topics_that_cannot_be_shown_do_not_stop_the_others() {
         }
     };
     let nothing = small(0);
-    recording.topic("/empty", Wire::CdrLittle, &nothing);
+    recording.topic("/empty", Serialization::CdrLittle, &nothing);
     recording.other("/joints", "sensor_msgs/msg/JointState", "cdr", "ros2msg");
     for n in 0..3 {
         let time = EPOCH + n as i64 * 40 * MS;
-        recording.write("/odd", Wire::CdrLittle, time, time, &odd);
-        recording.write("/depth", Wire::CdrLittle, time, time, &depth(false));
-        recording.write("/depth_big", Wire::CdrLittle, time, time, &depth(true));
-        recording.write("/good", Wire::CdrLittle, time, time, &small(n));
+        recording.write("/odd", Serialization::CdrLittle, time, time, &odd);
+        recording.write("/depth", Serialization::CdrLittle, time, time, &depth(false));
+        recording.write("/depth_big", Serialization::CdrLittle, time, time, &depth(true));
+        recording.write("/good", Serialization::CdrLittle, time, time, &small(n));
     }
     let path = recording.finish();
 

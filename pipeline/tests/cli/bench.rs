@@ -95,7 +95,7 @@ fn a_recording_is_measured_against_plain_ffmpeg() {
         "superfast",
         "--cameras",
         "2",
-        "--jobs",
+        "--threads",
         "2",
         "--baseline",
         "ffmpeg",

@@ -9,7 +9,7 @@ use common::{
     mp4,
     picture::{PATCHES, Picture, psnr},
     program::convert,
-    recording::{Content, Recording, Wire, camera},
+    recording::{Content, Recording, Serialization, camera},
 };
 use jpeg_encoder::SamplingFactor;
 
@@ -29,7 +29,13 @@ fn each(
         let picture = Picture::stamped(size.0, size.1, n);
         let time = EPOCH + n as i64 * 33 * MS;
         for (topic, content) in kinds {
-            recording.write(&format!("/{topic}"), Wire::CdrLittle, time, time, &content(&picture));
+            recording.write(
+                &format!("/{topic}"),
+                Serialization::CdrLittle,
+                time,
+                time,
+                &content(&picture),
+            );
         }
     }
     let path = recording.finish();
@@ -153,19 +159,25 @@ fn odd_sizes_and_padded_rows_are_not_skewed() {
 #[test]
 fn every_serialisation_gives_the_same_pictures() {
     let directory = tempfile::tempdir().unwrap();
-    let mut recording = Recording::create(directory.path().join("wires.mcap"));
-    let wires = [Wire::CdrLittle, Wire::CdrBig, Wire::Ros1, Wire::Json, Wire::Protobuf];
+    let mut recording = Recording::create(directory.path().join("serializations.mcap"));
+    let serializations = [
+        Serialization::CdrLittle,
+        Serialization::CdrBig,
+        Serialization::Ros1,
+        Serialization::Json,
+        Serialization::Protobuf,
+    ];
     let mut topics = Vec::new();
-    for wire in wires {
+    for serialization in serializations {
         for n in 0..2 {
             let picture = Picture::stamped(160, 120, n);
             let time = EPOCH + n as i64 * 50 * MS;
             for (kind, content) in
                 [("raw", Content::raw(&picture, "bgr8", 0)), ("jpeg", Content::jpeg(&picture))]
             {
-                let topic = format!("/{wire:?}/{kind}");
-                recording.write(&topic, wire, time + 1, time, &content);
-                topics.push(format!("{wire:?}_{kind}.mp4"));
+                let topic = format!("/{serialization:?}/{kind}");
+                recording.write(&topic, serialization, time + 1, time, &content);
+                topics.push(format!("{serialization:?}_{kind}.mp4"));
             }
         }
     }

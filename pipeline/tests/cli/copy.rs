@@ -10,7 +10,7 @@ use common::{
     decode::decode_stream,
     picture::Picture,
     program::convert,
-    recording::{Content, Recording, Wire},
+    recording::{Content, Recording, Serialization},
 };
 use encoder_core::{EncodedChunk, EncoderType, Plan, Resolution, Settings};
 use encoder_pipeline::{
@@ -67,11 +67,11 @@ fn a_video_topic_is_copied_with_its_pictures_and_times() {
     let sent = decode_stream(&stream);
     assert_eq!(sent.numbers(), (0..14).map(Some).collect::<Vec<_>>());
     let mut recording = Recording::create(directory.path().join("video.mcap"));
-    let wires = [Wire::Json, Wire::Protobuf, Wire::CdrLittle];
+    let serializations = [Serialization::Json, Serialization::Protobuf, Serialization::CdrLittle];
     for (n, unit) in units.iter().enumerate() {
-        for wire in wires {
-            let topic = format!("/{wire:?}");
-            recording.write(&topic, wire, time(n) + 5, time(n), &video("h264", unit));
+        for serialization in serializations {
+            let topic = format!("/{serialization:?}");
+            recording.write(&topic, serialization, time(n) + 5, time(n), &video("h264", unit));
         }
     }
     let path = recording.finish();
@@ -104,7 +104,7 @@ fn a_copy_begins_at_a_key_frame_and_counts_what_is_lost() {
     for (n, unit) in units.iter().enumerate().skip(3) {
         // One message without a picture, at the end of a group.
         let data = if n == 9 { b"\0\0\0\x01\x06\x05".to_vec() } else { unit.clone() };
-        recording.write("/cam", Wire::Protobuf, time(n), time(n), &video("h264", &data));
+        recording.write("/cam", Serialization::Protobuf, time(n), time(n), &video("h264", &data));
     }
     let path = recording.finish();
     let converted = convert(&path, &[]).expect(3);
@@ -124,7 +124,7 @@ fn a_copy_whose_size_changes_goes_on_in_a_new_file() {
     let units = [access_units(160, 120, 0, 5), access_units(256, 96, 5, 4)].concat();
     let mut recording = Recording::create(directory.path().join("sizes.mcap"));
     for (n, unit) in units.iter().enumerate() {
-        recording.write("/cam", Wire::Json, time(n), time(n), &video("H264", unit));
+        recording.write("/cam", Serialization::Json, time(n), time(n), &video("H264", unit));
     }
     let converted = convert(&recording.finish(), &[]).expect(0);
     for (file, numbers) in [("cam.mp4", 0..5), ("cam_part2.mp4", 5..9)] {
@@ -141,9 +141,9 @@ fn another_codec_is_left_out_with_its_name() {
     let mut recording = Recording::create(directory.path().join("h265.mcap"));
     for n in 0..3 {
         let data = b"\0\0\0\x01\x40\x01\x0c";
-        recording.write("/hevc", Wire::Protobuf, time(n), time(n), &video("h265", data));
+        recording.write("/hevc", Serialization::Protobuf, time(n), time(n), &video("h265", data));
         let good = Content::jpeg(&Picture::stamped(160, 120, n));
-        recording.write("/cam", Wire::Protobuf, time(n), time(n), &good);
+        recording.write("/cam", Serialization::Protobuf, time(n), time(n), &good);
     }
     let converted = convert(&recording.finish(), &[]).expect(3);
     assert_eq!(converted.video().frames.len(), 3);

@@ -106,8 +106,8 @@ fn a_killed_program_leaves_a_part_that_plays_and_can_be_repaired() {
     child.stdin.take().unwrap().write_all(&frame(7)).unwrap();
     let (code, said) = told(&child.wait_with_output().unwrap());
     assert_eq!(code, 0, "{said}");
-    let cure = format!("encoder repair {}", text(&part));
-    assert_eq!(said.matches(&cure).count(), 1, "{said}");
+    let hint = format!("encoder repair {}", text(&part));
+    assert_eq!(said.matches(&hint).count(), 1, "{said}");
     assert_eq!(decode(&out).numbers(), [Some(7)]);
     assert_eq!(std::fs::read(&part).unwrap(), before);
     assert_eq!(entries(directory.path()), ["a.mp4", "a.mp4.part", "a.report.json"]);

@@ -71,12 +71,12 @@ impl Bench {
 fn a_proof_is_remembered_until_something_changes() {
     let bench = Bench::new(Script::over(real()));
     let first = bench.x264(&[]);
-    assert_eq!((&first["verdict"], bench.encodes()), (&"usable".into(), 1), "{first}");
+    assert_eq!((&first["status"], bench.encodes()), (&"usable".into(), 1), "{first}");
     assert!(first.get("cached_s").is_none());
     let calls = bench.ffmpeg.calls().len();
     let second = bench.x264(&[]);
     assert!(second["cached_s"].is_u64(), "{second}");
-    assert_eq!((&second["verdict"], &second["library"]), (&first["verdict"], &first["library"]));
+    assert_eq!((&second["status"], &second["library"]), (&first["status"], &first["library"]));
     // FFmpeg was not even started.
     assert_eq!(bench.ffmpeg.calls().len(), calls);
     // Options are part of the question, quality is not.
@@ -104,7 +104,7 @@ fn what_may_pass_is_not_remembered_and_is_asked_twice() {
     assert_eq!((&refused["kind"], &refused["transient"]), (&"busy".into(), &true.into()));
     assert_eq!(bench.encodes(), 2);
     // The third fails and the fourth does not: the second try decides.
-    assert_eq!(bench.x264(&[])["verdict"], "usable");
+    assert_eq!(bench.x264(&[])["status"], "usable");
     assert_eq!(bench.encodes(), 4);
 }
 
@@ -150,7 +150,7 @@ fn recording(folder: &Path) -> PathBuf {
     camera(folder, &frames)
 }
 
-/// What the proof has found out is not asked again to open the encoder.
+/// What the probe has found out is not asked again to open the encoder.
 #[test]
 fn a_run_whose_proof_is_remembered_starts_ffmpeg_once() {
     let bench = Bench::new(Script::over(real()));
@@ -177,12 +177,12 @@ fn a_machine_without_hardware_says_so_once_for_each() {
     let output = command(["detect", "--json"]).output().unwrap();
     let all: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let refused: Vec<_> =
-        all.iter().filter(|d| d["hardware"] == true && d["verdict"] == "refused").collect();
+        all.iter().filter(|d| d["hardware"] == true && d["status"] == "refused").collect();
     for found in &refused {
         assert!(!found["reason"].as_str().unwrap().is_empty(), "{found}");
-        assert!(!found["cure"].as_str().unwrap().is_empty(), "{found}");
+        assert!(!found["hint"].as_str().unwrap().is_empty(), "{found}");
     }
-    let usable = |d: &&Value| d["hardware"] == true && d["verdict"] == "usable";
+    let usable = |d: &&Value| d["hardware"] == true && d["status"] == "usable";
     if let Some(found) = all.iter().find(usable) {
         println!("left out: {} works here", found["encoder"]);
         return;
@@ -203,7 +203,7 @@ fn a_machine_without_hardware_says_so_once_for_each() {
         assert!(lines[0].contains(found["reason"].as_str().unwrap()), "{}", lines[0]);
         // Asked for by name, it is an error with the same words.
         let failed = convert(&["--encoder", found["encoder"].as_str().unwrap()]).expect(1);
-        for words in ["reason", "cure"] {
+        for words in ["reason", "hint"] {
             assert!(failed.said.contains(found[words].as_str().unwrap()), "{}", failed.said);
         }
     }

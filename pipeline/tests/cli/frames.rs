@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use common::{
     EPOCH, MS, S,
     program::{Converted, convert},
-    recording::{Content, Recording, Wire, camera, cut_jpeg, small, small_jpeg},
+    recording::{Content, Recording, Serialization, camera, cut_jpeg, small, small_jpeg},
 };
 
 /// A recording of small pictures 0, 1, 2 … with these header stamps and log times.
@@ -235,7 +235,13 @@ fn several_cameras_at_once_keep_their_frames_apart() {
     messages.sort();
     for (time, topic, n) in messages {
         let code = n as usize + topic.len() * 100;
-        recording.write(topic, Wire::CdrLittle, EPOCH + time + 5, EPOCH + time, &small_jpeg(code));
+        recording.write(
+            topic,
+            Serialization::CdrLittle,
+            EPOCH + time + 5,
+            EPOCH + time,
+            &small_jpeg(code),
+        );
     }
     let path = recording.finish();
     for jobs in ["1", "4"] {

@@ -7,7 +7,7 @@ use common::{
     EPOCH, MS,
     picture::Picture,
     program::{command, told},
-    recording::{Content, Recording, Wire, cut_jpeg, small_jpeg},
+    recording::{Content, Recording, Serialization, cut_jpeg, small_jpeg},
 };
 use serde_json::Value;
 
@@ -50,9 +50,9 @@ fn each_message_of_a_camera_says_whose_it_is() {
                 Content::compressed("jpeg", data)
             }
         };
-        recording.write("/left", Wire::CdrLittle, time, time, &content);
+        recording.write("/left", Serialization::CdrLittle, time, time, &content);
         let content = if n == 3 { cut_jpeg(n) } else { small_jpeg(n) };
-        recording.write("/right", Wire::CdrLittle, time + MS, time + MS, &content);
+        recording.write("/right", Serialization::CdrLittle, time + MS, time + MS, &content);
     }
     recording.finish();
     let out = tempfile::tempdir().unwrap();

@@ -21,7 +21,7 @@ use encoder_pipeline::{
     mux::{CallbackSink, Finished, Mp4Options, Mp4Sink, OutputMode, Recovery, Sink},
     session::{Session, SessionConfig},
     source::{Payload, RawImage},
-    timeline::{Clock, FrameTimes, Survey, Timing, reorder},
+    timeline::{Clock, FrameTimes, TimestampAnalysis, Timing, reorder},
 };
 
 /// Access units of pictures `first` to `first + count - 1` by an encoder, frames counted on.
@@ -78,12 +78,12 @@ fn write(
     times: impl Fn(u64) -> FrameTimes,
 ) -> Finished {
     let mut sink = Mp4Sink::create(path, options).unwrap();
-    let mut survey = Survey::new(options.timing, options.rate, options.reorder);
+    let mut analysis = TimestampAnalysis::new(options.timing, options.rate, options.reorder);
     for chunk in chunks {
         sink.write(chunk.clone(), &times(chunk.pts)).unwrap();
     }
-    (0..chunks.len() as u64).for_each(|n| survey.push(&times(n)));
-    Box::new(sink).finish(&survey.layout()).unwrap()
+    (0..chunks.len() as u64).for_each(|n| analysis.push(&times(n)));
+    Box::new(sink).finish(&analysis.layout()).unwrap()
 }
 
 /// When frames are shown, in microseconds.

@@ -14,7 +14,7 @@ use common::{
     decode::{decode, decode_stream},
     picture::Picture,
     program::{Converted, command, convert, entries, run, told},
-    recording::{Content, Recording, Wire, camera, cut_jpeg, small, small_jpeg},
+    recording::{Content, Recording, Serialization, camera, cut_jpeg, small, small_jpeg},
 };
 use serde_json::Value;
 
@@ -31,8 +31,8 @@ fn two_cameras(directory: &Path) -> PathBuf {
     recording.other("/joints", "sensor_msgs/msg/JointState", "cdr", "ros2msg");
     for n in 0..6 {
         let time = EPOCH + n as i64 * 40 * MS;
-        recording.write("/left", Wire::CdrLittle, time, time, &small(n));
-        recording.write("/right", Wire::CdrLittle, time, time, &small_jpeg(n + 100));
+        recording.write("/left", Serialization::CdrLittle, time, time, &small(n));
+        recording.write("/right", Serialization::CdrLittle, time, time, &small_jpeg(n + 100));
     }
     recording.finish()
 }
@@ -113,7 +113,7 @@ fn topics_with_similar_names_get_files_of_their_own() {
         for (k, topic) in topics.iter().enumerate() {
             let width = if k == 0 && n >= 2 { 256 } else { 160 };
             let content = Content::jpeg(&Picture::stamped(width, 96, n + 10 * k));
-            recording.write(topic, Wire::CdrLittle, time, time, &content);
+            recording.write(topic, Serialization::CdrLittle, time, time, &content);
         }
     }
     let path = recording.finish();
@@ -155,7 +155,7 @@ fn wrong_usage_is_exit_code_2_and_names_the_cure() {
         (&["--depth-range", "5:1"], "MIN:MAX"),
         (&["--raw", "rgb24:160x120"], "`-`"),
         (&["--start", "soon"], "@SECONDS"),
-        (&["--jobs", "0"], "1..=1024"),
+        (&["--threads", "0"], "1..=1024"),
         (&["--frobnicate"], "--frobnicate"),
     ];
     for (args, part) in table {
@@ -312,7 +312,7 @@ fn several_recordings_get_a_directory_each_and_the_worst_exit_code() {
     let mut recording = Recording::create(&repaired);
     for (n, content) in [small_jpeg(0), cut_jpeg(1)].iter().enumerate() {
         let time = EPOCH + n as i64 * 40 * MS;
-        recording.write("/cam", Wire::CdrLittle, time, time, content);
+        recording.write("/cam", Serialization::CdrLittle, time, time, content);
     }
     recording.finish();
     for (recordings, expected) in
@@ -366,7 +366,7 @@ fn the_report_tells_everything() {
         assert!(bytes > 0 && bytes < whole + 100, "{bytes} of {whole}");
         assert_eq!(output["warnings"], Value::Array(vec![]));
         for refusal in output["refusals"].as_array().unwrap() {
-            for field in ["encoder", "kind", "reason", "cure"] {
+            for field in ["encoder", "kind", "reason", "hint"] {
                 assert!(!refusal[field].as_str().unwrap().is_empty(), "{refusal}");
             }
             assert!(refusal["transient"].is_boolean());
@@ -383,13 +383,13 @@ fn detect_lists_every_encoder_of_the_build() {
     let names: Vec<_> = all.iter().map(|d| d["encoder"].as_str().unwrap()).collect();
     let compiled: Vec<_> = encoder_core::backends().iter().map(|b| b.id.as_str()).collect();
     // The library is linked here; it is named so that its backends are.
-    assert_eq!(encoder_pipeline::copy::COPY.as_str(), "copy");
+    assert_eq!(encoder_pipeline::passthrough::COPY.as_str(), "copy");
     assert_eq!(names, compiled);
     for found in &all {
         assert!(found["hardware"].is_boolean() && found["probe_ms"].is_u64(), "{found}");
     }
     let last = all.last().unwrap();
-    assert_eq!((&last["encoder"], &last["verdict"]), (&"openh264".into(), &"usable".into()));
+    assert_eq!((&last["encoder"], &last["status"]), (&"openh264".into(), &"usable".into()));
     let (code, said) = run(["detect"]);
     assert_eq!(code, 0);
     for name in names {
@@ -398,7 +398,7 @@ fn detect_lists_every_encoder_of_the_build() {
     let line = said.lines().find(|l| l.starts_with("openh264")).unwrap();
     assert!(line.contains("usable") && line.contains("OpenH264"), "{line}");
     for (line, next) in said.lines().zip(said.lines().skip(1)) {
-        assert!(!line.contains(" refused ") || next.contains("cure: "), "{said}");
+        assert!(!line.contains(" refused ") || next.contains("hint: "), "{said}");
     }
 }
 
@@ -407,7 +407,7 @@ fn the_documented_configuration_is_right() {
     let page = include_str!("../../../docs/configuration.md");
     let toml = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     // The library is linked here; it is named so that its backends check their tables.
-    assert_eq!(encoder_pipeline::copy::COPY.as_str(), "copy");
+    assert_eq!(encoder_pipeline::passthrough::COPY.as_str(), "copy");
     let settings = encoder_core::Settings::from_toml(toml).unwrap();
     for backend in encoder_core::backends() {
         // VideoToolbox has no options.

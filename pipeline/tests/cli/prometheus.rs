@@ -19,7 +19,7 @@ use common::{
     EPOCH, MS,
     picture::Picture,
     program::{command, entries, run, told},
-    recording::{Recording, Wire, camera, cut_jpeg, small_jpeg},
+    recording::{Recording, Serialization, camera, cut_jpeg, small_jpeg},
 };
 use encoder_pipeline::metrics::{ALL, LATENCY_BUCKETS};
 use serde_json::Value;
@@ -304,7 +304,7 @@ fn a_fallback_is_counted() {
         or_left_out,
     };
     let Some(device) = or_left_out(VirtualNvenc::new()) else { return };
-    // The pictures of the proof are wide enough, those of the recording are not.
+    // The pictures of the probe are wide enough, those of the recording are not.
     let bench = Bench::new(device.capability(Capability::WidthMin, 400));
     let file = bench.folder.path().join("encoder.prom");
     let done = bench.convert(&["--metrics-file", text(&file)], "").expect(0);
@@ -338,8 +338,8 @@ fn a_file_tells_of_a_run_that_is_over() {
     for n in 0..6 {
         let time = EPOCH + n as i64 * 40 * MS;
         let broken = |is| if is { cut_jpeg(n) } else { small_jpeg(n) };
-        recording.write("/left", Wire::CdrLittle, time, time, &broken(n == 3));
-        recording.write("/right", Wire::CdrLittle, time, time, &broken(n == 0 || n == 1));
+        recording.write("/left", Serialization::CdrLittle, time, time, &broken(n == 3));
+        recording.write("/right", Serialization::CdrLittle, time, time, &broken(n == 0 || n == 1));
     }
     recording.finish();
     let numbers = |args: &[&str], expected| {

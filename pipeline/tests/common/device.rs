@@ -17,7 +17,7 @@ use super::{
     recording::{Content, camera},
 };
 
-/// Frames of the recording: more than a proof has, so that a fault can strike in a stream alone.
+/// Frames of the recording: more than a probe has, so that a fault can strike in a stream alone.
 pub const COUNT: usize = 40;
 /// Width and height of the recording in pixels.
 pub const SIZE: (usize, usize) = (322, 178);
@@ -44,7 +44,7 @@ impl Virtual for VirtualQsv {
     }
 }
 
-/// A device, a cache of verdicts, and a recording of one camera.
+/// A device, a cache of probe results, and a recording of one camera.
 pub struct Bench<D> {
     pub device: D,
     pub folder: tempfile::TempDir,

@@ -14,7 +14,7 @@ use super::picture::Picture;
 
 /// How messages are serialised.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Wire {
+pub enum Serialization {
     CdrLittle,
     CdrBig,
     Ros1,
@@ -48,7 +48,10 @@ impl Content {
     }
 
     /// The type's name and the channel's and the schema's encoding.
-    pub fn names(&self, wire: Wire) -> (&'static str, &'static str, &'static str) {
+    pub fn names(
+        &self,
+        serialization: Serialization,
+    ) -> (&'static str, &'static str, &'static str) {
         let (ros, foxglove) = match self {
             Self::Image { .. } => ("Image", "foxglove.RawImage"),
             Self::Compressed { .. } => ("CompressedImage", "foxglove.CompressedImage"),
@@ -63,23 +66,23 @@ impl Content {
             "Image" => "sensor_msgs/Image",
             _ => "sensor_msgs/CompressedImage",
         };
-        match wire {
-            Wire::CdrLittle | Wire::CdrBig => (cdr, "cdr", "ros2msg"),
-            Wire::Ros1 => (ros1, "ros1", "ros1msg"),
-            Wire::Json => (foxglove, "json", "jsonschema"),
-            Wire::Protobuf => (foxglove, "protobuf", "protobuf"),
+        match serialization {
+            Serialization::CdrLittle | Serialization::CdrBig => (cdr, "cdr", "ros2msg"),
+            Serialization::Ros1 => (ros1, "ros1", "ros1msg"),
+            Serialization::Json => (foxglove, "json", "jsonschema"),
+            Serialization::Protobuf => (foxglove, "protobuf", "protobuf"),
         }
     }
 
     /// The message, with a header stamp (0: none).
-    pub fn message(&self, wire: Wire, stamp_ns: i64) -> Vec<u8> {
+    pub fn message(&self, serialization: Serialization, stamp_ns: i64) -> Vec<u8> {
         let (sec, nsec) = (stamp_ns.div_euclid(1_000_000_000), stamp_ns.rem_euclid(1_000_000_000));
-        match wire {
-            Wire::Json => self.json(sec, nsec),
-            Wire::Protobuf => self.protobuf(sec, nsec),
-            Wire::CdrLittle | Wire::CdrBig | Wire::Ros1 => {
-                let mut out = Fields::new(wire);
-                if wire == Wire::Ros1 {
+        match serialization {
+            Serialization::Json => self.json(sec, nsec),
+            Serialization::Protobuf => self.protobuf(sec, nsec),
+            Serialization::CdrLittle | Serialization::CdrBig | Serialization::Ros1 => {
+                let mut out = Fields::new(serialization);
+                if serialization == Serialization::Ros1 {
                     out.u32(7);
                 }
                 out.u32(sec as u32);
@@ -176,25 +179,25 @@ fn field_bytes(number: u64, value: &[u8]) -> Vec<u8> {
 
 /// Writes the fields of a ROS message in order.
 struct Fields {
-    wire: Wire,
+    serialization: Serialization,
     bytes: Vec<u8>,
 }
 
 impl Fields {
-    fn new(wire: Wire) -> Self {
-        let bytes = match wire {
-            Wire::CdrLittle => vec![0, 1, 0, 0],
-            Wire::CdrBig => vec![0, 0, 0, 0],
+    fn new(serialization: Serialization) -> Self {
+        let bytes = match serialization {
+            Serialization::CdrLittle => vec![0, 1, 0, 0],
+            Serialization::CdrBig => vec![0, 0, 0, 0],
             _ => vec![],
         };
-        Self { wire, bytes }
+        Self { serialization, bytes }
     }
 
     fn u32(&mut self, value: u32) {
-        if self.wire != Wire::Ros1 {
+        if self.serialization != Serialization::Ros1 {
             self.bytes.resize(self.bytes.len().next_multiple_of(4), 0);
         }
-        let big = self.wire == Wire::CdrBig;
+        let big = self.serialization == Serialization::CdrBig;
         self.bytes.extend(if big { value.to_be_bytes() } else { value.to_le_bytes() });
     }
 
@@ -204,7 +207,7 @@ impl Fields {
     }
 
     fn string(&mut self, text: &str) {
-        let nul: &[u8] = if self.wire == Wire::Ros1 { b"" } else { b"\0" };
+        let nul: &[u8] = if self.serialization == Serialization::Ros1 { b"" } else { b"\0" };
         self.blob(&[text.as_bytes(), nul].concat());
     }
 }
@@ -213,7 +216,7 @@ impl Fields {
 pub struct Recording {
     path: PathBuf,
     writer: Writer<BufWriter<File>>,
-    channels: BTreeMap<String, (u16, Wire)>,
+    channels: BTreeMap<String, (u16, Serialization)>,
     next: u32,
 }
 
@@ -231,10 +234,10 @@ impl Recording {
     }
 
     /// Announces a topic with the type of `content`; gives its channel.
-    pub fn topic(&mut self, topic: &str, wire: Wire, content: &Content) -> u16 {
-        let (schema, encoding, schema_encoding) = content.names(wire);
+    pub fn topic(&mut self, topic: &str, serialization: Serialization, content: &Content) -> u16 {
+        let (schema, encoding, schema_encoding) = content.names(serialization);
         let channel = self.other(topic, schema, encoding, schema_encoding);
-        self.channels.insert(topic.into(), (channel, wire));
+        self.channels.insert(topic.into(), (channel, serialization));
         channel
     }
 
@@ -248,16 +251,16 @@ impl Recording {
     pub fn write(
         &mut self,
         topic: &str,
-        wire: Wire,
+        serialization: Serialization,
         header_ns: i64,
         log_ns: i64,
         content: &Content,
     ) {
         let channel = match self.channels.get(topic) {
             Some((channel, _)) => *channel,
-            None => self.topic(topic, wire, content),
+            None => self.topic(topic, serialization, content),
         };
-        self.bytes(channel, log_ns, &content.message(wire, header_ns));
+        self.bytes(channel, log_ns, &content.message(serialization, header_ns));
     }
 
     /// Writes any bytes as a message.
@@ -283,7 +286,7 @@ impl Recording {
 pub fn camera(directory: &Path, frames: &[(i64, i64, Content)]) -> PathBuf {
     let mut recording = Recording::create(directory.join("one.mcap"));
     for (header, log, content) in frames {
-        recording.write("/cam", Wire::CdrLittle, *header, *log, content);
+        recording.write("/cam", Serialization::CdrLittle, *header, *log, content);
     }
     recording.finish()
 }

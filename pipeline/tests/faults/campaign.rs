@@ -11,7 +11,7 @@ use encoder_pipeline::{
     mux::{Finished, Mp4Options, Mp4Sink, Sink, SinkError},
     session::{Session, SessionConfig, SessionReport},
     source::{Payload, RawImage},
-    timeline::{FrameTimes, Layout},
+    timeline::{FrameTimes, Timeline},
 };
 use encoder_testbed::process;
 
@@ -47,14 +47,14 @@ pub struct First {
 pub const X264: First = First {
     name: "x264 by FFmpeg",
     backend: "x264",
-    options: "way = \"ffmpeg\"",
+    options: "mode = \"ffmpeg\"",
     has_child: true,
     b_frames: 2,
 };
 pub const X264_NATIVE: First = First {
     name: "x264 in process",
     backend: "x264",
-    options: "way = \"native\"",
+    options: "mode = \"native\"",
     has_child: false,
     b_frames: 2,
 };
@@ -191,7 +191,7 @@ fn judge(path: &Path, report: &SessionReport) -> Outcome {
     if video.nanoseconds() != times {
         wrong.push_str("; wrong times");
     }
-    let counted: u64 = report.stretches.iter().map(|stretch| stretch.frames).sum();
+    let counted: u64 = report.spans.iter().map(|span| span.frames).sum();
     if (report.frames_in, report.frames_encoded, counted) != (48, 48, 48) {
         wrong.push_str(&format!("; the report counts {report:?}"));
     }
@@ -221,7 +221,7 @@ impl Sink for Stopwatch {
         self.sink.write(chunk, times)
     }
 
-    fn finish(self: Box<Self>, layout: &Layout) -> Result<Finished, SinkError> {
+    fn finish(self: Box<Self>, layout: &Timeline) -> Result<Finished, SinkError> {
         self.sink.finish(layout)
     }
 

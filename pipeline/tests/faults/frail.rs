@@ -7,7 +7,7 @@ use std::{
 
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
-    OpenError, OpenRequest, PixelFormat, Presets, Refusal, RefusalKind, Verdict, VideoEncoder,
+    OpenError, OpenRequest, PixelFormat, Presets, ProbeResult, Refusal, RefusalKind, VideoEncoder,
     backends,
 };
 use encoder_testbed::process;
@@ -24,7 +24,7 @@ encoder_core::inventory::submit! {
         presets: Presets::NONE,
         check_options: |_| Ok(()),
         inspect: |_| Ok(Device::default()),
-        prove: |_, _| Verdict::Usable(Caps::default()),
+        probe: |_, _| ProbeResult::Usable(Caps::default()),
         max_delay: |request| (inner(request).max_delay)(&stripped(request)),
         open: |request| Ok(Box::new(Frail::open(request)?)),
     }

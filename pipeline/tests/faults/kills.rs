@@ -18,7 +18,7 @@ use super::common::{
 /// Frames of the recording.
 const COUNT: usize = 120;
 
-/// A recording, and a cache with the proof of its encoder, so that the only child is the encode.
+/// A recording, and a cache with the probe of its encoder, so that the only child is the encode.
 pub struct Range {
     folder: tempfile::TempDir,
     recording: PathBuf,
@@ -69,7 +69,7 @@ impl Range {
         command.env("ENCODER_CACHE", self.folder.path().join("cache"));
         // One that runs in this program has no child.
         let config = self.folder.path().join("config.toml");
-        std::fs::write(&config, "[backend.x264]\nway = \"ffmpeg\"\n").unwrap();
+        std::fs::write(&config, "[backend.x264]\nmode = \"ffmpeg\"\n").unwrap();
         command.arg("--config").arg(config);
         command
     }

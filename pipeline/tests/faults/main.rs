@@ -127,8 +127,8 @@ fn play(table: &mut Table, first: First, second: Second, faults: &[Fault]) {
 }
 
 const TO_OPENH264: Second = Some((EncoderType::OPENH264, ""));
-const TO_X264: Second = Some((EncoderType::X264, "way = \"ffmpeg\""));
-const TO_NATIVE: Second = Some((EncoderType::X264, "way = \"native\""));
+const TO_X264: Second = Some((EncoderType::X264, "mode = \"ffmpeg\""));
+const TO_NATIVE: Second = Some((EncoderType::X264, "mode = \"native\""));
 
 #[test]
 fn no_frame_is_lost_whatever_happens_to_the_encoder() {
@@ -177,7 +177,7 @@ fn an_encoder_that_was_given_up_comes_back() {
     assert_eq!(changes, expected);
     let back = report.failovers[3].frame;
     assert!((back - report.failovers[2].frame).is_multiple_of(12), "at the end of a GOP: {back}");
-    let used: Vec<_> = report.stretches.iter().map(|s| s.encoder.as_str()).collect();
+    let used: Vec<_> = report.spans.iter().map(|s| s.encoder.as_str()).collect();
     // What the first one held when it was lost, the second one made.
     assert_eq!(used, ["openh264", "frail"]);
     let numbers = common::decode::decode(&path).numbers();

@@ -4,7 +4,7 @@ use encoder_core::EncodedChunk;
 use encoder_pipeline::{
     fuzzing::{DEPTH, NV12, SCHEMAS},
     mux::{Mp4Options, Mp4Sink, OutputMode, Sink},
-    timeline::{Clock, FrameTimes, Survey, Timing},
+    timeline::{Clock, FrameTimes, TimestampAnalysis, Timing},
 };
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use mcap::{Compression, WriteOptions};
@@ -13,7 +13,7 @@ use super::common::{
     EPOCH, MS,
     bag::{Bag, CAMERA, image},
     picture::Picture,
-    recording::{Content, Recording, Wire},
+    recording::{Content, Recording, Serialization},
 };
 
 pub struct Seed {
@@ -65,18 +65,18 @@ fn small(width: usize, height: usize) -> Picture {
 }
 
 /// A message with the byte in front that [`encoder_pipeline::fuzzing::message`] wants.
-fn message(content: &Content, wire: Wire, flags: u8) -> Vec<u8> {
-    let (schema, ..) = content.names(wire);
+fn message(content: &Content, serialization: Serialization, flags: u8) -> Vec<u8> {
+    let (schema, ..) = content.names(serialization);
     let schema =
         SCHEMAS.iter().position(|name| name.replace("/msg", "") == schema.replace("/msg", ""));
-    let wire_bits = match wire {
-        Wire::CdrLittle | Wire::CdrBig => 0,
-        Wire::Ros1 => 1,
-        Wire::Protobuf => 2,
-        Wire::Json => 3,
+    let wire_bits = match serialization {
+        Serialization::CdrLittle | Serialization::CdrBig => 0,
+        Serialization::Ros1 => 1,
+        Serialization::Protobuf => 2,
+        Serialization::Json => 3,
     };
     let choice = wire_bits | (schema.unwrap() as u8) << 2 | flags;
-    [&[choice][..], &content.message(wire, EPOCH)].concat()
+    [&[choice][..], &content.message(serialization, EPOCH)].concat()
 }
 
 fn messages(seeds: &mut Seeds) {
@@ -96,21 +96,27 @@ fn messages(seeds: &mut Seeds) {
             data,
         };
         let flags = DEPTH | if n % 2 == 0 { NV12 } else { 0 };
-        seeds.good(format!("raw-{encoding}"), message(&content, Wire::CdrLittle, flags));
+        seeds.good(format!("raw-{encoding}"), message(&content, Serialization::CdrLittle, flags));
     }
     let padded = Content::raw(&small(6, 4), "bgr8", 5);
     let jpeg = Content::compressed("rgb8; jpeg compressed bgr8", small(8, 8).jpeg420());
-    for wire in [Wire::CdrLittle, Wire::CdrBig, Wire::Ros1, Wire::Json, Wire::Protobuf] {
-        seeds.good(format!("{wire:?}-raw"), message(&padded, wire, 0));
-        seeds.good(format!("{wire:?}-jpeg"), message(&jpeg, wire, 0));
-        if wire != Wire::Ros1 {
+    for serialization in [
+        Serialization::CdrLittle,
+        Serialization::CdrBig,
+        Serialization::Ros1,
+        Serialization::Json,
+        Serialization::Protobuf,
+    ] {
+        seeds.good(format!("{serialization:?}-raw"), message(&padded, serialization, 0));
+        seeds.good(format!("{serialization:?}-jpeg"), message(&jpeg, serialization, 0));
+        if serialization != Serialization::Ros1 {
             let video = Content::Video { format: "h264".into(), data: vec![0, 0, 0, 1, 0x65, 1] };
-            seeds.bad(format!("{wire:?}-video"), message(&video, wire, 0));
+            seeds.bad(format!("{serialization:?}-video"), message(&video, serialization, 0));
         }
     }
     let mut compressed = |name: &str, format: &str, data: Vec<u8>| {
         let content = Content::compressed(format, data);
-        seeds.good(name, message(&content, Wire::CdrLittle, DEPTH | NV12));
+        seeds.good(name, message(&content, Serialization::CdrLittle, DEPTH | NV12));
     };
     for (name, data) in jpegs() {
         compressed(&format!("jpeg-{name}"), "jpeg", data);
@@ -223,7 +229,7 @@ fn recordings(seeds: &mut Seeds) {
         ("no-statistics", zstd().emit_statistics(false)),
         ("no-checksums", chunks(None).calculate_chunk_crcs(false)),
     ] {
-        let bytes = recording(options, &[Wire::CdrLittle]);
+        let bytes = recording(options, &[Serialization::CdrLittle]);
         match name {
             // There is no more to read; that it had to be searched for is told.
             "no-summary" | "no-chunk-indexes" | "no-statistics" => {}
@@ -231,20 +237,26 @@ fn recordings(seeds: &mut Seeds) {
         }
         seeds.good(name, bytes);
     }
-    seeds.good("ros1-and-cdr", recording(chunks(None), &[Wire::Ros1, Wire::CdrBig]));
-    seeds.good("json-and-protobuf", recording(chunks(None), &[Wire::Json, Wire::Protobuf]));
+    seeds.good(
+        "ros1-and-cdr",
+        recording(chunks(None), &[Serialization::Ros1, Serialization::CdrBig]),
+    );
+    seeds.good(
+        "json-and-protobuf",
+        recording(chunks(None), &[Serialization::Json, Serialization::Protobuf]),
+    );
 }
 
-/// Three messages of a camera of each wire, out of order, and one of something else.
-fn recording(options: WriteOptions, wires: &[Wire]) -> Vec<u8> {
+/// Three messages of a camera of each serialization, out of order, and one of something else.
+fn recording(options: WriteOptions, serializations: &[Serialization]) -> Vec<u8> {
     let directory = tempfile::tempdir().unwrap();
     let mut recording = Recording::with(directory.path().join("seed.mcap"), options);
     let other = recording.other("/joints", "sensor_msgs/msg/JointState", "cdr", "ros2msg");
     for n in [1, 0, 2] {
-        for wire in wires {
+        for serialization in serializations {
             let content = Content::raw(&small(4, 2), "rgb8", 0);
             let ns = EPOCH + n * MS;
-            recording.write(&format!("/{wire:?}"), *wire, ns, ns, &content);
+            recording.write(&format!("/{serialization:?}"), *serialization, ns, ns, &content);
         }
         recording.bytes(other, EPOCH, b"joints");
     }
@@ -337,7 +349,7 @@ fn file(options: &Mp4Options, order: &[(u64, Option<u8>)]) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.mp4");
     let mut sink = Box::new(Mp4Sink::create(&path, options).unwrap());
-    let mut survey = Survey::new(options.timing, options.rate, options.reorder);
+    let mut analysis = TimestampAnalysis::new(options.timing, options.rate, options.reorder);
     let at = |n: u64| FrameTimes {
         header_ns: Some(n as i64 * 200_000_000 + 7),
         log_ns: EPOCH + n as i64 * 200_000_003,
@@ -352,8 +364,8 @@ fn file(options: &Mp4Options, order: &[(u64, Option<u8>)]) -> Vec<u8> {
         let chunk = EncodedChunk { data, pts, dts, keyframe: key.is_some() };
         sink.write(chunk, &at(pts)).unwrap();
     }
-    (0..order.len() as u64).for_each(|n| survey.push(&at(n)));
-    sink.finish(&survey.layout()).unwrap();
+    (0..order.len() as u64).for_each(|n| analysis.push(&at(n)));
+    sink.finish(&analysis.layout()).unwrap();
     std::fs::read(path).unwrap()
 }
 

@@ -34,7 +34,7 @@ use encoder_core::{
 };
 use encoder_pipeline::{
     mux::{Mp4Options, Mp4Sink, OutputMode, Sink},
-    timeline::{Clock, FrameTimes, Survey, Timing},
+    timeline::{Clock, FrameTimes, TimestampAnalysis, Timing},
 };
 
 const SIZE: (usize, usize) = (192, 128);
@@ -188,14 +188,14 @@ fn feed(encoder: &mut dyn VideoEncoder, frames: Range<usize>) -> Vec<EncodedChun
 fn write(path: &Path, mode: OutputMode, chunks: Vec<EncodedChunk>, times: &[FrameTimes]) {
     let timing = Timing::Recorded(Clock::Header);
     let options = Mp4Options { mode, ..Mp4Options::new(timing, &config()) };
-    let mut survey = Survey::new(timing, options.rate, options.reorder);
-    times.iter().for_each(|times| survey.push(times));
+    let mut analysis = TimestampAnalysis::new(timing, options.rate, options.reorder);
+    times.iter().for_each(|times| analysis.push(times));
     let mut sink = Box::new(Mp4Sink::create(path, &options).unwrap());
     for chunk in chunks {
         let times = times[chunk.pts as usize];
         sink.write(chunk, &times).unwrap();
     }
-    sink.finish(&survey.layout()).unwrap();
+    sink.finish(&analysis.layout()).unwrap();
 }
 
 /// A picture must be that of this frame; anything decoded with the wrong parameters is not.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Where a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Stage {
     /// `cuInit`.
     CudaInit,
     /// `cuCtxCreate`.
@@ -84,47 +84,47 @@ pub struct Fault {
 
 impl Fault {
     /// `cuInit`: no device.
-    pub const NO_DEVICE: Self = Self::new(Place::CudaInit, Action::Error(100));
+    pub const NO_DEVICE: Self = Self::new(Stage::CudaInit, Action::Error(100));
     /// `cuInit`: kernel module and library are of different versions.
-    pub const DRIVER_MISMATCH: Self = Self::new(Place::CudaInit, Action::Error(803));
+    pub const DRIVER_MISMATCH: Self = Self::new(Stage::CudaInit, Action::Error(803));
     /// The GPU is busy or unavailable.
-    pub const GPU_BUSY: Self = Self::new(Place::Context, Action::Error(46));
+    pub const GPU_BUSY: Self = Self::new(Stage::Context, Action::Error(46));
     /// The GPU's memory is full.
-    pub const GPU_MEMORY: Self = Self::new(Place::Context, Action::Error(2));
+    pub const GPU_MEMORY: Self = Self::new(Stage::Context, Action::Error(2));
     /// The driver refuses the version of the function list.
-    pub const VERSION: Self = Self::new(Place::Load, Action::Error(15));
+    pub const VERSION: Self = Self::new(Stage::Load, Action::Error(15));
     /// Sessions are used up, as most drivers tell it.
-    pub const SESSIONS: Self = Self::new(Place::Open, Action::Error(10));
+    pub const SESSIONS: Self = Self::new(Stage::Open, Action::Error(10));
     /// Sessions are used up, as some drivers tell it.
-    pub const CLIENT_KEY: Self = Self::new(Place::Open, Action::Error(21));
+    pub const CLIENT_KEY: Self = Self::new(Stage::Open, Action::Error(21));
     /// The preset is not known.
-    pub const PRESET: Self = Self::new(Place::Preset, Action::Error(12));
+    pub const PRESET: Self = Self::new(Stage::Preset, Action::Error(12));
     /// No memory for buffers.
-    pub const BUFFERS: Self = Self::new(Place::Buffer, Action::Error(10));
+    pub const BUFFERS: Self = Self::new(Stage::Buffer, Action::Error(10));
     /// An error without a reason.
-    pub const ENCODE: Self = Self::new(Place::Encode, Action::Error(20));
+    pub const ENCODE: Self = Self::new(Stage::Encode, Action::Error(20));
     /// The device is gone.
-    pub const DEVICE_LOST: Self = Self::new(Place::Encode, Action::Error(5));
+    pub const DEVICE_LOST: Self = Self::new(Stage::Encode, Action::Error(5));
     /// The encoder is busy, once.
-    pub const BUSY: Self = Self::new(Place::Encode, Action::Error(18)).times(1);
+    pub const BUSY: Self = Self::new(Stage::Encode, Action::Error(18)).times(1);
     /// The output is busy, once: FFmpeg loses a picture and says so in one line.
-    pub const LOCK_BUSY: Self = Self::new(Place::Lock, Action::Error(13)).times(1);
+    pub const LOCK_BUSY: Self = Self::new(Stage::Lock, Action::Error(13)).times(1);
 
     /// This action at this place.
-    pub const fn new(place: Place, action: Action) -> Self {
+    pub const fn new(place: Stage, action: Action) -> Self {
         let place = match place {
-            Place::CudaInit => "cuda-init",
-            Place::Context => "context",
-            Place::Load => "load",
-            Place::Open => "open",
-            Place::Preset => "preset",
-            Place::Initialize => "initialize",
-            Place::Buffer => "buffer",
-            Place::Encode => "encode",
-            Place::Lock => "lock",
-            Place::End => "end",
-            Place::Close => "close",
-            Place::NvmlInit => "nvml-init",
+            Stage::CudaInit => "cuda-init",
+            Stage::Context => "context",
+            Stage::Load => "load",
+            Stage::Open => "open",
+            Stage::Preset => "preset",
+            Stage::Initialize => "initialize",
+            Stage::Buffer => "buffer",
+            Stage::Encode => "encode",
+            Stage::Lock => "lock",
+            Stage::End => "end",
+            Stage::Close => "close",
+            Stage::NvmlInit => "nvml-init",
         };
         let (action, code) = match action {
             Action::Error(code) => ("error", code as i64),

@@ -2,7 +2,7 @@
 
 /// Where a fault strikes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Stage {
     /// Opening the render node; the code of an error is an `errno`.
     Node,
     /// Opening a session: `MFXInitEx`, `MFXInitialize`.
@@ -38,24 +38,24 @@ pub struct Fault {
 
 impl Fault {
     /// This user may not open the render node.
-    pub const NODE_DENIED: Self = Self::new(Place::Node, Action::Error(13));
+    pub const NODE_DENIED: Self = Self::new(Stage::Node, Action::Error(13));
     /// No session: unsupported.
-    pub const NO_SESSION: Self = Self::new(Place::Session, Action::Error(-3));
+    pub const NO_SESSION: Self = Self::new(Stage::Session, Action::Error(-3));
     /// The encoder knows no such configuration.
-    pub const UNSUPPORTED: Self = Self::new(Place::Init, Action::Error(-3));
+    pub const UNSUPPORTED: Self = Self::new(Stage::Init, Action::Error(-3));
     /// The encoder refuses a parameter.
-    pub const INVALID_PARAM: Self = Self::new(Place::Init, Action::Error(-15));
+    pub const INVALID_PARAM: Self = Self::new(Stage::Init, Action::Error(-15));
     /// "Device failed".
-    pub const DEVICE_FAILED: Self = Self::new(Place::Encode, Action::Error(-17));
+    pub const DEVICE_FAILED: Self = Self::new(Stage::Encode, Action::Error(-17));
 
     /// This action at this place.
-    pub const fn new(place: Place, action: Action) -> Self {
+    pub const fn new(place: Stage, action: Action) -> Self {
         let place = match place {
-            Place::Node => "node",
-            Place::Session => "session",
-            Place::Init => "init",
-            Place::Encode => "encode",
-            Place::Sync => "sync",
+            Stage::Node => "node",
+            Stage::Session => "session",
+            Stage::Init => "init",
+            Stage::Encode => "encode",
+            Stage::Sync => "sync",
         };
         let (action, code) = match action {
             Action::Error(code) => ("error", code),

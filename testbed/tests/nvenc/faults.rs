@@ -2,7 +2,7 @@
 
 use std::os::unix::process::ExitStatusExt;
 
-use encoder_testbed::nvenc::{Action, Capability, Fault, Part, Place, VirtualNvenc};
+use encoder_testbed::nvenc::{Action, Capability, Fault, Part, Stage, VirtualNvenc};
 
 use crate::{
     device,
@@ -90,7 +90,7 @@ fn an_error_in_the_middle() {
     );
     let lost = format!("{encode}device does not exist (5)");
     check("lost", |d| d.fault(Fault::DEVICE_LOST.frame(5)), &lost, 251);
-    let lock = Fault::new(Place::Lock, Action::Error(5)).frame(5);
+    let lock = Fault::new(Stage::Lock, Action::Error(5)).frame(5);
     let lost = "Failed locking bitstream buffer: device does not exist (5)";
     check("lost at lock", |d| d.fault(lock), lost, 251);
     let busy = format!("{encode}encoder busy (18)");
@@ -131,7 +131,7 @@ fn a_process_that_dies() {
     for ffmpeg in ffmpegs() {
         for (action, wanted) in table {
             let Some(device) = device() else { return };
-            let device = device.fault(Fault::new(Place::Encode, action).frame(5));
+            let device = device.fault(Fault::new(Stage::Encode, action).frame(5));
             let output = Encode::new(ffmpeg, &device).run();
             let status = (output.status.code(), output.status.signal());
             assert_eq!(status, wanted, "{action:?}");

@@ -2,7 +2,7 @@
 
 use std::{env, os::unix::process::ExitStatusExt, process::Command, time::Duration};
 
-use encoder_testbed::nvenc::{Fault, Part, Place, Smi, VirtualNvenc};
+use encoder_testbed::nvenc::{Fault, Part, Smi, Stage, VirtualNvenc};
 use nvml_wrapper::{Nvml, enum_wrappers::device::EncoderType};
 
 use crate::{
@@ -63,7 +63,7 @@ fn nvml_wrapper_reads_the_device() {
 fn nvml_can_fail() {
     let Some(device) = device() else { return };
     let mismatch =
-        device.fault(Fault::new(Place::NvmlInit, encoder_testbed::nvenc::Action::Error(18)));
+        device.fault(Fault::new(Stage::NvmlInit, encoder_testbed::nvenc::Action::Error(18)));
     assert!(see(&mismatch).contains("no NVML: "), "{}", see(&mismatch));
 }
 

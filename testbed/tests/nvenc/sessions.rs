@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encoder_testbed::nvenc::{Action, Fault, Place, VirtualNvenc, What};
+use encoder_testbed::nvenc::{Action, Fault, Stage, VirtualNvenc, What};
 
 use crate::{
     device,
@@ -45,7 +45,7 @@ fn end(mut child: Child) {
 fn a_limit_over_all_processes() {
     for ffmpeg in ffmpegs() {
         let Some(device) = device() else { return };
-        let hang = Fault::new(Place::Encode, Action::Hang).frame(3).processes(1);
+        let hang = Fault::new(Stage::Encode, Action::Hang).frame(3).processes(1);
         let device = device.session_limit(1, 10).fault(hang);
         let child = Encode::new(ffmpeg, &device).leave();
         wait_for_fault(&device);
@@ -91,7 +91,7 @@ fn a_limit_within_a_process() {
 #[test]
 fn nothing_but_sigkill_ends_a_hang() {
     let places =
-        [Place::CudaInit, Place::Open, Place::Initialize, Place::Lock, Place::End, Place::Close];
+        [Stage::CudaInit, Stage::Open, Stage::Initialize, Stage::Lock, Stage::End, Stage::Close];
     for ffmpeg in ffmpegs() {
         for place in places {
             let Some(device) = device() else { return };
@@ -124,7 +124,7 @@ fn a_slow_device_takes_its_time() {
         Encode::new(ffmpeg, &device).assert_exact();
         assert!(begun.elapsed() >= Duration::from_millis(12 * 20));
         let pause = Duration::from_millis(300);
-        let device = device.fault(Fault::new(Place::Open, Action::Sleep(pause)));
+        let device = device.fault(Fault::new(Stage::Open, Action::Sleep(pause)));
         let begun = Instant::now();
         Encode::new(ffmpeg, &device).assert_exact();
         assert!(begun.elapsed() >= pause);

@@ -2,7 +2,7 @@
 
 use std::{os::unix::process::ExitStatusExt, path::Path, time::Duration, time::Instant};
 
-use encoder_testbed::qsv::{Action, Fault, Part, Place, VirtualQsv, What};
+use encoder_testbed::qsv::{Action, Fault, Part, Stage, VirtualQsv, What};
 
 use crate::{
     device,
@@ -73,7 +73,7 @@ fn an_error_in_the_middle() {
 /// missing.
 #[test]
 fn an_error_of_a_picture() {
-    let lost = Fault::new(Place::Sync, Action::Error(-17)).frame(5);
+    let lost = Fault::new(Stage::Sync, Action::Error(-17)).frame(5);
     for ffmpeg in ffmpegs() {
         let Some(device) = device() else { return };
         let device = device.fault(lost);
@@ -89,7 +89,7 @@ fn an_error_of_a_picture() {
 
 #[test]
 fn a_crash() {
-    for place in [Place::Encode, Place::Sync] {
+    for place in [Stage::Encode, Stage::Sync] {
         let crash = Fault::new(place, Action::Segfault).frame(5);
         each(|d| d.fault(crash), |_, ended| assert_eq!(ended.status.signal(), Some(11)));
     }
@@ -98,8 +98,8 @@ fn a_crash() {
 /// FFmpeg never notices.
 #[test]
 fn a_hang() {
-    for place in [Place::Session, Place::Init, Place::Encode, Place::Sync] {
-        let frame = if matches!(place, Place::Encode | Place::Sync) { 5 } else { 0 };
+    for place in [Stage::Session, Stage::Init, Stage::Encode, Stage::Sync] {
+        let frame = if matches!(place, Stage::Encode | Stage::Sync) { 5 } else { 0 };
         for ffmpeg in ffmpegs() {
             let Some(device) = device() else { return };
             let device = device.fault(Fault::new(place, Action::Hang).frame(frame));

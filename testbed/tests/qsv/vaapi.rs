@@ -1,6 +1,6 @@
 //! The same device as an encoder of VA-API.
 
-use encoder_testbed::qsv::{Action, Fault, Gpu, Part, Place, VirtualQsv, What};
+use encoder_testbed::qsv::{Action, Fault, Gpu, Part, Stage, VirtualQsv, What};
 
 use crate::{
     device,
@@ -95,8 +95,8 @@ fn what_was_asked_for_arrives() {
 
 #[test]
 fn faults() {
-    let init = Fault::new(Place::Init, Action::Error(2));
-    let encoding = Fault::new(Place::Encode, Action::Error(23)).frame(5);
+    let init = Fault::new(Stage::Init, Action::Error(2));
+    let encoding = Fault::new(Stage::Encode, Action::Error(23)).frame(5);
     for ffmpeg in usable() {
         for (fault, wanted) in [
             (init, "Failed to create encode pipeline context: 2 (resource allocation failed)."),

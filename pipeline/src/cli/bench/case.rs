@@ -103,8 +103,13 @@ pub struct Measured {
 pub fn run(args: &Bench, case: &Case) -> Result<u8, Refused> {
     let frames = Arc::new(Frames::load(args)?);
     let settings = super::settings_of(args, &case.preset, &case.encoder)?;
-    let work =
-        Work { frames, settings, cameras: args.cameras.into(), jobs: args.video.jobs(), case };
+    let work = Work {
+        frames,
+        settings,
+        cameras: args.cameras.into(),
+        threads: args.video.threads(),
+        case,
+    };
     // Before a recording is begun, detection has asked it or remembers its answer.
     let _known = encoder_ffmpeg::Ffmpeg::find(work.id().map_err(Refused::failed)?);
     let measured = match case.way {
@@ -123,7 +128,7 @@ struct Work<'a> {
     frames: Arc<Frames>,
     settings: Settings,
     cameras: usize,
-    jobs: usize,
+    threads: usize,
     case: &'a Case,
 }
 
@@ -175,7 +180,7 @@ impl Work<'_> {
 
     /// Threads of each camera's encoder, as `encode` shares them out.
     fn threads(&self) -> usize {
-        (self.jobs / self.cameras).max(1)
+        (self.threads / self.cameras).max(1)
     }
 
     fn all_frames(&self) -> u64 {
@@ -191,7 +196,7 @@ impl Work<'_> {
             mode: OutputMode::Progressive,
             session: self.session()?,
             resample: None,
-            jobs: self.jobs,
+            threads: self.threads,
             is_live: false,
             stop: Stop::new().map_err(|error| error.to_string())?,
             label_cameras: false,

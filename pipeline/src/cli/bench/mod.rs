@@ -77,7 +77,7 @@ fn rows(args: &Bench, found: &[Detected]) -> Result<(Vec<Row>, bool), Refused> {
         if !args.encoder.is_empty() && !args.encoder.contains(&name) {
             continue;
         }
-        if let encoder_core::Verdict::Refused(refusal) = &one.verdict {
+        if let encoder_core::ProbeResult::Refused(refusal) = &one.result {
             // Who names it wants to know; who does not, finds it in the results.
             if !args.encoder.is_empty() {
                 error!("{refusal}");
@@ -177,7 +177,7 @@ impl Work<'_> {
         let mut refused = result::absent(found);
         let measured = |one: &Detected| rows.iter().any(|row| row.encoder == one.encoder.as_str());
         let has_other =
-            found.iter().any(|one| one.hardware && one.verdict.is_usable() && !measured(one));
+            found.iter().any(|one| one.hardware && one.result.is_usable() && !measured(one));
         let answer = result::answer(&rows, &refused, has_other);
         refused.retain(|one| args.encoder.is_empty() || args.encoder.contains(&one.encoder));
         notes.push(
@@ -195,7 +195,7 @@ impl Work<'_> {
             size: [frames.size.width, frames.size.height],
             frames: frames.payloads.len(),
             cameras: args.cameras.into(),
-            jobs: args.video.jobs(),
+            threads: args.video.threads(),
             rounds: args.rounds.into(),
             answer,
             rows,
@@ -288,10 +288,10 @@ fn save(path: &Path, text: &str) -> Result<(), Refused> {
 fn show(results: &Results) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let [width, height] = results.size;
-    let (frames, cameras, jobs) = (results.frames, results.cameras, results.jobs);
+    let (frames, cameras, threads) = (results.frames, results.cameras, results.threads);
     writeln!(
         out,
-        "{}; {width}x{height}, {frames} frames, {cameras} at once, {jobs} threads; \
+        "{}; {width}x{height}, {frames} frames, {cameras} at once, {threads} threads; \
                    medians of {}; {}\n",
         results.clip, results.rounds, results.machine
     )?;
@@ -300,7 +300,7 @@ fn show(results: &Results) -> io::Result<()> {
         writeln!(
             out,
             "{}: does not work here: {} ({})",
-            absent.encoder, absent.reason, absent.cure
+            absent.encoder, absent.reason, absent.hint
         )?;
     }
     for text in results.notes.iter().rev().chain([&results.answer]) {

@@ -51,8 +51,8 @@ pub fn page(results: &Results) -> String {
         .refused
         .iter()
         .map(|one| {
-            let [encoder, reason, cure] = [&one.encoder, &one.reason, &one.cure].map(|t| escape(t));
-            format!("<li><b>{encoder}</b> does not work here: {reason} ({cure})</li>")
+            let [encoder, reason, hint] = [&one.encoder, &one.reason, &one.hint].map(|t| escape(t));
+            format!("<li><b>{encoder}</b> does not work here: {reason} ({hint})</li>")
         })
         .collect();
     let how: String = good
@@ -69,7 +69,7 @@ pub fn page(results: &Results) -> String {
         results.clip,
         results.frames,
         results.cameras,
-        results.jobs,
+        results.threads,
         results.rounds,
         results.machine,
         results.version

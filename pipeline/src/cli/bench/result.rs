@@ -1,6 +1,6 @@
 //! What the measurements come to: medians, ratios, the front, and an answer.
 
-use encoder_core::{Detected, Verdict};
+use encoder_core::{Detected, ProbeResult};
 use serde::Serialize;
 
 use super::{case::Measured, quality::Quality};
@@ -21,7 +21,7 @@ pub struct Results {
     /// Cameras at once.
     pub cameras: usize,
     /// Threads for decoding and encoding, all cameras together.
-    pub jobs: usize,
+    pub threads: usize,
     /// Rounds, of which the medians are given.
     pub rounds: usize,
     /// One row for each encoder and preset.
@@ -40,7 +40,7 @@ pub struct Absent {
     pub encoder: String,
     pub hardware: bool,
     pub reason: String,
-    pub cure: String,
+    pub hint: String,
 }
 
 /// One encoder with one preset.
@@ -235,13 +235,13 @@ pub fn answer(rows: &[Row], refused: &[Absent], has_other: bool) -> String {
 
 /// Those of the found encoders that do not work here.
 pub fn absent(found: &[Detected]) -> Vec<Absent> {
-    let of = |detected: &Detected| match &detected.verdict {
-        Verdict::Usable(_) => None,
-        Verdict::Refused(refusal) => Some(Absent {
+    let of = |detected: &Detected| match &detected.result {
+        ProbeResult::Usable(_) => None,
+        ProbeResult::Refused(refusal) => Some(Absent {
             encoder: detected.encoder.to_string(),
             hardware: detected.hardware,
             reason: refusal.reason.clone(),
-            cure: refusal.cure.clone(),
+            hint: refusal.hint.clone(),
         }),
     };
     found.iter().filter_map(of).collect()
@@ -393,7 +393,7 @@ mod tests {
             encoder: "nvenc".into(),
             hardware: true,
             reason: "no driver".into(),
-            cure: "install it".into(),
+            hint: "install it".into(),
         }];
         let software = row("x264", "veryfast", false, (100.0, 1, 0.9));
         let fast = row("openh264", "ultrafast", false, (434.0, 1, 0.9));
@@ -424,7 +424,7 @@ mod tests {
             size: [640, 480],
             frames: 10,
             cameras: 1,
-            jobs: 2,
+            threads: 2,
             rounds: 1,
             rows: vec![
                 Row { front: true, ..row("x264", "fast", false, (100.0, 50, 0.9)) },

@@ -23,7 +23,7 @@ use self::file::File;
 use self::plan::{Block, Found, Summary};
 use self::record::{Channel, Message, Schema};
 use super::filter::{TopicFilter, Window};
-use super::message::{self, CameraSchema, Wire};
+use super::message::{self, CameraSchema, Serialization};
 use super::{
     BadMessage, Event, Limits, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo,
     Warning,
@@ -75,9 +75,9 @@ struct Reader {
 struct Role {
     stream: StreamId,
     schema: CameraSchema,
-    wire: Wire,
-    /// To be tried when a message does not read as `wire`.
-    other_wire: Option<Wire>,
+    serialization: Serialization,
+    /// To be tried when a message does not read as `serialization`.
+    other_wire: Option<Serialization>,
 }
 
 struct Stream {
@@ -401,8 +401,10 @@ impl Reader {
             self.unwanted.insert(channel.topic.clone());
             return;
         }
-        let (wire, other_wire) = wires(&channel.encoding, &schema.encoding);
-        let Some(wire) = wire.filter(|wire| camera.travels_as(*wire)) else {
+        let (serialization, other_wire) = serializations(&channel.encoding, &schema.encoding);
+        let Some(serialization) =
+            serialization.filter(|serialization| camera.supports(*serialization))
+        else {
             let what = format!("{} [{}] as \"{}\"", channel.topic, schema.name, channel.encoding);
             self.lost(format!(
                 "{what}: this encoding of messages is not read (cdr, ros1, protobuf and json \
@@ -416,7 +418,7 @@ impl Reader {
             Some(stream) => stream.info.id,
             None => self.streams.len(),
         };
-        let role = Role { stream, schema: camera, wire, other_wire };
+        let role = Role { stream, schema: camera, serialization, other_wire };
         self.roles.insert(channel.id, role);
         if stream == self.streams.len() {
             let (topic, schema) = (channel.topic.clone(), schema.name);
@@ -531,35 +533,43 @@ impl Reader {
 
 impl Role {
     fn decode(&self, data: &Bytes) -> Result<message::CameraMessage, BadMessage> {
-        message::decode(self.schema, self.wire, data).or_else(|bad| match self.other_wire {
-            Some(wire) => message::decode(self.schema, wire, data).map_err(|_| bad),
-            None => Err(bad),
+        message::decode(self.schema, self.serialization, data).or_else(|bad| {
+            match self.other_wire {
+                Some(serialization) => {
+                    message::decode(self.schema, serialization, data).map_err(|_| bad)
+                }
+                None => Err(bad),
+            }
         })
     }
 }
 
 /// How the messages of a channel are serialised, and what to try when they are not.
-fn wires(message_encoding: &str, schema_encoding: &str) -> (Option<Wire>, Option<Wire>) {
+fn serializations(
+    message_encoding: &str,
+    schema_encoding: &str,
+) -> (Option<Serialization>, Option<Serialization>) {
     let schema = match schema_encoding {
-        "ros1msg" => Some(Wire::Ros1),
-        "ros2msg" | "ros2idl" => Some(Wire::Cdr),
-        "protobuf" => Some(Wire::Protobuf),
-        "jsonschema" => Some(Wire::Json),
+        "ros1msg" => Some(Serialization::Ros1),
+        "ros2msg" | "ros2idl" => Some(Serialization::Cdr),
+        "protobuf" => Some(Serialization::Protobuf),
+        "jsonschema" => Some(Serialization::Json),
         _ => None,
     };
     let message = match message_encoding {
-        "ros1" => Some(Wire::Ros1),
-        "cdr" => Some(Wire::Cdr),
-        "protobuf" => Some(Wire::Protobuf),
-        "json" => Some(Wire::Json),
+        "ros1" => Some(Serialization::Ros1),
+        "cdr" => Some(Serialization::Cdr),
+        "protobuf" => Some(Serialization::Protobuf),
+        "json" => Some(Serialization::Json),
         "" => schema,
         _ => None,
     };
     match (message, schema) {
         // Converters from ROS 1 are known to write "cdr" and keep the messages as they are.
-        (Some(Wire::Cdr | Wire::Ros1), Some(Wire::Cdr | Wire::Ros1)) if message != schema => {
-            (schema, message)
-        }
+        (
+            Some(Serialization::Cdr | Serialization::Ros1),
+            Some(Serialization::Cdr | Serialization::Ros1),
+        ) if message != schema => (schema, message),
         _ => (message, None),
     }
 }
@@ -570,7 +580,7 @@ fn check_magic(file: &mut File) -> Result<(), SourceError> {
     if start == MAGIC {
         return Ok(());
     }
-    let (reason, cure) = if start.is_empty() {
+    let (reason, hint) = if start.is_empty() {
         ("the file is empty".into(), "was the recorder stopped before it wrote anything?")
     } else if MAGIC.starts_with(&start) {
         ("the file ends inside its first 8 bytes".into(), "there is nothing to read in it")
@@ -578,7 +588,7 @@ fn check_magic(file: &mut File) -> Result<(), SourceError> {
         let start = start.escape_ascii();
         (format!("not an MCAP file: it begins with \"{start}\""), "check the path")
     };
-    Err(SourceError::invalid(file.path(), reason, cure))
+    Err(SourceError::invalid(file.path(), reason, hint))
 }
 
 /// Log times are unsigned in MCAP; none that is real is above the largest signed one.

@@ -8,7 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::{CameraMessage, CameraSchema, Wire, bad, no_mapping, stamp};
+use super::{CameraMessage, CameraSchema, Serialization, bad, no_mapping, stamp};
 use crate::source::{BadMessage, Payload, RawImage as Raw};
 
 #[derive(Deserialize)]
@@ -67,7 +67,7 @@ pub(super) fn decode(schema: CameraSchema, data: &Bytes) -> Result<CameraMessage
             (message.timestamp, payload)
         }
         CameraSchema::RosImage | CameraSchema::RosCompressedImage => {
-            return Err(no_mapping(schema, Wire::Json));
+            return Err(no_mapping(schema, Serialization::Json));
         }
     };
     Ok(CameraMessage { header_ns: timestamp.and_then(|t| stamp(t.sec, t.nsec)), payload })

@@ -13,7 +13,7 @@ use super::{BadMessage, Payload};
 
 /// How a message is serialised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wire {
+pub enum Serialization {
     /// DDS common data representation, as ROS 2 writes it.
     Cdr,
     /// ROS 1.
@@ -65,10 +65,10 @@ impl CameraSchema {
 
     /// Whether [`decode`] reads this type in this serialisation: all but the ROS types as
     /// Protocol Buffers or JSON, for which there is no agreed mapping.
-    pub fn travels_as(self, wire: Wire) -> bool {
-        match wire {
-            Wire::Cdr | Wire::Ros1 => true,
-            Wire::Protobuf | Wire::Json => {
+    pub fn supports(self, serialization: Serialization) -> bool {
+        match serialization {
+            Serialization::Cdr | Serialization::Ros1 => true,
+            Serialization::Protobuf | Serialization::Json => {
                 !matches!(self, Self::RosImage | Self::RosCompressedImage)
             }
         }
@@ -90,12 +90,16 @@ pub struct CameraMessage {
 ///
 /// # Errors
 /// [`BadMessage`] when the message ends too early or is not of this type and serialisation.
-pub fn decode(schema: CameraSchema, wire: Wire, data: &Bytes) -> Result<CameraMessage, BadMessage> {
-    match wire {
-        Wire::Cdr => ros::decode(schema, ros::Fields::cdr(data)?),
-        Wire::Ros1 => ros::decode(schema, ros::Fields::ros1(data)),
-        Wire::Protobuf => protobuf::decode(schema, data),
-        Wire::Json => json::decode(schema, data),
+pub fn decode(
+    schema: CameraSchema,
+    serialization: Serialization,
+    data: &Bytes,
+) -> Result<CameraMessage, BadMessage> {
+    match serialization {
+        Serialization::Cdr => ros::decode(schema, ros::Fields::cdr(data)?),
+        Serialization::Ros1 => ros::decode(schema, ros::Fields::ros1(data)),
+        Serialization::Protobuf => protobuf::decode(schema, data),
+        Serialization::Json => json::decode(schema, data),
     }
 }
 
@@ -104,8 +108,8 @@ fn bad(reason: impl Into<String>) -> BadMessage {
 }
 
 /// The error of the ROS types in a serialisation that they do not have.
-fn no_mapping(schema: CameraSchema, wire: Wire) -> BadMessage {
-    bad(format!("{schema:?} is not read from {wire:?}"))
+fn no_mapping(schema: CameraSchema, serialization: Serialization) -> BadMessage {
+    bad(format!("{schema:?} is not read from {serialization:?}"))
 }
 
 /// Seconds and nanoseconds as one number; `None` for zero, which drivers write when they do not

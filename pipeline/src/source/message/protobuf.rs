@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 
-use super::{CameraMessage, CameraSchema, Wire, bad, no_mapping, stamp};
+use super::{CameraMessage, CameraSchema, Serialization, bad, no_mapping, stamp};
 use crate::source::{BadMessage, Payload, RawImage as Raw};
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -66,7 +66,7 @@ pub(super) fn decode(schema: CameraSchema, data: &Bytes) -> Result<CameraMessage
             (timestamp, Payload::Video { format, data })
         }
         CameraSchema::RosImage | CameraSchema::RosCompressedImage => {
-            return Err(no_mapping(schema, Wire::Protobuf));
+            return Err(no_mapping(schema, Serialization::Protobuf));
         }
     };
     let header_ns = timestamp.and_then(|t| stamp(t.seconds, i64::from(t.nanos)));

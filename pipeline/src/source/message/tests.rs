@@ -13,7 +13,8 @@ const SCHEMAS: [CameraSchema; 5] = [
     CameraSchema::FoxgloveCompressedImage,
     CameraSchema::FoxgloveCompressedVideo,
 ];
-const WIRES: [Wire; 4] = [Wire::Cdr, Wire::Ros1, Wire::Protobuf, Wire::Json];
+const WIRES: [Serialization; 4] =
+    [Serialization::Cdr, Serialization::Ros1, Serialization::Protobuf, Serialization::Json];
 
 #[test]
 fn names() {
@@ -44,23 +45,23 @@ fn names() {
 
 /// Writes messages field by field, from the format descriptions.
 struct Writer {
-    wire: Wire,
+    serialization: Serialization,
     big: bool,
     out: Vec<u8>,
 }
 
 impl Writer {
-    fn new(wire: Wire, big: bool) -> Self {
-        let out = match (wire, big) {
-            (Wire::Cdr, true) => vec![0, 0, 0, 0],
-            (Wire::Cdr, false) => vec![0, 1, 0, 0],
+    fn new(serialization: Serialization, big: bool) -> Self {
+        let out = match (serialization, big) {
+            (Serialization::Cdr, true) => vec![0, 0, 0, 0],
+            (Serialization::Cdr, false) => vec![0, 1, 0, 0],
             _ => vec![],
         };
-        Self { wire, big, out }
+        Self { serialization, big, out }
     }
 
     fn u32(&mut self, value: u32) {
-        while self.wire == Wire::Cdr && !self.out.len().is_multiple_of(4) {
+        while self.serialization == Serialization::Cdr && !self.out.len().is_multiple_of(4) {
             self.out.push(0xAA);
         }
         self.out.extend(if self.big { value.to_be_bytes() } else { value.to_le_bytes() });
@@ -72,7 +73,7 @@ impl Writer {
     }
 
     fn string(&mut self, value: &str) {
-        if self.wire == Wire::Cdr {
+        if self.serialization == Serialization::Cdr {
             self.bytes(format!("{value}\0").as_bytes());
         } else {
             self.bytes(value.as_bytes());
@@ -100,14 +101,19 @@ impl Writer {
 }
 
 /// A message with all that it can carry.
-fn write(schema: CameraSchema, wire: Wire, big: bool, message: &CameraMessage) -> Option<Vec<u8>> {
+fn write(
+    schema: CameraSchema,
+    serialization: Serialization,
+    big: bool,
+    message: &CameraMessage,
+) -> Option<Vec<u8>> {
     let stamp = message.header_ns.unwrap_or(0);
     let (sec, nsec) = (stamp.div_euclid(1_000_000_000), stamp.rem_euclid(1_000_000_000));
-    let mut w = Writer::new(wire, big);
+    let mut w = Writer::new(serialization, big);
     let ros = matches!(schema, CameraSchema::RosImage | CameraSchema::RosCompressedImage);
-    match wire {
-        Wire::Cdr | Wire::Ros1 => {
-            if ros && wire == Wire::Ros1 {
+    match serialization {
+        Serialization::Cdr | Serialization::Ros1 => {
+            if ros && serialization == Serialization::Ros1 {
                 w.u32(77);
             }
             w.u32(sec as u32);
@@ -139,8 +145,8 @@ fn write(schema: CameraSchema, wire: Wire, big: bool, message: &CameraMessage) -
                 }
             }
         }
-        Wire::Protobuf if !ros => {
-            let mut time = Writer::new(wire, false);
+        Serialization::Protobuf if !ros => {
+            let mut time = Writer::new(serialization, false);
             time.varint(1 << 3);
             time.varint(sec as u64);
             time.varint(2 << 3);
@@ -167,7 +173,7 @@ fn write(schema: CameraSchema, wire: Wire, big: bool, message: &CameraMessage) -
                 }
             }
         }
-        Wire::Json if !ros => {
+        Serialization::Json if !ros => {
             let mut json = serde_json::json!({
                 "timestamp": {"sec": sec, "nsec": nsec}, "frame_id": "camera"
             });
@@ -188,7 +194,7 @@ fn write(schema: CameraSchema, wire: Wire, big: bool, message: &CameraMessage) -
             }
             w.out = json.to_string().into_bytes();
         }
-        Wire::Protobuf | Wire::Json => return None,
+        Serialization::Protobuf | Serialization::Json => return None,
     }
     Some(w.out)
 }
@@ -223,21 +229,21 @@ proptest! {
     ) {
         for schema in SCHEMAS {
             let expected = message(schema, &text, &data, numbers);
-            for (wire, big) in [
-                (Wire::Cdr, false), (Wire::Cdr, true), (Wire::Ros1, false),
-                (Wire::Protobuf, false), (Wire::Json, false),
+            for (serialization, big) in [
+                (Serialization::Cdr, false), (Serialization::Cdr, true), (Serialization::Ros1, false),
+                (Serialization::Protobuf, false), (Serialization::Json, false),
             ] {
-                let written = write(schema, wire, big, &expected);
-                prop_assert_eq!(written.is_some(), schema.travels_as(wire));
+                let written = write(schema, serialization, big, &expected);
+                prop_assert_eq!(written.is_some(), schema.supports(serialization));
                 let Some(mut written) = written else { continue };
                 let whole = Bytes::from(written.clone());
-                prop_assert_eq!(&decode(schema, wire, &whole).unwrap(), &expected);
+                prop_assert_eq!(&decode(schema, serialization, &whole).unwrap(), &expected);
                 // Missing bytes are found; except that fields of Protocol Buffers may be absent.
-                let cut = decode(schema, wire, &whole.slice(..cut.index(whole.len())));
-                prop_assert!(cut.is_err() || wire == Wire::Protobuf);
-                if wire != Wire::Protobuf {
+                let cut = decode(schema, serialization, &whole.slice(..cut.index(whole.len())));
+                prop_assert!(cut.is_err() || serialization == Serialization::Protobuf);
+                if serialization != Serialization::Protobuf {
                     written.extend(&tail);
-                    prop_assert_eq!(&decode(schema, wire, &written.into()).unwrap(), &expected);
+                    prop_assert_eq!(&decode(schema, serialization, &written.into()).unwrap(), &expected);
                 }
             }
         }
@@ -248,9 +254,9 @@ proptest! {
         let with_header: Bytes = [&[0, head, 0, 0], data.as_slice()].concat().into();
         let data = Bytes::from(data);
         for schema in SCHEMAS {
-            for wire in WIRES {
-                let _ = decode(schema, wire, &data);
-                let _ = decode(schema, wire, &with_header);
+            for serialization in WIRES {
+                let _ = decode(schema, serialization, &data);
+                let _ = decode(schema, serialization, &with_header);
             }
         }
     }
@@ -258,13 +264,14 @@ proptest! {
 
 #[test]
 fn pictures_are_slices() {
-    for wire in [Wire::Cdr, Wire::Ros1, Wire::Protobuf] {
+    for serialization in [Serialization::Cdr, Serialization::Ros1, Serialization::Protobuf] {
         let expected = message(CameraSchema::FoxgloveRawImage, "rgb8", &[7; 500], [1; 4]);
-        let written = write(CameraSchema::FoxgloveRawImage, wire, false, &expected).unwrap();
+        let written =
+            write(CameraSchema::FoxgloveRawImage, serialization, false, &expected).unwrap();
         let written = Bytes::from(written);
-        let decoded = decode(CameraSchema::FoxgloveRawImage, wire, &written).unwrap();
+        let decoded = decode(CameraSchema::FoxgloveRawImage, serialization, &written).unwrap();
         let Payload::Raw(image) = decoded.payload else { panic!("{decoded:?}") };
-        assert!(written.as_ptr_range().contains(&image.data.as_ptr()), "{wire:?}");
+        assert!(written.as_ptr_range().contains(&image.data.as_ptr()), "{serialization:?}");
     }
 }
 
@@ -275,9 +282,11 @@ fn stamps() {
     assert_eq!(stamp(-1, 5), Some(-999_999_995));
     assert_eq!(stamp(i64::MAX, 5), None);
     // ROS 2 has signed seconds, ROS 1 unsigned ones.
-    for (wire, expected) in [(Wire::Cdr, -1_000_000_000), (Wire::Ros1, 4_294_967_295_000_000_000)] {
-        let mut w = Writer::new(wire, false);
-        if wire == Wire::Ros1 {
+    for (serialization, expected) in
+        [(Serialization::Cdr, -1_000_000_000), (Serialization::Ros1, 4_294_967_295_000_000_000)]
+    {
+        let mut w = Writer::new(serialization, false);
+        if serialization == Serialization::Ros1 {
             w.u32(1);
         }
         w.u32(u32::MAX);
@@ -285,28 +294,29 @@ fn stamps() {
         w.string("");
         w.string("jpeg");
         w.bytes(&[]);
-        let decoded = decode(CameraSchema::RosCompressedImage, wire, &w.out.into()).unwrap();
+        let decoded =
+            decode(CameraSchema::RosCompressedImage, serialization, &w.out.into()).unwrap();
         assert_eq!(decoded.header_ns, Some(expected));
     }
 }
 
 #[test]
 fn absurd_lengths_are_not_allocated() {
-    for wire in [Wire::Cdr, Wire::Ros1] {
-        let mut w = Writer::new(wire, false);
-        if wire == Wire::Ros1 {
+    for serialization in [Serialization::Cdr, Serialization::Ros1] {
+        let mut w = Writer::new(serialization, false);
+        if serialization == Serialization::Ros1 {
             w.u32(1);
         }
         w.u32(1);
         w.u32(2);
         w.u32(u32::MAX);
-        let error = decode(CameraSchema::RosImage, wire, &w.out.into()).unwrap_err();
+        let error = decode(CameraSchema::RosImage, serialization, &w.out.into()).unwrap_err();
         assert!(error.reason.contains("`frame_id`, which is 4294967295 bytes"), "{error}");
     }
     let bad = Bytes::from_static(&[0, 3, 0, 0, 1, 2, 3, 4]);
-    let error = decode(CameraSchema::RosImage, Wire::Cdr, &bad).unwrap_err();
+    let error = decode(CameraSchema::RosImage, Serialization::Cdr, &bad).unwrap_err();
     assert!(error.reason.contains("0x0003"), "{error}");
-    let error = decode(CameraSchema::RosImage, Wire::Json, &bad).unwrap_err();
+    let error = decode(CameraSchema::RosImage, Serialization::Json, &bad).unwrap_err();
     assert!(error.reason.contains("Json"), "{error}");
 }
 
@@ -326,7 +336,7 @@ fn json_variants() {
     ];
     for (json, expected) in table {
         let data = Bytes::from_static(json.as_bytes());
-        let decoded = decode(CameraSchema::FoxgloveCompressedImage, Wire::Json, &data);
+        let decoded = decode(CameraSchema::FoxgloveCompressedImage, Serialization::Json, &data);
         match expected {
             Ok(header_ns) => {
                 let data = Bytes::from_static(&[0, 1, 2]);

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use self::layout::{ChunkAt, Connection, Layout};
 use self::record::{BagFile, MAGIC, op};
 use super::filter::{TopicFilter, Window};
-use super::message::{self, CameraSchema, Wire};
+use super::message::{self, CameraSchema, Serialization};
 use super::{
     BadMessage, Event, Limits, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo,
     Warning,
@@ -152,7 +152,8 @@ impl RosbagSource {
             return;
         }
         let Connection { id, topic, schema: name } = connection;
-        let Some(schema) = CameraSchema::from_name(name).filter(|s| s.travels_as(Wire::Ros1))
+        let Some(schema) =
+            CameraSchema::from_name(name).filter(|s| s.supports(Serialization::Ros1))
         else {
             self.others.insert((topic.clone(), name.clone()));
             self.connections.insert(*id, None);
@@ -390,10 +391,11 @@ impl RosbagSource {
         if !wanted {
             return None;
         }
-        let (header_ns, payload) = match message::decode(stream.schema, Wire::Ros1, &message.data) {
-            Ok(camera) => (camera.header_ns, Ok(camera.payload)),
-            Err(BadMessage { reason }) => (None, Err(BadMessage { reason })),
-        };
+        let (header_ns, payload) =
+            match message::decode(stream.schema, Serialization::Ros1, &message.data) {
+                Ok(camera) => (camera.header_ns, Ok(camera.payload)),
+                Err(BadMessage { reason }) => (None, Err(BadMessage { reason })),
+            };
         Some(Packet { stream: message.stream, number, log_ns: message.time, header_ns, payload })
     }
 }
@@ -452,7 +454,7 @@ pub(super) fn no_stream(
 /// Refuses what is no bag of version 2.0, by name where it has one.
 fn check_magic(file: &mut BagFile) -> Result<(), SourceError> {
     let start = file.read(0, MAGIC.len() as u64)?;
-    let (reason, cure) = if start == MAGIC {
+    let (reason, hint) = if start == MAGIC {
         return Ok(());
     } else if start.is_empty() {
         ("the file is empty".into(), "nothing was recorded; record again")
@@ -465,5 +467,5 @@ fn check_magic(file: &mut BagFile) -> Result<(), SourceError> {
     } else {
         ("not a ROS 1 bag: it does not start with `#ROSBAG V2.0`".into(), "check what it is")
     };
-    Err(SourceError::invalid(file.path(), reason, cure))
+    Err(SourceError::invalid(file.path(), reason, hint))
 }

@@ -4,7 +4,7 @@ use super::{Clock, FrameTimes, Rising, Timing, distance, exact, round};
 
 /// Finds out what the times of a whole recording allow, without keeping them.
 #[derive(Clone, Debug)]
-pub struct Survey {
+pub struct TimestampAnalysis {
     timing: Timing,
     rate: FrameRate,
     reorder: u32,
@@ -69,7 +69,7 @@ impl Track {
     }
 }
 
-impl Survey {
+impl TimestampAnalysis {
     /// Begins. `rate` is assumed for the duration of a single frame; `reorder` is how many frames
     /// a picture may be decoded ahead of its time.
     pub fn new(timing: Timing, rate: FrameRate, reorder: u32) -> Self {
@@ -138,17 +138,17 @@ impl Survey {
     }
 
     /// Lays out the frames.
-    pub fn layout(&self) -> Layout {
+    pub fn layout(&self) -> Timeline {
         match self.timing {
             Timing::Rate(rate) => self.constant(rate),
             Timing::Recorded(clock) => self.recorded(clock),
         }
     }
 
-    fn constant(&self, rate: FrameRate) -> Layout {
+    fn constant(&self, rate: FrameRate) -> Timeline {
         let (timescale, step) = exact(rate);
         let stamp = |times: FrameTimes| times.by(Clock::Header);
-        Layout {
+        Timeline {
             timescale,
             duration: self.frames.saturating_mul(step),
             pattern: Pattern::Every(step),
@@ -158,7 +158,7 @@ impl Survey {
         }
     }
 
-    fn recorded(&self, wanted: Clock) -> Layout {
+    fn recorded(&self, wanted: Clock) -> Timeline {
         let (clock, mut warnings) = self.clock(wanted);
         let track = self.track(clock);
         let index = resolution(track.longest_gap, self.reorder);
@@ -177,7 +177,7 @@ impl Survey {
         }
         let usual = track.usual_gap().map(|gap| round(gap, tick_ns));
         let last = usual.unwrap_or(self.rate.nanoseconds(1) / tick_ns).max(1);
-        Layout {
+        Timeline {
             timescale: (1_000_000_000 / tick_ns) as u32,
             duration: if self.frames > 0 { track.ends[index].saturating_add(last) } else { 0 },
             pattern: Pattern::Recorded { clock, tick_ns },
@@ -202,7 +202,7 @@ fn resolution(longest_gap_ns: u64, reorder: u32) -> usize {
 
 /// How the frames of a whole recording lie in time, relative to the first one.
 #[derive(Clone, Debug)]
-pub struct Layout {
+pub struct Timeline {
     timescale: u32,
     duration: u64,
     pattern: Pattern,
@@ -220,8 +220,8 @@ enum Pattern {
     Recorded { clock: Clock, tick_ns: u64 },
 }
 
-impl Layout {
-    /// Ticks in a second.
+impl Timeline {
+    /// TickMapper in a second.
     pub fn timescale(&self) -> u32 {
         self.timescale
     }
@@ -237,8 +237,14 @@ impl Layout {
     }
 
     /// The times of the frames, from the first one on.
-    pub fn ticks(&self) -> Ticks {
-        Ticks { pattern: self.pattern, frames: 0, rising: Rising::default(), origin: 0, last: 0 }
+    pub fn ticks(&self) -> TickMapper {
+        TickMapper {
+            pattern: self.pattern,
+            frames: 0,
+            rising: Rising::default(),
+            origin: 0,
+            last: 0,
+        }
     }
 
     /// Logs the warnings.
@@ -249,7 +255,7 @@ impl Layout {
 
 /// Maps the times of frames to ticks, in display order.
 #[derive(Clone, Debug)]
-pub struct Ticks {
+pub struct TickMapper {
     pattern: Pattern,
     frames: u64,
     rising: Rising,
@@ -257,7 +263,7 @@ pub struct Ticks {
     last: u64,
 }
 
-impl Ticks {
+impl TickMapper {
     /// When the next frame is shown, in ticks from the first one.
     pub fn next(&mut self, times: &FrameTimes) -> u64 {
         let index = self.frames;
@@ -292,18 +298,18 @@ mod tests {
     }
 
     /// The layout, and where it puts the frames.
-    fn lay(timing: Timing, reorder: u32, frames: &[(Option<i64>, i64)]) -> (Layout, Vec<u64>) {
-        let mut survey = Survey::new(timing, rate(), reorder);
+    fn lay(timing: Timing, reorder: u32, frames: &[(Option<i64>, i64)]) -> (Timeline, Vec<u64>) {
+        let mut analysis = TimestampAnalysis::new(timing, rate(), reorder);
         let frames: Vec<_> =
             frames.iter().map(|&(header_ns, log_ns)| FrameTimes { header_ns, log_ns }).collect();
-        frames.iter().for_each(|times| survey.push(times));
-        assert_eq!(survey.frames(), frames.len() as u64);
-        let layout = survey.layout();
+        frames.iter().for_each(|times| analysis.push(times));
+        assert_eq!(analysis.frames(), frames.len() as u64);
+        let layout = analysis.layout();
         let mut ticks = layout.ticks();
         (layout, frames.iter().map(|times| ticks.next(times)).collect())
     }
 
-    fn recorded(clock: Clock, frames: &[(Option<i64>, i64)]) -> (Layout, Vec<u64>) {
+    fn recorded(clock: Clock, frames: &[(Option<i64>, i64)]) -> (Timeline, Vec<u64>) {
         lay(Timing::Recorded(clock), 0, frames)
     }
 

@@ -13,7 +13,7 @@ use super::{SinkError, output::sync_directory};
 ///
 /// Dropped, it goes, unless it was told to stay.
 #[derive(Debug)]
-pub(super) struct Growing {
+pub(super) struct PartFile {
     file: File,
     path: PathBuf,
     /// Bytes of whole pieces.
@@ -22,7 +22,7 @@ pub(super) struct Growing {
     stays: bool,
 }
 
-impl Growing {
+impl PartFile {
     /// Begins a file beside `path`, with `.part` behind its name. One that is there is left alone,
     /// and a number taken.
     ///
@@ -107,7 +107,7 @@ impl Growing {
     }
 }
 
-impl Drop for Growing {
+impl Drop for PartFile {
     fn drop(&mut self) {
         if !self.stays {
             let _ = std::fs::remove_file(&self.path);
@@ -202,7 +202,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.mp4");
         let part = directory.path().join("a.mp4.part");
-        let mut growing = Growing::beside(&path).unwrap();
+        let mut growing = PartFile::beside(&path).unwrap();
         growing.append(b"one", Instant::now()).unwrap();
         assert_eq!(std::fs::read(&part).unwrap(), b"one");
         growing.append(b"two", Instant::now()).unwrap();
@@ -210,15 +210,15 @@ mod tests {
         assert_eq!(is_being_written(&part), cfg!(unix));
         drop(growing);
         assert!(!part.exists());
-        assert_eq!(Growing::beside(&path).unwrap().keep(), None);
+        assert_eq!(PartFile::beside(&path).unwrap().keep(), None);
         assert!(!part.exists());
 
-        let mut growing = Growing::beside(&path).unwrap();
+        let mut growing = PartFile::beside(&path).unwrap();
         growing.append(b"one", Instant::now()).unwrap();
         assert_eq!(growing.keep(), Some(part.clone()));
         assert!(!is_being_written(&part));
         // What is there is never touched.
-        let second = Growing::beside(&path).unwrap();
+        let second = PartFile::beside(&path).unwrap();
         assert_eq!(second.path(), directory.path().join("a.mp4.2.part"));
         drop(second);
         assert_eq!(std::fs::read(&part).unwrap(), b"one");

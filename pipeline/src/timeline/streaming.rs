@@ -7,7 +7,7 @@ use super::{Clock, FrameTimes, Rising, Timing, distance, exact, round};
 /// The first frame chooses the clock. Where the header stamps end or run backwards later, the
 /// distances of the log times continue the line.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub(crate) struct StreamingTimeline {
     timing: Timing,
     frames: u64,
     rising: Rising,
@@ -26,7 +26,7 @@ pub(crate) struct Running {
 /// makes all other times coarser.
 const TICK_NS: u64 = 1000;
 
-impl Running {
+impl StreamingTimeline {
     /// Begins. `rate` is assumed for the duration of a single frame.
     pub fn new(timing: Timing, rate: FrameRate) -> Self {
         let (clock, nominal) = match timing {
@@ -47,7 +47,7 @@ impl Running {
         }
     }
 
-    /// Ticks in a second.
+    /// TickMapper in a second.
     pub fn timescale(&self) -> u32 {
         match self.timing {
             Timing::Recorded(_) => (1_000_000_000 / TICK_NS) as u32,
@@ -123,7 +123,7 @@ mod tests {
     const MS: i64 = 1_000_000;
 
     fn lay(timing: Timing, frames: &[(Option<i64>, i64)]) -> (Vec<u64>, Vec<String>) {
-        let mut running = Running::new(timing, FrameRate::default());
+        let mut running = StreamingTimeline::new(timing, FrameRate::default());
         let ms = |&(header, log): &(Option<i64>, i64)| FrameTimes {
             header_ns: header.map(|ms| ms * MS),
             log_ns: log * MS,
@@ -166,7 +166,8 @@ mod tests {
 
     #[test]
     fn a_pause_is_not_taken_for_the_usual_distance() {
-        let mut running = Running::new(Timing::Recorded(Clock::Log), FrameRate::default());
+        let mut running =
+            StreamingTimeline::new(Timing::Recorded(Clock::Log), FrameRate::default());
         assert_eq!(running.usual(), 33_333);
         // Time in ms, and the usual distance then.
         for (ms, usual) in [(0, 33_333), (40, 33_333), (80, 40_000), (9000, 40_000), (9050, 50_000)]
@@ -178,7 +179,8 @@ mod tests {
 
     #[test]
     fn absurd_stamps_do_not_overflow() {
-        let mut running = Running::new(Timing::Recorded(Clock::Header), FrameRate::default());
+        let mut running =
+            StreamingTimeline::new(Timing::Recorded(Clock::Header), FrameRate::default());
         let stamps = [Some(i64::MIN), Some(i64::MAX), Some(i64::MIN), None, Some(i64::MAX)];
         let ticks: Vec<_> = stamps
             .into_iter()

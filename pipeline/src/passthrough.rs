@@ -5,8 +5,8 @@ use encoder_core::{EncodedChunk, EncoderType, FrameRate, NalKind, Resolution, na
 
 use crate::{
     mux::{Sink, SinkError, Sps},
-    session::{SessionReport, Stretch},
-    timeline::{FrameTimes, Survey, Timing},
+    session::{EncoderSpan, SessionReport},
+    timeline::{FrameTimes, TimestampAnalysis, Timing},
 };
 
 /// The name that stands in the report instead of an encoder's.
@@ -60,17 +60,17 @@ impl AccessUnit {
 
 /// A file into which access units are copied. They come in display order: video topics of
 /// recordings have no B-frames.
-pub struct Copy {
+pub struct Passthrough {
     sink: Box<dyn Sink>,
     size: Resolution,
-    survey: Survey,
+    analysis: TimestampAnalysis,
     bytes: u64,
 }
 
-impl Copy {
+impl Passthrough {
     /// Begins a file with pictures of `size`. `rate` is assumed for the duration of a single frame.
     pub fn new(size: Resolution, timing: Timing, rate: FrameRate, sink: Box<dyn Sink>) -> Self {
-        Self { sink, size, survey: Survey::new(timing, rate, 0), bytes: 0 }
+        Self { sink, size, analysis: TimestampAnalysis::new(timing, rate, 0), bytes: 0 }
     }
 
     /// Size of the pictures.
@@ -83,8 +83,8 @@ impl Copy {
     /// # Errors
     /// When it cannot be written.
     pub fn push(&mut self, unit: AccessUnit, times: FrameTimes) -> Result<(), SinkError> {
-        let index = self.survey.frames();
-        self.survey.push(&times);
+        let index = self.analysis.frames();
+        self.analysis.push(&times);
         self.bytes += unit.data.len() as u64;
         let chunk =
             EncodedChunk { data: unit.data, pts: index, dts: index, keyframe: unit.keyframe };
@@ -104,9 +104,9 @@ impl Copy {
     /// # Errors
     /// When it cannot be written.
     pub fn finish(self) -> Result<SessionReport, SinkError> {
-        let layout = self.survey.layout();
+        let layout = self.analysis.layout();
         layout.log();
-        let count = self.survey.frames();
+        let count = self.analysis.frames();
         let finished = self.sink.finish(&layout)?;
         let mut warnings = layout.warnings.clone();
         warnings.extend(finished.warnings);
@@ -114,7 +114,7 @@ impl Copy {
         Ok(SessionReport {
             encoder: COPY,
             description: "copied as recorded".into(),
-            stretches: vec![Stretch {
+            spans: vec![EncoderSpan {
                 encoder: COPY,
                 description: "copied as recorded".into(),
                 frames: count,

@@ -15,11 +15,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// The encoders of a chain by their place, the most wanted first.
 #[derive(Debug)]
-pub(crate) struct Roster {
+pub(crate) struct FallbackSchedule {
     members: Vec<Member>,
     current: Option<usize>,
     /// How long one that was given up rests at first; `None`: for ever.
-    comeback: Option<Duration>,
+    failback_after: Option<Duration>,
     /// Since when nothing has gone wrong.
     quiet: Instant,
 }
@@ -42,12 +42,12 @@ enum Rest {
     GivenUp(Option<Instant>),
 }
 
-impl Roster {
-    pub(crate) fn new(count: usize, comeback: Option<Duration>, now: Instant) -> Self {
+impl FallbackSchedule {
+    pub(crate) fn new(count: usize, failback_after: Option<Duration>, now: Instant) -> Self {
         let member =
-            Member { failures: 0, rest: Rest::Ready, is_last_resort: false, next: comeback };
+            Member { failures: 0, rest: Rest::Ready, is_last_resort: false, next: failback_after };
         let current = (count > 0).then_some(0);
-        Self { members: vec![member; count], current, comeback, quiet: now }
+        Self { members: vec![member; count], current, failback_after, quiet: now }
     }
 
     /// Whose turn it is; `None` when nobody is left.
@@ -82,7 +82,7 @@ impl Roster {
         if !is_transient {
             return self.give_up(now);
         }
-        let until = self.comeback.map(|comeback| now + comeback.min(BUSY));
+        let until = self.failback_after.map(|failback_after| now + failback_after.min(BUSY));
         let is_last = self.member().is_some_and(|member| member.is_last_resort);
         let rest = if is_last { Rest::GivenUp(until) } else { Rest::Passing(until) };
         self.leave(rest, now);
@@ -123,9 +123,9 @@ impl Roster {
         if now.saturating_duration_since(self.quiet) < QUIET {
             return;
         }
-        let comeback = self.comeback;
+        let failback_after = self.failback_after;
         if let Some(member) = self.member() {
-            (member.failures, member.next, member.is_last_resort) = (0, comeback, false);
+            (member.failures, member.next, member.is_last_resort) = (0, failback_after, false);
         }
     }
 
@@ -162,24 +162,24 @@ mod tests {
     /// Plays a script on three encoders: `f` fails, `r` refuses for good, `b` is busy, `s` says
     /// that all is well, `t` takes the better one where there is one, `+N` lets N seconds pass.
     /// Gives whose turn it is after each word.
-    fn play(comeback: Option<u64>, script: &str) -> String {
+    fn play(failback_after: Option<u64>, script: &str) -> String {
         let mut now = Instant::now();
-        let mut roster = Roster::new(3, comeback.map(Duration::from_secs), now);
+        let mut schedule = FallbackSchedule::new(3, failback_after.map(Duration::from_secs), now);
         let mut turns = String::new();
         for word in script.split_whitespace() {
             match word {
-                "f" => drop(roster.fail(now)),
-                "r" => roster.pass(false, now),
-                "b" => roster.pass(true, now),
-                "s" => roster.steady(now),
+                "f" => drop(schedule.fail(now)),
+                "r" => schedule.pass(false, now),
+                "b" => schedule.pass(true, now),
+                "s" => schedule.steady(now),
                 "t" => {
-                    if let Some(better) = roster.better(now) {
-                        roster.take(better, now);
+                    if let Some(better) = schedule.better(now) {
+                        schedule.take(better, now);
                     }
                 }
                 seconds => now += Duration::from_secs(seconds[1..].parse().unwrap()),
             }
-            let turn = roster.current().map_or('-', |n| char::from(b'0' + n as u8));
+            let turn = schedule.current().map_or('-', |n| char::from(b'0' + n as u8));
             if !word.starts_with('+') {
                 turns.push(turn);
             }
@@ -238,51 +238,51 @@ mod tests {
             (None, "b +9999 t", "11"),
             (None, "b r r", "120"),
         ];
-        for (comeback, script, expected) in table {
+        for (failback_after, script, expected) in table {
             // The turns in the table are those after each word; letters only.
-            assert_eq!(play(*comeback, script), *expected, "{comeback:?} {script}");
+            assert_eq!(play(*failback_after, script), *expected, "{failback_after:?} {script}");
         }
     }
 
     #[test]
     fn alone_is_who_has_nobody_to_turn_to() {
         let now = Instant::now();
-        let mut roster = Roster::new(3, Some(Duration::from_secs(300)), now);
-        assert!(!roster.is_alone(now));
-        roster.pass(false, now);
-        roster.pass(true, now);
+        let mut schedule = FallbackSchedule::new(3, Some(Duration::from_secs(300)), now);
+        assert!(!schedule.is_alone(now));
+        schedule.pass(false, now);
+        schedule.pass(true, now);
         // The second one was only busy.
-        assert!(!roster.is_alone(now));
-        roster.pass(false, now);
-        assert_eq!(roster.current(), Some(1));
-        assert!(roster.is_alone(now));
+        assert!(!schedule.is_alone(now));
+        schedule.pass(false, now);
+        assert_eq!(schedule.current(), Some(1));
+        assert!(schedule.is_alone(now));
         // The first one has rested.
-        assert!(!roster.is_alone(now + Duration::from_secs(300)));
-        roster.pass(false, now);
-        assert!(!roster.is_alone(now), "nobody is there");
+        assert!(!schedule.is_alone(now + Duration::from_secs(300)));
+        schedule.pass(false, now);
+        assert!(!schedule.is_alone(now), "nobody is there");
     }
 
     #[test]
     fn pauses_grow() {
         let now = Instant::now();
-        let mut roster = Roster::new(1, None, now);
-        assert_eq!(roster.fail(now), Some(PAUSE));
-        assert_eq!(roster.fail(now), Some(2 * PAUSE));
-        assert_eq!((roster.fail(now), roster.current()), (None, None));
-        assert_eq!((roster.fail(now), roster.better(now)), (None, None));
+        let mut schedule = FallbackSchedule::new(1, None, now);
+        assert_eq!(schedule.fail(now), Some(PAUSE));
+        assert_eq!(schedule.fail(now), Some(2 * PAUSE));
+        assert_eq!((schedule.fail(now), schedule.current()), (None, None));
+        assert_eq!((schedule.fail(now), schedule.better(now)), (None, None));
     }
 
     #[test]
     fn the_longest_rest() {
         let mut now = Instant::now();
-        let mut roster = Roster::new(2, Some(Duration::from_secs(300)), now);
+        let mut schedule = FallbackSchedule::new(2, Some(Duration::from_secs(300)), now);
         for _ in 0..10 {
-            roster.pass(false, now);
-            assert_eq!(roster.current(), Some(1));
+            schedule.pass(false, now);
+            assert_eq!(schedule.current(), Some(1));
             now += LONGEST;
-            assert_eq!(roster.better(now), Some(0));
-            roster.take(0, now);
+            assert_eq!(schedule.better(now), Some(0));
+            schedule.take(0, now);
         }
-        assert_eq!(Roster::new(0, None, now).current(), None);
+        assert_eq!(FallbackSchedule::new(0, None, now).current(), None);
     }
 }

@@ -18,12 +18,12 @@ const DRIVERS: [(Api, &str); 6] = [
 pub(crate) fn refuse(
     kind: RefusalKind,
     reason: impl Into<String>,
-    cure: impl Into<String>,
+    hint: impl Into<String>,
 ) -> Refusal {
-    Refusal::new(EncoderType::NVENC, kind, reason, cure)
+    Refusal::new(EncoderType::NVENC, kind, reason, hint)
 }
 
-/// The cure for a driver that does not know the API `needed`.
+/// The hint for a driver that does not know the API `needed`.
 pub(crate) fn update(needed: Api) -> String {
     let known = DRIVERS.iter().find(|(api, _)| *api >= needed);
     match known {
@@ -54,7 +54,7 @@ pub(crate) fn no_encoder(name: &str) -> Refusal {
     )
 }
 
-/// Puts the device into the words of a refusal that a proof gave.
+/// Puts the device into the words of a refusal that a probe gave.
 pub(crate) fn sharpen(refusal: Refusal, found: &Found) -> Refusal {
     use RefusalKind::{DriverTooOld, Missing, NoDevice, NotBuilt, Permission};
     if matches!(refusal.kind, Missing | NotBuilt | Permission) {
@@ -67,14 +67,14 @@ pub(crate) fn sharpen(refusal: Refusal, found: &Found) -> Refusal {
     }
     let device: Vec<_> = [Some(&found.name), found.driver.as_ref()].into_iter().flatten().collect();
     let device = device.iter().map(|text| text.as_str()).collect::<Vec<_>>().join(", ");
-    let cure = match required(&refusal.reason) {
+    let hint = match required(&refusal.reason) {
         Some(needed) if refusal.kind == DriverTooOld => format!(
             "{}, or set ENCODER_FFMPEG to an FFmpeg that was built for this driver",
             update(needed)
         ),
-        _ => refusal.cure,
+        _ => refusal.hint,
     };
-    Refusal { reason: format!("{} [{device}]", refusal.reason), cure, ..refusal }
+    Refusal { reason: format!("{} [{device}]", refusal.reason), hint, ..refusal }
 }
 
 /// The API in FFmpeg's words "Required: 13.1 Found: 12.2".
@@ -143,25 +143,25 @@ mod tests {
     fn words_get_the_device() {
         let words = |kind, reason: &str, names: &[&str]| {
             let found = found(names);
-            let refusal = refuse(kind, reason, "cure").transient();
+            let refusal = refuse(kind, reason, "hint").transient();
             let sharp = sharpen(refusal, &found);
             assert_eq!(sharp.kind, kind);
-            (sharp.reason, sharp.cure, sharp.transient)
+            (sharp.reason, sharp.hint, sharp.transient)
         };
         let unsupported = "this GPU has no video encoder: unsupported device (2)";
-        let (reason, cure, transient) = words(NoDevice, unsupported, &["NVIDIA H200"]);
+        let (reason, hint, transient) = words(NoDevice, unsupported, &["NVIDIA H200"]);
         assert_eq!(
             reason,
             "NVIDIA H200 has no video encoder (NVENC) \
          [this GPU has no video encoder: unsupported device (2)]"
         );
-        assert!(cure.contains("another encoder") && !transient);
-        let (reason, cure, transient) = words(NoDevice, unsupported, &["NVIDIA H200", "NVIDIA L4"]);
+        assert!(hint.contains("another encoder") && !transient);
+        let (reason, hint, transient) = words(NoDevice, unsupported, &["NVIDIA H200", "NVIDIA L4"]);
         assert_eq!(
             reason,
             format!("{unsupported} [NVIDIA H200, NVIDIA L4, driver 570.86.15, NVENC API 13.0]")
         );
-        assert!(cure == "cure" && transient);
+        assert!(hint == "hint" && transient);
         for (needed, expected) in [
             ("13.1", "update the NVIDIA driver to 610 or newer, or set ENCODER_FFMPEG"),
             ("12.2", "update the NVIDIA driver to 570 or newer"),
@@ -169,12 +169,12 @@ mod tests {
             ("99.0", "update the NVIDIA driver, or set"),
         ] {
             let said = format!("too old: Required: {needed} Found: 8.0");
-            let (reason, cure, _) = words(DriverTooOld, &said, &["NVIDIA L4"]);
+            let (reason, hint, _) = words(DriverTooOld, &said, &["NVIDIA L4"]);
             assert!(reason.ends_with("[NVIDIA L4, driver 570.86.15, NVENC API 13.0]"));
-            assert!(cure.starts_with(expected) || cure.contains(expected), "{cure}");
+            assert!(hint.starts_with(expected) || hint.contains(expected), "{hint}");
         }
         assert_eq!(required("Required: x"), None);
-        assert_eq!(words(DriverTooOld, "no number", &["NVIDIA L4"]).1, "cure");
+        assert_eq!(words(DriverTooOld, "no number", &["NVIDIA L4"]).1, "hint");
         assert_eq!(words(Missing, "no ffmpeg", &["NVIDIA L4"]).0, "no ffmpeg");
     }
 }

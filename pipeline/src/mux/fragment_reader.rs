@@ -7,7 +7,7 @@ use thiserror::Error;
 use super::{
     avc::ParameterSets,
     boxes::Fields,
-    record::{self, CHECKSUM, Entry, Head},
+    record::{self, CHECKSUM, FragmentSample, Head},
 };
 
 /// Why there is nothing to read.
@@ -40,7 +40,7 @@ pub enum PartError {
 }
 
 /// The fragments of a file, one after another.
-pub(super) struct Part<R> {
+pub(super) struct FragmentReader<R> {
     file: Boxes<R>,
     head: Head,
     /// Behind the head.
@@ -56,10 +56,10 @@ pub(super) struct Fragment {
     /// Where its pictures begin, in bytes from the start of the file.
     pub data_at: u64,
     /// Its pictures, in decoding order, one behind the other.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<FragmentSample>,
 }
 
-impl<R: Read + Seek> Part<R> {
+impl<R: Read + Seek> FragmentReader<R> {
     /// Reads the head of a file.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl<R: Read + Seek> Part<R> {
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn sets(&mut self, at: u64, entry: &Entry) -> io::Result<ParameterSets> {
+    pub fn sets(&mut self, at: u64, entry: &FragmentSample) -> io::Result<ParameterSets> {
         let bytes = self.file.bytes(at, entry.sets.into())?;
         bytes.as_deref().and_then(ParameterSets::read).ok_or_else(|| {
             let text = format!("the parameter sets of frame {} are broken", entry.pts);
