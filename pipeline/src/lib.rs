@@ -49,13 +49,16 @@ pub mod passthrough;
 pub mod picture;
 pub mod progress;
 pub mod report;
-mod resample;
 pub mod run;
 pub mod scan;
 pub mod session;
 pub mod source;
-pub mod stop;
-pub mod timeline;
+
+pub use encoder_media::timeline;
+/// Ending a run early, with whole files.
+pub mod stop {
+    pub use encoder_media::Stop;
+}
 
 // A backend registers itself once its crate is named: this is the one place outside of it.
 #[cfg(feature = "nvenc")]

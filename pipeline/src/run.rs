@@ -6,6 +6,7 @@ use std::{
 };
 
 use encoder_core::FrameRate;
+use encoder_media::resample;
 use tracing::warn;
 
 use crate::{
@@ -14,7 +15,6 @@ use crate::{
     naming::{Format, Names, Target},
     progress::Progress,
     report::{Exit, Output, Report, SkippedTopic},
-    resample::resample,
     session::SessionConfig,
     source::{Event, Packet, Source, SourceError, StreamId},
     stop::Stop,

@@ -40,11 +40,11 @@ pub(super) struct Fragmenter {
     fragments: u32,
     /// Frames in fragments that were handed out.
     frames: u64,
-    /// TickMapper of the last `reorder` of these, in display order.
+    /// Ticks of the last `reorder` of these, in display order.
     recent: VecDeque<i64>,
     /// Their last time.
     shown: Option<FrameTimes>,
-    /// TickMapper of the frame behind them, where they are known.
+    /// Ticks of the frame behind them, where they are known.
     next: Option<u64>,
     pending: Pending,
     /// A distance did not fit.

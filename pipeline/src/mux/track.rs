@@ -6,7 +6,7 @@ use super::boxes::Writer;
 
 /// A movie with one video track.
 pub(super) struct Movie {
-    /// TickMapper in a second.
+    /// Ticks in a second.
     pub timescale: u32,
     /// In ticks; 0 where fragments follow.
     pub duration: u64,

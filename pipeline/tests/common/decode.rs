@@ -10,7 +10,7 @@ pub struct Video {
     pub height: usize,
     /// When each picture is shown, in ticks.
     pub pts: Vec<u64>,
-    /// TickMapper in a second.
+    /// Ticks in a second.
     pub timescale: u64,
     pub frames: Vec<Picture>,
 }
@@ -112,7 +112,7 @@ fn read(path: &Path, timed: bool) -> Video {
     let scale = "scale=flags=bilinear+accurate_rnd+full_chroma_int+full_chroma_inp,setpts=N/TB";
     let mut args = vec!["-y", "-copyts", "-i", input, "-map", "0:v", "-vf", scale];
     args.extend(passthrough);
-    // TickMapper of its own, since those that FFmpeg guesses from the mean rate are hours in a pause.
+    // Ticks of its own, since those that FFmpeg guesses from the mean rate are hours in a pause.
     args.extend(["-enc_time_base", "1:1000"]);
     args.extend(["-f", "rawvideo", "-pix_fmt", "rgb24", "pipe:1"]);
     args.extend(["-map", "0:v"]);

@@ -31,7 +31,7 @@ pub fn check_order(file: &[u8]) {
     assert_eq!(kinds, ["ftyp", "moov", "mdat"]);
 }
 
-/// TickMapper in a second of the track, and its duration in ticks (of `mdhd`, version 1).
+/// Ticks in a second of the track, and its duration in ticks (of `mdhd`, version 1).
 pub fn timescale_and_duration(file: &[u8]) -> (u32, u64) {
     let mdhd = find(file, "moov/trak/mdia/mdhd").unwrap();
     assert_eq!(mdhd[0], 1, "version of mdhd");

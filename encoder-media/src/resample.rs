@@ -18,7 +18,7 @@ pub fn resample(stamps: &[i64], rate: FrameRate) -> Result<Vec<u32>, String> {
     let most = LONGEST_S as f64 * rate.as_f64();
     let mut tick = 0u64;
     for (n, count) in copies.iter_mut().enumerate() {
-        // TickMapper up to the middle between this frame and the next belong to this one; the last
+        // Ticks up to the middle between this frame and the next belong to this one; the last
         // frame has the ticks that are not behind it.
         let end = match stamps.get(n + 1) {
             Some(next) => i128::midpoint(i128::from(stamps[n]), i128::from(*next)),
@@ -57,7 +57,7 @@ mod tests {
         assert_eq!(copies(&[], "10"), Vec::<u32>::new());
         assert_eq!(copies(&[7], "10"), [1]);
         assert_eq!(copies(&[0, 100, 200], "10"), [1, 1, 1]);
-        // TickMapper at 0, 100, 200, 300 ms.
+        // Ticks at 0, 100, 200, 300 ms.
         assert_eq!(copies(&[0, 90, 110, 320], "10"), [1, 1, 1, 1]);
         assert_eq!(copies(&[0, 300], "10"), [2, 2]);
         assert_eq!(copies(&[0, 20, 40, 60, 80, 100], "10"), [1, 0, 0, 0, 0, 1]);

@@ -9,7 +9,7 @@ mod streaming;
 
 pub use analysis::{TickMapper, Timeline, TimestampAnalysis};
 use encoder_core::FrameRate;
-pub(crate) use streaming::StreamingTimeline;
+pub use streaming::StreamingTimeline;
 
 /// When a frame was recorded, by both clocks of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl FrameTimes {
     }
 
     /// The time by a clock, in nanoseconds; the log time where there is no stamp.
-    pub(crate) const fn by(&self, clock: Clock) -> i64 {
+    pub const fn by(&self, clock: Clock) -> i64 {
         match (clock, self.header_ns) {
             (Clock::Header, Some(stamp)) => stamp,
             _ => self.log_ns,

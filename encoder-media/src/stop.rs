@@ -54,7 +54,7 @@ impl Stop {
     ///
     /// # Errors
     /// When the system gives no more descriptors.
-    pub(crate) fn stdin(&self) -> io::Result<Box<dyn Read + Send>> {
+    pub fn stdin(&self) -> io::Result<Box<dyn Read + Send>> {
         #[cfg(unix)]
         {
             use std::os::fd::AsFd;

@@ -221,7 +221,7 @@ enum Pattern {
 }
 
 impl Timeline {
-    /// TickMapper in a second.
+    /// Ticks in a second.
     pub fn timescale(&self) -> u32 {
         self.timescale
     }
@@ -248,7 +248,7 @@ impl Timeline {
     }
 
     /// Logs the warnings.
-    pub(crate) fn log(&self) {
+    pub fn log(&self) {
         self.warnings.iter().for_each(|text| tracing::warn!("{text}"));
     }
 }

@@ -7,7 +7,7 @@ use super::{Clock, FrameTimes, Rising, Timing, distance, exact, round};
 /// The first frame chooses the clock. Where the header stamps end or run backwards later, the
 /// distances of the log times continue the line.
 #[derive(Debug)]
-pub(crate) struct StreamingTimeline {
+pub struct StreamingTimeline {
     timing: Timing,
     frames: u64,
     rising: Rising,
@@ -47,7 +47,7 @@ impl StreamingTimeline {
         }
     }
 
-    /// TickMapper in a second.
+    /// Ticks in a second.
     pub fn timescale(&self) -> u32 {
         match self.timing {
             Timing::Recorded(_) => (1_000_000_000 / TICK_NS) as u32,
