@@ -46,7 +46,7 @@ pub mod metrics;
 pub mod mux;
 pub mod naming;
 pub mod passthrough;
-pub mod picture;
+pub use encoder_picture as picture;
 pub mod progress;
 pub mod report;
 pub mod run;

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use common::{EPOCH, MS, decode::decode, picture::Picture, program::entries};
+use common::{EPOCH, MS, decode::decode, entries, picture::Picture};
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat, Plan,
     Presets, ProbeResult, Refusal, RefusalKind, Resolution, Settings, VideoEncoder,

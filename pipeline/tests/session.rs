@@ -13,8 +13,8 @@ use bytes::Bytes;
 use common::{
     EPOCH, MS,
     decode::{decode, decode_fragmented},
+    entries,
     picture::Picture,
-    program::entries,
 };
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,

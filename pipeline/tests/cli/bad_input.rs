@@ -8,8 +8,9 @@ use std::path::Path;
 use common::{
     EPOCH, MS,
     decode::decode,
+    entries,
     picture::Picture,
-    program::{convert, entries, run},
+    program::{convert, run},
     recording::{Content, Recording, Serialization, camera, cut_jpeg, small, small_jpeg},
 };
 

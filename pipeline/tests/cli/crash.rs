@@ -14,8 +14,9 @@ use std::{
 
 use common::{
     decode::{decode, decode_fragmented, decode_stream},
+    entries,
     picture::Picture,
-    program::{command, entries, run, told},
+    program::{command, run, told},
 };
 use encoder_pipeline::mux::Recovery;
 

@@ -11,9 +11,9 @@ use std::{
 use common::{
     EPOCH, MS, S,
     decode::{Video, decode, decode_fragmented, seek},
-    mp4,
+    entries, mp4,
     picture::Picture,
-    program::{convert, entries},
+    program::convert,
     recording::{Content, camera, small},
 };
 use encoder_core::{EncodedChunk, EncoderType, FrameRate, Plan, Resolution, Settings};

@@ -12,8 +12,9 @@ use std::{
 use common::{
     EPOCH, MS,
     decode::{decode, decode_stream},
+    entries,
     picture::Picture,
-    program::{Converted, command, convert, entries, run, told},
+    program::{Converted, command, convert, run, told},
     recording::{Content, Recording, Serialization, camera, cut_jpeg, small, small_jpeg},
 };
 use serde_json::Value;

@@ -16,9 +16,9 @@ use std::{
 };
 
 use common::{
-    EPOCH, MS,
+    EPOCH, MS, entries,
     picture::Picture,
-    program::{command, entries, run, told},
+    program::{command, run, told},
     recording::{Recording, Serialization, camera, cut_jpeg, small_jpeg},
 };
 use encoder_pipeline::metrics::{ALL, LATENCY_BUCKETS};

@@ -12,8 +12,9 @@ use std::{
 
 use common::{
     decode::decode,
+    entries,
     picture::Picture,
-    program::{Converted, command, entries},
+    program::{Converted, command},
 };
 use encoder_testbed::process;
 

@@ -8,7 +8,10 @@ use std::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::decode::{Video, decode};
+use super::{
+    decode::{Video, decode},
+    entries,
+};
 
 /// The program with arguments, ready to run.
 pub fn command<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
@@ -151,14 +154,4 @@ impl Converted {
             .flatten()
             .any(|w| w.as_str().is_some_and(|w| w.contains(part)))
     }
-}
-
-/// Every name in a directory, hidden ones too.
-pub fn entries(directory: &Path) -> Vec<String> {
-    let mut names: Vec<_> = std::fs::read_dir(directory)
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
-    names.sort();
-    names
 }

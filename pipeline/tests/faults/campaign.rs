@@ -16,7 +16,7 @@ use encoder_pipeline::{
 use encoder_testbed::process;
 
 use super::{
-    common::{EPOCH, MS, decode::decode, picture::Picture, program::entries},
+    common::{EPOCH, MS, decode::decode, entries, picture::Picture},
     frail::{self, FRAIL, Fault},
 };
 

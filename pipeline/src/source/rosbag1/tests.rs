@@ -9,10 +9,7 @@ use tempfile::NamedTempFile;
 use super::*;
 use crate::source::{Moment, Payload};
 
-// The tests of the whole pipeline write bags as well.
-#[path = "../../../tests/common/bag.rs"]
-mod bag;
-use bag::{Bag, CAMERA, image, ns, record};
+use encoder_testbed::fixtures::bag::{Bag, CAMERA, image, ns, record};
 
 /// Three chunks of one camera and a topic that is none: frames 0 to 9, 10 to 19, 20 to 29, one in
 /// a millisecond.

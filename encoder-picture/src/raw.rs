@@ -10,7 +10,7 @@ use super::{
     target::Target,
     unsupported,
 };
-use crate::source::RawImage;
+use encoder_media::RawImage;
 
 /// How the samples of an encoding lie in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

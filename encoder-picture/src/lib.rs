@@ -31,7 +31,7 @@ use encoder_core::{FrameLayout, Resolution};
 use thiserror::Error;
 
 use self::target::Target;
-use crate::source::{Limits, Payload};
+use encoder_media::{Limits, Payload};
 
 /// How to show what is not a colour picture, and what to refuse.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -142,7 +142,8 @@ fn with_scratch<R>(length: usize, function: impl FnOnce(&mut [u8]) -> R) -> R {
 }
 
 /// Overwrites all that this thread has kept for the next picture: a picture must not depend on it.
-pub(crate) fn spoil_scratch(rubbish: u8) {
+#[doc(hidden)]
+pub fn spoil_scratch(rubbish: u8) {
     let mut memory = SCRATCH.take();
     memory.fill(rubbish);
     SCRATCH.set(memory);

@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::source::RawImage;
+use encoder_media::RawImage;
 
 pub(super) fn image(encoding: &str, w: usize, h: usize, step: usize, data: Vec<u8>) -> Payload {
     Payload::Raw(RawImage {
