@@ -43,7 +43,7 @@ mod camera;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod metrics;
-pub mod mux;
+pub use encoder_mp4 as mux;
 pub mod naming;
 pub mod passthrough;
 pub use encoder_picture as picture;

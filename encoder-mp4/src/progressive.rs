@@ -8,7 +8,7 @@ use super::{
     fragment_reader::FragmentReader,
     track::{Movie, file_type},
 };
-use crate::timeline::Timeline;
+use encoder_media::timeline::Timeline;
 
 /// The index of a file: all that is known of its pictures.
 #[derive(Default)]

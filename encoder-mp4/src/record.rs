@@ -4,7 +4,7 @@
 use encoder_core::FrameRate;
 
 use super::boxes::{Fields, Writer};
-use crate::timeline::{Clock, FrameTimes, Timing};
+use encoder_media::timeline::{Clock, FrameTimes, Timing};
 
 /// Type of the box behind `ftyp`.
 const HEAD: [u8; 16] = *b"encoder:file\0\0\0\x01";

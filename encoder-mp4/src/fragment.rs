@@ -18,7 +18,7 @@ use super::{
     record::{self, CHECKSUM, FragmentSample, Head},
     track::{Movie, file_type},
 };
-use crate::timeline::{FrameTimes, StreamingTimeline, Timing};
+use encoder_media::timeline::{FrameTimes, StreamingTimeline, Timing};
 
 /// How much video, and how much time, a fragment gathers.
 const SPAN: Duration = Duration::from_millis(500);

@@ -7,7 +7,7 @@ use super::{
     fragment_reader::{FragmentReader, PartError},
     progressive, record,
 };
-use crate::timeline::{Timeline, TimestampAnalysis};
+use encoder_media::timeline::{Timeline, TimestampAnalysis};
 
 /// What is of use in a file that this program was writing when it was cut off.
 pub struct Recovery<R> {
@@ -98,7 +98,7 @@ mod tests {
         super::{fragment::Fragmenter, record::Head},
         *,
     };
-    use crate::timeline::{Clock, FrameTimes, Timing};
+    use encoder_media::timeline::{Clock, FrameTimes, Timing};
 
     const SETS: [u8; 20] = [
         0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88, 0, 0, 0, 1, 0x68, 1,

@@ -16,7 +16,7 @@ use super::{
     progressive,
     record::Head,
 };
-use crate::timeline::{self, Clock, FrameTimes, Timeline, Timing};
+use encoder_media::timeline::{self, Clock, FrameTimes, Timeline, Timing};
 
 /// What an MP4 file is while it is written, and when it is whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //!
 //! A [`Sink`] takes access units in decoding order with the recorded times of their frames. What
 //! these come to is known at the end, when the whole recording has been seen
-//! ([`crate::timeline`]).
+//! ([`encoder_media::timeline`]).
 //!
 //! An MP4 file grows as a fragmented one, by whole fragments, whatever it is to become: so what is
 //! left of it after a crash plays. It carries the recorded times, and the final file is made from

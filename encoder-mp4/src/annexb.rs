@@ -10,7 +10,7 @@ use super::{
     output::{check_free, give_name},
     part_file::PartFile,
 };
-use crate::timeline::{FrameTimes, Timeline};
+use encoder_media::timeline::{FrameTimes, Timeline};
 
 /// Writes the access units one after another: a raw H.264 stream, which has no timestamps.
 ///
