@@ -19,10 +19,9 @@ use crate::{
     mux::Recovery,
     picture::{self, PictureOptions},
     source::{
-        Event, Limits, Moment, Payload, Source, SourceError, SourceOptions,
-        mcap::McapSource,
+        Event, Limits, McapSource, Moment, Payload, RosbagSource, Source, SourceError,
+        SourceOptions,
         message::{self, CameraSchema, Serialization},
-        rosbag1::RosbagSource,
     },
 };
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 
 use super::{CameraMessage, CameraSchema, Serialization, bad, no_mapping, stamp};
-use crate::source::{BadMessage, Payload, RawImage as Raw};
+use crate::{BadMessage, Payload, RawImage as Raw};
 
 #[derive(Deserialize)]
 struct Timestamp {

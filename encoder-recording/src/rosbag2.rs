@@ -8,13 +8,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use tempfile::NamedTempFile;
 
-use super::sqlite::{self, SqliteSource};
+use super::formats::{self, ROSBAG2_METADATA as METADATA};
 use super::{
     Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning, images,
 };
 
-/// The file that describes the directory.
-pub(crate) const METADATA: &str = "metadata.yaml";
 /// A longer description is none.
 const MAX_METADATA: u64 = 16 << 20;
 
@@ -191,14 +189,14 @@ impl Rosbag2Source {
         let io = |error| SourceError::io(path, error);
         let mut start = Vec::new();
         let file = File::open(path).map_err(io)?;
-        (&file).take(sqlite::MAGIC.len() as u64).read_to_end(&mut start).map_err(io)?;
-        if start == sqlite::MAGIC {
-            return Ok((SqliteSource::open(path, options)?, None));
+        (&file).take(formats::SQLITE.len() as u64).read_to_end(&mut start).map_err(io)?;
+        if start == formats::SQLITE {
+            return Ok((formats::open_sqlite(path, options)?, None));
         }
-        if !start.starts_with(&sqlite::ZSTD) {
+        if !start.starts_with(formats::ZSTD) {
             // Whatever it is, or is not: the reader of MCAP files says what is wrong with it.
             return match self.metadata.storage_identifier.as_str() {
-                "sqlite3" => Ok((SqliteSource::open(path, options)?, None)),
+                "sqlite3" => Ok((formats::open_sqlite(path, options)?, None)),
                 _ => Ok(((self.open_mcap)(path, options)?, None)),
             };
         }
@@ -213,10 +211,10 @@ impl Rosbag2Source {
         let unpacked = temporary.path();
         let mut start = Vec::new();
         File::open(unpacked)
-            .and_then(|file| file.take(sqlite::MAGIC.len() as u64).read_to_end(&mut start))
+            .and_then(|file| file.take(formats::SQLITE.len() as u64).read_to_end(&mut start))
             .map_err(io)?;
-        let source = match start == sqlite::MAGIC {
-            true => SqliteSource::open(unpacked, options)?,
+        let source = match start == formats::SQLITE {
+            true => formats::open_sqlite(unpacked, options)?,
             false => (self.open_mcap)(unpacked, options)?,
         };
         Ok((source, Some(temporary)))
@@ -372,9 +370,9 @@ fn is_recording(path: &Path) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::super::sqlite::tests::write;
     use super::*;
-    use crate::source::Payload;
+    use crate::Payload;
+    use crate::sqlite::tests::write;
 
     /// Stands for the reader of MCAP files: opens databases, whatever their name.
     fn open(directory: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {

@@ -8,7 +8,7 @@ use mcap::records::op;
 use super::chunk::ChunkHeader;
 use super::file::{File, RECORD_HEADER, Record};
 use super::record::{Channel, ChunkIndex, Fields, Message, Schema, Statistics};
-use crate::source::{Limits, SourceError};
+use crate::{Limits, SourceError};
 
 /// A part of the file that has messages.
 #[derive(Debug)]

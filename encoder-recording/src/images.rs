@@ -261,7 +261,7 @@ fn number<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use crate::source::Moment;
+    use crate::Moment;
 
     #[test]
     fn natural_order() {

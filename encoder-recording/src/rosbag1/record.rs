@@ -7,7 +7,7 @@ use std::fs::File;
 use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::source::SourceError;
+use crate::SourceError;
 
 /// The first bytes of a bag.
 pub(super) const MAGIC: &[u8] = b"#ROSBAG V2.0\n";
@@ -17,12 +17,12 @@ const MAX_HEADER: u32 = 1 << 20;
 
 /// What a record is: the value of its field `op`.
 pub(super) mod op {
-    pub(in super::super) const MESSAGE: u8 = 2;
-    pub(in super::super) const BAG_HEADER: u8 = 3;
-    pub(in super::super) const INDEX: u8 = 4;
-    pub(in super::super) const CHUNK: u8 = 5;
-    pub(in super::super) const CHUNK_INFO: u8 = 6;
-    pub(in super::super) const CONNECTION: u8 = 7;
+    pub(crate) const MESSAGE: u8 = 2;
+    pub(crate) const BAG_HEADER: u8 = 3;
+    pub(crate) const INDEX: u8 = 4;
+    pub(crate) const CHUNK: u8 = 5;
+    pub(crate) const CHUNK_INFO: u8 = 6;
+    pub(crate) const CONNECTION: u8 = 7;
 }
 
 /// A row of fields whose lengths have been checked.

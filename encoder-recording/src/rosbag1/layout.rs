@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::record::{BagFile, Fields, op};
-use crate::source::{SourceError, Warning};
+use crate::{SourceError, Warning};
 
 /// A chunk in the file.
 #[derive(Clone, Debug, PartialEq)]

@@ -60,6 +60,7 @@ impl Window {
     }
 
     /// Whether the recording's last part may be left out.
+    #[cfg(feature = "mcap")]
     pub(crate) fn has_end(&self) -> bool {
         self.end.is_some()
     }

@@ -15,16 +15,12 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use tempfile::TempDir;
 
 use super::filter::{TopicFilter, Window};
+use super::formats;
 use super::message::{self, CameraMessage, CameraSchema, Serialization};
 use super::rosbag1::no_stream;
 use super::{
     BadMessage, Event, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning,
 };
-
-/// The first bytes of a database.
-pub(super) const MAGIC: &[u8] = b"SQLite format 3\0";
-/// The first bytes of what zstd compressed; no serialised message starts so.
-pub(super) const ZSTD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// A rosbag2 database.
 pub(crate) struct SqliteSource {
@@ -203,7 +199,8 @@ impl SqliteSource {
             .map_err(|error| bad(error.to_string()))?;
         let data = data.ok_or_else(|| bad("it is missing".into()))?;
         let data = data.ok_or_else(|| bad(format!("no data, or more than {limit} bytes")))?;
-        let data = if data.starts_with(&ZSTD) { self.unzip(&data).map_err(bad)? } else { data };
+        let data =
+            if data.starts_with(formats::ZSTD) { self.unzip(&data).map_err(bad)? } else { data };
         message::decode(stream.schema, Serialization::Cdr, &data)
     }
 
@@ -258,10 +255,10 @@ impl Source for SqliteSource {
 fn check_magic(path: &Path) -> Result<(), SourceError> {
     let mut start = Vec::new();
     File::open(path)
-        .and_then(|file| file.take(MAGIC.len() as u64).read_to_end(&mut start))
+        .and_then(|file| file.take(formats::SQLITE.len() as u64).read_to_end(&mut start))
         .map_err(|e| SourceError::io(path, e))?;
     match start.as_slice() {
-        MAGIC => Ok(()),
+        formats::SQLITE => Ok(()),
         [] => Err(SourceError::invalid(path, "the file is empty", "record again")),
         _ => Err(SourceError::invalid(path, "not an SQLite database", "check what it is")),
     }
@@ -323,7 +320,7 @@ pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::source::{Moment, Payload};
+    use crate::{Moment, Payload};
 
     /// A `sensor_msgs/msg/CompressedImage` in CDR that carries its number.
     fn image(number: u32) -> Vec<u8> {
@@ -340,11 +337,7 @@ pub(super) mod tests {
     }
 
     /// Writes a recording: frames with their numbers, one in a millisecond, the later row first.
-    pub(in super::super) fn write(
-        path: &Path,
-        frames: std::ops::Range<u32>,
-        zip: bool,
-    ) -> Connection {
+    pub(crate) fn write(path: &Path, frames: std::ops::Range<u32>, zip: bool) -> Connection {
         let database = Connection::open(path).unwrap();
         database
             .execute_batch(
@@ -429,7 +422,7 @@ pub(super) mod tests {
         drop(write(&path, 0..5, true));
         let options = SourceOptions::default();
         assert_eq!(read(&path, &options).unwrap(), ((0..5).collect(), 0, vec![]));
-        let limits = super::super::Limits { message_bytes: 1000, ..Default::default() };
+        let limits = crate::Limits { message_bytes: 1000, ..Default::default() };
         let small = SourceOptions { limits, ..Default::default() };
         assert_eq!(read(&path, &small).unwrap(), (vec![], 5, vec![]));
     }

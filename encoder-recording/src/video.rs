@@ -495,7 +495,7 @@ mod tests {
         assert!(frames.iter().all(|f| (f.1, f.2) == (97, 65)));
         assert_eq!(warnings, []);
 
-        use super::super::Moment::FromStart;
+        use crate::Moment::FromStart;
         let window = SourceOptions {
             start: Some(FromStart(150_000_000)),
             end: Some(FromStart(650_000_000)),

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use super::{CameraMessage, CameraSchema, Serialization, bad, no_mapping, stamp};
-use crate::source::{BadMessage, Payload, RawImage as Raw};
+use crate::{BadMessage, Payload, RawImage as Raw};
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct Timestamp {

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use crate::source::SourceError;
+use crate::SourceError;
 
 /// Opcode (1 byte) and length (8 bytes) before each record.
 pub(super) const RECORD_HEADER: u64 = 9;

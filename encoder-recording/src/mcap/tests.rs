@@ -7,7 +7,7 @@ use ::mcap::{Compression, WriteOptions};
 use proptest::prelude::*;
 
 use super::*;
-use crate::source::{Moment, Payload};
+use crate::{Moment, Payload};
 
 const BASE: u64 = 1_700_000_000_000_000_000;
 

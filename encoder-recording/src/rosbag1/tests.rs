@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::source::{Moment, Payload};
+use crate::{Moment, Payload};
 
 use encoder_testbed::fixtures::bag::{Bag, CAMERA, image, ns, record};
 

@@ -4,7 +4,7 @@ use base64::Engine;
 use proptest::prelude::*;
 
 use super::*;
-use crate::source::RawImage;
+use crate::RawImage;
 
 const SCHEMAS: [CameraSchema; 5] = [
     CameraSchema::RosImage,

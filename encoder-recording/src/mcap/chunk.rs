@@ -5,7 +5,7 @@ use mcap::sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions};
 
 use super::file::{File, Record};
 use super::record::Fields;
-use crate::source::{Limits, SourceError};
+use crate::{Limits, SourceError};
 
 /// Fixed part of a chunk's header before the name of the compression: start and end time,
 /// uncompressed size, CRC, length of the name.

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 
 use super::{CameraMessage, CameraSchema, bad, stamp};
-use crate::source::{BadMessage, Payload, RawImage};
+use crate::{BadMessage, Payload, RawImage};
 
 pub(super) fn decode(
     schema: CameraSchema,

@@ -306,7 +306,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::source::Moment;
+    use crate::Moment;
 
     fn open(bytes: &[u8], options: &SourceOptions) -> Result<Y4mSource, SourceError> {
         let reader = Box::new(std::io::Cursor::new(bytes.to_vec()));

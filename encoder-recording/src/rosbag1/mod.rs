@@ -29,7 +29,7 @@ use super::{
 const HELD: u64 = 256 << 20;
 
 /// A ROS 1 bag.
-pub(crate) struct RosbagSource {
+pub struct RosbagSource {
     file: BagFile,
     limits: Limits,
     topics: TopicFilter,
@@ -87,10 +87,7 @@ impl RosbagSource {
     ///
     /// # Errors
     /// [`SourceError`] when it cannot be read, or is not a bag of version 2.0.
-    pub(crate) fn open(
-        path: &Path,
-        options: &SourceOptions,
-    ) -> Result<Box<dyn Source>, SourceError> {
+    pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
         let mut file = BagFile::open(path)?;
         check_magic(&mut file)?;
         let layout = layout::read(&mut file, MAGIC.len() as u64, options.limits.message_bytes)?;

@@ -3,17 +3,10 @@
 use std::{fs::File, io::Read, path::Path};
 
 use super::{
-    RawSpec, Source, SourceError, SourceOptions,
-    images::ImagesSource,
-    mcap,
-    raw::RawSource,
-    rosbag1::RosbagSource,
-    rosbag2::{self, Rosbag2Source},
-    sqlite::{self, SqliteSource},
-    video::VideoSource,
+    RawSpec, Source, SourceError, SourceOptions, formats, images::ImagesSource, raw::RawSource,
     y4m::Y4mSource,
 };
-use crate::stop::Stop;
+use encoder_media::Stop;
 
 /// Opens a recording by what it is: its first bytes, not its name. The name counts only where
 /// these say nothing, for the error.
@@ -29,9 +22,9 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
     file.by_ref().take(16).read_to_end(&mut head).map_err(|e| SourceError::io(path, e))?;
     drop(file);
     match kind(&head, path) {
-        Kind::Mcap => mcap::McapSource::open(path, options),
-        Kind::Bag => RosbagSource::open(path, options),
-        Kind::Sqlite => SqliteSource::open(path, options),
+        Kind::Mcap => formats::open_mcap(path, options),
+        Kind::Bag => formats::open_bag(path, options),
+        Kind::Sqlite => formats::open_sqlite(path, options),
         Kind::Y4m => Y4mSource::open(path, options),
         Kind::Still => Err(SourceError::invalid(
             path,
@@ -43,7 +36,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
             "the file is empty",
             "record it again, or take another file",
         )),
-        Kind::Other => VideoSource::open(path, options),
+        Kind::Other => formats::open_video(path, options),
     }
 }
 
@@ -81,10 +74,10 @@ fn open_directory(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source
     let is_recording = entries.flatten().any(|entry| {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        name == rosbag2::METADATA || name.ends_with(".mcap") || name.ends_with(".db3")
+        name == formats::ROSBAG2_METADATA || name.ends_with(".mcap") || name.ends_with(".db3")
     });
     if is_recording {
-        return Rosbag2Source::open(path, options, mcap::McapSource::open);
+        return formats::open_rosbag2(path, options);
     }
     ImagesSource::open(path, options)
 }
@@ -102,9 +95,9 @@ enum Kind {
 
 fn kind(head: &[u8], path: &Path) -> Kind {
     let magics: [(&[u8], Kind); 6] = [
-        (mcap::MAGIC, Kind::Mcap),
-        (b"#ROSBAG", Kind::Bag),
-        (sqlite::MAGIC, Kind::Sqlite),
+        (formats::MCAP, Kind::Mcap),
+        (formats::BAG, Kind::Bag),
+        (formats::SQLITE, Kind::Sqlite),
         (b"YUV4MPEG2", Kind::Y4m),
         (b"\xff\xd8\xff", Kind::Still),
         (b"\x89PNG\r\n\x1a\n", Kind::Still),
