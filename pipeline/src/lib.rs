@@ -42,19 +42,19 @@
 mod camera;
 #[doc(hidden)]
 pub mod fuzzing;
-pub mod metrics;
 pub mod naming;
 pub mod passthrough;
 pub mod progress;
 pub mod report;
 pub mod run;
 pub mod scan;
-pub mod session;
 
 pub use encoder_media::timeline;
 pub use encoder_mp4 as mux;
 pub use encoder_picture as picture;
 pub use encoder_recording as source;
+pub use encoder_session as session;
+pub use encoder_session::metrics;
 /// Ending a run early, with whole files.
 pub mod stop {
     pub use encoder_media::Stop;

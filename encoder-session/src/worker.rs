@@ -15,8 +15,8 @@ use super::{
     engine::{Engine, Step},
     lock,
 };
-use crate::{
-    mux::SinkError,
+use encoder_media::{
+    SinkError,
     timeline::{FrameTimes, TimestampAnalysis},
 };
 

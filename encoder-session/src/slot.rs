@@ -4,11 +4,8 @@ use encoder_core::FrameLayout;
 use encoder_ringbuf::WriteSlot;
 use tracing::Span;
 
-use crate::{
-    picture::{self, PictureError, PictureOptions},
-    source::Payload,
-    timeline::FrameTimes,
-};
+use encoder_media::{Payload, timeline::FrameTimes};
+use encoder_picture::{self as picture, PictureError, PictureOptions};
 
 /// What the ring carries beside the picture.
 pub(super) struct Meta {

@@ -11,6 +11,7 @@
 //! gets the frames that were not answered for: they are still in the ring.
 
 mod engine;
+pub mod metrics;
 mod slot;
 mod worker;
 
@@ -36,13 +37,12 @@ use thiserror::Error;
 use tracing::{Span, debug, error_span, field::Empty, warn};
 use worker::{Parts, Worker};
 
-use crate::{
-    metrics::{self, Meter},
-    mux::{Sink, SinkError},
-    picture::PictureOptions,
-    source::Payload,
+use encoder_media::{
+    Payload, Sink, SinkError,
     timeline::{self, Clock, FrameTimes, TimestampAnalysis, Timing},
 };
+use encoder_picture::PictureOptions;
+use metrics::Meter;
 
 /// What to do with a frame that cannot be decoded. It is counted in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -116,7 +116,7 @@ impl SessionConfig {
 impl SessionConfig {
     /// How the frames are laid out, and the rate by which they are numbered for it. A frame that is
     /// dropped leaves its time free, also at a constant rate.
-    pub(crate) fn spread(&self) -> (Timing, Option<FrameRate>) {
+    pub fn spread(&self) -> (Timing, Option<FrameRate>) {
         match self.timing {
             Timing::Rate(rate) if self.on_full != OnFull::Block => {
                 (Timing::Recorded(Clock::Header), Some(rate))

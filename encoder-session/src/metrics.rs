@@ -11,7 +11,7 @@
 //! let recorder = DebuggingRecorder::new();
 //! let numbers = recorder.snapshotter();
 //! recorder.install()?;
-//! encoder_pipeline::metrics::describe();
+//! encoder_session::metrics::describe();
 //! # assert!(numbers.snapshot().into_vec().is_empty());
 //! # Ok(())
 //! # }
