@@ -16,7 +16,7 @@ use crate::{
     macos,
     process::{Result, cargo, output, root, show, target, typed},
     program::{contains_exactly, detect},
-    workspace::{Backend, PROMETHEUS, backends, feature_list},
+    workspace::{Backend, OTHERS, backends, feature_list},
 };
 
 /// The time of every file in an archive, so that equal contents make equal archives: the
@@ -76,7 +76,7 @@ pub fn dist(platform: Platform) -> Result<()> {
     let triple = platform.target()?;
     println!("dist: {} for {triple}: {}", platform.name(), features.join(", "));
     // Before the long build, so that a licence that is not permitted is told at once.
-    let with_metrics = [&features[..], &[PROMETHEUS.into()]].concat();
+    let with_metrics = [&features[..], &OTHERS.map(String::from)].concat();
     let texts = licences(&with_metrics, &triple)?;
     let program = build(platform, &triple, &with_metrics)?;
     contains_exactly(&program, &features, &backends)?;
@@ -118,7 +118,7 @@ fn build(platform: Platform, triple: &str, features: &[String]) -> Result<PathBu
             cargo
         }
     };
-    command.args(["--profile", "dist", "--package", "encoder-pipeline", "--bin", "encoder"]);
+    command.args(["--profile", "dist", "--package", "encoder-cli", "--bin", "encoder"]);
     command.args(["--no-default-features", "--features", &feature_list(features)]);
     // What the program says of its sources names no folder of this machine.
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);

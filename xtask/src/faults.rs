@@ -6,7 +6,7 @@ use crate::{
     test::libx264,
 };
 
-/// The faults of `pipeline/tests/faults`, and all of them.
+/// The faults of `encoder-cli/tests/faults`, and all of them.
 pub const NAMES: [&str; 9] =
     ["full", "kill", "hang", "error", "late-error", "swallow", "double", "panic", "busy"];
 
@@ -19,7 +19,7 @@ pub const NAMES: [&str; 9] =
 pub fn faults(fault: &str) -> Result<bool> {
     let tools = setup::setup()?;
     let mut campaign = cargo();
-    campaign.args(["test", "-p", "encoder-pipeline", "--test", "faults"]);
+    campaign.args(["test", "-p", "encoder-cli", "--test", "faults"]);
     if libx264() {
         campaign.args(["--features", "x264-native"]);
     } else {

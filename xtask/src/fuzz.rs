@@ -82,6 +82,6 @@ fn run(folder: &Path, name: &str, minutes: u32) -> Result<bool> {
 /// When Cargo cannot be started.
 pub fn seeds() -> Result<bool> {
     let mut test = cargo();
-    test.args(["test", "-p", "encoder-pipeline", "--test", "fuzz_seeds", "what_their_names_say"]);
+    test.args(["test", "-p", "encoder-fuzz-cases", "--test", "seeds", "what_their_names_say"]);
     show(test.env("ENCODER_WRITE_SEEDS", "1"))
 }

@@ -44,7 +44,7 @@ pub fn instructions(save: bool) -> Result<bool> {
         let each = (more? - few?) / (TIMES[1] - TIMES[0]);
         now.counts.insert(name.into(), each);
     }
-    let path = root().join("pipeline/benches/instructions.json");
+    let path = root().join("encoder-pipeline/benches/instructions.json");
     if save {
         fs::write(&path, serde_json::to_string_pretty(&now)? + "\n")?;
         println!("instructions: recorded in {}", path.display());

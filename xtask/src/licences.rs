@@ -95,7 +95,7 @@ pub fn licences(features: &[String], target: &str) -> Result<Vec<Text>> {
 /// The names and versions of what Cargo links; what only runs while building is not among them.
 fn linked(features: &[String], target: &str) -> Result<Vec<(String, String)>> {
     let mut command = cargo();
-    command.args(["tree", "--package", "encoder-pipeline", "--edges", "normal,no-proc-macro"]);
+    command.args(["tree", "--package", "encoder-cli", "--edges", "normal,no-proc-macro"]);
     command.args(["--prefix", "none", "--format", "{p}", "--no-default-features"]);
     command.args(["--features", &feature_list(features), "--target", target]);
     let text = String::from_utf8(output(&mut command)?.stdout)?;

@@ -39,7 +39,7 @@ pub fn cargo_for_macos(subcommand: &str) -> Result<Command> {
 /// Names what is missing; the types have not been checked then.
 pub fn check(features: &[String]) -> Result<(bool, String)> {
     let mut command = cargo_for_macos("check")?;
-    command.args(["-p", "encoder-videotoolbox", "-p", "encoder-pipeline", "--no-default-features"]);
+    command.args(["-p", "encoder-videotoolbox", "-p", "encoder-cli", "--no-default-features"]);
     command.args(["--features", &feature_list(features)]);
     merged(command)
 }

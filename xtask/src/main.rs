@@ -83,7 +83,7 @@ enum Command {
         platform: dist::Platform,
     },
     /// Count the instructions of what stands around the encoder; fails where a count has grown
-    /// over what pipeline/benches/instructions.json has.
+    /// over what encoder-pipeline/benches/instructions.json has.
     Instructions {
         /// Record the counts instead.
         #[arg(long)]

@@ -9,7 +9,7 @@ use crate::{
     setup::{self, Tools},
     tally::{Tally, tallies},
     test::libx264,
-    workspace::{Backend, NATIVE, PROMETHEUS, backends, feature_list},
+    workspace::{Backend, NATIVE, OTHERS, backends, feature_list},
 };
 
 /// Tests on a virtual device stand in files whose names begin so, `tests/virtual.rs` in a
@@ -80,7 +80,7 @@ impl Matrix {
             println!("{NATIVE} left out: it needs libx264-dev, libclang-dev and pkg-config");
         }
         let all = self.backends.iter().map(|backend| backend.name.clone());
-        sets.push(all.chain([PROMETHEUS.into()]).collect());
+        sets.push(all.chain(OTHERS.map(String::from)).collect());
         sets
     }
 
@@ -95,7 +95,7 @@ impl Matrix {
         // A device is compared with x264.
         if let [device, _] = set
             && !self.quick
-            && root().join(format!("pipeline/{VIRTUAL}_{device}.rs")).is_file()
+            && root().join(format!("encoder-cli/{VIRTUAL}_{device}.rs")).is_file()
         {
             command.args(["--test", &format!("virtual_{device}")]);
         }

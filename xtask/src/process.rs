@@ -127,7 +127,7 @@ pub fn succeeds(command: &mut Command) -> bool {
 /// # Errors
 /// When it does not build.
 pub fn encoder() -> Result<PathBuf> {
-    if !show(cargo().args(["build", "-p", "encoder-pipeline", "--bin", "encoder"]))? {
+    if !show(cargo().args(["build", "-p", "encoder-cli", "--bin", "encoder"]))? {
         return Err("the program `encoder` does not build".into());
     }
     Ok(target().join("debug").join(format!("encoder{}", env::consts::EXE_SUFFIX)))

@@ -10,6 +10,9 @@ const SOFTWARE: [&str; 2] = ["x264", "openh264"];
 /// x264 in process: a variant of a backend.
 pub const NATIVE: &str = "x264-native";
 
+/// The package of the program `encoder`.
+pub const PROGRAM: &str = "encoder-cli";
+
 /// A backend of the program: the feature of `encoder-pipeline`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
@@ -26,10 +29,11 @@ impl Backend {
     }
 }
 
-/// The endpoint and the file of metrics: in every program that is handed out.
-pub const PROMETHEUS: &str = "prometheus";
+/// Features of the program beside the backends: in every program that is handed out.
+pub const OTHERS: [&str; 7] =
+    ["prometheus", "bench", "mcap", "rosbag1", "rosbag2", "sqlite", "video"];
 
-/// The backends, as the default features in `pipeline/Cargo.toml` list them, without that of metrics.
+/// The backends: the default features of `encoder-pipeline` that enable a crate of their own.
 ///
 /// # Errors
 /// When Cargo cannot read the workspace.
@@ -41,12 +45,10 @@ pub fn backends() -> Result<Vec<Backend>> {
     let names = features["default"].as_array().ok_or("encoder-pipeline has no default features")?;
     let backend = |name: &str| {
         let enables = features[name].as_array().into_iter().flatten().filter_map(Value::as_str);
-        let package = enables.into_iter().find_map(|word| word.strip_prefix("dep:"));
-        let package = package.ok_or_else(|| format!("feature {name} enables no crate"))?.into();
-        Ok(Backend { name: name.into(), package })
+        let package = enables.into_iter().find_map(|word| word.strip_prefix("dep:"))?.into();
+        Some(Backend { name: name.into(), package })
     };
-    let names = names.iter().filter_map(Value::as_str).filter(|name| *name != PROMETHEUS);
-    names.map(backend).collect()
+    Ok(names.iter().filter_map(Value::as_str).filter_map(backend).collect())
 }
 
 /// `cargo metadata` with further arguments.
@@ -59,8 +61,8 @@ pub fn metadata(args: &[&str]) -> Result<Value> {
     Ok(serde_json::from_slice(&output(&mut command)?.stdout)?)
 }
 
-/// The features for Cargo, of the package `encoder-pipeline`.
+/// The features for Cargo, of the package of the program.
 pub fn feature_list(features: &[String]) -> String {
-    let words: Vec<_> = features.iter().map(|f| format!("encoder-pipeline/{f}")).collect();
+    let words: Vec<_> = features.iter().map(|f| format!("{PROGRAM}/{f}")).collect();
     words.join(",")
 }

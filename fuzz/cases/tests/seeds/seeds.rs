@@ -1,15 +1,15 @@
 //! Makes the seeds of the fuzz targets: small inputs that are right, one of each kind.
 
 use encoder_core::EncodedChunk;
+use encoder_fuzz_cases::{DEPTH, NV12, SCHEMAS};
 use encoder_pipeline::{
-    fuzzing::{DEPTH, NV12, SCHEMAS},
     mux::{Mp4Options, Mp4Sink, OutputMode, Sink},
     timeline::{Clock, FrameTimes, TimestampAnalysis, Timing},
 };
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
 use mcap::{Compression, WriteOptions};
 
-use super::common::{
+use encoder_testbed::fixtures::{
     EPOCH, MS,
     bag::{Bag, CAMERA, image},
     picture::Picture,
@@ -64,7 +64,7 @@ fn small(width: usize, height: usize) -> Picture {
     Picture::of(width, height, |x, y| [(x * 16) as u8, (y * 24) as u8, (x * y) as u8])
 }
 
-/// A message with the byte in front that [`encoder_pipeline::fuzzing::message`] wants.
+/// A message with the byte in front that [`encoder_fuzz_cases::message`] wants.
 fn message(content: &Content, serialization: Serialization, flags: u8) -> Vec<u8> {
     let (schema, ..) = content.names(serialization);
     let schema =
@@ -322,7 +322,7 @@ fn flv(seeds: &mut Seeds) {
 
 /// What `docs/configuration.md` shows, whole and in its tables.
 fn toml(seeds: &mut Seeds) {
-    let page = include_str!("../../../docs/configuration.md");
+    let page = include_str!("../../../../docs/configuration.md");
     let document = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     // Without the comments, which make a seed slow.
     let line = |line: &str| line.split('#').next().unwrap().trim_end().to_owned() + "\n";

@@ -7,9 +7,6 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
-#[path = "../common/mod.rs"]
-mod common;
-
 mod chromium;
 
 use std::{
@@ -23,11 +20,6 @@ use std::{
 
 use OutputMode::{Fragmented, Progressive};
 use Part::{Ended, Lost};
-use common::{
-    EPOCH, MS,
-    decode::{decode, decode_fragmented, decode_from},
-    picture::{Picture, psnr},
-};
 use encoder_core::{
     EncodedChunk, EncoderConfig, EncoderType, FrameLayout, OpenRequest, PixelFormat, Resolution,
     Settings, VideoEncoder, backends,
@@ -35,6 +27,11 @@ use encoder_core::{
 use encoder_pipeline::{
     mux::{Mp4Options, Mp4Sink, OutputMode, Sink},
     timeline::{Clock, FrameTimes, TimestampAnalysis, Timing},
+};
+use encoder_testbed::fixtures::{
+    EPOCH, MS,
+    decode::{decode, decode_fragmented, decode_from},
+    picture::{Picture, psnr},
 };
 
 const SIZE: (usize, usize) = (192, 128);

@@ -40,8 +40,6 @@
 //! ```
 
 mod camera;
-#[doc(hidden)]
-pub mod fuzzing;
 pub mod naming;
 pub mod passthrough;
 pub mod progress;

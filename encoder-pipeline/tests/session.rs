@@ -1,8 +1,6 @@
 //! The library from a user's side: sessions, sinks, and encoders that misbehave.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::{
     path::Path,
     sync::{Arc, Mutex, atomic::Ordering::SeqCst, mpsc},
@@ -10,12 +8,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{
-    EPOCH, MS,
-    decode::{decode, decode_fragmented},
-    entries,
-    picture::Picture,
-};
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
     OpenRequest, PixelFormat, Plan, Presets, ProbeResult, Resolution, Settings, VideoEncoder,
@@ -25,6 +17,12 @@ use encoder_pipeline::{
     session::{OnBadFrame, Session, SessionConfig, SessionError},
     source::{Payload, RawImage},
     timeline::{FrameTimes, Timeline},
+};
+use encoder_testbed::fixtures::{
+    EPOCH, MS,
+    decode::{decode, decode_fragmented},
+    entries,
+    picture::Picture,
 };
 
 const SIZE: Resolution = Resolution::new(160, 120);

@@ -13,7 +13,7 @@ use encoder_pipeline::metrics::{LATENCY, LATENCY_BUCKETS, describe};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusRecorder};
 use tracing::{info, warn};
 
-use super::{args::MetricsArgs, settings::Refused};
+use crate::{options::MetricsArgs, settings::Refused};
 
 /// How often the file is written.
 const INTERVAL: Duration = Duration::from_secs(10);

@@ -1,35 +1,43 @@
 //! The program `encoder`: see `encoder --help`.
+//!
+//! A program with a backend of its own names the backend's crate and calls [`main`]:
+//!
+//! ```no_run
+//! // use my_backend as _;
+//! fn main() -> std::process::ExitCode {
+//!     encoder_cli::main()
+//! }
+//! ```
 
-mod cli {
-    pub mod args;
-    pub mod bars;
-    pub mod bench;
-    pub mod detect;
-    pub mod encode;
-    #[cfg(feature = "prometheus")]
-    pub mod exporter;
-    pub mod repair;
-    pub mod settings;
-    pub mod signals;
-}
+mod args;
+mod bars;
+#[cfg(feature = "bench")]
+mod bench;
+mod detect;
+mod encode;
+#[cfg(feature = "prometheus")]
+mod exporter;
+mod options;
+mod repair;
+mod settings;
+mod signals;
 
 use std::{
     io::{self, IsTerminal, Write},
     process::ExitCode,
 };
 
+use args::{Cli, Command, LogArg};
 use clap::Parser;
-use cli::{
-    args::{Cli, Command, LogArg, SourceArgs},
-    bench, detect, encode, repair,
-    settings::Refused,
-};
 use encoder_pipeline::{scan::scan, source};
 use indicatif::{MultiProgress, ProgressDrawTarget};
+use options::SourceArgs;
+use settings::Refused;
 use tracing::error;
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-fn main() -> ExitCode {
+/// Runs the program with the arguments of this process and returns its exit code.
+pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let bars = (!cli.quiet && cli.log == LogArg::Text && io::stderr().is_terminal())
         .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
@@ -39,6 +47,7 @@ fn main() -> ExitCode {
             Ok(code) => code,
             Err(refused) => refuse(&refused),
         },
+        #[cfg(feature = "bench")]
         Command::Bench(args) => match bench::bench(args) {
             Ok(code) => code,
             Err(refused) => refuse(&refused),

@@ -15,14 +15,13 @@ use encoder_core::{FrameLayout, PixelFormat, Settings};
 use encoder_ffmpeg::{AccessUnit, FlvError, FlvParser};
 use tempfile::NamedTempFile;
 
-use crate::{
-    mux::Recovery,
-    picture::{self, PictureOptions},
-    source::{
-        Event, Limits, McapSource, Moment, Payload, RosbagSource, Source, SourceError,
-        SourceOptions,
-        message::{self, CameraSchema, Serialization},
-    },
+use encoder_mp4::Recovery;
+use encoder_picture::{self as picture, PictureOptions};
+// Registers the backends.
+use encoder_pipeline as _;
+use encoder_recording::{
+    Event, Limits, McapSource, Moment, Payload, RosbagSource, Source, SourceError, SourceOptions,
+    message::{self, CameraSchema, Serialization},
 };
 
 /// What a target does with an input.

@@ -4,11 +4,14 @@
 //! time and memory are those of the measurement alone. What is compared is measured in turn, round
 //! by round, and ratios are taken within a round.
 
+mod args;
 mod case;
 mod frames;
 mod page;
+mod presets;
 mod quality;
 mod result;
+mod spec;
 mod usage;
 
 use std::{
@@ -18,21 +21,17 @@ use std::{
     process::{Command, Stdio},
 };
 
-pub use case::Case;
-use case::{Measured, Way};
-use encoder_core::{Backend, ConfigError, Detected, OpenError, Presets, Settings};
+use args::BaselineArg;
+pub use args::Bench;
+use case::Measured;
+use encoder_core::{Detected, OpenError, Presets};
 use frames::Frames;
 use quality::Judge;
 use result::{Results, Rounds, Row};
+use spec::{Case, Mode};
 use tracing::{error, warn};
 
-use super::{
-    args::{BaselineArg, Bench},
-    settings::Refused,
-};
-
-/// What stands for the preset of an encoder that has none.
-const NO_PRESET: &str = "-";
+use crate::settings::Refused;
 
 pub fn bench(args: &Bench) -> Result<u8, Refused> {
     if let Some(case) = &args.case {
@@ -46,7 +45,7 @@ pub fn bench(args: &Bench) -> Result<u8, Refused> {
     }
     let settings = args.video.settings()?;
     let found = args.video.probe.detection(&settings).run().map_err(Refused::usage)?;
-    check_presets(args)?;
+    presets::check(args)?;
     let (rows, mut is_whole) = rows(args, &found)?;
     let frames = Frames::load(args)?;
     let bench = Work { args, frames, folder: tempfile::tempdir().map_err(Refused::failed)? };
@@ -85,8 +84,8 @@ fn rows(args: &Bench, found: &[Detected]) -> Result<(Vec<Row>, bool), Refused> {
             }
             continue;
         }
-        let known = backend(&name).map_or(Presets::NONE, |backend| backend.presets);
-        for preset in presets(args, &known) {
+        let known = presets::backend(&name).map_or(Presets::NONE, |backend| backend.presets);
+        for preset in presets::wanted(args, &known) {
             let row =
                 Row { encoder: name.clone(), preset, hardware: one.hardware, ..Row::default() };
             rows.push(row);
@@ -96,45 +95,6 @@ fn rows(args: &Bench, found: &[Detected]) -> Result<(Vec<Row>, bool), Refused> {
         return Err(Refused::failed("there is no encoder to measure; `encoder detect` tells why"));
     }
     Ok((rows, is_whole))
-}
-
-/// The presets of an encoder to measure: of those that were asked for, those that it knows.
-fn presets(args: &Bench, presets: &Presets) -> Vec<String> {
-    if presets.all.is_empty() {
-        return vec![NO_PRESET.into()];
-    }
-    if args.preset.is_empty() {
-        return presets.usual.iter().map(|&name| name.into()).collect();
-    }
-    args.preset.iter().filter(|name| presets.all.contains(&name.as_str())).cloned().collect()
-}
-
-/// Refuses a preset that no encoder of this build has.
-fn check_presets(args: &Bench) -> Result<(), Refused> {
-    let all = encoder_core::backends();
-    let mut known: Vec<&str> = Vec::new();
-    for name in all.iter().flat_map(|backend| backend.presets.all) {
-        if !known.contains(name) {
-            known.push(name);
-        }
-    }
-    match args.preset.iter().find(|name| !known.contains(&name.as_str())) {
-        Some(name) => Err(Refused::usage(ConfigError::value("--preset", name, known.join(", ")))),
-        None => Ok(()),
-    }
-}
-
-fn backend(name: &str) -> Option<&'static Backend> {
-    encoder_core::backends().into_iter().find(|backend| backend.id.as_str() == name)
-}
-
-/// The settings for one row.
-fn settings_of(args: &Bench, preset: &str, encoder: &str) -> Result<Settings, Refused> {
-    let mut settings = args.video.settings()?;
-    if let Some(backend) = backend(encoder).filter(|_| preset != NO_PRESET) {
-        (backend.presets.choose)(&mut settings, preset).map_err(Refused::usage)?;
-    }
-    Ok(settings)
 }
 
 struct Work<'a> {
@@ -219,14 +179,14 @@ impl Work<'_> {
         };
         for round in 1..=self.args.rounds {
             progress(&format!("{bar}, round {round} of {}", self.args.rounds));
-            let (whole, folder) = self.measure(row, Way::Whole)?;
+            let (whole, folder) = self.measure(row, Mode::Whole)?;
             rounds.whole.push(whole);
             if round == 1 {
                 quality = compare(video(folder.path())?);
             }
-            rounds.alone.push(self.measure(row, Way::Alone)?.0);
+            rounds.alone.push(self.measure(row, Mode::Alone)?.0);
             if has_baseline {
-                let (measured, folder) = self.measure(row, Way::Ffmpeg)?;
+                let (measured, folder) = self.measure(row, Mode::Ffmpeg)?;
                 rounds.ffmpeg.push(measured);
                 if round == 1 {
                     plain = compare(video(folder.path())?);
@@ -234,7 +194,7 @@ impl Work<'_> {
             }
         }
         progress(&format!("{bar}, latency"));
-        row.latency_ms = self.measure(row, Way::Live)?.0.latency_ms;
+        row.latency_ms = self.measure(row, Mode::Live)?.0.latency_ms;
         let seconds = self.frames.payloads.len() as f64 / self.frames.rate.as_f64();
         rounds.judge(row, self.frames.raw_bytes(), seconds, self.args.cameras.into());
         row.quality = quality.transpose()?;
@@ -245,10 +205,10 @@ impl Work<'_> {
     }
 
     /// One measurement, with the folder of its files.
-    fn measure(&self, row: &Row, way: Way) -> Result<(Measured, tempfile::TempDir), String> {
+    fn measure(&self, row: &Row, mode: Mode) -> Result<(Measured, tempfile::TempDir), String> {
         let folder = tempfile::tempdir_in(self.folder.path()).map_err(|e| e.to_string())?;
         let (encoder, preset) = (row.encoder.clone(), row.preset.clone());
-        let case = Case { way, encoder, preset, folder: folder.path().into() };
+        let case = Case { mode, encoder, preset, folder: folder.path().into() };
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
         command.args(std::env::args_os().skip(1)).args(["--case", &case.to_string()]);

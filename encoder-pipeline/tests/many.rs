@@ -1,15 +1,12 @@
 //! Many cameras behind one slow sink, and live sources that cannot wait.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::{
     path::PathBuf,
     sync::{Arc, Condvar, Mutex, mpsc},
     time::Duration,
 };
 
-use common::{decode::decode, picture::Picture};
 use encoder_core::{EncodedChunk, EncoderType, FrameRate, Plan, Resolution, Settings};
 use encoder_pipeline::{
     mux::{CallbackSink, Finished, Mp4Options, Mp4Sink, Sink, SinkError},
@@ -17,6 +14,7 @@ use encoder_pipeline::{
     source::{Payload, RawImage},
     timeline::{FrameTimes, Timeline, Timing},
 };
+use encoder_testbed::fixtures::{decode::decode, picture::Picture};
 
 const SIZE: Resolution = Resolution::new(160, 120);
 
@@ -236,7 +234,7 @@ fn where_a_full_ring_is_an_error_it_is_one_and_what_was_taken_is_kept() {
     let SessionError::Kept { part, .. } = error else { panic!("{text}") };
     assert!(text.contains(part.to_str().unwrap()) && !path.exists());
     assert_eq!(
-        common::decode::decode_fragmented(&part).numbers(),
+        encoder_testbed::fixtures::decode::decode_fragmented(&part).numbers(),
         (0..3).map(Some).collect::<Vec<_>>()
     );
 }

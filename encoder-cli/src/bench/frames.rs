@@ -9,7 +9,8 @@ use encoder_pipeline::{
     source::{self, Event, Packet, Payload, RawImage, Source, SourceError, StreamInfo},
 };
 
-use crate::cli::{args::Bench, settings::Refused};
+use super::args::Bench;
+use crate::settings::Refused;
 
 /// Memory for frames where nobody says how many.
 const BUDGET: usize = 512 << 20;

@@ -1,11 +1,9 @@
 //! One measurement, in a process of its own: the program calls itself with `--case`.
 
 use std::{
-    fmt,
     io::Write,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Stdio},
-    str::FromStr,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -28,57 +26,13 @@ use encoder_pipeline::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    args::Bench,
     frames::{self, Frames, Memory},
+    presets,
+    spec::{Case, Mode},
     usage,
 };
-use crate::cli::{args::Bench, settings::Refused};
-
-/// What is measured.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// The whole way: frames as they were recorded, to MP4 files.
-    Whole,
-    /// The encoder alone, on frames that are ready for it.
-    Alone,
-    /// The whole way at the pace of the camera, for the latency.
-    Live,
-    /// The plain `ffmpeg` program, given the same frames by a pipe.
-    Ffmpeg,
-}
-
-const WAYS: [(Way, &str); 4] =
-    [(Way::Whole, "whole"), (Way::Alone, "alone"), (Way::Live, "live"), (Way::Ffmpeg, "ffmpeg")];
-
-/// One measurement.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Case {
-    pub way: Way,
-    pub encoder: String,
-    pub preset: String,
-    /// Where its files go.
-    pub folder: PathBuf,
-}
-
-impl fmt::Display for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let way = WAYS.iter().find(|(way, _)| *way == self.way).map_or("", |(_, name)| name);
-        write!(f, "{way}:{}:{}:{}", self.encoder, self.preset, self.folder.display())
-    }
-}
-
-impl FromStr for Case {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no WAY:ENCODER:PRESET:FOLDER");
-        let mut words = text.splitn(4, ':');
-        let mut word = || words.next().ok_or_else(wrong);
-        let way = word()?;
-        let (way, _) = WAYS.into_iter().find(|(_, name)| *name == way).ok_or_else(wrong)?;
-        let (encoder, preset) = (word()?.to_owned(), word()?.to_owned());
-        Ok(Self { way, encoder, preset, folder: word()?.into() })
-    }
-}
+use crate::settings::Refused;
 
 /// What was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -102,7 +56,7 @@ pub struct Measured {
 /// Measures, and writes the result as JSON.
 pub fn run(args: &Bench, case: &Case) -> Result<u8, Refused> {
     let frames = Arc::new(Frames::load(args)?);
-    let settings = super::settings_of(args, &case.preset, &case.encoder)?;
+    let settings = presets::settings(args, &case.preset, &case.encoder)?;
     let work = Work {
         frames,
         settings,
@@ -112,11 +66,11 @@ pub fn run(args: &Bench, case: &Case) -> Result<u8, Refused> {
     };
     // Before a recording is begun, detection has asked it or remembers its answer.
     let _known = encoder_ffmpeg::Ffmpeg::find(work.id().map_err(Refused::failed)?);
-    let measured = match case.way {
-        Way::Whole => work.whole(),
-        Way::Alone => work.alone(),
-        Way::Live => work.live(),
-        Way::Ffmpeg => work.ffmpeg(),
+    let measured = match case.mode {
+        Mode::Whole => work.whole(),
+        Mode::Alone => work.alone(),
+        Mode::Live => work.live(),
+        Mode::Ffmpeg => work.ffmpeg(),
     };
     let measured = measured.map_err(Refused::failed)?;
     let text = serde_json::to_string(&measured).map_err(Refused::failed)?;
@@ -157,7 +111,7 @@ impl Before {
 
 impl Work<'_> {
     fn id(&self) -> Result<EncoderType, String> {
-        let found = super::backend(&self.case.encoder);
+        let found = presets::backend(&self.case.encoder);
         found.map(|backend| backend.id).ok_or_else(|| format!("no encoder {}", self.case.encoder))
     }
 
@@ -378,18 +332,6 @@ pub fn reference(frames: &Frames, path: &Path) -> Result<(), String> {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_case_is_a_word() {
-        let folder = PathBuf::from("/tmp/a:b");
-        for (way, _) in WAYS {
-            let (encoder, preset) = ("x264".into(), "fast".into());
-            let case = Case { way, encoder, preset, folder: folder.clone() };
-            assert_eq!(case.to_string().parse(), Ok(case));
-        }
-        assert!("whole:x264:fast".parse::<Case>().is_err());
-        assert!("slow:x264:fast:/tmp".parse::<Case>().is_err());
-    }
 
     #[test]
     fn plain_ffmpeg_is_asked_for_the_same() {

@@ -19,7 +19,7 @@ use std::{
 
 use encoder_testbed::process;
 
-use crate::common::picture::Picture;
+use encoder_testbed::fixtures::picture::Picture;
 
 const PAGE: &str = include_str!("page.html");
 

@@ -10,12 +10,11 @@ use encoder_pipeline::{
     metrics,
     mux::OutputMode,
     naming::{Format, Target},
-    picture::PictureOptions,
     progress::{Progress, Silent},
     report::{Exit, Report},
     run::{Run, check_free},
     session::{OnBadFrame, OnFull, SessionConfig},
-    source::{self, Limits, Source, SourceError, SourceOptions},
+    source::{self, Source, SourceError},
     timeline::{Clock, Timing},
 };
 use indicatif::MultiProgress;
@@ -24,31 +23,11 @@ use tracing::{error, info};
 #[cfg(feature = "prometheus")]
 use super::exporter::Exporter;
 use super::{
-    args::{BadFrameArg, Encode, FormatArg, FullArg, ModeArg, SourceArgs, TimeArg},
+    args::{BadFrameArg, Encode, FormatArg, FullArg, ModeArg, TimeArg},
     bars::Bars,
     settings::Refused,
     signals,
 };
-
-impl SourceArgs {
-    pub fn options(&self) -> SourceOptions {
-        SourceOptions {
-            topics: self.topic.clone(),
-            start: self.start,
-            end: self.end,
-            rate: None,
-            limits: self.limits(),
-        }
-    }
-
-    pub fn picture(&self) -> PictureOptions {
-        PictureOptions { depth_range: self.depth_range, limits: self.limits() }
-    }
-
-    fn limits(&self) -> Limits {
-        Limits { message_bytes: self.max_message_bytes, pixels: self.max_pixels }
-    }
-}
 
 pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused> {
     let mut settings = args.video.settings()?;

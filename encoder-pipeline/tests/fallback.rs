@@ -1,11 +1,8 @@
 //! Encoders that refuse their first frame: the next one takes it, and nothing is lost.
 #![allow(clippy::unwrap_used)]
 
-mod common;
-
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
-use common::{EPOCH, MS, decode::decode, entries, picture::Picture};
 use encoder_core::{
     Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat, Plan,
     Presets, ProbeResult, Refusal, RefusalKind, Resolution, Settings, VideoEncoder,
@@ -16,6 +13,7 @@ use encoder_pipeline::{
     source::{Payload, RawImage},
     timeline::FrameTimes,
 };
+use encoder_testbed::fixtures::{EPOCH, MS, decode::decode, entries, picture::Picture};
 
 const SIZE: Resolution = Resolution::new(160, 120);
 

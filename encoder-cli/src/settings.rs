@@ -4,7 +4,7 @@ use std::path::Path;
 
 use encoder_core::{Cache, ConfigError, Detection, Settings};
 
-use super::args::{ProbeArgs, VideoArgs};
+use crate::options::{ProbeArgs, VideoArgs};
 
 /// What cannot be started: exit code 2 for what was said wrongly, 1 for the rest.
 pub struct Refused {

@@ -2,8 +2,6 @@
 //! names begin with `found-` are findings; the others are made again by `cargo xtask seeds`.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../common/mod.rs"]
-mod common;
 mod seeds;
 
 use std::{
@@ -14,7 +12,7 @@ use std::{
     thread,
 };
 
-use encoder_pipeline::fuzzing::{TARGETS, Target};
+use encoder_fuzz_cases::{TARGETS, Target};
 
 const FOUND: &str = "found-";
 
@@ -22,7 +20,7 @@ const FOUND: &str = "found-";
 const CHANGED: usize = 256;
 
 fn fuzz() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fuzz")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
 /// The seeds of a target: name and bytes.
@@ -120,6 +118,6 @@ fn each_target_has_its_program() {
     assert_eq!(bins, targets);
     for name in targets {
         let program = fs::read_to_string(fuzz().join(format!("targets/{name}.rs"))).unwrap();
-        assert!(program.contains(&format!("fuzzing::{name}(")), "{program}");
+        assert!(program.contains(&format!("encoder_fuzz_cases::{name}(")), "{program}");
     }
 }

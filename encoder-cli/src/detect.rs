@@ -7,8 +7,8 @@ use std::{
 
 use encoder_core::{Caps, Detected, Device, OpenError, Policy, ProbeResult};
 
-use super::{
-    args::ProbeArgs,
+use crate::{
+    options::ProbeArgs,
     settings::{Refused, load},
 };
 
