@@ -2,8 +2,8 @@ use encoder_core::{FrameLayout, PixelFormat, PlaneMut, Resolution};
 
 use super::{PictureError, broken};
 
-/// Where a picture goes: the planes of a frame, of which an odd picture leaves the last column or
-/// row for [`repeat_edges`](Self::repeat_edges). Row padding is never touched.
+/// The planes of the frame that receives a picture. A picture of odd size leaves the last column or
+/// row to [`repeat_edges`](Self::repeat_edges). Row padding is never written.
 pub(super) struct Target<'a> {
     /// Pixels in a row of the picture.
     pub width: usize,
