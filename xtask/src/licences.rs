@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     process::{Result, cargo, output},
-    workspace::{feature_list, metadata},
+    workspace::{PROGRAM, feature_list, metadata, target_of},
 };
 
 /// Licences, by their SPDX names, whose terms an archive meets that carries their texts.
@@ -95,9 +95,10 @@ pub fn licences(features: &[String], target: &str) -> Result<Vec<Text>> {
 /// The names and versions of what Cargo links; what only runs while building is not among them.
 fn linked(features: &[String], target: &str) -> Result<Vec<(String, String)>> {
     let mut command = cargo();
-    command.args(["tree", "--package", "encoder-pipeline", "--edges", "normal,no-proc-macro"]);
+    let package = target_of("bin", PROGRAM)?.package;
+    command.args(["tree", "--package", &package, "--edges", "normal,no-proc-macro"]);
     command.args(["--prefix", "none", "--format", "{p}", "--no-default-features"]);
-    command.args(["--features", &feature_list(features), "--target", target]);
+    command.args(["--features", &feature_list(features)?, "--target", target]);
     let text = String::from_utf8(output(&mut command)?.stdout)?;
     let read = |line: &str| {
         let mut words = line.split_whitespace();

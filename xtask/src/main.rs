@@ -1,5 +1,6 @@
 //! Work commands: `cargo xtask --help`. One file per duty.
 
+mod apt;
 mod corpus;
 mod dist;
 mod faults;
@@ -83,7 +84,7 @@ enum Command {
         platform: dist::Platform,
     },
     /// Count the instructions of what stands around the encoder; fails where a count has grown
-    /// over what pipeline/benches/instructions.json has.
+    /// over what benches/instructions.json has.
     Instructions {
         /// Record the counts instead.
         #[arg(long)]
