@@ -2,6 +2,7 @@
 
 mod apt;
 mod corpus;
+mod deny;
 mod dist;
 mod faults;
 mod fuzz;
@@ -78,6 +79,8 @@ enum Command {
     },
     /// Make the seeds of the fuzz targets again.
     Seeds,
+    /// Check licences, bans, sources and advisories of the dependencies against deny.toml.
+    Deny,
     /// Make a platform's archive, with its licences and checksum, in target/dist.
     Dist {
         /// What it is for.
@@ -125,6 +128,7 @@ fn main() -> ExitCode {
         Command::Soak { minutes, encoder } => faults::soak(minutes, &encoder),
         Command::Fuzz { minutes, target } => fuzz::fuzz(minutes, target.as_deref()),
         Command::Seeds => fuzz::seeds(),
+        Command::Deny => deny::deny(),
         Command::Dist { platform } => dist::dist(platform).map(|()| true),
         Command::Instructions { save } => instructions::instructions(save),
         Command::Sample => sample::sample().map(|()| true),
