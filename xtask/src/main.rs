@@ -11,6 +11,7 @@ mod instructions;
 mod licences;
 mod macos;
 mod matrix;
+mod package;
 mod process;
 mod program;
 mod pypi;
@@ -86,6 +87,12 @@ enum Command {
         /// What it is for.
         platform: dist::Platform,
     },
+    /// Package every crate that is to be published, and check each from its package alone.
+    Package {
+        /// Let Cargo build each package by itself too, as it does before it publishes: minutes.
+        #[arg(long)]
+        build: bool,
+    },
     /// Count the instructions of what stands around the encoder; fails where a count has grown
     /// over what benches/instructions.json has.
     Instructions {
@@ -130,6 +137,7 @@ fn main() -> ExitCode {
         Command::Seeds => fuzz::seeds(),
         Command::Deny => deny::deny(),
         Command::Dist { platform } => dist::dist(platform).map(|()| true),
+        Command::Package { build } => package::package(build),
         Command::Instructions { save } => instructions::instructions(save),
         Command::Sample => sample::sample().map(|()| true),
         Command::Quality { clips, frames, preset } => {
