@@ -1,5 +1,5 @@
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| {
-    encoder_pipeline::fuzzing::message(input);
+    encoder_fuzz_cases::message(input);
 });

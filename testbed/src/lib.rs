@@ -6,6 +6,7 @@
 
 mod compile;
 pub mod ffmpeg;
+pub mod fixtures;
 pub mod flv;
 mod log;
 pub mod nvenc;

@@ -16,7 +16,7 @@ use crate::{
     macos,
     process::{Result, cargo, output, root, show, target, typed},
     program::{contains_exactly, detect},
-    workspace::{Backend, PROGRAM, PROMETHEUS, backends, feature_list, target_of},
+    workspace::{Backend, PROGRAM, backends, feature_list, other_features, target_of},
 };
 
 /// The time of every file in an archive, so that equal contents make equal archives: the
@@ -76,9 +76,9 @@ pub fn dist(platform: Platform) -> Result<()> {
     let triple = platform.target()?;
     println!("dist: {} for {triple}: {}", platform.name(), features.join(", "));
     // Before the long build, so that a licence that is not permitted is told at once.
-    let with_metrics = [&features[..], &[PROMETHEUS.into()]].concat();
-    let texts = licences(&with_metrics, &triple)?;
-    let program = build(platform, &triple, &with_metrics)?;
+    let whole = [features.clone(), other_features()?].concat();
+    let texts = licences(&whole, &triple)?;
+    let program = build(platform, &triple, &whole)?;
     contains_exactly(&program, &features, &backends)?;
 
     let version = env!("CARGO_PKG_VERSION");

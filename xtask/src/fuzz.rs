@@ -82,7 +82,7 @@ fn run(folder: &Path, name: &str, minutes: u32) -> Result<bool> {
 /// When Cargo cannot be started.
 pub fn seeds() -> Result<bool> {
     let mut test = cargo();
-    let package = target_of("test", "fuzz_seeds")?.package;
-    test.args(["test", "--package", &package, "--test", "fuzz_seeds", "what_their_names_say"]);
+    let package = target_of("test", "seeds")?.package;
+    test.args(["test", "--package", &package, "--test", "seeds", "what_their_names_say"]);
     show(test.env("ENCODER_WRITE_SEEDS", "1"))
 }

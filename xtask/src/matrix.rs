@@ -9,7 +9,7 @@ use crate::{
     setup::{self, Tools},
     tally::{Tally, tallies},
     test::libx264,
-    workspace::{Backend, NATIVE, PROGRAM, PROMETHEUS, backends, feature_list, has_target},
+    workspace::{Backend, NATIVE, PROGRAM, backends, feature_list, has_target, other_features},
 };
 
 /// Tests on a virtual device stand in files whose names begin so, `tests/virtual.rs` in a
@@ -29,7 +29,7 @@ pub fn matrix(only: Option<&str>, quick: bool) -> Result<bool> {
         return Err(format!("no backend {name}: there are {}", names.join(", ")).into());
     }
     let mut rows = Vec::new();
-    for set in matrix.sets() {
+    for set in matrix.sets()? {
         if only.is_none_or(|name| set.iter().any(|f| f == name)) {
             rows.push(matrix.row(&set)?);
         }
@@ -66,7 +66,7 @@ struct Matrix {
 
 impl Matrix {
     /// The sets of features. The program of the last stays in the target directory.
-    fn sets(&self) -> Vec<Vec<String>> {
+    fn sets(&self) -> Result<Vec<Vec<String>>> {
         let mut sets = vec![vec![]];
         for backend in &self.backends {
             sets.push(vec![backend.name.clone()]);
@@ -80,8 +80,8 @@ impl Matrix {
             println!("{NATIVE} left out: it needs libx264-dev, libclang-dev and pkg-config");
         }
         let all = self.backends.iter().map(|backend| backend.name.clone());
-        sets.push(all.chain([PROMETHEUS.into()]).collect());
-        sets
+        sets.push(all.chain(other_features()?).collect());
+        Ok(sets)
     }
 
     fn row(&self, set: &[String]) -> Result<Row> {

@@ -16,13 +16,13 @@ const SOFTWARE: [&str; 2] = ["x264", "openh264"];
 /// x264 in process: a variant of a backend.
 pub const NATIVE: &str = "x264-native";
 
-/// The endpoint and the file of metrics: in every program that is handed out.
-pub const PROMETHEUS: &str = "prometheus";
+/// The package whose features are the backends: each enables the crate of one.
+const FACADE: &str = "encoder-pipeline";
 
 /// A backend of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Its name: that of the program's feature.
+    /// Its name: that of the feature, of the façade and of the program.
     pub name: String,
     /// Its package.
     pub package: String,
@@ -83,41 +83,46 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// The backends, as the default features of the program list them, without that of metrics.
+/// The backends: the default features of the façade that enable a crate.
 ///
 /// # Errors
-/// When Cargo cannot read the workspace, or a feature enables no crate.
+/// When Cargo cannot read the workspace, or there are none.
 pub fn backends() -> Result<Vec<Backend>> {
-    let program = target_of("bin", PROGRAM)?.package;
-    backends_of(&metadata(&["--no-deps"])?, &program)
+    backends_of(&metadata(&["--no-deps"])?)
 }
 
-fn backends_of(metadata: &Value, program: &str) -> Result<Vec<Backend>> {
-    let package = package(metadata, program)?;
-    let names = list(&package["features"]["default"]).filter_map(Value::as_str);
-    let backends: Vec<_> = names
-        .filter(|name| *name != PROMETHEUS)
-        .map(|name| Ok(Backend { name: name.into(), package: enabled(metadata, program, name)? }))
-        .collect::<Result<_>>()?;
+fn backends_of(metadata: &Value) -> Result<Vec<Backend>> {
+    let facade = package(metadata, FACADE)?;
+    let backend = |name: &str| {
+        let mut enables = list(&facade["features"][name]).filter_map(Value::as_str);
+        let package = enables.find_map(|word| word.strip_prefix("dep:"))?.into();
+        Some(Backend { name: name.into(), package })
+    };
+    let names = list(&facade["features"]["default"]).filter_map(Value::as_str);
+    let backends: Vec<_> = names.filter_map(backend).collect();
     match backends.is_empty() {
-        true => Err(format!("{program} has no default features").into()),
+        true => Err(format!("no default feature of {FACADE} is a backend").into()),
         false => Ok(backends),
     }
 }
 
-/// The crate that a feature enables: itself, or through the feature of another package.
-fn enabled(metadata: &Value, name: &str, feature: &str) -> Result<String> {
-    let mut next = None;
-    for word in list(&package(metadata, name)?["features"][feature]).filter_map(Value::as_str) {
-        if let Some(enabled) = word.strip_prefix("dep:") {
-            return Ok(enabled.into());
-        }
-        next = word.split_once('/').or(next);
-    }
-    // Features of packages never form a circle.
-    let (next, feature_there) =
-        next.ok_or_else(|| format!("feature {feature} of {name} enables no crate"))?;
-    enabled(metadata, next.trim_end_matches('?'), feature_there)
+/// The default features of the program beside the backends: in every program that is handed out.
+///
+/// # Errors
+/// When Cargo cannot read the workspace.
+pub fn other_features() -> Result<Vec<String>> {
+    let metadata = metadata(&["--no-deps"])?;
+    let program = target_of("bin", PROGRAM)?.package;
+    other_features_of(&metadata, &program)
+}
+
+fn other_features_of(metadata: &Value, program: &str) -> Result<Vec<String>> {
+    let backends = backends_of(metadata)?;
+    let features = &package(metadata, program)?["features"]["default"];
+    let others = list(features)
+        .filter_map(Value::as_str)
+        .filter(|name| backends.iter().all(|backend| backend.name != *name));
+    Ok(others.map(String::from).collect())
 }
 
 fn package<'a>(metadata: &'a Value, name: &str) -> Result<&'a Value> {
@@ -157,11 +162,9 @@ mod tests {
             {
                 "name": "cli",
                 "features": {
-                    "default": ["nvenc", "prometheus", "x264"],
-                    "nvenc": ["facade/nvenc"],
+                    "default": ["nvenc", "mcap", "x264", "prometheus"],
+                    "nvenc": ["encoder-pipeline/nvenc"],
                     "prometheus": ["dep:exporter"],
-                    "x264": ["facade/x264"],
-                    "none": [],
                 },
                 "targets": [
                     {"name": "encoder", "kind": ["bin"], "src_path": "/w/cli/src/main.rs"},
@@ -169,10 +172,16 @@ mod tests {
                 ],
             },
             {
-                "name": "facade",
-                "features": {"nvenc": ["dep:encoder-nvenc"], "x264": ["dep:encoder-x264"]},
+                "name": "encoder-pipeline",
+                "features": {
+                    "default": ["nvenc", "x264", "mcap"],
+                    "mcap": ["encoder-recording/mcap"],
+                    "nvenc": ["dep:encoder-nvenc"],
+                    "x264": ["dep:encoder-x264"],
+                    "x264-native": ["x264", "encoder-x264/native"],
+                },
                 "targets": [
-                    {"name": "facade", "kind": ["lib"], "src_path": "/w/facade/src/lib.rs"},
+                    {"name": "encoder_pipeline", "kind": ["lib"], "src_path": "/w/facade/src/lib.rs"},
                     {"name": "both", "kind": ["test"], "src_path": "/w/facade/tests/both.rs"},
                 ],
             },
@@ -180,20 +189,14 @@ mod tests {
     }
 
     #[test]
-    fn a_backend_is_found_through_the_features_of_other_packages() {
+    fn backends_are_the_features_that_enable_a_crate_of_their_own() {
         let backend =
             |name: &str| Backend { name: name.into(), package: format!("encoder-{name}") };
-        let workspace = workspace();
-        assert_eq!(backends_of(&workspace, "cli").unwrap(), ["nvenc", "x264"].map(backend));
-        let text = |error: Result<String>| error.unwrap_err().to_string();
-        assert_eq!(
-            text(enabled(&workspace, "cli", "none")),
-            "feature none of cli enables no crate"
-        );
-        assert_eq!(
-            backends_of(&workspace, "facade").unwrap_err().to_string(),
-            "facade has no default features"
-        );
+        let mut workspace = workspace();
+        assert_eq!(backends_of(&workspace).unwrap(), ["nvenc", "x264"].map(backend));
+        assert_eq!(other_features_of(&workspace, "cli").unwrap(), ["mcap", "prometheus"]);
+        workspace["packages"][1]["features"]["default"] = json!(["mcap"]);
+        assert!(backends_of(&workspace).is_err());
     }
 
     #[test]
@@ -204,7 +207,7 @@ mod tests {
         };
         assert_eq!(of("bin", "encoder"), ["cli"]);
         assert_eq!(of("test", "encoder"), [""; 0]);
-        assert_eq!(of("test", "both"), ["cli", "facade"]);
+        assert_eq!(of("test", "both"), ["cli", "encoder-pipeline"]);
     }
 
     #[test]

@@ -1,0 +1,343 @@
+//! One measurement, in a process of its own: the program calls itself with `--case`.
+
+use std::{
+    io::Write,
+    path::Path,
+    process::{Command, Stdio},
+    sync::{Arc, Mutex},
+    thread,
+    time::{Duration, Instant},
+};
+
+use encoder_core::{
+    Chain, EncodedChunk, EncoderType, FrameBuffer, PixelFormat, Plan, Settings, VideoEncoder,
+};
+use encoder_pipeline::{
+    mux::{CallbackSink, OutputMode},
+    naming::{Format, Target},
+    picture::PictureOptions,
+    progress::Silent,
+    run::Run,
+    session::{OnBadFrame, OnFull, Session, SessionConfig},
+    source::Source,
+    stop::Stop,
+    timeline::{FrameTimes, Timing},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    args::Bench,
+    frames::{self, Frames, Memory},
+    presets,
+    spec::{Case, Mode},
+    usage,
+};
+use crate::settings::Refused;
+
+/// What was measured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Measured {
+    /// From the first frame that is handed in to the last file that is whole.
+    pub wall_s: f64,
+    /// CPU time of the process and its children in that time.
+    pub cpu_s: Option<f64>,
+    /// Frames of all cameras.
+    pub frames: u64,
+    /// Bytes of access units (of `ffmpeg`: of the files).
+    pub bytes: u64,
+    /// Memory on top of the frames, children included, in KiB.
+    pub memory_kib: Option<u64>,
+    /// Milliseconds from handing in a frame to its access unit: half, and 99 of 100, are faster.
+    pub latency_ms: Option<[f64; 2]>,
+    /// How the encoder ran.
+    pub description: String,
+}
+
+/// Measures, and writes the result as JSON.
+pub fn run(args: &Bench, case: &Case) -> Result<u8, Refused> {
+    let frames = Arc::new(Frames::load(args)?);
+    let settings = presets::settings(args, &case.preset, &case.encoder)?;
+    let work = Work {
+        frames,
+        settings,
+        cameras: args.cameras.into(),
+        threads: args.video.threads(),
+        case,
+    };
+    // Before a recording is begun, detection has asked it or remembers its answer.
+    let _known = encoder_ffmpeg::Ffmpeg::find(work.id().map_err(Refused::failed)?);
+    let measured = match case.mode {
+        Mode::Whole => work.whole(),
+        Mode::Alone => work.alone(),
+        Mode::Live => work.live(),
+        Mode::Ffmpeg => work.ffmpeg(),
+    };
+    let measured = measured.map_err(Refused::failed)?;
+    let text = serde_json::to_string(&measured).map_err(Refused::failed)?;
+    println!("{text}");
+    Ok(0)
+}
+
+struct Work<'a> {
+    frames: Arc<Frames>,
+    settings: Settings,
+    cameras: usize,
+    threads: usize,
+    case: &'a Case,
+}
+
+/// What was there before the work began.
+struct Before {
+    begun: Instant,
+    cpu: Option<Duration>,
+    memory_kib: Option<u64>,
+}
+
+impl Before {
+    fn now() -> Self {
+        usage::forget();
+        let memory_kib = usage::memory().map(|(_, now)| now);
+        Self { cpu: usage::cpu(), memory_kib, begun: Instant::now() }
+    }
+
+    fn measured(&self, frames: u64, bytes: u64, description: String) -> Measured {
+        let wall_s = self.begun.elapsed().as_secs_f64();
+        let cpu_s = self.cpu.zip(usage::cpu()).map(|(before, now)| (now - before).as_secs_f64());
+        let own = self.memory_kib.zip(usage::memory());
+        let own = own.map(|(before, (most, _))| most.saturating_sub(before));
+        Measured { wall_s, cpu_s, frames, bytes, memory_kib: own, latency_ms: None, description }
+    }
+}
+
+impl Work<'_> {
+    fn id(&self) -> Result<EncoderType, String> {
+        let found = presets::backend(&self.case.encoder);
+        found.map(|backend| backend.id).ok_or_else(|| format!("no encoder {}", self.case.encoder))
+    }
+
+    fn session(&self) -> Result<SessionConfig, String> {
+        let plan = Plan::new(vec![self.id()?], vec![]);
+        let mut settings = self.settings.clone();
+        settings.encoder.frame_rate = self.frames.rate;
+        Ok(SessionConfig {
+            settings,
+            plan,
+            threads: self.threads(),
+            timing: Timing::Rate(self.frames.rate),
+            on_bad_frame: OnBadFrame::Fail,
+            on_full: OnFull::Block,
+            picture: PictureOptions::default(),
+            camera_label: None,
+            part: None,
+        })
+    }
+
+    /// Threads of each camera's encoder, as `encode` shares them out.
+    fn threads(&self) -> usize {
+        (self.threads / self.cameras).max(1)
+    }
+
+    fn all_frames(&self) -> u64 {
+        (self.frames.payloads.len() * self.cameras) as u64
+    }
+
+    fn whole(&self) -> Result<Measured, String> {
+        let run = Run {
+            recording: self.frames.name.clone(),
+            target: Target::Directory(self.case.folder.clone()),
+            format: Format::Mp4,
+            overwrite: true,
+            mode: OutputMode::Progressive,
+            session: self.session()?,
+            resample: None,
+            threads: self.threads,
+            is_live: false,
+            stop: Stop::new().map_err(|error| error.to_string())?,
+            label_cameras: false,
+        };
+        let open = || -> Result<Box<dyn Source>, _> {
+            Ok(Box::new(Memory::new(Arc::clone(&self.frames), self.cameras)))
+        };
+        let watch = usage::Watch::children();
+        let before = Before::now();
+        let report = run.convert(&open, &Silent);
+        let bytes = report.outputs.iter().map(|output| output.bytes).sum();
+        let description = report.outputs.first().and_then(|o| o.encoder_description.clone());
+        let mut measured =
+            before.measured(self.all_frames(), bytes, description.unwrap_or_default());
+        let children = watch.end();
+        measured.memory_kib = measured.memory_kib.map(|own| own + children);
+        let wrong =
+            report.error.iter().chain(report.outputs.iter().filter_map(|o| o.error.as_ref()));
+        if let Some(error) = wrong.into_iter().next() {
+            return Err(error.clone());
+        }
+        let encoded: u64 = report.outputs.iter().map(|output| output.frames_encoded).sum();
+        if encoded != measured.frames || report.outputs.iter().any(|o| !o.failovers.is_empty()) {
+            let frames = measured.frames;
+            return Err(format!("{encoded} of {frames} frames, or the encoder was begun again"));
+        }
+        Ok(measured)
+    }
+
+    fn open(&self) -> Result<Box<dyn VideoEncoder>, String> {
+        let config = self.session()?;
+        let mut settings = config.settings;
+        settings.encoder.resolution = Some(self.frames.size);
+        let mut chain =
+            Chain::new(&config.plan, settings, config.threads).map_err(|e| e.to_string())?;
+        chain.open().map_err(|error| error.to_string())
+    }
+
+    fn alone(&self) -> Result<Measured, String> {
+        let (format, description) = {
+            let encoder = self.open()?;
+            (encoder.pixel_format(), encoder.description())
+        };
+        let ready = self.frames.converted(format)?;
+        let before = Before::now();
+        let bytes = self.at_once(|_| {
+            let mut encoder = self.open()?;
+            let mut bytes = 0;
+            for (n, frame) in (0..).zip(&ready) {
+                let unit = encoder.encode_frame(&frame.frame(n)).map_err(|e| e.to_string())?;
+                bytes += unit.map_or(0, |unit| unit.data.len());
+            }
+            let rest = encoder.flush().map_err(|error| error.to_string())?;
+            drop(encoder);
+            Ok(bytes as u64 + rest.iter().map(|unit| unit.data.len() as u64).sum::<u64>())
+        })?;
+        Ok(before.measured(self.all_frames(), bytes, description))
+    }
+
+    /// Does something for each camera, all at once; the sum of what they give.
+    fn at_once(&self, work: impl Fn(usize) -> Result<u64, String> + Sync) -> Result<u64, String> {
+        thread::scope(|scope| {
+            let all: Vec<_> = (0..self.cameras)
+                .map(|n| {
+                    scope.spawn({
+                        let work = &work;
+                        move || work(n)
+                    })
+                })
+                .collect();
+            let ended = |_| Err("a thread panicked".to_string());
+            all.into_iter().map(|one| one.join().unwrap_or_else(ended)).sum()
+        })
+    }
+
+    fn live(&self) -> Result<Measured, String> {
+        // One to three seconds at 30 frames per second.
+        let count = self.frames.payloads.len().clamp(30, 90);
+        let arrivals = Arc::new(Mutex::new(Vec::<(u64, Instant)>::new()));
+        let noted = Arc::clone(&arrivals);
+        let note = move |unit: EncodedChunk, _: &FrameTimes| {
+            if let Ok(mut all) = noted.lock() {
+                all.push((unit.pts, Instant::now()));
+            }
+        };
+        let sink = Box::new(CallbackSink(note));
+        let before = Before::now();
+        let mut session = Session::open(self.frames.size, &self.session()?, sink)
+            .map_err(|error| error.to_string())?;
+        let rate = self.frames.rate;
+        let mut given = Vec::new();
+        let begun = Instant::now();
+        for (n, payload) in (0..).zip(self.frames.payloads.iter().cycle().take(count)) {
+            let at = Duration::from_nanos(rate.nanoseconds(n));
+            thread::sleep(at.saturating_sub(begun.elapsed()));
+            given.push(Instant::now());
+            let times = FrameTimes::at(rate.nanoseconds(n) as i64);
+            session.push(payload, times).map_err(|error| error.to_string())?;
+        }
+        // What comes only because the stream ends would have come later.
+        let arrived = arrivals.lock().map(|all| all.clone()).unwrap_or_default();
+        session.finish().map_err(|error| error.to_string())?;
+        let mut waits: Vec<f64> = arrived
+            .iter()
+            .filter_map(|(pts, at)| Some((*at - *given.get(*pts as usize)?).as_secs_f64() * 1e3))
+            .collect();
+        waits.sort_by(f64::total_cmp);
+        let part =
+            |of_hundred: usize| waits.get((waits.len() * of_hundred).div_ceil(100).max(1) - 1);
+        let latency_ms = part(50).zip(part(99)).map(|(half, most)| [*half, *most]);
+        Ok(Measured { latency_ms, ..before.measured(given.len() as u64, 0, String::new()) })
+    }
+
+    fn ffmpeg(&self) -> Result<Measured, String> {
+        let input = self.frames.for_ffmpeg();
+        let input = input.ok_or("ffmpeg cannot be given these frames by a pipe")?;
+        let ffmpeg = encoder_ffmpeg::Ffmpeg::find(EncoderType::X264).map_err(|e| e.to_string())?;
+        let words = plain_options(&self.settings, self.threads());
+        let path = |n: usize| self.case.folder.join(format!("ffmpeg{n}.mp4"));
+        std::fs::create_dir_all(&self.case.folder).map_err(|error| error.to_string())?;
+        let before = Before::now();
+        let bytes = self.at_once(|n| {
+            let mut command = Command::new(&ffmpeg.path);
+            command.args(["-hide_banner", "-loglevel", "error", "-y"]).args(&input);
+            command.args(["-i", "pipe:0"]).args(&words).arg(path(n));
+            feed(command, &self.frames)?;
+            std::fs::metadata(path(n)).map(|file| file.len()).map_err(|error| error.to_string())
+        })?;
+        Ok(before.measured(
+            self.all_frames(),
+            bytes,
+            format!("{} {}", ffmpeg.label(), words.join(" ")),
+        ))
+    }
+}
+
+/// Runs FFmpeg on the frames, by plain writes to its standard input.
+fn feed(mut command: Command, frames: &Frames) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("ffmpeg: {error}");
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(failed)?;
+    let stdin = child.stdin.take();
+    let written = stdin.map_or(Ok(()), |mut stdin| {
+        frames.payloads.iter().try_for_each(|payload| stdin.write_all(frames::bytes(payload)))
+    });
+    let output = child.wait_with_output().map_err(failed)?;
+    if !output.status.success() || written.is_err() {
+        return Err(format!("ffmpeg: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    Ok(())
+}
+
+/// What people tell `ffmpeg`: speed and quality, and no encoder. It takes libx264 for MP4.
+fn plain_options(settings: &Settings, threads: usize) -> Vec<String> {
+    let config = &settings.encoder;
+    let (preset, crf, gop, b_frames) =
+        (config.preset, config.crf, config.gop_size, config.b_frames);
+    let text = format!(
+        "-preset {preset} -crf {crf} -threads {threads} -g {gop} -bf {b_frames} -pix_fmt yuv420p"
+    );
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Writes the frames as they are compared with: 4:2:0, one after the other.
+pub fn reference(frames: &Frames, path: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).map_err(failed)?);
+    let ready: Vec<FrameBuffer> = frames.converted(PixelFormat::Yuv420p)?;
+    let mut packed = Vec::new();
+    for frame in &ready {
+        packed.clear();
+        frame.frame(0).append_packed(&mut packed);
+        file.write_all(&packed).map_err(failed)?;
+    }
+    file.flush().map_err(failed)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_ffmpeg_is_asked_for_the_same() {
+        assert_eq!(
+            plain_options(&Settings::default(), 2).join(" "),
+            "-preset veryfast -crf 23 -threads 2 -g 30 -bf 0 -pix_fmt yuv420p"
+        );
+    }
+}

@@ -1,0 +1,5 @@
+//! The program `encoder`.
+
+fn main() -> std::process::ExitCode {
+    encoder_cli::main()
+}

@@ -1,0 +1,206 @@
+//! Groups of options that several commands share.
+
+#[cfg(feature = "prometheus")]
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use clap::Args;
+use encoder_pipeline::{
+    picture::PictureOptions,
+    source::{Limits, Moment, SourceOptions},
+};
+
+#[derive(Args)]
+pub struct ProbeArgs {
+    /// Probe every encoder again, whatever earlier runs found out.
+    #[arg(long)]
+    pub reprobe: bool,
+}
+
+/// What a video shall be, and what may be used for it.
+#[derive(Args)]
+pub struct VideoArgs {
+    /// Quality, 0 (best) to 51 [default: 23]
+    #[arg(long)]
+    pub crf: Option<u8>,
+    /// Frames from one key frame to the next [default: 30]
+    #[arg(long)]
+    pub gop: Option<u32>,
+    /// Most B-frames in a row, 0 to 4 [default: 0]
+    #[arg(long, value_name = "N")]
+    pub b_frames: Option<u8>,
+    #[command(flatten)]
+    pub probe: ProbeArgs,
+    /// TOML file with the tables encoder, gpu and backend.NAME; options here go before it.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Threads for decoding and encoding, all cameras together [default: the number of cores]
+    #[arg(short = 'j', long, alias = "jobs", value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+#[cfg(feature = "prometheus")]
+#[derive(Args)]
+#[command(group = clap::ArgGroup::new("metrics_to").multiple(true)
+    .args(["metrics_listen", "metrics_file"]))]
+pub struct MetricsArgs {
+    /// Serve metrics in Prometheus' format while encoding, at http://ADDR/metrics. A port alone is
+    /// one of this machine's loopback [default ADDR: 127.0.0.1:9464]
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = "9464")]
+    #[arg(value_parser = listen_address)]
+    pub metrics_listen: Option<SocketAddr>,
+    /// Write metrics in Prometheus' format to FILE, every 10 seconds and at the end.
+    #[arg(long, value_name = "FILE")]
+    pub metrics_file: Option<PathBuf>,
+    /// Give metrics a label `camera` with the topic.
+    #[arg(long, requires = "metrics_to")]
+    pub metrics_camera: bool,
+}
+
+#[derive(Args)]
+pub struct SourceArgs {
+    /// Only topics that match this glob; may be given several times.
+    #[arg(long, value_name = "GLOB")]
+    pub topic: Vec<String>,
+    /// Leave out what was logged earlier: seconds from the start of the recording, or @SECONDS
+    /// since the epoch.
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
+    pub start: Option<Moment>,
+    /// Leave out what was logged later.
+    #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
+    pub end: Option<Moment>,
+    /// Show depth topics (16UC1, 32FC1) as grey: MIN is black, MAX white, in the unit of the
+    /// recording. Without it they are left out.
+    #[arg(long, value_name = "MIN:MAX", value_parser = depth_range)]
+    pub depth_range: Option<(f32, f32)>,
+    /// Largest chunk or message that is accepted, in bytes, decompressed.
+    #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
+    pub max_message_bytes: u64,
+    /// Largest picture that is accepted, in pixels.
+    #[arg(long, value_name = "PIXELS", default_value_t = 1 << 27)]
+    pub max_pixels: u64,
+}
+
+impl SourceArgs {
+    pub fn options(&self) -> SourceOptions {
+        SourceOptions {
+            topics: self.topic.clone(),
+            start: self.start,
+            end: self.end,
+            rate: None,
+            limits: self.limits(),
+        }
+    }
+
+    pub fn picture(&self) -> PictureOptions {
+        PictureOptions { depth_range: self.depth_range, limits: self.limits() }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { message_bytes: self.max_message_bytes, pixels: self.max_pixels }
+    }
+}
+
+fn moment(text: &str) -> Result<Moment, String> {
+    let wrong = || {
+        format!("`{text}` is no time: seconds from the start such as 12.5, or @SECONDS since 1970")
+    };
+    let (digits, absolute) = match text.strip_prefix('@') {
+        Some(rest) => (rest, true),
+        None => (text, false),
+    };
+    let ns = nanoseconds(digits).filter(|ns| *ns >= 0).ok_or_else(wrong)?;
+    Ok(if absolute { Moment::Absolute(ns) } else { Moment::FromStart(ns) })
+}
+
+/// Decimal seconds, exactly, in nanoseconds.
+fn nanoseconds(text: &str) -> Option<i64> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || fraction.len() > 9 || !digits(whole) || !digits(fraction) {
+        return None;
+    }
+    let whole: i64 = whole.parse().ok()?;
+    let fraction: i64 = format!("{fraction:0<9}").parse().ok()?;
+    whole.checked_mul(1_000_000_000)?.checked_add(fraction)
+}
+
+fn depth_range(text: &str) -> Result<(f32, f32), String> {
+    text.split_once(':')
+        .and_then(|(min, max)| Some((min.parse().ok()?, max.parse().ok()?)))
+        .filter(|(min, max): &(f32, f32)| min.is_finite() && max.is_finite() && min < max)
+        .ok_or_else(|| format!("`{text}` is no range: MIN:MAX with MIN below MAX, such as 0:4000"))
+}
+
+/// An address with port, an address, or a port of the loopback.
+#[cfg(feature = "prometheus")]
+fn listen_address(text: &str) -> Result<SocketAddr, String> {
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const PORT: u16 = 9464;
+    let port = |port: &str| port.parse().ok().map(|port| SocketAddr::new(LOOPBACK, port));
+    let address = || text.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, PORT));
+    let local = || text.strip_prefix("localhost:").and_then(port);
+    let read = text.parse().ok().or_else(|| port(text)).or_else(address).or_else(local);
+    read.filter(|address: &SocketAddr| address.port() != 0).ok_or_else(|| {
+        format!(
+            "`{text}` is no address to listen at: a port such as 9464, or ADDRESS:PORT; a \
+             recording stands in front of --metrics-listen"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_and_ranges() {
+        for (text, expected) in [
+            ("12.5", Some(Moment::FromStart(12_500_000_000))),
+            ("0", Some(Moment::FromStart(0))),
+            ("@1760000000.000000001", Some(Moment::Absolute(1_760_000_000_000_000_001))),
+            ("-1", None),
+            ("1.0000000001", None),
+            ("", None),
+            (".5", None),
+            ("1e3", None),
+            ("99999999999999", None),
+        ] {
+            assert_eq!(moment(text).ok(), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("0:4000", Some((0.0, 4000.0))),
+            ("0.3:5.5", Some((0.3, 5.5))),
+            ("5:5", None),
+            ("a:b", None),
+            ("nan:1", None),
+            ("7", None),
+        ] {
+            assert_eq!(depth_range(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[cfg(feature = "prometheus")]
+    #[test]
+    fn addresses_to_listen_at() {
+        for (text, expected) in [
+            ("9465", Some("127.0.0.1:9465")),
+            ("127.0.0.1:9465", Some("127.0.0.1:9465")),
+            ("localhost:9465", Some("127.0.0.1:9465")),
+            ("0.0.0.0", Some("0.0.0.0:9464")),
+            ("0.0.0.0:80", Some("0.0.0.0:80")),
+            ("::1", Some("[::1]:9464")),
+            ("[::]:9465", Some("[::]:9465")),
+            ("0", None),
+            ("127.0.0.1:0", None),
+            (":9464", None),
+            ("65536", None),
+            ("drive.mcap", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|text| text.parse().expect("an address"));
+            assert_eq!(listen_address(text).ok(), expected, "{text}");
+        }
+    }
+}

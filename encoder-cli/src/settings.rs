@@ -1,0 +1,70 @@
+//! What several commands are told.
+
+use std::path::Path;
+
+use encoder_core::{Cache, ConfigError, Detection, Settings};
+
+use crate::options::{ProbeArgs, VideoArgs};
+
+/// What cannot be started: exit code 2 for what was said wrongly, 1 for the rest.
+pub struct Refused {
+    pub usage: bool,
+    pub text: String,
+}
+
+impl Refused {
+    pub fn usage(text: impl ToString) -> Self {
+        Self { usage: true, text: text.to_string() }
+    }
+
+    /// What the system refused.
+    pub fn failed(text: impl ToString) -> Self {
+        Self { usage: false, text: text.to_string() }
+    }
+
+    pub fn code(&self) -> u8 {
+        if self.usage { 2 } else { 1 }
+    }
+}
+
+/// The configuration file, or the defaults where there is none.
+pub fn load(path: Option<&Path>) -> Result<Settings, Refused> {
+    let Some(path) = path else { return Ok(Settings::default()) };
+    let wrong =
+        |error: &dyn ToString| Refused::usage(format!("{}: {}", path.display(), error.to_string()));
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
+    Settings::from_toml(&text).map_err(|e| wrong(&e))
+}
+
+impl VideoArgs {
+    /// The configuration file, with the command line over it.
+    pub fn settings(&self) -> Result<Settings, Refused> {
+        let mut settings = load(self.config.as_deref())?;
+        let encoder = &mut settings.encoder;
+        encoder.crf = self.crf.unwrap_or(encoder.crf);
+        encoder.gop_size = self.gop.unwrap_or(encoder.gop_size);
+        encoder.b_frames = self.b_frames.unwrap_or(encoder.b_frames);
+        settings.check().map_err(Refused::usage)?;
+        if let Some(size) = settings.encoder.resolution {
+            return Err(Refused::usage(ConfigError::value(
+                "encoder.resolution",
+                size,
+                "nothing here: the size is that of the recorded pictures, which are not scaled",
+            )));
+        }
+        Ok(settings)
+    }
+
+    /// Threads for decoding and encoding, all cameras together.
+    pub fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(2, usize::from);
+        self.threads.map_or_else(cores, usize::from)
+    }
+}
+
+impl ProbeArgs {
+    /// A detection with the user's cache.
+    pub fn detection<'a>(&self, settings: &'a Settings) -> Detection<'a> {
+        Detection::new(settings).cache(Cache::of_user()).reprobe(self.reprobe)
+    }
+}

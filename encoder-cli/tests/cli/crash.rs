@@ -1,0 +1,257 @@
+//! What is left when the program is killed, or the disk is full, and what can be made of it.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used)]
+
+use crate::common;
+
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use common::{
+    decode::{decode, decode_fragmented, decode_stream},
+    entries,
+    picture::Picture,
+    program::{command, run, told},
+};
+use encoder_pipeline::mux::Recovery;
+
+/// Frame `n` as raw RGB, with noise below its bar code, so that it has many bytes when coded.
+fn frame(n: usize) -> Vec<u8> {
+    let picture = Picture::stamped(160, 120, n);
+    let mut noise = n as u32 + 1;
+    let mut rgb = picture.rgb;
+    for byte in &mut rgb[160 * 3 * 64..] {
+        noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        *byte = (noise >> 24) as u8;
+    }
+    rgb
+}
+
+const INPUT: [&str; 4] = ["encode", "-", "--raw", "rgb24:160x120@25"];
+const OPENH264: [&str; 4] = ["--encoder", "openh264", "--crf", "12"];
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+fn numbers(count: usize) -> Vec<Option<usize>> {
+    (0..count).map(Some).collect()
+}
+
+/// Where frame N is at 25 fps, in ticks of 1/12800 s.
+fn ticks(count: usize) -> Vec<u64> {
+    (0..count as u64).map(|n| n * 512).collect()
+}
+
+/// Frames that can be recovered from a file, which may not be there.
+fn whole_frames(path: &Path) -> u64 {
+    let found = File::open(path).ok().and_then(|file| Recovery::find(file).ok());
+    found.map_or(0, |found| found.frames())
+}
+
+/// Runs the program, gives it `count` frames and no end, and kills it when all but the last
+/// second is in `file`.
+fn kill(out: &Path, extra: &[&str], file: &Path, count: usize) {
+    let args = [&INPUT[..], &["-o", text(out)], &OPENH264, extra].concat();
+    let mut command = command(args);
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    for n in 0..count {
+        input.write_all(&frame(n)).unwrap();
+    }
+    input.flush().unwrap();
+    let begun = Instant::now();
+    while whole_frames(file) + 25 < count as u64 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} frames", whole_frames(file));
+        assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_killed_program_leaves_a_part_that_plays_and_can_be_repaired() {
+    let directory = tempfile::tempdir().unwrap();
+    let (out, part) = (directory.path().join("a.mp4"), directory.path().join("a.mp4.part"));
+    kill(&out, &[], &part, 90);
+    assert_eq!(entries(directory.path()), ["a.mp4.part"]);
+    let left = decode_fragmented(&part);
+    let count = left.frames.len();
+    assert!(count >= 65, "{count} frames");
+    assert_eq!((left.numbers(), left.pts), (numbers(count), ticks(count)));
+
+    let before = std::fs::read(&part).unwrap();
+    let (code, said) = run(["repair", text(&part)]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains(&format!("{count} frames")) && said.contains(text(&out)), "{said}");
+    let video = decode(&out);
+    assert_eq!((video.numbers(), video.pts), (numbers(count), ticks(count)));
+    assert_eq!(std::fs::read(&part).unwrap(), before);
+    let (code, said) = run(["repair", text(&out)]);
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("nothing to repair"), "{said}");
+
+    // What is there is kept: the part by the next run, too, which says what it is.
+    let (code, said) = run(["repair", text(&part)]);
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("--overwrite"), "{said}");
+    let args = [&INPUT[..], &["-o", text(&out), "--overwrite"], &OPENH264].concat();
+    let mut child = command(args).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&frame(7)).unwrap();
+    let (code, said) = told(&child.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{said}");
+    let hint = format!("encoder repair {}", text(&part));
+    assert_eq!(said.matches(&hint).count(), 1, "{said}");
+    assert_eq!(decode(&out).numbers(), [Some(7)]);
+    assert_eq!(std::fs::read(&part).unwrap(), before);
+    assert_eq!(entries(directory.path()), ["a.mp4", "a.mp4.part", "a.report.json"]);
+}
+
+#[test]
+fn a_killed_program_leaves_a_fragmented_file_that_plays() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("a.mp4");
+    std::fs::write(&out, "an older video").unwrap();
+    kill(&out, &["--output-mode", "fragmented", "--overwrite"], &out, 90);
+    assert_eq!(entries(directory.path()), ["a.mp4"]);
+    let left = decode_fragmented(&out);
+    let count = left.frames.len();
+    assert!(count >= 65, "{count} frames");
+    assert_eq!((left.numbers(), left.pts), (numbers(count), ticks(count)));
+    let (code, said) = run(["repair", text(&out)]);
+    assert_eq!(code, 0, "{said}");
+    let video = decode(&directory.path().join("a.repaired.mp4"));
+    assert_eq!((video.numbers(), video.pts), (numbers(count), ticks(count)));
+}
+
+#[test]
+fn what_cannot_be_repaired_is_refused_with_the_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let (out, part) = (path("a.mp4"), path("a.mp4.part"));
+    kill(&out, &[], &part, 40);
+    let bytes = std::fs::read(&part).unwrap();
+    std::fs::write(path("head.part"), &bytes[..900]).unwrap();
+    std::fs::write(path("tail.part"), [&bytes[..], &[0; 4096]].concat()).unwrap();
+    std::fs::write(path("foreign.mp4"), "not a video at all").unwrap();
+    for (name, code, says) in [
+        ("head.part", 1, "not one fragment is whole"),
+        ("foreign.mp4", 1, "not a file that this program"),
+        ("missing.part", 1, "No such file"),
+        ("tail.part", 0, "4096 bytes at the end were of no use"),
+    ] {
+        let (got, said) = run(["repair", text(&path(name)), "-o", text(&path("b.mp4"))]);
+        assert_eq!(got, code, "{name}: {said}");
+        assert!(said.contains(says) && said.contains(name), "{name}: {said}");
+        assert_eq!(path("b.mp4").exists(), code == 0, "{name}");
+    }
+    // The file itself is never written over.
+    let (code, said) = run(["repair", text(&part), "-o", text(&part), "--overwrite"]);
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(std::fs::read(&part).unwrap(), bytes);
+    let (code, said) = run(["repair", text(&part), text(&path("tail.part")), "-o", "c.mp4"]);
+    assert_eq!(code, 2, "{said}");
+}
+
+/// A place with little room: a small file system, or a limit for files.
+enum Small {
+    Disk(PathBuf),
+    Limit(PathBuf),
+}
+
+impl Small {
+    /// Both, as far as this user may make them.
+    fn all(directory: &Path) -> Vec<Self> {
+        let (disk, limit) = (directory.join("disk"), directory.join("limit"));
+        std::fs::create_dir(&disk).unwrap();
+        std::fs::create_dir(&limit).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", "size=1200k", "tmpfs", text(&disk)]);
+        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        let disk = mounted.then_some(Self::Disk(disk));
+        disk.into_iter().chain([Self::Limit(limit)]).collect()
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Disk(path) | Self::Limit(path) => path,
+        }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        match self {
+            Self::Disk(_) => command(args.iter().copied()),
+            Self::Limit(_) => {
+                // 2400 blocks of 512 bytes.
+                let script = r#"trap "" XFSZ; ulimit -f 2400; exec "$@""#;
+                let mut command = Command::new("sh");
+                command.args(["-c", script, "sh", env!("CARGO_BIN_EXE_encoder")]).args(args);
+                command.env_remove("ENCODER_LOG").env("ENCODER_CACHE", "");
+                command
+            }
+        }
+    }
+
+    fn says(&self) -> &'static str {
+        match self {
+            Self::Disk(_) => "free some space",
+            Self::Limit(_) => "ulimit",
+        }
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        if let Self::Disk(path) = self {
+            let _ = Command::new("umount").arg(path).status();
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_a_clear_error_and_what_was_written_plays() {
+    let directory = tempfile::tempdir().unwrap();
+    for small in Small::all(directory.path()) {
+        for (name, extra) in
+            [("a.mp4", &[][..]), ("b.mp4", &["--output-mode", "fragmented"]), ("c.h264", &[])]
+        {
+            let out = small.path().join(name);
+            let args = [&INPUT[..], &["-o", text(&out)], &OPENH264, extra].concat();
+            let mut command = small.command(&args);
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = command.spawn().unwrap();
+            let mut input = child.stdin.take().unwrap();
+            // Until it takes no more.
+            let fed = (0..2000).take_while(|&n| input.write_all(&frame(n)).is_ok()).count();
+            drop(input);
+            let (code, said) = told(&child.wait_with_output().unwrap());
+            assert_eq!(code, 1, "{said}");
+            assert!(said.contains(small.says()) && said.contains(name), "{said}");
+            let part = match extra {
+                [] => small.path().join(format!("{name}.part")),
+                _ => out.clone(),
+            };
+            let video = match name {
+                "c.h264" => decode_stream(&part),
+                _ => decode_fragmented(&part),
+            };
+            let count = video.frames.len();
+            assert!(count > 10 && count < fed, "{count} of {fed}");
+            assert_eq!(video.numbers(), numbers(count), "{name}");
+            if name != "c.h264" {
+                let whole = directory.path().join("whole.mp4");
+                let (code, said) = run(["repair", text(&part), "-o", text(&whole), "--overwrite"]);
+                assert_eq!(code, 0, "{said}");
+                assert_eq!(decode(&whole).pts, ticks(count));
+            }
+            std::fs::remove_file(&part).unwrap();
+        }
+    }
+}

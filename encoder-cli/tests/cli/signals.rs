@@ -1,0 +1,130 @@
+//! Ctrl-C and SIGTERM: whole files, and a second one ends at once.
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+use crate::common;
+
+use std::{
+    io::{BufRead, BufReader, Read, Write},
+    os::{fd::AsRawFd, unix::process::ExitStatusExt},
+    process::{Child, ChildStdin, Command, Stdio},
+};
+
+use common::{
+    decode::decode,
+    entries,
+    picture::Picture,
+    program::{Converted, command},
+};
+use encoder_testbed::process;
+
+const FRAMES: usize = 40;
+
+/// The program, with frames on its standard input, which stays open.
+fn start(out: &std::path::Path, args: &[&str]) -> (Child, ChildStdin) {
+    let out = out.to_str().unwrap();
+    let all = ["encode", "-", "--raw", "rgb24:160x120@25", "-o", out, "--overwrite"];
+    let mut command = command(all.into_iter().chain(args.iter().copied()));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut program = command.spawn().unwrap();
+    let mut stdin = program.stdin.take().unwrap();
+    for n in 0..FRAMES {
+        stdin.write_all(&Picture::stamped(160, 120, n).rgb).unwrap();
+    }
+    process::until("it has read all frames", || unread(&stdin) == 0);
+    (program, stdin)
+}
+
+/// Bytes in a pipe that nobody has read.
+fn unread(pipe: &ChildStdin) -> i32 {
+    let mut bytes = 0;
+    // SAFETY: the descriptor is open, and FIONREAD writes one int to a place that lives.
+    let asked = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    assert_eq!(asked, 0);
+    bytes
+}
+
+fn send(signal: &str, id: u32) {
+    let sent = Command::new("kill").args([signal, &id.to_string()]).status().unwrap();
+    assert!(sent.success());
+}
+
+#[test]
+fn the_first_signal_ends_with_a_whole_file() {
+    for (signal, mode) in [("-INT", "progressive"), ("-TERM", "fragmented")] {
+        for encoder in ["openh264", "x264"] {
+            let out = tempfile::tempdir().unwrap();
+            let (program, stdin) =
+                start(out.path(), &["--encoder", encoder, "--output-mode", mode]);
+            send(signal, program.id());
+            let output = program.wait_with_output().unwrap();
+            drop(stdin);
+            let (code, said) = common::program::told(&output);
+            let ended = Converted::check(out, "report.json", code, said).expect(3);
+            assert_eq!(ended.report["interrupted"], true);
+            assert!(ended.warns("stopped"), "{}", ended.report);
+            // All that was read is in it: none is lost, not even those in the encoder.
+            let video = common::decode::decode_fragmented(&ended.path("stdin.mp4"));
+            assert_eq!(video.numbers(), (0..FRAMES).map(Some).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn the_second_signal_ends_at_once_and_what_was_written_stays() {
+    let out = tempfile::tempdir().unwrap();
+    let (mut program, stdin) = start(out.path(), &["--encoder", "x264"]);
+    // An encoder that hangs, so that the end takes its time.
+    let encoder = || {
+        let all = process::children_of(program.id());
+        all.into_iter().find(|child| child.name.starts_with("ffmpeg")).map(|child| child.id)
+    };
+    process::until("the encoder runs", || encoder().is_some());
+    let child = encoder().unwrap();
+    send("-STOP", child);
+    send("-INT", program.id());
+    let mut said = BufReader::new(program.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("stopped") {
+        line.clear();
+        assert!(said.read_line(&mut line).unwrap() > 0, "it ended early");
+    }
+    send("-INT", program.id());
+    let status = program.wait().unwrap();
+    assert_eq!(status.signal(), Some(2), "{status}");
+    drop(stdin);
+    let mut rest = String::new();
+    said.read_to_string(&mut rest).unwrap();
+    process::assert_gone(child);
+    // No half file under the final name.
+    let left = entries(out.path());
+    assert!(left.iter().all(|name| name.ends_with(".part")), "{left:?}");
+}
+
+#[test]
+fn a_recording_that_is_stopped_keeps_what_was_read() {
+    use common::{
+        EPOCH, MS,
+        recording::{camera, small},
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let frames: Vec<_> = (0..3000)
+        .map(|n| {
+            let time = EPOCH + n as i64 * 40 * MS;
+            (time, time, small(n % 4096))
+        })
+        .collect();
+    let recording = camera(folder.path(), &frames);
+    let out = folder.path().join("out");
+    let paths = [recording.to_str().unwrap(), out.to_str().unwrap()];
+    let mut command = command(["encode", paths[0], "-o", paths[1], "--encoder", "openh264"]);
+    let program = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    process::until("it writes", || out.is_dir() && !entries(&out).is_empty());
+    send("-INT", program.id());
+    let (code, said) = common::program::told(&program.wait_with_output().unwrap());
+    // On a machine that is fast enough it may have been through.
+    assert!(code == 3 || code == 0, "{code}: {said}");
+    let numbers = decode(&out.join("cam.mp4")).numbers();
+    assert_eq!(numbers, (0..numbers.len()).map(Some).collect::<Vec<_>>());
+    assert_eq!(entries(&out), ["cam.mp4", "report.json"]);
+}

@@ -1,0 +1,22 @@
+//! The vocabulary between recordings, encoders and files.
+//!
+//! A [`Source`] returns [`Event`]s: camera streams ([`StreamInfo`]) and their messages
+//! ([`Packet`]), each with a picture as it was recorded ([`Payload`]). A [`Sink`] receives the
+//! access units of one video with the recorded times of their frames; [`timeline`] maps these times
+//! to ticks.
+
+mod payload;
+mod resample;
+mod sink;
+mod source;
+mod stop;
+pub mod timeline;
+
+pub use payload::{BadMessage, Payload, RawImage};
+pub use resample::resample;
+pub use sink::{CallbackSink, Finished, Sink, SinkError};
+pub use source::{
+    Event, Limits, Moment, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo,
+    Warning,
+};
+pub use stop::Stop;

@@ -1,0 +1,144 @@
+//! When each frame of a video is shown.
+//!
+//! A [`TimestampAnalysis`] sees the times of all frames as they come and keeps none of them; its [`Timeline`]
+//! then maps them to ticks, in a second pass. What cannot wait for the whole recording has a
+//! layout that runs ahead of it.
+
+mod analysis;
+mod streaming;
+
+pub use analysis::{TickMapper, Timeline, TimestampAnalysis};
+use encoder_core::FrameRate;
+pub use streaming::StreamingTimeline;
+
+/// When a frame was recorded, by both clocks of a recording.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameTimes {
+    /// The camera driver's stamp, in nanoseconds; `None` where there is none.
+    pub header_ns: Option<i64>,
+    /// When the recorder got it, in nanoseconds.
+    pub log_ns: i64,
+}
+
+impl FrameTimes {
+    /// A frame with one known time, in nanoseconds. A frame that is known by its index alone has
+    /// [`FrameRate::nanoseconds`] of it, or any time where [`Timing::Rate`] lays out the frames.
+    pub const fn at(ns: i64) -> Self {
+        Self { header_ns: Some(ns), log_ns: ns }
+    }
+
+    /// The time by a clock, in nanoseconds; the log time where there is no stamp.
+    pub const fn by(&self, clock: Clock) -> i64 {
+        match (clock, self.header_ns) {
+            (Clock::Header, Some(stamp)) => stamp,
+            _ => self.log_ns,
+        }
+    }
+}
+
+/// Which clock of the recording counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Clock {
+    /// The header stamps; the log times where stamps are missing or run backwards.
+    #[default]
+    Header,
+    /// The log times.
+    Log,
+}
+
+/// How frames are laid out in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Timing {
+    /// As they were recorded.
+    Recorded(Clock),
+    /// Frame N at exactly N / rate.
+    Rate(FrameRate),
+}
+
+/// How many frames a picture may be decoded ahead of its time, with that many B-frames in a row.
+pub const fn reorder(b_frames: u8) -> u32 {
+    match b_frames {
+        0 => 0,
+        n => n as u32 + 1,
+    }
+}
+
+/// The times that count, in nanoseconds and rising, and what a user should know about them.
+pub fn stamps(clock: Clock, frames: &[FrameTimes]) -> (Vec<i64>, Vec<String>) {
+    let mut analysis = TimestampAnalysis::new(Timing::Recorded(clock), FrameRate::default(), 0);
+    frames.iter().for_each(|times| analysis.push(times));
+    let (clock, warnings) = analysis.clock(clock);
+    let mut rising = Rising::default();
+    (frames.iter().map(|times| rising.next(times.by(clock))).collect(), warnings)
+}
+
+/// How far a frame is moved behind one with the same stamp.
+const STEP_NS: i64 = 1_000_000;
+
+/// Makes stamps rise.
+#[derive(Clone, Debug, Default)]
+struct Rising {
+    last: Option<i64>,
+    /// Stamps that had to be moved.
+    moved: u64,
+}
+
+impl Rising {
+    fn next(&mut self, stamp: i64) -> i64 {
+        let stamp = match self.last {
+            Some(last) if stamp <= last => {
+                self.moved += 1;
+                last.saturating_add(STEP_NS)
+            }
+            _ => stamp,
+        };
+        self.last = Some(stamp);
+        stamp
+    }
+}
+
+/// From one stamp to a later one, in nanoseconds.
+fn distance(from: i64, to: i64) -> u64 {
+    u64::try_from(i128::from(to) - i128::from(from)).unwrap_or(0)
+}
+
+/// The nearest tick to a distance.
+fn round(distance_ns: u64, tick_ns: u64) -> u64 {
+    distance_ns.saturating_add(tick_ns / 2) / tick_ns
+}
+
+/// A timescale in which a constant rate is exact, as fine as players are used to: ticks in a
+/// second, and ticks of a frame.
+fn exact(rate: FrameRate) -> (u32, u64) {
+    let (mut timescale, mut step) = (rate.numerator(), u64::from(rate.denominator()));
+    while timescale < 10_000 {
+        timescale *= 2;
+        step *= 2;
+    }
+    (timescale, step)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn stamps_of_a_recording_rise_by_the_clock_that_can_be_trusted() {
+        let frames: Vec<_> = [(Some(9), 1), (Some(9), 2), (Some(5), 40)]
+            .map(|(header_ns, log_ns)| FrameTimes { header_ns, log_ns })
+            .to_vec();
+        let (header, warnings) = stamps(Clock::Header, &frames[..2]);
+        assert_eq!(header, [9, 9 + STEP_NS]);
+        assert!(warnings[0].starts_with("1 frames have the time"), "{warnings:?}");
+        let (log, warnings) = stamps(Clock::Header, &frames);
+        assert_eq!(log, [1, 2, 40]);
+        assert!(warnings[0].contains("backwards"), "{warnings:?}");
+        assert_eq!(stamps(Clock::Log, &[]), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_picture_is_decoded_ahead_of_the_b_frames_before_it() {
+        assert_eq!([0, 1, 4].map(reorder), [0, 2, 5]);
+    }
+}

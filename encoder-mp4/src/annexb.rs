@@ -1,0 +1,54 @@
+use std::{
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use encoder_core::EncodedChunk;
+
+use super::{
+    Finished, Sink, SinkError,
+    output::{check_free, give_name},
+    part_file::PartFile,
+};
+use encoder_media::timeline::{FrameTimes, Timeline};
+
+/// Writes the access units one after another: a raw H.264 stream, which has no timestamps.
+///
+/// It grows as `NAME.part`, by whole access units, and gets its name when it is whole.
+pub struct AnnexBSink {
+    path: PathBuf,
+    overwrite: bool,
+    part: PartFile,
+}
+
+impl AnnexBSink {
+    /// Begins a file.
+    ///
+    /// # Errors
+    /// When `path` exists and may not be overwritten, or nothing can be written there.
+    pub fn create(path: &Path, overwrite: bool) -> Result<Self, SinkError> {
+        check_free(path, overwrite)?;
+        Ok(Self { path: path.into(), overwrite, part: PartFile::beside(path)? })
+    }
+}
+
+impl Sink for AnnexBSink {
+    fn write(&mut self, chunk: EncodedChunk, _times: &FrameTimes) -> Result<(), SinkError> {
+        self.part.append(&chunk.data, Instant::now()).map_err(SinkError::io(self.part.path()))
+    }
+
+    fn finish(self: Box<Self>, _layout: &Timeline) -> Result<Finished, SinkError> {
+        let Self { path, overwrite, part } = *self;
+        let Some(kept) = part.keep() else {
+            return Err(SinkError::Stream { path, reason: "no picture to write".into() });
+        };
+        match give_name(&kept, &path, overwrite) {
+            Ok(()) => Ok(Finished { file: Some(path), warnings: Vec::new() }),
+            Err(error) => Err(SinkError::io(&path)(error).kept(kept)),
+        }
+    }
+
+    fn abandon(self: Box<Self>) -> Option<PathBuf> {
+        self.part.keep()
+    }
+}

@@ -1,0 +1,299 @@
+use std::{
+    io::{self, Read, Seek, Write},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    fragment_reader::{FragmentReader, PartError},
+    progressive, record,
+};
+use encoder_media::timeline::{Timeline, TimestampAnalysis};
+
+/// What is of use in a file that this program was writing when it was cut off.
+pub struct Recovery<R> {
+    part: FragmentReader<R>,
+    layout: Timeline,
+    frames: u64,
+    rest: u64,
+}
+
+impl<R: Read + Seek> Recovery<R> {
+    /// Reads a file up to its first byte that is not as it was written. Needs memory for one
+    /// fragment.
+    ///
+    /// # Errors
+    /// [`PartError`]: there is nothing that can be, or must be, recovered.
+    pub fn find(reader: R) -> Result<Self, PartError> {
+        let mut part = FragmentReader::open(reader)?;
+        let head = part.head();
+        let mut analysis = TimestampAnalysis::new(head.timing, head.rate, head.reorder);
+        while let Some(fragment) = part.next(true)? {
+            for n in record::display_order(&fragment.entries) {
+                analysis.push(&fragment.entries[n].times);
+            }
+        }
+        let (frames, rest) = (analysis.frames(), part.rest());
+        if frames == 0 {
+            return Err(PartError::Empty);
+        }
+        part.again();
+        Ok(Self { part, layout: analysis.layout(), frames, rest })
+    }
+
+    /// Frames that can be recovered.
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// Bytes at the end of the file that are of no use.
+    pub fn rest(&self) -> u64 {
+        self.rest
+    }
+
+    /// Where the frames lie in time.
+    pub fn layout(&self) -> &Timeline {
+        &self.layout
+    }
+
+    /// Writes the MP4 file that the program would have written, had the recording ended there.
+    ///
+    /// # Errors
+    /// When one side fails, or the file is not what it was.
+    pub fn write(mut self, to: &mut impl Write) -> io::Result<()> {
+        match progressive::write(&mut self.part, &self.layout, to)? {
+            frames if frames == self.frames => Ok(()),
+            _ => Err(io::Error::other("the file changes while it is read")),
+        }
+    }
+}
+
+/// What a repaired file is called unless told: `NAME.mp4` for a part of it, otherwise
+/// `NAME.repaired.mp4`.
+pub fn repaired_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let Some(whole) = name.strip_suffix(".part") else {
+        let stem = name.strip_suffix(".mp4").unwrap_or(&name);
+        return path.with_file_name(format!("{stem}.repaired.mp4"));
+    };
+    // NAME.mp4.2.part, where there was a NAME.mp4.part before.
+    let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+    let whole = match whole.rsplit_once('.') {
+        Some((name, number)) if name.ends_with(".mp4") && is_number(number) => name,
+        _ => whole,
+    };
+    path.with_file_name(whole)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::{
+        io::Cursor,
+        time::{Duration, Instant},
+    };
+
+    use encoder_core::{EncodedChunk, FrameRate};
+
+    use super::{
+        super::{fragment::Fragmenter, record::Head},
+        *,
+    };
+    use encoder_media::timeline::{Clock, FrameTimes, Timing};
+
+    const SETS: [u8; 20] = [
+        0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88, 0, 0, 0, 1, 0x68, 1,
+    ];
+
+    fn chunk(pts: u64, keyframe: bool, bytes: usize) -> EncodedChunk {
+        let mut data = if keyframe { SETS.to_vec() } else { Vec::new() };
+        data.extend([0, 0, 0, 1, if keyframe { 0x65 } else { 0x41 }]);
+        data.extend((0..bytes).map(|n| (n as u64 * 31 + pts) as u8 | 1));
+        EncodedChunk { data, pts, dts: 0, keyframe }
+    }
+
+    fn head(reorder: u32) -> Head {
+        Head { timing: Timing::Recorded(Clock::Header), rate: FrameRate::default(), reorder }
+    }
+
+    fn at(n: u64) -> FrameTimes {
+        let ns = 7 + n as i64 * 100_000_000 + n as i64 % 3;
+        FrameTimes { header_ns: Some(ns), log_ns: ns + 5 }
+    }
+
+    /// A file of 30 frames at 10 fps, and by how many bytes of it how many frames are whole.
+    fn file(b_frames: bool) -> (Vec<u8>, Vec<(usize, u64)>) {
+        let mut fragments = Fragmenter::new(head(if b_frames { 2 } else { 0 }));
+        let (mut bytes, mut whole, now) = (Vec::new(), vec![(0, 0)], Instant::now());
+        for n in 0..30u64 {
+            // With B-frames: 0, 2, 1, 4, 3 …
+            let pts = match (b_frames, n) {
+                (false, n) => n,
+                (true, 0 | 29) => n,
+                (true, n) if n % 2 == 1 => n + 1,
+                (true, n) => n - 1,
+            };
+            let piece =
+                fragments.push(&chunk(pts, n == 0 || pts == 15, 40), &at(pts), now).unwrap();
+            if !piece.is_empty() {
+                bytes.extend(piece);
+                whole.push((bytes.len(), fragments.frames()));
+            }
+        }
+        bytes.extend(fragments.finish());
+        whole.push((bytes.len(), 30));
+        (bytes, whole)
+    }
+
+    fn found(bytes: &[u8]) -> Result<(u64, u64), PartError> {
+        Recovery::find(Cursor::new(bytes)).map(|found| (found.frames(), found.rest()))
+    }
+
+    #[test]
+    fn every_cut_keeps_the_whole_fragments_and_nothing_else() {
+        for b_frames in [false, true] {
+            let (bytes, whole) = file(b_frames);
+            assert!(whole.len() > 5, "{whole:?}");
+            for end in 0..=bytes.len() {
+                let (length, frames) = *whole.iter().rfind(|(length, _)| *length <= end).unwrap();
+                for tail in [&[][..], &[0; 100], b"garbage that is no box of any kind at all"] {
+                    let cut = [&bytes[..end], tail].concat();
+                    // A head that is cut may go on with garbage.
+                    match found(&cut) {
+                        Ok((got, rest)) => {
+                            assert_eq!((got, rest), (frames, (cut.len() - length) as u64), "{end}");
+                        }
+                        Err(PartError::Foreign | PartError::Empty) => {
+                            assert_eq!(frames, 0, "{end}")
+                        }
+                        Err(other) => panic!("{end}: {other}"),
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_byte_that_changed_ends_what_is_of_use() {
+        let (bytes, whole) = file(true);
+        for at in whole[1].0..bytes.len() {
+            let mut broken = bytes.clone();
+            broken[at] ^= 0x10;
+            let (_, frames) = *whole.iter().rfind(|(length, _)| *length <= at).unwrap();
+            assert_eq!(found(&broken).unwrap().0, frames, "{at}");
+        }
+    }
+
+    #[test]
+    fn what_is_recovered_is_whole_and_says_so() {
+        let (bytes, whole) = file(true);
+        let recovery = Recovery::find(Cursor::new(&bytes[..whole[3].0 + 9])).unwrap();
+        let frames = recovery.frames();
+        assert_eq!(recovery.layout().timescale(), 1_000_000_000 / 10);
+        assert_eq!(recovery.layout().first_ns, Some(7));
+        assert_eq!(recovery.layout().last_ns, at(frames - 1).header_ns);
+        let mut out = Vec::new();
+        recovery.write(&mut out).unwrap();
+        assert!(matches!(found(&out), Err(PartError::Progressive)));
+        let short = &out[..out.len() - 3];
+        assert!(matches!(found(short), Err(PartError::Cut { missing: 3 })));
+        let pictures = out.windows(4).filter(|w| *w == [0, 0, 0, 41]).count() as u64;
+        assert_eq!(pictures, frames);
+        // One set of parameters: in the description alone.
+        assert!(out.windows(4).any(|w| w == b"avc1") && !out.windows(4).any(|w| w == b"avc3"));
+        assert_eq!(out.windows(10).filter(|w| *w == &SETS[4..14]).count(), 1);
+    }
+
+    #[test]
+    fn other_files_are_refused() {
+        for other in [&b""[..], b"ftyp", b"\0\0\0\x08ftyp", b"\0\0\0\0ftyp", &[0xff; 64], &[0; 64]]
+        {
+            assert!(matches!(found(other), Err(PartError::Foreign)), "{other:?}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn nothing_in_a_file_panics(
+            changes in proptest::collection::vec((0..4000usize, proptest::num::u8::ANY), 1..20),
+            end in 0..6000usize,
+        ) {
+            let (mut bytes, _) = file(true);
+            bytes.truncate(end);
+            for (at, value) in changes {
+                if let Some(byte) = bytes.get_mut(at) {
+                    *byte = value;
+                }
+            }
+            if let Ok(found) = Recovery::find(Cursor::new(&bytes)) {
+                let _ = found.write(&mut Vec::new());
+            }
+        }
+    }
+
+    #[test]
+    fn fragments_end_by_video_time_wall_time_bytes_and_key_frames() {
+        // For each frame: its time, the wall clock in ms, key frame, bytes; frames handed out then.
+        type Row<'a> = (&'a str, &'a [(i64, u64, bool, usize, u64)]);
+        let table: &[Row<'_>] = &[
+            (
+                "half a second of video",
+                &[
+                    (0, 0, true, 9, 0),
+                    (250, 0, false, 9, 0),
+                    (499, 0, false, 9, 0),
+                    (510, 0, false, 9, 0),
+                    (520, 0, false, 9, 4),
+                ],
+            ),
+            (
+                "half a second of time",
+                &[
+                    (0, 0, true, 9, 0),
+                    (10, 499, false, 9, 0),
+                    (20, 500, false, 9, 2),
+                    (30, 999, false, 9, 2),
+                    (40, 1000, false, 9, 4),
+                ],
+            ),
+            (
+                "a slow source does not wait for the next frame",
+                &[(0, 0, true, 9, 0), (5000, 0, false, 9, 2), (10_000, 0, false, 9, 3)],
+            ),
+            (
+                "a key frame",
+                &[
+                    (0, 0, true, 9, 0),
+                    (90, 0, true, 9, 0),
+                    (110, 0, false, 9, 0),
+                    (120, 0, true, 9, 3),
+                    (130, 0, true, 9, 3),
+                ],
+            ),
+            ("bytes", &[(0, 0, true, 5 << 20, 0), (1, 0, false, 5 << 20, 0), (2, 0, false, 9, 2)]),
+        ];
+        let begin = Instant::now();
+        for (what, frames) in table {
+            let mut fragments = Fragmenter::new(head(0));
+            for (n, (ms, wall, key, bytes, out)) in (0u64..).zip(frames.iter()) {
+                let now = begin + Duration::from_millis(*wall);
+                let times = FrameTimes::at(ms * 1_000_000);
+                fragments.push(&chunk(n, *key, *bytes), &times, now).unwrap();
+                assert_eq!(fragments.frames(), *out, "{what}: frame {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn names_of_repaired_files() {
+        for (file, name) in [
+            ("d/a.mp4.part", "d/a.mp4"),
+            ("d/a.mp4.2.part", "d/a.mp4"),
+            ("a.b.part", "a.b"),
+            ("a.2.part", "a.2"),
+            ("a.mp4", "a.repaired.mp4"),
+            ("a", "a.repaired.mp4"),
+        ] {
+            assert_eq!(repaired_name(Path::new(file)), Path::new(name));
+        }
+    }
+}

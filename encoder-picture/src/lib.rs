@@ -1,0 +1,150 @@
+//! Pictures: from what was recorded to planar YUV, limited range, in one pass.
+//!
+//! All output is 8 bit 4:2:0, limited range, matrix BT.601, whatever came in; JPEG keeps its own
+//! chroma (its matrix is BT.601 already), so only its range is changed. Coded sizes are even: the
+//! last column or row of an odd picture is repeated.
+//!
+//! - Raw YUV (`yuv422`, `nv12`, `i420` …) is what cameras give, limited range BT.601, and is copied
+//!   as it is; the names that end in `_full` are converted from full range.
+//! - Of samples with 16 bits (`mono16`, `bayer_…16`, PNG) the high byte is shown.
+//! - Depth (`16UC1`, `32FC1`, compressed depth) is shown only with a
+//!   [range](PictureOptions::depth_range).
+//! - Alpha is ignored.
+
+mod bayer;
+mod compressed;
+mod depth;
+mod huffman;
+mod jpeg;
+mod planar;
+mod png;
+mod range;
+mod raw;
+mod rgb;
+mod target;
+#[cfg(test)]
+mod tests;
+
+use std::cell::Cell;
+
+use encoder_core::{FrameLayout, Resolution};
+use thiserror::Error;
+
+use self::target::Target;
+use encoder_media::{Limits, Payload};
+
+/// How to show what is not a colour picture, and what to refuse.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PictureOptions {
+    /// Maps depth (16UC1, 32FC1, compressed depth) to grey: the first value is black, the second
+    /// white; in the unit of the recording (millimetres for 16UC1, metres for 32FC1). Holes (0,
+    /// NaN) are black. `None`: depth is refused.
+    pub depth_range: Option<(f32, f32)>,
+    /// Against absurd sizes.
+    pub limits: Limits,
+}
+
+/// Why a picture cannot be shown.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum PictureError {
+    /// Never, for this stream: the encoding is unknown or needs an option. The topic is refused.
+    #[error("{reason}; {hint}")]
+    Unsupported {
+        /// What it is, by name.
+        reason: String,
+        /// What would help.
+        hint: String,
+    },
+    /// This picture is broken; the next one may be right.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Reads the size of a picture from its header, without decoding it: cheap enough for the thread
+/// that reads the recording. Checks everything that can be checked without decoding: encoding,
+/// step, number of bytes, limits.
+///
+/// # Errors
+/// [`PictureError`].
+pub fn size(payload: &Payload, options: &PictureOptions) -> Result<Resolution, PictureError> {
+    match payload {
+        Payload::Raw(image) => raw::size(image, options),
+        Payload::Compressed { format, data } => compressed::size(format, data, options),
+        Payload::Video { format, .. } => Err(video(format)),
+    }
+}
+
+/// Decodes and converts a picture into `memory`, which has the given layout.
+///
+/// # Errors
+/// [`PictureError`]; the memory's content is then undefined, but the call never panics. A picture
+/// whose size does not fit the layout is [`PictureError::Broken`].
+pub fn decode(
+    payload: &Payload,
+    options: &PictureOptions,
+    layout: &FrameLayout,
+    memory: &mut [u8],
+) -> Result<(), PictureError> {
+    let size = size(payload, options)?;
+    let target = &mut Target::new(layout, memory, size)?;
+    match payload {
+        Payload::Raw(image) => raw::decode(image, options, target),
+        Payload::Compressed { format, data } => compressed::decode(format, data, options, target),
+        Payload::Video { format, .. } => Err(video(format)),
+    }
+}
+
+fn video(format: &str) -> PictureError {
+    unsupported(format!("{format} is a video stream, not a picture"), "it is copied, not decoded")
+}
+
+fn broken(reason: String) -> PictureError {
+    PictureError::Broken(reason)
+}
+
+fn unsupported(reason: impl Into<String>, hint: impl Into<String>) -> PictureError {
+    PictureError::Unsupported { reason: reason.into(), hint: hint.into() }
+}
+
+/// Refuses pictures without pixels and absurd ones.
+fn check_size(
+    width: u32,
+    height: u32,
+    options: &PictureOptions,
+) -> Result<Resolution, PictureError> {
+    let size = Resolution::new(width, height);
+    if width == 0 || height == 0 {
+        return Err(broken(format!("a picture of {size} has no pixels")));
+    }
+    let (pixels, limit) = (u64::from(width) * u64::from(height), options.limits.pixels);
+    // A side of all 32 bits has no even size above it.
+    if pixels > limit || width == u32::MAX || height == u32::MAX {
+        return Err(broken(format!(
+            "{size} is more than the limit of {limit} pixels (`--max-pixels`)"
+        )));
+    }
+    Ok(size)
+}
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// Lends `length` bytes of any content, which the thread keeps for the next picture.
+fn with_scratch<R>(length: usize, function: impl FnOnce(&mut [u8]) -> R) -> R {
+    let mut memory = SCRATCH.take();
+    if memory.len() < length {
+        memory.resize(length, 0);
+    }
+    let result = function(&mut memory[..length]);
+    SCRATCH.set(memory);
+    result
+}
+
+/// Overwrites all that this thread has kept for the next picture: a picture must not depend on it.
+#[doc(hidden)]
+pub fn spoil_scratch(rubbish: u8) {
+    let mut memory = SCRATCH.take();
+    memory.fill(rubbish);
+    SCRATCH.set(memory);
+}

@@ -1,0 +1,73 @@
+//! From a robot recording to correct H.264 video.
+//!
+//! A frame goes one way: [`source`] reads the recording, [`picture`] converts into a slot of the
+//! ring, a session encodes, a sink writes.
+//!
+//! ```no_run
+//! use encoder_core::{Cache, Detection, Policy, Resolution, Settings, plan};
+//! use encoder_pipeline::{
+//!     mux::{Mp4Options, Mp4Sink},
+//!     session::{Session, SessionConfig},
+//!     source::{Payload, RawImage},
+//!     timeline::FrameTimes,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let camera: Vec<(i64, Vec<u8>)> = Vec::new();
+//! let settings = Settings::default();
+//! // Probed by real encodes, now or within the last day.
+//! let found = Detection::new(&settings).cache(Cache::of_user()).run()?;
+//! let plan = plan(&Policy::new(&settings.gpu, None), &found)?;
+//! let config = SessionConfig::new(settings, plan);
+//! let options = Mp4Options::new(config.timing, &config.settings.encoder);
+//! let sink = Mp4Sink::create("front.mp4".as_ref(), &options)?;
+//! let mut session = Session::open(Resolution::new(848, 480), &config, Box::new(sink))?;
+//! for (stamp_ns, pixels) in camera {
+//!     let image = RawImage {
+//!         encoding: "bgr8".into(),
+//!         width: 848,
+//!         height: 480,
+//!         step: 848 * 3,
+//!         is_bigendian: false,
+//!         data: pixels.into(),
+//!     };
+//!     session.push(&Payload::Raw(image), FrameTimes::at(stamp_ns))?;
+//! }
+//! let report = session.finish()?; // the file exists from here on
+//! println!("{} frames by {}", report.frames_encoded, report.encoder);
+//! # Ok(())
+//! # }
+//! ```
+
+mod camera;
+pub mod naming;
+pub mod passthrough;
+pub mod progress;
+pub mod report;
+pub mod run;
+pub mod scan;
+
+pub use encoder_media::timeline;
+pub use encoder_mp4 as mux;
+pub use encoder_picture as picture;
+pub use encoder_recording as source;
+pub use encoder_session as session;
+pub use encoder_session::metrics;
+/// Ending a run early, with whole files.
+pub mod stop {
+    pub use encoder_media::Stop;
+}
+
+// A backend registers itself once its crate is named: this is the one place outside of it.
+#[cfg(feature = "nvenc")]
+use encoder_nvenc as _;
+#[cfg(feature = "openh264")]
+use encoder_openh264 as _;
+#[cfg(feature = "qsv")]
+use encoder_qsv as _;
+#[cfg(feature = "vaapi")]
+use encoder_vaapi as _;
+#[cfg(feature = "videotoolbox")]
+use encoder_videotoolbox as _;
+#[cfg(feature = "x264")]
+use encoder_x264 as _;

@@ -1,0 +1,115 @@
+//! What of a recording is wanted: topics by glob, and a window of log time.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+
+use globset::{Glob, GlobSet, GlobSetBuilder};
+
+use super::{Moment, SourceError, SourceOptions};
+
+/// Which topics are wanted.
+pub(crate) struct TopicFilter {
+    /// `None`: all.
+    globs: Option<GlobSet>,
+}
+
+impl TopicFilter {
+    /// A topic is wanted when one of `options.topics` matches it; all are when there are none.
+    /// `*` also matches `/`, so `/front*` takes every topic below `/front`.
+    ///
+    /// # Errors
+    /// [`SourceError::Invalid`] for a glob that is none.
+    pub(crate) fn new(path: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
+        if options.topics.is_empty() {
+            return Ok(Self { globs: None });
+        }
+        let mut globs = GlobSetBuilder::new();
+        for topic in &options.topics {
+            let glob = Glob::new(topic).map_err(|error| bad_glob(path, &error))?;
+            globs.add(glob);
+        }
+        let globs = globs.build().map_err(|error| bad_glob(path, &error))?;
+        Ok(Self { globs: Some(globs) })
+    }
+
+    /// Whether `topic` is wanted.
+    pub(crate) fn matches(&self, topic: &str) -> bool {
+        self.globs.as_ref().is_none_or(|globs| globs.is_match(topic))
+    }
+}
+
+fn bad_glob(path: &Path, error: &globset::Error) -> SourceError {
+    SourceError::invalid(
+        path,
+        format!("topic pattern: {error}"),
+        "write topics as they are, or with * and ?; put \\ before a literal [ or {",
+    )
+}
+
+/// Which part of a recording's time is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Window {
+    start: Option<Moment>,
+    end: Option<Moment>,
+}
+
+impl Window {
+    /// The window of `options`.
+    pub(crate) fn new(options: &SourceOptions) -> Self {
+        Self { start: options.start, end: options.end }
+    }
+
+    /// Whether the recording's last part may be left out.
+    #[cfg(feature = "mcap")]
+    pub(crate) fn has_end(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// First and last log time that are wanted, in nanoseconds since the epoch, for a recording
+    /// whose first message was logged at `first_ns`. Empty when the end lies before the start.
+    pub(crate) fn bounds(&self, first_ns: i64) -> RangeInclusive<i64> {
+        let absolute = |moment| match moment {
+            Moment::FromStart(ns) => first_ns.saturating_add(ns),
+            Moment::Absolute(ns) => ns,
+        };
+        self.start.map_or(i64::MIN, absolute)..=self.end.map_or(i64::MAX, absolute)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn filter(topics: &[&str]) -> Result<TopicFilter, SourceError> {
+        let topics = topics.iter().map(|topic| topic.to_string()).collect();
+        TopicFilter::new(Path::new("x"), &SourceOptions { topics, ..Default::default() })
+    }
+
+    #[test]
+    fn topics() {
+        let table: &[(&[&str], &str, bool)] = &[
+            (&[], "/cam", true),
+            (&["/cam"], "/cam", true),
+            (&["/cam"], "/cam2", false),
+            (&["/cam*"], "/cam/left/image", true),
+            (&["/a", "*/image"], "/cam/left/image", true),
+            (&["/cam?"], "/cam", false),
+            (&["/{left,right}/*"], "/right/image", true),
+        ];
+        for (globs, topic, wanted) in table {
+            assert_eq!(filter(globs).unwrap().matches(topic), *wanted, "{globs:?} {topic}");
+        }
+        let error = filter(&["/cam["]).err().unwrap().to_string();
+        assert!(error.contains("/cam["), "{error}");
+    }
+
+    #[test]
+    fn windows() {
+        let window = |start, end| Window { start, end }.bounds(100);
+        assert_eq!(window(None, None), i64::MIN..=i64::MAX);
+        assert_eq!(window(Some(Moment::FromStart(5)), None), 105..=i64::MAX);
+        assert_eq!(window(Some(Moment::Absolute(5)), Some(Moment::FromStart(5))), 5..=105);
+        assert_eq!(window(Some(Moment::FromStart(i64::MAX)), None), i64::MAX..=i64::MAX);
+    }
+}

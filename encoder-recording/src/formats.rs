@@ -1,0 +1,76 @@
+//! The formats of this build. A format whose feature is off is recognised and refused by name.
+
+use std::path::Path;
+
+use encoder_media::{Source, SourceError, SourceOptions};
+
+/// First bytes of an MCAP file.
+pub(crate) const MCAP: &[u8] = b"\x89MCAP0\r\n";
+/// First bytes of a ROS 1 bag, of any version.
+pub(crate) const BAG: &[u8] = b"#ROSBAG";
+/// First bytes of a SQLite database.
+pub(crate) const SQLITE: &[u8] = b"SQLite format 3\0";
+/// First bytes of Zstandard data. No serialised message starts with them.
+#[cfg(feature = "rosbag2")]
+pub(crate) const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// Name of the file that describes a rosbag2 directory.
+pub(crate) const ROSBAG2_METADATA: &str = "metadata.yaml";
+
+type Opened = Result<Box<dyn Source>, SourceError>;
+
+/// Opens an MCAP file.
+pub(crate) fn open_mcap(path: &Path, options: &SourceOptions) -> Opened {
+    #[cfg(feature = "mcap")]
+    return crate::mcap::McapSource::open(path, options);
+    #[cfg(not(feature = "mcap"))]
+    not_built(path, options, "an MCAP file", "mcap")
+}
+
+/// Opens a ROS 1 bag.
+pub(crate) fn open_bag(path: &Path, options: &SourceOptions) -> Opened {
+    #[cfg(feature = "rosbag1")]
+    return crate::rosbag1::RosbagSource::open(path, options);
+    #[cfg(not(feature = "rosbag1"))]
+    not_built(path, options, "a ROS 1 bag", "rosbag1")
+}
+
+/// Opens a SQLite file of rosbag2.
+pub(crate) fn open_sqlite(path: &Path, options: &SourceOptions) -> Opened {
+    #[cfg(feature = "sqlite")]
+    return crate::sqlite::SqliteSource::open(path, options);
+    #[cfg(not(feature = "sqlite"))]
+    not_built(path, options, "a SQLite file of rosbag2", "sqlite")
+}
+
+/// Opens a rosbag2 directory.
+pub(crate) fn open_rosbag2(path: &Path, options: &SourceOptions) -> Opened {
+    #[cfg(feature = "rosbag2")]
+    return crate::rosbag2::Rosbag2Source::open(path, options, open_mcap);
+    #[cfg(not(feature = "rosbag2"))]
+    not_built(path, options, "a rosbag2 directory", "rosbag2")
+}
+
+/// Opens a video file.
+pub(crate) fn open_video(path: &Path, options: &SourceOptions) -> Opened {
+    #[cfg(feature = "video")]
+    return crate::video::VideoSource::open(path, options);
+    #[cfg(not(feature = "video"))]
+    not_built(path, options, "", "video")
+}
+
+#[cfg(not(all(
+    feature = "mcap",
+    feature = "rosbag1",
+    feature = "rosbag2",
+    feature = "sqlite",
+    feature = "video"
+)))]
+fn not_built(path: &Path, _: &SourceOptions, format: &str, feature: &str) -> Opened {
+    // Only FFmpeg knows whether a file of no other kind is a video.
+    let reason = match format {
+        "" => "not a recording of a format that this build reads".to_string(),
+        format => format!("{format}, which this build does not read"),
+    };
+    let hint = format!("build with the feature `{feature}` of encoder-recording");
+    Err(SourceError::invalid(path, reason, hint))
+}

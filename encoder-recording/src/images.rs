@@ -1,0 +1,399 @@
+//! A directory of pictures, one file per frame.
+
+use std::cmp::Ordering;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::Read;
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use encoder_core::FrameRate;
+
+use super::filter::{TopicFilter, Window};
+use super::{
+    BadMessage, Event, Limits, Packet, Payload, Source, SourceError, SourceOptions, StreamInfo,
+};
+
+/// A directory of JPEG and PNG files; where it has none itself, each directory below it that has
+/// some is a stream.
+pub(crate) struct ImagesSource {
+    cameras: Vec<Camera>,
+    limits: Limits,
+    /// `None`: names are stamps.
+    rate: Option<FrameRate>,
+    wanted: RangeInclusive<i64>,
+    /// Streams that have been announced.
+    announced: usize,
+}
+
+/// The pictures of one directory, in order.
+struct Camera {
+    topic: String,
+    pictures: Vec<Picture>,
+    next: usize,
+}
+
+struct Picture {
+    path: PathBuf,
+    format: &'static str,
+    /// The stamp that its name is, in nanoseconds.
+    stamp: Option<i64>,
+}
+
+impl Camera {
+    /// When picture `number` was taken.
+    fn time(&self, number: usize, rate: Option<FrameRate>) -> Option<i64> {
+        let picture = self.pictures.get(number)?;
+        match rate {
+            Some(rate) => i64::try_from(rate.nanoseconds(number as u64)).ok(),
+            None => picture.stamp,
+        }
+    }
+}
+
+impl ImagesSource {
+    /// Opens a directory. Pictures come in natural order (`img2` before `img10`), 30 in a second
+    /// or at `options.rate`; when the name of every picture is a stamp of 19 digits (nanoseconds)
+    /// or of 16 digits (microseconds), and no rate is given, the stamps count.
+    ///
+    /// # Errors
+    /// [`SourceError`] when the directory cannot be read or has no pictures.
+    pub(crate) fn open(
+        path: &Path,
+        options: &SourceOptions,
+    ) -> Result<Box<dyn Source>, SourceError> {
+        let (pictures, directories) = list(path)?;
+        let mut cameras = Vec::new();
+        if pictures.is_empty() {
+            let filter = TopicFilter::new(path, options)?;
+            let mut unwanted = Vec::new();
+            for directory in directories {
+                let (pictures, _) = list(&directory)?;
+                let topic = name(&directory);
+                if pictures.is_empty() {
+                    continue;
+                } else if filter.matches(&topic) {
+                    cameras.push(Camera { topic, pictures, next: 0 });
+                } else {
+                    unwanted.push(topic);
+                }
+            }
+            if cameras.is_empty() && !unwanted.is_empty() {
+                return Err(SourceError::invalid(
+                    path,
+                    "no directory with pictures matches the topics that were asked for",
+                    format!("those directly below are: {}", unwanted.join(", ")),
+                ));
+            }
+        } else {
+            cameras.push(Camera { topic: name(path), pictures, next: 0 });
+        }
+        if cameras.is_empty() {
+            return Err(SourceError::invalid(
+                path,
+                "no pictures in this directory (*.jpg, *.jpeg, *.png), nor in those directly below",
+                "name the directory that has them",
+            ));
+        }
+        let stamped = cameras.iter().all(|camera| all_stamped(&camera.pictures));
+        let rate = options.rate.or((!stamped).then(FrameRate::default));
+        let first = cameras.iter().filter_map(|c| c.time(0, rate)).min().unwrap_or(0);
+        Ok(Box::new(Self {
+            cameras,
+            limits: options.limits,
+            rate,
+            wanted: Window::new(options).bounds(first),
+            announced: 0,
+        }))
+    }
+}
+
+impl Source for ImagesSource {
+    fn next_event(&mut self) -> Result<Option<Event>, SourceError> {
+        if let Some(camera) = self.cameras.get(self.announced) {
+            let info = StreamInfo {
+                id: self.announced,
+                topic: camera.topic.clone(),
+                schema: String::new(),
+                messages: Some(camera.pictures.len() as u64),
+                rate: self.rate,
+            };
+            self.announced += 1;
+            return Ok(Some(Event::Stream(info)));
+        }
+        loop {
+            let times = self.cameras.iter().enumerate();
+            let next = times.filter_map(|(id, c)| Some((c.time(c.next, self.rate)?, id))).min();
+            let Some((log_ns, stream)) = next else { return Ok(None) };
+            let Some(camera) = self.cameras.get_mut(stream) else { return Ok(None) };
+            let number = camera.next;
+            camera.next += 1;
+            let (true, Some(picture)) =
+                (self.wanted.contains(&log_ns), camera.pictures.get(number))
+            else {
+                continue;
+            };
+            return Ok(Some(Event::Packet(Packet {
+                stream,
+                number: number as u64,
+                log_ns,
+                header_ns: self.rate.is_none().then_some(log_ns),
+                payload: picture.read(&self.limits),
+            })));
+        }
+    }
+
+    fn other_topics(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}
+
+impl Picture {
+    fn new(path: PathBuf) -> Option<Self> {
+        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
+        let format = match extension.as_str() {
+            "jpg" | "jpeg" => "jpeg",
+            "png" => "png",
+            _ => return None,
+        };
+        let stamp = stamp(path.file_stem()?.to_str().unwrap_or_default());
+        Some(Self { path, format, stamp })
+    }
+
+    fn read(&self, limits: &Limits) -> Result<Payload, BadMessage> {
+        let bad = |what: String| BadMessage { reason: format!("{}: {what}", self.path.display()) };
+        let mut data = Vec::new();
+        let limit = limits.message_bytes;
+        File::open(&self.path)
+            .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut data))
+            .map_err(|error| bad(error.to_string()))?;
+        if data.len() as u64 > limit {
+            return Err(bad(format!("larger than the limit of {limit} bytes")));
+        }
+        Ok(Payload::Compressed { format: self.format.into(), data: data.into() })
+    }
+}
+
+/// A name of 19 digits (nanoseconds) or 16 digits (microseconds), in nanoseconds.
+fn stamp(name: &str) -> Option<i64> {
+    let digits = name.bytes().all(|b| b.is_ascii_digit());
+    match name.len() {
+        19 if digits => name.parse().ok(),
+        16 if digits => name.parse::<i64>().ok()?.checked_mul(1000),
+        _ => None,
+    }
+}
+
+/// Whether every name is a stamp, all of the same unit.
+fn all_stamped(pictures: &[Picture]) -> bool {
+    let digits = |p: &Picture| p.path.file_stem().map(OsStr::len);
+    let unit = pictures.first().and_then(digits);
+    pictures.iter().all(|p| p.stamp.is_some() && digits(p) == unit)
+}
+
+fn name(directory: &Path) -> String {
+    // `.` has no name; its full path has.
+    let full = directory.canonicalize().unwrap_or_else(|_| directory.into());
+    full.file_name().unwrap_or(directory.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// The pictures in a directory, and the directories in it, in natural order and without those
+/// whose name starts with a dot.
+fn list(directory: &Path) -> Result<(Vec<Picture>, Vec<PathBuf>), SourceError> {
+    let (mut pictures, mut directories) = (Vec::new(), Vec::new());
+    for path in entries(directory)? {
+        if path.is_dir() {
+            directories.push(path);
+        } else if path.is_file() {
+            pictures.extend(Picture::new(path));
+        }
+    }
+    Ok((pictures, directories))
+}
+
+/// What is in a directory, in natural order and without names that start with a dot.
+pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
+    let io = |error| SourceError::io(directory, error);
+    let mut named = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !name.starts_with('.') {
+            named.push((name, entry.path()));
+        }
+    }
+    named.sort_by(|(a, _), (b, _)| natural(a, b));
+    Ok(named.into_iter().map(|(_, path)| path).collect())
+}
+
+/// Natural order: runs of digits compare as numbers, of any length; names that are equal then, as
+/// `a01` and `a1`, compare as text.
+fn natural(a: &str, b: &str) -> Ordering {
+    let (mut x, mut y) = (a.as_bytes(), b.as_bytes());
+    loop {
+        let order = match (x, y) {
+            ([], _) | (_, []) => return x.len().cmp(&y.len()).then_with(|| a.cmp(b)),
+            ([c, ..], [d, ..]) if c.is_ascii_digit() && d.is_ascii_digit() => {
+                let (m, n) = (number(&mut x), number(&mut y));
+                m.len().cmp(&n.len()).then_with(|| m.cmp(n))
+            }
+            ([c, ..], [d, ..]) => {
+                (x, y) = (x.get(1..).unwrap_or_default(), y.get(1..).unwrap_or_default());
+                c.cmp(d)
+            }
+        };
+        if order != Ordering::Equal {
+            return order;
+        }
+    }
+}
+
+/// Splits the digits off the front; gives them without leading zeros.
+fn number<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
+    let end = bytes.iter().position(|b| !b.is_ascii_digit()).unwrap_or(bytes.len());
+    let (digits, rest) = bytes.split_at(end);
+    *bytes = rest;
+    let zeros = digits.iter().take_while(|b| **b == b'0').count();
+    digits.get(zeros..).unwrap_or_default()
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::Moment;
+
+    #[test]
+    fn natural_order() {
+        // Each row is in order.
+        let table: [&[&str]; 5] = [
+            &["img1.jpg", "img2.jpg", "img10.jpg", "img11.jpg"],
+            &["", "a", "a0", "a00", "a01", "a1", "a2", "b"],
+            &["1", "9", "10", "99999999999999999999998", "99999999999999999999999"],
+            &["f1_9.png", "f1_10.png", "f2_1.png"],
+            &["0001.jpg", "0002.jpg", "10.jpg"],
+        ];
+        for names in table {
+            for (i, a) in names.iter().enumerate() {
+                for (j, b) in names.iter().enumerate() {
+                    assert_eq!(natural(a, b), i.cmp(&j), "{a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn stamps() {
+        for (name, ns) in [
+            ("1759999999999773295", Some(1_759_999_999_999_773_295)),
+            ("1759999999999773", Some(1_759_999_999_999_773_000)),
+            ("9999999999999999999", None),
+            ("175999999999977", None),
+            ("17599999999997732x", None),
+            ("", None),
+        ] {
+            assert_eq!(stamp(name), ns, "{name}");
+        }
+    }
+
+    fn directory(files: &[&str]) -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = directory.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, file).unwrap();
+        }
+        directory
+    }
+
+    /// Rates of the streams, and the packets: stream, number, time, stamp, name of the file.
+    type Read = (Vec<(String, Option<FrameRate>)>, Vec<(usize, u64, i64, Option<i64>, String)>);
+
+    fn read(path: &Path, options: &SourceOptions) -> Read {
+        let mut source = ImagesSource::open(path, options).unwrap();
+        let (mut streams, mut packets) = (Vec::new(), Vec::new());
+        while let Some(event) = source.next_event().unwrap() {
+            match event {
+                Event::Stream(info) => streams.push((info.topic, info.rate)),
+                Event::Packet(p) => {
+                    let Ok(Payload::Compressed { data, format }) = p.payload else { panic!() };
+                    let name = String::from_utf8(data.to_vec()).unwrap();
+                    assert_eq!(format == "png", name.to_lowercase().ends_with("png"));
+                    packets.push((p.stream, p.number, p.log_ns, p.header_ns, name));
+                }
+                Event::Warning(warning) => panic!("{warning:?}"),
+            }
+        }
+        (streams, packets)
+    }
+
+    #[test]
+    fn files_in_order_at_a_rate() {
+        let directory = directory(&[
+            "img10.JPG",
+            "img2.jpeg",
+            "img1.jpg",
+            ".img0.jpg",
+            "notes.txt",
+            "b.PNG",
+            "x/y.png",
+        ]);
+        let rate: FrameRate = "10".parse().unwrap();
+        let options = SourceOptions { rate: Some(rate), ..Default::default() };
+        let (streams, packets) = read(directory.path(), &options);
+        let name = directory.path().file_name().unwrap().to_str().unwrap();
+        assert_eq!(streams, [(name.to_owned(), Some(rate))]);
+        let names: Vec<_> = packets.iter().map(|p| (p.2, p.4.as_str())).collect();
+        let tenth = 100_000_000;
+        let expected =
+            [(0, "b.PNG"), (tenth, "img1.jpg"), (2 * tenth, "img2.jpeg"), (3 * tenth, "img10.JPG")];
+        assert_eq!(names, expected);
+        let window = SourceOptions { start: Some(Moment::FromStart(2 * tenth)), ..options };
+        assert_eq!(read(directory.path(), &window).1, packets[2..]);
+    }
+
+    #[test]
+    fn stamps_are_times_unless_a_rate_is_given() {
+        let directory = directory(&["1600000000000000.png", "1600000000500000.jpg", "data.csv"]);
+        let (streams, packets) = read(directory.path(), &SourceOptions::default());
+        assert_eq!(streams[0].1, None);
+        let times: Vec<_> = packets.iter().map(|p| (p.2, p.3)).collect();
+        let (a, b) = (1_600_000_000_000_000_000, 1_600_000_000_500_000_000);
+        assert_eq!(times, [(a, Some(a)), (b, Some(b))]);
+        let rate = Some(FrameRate::default());
+        let (streams, packets) =
+            read(directory.path(), &SourceOptions { rate, ..Default::default() });
+        assert_eq!((streams[0].1, packets[1].2, packets[1].3), (rate, 33_333_333, None));
+    }
+
+    #[test]
+    fn a_directory_per_camera() {
+        let directory = directory(&["left/1.jpg", "left/2.jpg", "right/1.png", "other/x.txt"]);
+        let (streams, packets) = read(directory.path(), &SourceOptions::default());
+        assert_eq!(streams.iter().map(|s| s.0.as_str()).collect::<Vec<_>>(), ["left", "right"]);
+        let order: Vec<_> = packets.iter().map(|p| (p.0, p.1)).collect();
+        assert_eq!(order, [(0, 0), (1, 0), (0, 1)]);
+        let right = SourceOptions { topics: vec!["r*".into()], ..Default::default() };
+        assert_eq!(read(directory.path(), &right).1.len(), 1);
+    }
+
+    #[test]
+    fn a_picture_that_cannot_be_read_is_counted() {
+        let directory = directory(&["1.jpg", "2.jpg"]);
+        let limits = Limits { message_bytes: 4, ..Default::default() };
+        let options = SourceOptions { limits, ..Default::default() };
+        let mut source = ImagesSource::open(directory.path(), &options).unwrap();
+        source.next_event().unwrap();
+        for name in ["1.jpg", "2.jpg"] {
+            let Some(Event::Packet(packet)) = source.next_event().unwrap() else { panic!() };
+            assert!(packet.payload.unwrap_err().reason.contains(name));
+        }
+    }
+
+    #[test]
+    fn no_pictures() {
+        let directory = directory(&["readme.txt", "x/y.txt"]);
+        let error = ImagesSource::open(directory.path(), &SourceOptions::default()).err().unwrap();
+        assert!(error.to_string().contains("*.jpg"), "{error}");
+    }
+}

@@ -1,0 +1,39 @@
+//! Camera frames out of recordings, directories and streams.
+//!
+//! [`open`] recognises a recording by its first bytes and returns a [`Source`], which returns
+//! [`Event`]s in log-time order where the recording allows it and holds a bounded amount of memory.
+//! A source opens containers and messages but no pictures: a [`Payload`] is decoded by the crate
+//! `encoder-picture`.
+
+#[cfg(all(test, feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
+mod corpus;
+mod detect;
+mod filter;
+mod formats;
+mod images;
+#[cfg(feature = "mcap")]
+mod mcap;
+#[cfg(feature = "messages")]
+#[doc(hidden)]
+pub mod message;
+mod raw;
+#[cfg(feature = "rosbag1")]
+mod rosbag1;
+#[cfg(feature = "rosbag2")]
+mod rosbag2;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(feature = "video")]
+mod video;
+mod y4m;
+
+pub use detect::{open, open_raw, open_stdin};
+pub use encoder_media::{
+    BadMessage, Event, Limits, Moment, Packet, Payload, RawImage, Source, SourceError,
+    SourceOptions, StreamId, StreamInfo, Warning,
+};
+#[cfg(feature = "mcap")]
+pub use mcap::McapSource;
+pub use raw::RawSpec;
+#[cfg(feature = "rosbag1")]
+pub use rosbag1::RosbagSource;

@@ -1,0 +1,147 @@
+//! What is inside a chunk.
+
+use mcap::records::op;
+use mcap::sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions};
+
+use super::file::{File, Record};
+use super::record::Fields;
+use crate::{Limits, SourceError};
+
+/// Fixed part of a chunk's header before the name of the compression: start and end time,
+/// uncompressed size, CRC, length of the name.
+const FIXED: u64 = 8 + 8 + 8 + 4 + 4;
+/// Names of compressions are short; more is damage.
+const MAX_NAME: u64 = 64;
+
+/// The header of a chunk, and where its data lies.
+#[derive(Debug)]
+pub(super) struct ChunkHeader {
+    /// Log times of the first and the last message; 0 in a chunk that was never finished.
+    pub start: u64,
+    pub end: u64,
+    uncompressed: u64,
+    crc: u32,
+    compression: Vec<u8>,
+    compressed: u64,
+    /// Where the data begins.
+    data: u64,
+    /// The file ends inside the chunk.
+    pub cut: bool,
+}
+
+impl ChunkHeader {
+    /// Reads the header of the chunk `record`; `None` when it makes no sense or the file ends
+    /// inside it.
+    pub(super) fn read(file: &mut File, record: Record) -> Result<Option<Self>, SourceError> {
+        let cut = record.end() > file.len();
+        let available = record.len.min(file.len().saturating_sub(record.body));
+        if available < FIXED {
+            return Ok(None);
+        }
+        let fixed = file.bytes(record.body, FIXED)?;
+        let mut fields = Fields(&fixed);
+        let (Some(start), Some(end), Some(uncompressed), Some(crc), Some(name)) =
+            (fields.u64(), fields.u64(), fields.u64(), fields.u32(), fields.u32())
+        else {
+            return Ok(None);
+        };
+        let name = u64::from(name);
+        if name > MAX_NAME || available < FIXED + name + 8 {
+            return Ok(None);
+        }
+        let rest = file.bytes(record.body + FIXED, name + 8)?;
+        let Some((compression, compressed)) = rest.split_last_chunk() else { return Ok(None) };
+        let compressed = u64::from_le_bytes(*compressed);
+        let available = available - FIXED - name - 8;
+        if !cut && compressed > available {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            start,
+            end,
+            uncompressed,
+            crc,
+            compression: compression.into(),
+            compressed: compressed.min(available),
+            data: record.body + FIXED + name + 8,
+            cut,
+        }))
+    }
+
+    /// Reads and decompresses the chunk and gives opcode and body of each record inside to
+    /// `visit`. `Err` inside says what is broken; what came before it is good, and of a whole
+    /// chunk whose CRC is wrong nothing comes.
+    pub(super) fn records(
+        &self,
+        file: &mut File,
+        limits: &Limits,
+        mut visit: impl FnMut(u8, &[u8]),
+    ) -> Result<Result<(), String>, SourceError> {
+        let limit = limits.message_bytes;
+        // A chunk that was never finished does not know its sizes.
+        let uncompressed = if self.cut { self.uncompressed.min(limit) } else { self.uncompressed };
+        let claim = uncompressed.max(self.compressed);
+        if claim > limit {
+            return Ok(Err(format!(
+                "it claims {claim} bytes, and the limit is {limit}; raise --max-message-bytes"
+            )));
+        }
+        if self.compression.is_empty() && !self.cut && self.compressed != self.uncompressed {
+            return Ok(Err(format!(
+                "it is not compressed, but {} bytes are said to become {}",
+                self.compressed, self.uncompressed
+            )));
+        }
+        let mut reader = LinearReader::new_with_options(
+            LinearReaderOptions::default()
+                .with_skip_start_magic(true)
+                .with_skip_end_magic(true)
+                .with_prevalidate_chunk_crcs(!self.cut)
+                // No record is longer than the chunk that it is in; the floor is for the header.
+                .with_record_length_limit(usize::try_from(claim.max(4096)).unwrap_or(usize::MAX)),
+        );
+        // The reader gets a chunk with the sizes that are really there, and without the padding
+        // that a chunk may have: its count of bytes that remain relies on both.
+        let header_len = FIXED + self.compression.len() as u64 + 8;
+        let mut header = vec![op::CHUNK];
+        header.extend((header_len + self.compressed).to_le_bytes());
+        header.extend(self.start.to_le_bytes());
+        header.extend(self.end.to_le_bytes());
+        header.extend(uncompressed.to_le_bytes());
+        header.extend(self.crc.to_le_bytes());
+        header.extend((self.compression.len() as u32).to_le_bytes());
+        header.extend(&self.compression);
+        header.extend(self.compressed.to_le_bytes());
+        insert(&mut reader, header.len(), |buffer| {
+            buffer.copy_from_slice(&header);
+            Ok(())
+        })?;
+        if let Ok(len @ 1..) = usize::try_from(self.compressed) {
+            insert(&mut reader, len, |buffer| file.read(self.data, buffer))?;
+        }
+        loop {
+            match reader.next_event() {
+                Some(Ok(LinearReadEvent::Record { data, opcode })) => visit(opcode, data),
+                // Everything was given: this is the end, or the last record is not whole.
+                Some(Ok(LinearReadEvent::ReadRequest(_))) => reader.notify_read(0),
+                Some(Err(mcap::McapError::UnexpectedEof)) => {
+                    return Ok(Err("it ends inside a record".into()));
+                }
+                Some(Err(error)) => return Ok(Err(error.to_string())),
+                None => return Ok(Ok(())),
+            }
+        }
+    }
+}
+
+fn insert(
+    reader: &mut LinearReader,
+    len: usize,
+    fill: impl FnOnce(&mut [u8]) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
+    let buffer = reader.insert(len);
+    // The slice may be longer than asked for.
+    fill(buffer.get_mut(..len).unwrap_or_default())?;
+    reader.notify_read(len);
+    Ok(())
+}

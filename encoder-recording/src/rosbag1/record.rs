@@ -1,0 +1,253 @@
+//! The grammar of a bag: records, their header fields, and chunk compression.
+//!
+//! A record is a header and data, each behind its length (`u32`, little-endian). A header is a
+//! row of fields, each behind its length: `name=value`.
+
+use std::fs::File;
+use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use crate::SourceError;
+
+/// The first bytes of a bag.
+pub(super) const MAGIC: &[u8] = b"#ROSBAG V2.0\n";
+
+/// No header of a real record comes near this; a longer one is damage.
+const MAX_HEADER: u32 = 1 << 20;
+
+/// What a record is: the value of its field `op`.
+pub(super) mod op {
+    pub(crate) const MESSAGE: u8 = 2;
+    pub(crate) const BAG_HEADER: u8 = 3;
+    pub(crate) const INDEX: u8 = 4;
+    pub(crate) const CHUNK: u8 = 5;
+    pub(crate) const CHUNK_INFO: u8 = 6;
+    pub(crate) const CONNECTION: u8 = 7;
+}
+
+/// A row of fields whose lengths have been checked.
+#[derive(Clone, Copy)]
+pub(super) struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    /// `None` when the lengths do not add up.
+    pub(super) fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let (field, next) = sized(rest)?;
+            field.contains(&b'=').then_some(())?;
+            rest = next;
+        }
+        Some(Self(bytes))
+    }
+
+    /// The value of a field.
+    pub(super) fn get(self, name: &str) -> Option<&'a [u8]> {
+        let mut rest = self.0;
+        while let Some((field, next)) = sized(rest) {
+            if let Some(value) =
+                field.strip_prefix(name.as_bytes()).and_then(|v| v.strip_prefix(b"="))
+            {
+                return Some(value);
+            }
+            rest = next;
+        }
+        None
+    }
+
+    /// The kind of record.
+    pub(super) fn op(self) -> Option<u8> {
+        self.get("op")?.first().copied()
+    }
+
+    pub(super) fn u32(self, name: &str) -> Option<u32> {
+        Some(u32::from_le_bytes(self.get(name)?.try_into().ok()?))
+    }
+
+    pub(super) fn u64(self, name: &str) -> Option<u64> {
+        Some(u64::from_le_bytes(self.get(name)?.try_into().ok()?))
+    }
+
+    /// A time in nanoseconds since the epoch.
+    pub(super) fn time(self, name: &str) -> Option<i64> {
+        time(self.get(name)?)
+    }
+
+    /// Text; what is not UTF-8 is replaced.
+    pub(super) fn text(self, name: &str) -> Option<String> {
+        Some(String::from_utf8_lossy(self.get(name)?).into_owned())
+    }
+}
+
+/// A time as bags write it: seconds, then nanoseconds, each `u32`.
+pub(super) fn time(bytes: &[u8]) -> Option<i64> {
+    let (seconds, nanoseconds) = (bytes.get(..4)?, bytes.get(4..8)?);
+    let number = |b: &[u8]| Some(i64::from(u32::from_le_bytes(b.try_into().ok()?)));
+    Some(number(seconds)? * 1_000_000_000 + number(nanoseconds)?)
+}
+
+/// Splits off what stands behind its own length.
+fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bytes.split_first_chunk::<4>()?;
+    rest.split_at_checked(u32::from_le_bytes(*length) as usize)
+}
+
+/// Splits the next record off a decompressed chunk: header, data, rest. `None` when it is cut or
+/// damaged.
+pub(super) fn split(bytes: &[u8]) -> Option<(Fields<'_>, &[u8], &[u8])> {
+    let (header, rest) = sized(bytes)?;
+    let (data, rest) = sized(rest)?;
+    Some((Fields::parse(header)?, data, rest))
+}
+
+/// A record in the file, without its data.
+pub(super) struct Record {
+    header: Vec<u8>,
+    /// Where its data starts.
+    pub(super) data: u64,
+    /// How long its data claims to be.
+    pub(super) len: u32,
+}
+
+impl Record {
+    pub(super) fn fields(&self) -> Fields<'_> {
+        Fields(&self.header)
+    }
+
+    /// Whether it is a chunk, with all that a chunk's header must have.
+    pub(super) fn is_chunk(&self) -> bool {
+        let fields = self.fields();
+        fields.op() == Some(op::CHUNK)
+            && fields.get("compression").is_some()
+            && fields.u32("size").is_some()
+    }
+
+    /// Where the next record starts; may lie behind the end of the file.
+    pub(super) fn end(&self) -> u64 {
+        self.data + u64::from(self.len)
+    }
+}
+
+/// The file of a bag.
+pub(super) struct BagFile {
+    reader: BufReader<File>,
+    path: PathBuf,
+    position: u64,
+    len: u64,
+}
+
+impl BagFile {
+    pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
+        let file = File::open(path).map_err(|e| SourceError::io(path, e))?;
+        let len = file.metadata().map_err(|e| SourceError::io(path, e))?.len();
+        Ok(Self {
+            reader: BufReader::with_capacity(1 << 16, file),
+            path: path.into(),
+            position: 0,
+            len,
+        })
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Up to `len` bytes from `position`; fewer at the end of the file.
+    pub(super) fn read(&mut self, position: u64, len: u64) -> Result<Vec<u8>, SourceError> {
+        let len = len.min(self.len.saturating_sub(position));
+        let mut bytes = Vec::with_capacity(len as usize);
+        // Short ways stay within the buffer.
+        let seek = match i64::try_from(position.abs_diff(self.position)) {
+            Ok(way) if position >= self.position => self.reader.seek_relative(way),
+            Ok(way) => self.reader.seek_relative(-way),
+            Err(_) => self.reader.seek(SeekFrom::Start(position)).map(drop),
+        };
+        let read = seek.and_then(|()| (&mut self.reader).take(len).read_to_end(&mut bytes));
+        self.position = position + bytes.len() as u64;
+        read.map(|_| bytes).map_err(|error| SourceError::io(&self.path, error))
+    }
+
+    /// The record at `position`, without its data; `None` when there is none, or not a whole
+    /// header. The data may be cut.
+    pub(super) fn record(&mut self, position: u64) -> Result<Option<Record>, SourceError> {
+        let Some(len) = self.u32(position)?.filter(|len| *len <= MAX_HEADER) else {
+            return Ok(None);
+        };
+        let header = self.read(position + 4, u64::from(len))?;
+        let data = position + 4 + u64::from(len);
+        if header.len() < len as usize || Fields::parse(&header).and_then(Fields::op).is_none() {
+            return Ok(None);
+        }
+        let Some(len) = self.u32(data)? else { return Ok(None) };
+        Ok(Some(Record { header, data: data + 4, len }))
+    }
+
+    fn u32(&mut self, position: u64) -> Result<Option<u32>, SourceError> {
+        let bytes = self.read(position, 4)?;
+        Ok(bytes.try_into().ok().map(u32::from_le_bytes))
+    }
+
+    /// The next chunk record at or after `from`, found by its looks: the way on behind damage.
+    pub(super) fn find_chunk(&mut self, from: u64) -> Result<Option<u64>, SourceError> {
+        const STEP: usize = 1 << 16;
+        // Length of the header, length of its first field, start of that field.
+        const LOOKS: usize = 4 + 4 + 12;
+        let mut at = from;
+        while at < self.len {
+            let bytes = self.read(at, (STEP + LOOKS) as u64)?;
+            for (position, looks) in (at..).zip(bytes.windows(LOOKS).take(STEP)) {
+                // Three short fields, in any order.
+                let [30..=128, 0, 0, 0, _, 0, 0, 0, first @ ..] = looks else { continue };
+                let field = [&b"compression="[..], b"op=\x05", b"size="];
+                if field.iter().any(|field| first.starts_with(field))
+                    && let Some(record) = self.record(position)?
+                    && record.is_chunk()
+                {
+                    return Ok(Some(position));
+                }
+            }
+            at += STEP as u64;
+        }
+        Ok(None)
+    }
+}
+
+/// Decompresses a chunk, up to its claimed size. Gives what could be had, and what is wrong when
+/// that is not all of it.
+pub(super) fn decompress(
+    compression: &[u8],
+    data: Vec<u8>,
+    size: u32,
+) -> (Vec<u8>, Option<String>) {
+    let mut out = Vec::new();
+    let result = match compression {
+        b"none" => {
+            out = data;
+            Ok(0)
+        }
+        b"bz2" => {
+            bzip2::read::BzDecoder::new(data.as_slice()).take(u64::from(size)).read_to_end(&mut out)
+        }
+        b"lz4" => lz4::Decoder::new(data.as_slice())
+            .and_then(|decoder| decoder.take(u64::from(size)).read_to_end(&mut out)),
+        other => Err(std::io::Error::new(
+            ErrorKind::Unsupported,
+            format!(
+                "compression `{}` is unknown; bags have none, bz2 or lz4",
+                String::from_utf8_lossy(other)
+            ),
+        )),
+    };
+    let damage = match result {
+        Err(error) => Some(error.to_string()),
+        Ok(_) if out.len() < size as usize => {
+            Some(format!("{} bytes came out of it where {size} are promised", out.len()))
+        }
+        Ok(_) => None,
+    };
+    (out, damage)
+}

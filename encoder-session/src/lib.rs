@@ -1,0 +1,547 @@
+//! One video: a ring, an encoder behind it, a sink behind that.
+//!
+//! ```text
+//! push / reserve ──► ring ──► encoder ──► sink
+//!  caller's threads          a thread of the session
+//! ```
+//!
+//! The encoder's thread takes slots in order, so pictures may be decoded by several workers at
+//! once. A slot is committed when the access units of its frame and of all frames shown before it
+//! are in the sink. When the encoder is lost, the next one of the plan, or the same begun again,
+//! gets the frames that were not answered for: they are still in the ring.
+
+mod engine;
+pub mod metrics;
+mod slot;
+mod worker;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread::JoinHandle,
+};
+
+use encoder_core::{
+    Chain, EncodeError, EncoderType, FrameLayout, FrameRate, OpenError, Plan, Refusal, Resolution,
+    Settings,
+};
+use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring};
+use engine::Engine;
+use serde::Serialize;
+use slot::Meta;
+pub use slot::Slot;
+use thiserror::Error;
+use tracing::{Span, debug, error_span, field::Empty, warn};
+use worker::{Parts, Worker};
+
+use encoder_media::{
+    Payload, Sink, SinkError,
+    timeline::{self, Clock, FrameTimes, TimestampAnalysis, Timing},
+};
+use encoder_picture::PictureOptions;
+use metrics::Meter;
+
+/// What to do with a frame that cannot be decoded. It is counted in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnBadFrame {
+    /// Show the frame before it again (before the first good frame: that one), so that the number
+    /// of frames stays that of the recording.
+    #[default]
+    Repeat,
+    /// Leave it out; the frames behind it keep their times.
+    Skip,
+    /// End the video with an error.
+    Fail,
+}
+
+/// What to do with a frame when the ring is full. All but the first are for live sources, which
+/// cannot wait; each frame that is dropped is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnFull {
+    /// Wait for a place.
+    #[default]
+    Block,
+    /// Drop the oldest frame that the encoder has not taken; where it has taken all, the new one.
+    DropOldest,
+    /// Drop the new frame.
+    DropNewest,
+    /// End with [`SessionError::Full`].
+    Error,
+}
+
+/// How a session works.
+#[derive(Clone, Debug)]
+pub struct SessionConfig {
+    /// The encoder's configuration; `encoder.resolution` is set from the size at opening.
+    pub settings: Settings,
+    /// Which encoders to try, in order.
+    pub plan: Plan,
+    /// Threads that a software encoder may use.
+    pub threads: usize,
+    /// How the frames are laid out in time.
+    pub timing: Timing,
+    /// What to do with frames that cannot be decoded.
+    pub on_bad_frame: OnBadFrame,
+    /// What to do with frames when the ring is full.
+    pub on_full: OnFull,
+    /// How to show what is no colour picture.
+    pub picture: PictureOptions,
+    /// Value of the label `camera` of the session's [metrics]; without one, all
+    /// sessions with the same encoder add up.
+    pub camera_label: Option<String>,
+    /// Which file of its camera this is, for messages.
+    pub part: Option<usize>,
+}
+
+impl SessionConfig {
+    /// Recorded times by the header stamps, bad frames repeated, one encoder thread.
+    pub fn new(settings: Settings, plan: Plan) -> Self {
+        Self {
+            settings,
+            plan,
+            threads: 1,
+            timing: Timing::Recorded(Clock::Header),
+            on_bad_frame: OnBadFrame::default(),
+            on_full: OnFull::default(),
+            picture: PictureOptions::default(),
+            camera_label: None,
+            part: None,
+        }
+    }
+}
+
+impl SessionConfig {
+    /// How the frames are laid out, and the rate by which they are numbered for it. A frame that is
+    /// dropped leaves its time free, also at a constant rate.
+    pub fn spread(&self) -> (Timing, Option<FrameRate>) {
+        match self.timing {
+            Timing::Rate(rate) if self.on_full != OnFull::Block => {
+                (Timing::Recorded(Clock::Header), Some(rate))
+            }
+            timing => (timing, None),
+        }
+    }
+}
+
+/// Why a video could not be made.
+#[derive(Debug, Error)]
+pub enum SessionError {
+    /// No encoder opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The ring could not be made.
+    #[error("the ring: {0}")]
+    Ring(#[from] RingError),
+    /// The encoder failed, again and again, and no other is left.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The encoder failed, and no other took over.
+    #[error("{error}; no other encoder took over: {left}")]
+    Lost {
+        /// How it failed.
+        #[source]
+        error: Box<EncodeError>,
+        /// Why there is no other.
+        left: Box<OpenError>,
+    },
+    /// The output could not be written.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// A bad frame, and [`OnBadFrame::Fail`].
+    #[error("frame {number} cannot be decoded: {reason}")]
+    BadFrame {
+        /// Number of the frame in its stream.
+        number: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The ring is full, and [`OnFull::Error`].
+    #[error(
+        "the encoder does not keep up: its ring of {slots} frames is full at frame {number}; use a \
+         faster preset or a larger gpu.ring_buffer_size, or let frames be dropped"
+    )]
+    Full {
+        /// Number of the frame in its stream.
+        number: u64,
+        /// Frames in the ring.
+        slots: usize,
+    },
+    /// It failed, and what was written so far is kept.
+    #[error(
+        "{error}; what was written so far is in {}: `encoder repair` makes a video of it",
+        part.display()
+    )]
+    Kept {
+        /// What went wrong.
+        #[source]
+        error: Box<SessionError>,
+        /// The file that plays up to there.
+        part: PathBuf,
+    },
+    /// The session has failed before; [`Session::finish`] tells why.
+    #[error("the session has ended")]
+    Ended,
+    /// A thread of the session panicked, or the encoder broke its contract.
+    #[error("internal error: {0}; please report it")]
+    Internal(String),
+}
+
+/// Counts that grow while a session runs.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Frames that were handed in, bad ones included.
+    pub frames_in: AtomicU64,
+    /// Frames that are in the video, with all that are shown before them.
+    pub frames_encoded: AtomicU64,
+    /// Of the frames that are meant for it, those that show an earlier or later picture again.
+    pub frames_repeated: AtomicU64,
+    /// Frames that could not be decoded.
+    pub frames_failed: AtomicU64,
+    /// Frames that were dropped because the ring was full.
+    pub frames_dropped: AtomicU64,
+    /// Bytes of access units.
+    pub bytes_out: AtomicU64,
+}
+
+/// What became of a session.
+#[derive(Clone, Debug)]
+pub struct SessionReport {
+    /// The encoder that was really used; of several, the one that made the most frames.
+    pub encoder: EncoderType,
+    /// How it ran.
+    pub description: String,
+    /// All encoders that were used, in order.
+    pub spans: Vec<EncoderSpan>,
+    /// Each loss of an encoder in mid-stream, and each return.
+    pub failovers: Vec<Failover>,
+    /// Encoders that were passed over, with reason and hint.
+    pub refusals: Vec<Refusal>,
+    /// Coded size of the pictures in pixels.
+    pub size: Resolution,
+    /// The file; `None` where the sink writes none, or no frame was good.
+    pub file: Option<PathBuf>,
+    /// Frames that were handed in, bad ones included.
+    pub frames_in: u64,
+    /// Frames in the video.
+    pub frames_encoded: u64,
+    /// Of these, those that show another picture again.
+    pub frames_repeated: u64,
+    /// Frames that could not be decoded.
+    pub frames_failed: u64,
+    /// Frames that were dropped because the ring was full.
+    pub frames_dropped: u64,
+    /// The first of the bad frames: number and reason.
+    pub failures: Vec<(u64, String)>,
+    /// Bytes of access units.
+    pub bytes_out: u64,
+    /// Length of the video in seconds.
+    pub duration_s: f64,
+    /// Recorded time of the first frame in nanoseconds.
+    pub first_ns: Option<i64>,
+    /// Recorded time of the last frame in nanoseconds.
+    pub last_ns: Option<i64>,
+    /// What a user should know.
+    pub warnings: Vec<String>,
+}
+
+/// Frames in a row that one encoder made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EncoderSpan {
+    /// Which encoder.
+    pub encoder: EncoderType,
+    /// How it ran.
+    pub description: String,
+    /// How many frames.
+    pub frames: u64,
+}
+
+/// A change of the encoder in mid-stream. No frame is lost by it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failover {
+    /// The first frame that the new one made.
+    pub frame: u64,
+    /// The encoder before.
+    pub from: EncoderType,
+    /// The encoder after; the same where it was begun again.
+    pub to: EncoderType,
+    /// `died`, `stalled`, `wrong-output`, `failed`, `refused`, or `back` for a return to an encoder
+    /// that is wanted more.
+    pub cause: &'static str,
+    /// What the encoder before had to say.
+    pub reason: String,
+}
+
+/// A video that is being made. Dropping it unfinished leaves no file.
+pub struct Session {
+    // Before the producer: once that is gone, an end of the ring looks like the end of the video.
+    running: Closing,
+    /// `None` once the session has failed for a full ring.
+    producer: Option<Producer<Meta>>,
+    layout: FrameLayout,
+    options: PictureOptions,
+    encoder: EncoderType,
+    next_number: u64,
+    on_full: OnFull,
+    /// Where frames may be dropped, a constant rate is kept by numbering them before.
+    spread: Option<FrameRate>,
+    slots: usize,
+    /// All messages that concern the session are inside of it.
+    span: Span,
+}
+
+fn ended(_: Closed) -> SessionError {
+    SessionError::Ended
+}
+
+/// Where the access units go. Who drops a session takes the sink away from its thread, and so the
+/// files are gone when the drop returns, whatever the encoder is doing.
+type SharedSink = Arc<Mutex<Option<Box<dyn Sink>>>>;
+
+/// Why the frames ended, where that is no end of the video.
+type Fault = Arc<Mutex<Option<SessionError>>>;
+
+impl Session {
+    /// Opens an encoder for pictures of `size` and starts its thread.
+    ///
+    /// # Errors
+    /// [`SessionError::Open`] or [`SessionError::Ring`].
+    pub fn open(
+        size: Resolution,
+        config: &SessionConfig,
+        sink: Box<dyn Sink>,
+    ) -> Result<Self, SessionError> {
+        let span = error_span!("session", encoder = Empty, size = %size, part = config.part);
+        let entered = span.enter();
+        let mut settings = config.settings.clone();
+        settings.encoder.resolution = Some(size);
+        let (b_frames, gop_size) = (settings.encoder.b_frames, settings.encoder.gop_size);
+        let wished =
+            if settings.gpu.enable_ring_buffer { settings.gpu.ring_buffer_size } else { 0 };
+        let rate = settings.encoder.frame_rate;
+        let camera = config.camera_label.as_deref();
+        let mut chain = Chain::new(&config.plan, settings, config.threads)?;
+        let encoder = chain.open().inspect_err(|error| metrics::not_opened(error, camera))?;
+        let meter = Meter::new(encoder.encoder_type(), encoder.load(), camera);
+        let layout = FrameLayout::new(encoder.pixel_format(), size);
+        chain.prefer_format(layout.format);
+        // An encoder may hold `max_delay` frames, its B-frames may keep others from being shown, and
+        // from leaving before what they are predicted from has come; one more is being read, one is
+        // kept in case that it must be repeated, one is being written: with these the ring cannot
+        // lock, whichever encoder of the chain it comes to.
+        let held = engine::max_reorder(b_frames.into()) as usize;
+        let least = chain.max_delay().max(encoder.max_delay()) + held + 3;
+        let slots = wished.max(least);
+        let (producer, consumer) = ring(RingOptions { slots, slot_bytes: layout.bytes() })?;
+        let counters = Arc::new(Counters::default());
+        let id = encoder.encoder_type();
+        let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));
+        let fault = Fault::default();
+        let (timing, spread) = config.spread();
+        let worker = Worker::new(Parts {
+            consumer,
+            engine: Engine::new(chain, encoder, layout, (b_frames.into(), gop_size.into()), meter),
+            sink: Arc::clone(&sink),
+            fault: Arc::clone(&fault),
+            layout,
+            on_bad_frame: config.on_bad_frame,
+            counters: Arc::clone(&counters),
+            analysis: TimestampAnalysis::new(timing, rate, timeline::reorder(b_frames)),
+        });
+        let of_thread = span.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("encode-{id}"))
+            .spawn(move || {
+                let _entered = of_thread.enter();
+                worker.run()
+            })
+            .map_err(|e| SessionError::Internal(format!("no thread: {e}")))?;
+        drop(entered);
+        Ok(Self {
+            running: Closing { thread: Some(thread), sink, counters, fault },
+            producer: Some(producer),
+            layout,
+            options: config.picture,
+            encoder: id,
+            next_number: 0,
+            on_full: config.on_full,
+            spread,
+            slots,
+            span,
+        })
+    }
+
+    /// The encoder that was opened first. The one that is really used, should this one refuse its
+    /// first frame, is in the report.
+    pub fn encoder(&self) -> EncoderType {
+        self.encoder
+    }
+
+    /// The layout that pictures must have in a slot.
+    pub fn layout(&self) -> &FrameLayout {
+        &self.layout
+    }
+
+    /// Counts that grow while the session runs.
+    pub fn counters(&self) -> &Arc<Counters> {
+        &self.running.counters
+    }
+
+    /// Takes the place of the next frame, in order. Waits while the ring is full, or does what
+    /// [`SessionConfig::on_full`] says: `None` where the frame is dropped. The picture may be filled
+    /// in on another thread.
+    ///
+    /// # Errors
+    /// [`SessionError::Ended`] when the session has failed, [`SessionError::Full`] where a full ring
+    /// is to be one.
+    pub fn reserve(&mut self, times: FrameTimes) -> Result<Option<Slot>, SessionError> {
+        let slot = match self.on_full {
+            OnFull::Block => Some(self.producer()?.reserve().map_err(ended)?),
+            _ => self.reserve_now()?,
+        };
+        Ok(self.place(slot, times))
+    }
+
+    fn producer(&mut self) -> Result<&mut Producer<Meta>, SessionError> {
+        self.producer.as_mut().ok_or(SessionError::Ended)
+    }
+
+    /// A place without waiting.
+    fn reserve_now(&mut self) -> Result<Option<WriteSlot<Meta>>, SessionError> {
+        if self.on_full != OnFull::DropOldest {
+            let slot = self.producer()?.try_reserve().map_err(ended)?;
+            if slot.is_none() && self.on_full == OnFull::Error {
+                return Err(self.overflow());
+            }
+            return Ok(slot);
+        }
+        let Some(got) = self.producer()?.try_reserve_over_oldest().map_err(ended)? else {
+            return Ok(None);
+        };
+        if let Some(dropped) = got.dropped {
+            self.dropped(dropped.map(|meta| meta.number));
+        }
+        Ok(Some(got.slot))
+    }
+
+    /// Ends the session because the ring is full.
+    fn overflow(&mut self) -> SessionError {
+        let full = || SessionError::Full { number: self.next_number, slots: self.slots };
+        *self.running.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(full());
+        let full = full();
+        self.producer = None;
+        full
+    }
+
+    /// Counts a frame that is dropped.
+    fn dropped(&self, number: Option<u64>) {
+        let before = self.running.counters.frames_dropped.fetch_add(1, Relaxed);
+        if before == 0 {
+            warn!(frame = number, "the encoder does not keep up: frames are dropped");
+        } else {
+            debug!(frame = number, "frame dropped");
+        }
+    }
+
+    fn place(&mut self, slot: Option<WriteSlot<Meta>>, times: FrameTimes) -> Option<Slot> {
+        self.running.counters.frames_in.fetch_add(1, Relaxed);
+        let number = self.next_number;
+        self.next_number += 1;
+        let Some(slot) = slot else {
+            self.dropped(Some(number));
+            return None;
+        };
+        let at = |rate: FrameRate| FrameTimes::at(rate.nanoseconds(number) as i64);
+        Some(Slot {
+            slot,
+            layout: self.layout,
+            options: self.options,
+            times: self.spread.map_or(times, at),
+            number,
+            copies: 1,
+            span: self.span.clone(),
+        })
+    }
+
+    /// Converts a picture into the ring, on the calling thread. Waits while the ring is full, or
+    /// does what [`SessionConfig::on_full`] says. A picture that cannot be decoded is treated as
+    /// [`SessionConfig::on_bad_frame`] says.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub fn push(&mut self, payload: &Payload, times: FrameTimes) -> Result<(), SessionError> {
+        if let Some(slot) = self.reserve(times)? {
+            slot.fill(payload);
+        }
+        Ok(())
+    }
+
+    /// As [`push`](Self::push), waiting for a place without blocking the thread. The conversion
+    /// itself runs on the calling task.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub async fn push_async(
+        &mut self,
+        payload: &Payload,
+        times: FrameTimes,
+    ) -> Result<(), SessionError> {
+        let slot = match self.on_full {
+            OnFull::Block => Some(self.producer()?.reserve_async().await.map_err(ended)?),
+            _ => self.reserve_now()?,
+        };
+        if let Some(slot) = self.place(slot, times) {
+            slot.fill(payload);
+        }
+        Ok(())
+    }
+
+    /// Closes the ring, waits until everything is encoded and written, and tells what became of
+    /// it.
+    ///
+    /// # Errors
+    /// Why the session failed; then no file stands under the final name.
+    pub fn finish(self) -> Result<SessionReport, SessionError> {
+        self.close().join()
+    }
+
+    /// Closes the ring and lets the rest run on: so that the next segment can begin at once.
+    pub fn close(self) -> Closing {
+        let Self { running, producer, .. } = self;
+        drop(producer);
+        running
+    }
+}
+
+/// A session that takes no more frames. Dropping it before it has ended leaves no file.
+pub struct Closing {
+    thread: Option<JoinHandle<Result<SessionReport, SessionError>>>,
+    sink: SharedSink,
+    fault: Fault,
+    /// Counts that grow until the session has ended.
+    pub counters: Arc<Counters>,
+}
+
+impl Closing {
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// As [`Session::finish`].
+    pub fn join(mut self) -> Result<SessionReport, SessionError> {
+        let ended = self.thread.take().and_then(|thread| thread.join().ok());
+        ended.unwrap_or_else(|| Err(SessionError::Internal("the encoder's thread panicked".into())))
+    }
+}
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        drop(lock(&self.sink).take());
+    }
+}
+
+/// A sink that panicked is still to be dropped.
+fn lock(sink: &SharedSink) -> std::sync::MutexGuard<'_, Option<Box<dyn Sink>>> {
+    sink.lock().unwrap_or_else(PoisonError::into_inner)
+}

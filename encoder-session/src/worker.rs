@@ -1,0 +1,322 @@
+//! The encoder's side of a session.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    time::{Duration, Instant},
+};
+
+use encoder_core::{EncodedChunk, FrameLayout, Resolution};
+use encoder_ringbuf::{Consumer, Next, ReadSlot};
+use tracing::{debug, warn};
+
+use super::{
+    Counters, Fault, Meta, OnBadFrame, SessionError, SessionReport, SharedSink,
+    engine::{Engine, Step},
+    lock,
+};
+use encoder_media::{
+    SinkError,
+    timeline::{FrameTimes, TimestampAnalysis},
+};
+
+/// How many bad frames are named one by one.
+const NAMED_FAILURES: usize = 10;
+
+/// How often the numbers are brought up to date while nothing happens.
+const IDLE: Duration = Duration::from_millis(500);
+
+/// What a worker is made of.
+pub(super) struct Parts {
+    pub consumer: Consumer<Meta>,
+    pub engine: Engine,
+    pub sink: SharedSink,
+    pub fault: Fault,
+    pub layout: FrameLayout,
+    pub on_bad_frame: OnBadFrame,
+    pub counters: Arc<Counters>,
+    pub analysis: TimestampAnalysis,
+}
+
+/// Takes frames out of the ring, through the encoder, to the sink.
+///
+/// Each slot is decided upon once: which frames of the video it makes. What was decided is kept
+/// until these frames are in the sink, so that slots that come again, because an encoder was lost,
+/// make the same frames again.
+pub(super) struct Worker {
+    parts: Parts,
+    /// What was decided, of slots whose frames are not all in the sink.
+    decided: VecDeque<Decision>,
+    /// The first slot that nothing was decided of.
+    undecided: u64,
+    /// Times of the frames from the first one that is not in the sink.
+    times: VecDeque<FrameTimes>,
+    /// Frames before this index were decided upon.
+    frames: u64,
+    /// Bad frames before the first good one.
+    leading: Vec<FrameTimes>,
+    /// The last good picture.
+    last: Option<ReadSlot<Meta>>,
+    /// Its copy, once it must be repeated: holding its slot for longer would lock the ring.
+    spare: Option<Arc<[u8]>>,
+    failures: Vec<(u64, String)>,
+    /// Frames dropped in front of the ring that were counted.
+    dropped: u64,
+}
+
+/// Which frames of the video a slot makes.
+struct Decision {
+    slot: u64,
+    /// Index behind the last of its frames.
+    end: u64,
+    /// The picture, where it is not that of the slot.
+    picture: Option<Arc<[u8]>>,
+}
+
+impl Worker {
+    pub fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            decided: VecDeque::new(),
+            undecided: 0,
+            times: VecDeque::new(),
+            frames: 0,
+            leading: Vec::new(),
+            last: None,
+            spare: None,
+            failures: Vec::new(),
+            dropped: 0,
+        }
+    }
+
+    /// Runs until the ring is closed and empty, and ends the video.
+    pub fn run(mut self) -> Result<SessionReport, SessionError> {
+        let done = self.work().and_then(|()| self.finish());
+        done.map_err(|error| self.give_up(error))
+    }
+
+    fn work(&mut self) -> Result<(), SessionError> {
+        loop {
+            match self.parts.consumer.next_timeout(IDLE) {
+                Next::Slot(slot) => self.slot(slot)?,
+                Next::TimedOut => {}
+                Next::Ended => {
+                    // Its slot is free for those that come again.
+                    self.last = None;
+                    let step = self.parts.engine.flush();
+                    if self.after(step)? == Step::On {
+                        return self.fault();
+                    }
+                }
+            }
+            self.measure();
+        }
+    }
+
+    /// Why this is no end of the video, where it is none.
+    fn fault(&self) -> Result<(), SessionError> {
+        let fault = self.parts.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
+        fault.map_or(Ok(()), Err)
+    }
+
+    fn measure(&mut self) {
+        let ring = self.parts.consumer.snapshot();
+        let dropped = self.parts.counters.frames_dropped.load(Relaxed);
+        let meter = self.parts.engine.meter();
+        meter.dropped(dropped - self.dropped);
+        meter.tick(Instant::now(), &ring);
+        self.dropped = dropped;
+    }
+
+    /// Encodes the frames that a slot makes, as far as they were not encoded before.
+    fn slot(&mut self, slot: ReadSlot<Meta>) -> Result<(), SessionError> {
+        let seq = slot.seq();
+        if seq >= self.undecided {
+            self.undecided = seq + 1;
+            self.decide(&slot)?;
+        }
+        let n = self.decided.partition_point(|decision| decision.slot < seq);
+        if let Some(decision) = self.decided.get(n).filter(|decision| decision.slot == seq) {
+            let (end, picture) = (decision.end, decision.picture.clone());
+            while self.parts.engine.next() < end {
+                let step = self.parts.engine.failback();
+                if self.after(step)? == Step::Replay {
+                    return Ok(());
+                }
+                let step = self.parts.engine.encode(picture.as_deref().unwrap_or(&slot));
+                if self.after(step)? == Step::Replay {
+                    return Ok(());
+                }
+            }
+            if picture.is_none() && self.spare.is_none() {
+                self.last = Some(slot);
+            }
+        }
+        self.commit(seq + 1);
+        Ok(())
+    }
+
+    /// Which frames a slot makes.
+    fn decide(&mut self, slot: &ReadSlot<Meta>) -> Result<(), SessionError> {
+        let Some(meta) = slot.meta() else {
+            return Err(SessionError::Internal("a decoder dropped its frame".into()));
+        };
+        let (times, copies, seq) = (meta.times, meta.copies, slot.seq());
+        if let Err(reason) = &meta.outcome {
+            return self.decide_bad(seq, meta, reason);
+        }
+        let leading = std::mem::take(&mut self.leading);
+        let repeated = leading.len() as u64 + u64::from(copies.saturating_sub(1));
+        let times = leading.into_iter().chain(std::iter::repeat_n(times, copies as usize));
+        (self.last, self.spare) = (None, None);
+        self.add(seq, times, None);
+        self.repeated(repeated);
+        Ok(())
+    }
+
+    fn decide_bad(&mut self, seq: u64, meta: &Meta, reason: &str) -> Result<(), SessionError> {
+        let Meta { number, times, copies, .. } = *meta;
+        self.parts.counters.frames_failed.fetch_add(1, Relaxed);
+        self.parts.engine.meter().failed();
+        if self.failures.len() < NAMED_FAILURES {
+            warn!(frame = number, "frame cannot be decoded: {reason}");
+            self.failures.push((number, reason.to_owned()));
+        } else {
+            debug!(frame = number, "frame cannot be decoded: {reason}");
+        }
+        match self.parts.on_bad_frame {
+            OnBadFrame::Fail => {
+                return Err(SessionError::BadFrame { number, reason: reason.to_owned() });
+            }
+            OnBadFrame::Skip => {
+                self.parts.consumer.discard(seq);
+                return Ok(());
+            }
+            OnBadFrame::Repeat => {}
+        }
+        if let Some(slot) = self.last.take() {
+            self.spare = Some(Arc::from(&*slot));
+        }
+        let times = std::iter::repeat_n(times, copies as usize);
+        match self.spare.clone() {
+            None => self.leading.extend(times),
+            Some(spare) => {
+                self.add(seq, times, Some(spare));
+                self.repeated(copies.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        slot: u64,
+        times: impl Iterator<Item = FrameTimes>,
+        picture: Option<Arc<[u8]>>,
+    ) {
+        let before = self.times.len();
+        self.times.extend(times);
+        self.frames += (self.times.len() - before) as u64;
+        self.decided.push_back(Decision { slot, end: self.frames, picture });
+    }
+
+    fn repeated(&mut self, frames: u64) {
+        self.parts.counters.frames_repeated.fetch_add(frames, Relaxed);
+        self.parts.engine.meter().repeated(frames);
+    }
+
+    /// After each step of the engine: what is complete goes to the sink. Where the encoder was
+    /// lost, the frames that it had not answered for come again.
+    fn after(&mut self, step: Result<Step, SessionError>) -> Result<Step, SessionError> {
+        let units = self.parts.engine.take();
+        self.hand_over(units)?;
+        let step = step?;
+        if step == Step::Replay {
+            let from = self.parts.consumer.rewind();
+            debug!(slot = from, frame = self.parts.engine.complete_until(), "replaying");
+        }
+        Ok(step)
+    }
+
+    fn hand_over(&mut self, units: Vec<EncodedChunk>) -> Result<(), SessionError> {
+        let count = units.len();
+        let first = self.parts.engine.complete_until() - count as u64;
+        for chunk in units {
+            let times = self.times.get((chunk.pts - first) as usize).copied();
+            let times = times
+                .ok_or_else(|| SessionError::Internal(format!("no time of frame {}", chunk.pts)))?;
+            self.parts.counters.bytes_out.fetch_add(chunk.data.len() as u64, Relaxed);
+            lock(&self.parts.sink).as_mut().ok_or(SessionError::Ended)?.write(chunk, &times)?;
+        }
+        for times in self.times.drain(..count) {
+            self.parts.analysis.push(&times);
+        }
+        self.parts.counters.frames_encoded.fetch_add(count as u64, Relaxed);
+        Ok(())
+    }
+
+    /// Commits what is in the sink; `read` is the slot behind the last one read.
+    fn commit(&mut self, read: u64) {
+        let shown = self.parts.engine.complete_until();
+        while self.decided.front().is_some_and(|decision| decision.end <= shown) {
+            self.decided.pop_front();
+        }
+        self.parts.consumer.commit(self.decided.front().map_or(read, |decision| decision.slot));
+    }
+
+    fn finish(&mut self) -> Result<SessionReport, SessionError> {
+        let layout = self.parts.analysis.layout();
+        layout.log();
+        let count = self.parts.analysis.frames();
+        // Locked to the end, so that a drop cannot return in the middle of it.
+        let mut sink = lock(&self.parts.sink);
+        let finished = match sink.take().ok_or(SessionError::Ended)? {
+            sink if count > 0 => sink.finish(&layout)?,
+            _ => Default::default(),
+        };
+        drop(sink);
+        finished.warnings.iter().for_each(|text| warn!("{text}"));
+        let (counters, engine) = (&self.parts.counters, &self.parts.engine);
+        let spans = engine.spans().to_vec();
+        let main = spans.iter().max_by_key(|span| span.frames);
+        let (encoder, description) = main
+            .map(|span| (span.encoder, span.description.clone()))
+            .ok_or_else(|| SessionError::Internal("no encoder was open".into()))?;
+        Ok(SessionReport {
+            encoder,
+            description,
+            spans,
+            failovers: engine.failovers().to_vec(),
+            refusals: engine.refusals().to_vec(),
+            size: Resolution::new(self.parts.layout.width, self.parts.layout.height),
+            file: finished.file,
+            frames_in: counters.frames_in.load(Relaxed),
+            frames_encoded: count,
+            frames_repeated: counters.frames_repeated.load(Relaxed),
+            frames_failed: counters.frames_failed.load(Relaxed),
+            frames_dropped: counters.frames_dropped.load(Relaxed),
+            failures: std::mem::take(&mut self.failures),
+            bytes_out: counters.bytes_out.load(Relaxed),
+            duration_s: layout.duration_s(),
+            first_ns: layout.first_ns,
+            last_ns: layout.last_ns,
+            warnings: layout.warnings.into_iter().chain(finished.warnings).collect(),
+        })
+    }
+
+    /// Keeps what was written, for there will be no more.
+    fn give_up(&mut self, error: SessionError) -> SessionError {
+        // Who asks for no file when a frame is bad gets none.
+        if matches!(error, SessionError::BadFrame { .. }) {
+            return error;
+        }
+        if let SessionError::Sink(SinkError::Unfinished { error, kept }) = error {
+            return SessionError::Kept { error: Box::new((*error).into()), part: kept };
+        }
+        let kept = lock(&self.parts.sink).take().and_then(|sink| sink.abandon());
+        match kept {
+            Some(part) => SessionError::Kept { error: Box::new(error), part },
+            None => error,
+        }
+    }
+}
