@@ -87,7 +87,7 @@ enum Command {
         /// What it is for.
         platform: dist::Platform,
     },
-    /// Package every crate that is to be published, and check each from its package alone.
+    /// Package every crate that is to be published, and check them from their packages alone.
     Package {
         /// Let Cargo build each package by itself too, as it does before it publishes: minutes.
         #[arg(long)]
