@@ -175,6 +175,7 @@ impl Work<'_> {
             picture: PictureOptions::default(),
             camera_label: None,
             part: None,
+            waiter: Default::default(),
         })
     }
 
