@@ -109,6 +109,7 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
                 picture: args.source.picture(),
                 camera_label: None,
                 part: None,
+                waiter: stop.waiter().clone(),
             },
             resample: args.resample,
             threads,

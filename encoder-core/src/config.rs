@@ -413,7 +413,8 @@ pub struct GpuEncoderConfig {
     /// 1 to 64. Default: as many as the driver allows.
     pub max_sessions: Option<u32>,
     /// Seconds to wait for a free session when all are in use, 0 to 3600, before the next encoder
-    /// is taken. Default 0: at once.
+    /// is taken. Sessions of this process are not waited for, unless one of them gets no more
+    /// frames and so ends by itself. Default 0: no wait.
     pub session_wait_s: u32,
     /// Seconds that an encoder may take to pass its probe, and to open, 1 to 120. Default 10.
     pub probe_timeout_s: u32,
@@ -421,7 +422,7 @@ pub struct GpuEncoderConfig {
     /// Default 60.
     pub stall_timeout_s: u32,
     /// Seconds after which an encoder that was passed over or given up in mid-stream is tried
-    /// again, 0 (never) to 86400; twice as long after each time that it was of no use. Default 300.
+    /// again, 0 (never) to 86400; each failed attempt doubles them, up to an hour. Default 300.
     #[serde(alias = "comeback_s")]
     pub failback_after_s: u32,
 }

@@ -57,6 +57,9 @@ pub enum OpenError {
         /// Each backend that was tried or passed over, with its reason.
         refusals: Vec<Refusal>,
     },
+    /// The [`Waiter`](crate::Waiter) was stopped: nobody wants the encoder any more.
+    #[error("stopped before an encoder was open")]
+    Stopped,
     /// The backend that was required is not compiled in.
     #[error("no encoder `{wanted}` in this build{}", unknown(.wanted, .available))]
     Unknown {

@@ -17,11 +17,13 @@ mod encoder;
 mod encoder_type;
 mod error;
 mod frame;
+mod in_use;
 mod presets;
 mod probe;
 mod schedule;
 mod select;
 mod settings;
+mod waiter;
 
 pub use backend::{Backend, Device, OpenRequest, backends, ranked};
 pub use cache::{CACHE_ENV, Cache};
@@ -39,7 +41,8 @@ pub use frame::{Frame, FrameBuffer, FrameLayout, PixelFormat, Plane, PlaneMut};
 pub use inventory;
 pub use presets::Presets;
 pub use probe::{
-    Caps, ProbeResult, Refusal, RefusalKind, mean_absolute_difference, probe_in_process,
+    Caps, Holders, ProbeResult, Refusal, RefusalKind, mean_absolute_difference, probe_in_process,
 };
 pub use select::{Plan, Policy, plan};
 pub use settings::{Settings, unknown_key};
+pub use waiter::{Waited, Waiter};

@@ -83,6 +83,18 @@ impl RefusalKind {
     }
 }
 
+/// Whose sessions make a device busy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Holders {
+    /// Not known: the driver does not report it.
+    #[default]
+    Unknown,
+    /// Sessions of this process alone.
+    ThisProcess,
+    /// Sessions of other processes, beside those of this one.
+    Others,
+}
+
 /// Why a backend is passed over, and what a user can do about it.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Serialize)]
 pub struct Refusal {
@@ -96,6 +108,11 @@ pub struct Refusal {
     pub hint: String,
     /// Worth another try by itself: a session limit, a busy device.
     pub transient: bool,
+    /// Of a busy device: whose sessions make it busy.
+    #[serde(skip)]
+    pub holders: Holders,
+    /// How often it was refused for a reason of this kind. Reason and hint are the latest.
+    pub count: u64,
 }
 
 impl Refusal {
@@ -106,7 +123,8 @@ impl Refusal {
         reason: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self { encoder, kind, reason: reason.into(), hint: hint.into(), transient: false }
+        let (reason, hint, holders) = (reason.into(), hint.into(), Holders::default());
+        Self { encoder, kind, reason, hint, transient: false, holders, count: 1 }
     }
 
     /// Logs it: one `WARN` with reason and hint.
@@ -120,8 +138,8 @@ impl Refusal {
         );
     }
 
-    /// Whether it helps to wait: others use the device now. (A missed deadline may pass too, but
-    /// each wait for it costs the whole deadline.)
+    /// Whether all sessions are in use, so that a wait may help. (A missed deadline may pass too,
+    /// but each further try costs the whole deadline.)
     pub fn is_busy(&self) -> bool {
         self.kind == RefusalKind::Busy
     }
@@ -129,6 +147,12 @@ impl Refusal {
     /// The same refusal, marked as passing.
     pub fn transient(mut self) -> Self {
         self.transient = true;
+        self
+    }
+
+    /// The same refusal, with the holders of the sessions that are missing.
+    pub fn held_by(mut self, holders: Holders) -> Self {
+        self.holders = holders;
         self
     }
 }

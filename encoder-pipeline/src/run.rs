@@ -98,6 +98,7 @@ impl Run {
         std::fs::create_dir_all(directory)
             .map_err(|e| format!("{}: {e}; choose another -o", directory.display()))?;
         let mut config = self.session.clone();
+        config.waiter = self.stop.waiter().clone();
         if let Some(rate) = self.resample {
             config.timing = Timing::Rate(rate);
         }

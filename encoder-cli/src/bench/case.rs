@@ -129,6 +129,7 @@ impl Work<'_> {
             picture: PictureOptions::default(),
             camera_label: None,
             part: None,
+            waiter: Default::default(),
         })
     }
 
