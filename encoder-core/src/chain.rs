@@ -94,7 +94,7 @@ impl Chain {
     /// [`OpenError::NoneLeft`] when nothing is left.
     pub fn open(&mut self) -> Result<Box<dyn VideoEncoder>, OpenError> {
         while let Some(backend) = self.current() {
-            match (backend.open)(&self.request(backend)) {
+            match backend.open_encoder(&self.request(backend)) {
                 Ok(encoder) => {
                     info!(encoder = %backend.id, how = encoder.description(), "encoder chosen");
                     return Ok(encoder);
