@@ -161,8 +161,7 @@ mod tests {
                     "-" => ProbeResult::Refused(refused(RefusalKind::NoDevice)),
                     _ => ProbeResult::Refused(refused(RefusalKind::Busy).transient()),
                 };
-                let (device, probe_ms, cached_s) = (None, 0, None);
-                Detected { encoder, hardware, device, result, probe_ms, cached_s }
+                Detected::new(encoder, hardware, result)
             })
             .collect()
     }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use common::{EPOCH, MS, decode::decode, picture::Picture, program::entries};
 use encoder_core::{
-    Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat, Plan,
-    Presets, ProbeResult, Refusal, RefusalKind, Resolution, Settings, VideoEncoder,
+    Backend, EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat, Plan, Refusal,
+    RefusalKind, Resolution, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
     mux::{Mp4Options, Mp4Sink},
@@ -29,18 +29,9 @@ const LATE: EncoderType = EncoderType::new("late");
 macro_rules! register {
     ($($id:ident $delay:literal),*) => {$(
         encoder_core::inventory::submit! {
-            Backend {
-                id: $id,
-                rank: |_| 1,
-                hardware: true,
-                codecs: &[Codec::H264],
-                presets: Presets::NONE,
-                check_options: |_| Ok(()),
-                inspect: |_| Ok(Device::default()),
-                probe: |_, _| ProbeResult::Usable(Caps::default()),
-                max_delay: |_| $delay,
-                open: |_| Ok(Box::new(Fake { id: $id, taken: 0, delay: $delay })),
-            }
+            Backend::new($id, |_| Ok(Box::new(Fake { id: $id, taken: 0, delay: $delay })))
+                .hardware(true)
+                .max_delay(|_| $delay)
         }
     )*};
 }

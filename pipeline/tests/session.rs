@@ -17,8 +17,8 @@ use common::{
     program::entries,
 };
 use encoder_core::{
-    Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
-    OpenRequest, PixelFormat, Plan, Presets, ProbeResult, Resolution, Settings, VideoEncoder,
+    Backend, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame, OpenRequest, PixelFormat,
+    Plan, Resolution, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
     mux::{CallbackSink, Finished, Mp4Options, Mp4Sink, Sink, SinkError},
@@ -337,18 +337,8 @@ const DELAY: usize = 40;
 macro_rules! register {
     ($($id:ident),*) => {$(
         encoder_core::inventory::submit! {
-            Backend {
-                id: $id,
-                rank: |_| 1000,
-                hardware: false,
-                codecs: &[Codec::H264],
-                presets: Presets::NONE,
-                check_options: |_| Ok(()),
-                inspect: |_| Ok(Device::default()),
-                probe: |_, _| ProbeResult::Usable(Caps::default()),
-                max_delay: |_| delay($id),
-                open: |request| Ok(Box::new(Fake::open($id, request))),
-            }
+            Backend::new($id, |request| Ok(Box::new(Fake::open($id, request))))
+                .max_delay(|_| delay($id))
         }
     )*};
 }

@@ -344,7 +344,7 @@ impl Engine {
                     SessionError::Lost { error: error.into(), left: emitted.into() }
                 })?;
             }
-            EncodeError::Mismatch { .. } => return Err(error.into()),
+            _ => return Err(error.into()),
         }
         Ok(Step::Replay)
     }
