@@ -1,5 +1,7 @@
 //! One run over one recording: every camera topic becomes a video, the recording is read once.
 
+mod setters;
+
 use std::{
     path::{Path, PathBuf},
     time::Instant,
@@ -21,7 +23,8 @@ use crate::{
     timeline::{self, Clock, FrameTimes, Timing},
 };
 
-/// What to convert, how, and where to.
+/// What to convert, how, and where to. Made by [`Run::new`].
+#[non_exhaustive]
 pub struct Run {
     /// What the recording is called in the report.
     pub recording: String,

@@ -485,7 +485,7 @@ fn frames_left_out_do_not_fill_the_ring_of_an_encoder_that_looks_ahead() {
         log.lock().unwrap().push((chunk.pts, *times));
     });
     let report = within("skip", move || {
-        let config = SessionConfig { on_bad_frame: OnBadFrame::Skip, ..small_ring(DELAYED) };
+        let config = small_ring(DELAYED).with_on_bad_frame(OnBadFrame::Skip);
         let mut session = Session::open(SIZE, &config, Box::new(sink)).unwrap();
         for n in 0..100 {
             let payload = if (1..60).contains(&n) { broken() } else { picture(n) };

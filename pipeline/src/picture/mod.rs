@@ -46,6 +46,7 @@ pub struct PictureOptions {
 
 /// Why a picture cannot be shown.
 #[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
 pub enum PictureError {
     /// Never, for this stream: the encoding is unknown or needs an option. The topic is refused.
     #[error("{reason}; {hint}")]

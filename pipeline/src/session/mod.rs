@@ -11,6 +11,7 @@
 //! gets the frames that were not answered for: they are still in the ring.
 
 mod engine;
+mod setters;
 mod slot;
 mod worker;
 
@@ -27,9 +28,10 @@ use encoder_core::{
     Chain, EncodeError, EncoderType, FrameLayout, FrameRate, OpenError, Plan, Refusal, Resolution,
     Settings,
 };
-use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring};
+use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring_in};
 use engine::Engine;
 use serde::Serialize;
+use setters::Allocators;
 use slot::Meta;
 pub use slot::Slot;
 use thiserror::Error;
@@ -74,6 +76,7 @@ pub enum OnFull {
 
 /// How a session works.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SessionConfig {
     /// The encoder's configuration; `encoder.resolution` is set from the size at opening.
     pub settings: Settings,
@@ -94,6 +97,7 @@ pub struct SessionConfig {
     pub camera_label: Option<String>,
     /// Which file of its camera this is, for messages.
     pub part: Option<usize>,
+    allocators: Allocators,
 }
 
 impl SessionConfig {
@@ -109,6 +113,7 @@ impl SessionConfig {
             picture: PictureOptions::default(),
             camera_label: None,
             part: None,
+            allocators: Allocators::new(),
         }
     }
 }
@@ -128,6 +133,7 @@ impl SessionConfig {
 
 /// Why a video could not be made.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SessionError {
     /// No encoder opened.
     #[error(transparent)]
@@ -334,7 +340,8 @@ impl Session {
         let held = engine::max_reorder(b_frames.into()) as usize;
         let least = chain.max_delay().max(encoder.max_delay()) + held + 3;
         let slots = wished.max(least);
-        let (producer, consumer) = ring(RingOptions { slots, slot_bytes: layout.bytes() })?;
+        let options = RingOptions { slots, slot_bytes: layout.bytes() };
+        let (producer, consumer) = ring_in(options, config.allocator(encoder.encoder_type()))?;
         let counters = Arc::new(Counters::default());
         let id = encoder.encoder_type();
         let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));
