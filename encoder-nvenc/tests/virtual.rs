@@ -334,9 +334,9 @@ fn no_more_sessions_than_allowed() {
     assert_eq!(
         report["refused"],
         json!([
-            "nvenc: all 2 sessions of NVIDIA Virtual (GPU 0) that max_sessions allows are in use \
-             (wait for another video to end (session_wait_s), raise max_sessions, or use another \
-             encoder)"
+            "nvenc: all 2 sessions of NVIDIA Virtual (GPU 0) that max_sessions allows are in use; \
+             hint: wait for another video to end (session_wait_s), raise max_sessions, or use \
+             another encoder"
         ])
     );
     let device = VirtualNvenc::new().unwrap().gpus(&["NVIDIA Virtual"; 3]);

@@ -139,9 +139,9 @@ fn one_that_is_busy_is_asked_again_before_the_next_is_taken() {
 #[test]
 fn when_none_is_left_or_it_is_too_late_there_is_no_file() {
     for (order, expected) in [
-        (vec![REFUSING], "no encoder could be opened: refusing: refusing says no (wait)"),
+        (vec![REFUSING], "no encoder could be opened: refusing: refusing says no; hint: wait"),
         // Three times, and nothing is left.
-        (vec![LATE], "no encoder could be opened: late: late says no (wait)"),
+        (vec![LATE], "no encoder could be opened: late: late says no; hint: wait"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.mp4");
