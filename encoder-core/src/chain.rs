@@ -166,7 +166,7 @@ impl Chain {
         let refusal = |kind, reason: String, hint| {
             OpenError::Refused(Refusal::new(backend.id, kind, reason, hint))
         };
-        let open = || (backend.open)(&self.request(backend));
+        let open = || backend.open_encoder(&self.request(backend));
         match catch_unwind(AssertUnwindSafe(open)) {
             Ok(Ok(encoder)) => {
                 self.has_opened = true;

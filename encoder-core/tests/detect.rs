@@ -10,8 +10,9 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, Cache, Caps, Codec, ConfigError, Detected, Detection, Device, EncoderType, OpenError,
-    OpenRequest, Policy, Presets, ProbeResult, Refusal, RefusalKind, Resolution, Settings,
+    Backend, Cache, Caps, Chain, ConfigError, Detected, Detection, Device, EncodeError,
+    EncodedChunk, EncoderType, Frame, GpuEncoderConfig, OpenError, OpenRequest, PixelFormat, Plan,
+    Policy, ProbeResult, Refusal, RefusalKind, Resolution, Settings, VideoEncoder,
     detect_available_encoders, plan, ranked,
 };
 
@@ -33,18 +34,13 @@ const CHOOSY: EncoderType = EncoderType::new("choosy");
 macro_rules! register {
     ($($id:ident $rank:literal $hardware:literal),* $(,)?) => {$(
         encoder_core::inventory::submit! {
-            Backend {
-                id: $id,
-                rank: |request| rank($rank, request),
-                hardware: $hardware,
-                codecs: &[Codec::H264],
-                presets: Presets::NONE,
-                check_options: |_| Ok(()),
-                inspect: |request| inspect($id, request),
-                probe: |request, deadline| probe($id, request, deadline),
-                max_delay: |_| 0,
-                open: |_| unreachable!("nothing is opened here"),
-            }
+            Backend::new($id, |_| open($id))
+                .rank(|request| rank($rank, request))
+                .hardware($hardware)
+                .check_options(|_| Ok(()))
+                .inspect(|request| inspect($id, request))
+                .probe(|request, deadline| probe($id, request, deadline))
+                .max_delay(|request| $rank + usize::from(request.config.b_frames))
         }
     )*};
 }
@@ -77,11 +73,8 @@ fn inspect(id: EncoderType, request: &OpenRequest<'_>) -> Result<Device, OpenErr
         CHOOSY if request.options.contains_key("gpu") => {
             Err(ConfigError::value("backend.choosy.gpu", 7, "0").into())
         }
-        _ => Ok(Device {
-            name: format!("device of {id}"),
-            driver: None,
-            identity: vec![id.to_string(), request.config.preset.to_string()],
-        }),
+        _ => Ok(Device::new(format!("device of {id}"))
+            .with_identity(vec![id.to_string(), request.config.preset.to_string()])),
     }
 }
 
@@ -100,7 +93,7 @@ fn probe(id: EncoderType, request: &OpenRequest<'_>, deadline: Duration) -> Prob
         FULL => ProbeResult::Refused(busy(id)),
         BUSY if BUSY_ASKED.fetch_add(1, SeqCst) == 0 => ProbeResult::Refused(busy(id)),
         PANICKING => panic!("on purpose"),
-        _ => ProbeResult::Usable(Caps { library: format!("lib{id}"), ..Caps::default() }),
+        _ => ProbeResult::Usable(Caps::new(format!("lib{id}"))),
     }
 }
 
@@ -115,7 +108,11 @@ fn refused(found: &[Detected], id: EncoderType) -> &Refusal {
     }
 }
 
-/// Runs `detection` and says what was probed on the way, in the order of names.
+fn require(name: &str) -> Policy {
+    Policy::new(&GpuEncoderConfig::default(), Some(name))
+}
+
+/// Runs `detection`; also returns which backends were probed, in the order of names.
 fn run(detection: &Detection<'_>) -> (Vec<Detected>, Vec<EncoderType>) {
     PROOFS.lock().unwrap().clear();
     let found = detection.run().unwrap();
@@ -173,7 +170,7 @@ fn three_stages_a_cache_and_a_second_try() {
     assert!(by_name(&fresh, GOOD).cached_s.is_none());
 
     // A required encoder alone is looked at.
-    let policy = Policy { require: Some("good".into()), ..Policy::default() };
+    let policy = require("good");
     let (found, probes) = run(&Detection::new(&settings).for_policy(&policy));
     assert_eq!((found.len(), probes), (1, vec![GOOD]));
 }
@@ -186,7 +183,7 @@ fn a_device_that_is_asked_for_and_not_there_is_an_error() {
     let error = Detection::new(&settings).run().unwrap_err().to_string();
     assert_eq!(error, "backend.choosy.gpu = 7: not allowed; allowed is 0");
     // It does not matter where that backend cannot be chosen.
-    let policy = Policy { require: Some("good".into()), ..Policy::default() };
+    let policy = require("good");
     assert!(Detection::new(&settings).for_policy(&policy).run().is_ok());
     settings.encoder.crf = 99;
     assert!(Detection::new(&settings).run().unwrap_err().to_string().contains("crf"));
@@ -198,7 +195,7 @@ fn the_available_ones_are_those_that_were_proven() {
     BUSY_ASKED.store(1, SeqCst);
     assert_eq!(detect_available_encoders(), [BUSY, CHOOSY, GOOD]);
     assert!(matches!(
-        plan(&Policy { require: Some("full".into()), ..Policy::default() },
+        plan(&require("full"),
              &Detection::new(&Settings::default()).run().unwrap()),
         Err(OpenError::Refused(refusal)) if refusal.transient
     ));

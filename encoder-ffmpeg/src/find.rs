@@ -106,7 +106,7 @@ impl Ffmpeg {
         match known.get(&path) {
             Some(Known::Good(ffmpeg)) => return Ok(Arc::clone(ffmpeg)),
             Some(Known::Bad(refusal, since)) if since.elapsed() < FRESH => {
-                return Err(Refusal { encoder, ..refusal.clone() });
+                return Err(refusal.clone().with_encoder(encoder));
             }
             _ => {}
         }

@@ -93,13 +93,11 @@ pub fn test_encode_with(
                 .inspect_err(|refusal| debug!("no {}: {refusal}", feature.name))
                 .is_ok()
     });
-    ProbeResult::Usable(Caps {
-        library: format!("{} {}", ffmpeg.label(), spec.encoder),
-        host: Some(ffmpeg.version_text.clone()),
-        pixel_formats: vec![spec.format],
-        features: probed.map(|feature| feature.name.to_owned()).collect(),
-        notes: Vec::new(),
-    })
+    let caps = Caps::new(format!("{} {}", ffmpeg.label(), spec.encoder))
+        .with_host(ffmpeg.version_text.clone())
+        .with_pixel_formats([spec.format])
+        .with_features(probed.map(|feature| feature.name.to_owned()).collect());
+    ProbeResult::Usable(caps)
 }
 
 fn attempt(

@@ -78,7 +78,7 @@ impl Node {
         let kernel = driver.as_deref().unwrap_or("?");
         identity.push(format!("{path} {}:{} {kernel}", hex(self.vendor), hex(self.model)));
         identity.extend(installed(LIBRARY_FOLDERS, libraries));
-        Device { name, driver, identity }
+        Device::new(name).with_driver(driver).with_identity(identity)
     }
 }
 

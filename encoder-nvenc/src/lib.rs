@@ -43,9 +43,8 @@ mod messages;
 use std::{sync::Arc, time::Duration};
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType,
-    GpuEncoderConfig, NvencPreset, NvencTune, OpenError, OpenRequest, Presets, ProbeResult,
-    VideoEncoder,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, GpuEncoderConfig,
+    NvencPreset, NvencTune, OpenError, OpenRequest, Presets, ProbeResult, VideoEncoder,
 };
 use encoder_ffmpeg::{Feature, FfmpegSpec, read_options};
 use serde::Deserialize;
@@ -53,29 +52,22 @@ use serde::Deserialize;
 use crate::device::Found;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::NVENC,
-        rank: |_| 10,
-        hardware: true,
-        codecs: &[Codec::H264],
-        presets: PRESETS,
-        check_options: |options| NvencOptions::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |request| spec_of(request).map_or(0, |(spec, _)| spec.max_delay),
-        open,
-    }
+    Backend::new(EncoderType::NVENC, open)
+        .rank(|_| 10)
+        .hardware(true)
+        .presets(PRESETS)
+        .check_options(|options| NvencOptions::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|request| spec_of(request).map_or(0, |(spec, _)| spec.max_delay))
 }
 
 /// `nvenc_preset`.
-const PRESETS: Presets = Presets {
-    all: &NvencPreset::NAMES,
-    usual: &["p1", "p4", "p7"],
-    choose: |settings, name| {
+const PRESETS: Presets =
+    Presets::new(&NvencPreset::NAMES, &["p1", "p4", "p7"], |settings, name| {
         settings.gpu.nvenc_preset = name.parse()?;
         Ok(())
-    },
-};
+    });
 
 /// Table `[backend.nvenc]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -202,7 +194,7 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (spec, options) = spec_of(request)?;
     let Found { name, driver, identity, .. } = look(&options, limit(request))?;
     let identity = encoder_ffmpeg::identity(&spec)?.into_iter().chain(identity).collect();
-    Ok(Device { name, driver, identity })
+    Ok(Device::new(name).with_driver(driver).with_identity(identity))
 }
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {

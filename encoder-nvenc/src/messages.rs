@@ -63,7 +63,8 @@ pub(crate) fn sharpen(refusal: Refusal, found: &Found) -> Refusal {
     let bare = |gpu: &Candidate| gpu.name.as_deref().is_some_and(lacks_encoder);
     if refusal.kind == NoDevice && !found.gpus.is_empty() && found.gpus.iter().all(bare) {
         let sharp = no_encoder(&found.name);
-        return Refusal { reason: format!("{} [{}]", sharp.reason, refusal.reason), ..sharp };
+        let reason = format!("{} [{}]", sharp.reason, refusal.reason);
+        return sharp.with_reason(reason);
     }
     let device: Vec<_> = [Some(&found.name), found.driver.as_ref()].into_iter().flatten().collect();
     let device = device.iter().map(|text| text.as_str()).collect::<Vec<_>>().join(", ");
@@ -72,9 +73,10 @@ pub(crate) fn sharpen(refusal: Refusal, found: &Found) -> Refusal {
             "{}, or set ENCODER_FFMPEG to an FFmpeg that was built for this driver",
             update(needed)
         ),
-        _ => refusal.hint,
+        _ => refusal.hint.clone(),
     };
-    Refusal { reason: format!("{} [{device}]", refusal.reason), hint, ..refusal }
+    let reason = format!("{} [{device}]", refusal.reason);
+    refusal.with_reason(reason).with_hint(hint)
 }
 
 /// The API in FFmpeg's words "Required: 13.1 Found: 12.2".

@@ -335,8 +335,8 @@ fn no_more_sessions_than_allowed() {
         report["refused"],
         json!([
             "nvenc: all 2 sessions of NVIDIA Virtual (GPU 0) that max_sessions allows are in use \
-             by this program itself (raise gpu.max_sessions, encode fewer videos at once, or allow \
-             another encoder)"
+             by this program itself; hint: raise gpu.max_sessions, encode fewer videos at once, or \
+             allow another encoder"
         ])
     );
     let device = VirtualNvenc::new().unwrap().gpus(&["NVIDIA Virtual"; 3]);

@@ -46,6 +46,7 @@ pub struct PictureOptions {
 
 /// Why a picture cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
 pub enum PictureError {
     /// The encoding is unknown or needs an option, for every picture of the stream. The topic is
     /// refused.
@@ -72,6 +73,7 @@ pub fn size(payload: &Payload, options: &PictureOptions) -> Result<Resolution, P
         Payload::Raw(image) => raw::size(image, options),
         Payload::Compressed { format, data } => compressed::size(format, data, options),
         Payload::Video { format, .. } => Err(video(format)),
+        _ => Err(unknown()),
     }
 }
 
@@ -92,11 +94,16 @@ pub fn decode(
         Payload::Raw(image) => raw::decode(image, options, target),
         Payload::Compressed { format, data } => compressed::decode(format, data, options, target),
         Payload::Video { format, .. } => Err(video(format)),
+        _ => Err(unknown()),
     }
 }
 
 fn video(format: &str) -> PictureError {
     unsupported(format!("{format} is a video stream, not a picture"), "it is copied, not decoded")
+}
+
+fn unknown() -> PictureError {
+    unsupported("a payload of an unknown kind", "use crates of this workspace of one version")
 }
 
 fn broken(reason: String) -> PictureError {

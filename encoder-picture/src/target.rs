@@ -49,6 +49,7 @@ impl<'a> Target<'a> {
         let chroma = match layout.format {
             PixelFormat::Yuv420p => Chroma::Planar(first.data, plane()?.data),
             PixelFormat::Nv12 => Chroma::Interleaved(first.data),
+            other => return Err(broken(format!("frames of {other} cannot be written yet"))),
         };
         let (width, height) = (size.width as usize, size.height as usize);
         Ok(Self { width, height, luma, stride, chroma, chroma_stride })

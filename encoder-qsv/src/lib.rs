@@ -24,7 +24,7 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
     OpenRequest, PixelFormat, Preset, Presets, ProbeResult, VideoEncoder,
 };
 use encoder_ffmpeg::{
@@ -34,21 +34,17 @@ use encoder_ffmpeg::{
 use serde::Deserialize;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::QSV,
-        rank: |_| 20,
-        hardware: true,
-        codecs: &[Codec::H264],
-        presets: Presets::common(&["veryfast", "medium", "veryslow"]),
-        check_options: |options| QsvOptions::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |request| {
+    Backend::new(EncoderType::QSV, open)
+        .rank(|_| 20)
+        .hardware(true)
+        .presets(Presets::common(&["veryfast", "medium", "veryslow"]))
+        .check_options(|options| QsvOptions::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|request| {
             QsvOptions::read(request.options)
                 .map_or(0, |options| max_delay(request.config, &options))
-        },
-        open,
-    }
+        })
 }
 
 const WANTED: Wanted = Wanted {
@@ -150,7 +146,7 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let identity = encoder_ffmpeg::identity(&spec_on(request.config, &options, node.as_ref()))?;
     Ok(match node {
         Some(node) => node.device(identity, &RUNTIMES),
-        None => Device { identity, ..Device::default() },
+        None => Device::default().with_identity(identity),
     })
 }
 

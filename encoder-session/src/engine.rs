@@ -376,7 +376,7 @@ impl Engine {
                     left: left.into(),
                 })?;
             }
-            EncodeError::Mismatch { .. } => return Err(error.into()),
+            _ => return Err(error.into()),
         }
         Ok(Step::Replay)
     }

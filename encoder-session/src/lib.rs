@@ -13,6 +13,7 @@
 mod active;
 mod engine;
 pub mod metrics;
+mod setters;
 mod slot;
 mod worker;
 
@@ -32,9 +33,10 @@ use encoder_core::{
     Chain, EncodeError, EncoderType, FrameLayout, FrameRate, OpenError, Plan, Refusal, Resolution,
     Settings, Waiter,
 };
-use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring};
+use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring_in};
 use engine::Engine;
 use serde::Serialize;
+use setters::Allocators;
 use slot::Meta;
 pub use slot::Slot;
 use thiserror::Error;
@@ -78,6 +80,7 @@ pub enum OnFull {
 
 /// How a session works.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SessionConfig {
     /// The encoder's configuration; `encoder.resolution` is set from the size at opening.
     pub settings: Settings,
@@ -99,9 +102,10 @@ pub struct SessionConfig {
     /// Which file of its camera this is, for messages.
     pub part: Option<usize>,
     /// The clock of sessions, and the way to end their waits for a busy encoder: interrupting it
-    /// ends the waits, stopping it ends the sessions that have no encoder then. A
-    /// [`Run`](crate::run::Run) sets it to that of its [`Stop`](crate::stop::Stop).
+    /// ends the waits, stopping it ends the sessions that have no encoder then. A run sets it to
+    /// that of its `Stop`.
     pub waiter: Waiter,
+    allocators: Allocators,
 }
 
 impl SessionConfig {
@@ -118,6 +122,7 @@ impl SessionConfig {
             camera_label: None,
             part: None,
             waiter: Waiter::new(),
+            allocators: Allocators::new(),
         }
     }
 }
@@ -137,6 +142,7 @@ impl SessionConfig {
 
 /// Why a video could not be made.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SessionError {
     /// No encoder opened.
     #[error(transparent)]
@@ -352,7 +358,8 @@ impl Session {
         let held = engine::max_reorder(b_frames.into()) as usize;
         let least = chain.max_delay().max(encoder.max_delay()) + held + 3;
         let slots = wished.max(least);
-        let (producer, consumer) = ring(RingOptions { slots, slot_bytes: layout.bytes() })?;
+        let options = RingOptions { slots, slot_bytes: layout.bytes() };
+        let (producer, consumer) = ring_in(options, config.allocator(encoder.encoder_type()))?;
         let counters = Arc::new(Counters::default());
         let id = encoder.encoder_type();
         let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));

@@ -222,6 +222,7 @@ pub fn not_opened(error: &OpenError, camera: Option<&str>) {
         OpenError::Refused(refusal) => std::slice::from_ref(refusal),
         OpenError::NoneLeft { refusals } => refusals,
         OpenError::Config(_) | OpenError::Stopped | OpenError::Unknown { .. } => &[],
+        _ => &[],
     };
     refusals.iter().for_each(|one| refusal(one, camera.as_ref()));
 }

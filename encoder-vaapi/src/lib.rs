@@ -22,8 +22,8 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, PixelFormat, Presets, ProbeResult, Refusal, RefusalKind, VideoEncoder,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
+    OpenRequest, PixelFormat, ProbeResult, Refusal, RefusalKind, VideoEncoder,
 };
 use encoder_ffmpeg::{
     Feature, FfmpegSpec, TAG_COLOURS, read_options,
@@ -32,18 +32,13 @@ use encoder_ffmpeg::{
 use serde::Deserialize;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::VAAPI,
-        rank: |_| 25,
-        hardware: true,
-        codecs: &[Codec::H264],
-        presets: Presets::NONE,
-        check_options: |options| VaapiOptions::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |request| max_delay(request.config),
-        open,
-    }
+    Backend::new(EncoderType::VAAPI, open)
+        .rank(|_| 25)
+        .hardware(true)
+        .check_options(|options| VaapiOptions::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|request| max_delay(request.config))
 }
 
 const WANTED: Wanted = Wanted {

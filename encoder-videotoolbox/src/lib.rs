@@ -15,25 +15,20 @@
 use std::{fs, time::Duration};
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, Presets, ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
+    OpenRequest, ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder,
 };
 use encoder_ffmpeg::{Feature, FfmpegSpec, PROBE_SIZE, read_options};
 use serde::Deserialize;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::VIDEOTOOLBOX,
-        rank: |_| 30,
-        hardware: true,
-        codecs: &[Codec::H264],
-        presets: Presets::NONE,
-        check_options: |options| VideotoolboxOptions::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |_| MAX_DELAY,
-        open,
-    }
+    Backend::new(EncoderType::VIDEOTOOLBOX, open)
+        .rank(|_| 30)
+        .hardware(true)
+        .check_options(|options| VideotoolboxOptions::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|_| MAX_DELAY)
 }
 
 /// VideoToolbox promises no bound and decides by itself how far it looks ahead; tens of frames at
@@ -129,7 +124,7 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let version = fs::read_to_string(file).ok().and_then(|text| product_version(&text));
     let driver = version.map(|version| format!("macOS {version}"));
     identity.extend(driver.clone());
-    Ok(Device { name: Machine::HERE.name().into(), driver, identity })
+    Ok(Device::new(Machine::HERE.name()).with_driver(driver).with_identity(identity))
 }
 
 /// The version in a property list in XML, as Apple writes it: a key, then its value.
