@@ -11,7 +11,7 @@ use std::{
 
 use encoder_core::{EncoderType, Refusal, RefusalKind};
 
-use crate::device::Found;
+use crate::facts::Found;
 
 /// A session that is taken; free again when it is dropped.
 #[derive(Debug)]
