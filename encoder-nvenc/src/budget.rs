@@ -13,7 +13,7 @@ use std::{
 
 use encoder_core::{EncoderType, Holders, Refusal, RefusalKind};
 
-use crate::device::Found;
+use crate::facts::Found;
 
 /// The lock files that this process holds. Locked while one is taken or released, so that it is
 /// exact.

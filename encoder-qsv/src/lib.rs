@@ -18,6 +18,8 @@
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used, for both runtimes.
 
+mod rules;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
@@ -101,14 +103,17 @@ pub fn spec(config: &EncoderConfig, options: &QsvOptions, node: Option<&Path>) -
     let quality = config.crf.max(1);
     let EncoderConfig { gop_size, b_frames, .. } = *config;
     let depth = options.async_depth;
-    let mut words = format!(
+    let mut arguments = format!(
         "-preset {preset} -global_quality {quality} -look_ahead 0 -g {gop_size} -bf {b_frames} \
          -idr_interval 0 -forced_idr 1 -async_depth {depth}"
     );
     if let Some(low_power) = options.low_power {
-        words.push_str(&format!(" -low_power {}", u8::from(low_power)));
+        arguments.push_str(&format!(" -low_power {}", u8::from(low_power)));
     }
-    let mut spec = FfmpegSpec::new(EncoderType::QSV, "h264_qsv", config).with_options(&words);
+    let mut spec = FfmpegSpec::new(EncoderType::QSV, "h264_qsv", config)
+        .with_options(&arguments)
+        .with_rules(render::RULES)
+        .with_rules(rules::RULES);
     if let Some(node) = node {
         let device = format!("qsv=qs:hw_any,child_device={}", node.display());
         spec.global = vec!["-init_hw_device".into(), device];

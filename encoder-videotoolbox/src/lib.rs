@@ -12,6 +12,8 @@
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used.
 
+mod rules;
+
 use std::{fs, time::Duration};
 
 use encoder_core::{
@@ -89,7 +91,8 @@ pub fn spec(config: &EncoderConfig, machine: Machine) -> FfmpegSpec {
     let mut spec = FfmpegSpec::new(EncoderType::VIDEOTOOLBOX, "h264_videotoolbox", config)
         .with_options(&format!(
             "{quality} -profile:v high -g {gop_size} -bf {b_frames} -realtime 0 -allow_sw 0"
-        ));
+        ))
+        .with_rules(rules::RULES);
     spec.probe_size = machine.probe_size();
     spec.max_delay = MAX_DELAY;
     spec
@@ -136,9 +139,9 @@ fn product_version(plist: &str) -> Option<String> {
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
-    let job_with = |config| spec(config, Machine::HERE);
-    let b_frames = Feature { name: "b-frames", spec: job_with(&two).reordering(), exact: false };
-    encoder_ffmpeg::test_encode_features(&job_with(request.config), &[b_frames], deadline)
+    let here = |config| spec(config, Machine::HERE);
+    let b_frames = Feature { name: "b-frames", spec: here(&two).reordering(), exact: false };
+    encoder_ffmpeg::test_encode_features(&here(request.config), &[b_frames], deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
