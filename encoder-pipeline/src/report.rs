@@ -1,4 +1,4 @@
-//! What a run did, for people and for programs. `docs/report.md` describes the JSON.
+//! The report of a run, for people and for programs. `docs/report.md` describes the JSON.
 
 use std::{fmt, io, path::Path};
 

@@ -60,15 +60,15 @@ fn a_destination_in_memory_gets_the_videos_and_all_events() {
 fn a_destination_that_fails_leaves_nothing_half_made() {
     // Where it fails, the videos that are complete, and the errors of the run and of each output.
     type Row = (Fails, usize, Option<ErrorKind>, &'static [ErrorKind]);
-    let full_disk = ErrorKind::DiskFull;
+    const FULL: ErrorKind = ErrorKind::DiskFull;
     let table: [Row; 7] = [
-        (Fails::Begin, 0, Some(full_disk), &[]),
-        (Fails::Event, 0, Some(full_disk), &[]),
-        (Fails::Sink, 0, None, &[full_disk, full_disk]),
+        (Fails::Begin, 0, Some(FULL), &[]),
+        (Fails::Event, 0, Some(FULL), &[]),
+        (Fails::Sink, 0, None, &[FULL, FULL]),
         (Fails::Refuse, 0, Some(ErrorKind::OutputRefused), &[]),
-        (Fails::Write, 0, None, &[full_disk, full_disk]),
-        (Fails::FinishVideo, 0, None, &[full_disk, full_disk]),
-        (Fails::Finish, 2, Some(full_disk), &[]),
+        (Fails::Write, 0, None, &[FULL, FULL]),
+        (Fails::FinishVideo, 0, None, &[FULL, FULL]),
+        (Fails::Finish, 2, Some(FULL), &[]),
     ];
     for (fails, videos, error, of_outputs) in table {
         let (report, kept) = run(fails);
