@@ -7,24 +7,27 @@ use std::{
 
 use encoder_core::{OpenError, Plan, Policy, Settings, plan};
 use encoder_pipeline::{
+    destination::FileDestination,
     metrics,
     mux::OutputMode,
     naming::{Format, Target},
     progress::{Progress, Silent},
-    report::{Exit, Report},
-    run::{Run, check_free},
+    report::{Exit, Report, check_free},
+    run::Run,
     session::{OnBadFrame, OnFull, SessionConfig},
     source::{self, Source, SourceError},
+    stop::Stop,
     timeline::{Clock, Timing},
 };
 use indicatif::MultiProgress;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 #[cfg(feature = "prometheus")]
 use super::exporter::Exporter;
 use super::{
     args::{BadFrameArg, Encode, FormatArg, FullArg, ModeArg, TimeArg},
     bars::Bars,
+    hints::{of_skipped, with_hint, with_sink_hint},
     settings::Refused,
     signals,
 };
@@ -64,7 +67,7 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
     let _exporter = Exporter::start(&args.metrics)?;
     let plan = choose(args, &settings)?;
     plan.announce();
-    let threads = args.video.threads();
+    let session = session(args, settings, plan);
     let stop = signals::stop().map_err(Refused::failed)?;
     let mut worst = Exit::Done.code();
     let mut left = targets.len();
@@ -74,43 +77,7 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
             return Ok(if worst == 0 { Exit::Repaired.code() } else { worst });
         }
         left -= 1;
-        let clock = match args.time {
-            TimeArg::Header => Clock::Header,
-            TimeArg::Log => Clock::Log,
-        };
-        let session = SessionConfig::new(settings.clone(), plan.clone())
-            .with_timing(args.fps.map_or(Timing::Recorded(clock), Timing::Rate))
-            .with_on_bad_frame(match args.on_bad_frame {
-                BadFrameArg::Repeat => OnBadFrame::Repeat,
-                BadFrameArg::Skip => OnBadFrame::Skip,
-                BadFrameArg::Fail => OnBadFrame::Fail,
-            })
-            .with_on_full(match args.on_full {
-                FullArg::Block => OnFull::Block,
-                FullArg::DropOldest => OnFull::DropOldest,
-                FullArg::DropNewest => OnFull::DropNewest,
-                FullArg::Error => OnFull::Error,
-            })
-            .with_picture(args.source.picture())
-            .with_waiter(stop.waiter().clone());
-        let mut run = Run::new(recording.display().to_string(), target, session, stop.clone());
-        run.format = match args.format {
-            FormatArg::Mp4 => Format::Mp4,
-            FormatArg::Annexb => Format::AnnexB,
-        };
-        run.overwrite = args.overwrite;
-        run.mode = match args.output_mode {
-            ModeArg::Progressive => OutputMode::Progressive,
-            ModeArg::Fragmented => OutputMode::Fragmented,
-        };
-        run.resample = args.resample;
-        run.threads = threads;
-        run.is_live = is_stdin(recording);
-        #[cfg(feature = "prometheus")]
-        {
-            run.label_cameras = args.metrics.metrics_camera;
-        }
-        let exit = convert(&run, args, recording, bars);
+        let exit = convert(args, &session, &stop, (recording, &target), bars);
         // A failure outweighs a repair, and a repair a success.
         worst = match (worst, exit) {
             (1, _) | (_, 1) => 1,
@@ -125,29 +92,81 @@ fn is_stdin(recording: &Path) -> bool {
     recording.as_os_str() == "-"
 }
 
-/// Converts one recording, writes its report, and tells the user.
-fn convert(run: &Run, args: &Encode, recording: &Path, bars: Option<&MultiProgress>) -> u8 {
-    let path = run.report_path();
-    if let Err(text) = check_free(&path, args.overwrite) {
-        error!("{text}");
+/// What is the same for all cameras of all recordings.
+fn session(args: &Encode, settings: Settings, plan: Plan) -> SessionConfig {
+    let clock = match args.time {
+        TimeArg::Header => Clock::Header,
+        TimeArg::Log => Clock::Log,
+    };
+    let mut session = SessionConfig::new(settings, plan);
+    session.timing = args.fps.map_or(Timing::Recorded(clock), Timing::Rate);
+    session.on_bad_frame = match args.on_bad_frame {
+        BadFrameArg::Repeat => OnBadFrame::Repeat,
+        BadFrameArg::Skip => OnBadFrame::Skip,
+        BadFrameArg::Fail => OnBadFrame::Fail,
+    };
+    session.on_full = match args.on_full {
+        FullArg::Block => OnFull::Block,
+        FullArg::DropOldest => OnFull::DropOldest,
+        FullArg::DropNewest => OnFull::DropNewest,
+        FullArg::Error => OnFull::Error,
+    };
+    session.picture = args.source.picture();
+    session
+}
+
+/// The files that a recording becomes.
+fn files(args: &Encode, target: &Target) -> FileDestination {
+    FileDestination::new(target.clone())
+        .format(match args.format {
+            FormatArg::Mp4 => Format::Mp4,
+            FormatArg::Annexb => Format::AnnexB,
+        })
+        .mode(match args.output_mode {
+            ModeArg::Progressive => OutputMode::Progressive,
+            ModeArg::Fragmented => OutputMode::Fragmented,
+        })
+        .overwrite(args.overwrite)
+}
+
+/// Converts one recording, writes its report, and prints a summary. Returns the exit code.
+fn convert(
+    args: &Encode,
+    session: &SessionConfig,
+    stop: &Stop,
+    (recording, target): (&Path, &Target),
+    bars: Option<&MultiProgress>,
+) -> u8 {
+    let path = target.report_path();
+    if let Err(error) = check_free(&path, args.overwrite) {
+        error!("{}", with_sink_hint(error));
         return Exit::Failed.code();
     }
+    let run = Run::new(files(args, target), session.clone())
+        .recording(recording.display().to_string())
+        .resample(args.resample)
+        .threads(args.video.threads())
+        .is_live(is_stdin(recording))
+        .stop(stop.clone());
+    #[cfg(feature = "prometheus")]
+    let run = run.label_cameras(args.metrics.metrics_camera);
     let mut options = args.source.options();
     options.rate = args.fps;
     let open = || -> Result<Box<dyn Source>, SourceError> {
         if is_stdin(recording) {
-            return source::open_stdin(args.raw.as_ref(), &options, &run.stop);
+            return source::open_stdin(args.raw.as_ref(), &options, stop);
         }
         source::open(recording, &options)
     };
-    let report = {
+    let mut report = {
         let progress: Box<dyn Progress> = match bars {
             Some(all) => Box::new(Bars::new(all.clone())),
             None => Box::new(Silent),
         };
         run.convert(&open, &*progress)
     };
-    tell(&report, run.target.directory());
+    summarize(&report);
+    report.relative_to(target.directory());
     match report.save(&path) {
         Ok(()) => report.exit,
         // Where nothing could be made, the directory may be missing too.
@@ -159,40 +178,44 @@ fn convert(run: &Run, args: &Encode, recording: &Path, bars: Option<&MultiProgre
     }
 }
 
-fn tell(report: &Report, directory: &Path) {
+fn summarize(report: &Report) {
     for o in &report.outputs {
-        if let Some(file) = &o.file {
+        if let Some(file) = &o.video.file {
             info!(
-                encoder = o.encoder,
-                frames = o.frames_encoded,
-                repeated = o.frames_repeated,
-                failed = o.frames_failed,
-                seconds = o.duration_s,
-                "{} → {}",
+                encoder = %o.video.encoder,
+                frames = o.video.frames_encoded,
+                repeated = o.video.frames_repeated,
+                failed = o.video.frames_failed,
+                seconds = o.video.duration_s,
+                "{} → {file}",
                 o.topic,
-                directory.join(file).display()
             );
         }
-        if let Some(text) = &o.error {
-            error!("{}: {text}", o.topic);
+        if let Some(error) = &o.error {
+            error!("{}: {}", o.topic, with_hint(error));
         }
     }
-    if let Some(text) = &report.error {
-        error!("{text}");
+    for skipped in &report.skipped_topics {
+        if let Some(hint) = of_skipped(&skipped.reason) {
+            warn!("{}: {hint}", skipped.topic);
+        }
     }
-    let files = report.outputs.iter().filter(|o| o.file.is_some());
-    let frames: u64 = files.clone().map(|o| o.frames_encoded).sum();
-    let failed: u64 = report.outputs.iter().map(|o| o.frames_failed).sum();
+    if let Some(error) = &report.error {
+        error!("{}", with_hint(error));
+    }
+    let videos = report.outputs.iter().filter(|o| o.video.file.is_some());
+    let frames: u64 = videos.clone().map(|o| o.video.frames_encoded).sum();
+    let failed: u64 = report.outputs.iter().map(|o| o.video.frames_failed).sum();
     println!(
         "{}: {} videos, {frames} frames{} in {:.1} s",
         report.recording,
-        files.count(),
+        videos.count(),
         if failed > 0 { format!(" ({failed} could not be decoded)") } else { String::new() },
         report.elapsed_s
     );
 }
 
-/// Each recording with its own place.
+/// Each recording with the place of its videos.
 fn targets<'a>(
     recordings: &'a [PathBuf],
     output: &Path,

@@ -17,6 +17,7 @@ mod detect;
 mod encode;
 #[cfg(feature = "prometheus")]
 mod exporter;
+mod hints;
 mod options;
 mod repair;
 mod settings;

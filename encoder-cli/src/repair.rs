@@ -9,7 +9,7 @@ use std::{
 use encoder_pipeline::mux::{OutputFile, PartError, Recovery, is_being_written, repaired_name};
 use tracing::{error, warn};
 
-use super::settings::Refused;
+use super::{hints::with_sink_hint, settings::Refused};
 
 /// Makes a whole file of each one that was cut off; gives the exit code.
 pub fn repair(files: &[PathBuf], output: Option<&Path>, overwrite: bool) -> Result<u8, Refused> {
@@ -66,9 +66,9 @@ fn one(file: &Path, output: &Path, overwrite: bool) -> Result<String, String> {
     for text in &found.layout().warnings {
         warn!("{}: {text}", file.display());
     }
-    let mut whole = OutputFile::create(output, overwrite).map_err(|e| e.to_string())?;
+    let mut whole = OutputFile::create(output, overwrite).map_err(with_sink_hint)?;
     found.write(&mut whole).map_err(|e| wrong(&e))?;
-    whole.commit().map_err(|e| e.to_string())?;
+    whole.commit().map_err(with_sink_hint)?;
     let rest = match rest {
         0 => String::new(),
         n => format!("; {n} bytes at the end were of no use"),

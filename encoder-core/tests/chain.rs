@@ -13,9 +13,9 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, Caps, Chain, Codec, ConfigError, Device, EncodeError, EncodedChunk, EncoderType,
-    Frame, Holders, OpenError, OpenRequest, PixelFormat, Plan, Presets, ProbeResult, Refusal,
-    RefusalKind, Resolution, Settings, VideoEncoder, Waited, Waiter,
+    Backend, Caps, Chain, ConfigError, EncodeError, EncodedChunk, EncoderType, Frame, Holders,
+    OpenError, OpenRequest, PixelFormat, Plan, ProbeResult, Refusal, RefusalKind, Resolution,
+    Settings, VideoEncoder, Waited, Waiter,
 };
 
 const A: EncoderType = EncoderType::new("a");
@@ -31,18 +31,11 @@ fn turn() -> MutexGuard<'static, ()> {
 macro_rules! register {
     ($($id:ident $delay:literal),* $(,)?) => {$(
         encoder_core::inventory::submit! {
-            Backend {
-                id: $id,
-                rank: |_| 1,
-                hardware: false,
-                codecs: &[Codec::H264],
-                presets: Presets::NONE,
-                check_options: |_| Ok(()),
-                inspect: |_| Ok(Device::default()),
-                probe: |_, _| ProbeResult::Usable(Caps::default()),
-                max_delay: |request| $delay + usize::from(request.config.b_frames),
-                open: |request| open($id, request),
-            }
+            Backend::new($id, |request| open($id, request))
+                .rank(|_| 1)
+                .check_options(|_| Ok(()))
+                .probe(|_, _| ProbeResult::Usable(Caps::default()))
+                .max_delay(|request| $delay + usize::from(request.config.b_frames))
         }
     )*};
 }
@@ -441,11 +434,11 @@ fn the_list_of_refusals_stays_short() {
     }
     // An entry for each kind, with the latest reason.
     play.advance(3600);
-    let late = Refusal { reason: "later".into(), ..refusal(A, RefusalKind::Unsupported) };
+    let late = refusal(A, RefusalKind::Unsupported).with_reason("later");
     assert!(play.chain.open_better().is_none());
     play.chain.refuse(busy(B));
-    play.chain.refuse(Refusal { encoder: B, ..late.clone() });
-    play.chain.refuse(Refusal { encoder: B, ..late });
+    play.chain.refuse(late.clone().with_encoder(B));
+    play.chain.refuse(late.with_encoder(B));
     let kinds: Vec<_> = play.chain.refusals().iter().map(|r| (r.encoder, r.kind)).collect();
     let unsupported = RefusalKind::Unsupported;
     assert_eq!(kinds, [(A, unsupported), (B, RefusalKind::Busy), (B, unsupported)]);

@@ -10,9 +10,8 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, Cache, Caps, Chain, ConfigError, Detected, Detection, Device, EncodeError,
-    EncodedChunk, EncoderType, Frame, GpuEncoderConfig, OpenError, OpenRequest, PixelFormat, Plan,
-    Policy, ProbeResult, Refusal, RefusalKind, Resolution, Settings, VideoEncoder,
+    Backend, Cache, Caps, ConfigError, Detected, Detection, Device, EncoderType, GpuEncoderConfig,
+    OpenError, OpenRequest, Policy, ProbeResult, Refusal, RefusalKind, Resolution, Settings,
     detect_available_encoders, plan, ranked,
 };
 
@@ -34,7 +33,7 @@ const CHOOSY: EncoderType = EncoderType::new("choosy");
 macro_rules! register {
     ($($id:ident $rank:literal $hardware:literal),* $(,)?) => {$(
         encoder_core::inventory::submit! {
-            Backend::new($id, |_| open($id))
+            Backend::new($id, |_| unreachable!("nothing is opened here"))
                 .rank(|request| rank($rank, request))
                 .hardware($hardware)
                 .check_options(|_| Ok(()))

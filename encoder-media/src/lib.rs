@@ -3,8 +3,10 @@
 //! A [`Source`] returns [`Event`]s: camera streams ([`StreamInfo`]) and their messages
 //! ([`Packet`]), each with a picture as it was recorded ([`Payload`]). A [`Sink`] receives the
 //! access units of one video with the recorded times of their frames; [`timeline`] maps these times
-//! to ticks.
+//! to ticks. A [`Destination`] makes the sinks of a whole recording.
 
+mod destination;
+mod location;
 mod payload;
 mod resample;
 mod sink;
@@ -12,8 +14,10 @@ mod source;
 mod stop;
 pub mod timeline;
 
+pub use destination::{Destination, PartInfo};
+pub use location::Location;
 pub use payload::{BadMessage, Payload, RawImage};
-pub use resample::resample;
+pub use resample::{ResampleError, resample};
 pub use sink::{CallbackSink, Finished, Sink, SinkError};
 pub use source::{
     Event, Limits, Moment, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo,

@@ -1,6 +1,21 @@
 //! A constant rate made of a varying one.
 
 use encoder_core::FrameRate;
+use thiserror::Error;
+
+/// A gap that a constant rate cannot fill: one picture would stand for more than an hour.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+#[error(
+    "the gap beside frame {frame} is longer than an hour, and one picture would be repeated {copies} \
+     times"
+)]
+pub struct ResampleError {
+    /// The frame beside the gap.
+    pub frame: u64,
+    /// How often its picture would be repeated, at least.
+    pub copies: u32,
+}
 
 /// The longest time for which one picture is repeated, in seconds.
 const LONGEST_S: u64 = 3600;
@@ -11,8 +26,8 @@ const LONGEST_S: u64 = 3600;
 /// `stamps` are in nanoseconds and do not run backwards.
 ///
 /// # Errors
-/// In words, when one picture would stand for more than an hour.
-pub fn resample(stamps: &[i64], rate: FrameRate) -> Result<Vec<u32>, String> {
+/// [`ResampleError`] when one picture would stand for more than an hour.
+pub fn resample(stamps: &[i64], rate: FrameRate) -> Result<Vec<u32>, ResampleError> {
     let mut copies = vec![0u32; stamps.len()];
     let Some(&first) = stamps.first() else { return Ok(copies) };
     let most = LONGEST_S as f64 * rate.as_f64();
@@ -29,11 +44,7 @@ pub fn resample(stamps: &[i64], rate: FrameRate) -> Result<Vec<u32>, String> {
             *count += 1;
             tick += 1;
             if f64::from(*count) > most {
-                return Err(format!(
-                    "the gap behind frame {n} is longer than an hour, and one picture would be \
-                     repeated {count} times; cut the recording with --start and --end, or use \
-                     --time log if the header stamps are wrong"
-                ));
+                return Err(ResampleError { frame: n as u64, copies: *count });
             }
         }
     }
@@ -72,7 +83,8 @@ mod tests {
     fn an_absurd_gap_is_refused() {
         let year = 365 * 86_400_000i64;
         let error = resample(&[0, year * MS], "30".parse().unwrap()).unwrap_err();
-        assert!(error.contains("frame 0") && error.contains("--time log"), "{error}");
+        assert_eq!((error.frame, error.copies), (0, 108_001));
+        assert!(error.to_string().contains("frame 0"), "{error}");
     }
 
     proptest::proptest! {

@@ -1,76 +1,110 @@
-use std::path::{Path, PathBuf};
+use std::io;
 
 use encoder_core::EncodedChunk;
 use thiserror::Error;
 
-use crate::timeline::{FrameTimes, Timeline};
+use crate::{
+    Location,
+    timeline::{FrameTimes, Timeline},
+};
 
 /// Why something could not be written.
+///
+/// The text of an error contains that of its cause, so [`source`](std::error::Error::source)
+/// returns nothing that was displayed already; [`io_error`](Self::io_error) returns the error of
+/// the operating system.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SinkError {
-    /// The operating system refused.
-    #[error("{}: {error}{}", path.display(), hint(.error))]
+    /// The operating system, or a server, refused.
+    #[error("{at}: {error}")]
     Io {
-        /// Which file.
-        path: PathBuf,
-        /// Its words.
-        #[source]
-        error: std::io::Error,
+        /// What was to be written.
+        at: Location,
+        /// Why it was refused.
+        error: io::Error,
     },
     /// The access units cannot be put into this container.
-    #[error("{}: {reason}", path.display())]
+    #[error("{at}: {reason}")]
     Stream {
-        /// Which file.
-        path: PathBuf,
+        /// What was to be written.
+        at: Location,
         /// What is wrong with the stream.
         reason: String,
     },
-    /// The video could not be ended, but all that came is in a file.
-    #[error("{error}; what was written is kept in {}", kept.display())]
+    /// The destination does not take this video.
+    #[error("{at}: {reason}")]
+    Refused {
+        /// The destination.
+        at: Location,
+        /// Why it does not take it.
+        reason: String,
+    },
+    /// The video could not be completed, but everything that was encoded is kept.
+    #[error("{error}; what was written is kept in {kept}")]
     Unfinished {
         /// What went wrong.
-        #[source]
         error: Box<SinkError>,
-        /// The file that has it.
-        kept: PathBuf,
+        /// Where the access units are.
+        kept: Location,
     },
 }
 
 impl SinkError {
-    /// An [`Io`](Self::Io) error of the file `path`, for `map_err`.
-    pub fn io(path: &Path) -> impl Fn(std::io::Error) -> Self + '_ {
-        move |error| Self::Io { path: path.into(), error }
+    /// An [`Io`](Self::Io) error of what is at `at`, for `map_err`.
+    pub fn io(at: impl Into<Location>) -> impl Fn(io::Error) -> Self {
+        let at = at.into();
+        move |error| Self::Io { at: at.clone(), error }
     }
 
-    /// This error, with the file that holds what was written.
+    /// A [`Stream`](Self::Stream) error.
+    pub fn stream(at: impl Into<Location>, reason: impl Into<String>) -> Self {
+        Self::Stream { at: at.into(), reason: reason.into() }
+    }
+
+    /// A [`Refused`](Self::Refused) error.
+    pub fn refused(at: impl Into<Location>, reason: impl Into<String>) -> Self {
+        Self::Refused { at: at.into(), reason: reason.into() }
+    }
+
+    /// This error, with the place where the access units are kept.
     #[must_use]
-    pub fn kept(self, kept: PathBuf) -> Self {
-        Self::Unfinished { error: Box::new(self), kept }
+    pub fn kept(self, kept: impl Into<Location>) -> Self {
+        Self::Unfinished { error: Box::new(self), kept: kept.into() }
+    }
+
+    /// The error of the operating system, where that is the cause.
+    pub fn io_error(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { error, .. } => Some(error),
+            Self::Unfinished { error, .. } => error.io_error(),
+            _ => None,
+        }
     }
 }
 
-fn hint(error: &std::io::Error) -> &'static str {
-    match error.kind() {
-        std::io::ErrorKind::AlreadyExists => "; give another -o, or --overwrite",
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            "; free some space or give another -o"
-        }
-        std::io::ErrorKind::FileTooLarge => {
-            "; raise the limit for files (ulimit -f) or give a file system with larger ones as -o"
-        }
-        std::io::ErrorKind::PermissionDenied => "; choose a place that you may write to",
-        _ => "",
-    }
-}
-
-/// What came of a video that was ended.
+/// What was made of a video, or of a destination as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Finished {
-    /// The file that was written, where there is one.
-    pub file: Option<PathBuf>,
-    /// What a user should know about its times, beside what the layout says.
+    /// Where it is, if it has a location of its own.
+    pub location: Option<Location>,
+    /// What a user should know about it, beside what the timeline reports.
     pub warnings: Vec<String>,
+}
+
+impl Finished {
+    /// Something that is at `location`, without warnings.
+    pub fn at(location: impl Into<Location>) -> Self {
+        Self { location: Some(location.into()), warnings: Vec::new() }
+    }
+
+    /// Adds warnings.
+    #[must_use]
+    pub fn with_warnings(mut self, warnings: impl IntoIterator<Item = String>) -> Self {
+        self.warnings.extend(warnings);
+        self
+    }
 }
 
 /// Takes the access units of one video.
@@ -84,15 +118,15 @@ pub trait Sink: Send {
     /// [`SinkError`]; the sink takes nothing more after it.
     fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError>;
 
-    /// Ends the video. `layout` has the times of all frames.
+    /// Completes the video. `layout` has the times of all frames.
     ///
     /// # Errors
     /// [`SinkError`]; then nothing stands under the final name that was not there before.
     fn finish(self: Box<Self>, layout: &Timeline) -> Result<Finished, SinkError>;
 
-    /// The video cannot be ended. Keeps what was written, where it is of use, and gives the file
-    /// that has it.
-    fn abandon(self: Box<Self>) -> Option<PathBuf> {
+    /// The video cannot be completed. Keeps what was written, where it is of use, and returns
+    /// where it is.
+    fn abandon(self: Box<Self>) -> Option<Location> {
         None
     }
 }
@@ -108,5 +142,24 @@ impl<F: FnMut(EncodedChunk, &FrameTimes) + Send> Sink for CallbackSink<F> {
 
     fn finish(self: Box<Self>, _layout: &Timeline) -> Result<Finished, SinkError> {
         Ok(Finished::default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{error::Error, path::Path};
+
+    use super::*;
+
+    #[test]
+    fn an_error_names_its_cause_once() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let error = SinkError::io(Path::new("a.mp4.part"))(full()).kept(Path::new("a.mp4.part"));
+        let text = error.to_string();
+        assert_eq!(text.matches(&full().to_string()).count(), 1, "{text}");
+        assert!(text.ends_with("; what was written is kept in a.mp4.part"), "{text}");
+        assert!(error.source().is_none());
+        assert_eq!(error.io_error().map(io::Error::kind), Some(io::ErrorKind::StorageFull));
+        assert!(SinkError::refused(Path::new("a"), "full").io_error().is_none());
     }
 }

@@ -73,7 +73,6 @@ pub enum SourceError {
         /// Which file.
         path: PathBuf,
         /// Its words.
-        #[source]
         error: std::io::Error,
     },
     /// Not what its name or its first bytes say, or broken beyond reading.

@@ -6,7 +6,7 @@ use std::{
 use encoder_core::EncodedChunk;
 
 use super::{
-    Finished, Sink, SinkError,
+    Finished, Location, Sink, SinkError,
     output::{check_free, give_name},
     part_file::PartFile,
 };
@@ -40,15 +40,15 @@ impl Sink for AnnexBSink {
     fn finish(self: Box<Self>, _layout: &Timeline) -> Result<Finished, SinkError> {
         let Self { path, overwrite, part } = *self;
         let Some(kept) = part.keep() else {
-            return Err(SinkError::Stream { path, reason: "no picture to write".into() });
+            return Err(SinkError::stream(path, "no picture to write"));
         };
         match give_name(&kept, &path, overwrite) {
-            Ok(()) => Ok(Finished { file: Some(path), warnings: Vec::new() }),
+            Ok(()) => Ok(Finished::at(path)),
             Err(error) => Err(SinkError::io(&path)(error).kept(kept)),
         }
     }
 
-    fn abandon(self: Box<Self>) -> Option<PathBuf> {
-        self.part.keep()
+    fn abandon(self: Box<Self>) -> Option<Location> {
+        self.part.keep().map(Location::from)
     }
 }

@@ -210,7 +210,10 @@ impl Fragmenter {
         }
         let first = self.shown.or(self.pending.entries.first().map(|entry| entry.times));
         let Some(first) = first else { return Duration::ZERO };
-        let header = first.header_ns.zip(last.header_ns);
+        let header = match self.head.timing {
+            Timing::Numbered(_) => None,
+            _ => first.header_ns.zip(last.header_ns),
+        };
         let clocks = [header, Some((first.log_ns, last.log_ns))].into_iter().flatten();
         let longest = clocks.map(|(from, to)| to.saturating_sub(from)).max().unwrap_or(0);
         Duration::from_nanos(longest.try_into().unwrap_or(0))

@@ -23,7 +23,7 @@ mod sps;
 mod track;
 
 pub use annexb::AnnexBSink;
-pub use encoder_media::{CallbackSink, Finished, Sink, SinkError};
+pub use encoder_media::{CallbackSink, Finished, Location, Sink, SinkError};
 pub use fragment_reader::PartError;
 pub use mp4::{Mp4Options, Mp4Sink, OutputMode};
 pub use output::OutputFile;

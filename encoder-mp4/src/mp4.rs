@@ -8,7 +8,7 @@ use encoder_core::{EncodedChunk, EncoderConfig, FrameRate};
 use tempfile::NamedTempFile;
 
 use super::{
-    Finished, OutputFile, PartError, Sink, SinkError,
+    Finished, Location, OutputFile, PartError, Sink, SinkError,
     fragment::Fragmenter,
     fragment_reader::FragmentReader,
     output::{check_free, sync_directory, temporary},
@@ -109,7 +109,7 @@ impl Mp4Sink {
     }
 
     fn wrong(&self, reason: impl Into<String>) -> SinkError {
-        SinkError::Stream { path: self.path.clone(), reason: reason.into() }
+        SinkError::stream(&self.path, reason)
     }
 
     fn append(&mut self, piece: &[u8], now: Instant) -> Result<(), SinkError> {
@@ -194,17 +194,17 @@ impl Sink for Mp4Sink {
             }
             _ => Vec::new(),
         };
-        Ok(Finished { file: Some(path), warnings })
+        Ok(Finished::at(path).with_warnings(warnings))
     }
 
-    fn abandon(mut self: Box<Self>) -> Option<PathBuf> {
+    fn abandon(mut self: Box<Self>) -> Option<Location> {
         if !self.broken {
             let rest = self.fragments.finish();
             // What is there is worth keeping all the same.
             let _ = self.append(&rest, Instant::now());
         }
         match self.place {
-            FileState::Visible(file) => file.keep(),
+            FileState::Visible(file) => file.keep().map(Location::from),
             FileState::Hidden(_) => None,
         }
     }

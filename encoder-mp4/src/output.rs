@@ -72,7 +72,7 @@ pub(super) fn check_free(path: &Path, overwrite: bool) -> Result<(), SinkError> 
         return Ok(());
     }
     let error = io::Error::new(io::ErrorKind::AlreadyExists, "the file exists");
-    Err(SinkError::Io { path: path.into(), error })
+    Err(SinkError::io(path)(error))
 }
 
 /// Gives a file that is whole its final name.
@@ -152,13 +152,14 @@ mod tests {
     }
 
     #[test]
-    fn what_exists_is_kept_unless_told() {
+    fn an_existing_file_is_kept_without_overwrite() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.mp4");
         let late = OutputFile::create(&path, false).unwrap();
         std::fs::write(&path, "old").unwrap();
         for error in [OutputFile::create(&path, false).unwrap_err(), late.commit().unwrap_err()] {
-            assert!(error.to_string().contains("--overwrite"), "{error}");
+            let kind = error.io_error().map(io::Error::kind);
+            assert_eq!(kind, Some(io::ErrorKind::AlreadyExists), "{error}");
         }
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         let mut file = OutputFile::create(&path, true).unwrap();

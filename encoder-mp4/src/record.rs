@@ -42,6 +42,7 @@ impl Head {
                 Timing::Recorded(Clock::Header) => (0, self.rate),
                 Timing::Recorded(Clock::Log) => (1, self.rate),
                 Timing::Rate(rate) => (2, rate),
+                Timing::Numbered(rate) => (3, rate),
             };
             w.u8(kind);
             for rate in [rate, self.rate] {
@@ -64,6 +65,7 @@ impl Head {
             0 => Timing::Recorded(Clock::Header),
             1 => Timing::Recorded(Clock::Log),
             2 => Timing::Rate(laid),
+            3 => Timing::Numbered(laid),
             _ => return None,
         };
         Some(Self { timing, rate, reorder: content.u32()? })
@@ -152,9 +154,12 @@ mod tests {
     #[test]
     fn heads_come_back() {
         let ntsc: FrameRate = "30000/1001".parse().unwrap();
-        for timing in
-            [Timing::Recorded(Clock::Header), Timing::Recorded(Clock::Log), Timing::Rate(ntsc)]
-        {
+        for timing in [
+            Timing::Recorded(Clock::Header),
+            Timing::Recorded(Clock::Log),
+            Timing::Rate(ntsc),
+            Timing::Numbered(ntsc),
+        ] {
             let head = Head { timing, rate: FrameRate::default(), reorder: 3 };
             let bytes = content(|w| head.write(w));
             assert_eq!(Head::read(&bytes), Some(head));

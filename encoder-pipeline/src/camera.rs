@@ -1,24 +1,41 @@
-//! One camera of a recording: from its messages to its files.
+//! One camera of a recording: from its messages to its videos.
+//!
+//! A video has pictures of one size. When the size changes, the next picture goes to the video of
+//! the new size: to one that is still open, or to a new one. Videos stay open for a while, because
+//! a size often comes back, and are closed when it does not. How many are open is bounded.
 
-use std::sync::{Arc, atomic::Ordering::Relaxed};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use encoder_core::Resolution;
-use tracing::{Span, debug, error_span, warn};
+use encoder_core::{FrameRate, Resolution};
+use tracing::{Span, error_span, warn};
 
 use crate::{
-    mux::{AnnexBSink, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
-    naming::{Format, Names},
+    closing::Closings,
+    destination::{Destination, PartInfo},
+    leading::{Broken, Leading},
+    mux::{Sink, SinkError},
+    part::{ClosedPart, Notes, Part, Video},
     passthrough::{AccessUnit, Passthrough},
     picture::{self, PictureError},
     progress::Progress,
-    report::{Output, SkippedTopic},
-    session::{Closing, OnBadFrame, Session, SessionConfig, SessionError, SessionReport, Slot},
+    report::{SkipReason, SkippedTopic},
+    session::{OnBadFrame, Session, SessionConfig, SessionError, Slot},
     source::{Packet, Payload, StreamInfo},
-    timeline::{FrameTimes, Timing},
+    timeline::{Clock, FrameTimes, Timing},
 };
 
-/// A place in a ring with the picture that belongs into it: work for a decoder.
+/// How many videos of a camera are open: the current one, and others that wait for their size to
+/// come back. Each has an encoder and a ring.
+const MOST_OPEN: usize = 4;
+/// How many videos of a run wait for their size to come back.
+const MOST_IDLE: usize = 8;
+/// A video is closed when so many messages of its camera went to others.
+const IDLE_MESSAGES: u64 = 100;
+/// How many videos a camera has at most.
+const MOST_PARTS: usize = 1000;
+
+/// A slot of a ring, and the picture to be decoded into it.
 pub(crate) struct DecodeTask {
     slot: Slot,
     payload: Payload,
@@ -33,72 +50,60 @@ impl DecodeTask {
 /// What a camera needs from the run that it is part of.
 pub(crate) struct Context<'a> {
     pub config: SessionConfig,
-    pub names: Names,
-    pub overwrite: bool,
-    pub mode: OutputMode,
+    pub destination: Box<dyn Destination>,
     pub decoders: crossbeam_channel::Sender<DecodeTask>,
     pub progress: &'a dyn Progress,
     pub keep_encoded_video: bool,
     pub label_cameras: bool,
+    /// The videos that take no more frames.
+    pub closing: Closings,
+    /// How many videos wait for their size to come back.
+    pub idle: usize,
 }
 
 /// A camera of a recording.
 pub(crate) struct Camera {
     pub info: StreamInfo,
     state: State,
+    /// The videos that take frames: the current one last, before it the latest one, and so on.
+    open: Vec<Part>,
     /// How often each message is shown, where a constant rate is made of a varying one.
     pub copies: Option<Vec<u32>>,
-    ended: Vec<Ended>,
-    /// Broken messages before the first whole one.
-    leading: Vec<Broken>,
-    /// Broken messages that belong to the current file but never reached its session.
-    lost: Lost,
+    leading: Leading,
     pub messages: u64,
-    left_out: u64,
+    /// Number of the next frame, where the rate is constant.
+    frames: u64,
+    /// Videos so far.
     parts: usize,
-    /// What a user should know about the current file.
-    remarks: Vec<String>,
-    /// All messages that concern the camera are inside of it.
+    /// What belongs to the first video, which has not begun.
+    notes: Notes,
+    /// All log messages of the camera are inside of it.
     span: Span,
 }
 
 enum State {
+    /// There was no picture yet.
     Waiting,
-    Encoding(Session, Resolution),
-    Copying(Passthrough),
-    Refused(String),
+    Running,
+    Refused(SkipReason),
     Failed,
 }
 
-/// A message without a picture.
-struct Broken {
+/// A message, without its payload.
+#[derive(Clone, Copy)]
+struct Message {
     number: u64,
     times: FrameTimes,
+    /// How often its picture is shown.
     copies: u32,
-    reason: String,
 }
 
-#[derive(Default)]
-struct Lost {
-    frames: u64,
-    reasons: Vec<String>,
+/// Whether pictures are encoded, or access units copied.
+#[derive(Clone, Copy, PartialEq)]
+enum Mode {
+    Encode,
+    Copy,
 }
-
-/// A file that takes no more frames.
-struct Ended {
-    result: Result<Pending, SessionError>,
-    lost: Lost,
-    left_out: u64,
-    remarks: Vec<String>,
-}
-
-enum Pending {
-    Session(Closing),
-    Done(Box<SessionReport>),
-}
-
-/// How many reasons are written into a report one by one.
-const NAMED: usize = 10;
 
 impl Camera {
     pub fn new(info: StreamInfo) -> Self {
@@ -106,450 +111,447 @@ impl Camera {
             span: error_span!("camera", topic = info.topic),
             info,
             state: State::Waiting,
+            open: Vec::new(),
             copies: None,
-            ended: Vec::new(),
-            leading: Vec::new(),
-            lost: Lost::default(),
+            leading: Leading::default(),
             messages: 0,
-            left_out: 0,
+            frames: 0,
             parts: 0,
-            remarks: Vec::new(),
+            notes: Notes::default(),
         }
     }
 
-    /// Whether a file was begun.
-    pub fn has_output(&self) -> bool {
-        self.parts > 0
-    }
-
-    /// Whether no more can come of it.
+    /// Whether it takes no more messages because of an error.
     pub fn has_failed(&self) -> bool {
         matches!(self.state, State::Failed)
     }
 
     /// Takes the next message. Waits while the camera's ring is full.
-    pub fn push(&mut self, packet: Packet, context: &mut Context<'_>) {
+    ///
+    /// # Errors
+    /// [`SinkError::Refused`] where the destination does not take a video of this camera.
+    pub fn push(&mut self, packet: Packet, context: &mut Context<'_>) -> Result<(), SinkError> {
         let span = self.span.clone();
         let _entered = span.enter();
         let order = self.messages;
         self.messages += 1;
-        let times = FrameTimes { header_ns: packet.header_ns, log_ns: packet.log_ns };
+        if matches!(self.state, State::Refused(_) | State::Failed) {
+            return Ok(());
+        }
         let copies = self
             .copies
             .as_ref()
             .and_then(|all| usize::try_from(order).ok().and_then(|n| all.get(n)).copied())
             .unwrap_or(1);
         if copies == 0 {
-            self.left_out += 1;
-            return;
+            self.notes().left_out += 1;
+            return Ok(());
         }
-        if matches!(self.state, State::Refused(_) | State::Failed) {
-            return;
-        }
+        let times = FrameTimes { header_ns: packet.header_ns, log_ns: packet.log_ns };
+        let times = self.numbered(times, copies, context);
+        let message = Message { number: packet.number, times, copies };
         match packet.payload {
             Ok(Payload::Video { format, data }) => {
-                self.push_video(&format, &data, packet.number, times, context);
+                self.push_video(&format, &data, message, context)?;
             }
-            Ok(payload) => self.push_picture(payload, packet.number, times, copies, context),
-            Err(bad) => self.bad(packet.number, times, copies, bad.reason),
+            Ok(payload) => self.push_picture(payload, message, context)?,
+            Err(bad) => self.bad(message, bad.reason, context),
         }
+        self.close_idle(context);
+        Ok(())
+    }
+
+    /// The constant rate of this camera's videos, where they have one.
+    fn rate(&self, context: &Context<'_>) -> Option<FrameRate> {
+        match context.config.timing {
+            Timing::Rate(rate) | Timing::Numbered(rate) => Some(rate),
+            Timing::Recorded(_) => self.info.rate,
+        }
+    }
+
+    /// At a constant rate the frame's number is its time, over all videos of the camera: a frame
+    /// that is in another video, or was dropped, leaves its time free.
+    fn numbered(&mut self, times: FrameTimes, copies: u32, context: &Context<'_>) -> FrameTimes {
+        let Some(rate) = self.rate(context) else { return times };
+        let number = self.frames;
+        self.frames += u64::from(copies);
+        let log_ns = i64::try_from(rate.nanoseconds(number)).unwrap_or(i64::MAX);
+        FrameTimes { header_ns: Some(times.by(Clock::Header)), log_ns }
     }
 
     fn push_picture(
         &mut self,
         payload: Payload,
-        number: u64,
-        times: FrameTimes,
-        copies: u32,
+        message: Message,
         context: &mut Context<'_>,
-    ) {
+    ) -> Result<(), SinkError> {
+        if self.mode() == Some(Mode::Copy) {
+            self.bad(message, "a still in a video topic".into(), context);
+            return Ok(());
+        }
         let size = match picture::size(&payload, &context.config.picture) {
             Ok(size) => size,
             Err(PictureError::Unsupported { reason, hint })
                 if matches!(self.state, State::Waiting) =>
             {
-                self.state = State::Refused(format!("{reason}; {hint}"));
-                return;
-            }
-            Err(error) => return self.bad(number, times, copies, error.to_string()),
-        };
-        match &self.state {
-            State::Encoding(_, current) if *current == size => {}
-            State::Encoding(_, current) => {
-                let remark = change(*current, size, number);
-                self.end(Some(remark));
-                self.begin(size, context);
-            }
-            State::Copying(_) => {
-                let reason = "a still in a video topic".into();
-                return self.bad(number, times, copies, reason);
-            }
-            _ => self.begin(size, context),
-        }
-        self.send(number, times, copies, Some(payload), context);
-    }
-
-    /// Opens the encoder of the next file.
-    fn begin(&mut self, size: Resolution, context: &mut Context<'_>) {
-        let mut config = context.config.clone();
-        if let (Timing::Recorded(_), Some(rate)) = (config.timing, self.info.rate) {
-            config.timing = Timing::Rate(rate);
-        }
-        if let Timing::Rate(rate) = config.timing {
-            config.settings.encoder.frame_rate = rate;
-        }
-        if context.label_cameras {
-            config.camera_label = Some(self.info.topic.clone());
-        }
-        let options = Mp4Options::new(config.spread().0, &config.settings.encoder);
-        let opened = self.sink(options, context).map_err(SessionError::from).and_then(|sink| {
-            config.part = Some(self.parts);
-            Session::open(size, &config, sink)
-        });
-        match opened {
-            Ok(session) => {
-                context.progress.camera(
-                    &self.info.topic,
-                    self.info.messages,
-                    Arc::clone(session.counters()),
-                );
-                self.state = State::Encoding(session, size);
-                if size != size.even() {
-                    self.remark(format!(
-                        "the pictures are {size}; H.264 4:2:0 has even sizes only: they are carried \
-                         in {}, the last column or row repeated",
-                        size.even()
-                    ));
-                }
-                self.take_leading();
+                self.state = State::Refused(SkipReason::Unsupported { reason, hint });
+                return Ok(());
             }
             Err(error) => {
-                self.state = State::Failed;
-                self.push_ended(Err(error));
+                self.bad(message, error.to_string(), context);
+                return Ok(());
             }
-        }
-    }
-
-    fn sink(
-        &mut self,
-        options: Mp4Options,
-        context: &mut Context<'_>,
-    ) -> Result<Box<dyn Sink>, SinkError> {
-        self.parts += 1;
-        let path = context.names.file(&self.info.topic, self.parts);
-        debug!(file = %path.display(), "writing");
-        Ok(match context.names.format() {
-            Format::Mp4 => {
-                let (overwrite, mode) = (context.overwrite, context.mode);
-                Box::new(Mp4Sink::create(&path, &Mp4Options { overwrite, mode, ..options })?)
-            }
-            Format::AnnexB => Box::new(AnnexBSink::create(&path, context.overwrite)?),
-        })
-    }
-
-    /// Gives a frame its place, and the work of filling it to the decoders.
-    fn send(
-        &mut self,
-        number: u64,
-        times: FrameTimes,
-        copies: u32,
-        payload: Option<Payload>,
-        context: &Context<'_>,
-    ) {
-        let State::Encoding(session, _) = &mut self.state else { return };
-        let slot = match session.reserve(times) {
-            Ok(Some(slot)) => slot.numbered(number).times_in_a_row(copies),
-            Ok(None) => return,
-            Err(_) => return self.fail(),
         };
-        if let Some(payload) = payload
-            && let Err(unsent) = context.decoders.send(DecodeTask { slot, payload })
-        {
-            unsent.into_inner().run();
+        if self.select(size, Mode::Encode, message, context)? {
+            self.send(message, payload, context);
         }
-    }
-
-    /// The session has failed and takes nothing more; its end tells why.
-    fn fail(&mut self) {
-        self.end(None);
-        self.state = State::Failed;
-    }
-
-    fn bad(&mut self, number: u64, times: FrameTimes, copies: u32, reason: String) {
-        match &mut self.state {
-            State::Encoding(session, _) => match session.reserve(times) {
-                Ok(Some(slot)) => slot.numbered(number).times_in_a_row(copies).fail(reason),
-                Ok(None) => {}
-                Err(_) => self.fail(),
-            },
-            State::Waiting => {
-                // Topics of a million broken messages exist; the first few tell enough.
-                let named = self.leading.len() < NAMED;
-                let reason = if named { reason } else { "as those before it".into() };
-                self.leading.push(Broken { number, times, copies, reason });
-            }
-            State::Copying(_) => {
-                warn!(frame = number, "frame left out: {reason}");
-                self.lost.add(number, reason);
-            }
-            State::Refused(_) | State::Failed => {}
-        }
-    }
-
-    /// Broken messages get their places, now that there is a file.
-    fn take_leading(&mut self) {
-        for Broken { number, times, copies, reason } in std::mem::take(&mut self.leading) {
-            self.bad(number, times, copies, reason);
-        }
+        Ok(())
     }
 
     fn push_video(
         &mut self,
         format: &str,
         data: &Bytes,
-        number: u64,
-        times: FrameTimes,
+        message: Message,
         context: &mut Context<'_>,
-    ) {
-        if matches!(self.state, State::Waiting) {
-            let refusal = if !format.eq_ignore_ascii_case("h264") {
-                Some(format!(
-                    "a video topic in format \"{format}\"; only h264 can be copied: convert the \
-                     topic with FFmpeg first"
-                ))
-            } else if !context.keep_encoded_video {
-                Some(
-                    "an H.264 topic is copied as recorded, which cannot change its rate; leave \
-                     out --resample"
-                        .into(),
-                )
-            } else {
-                None
-            };
-            if let Some(reason) = refusal {
-                self.state = State::Refused(reason);
-                return;
+    ) -> Result<(), SinkError> {
+        match self.mode() {
+            Some(Mode::Encode) => {
+                self.bad(message, "an access unit in a topic of stills".into(), context);
+                return Ok(());
             }
+            None if !format.eq_ignore_ascii_case("h264") => {
+                self.state = State::Refused(SkipReason::Codec { format: format.into() });
+                return Ok(());
+            }
+            None if !context.keep_encoded_video => {
+                self.state = State::Refused(SkipReason::FixedRate);
+                return Ok(());
+            }
+            _ => {}
         }
         let unit = match AccessUnit::read(data) {
             Ok(unit) => unit,
-            Err(reason) => return self.bad_video(number, times, reason, context),
-        };
-        match (&self.state, unit.size) {
-            (State::Copying(copy), Some(size)) if copy.size() != size => {
-                let remark = change(copy.size(), size, number);
-                self.end(Some(remark));
-                self.begin_copy(size, context);
+            Err(reason) => {
+                self.bad_video(message, reason, context);
+                return Ok(());
             }
-            (State::Copying(_), _) => {}
-            (_, Some(size)) if unit.starts_decoding() => self.begin_copy(size, context),
+        };
+        let current = self.open.last().map(|part| part.size);
+        match unit.size {
+            Some(size) if current != Some(size) && unit.starts_decoding() => {
+                if !self.select(size, Mode::Copy, message, context)? {
+                    return Ok(());
+                }
+            }
+            None if current.is_some() => {}
+            Some(size) if current == Some(size) => {}
             _ => {
-                let reason = "it comes before the first key frame with parameter sets";
-                return self.bad_video(number, times, reason.into(), context);
+                let reason = match current {
+                    Some(_) => "its size is another one, and it is no key frame",
+                    None => "it comes before the first key frame with parameter sets",
+                };
+                self.bad_video(message, reason.into(), context);
+                return Ok(());
             }
         }
-        if let State::Copying(copy) = &mut self.state
-            && let Err(error) = copy.push(unit, times)
-            && let State::Copying(copy) = std::mem::replace(&mut self.state, State::Failed)
+        self.copy(unit, message.times, context);
+        Ok(())
+    }
+
+    fn mode(&self) -> Option<Mode> {
+        self.open.last().map(|part| match part.video {
+            Video::Encoding(_) => Mode::Encode,
+            Video::Copying(_) => Mode::Copy,
+        })
+    }
+
+    /// The notes of the current video.
+    fn notes(&mut self) -> &mut Notes {
+        self.open.last_mut().map_or(&mut self.notes, |part| &mut part.notes)
+    }
+
+    /// Makes the video with pictures of `size` the current one. Returns whether there is one.
+    fn select(
+        &mut self,
+        size: Resolution,
+        mode: Mode,
+        message: Message,
+        context: &mut Context<'_>,
+    ) -> Result<bool, SinkError> {
+        let messages = self.messages;
+        match self.open.iter().position(|part| part.size == size) {
+            Some(n) if n + 1 == self.open.len() => self.open[n].used = messages,
+            Some(n) => {
+                let mut part = self.open.remove(n);
+                let then = format!("video {} of that size continues", part.number);
+                self.changes(size, message.number, &then);
+                part.used = messages;
+                self.open.push(part);
+            }
+            None if self.parts == MOST_PARTS => {
+                let reason = format!(
+                    "its size is {size}, and no video is begun for it: the topic has {MOST_PARTS} \
+                     videos already"
+                );
+                self.notes().lost.add(message.number, &reason);
+                return Ok(false);
+            }
+            None => {
+                self.changes(size, message.number, "a new video begins");
+                self.make_room(context);
+                return self.begin(size, mode, context);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reports a change of size with the video that the camera leaves.
+    fn changes(&mut self, to: Resolution, number: u64, then: &str) {
+        if let Some(part) = self.open.last_mut() {
+            let from = part.size;
+            let text = format!("the pictures change from {from} to {to} at frame {number}: {then}");
+            part.notes.remarks.add(text);
+        }
+    }
+
+    /// Closes the videos that waited for the longest time, so that there can be another.
+    fn make_room(&mut self, context: &mut Context<'_>) {
+        while self.open.len() >= MOST_OPEN || (context.idle >= MOST_IDLE && !self.open.is_empty()) {
+            self.close_part(0, context, true);
+        }
+    }
+
+    /// Closes the videos whose size has not come back for a while.
+    fn close_idle(&mut self, context: &mut Context<'_>) {
+        while self.open.len() > 1 && self.messages - self.open[0].used >= IDLE_MESSAGES {
+            self.close_part(0, context, true);
+        }
+    }
+
+    /// Begins the video with pictures of `size`. Returns whether it could be begun.
+    fn begin(
+        &mut self,
+        size: Resolution,
+        mode: Mode,
+        context: &mut Context<'_>,
+    ) -> Result<bool, SinkError> {
+        self.parts += 1;
+        let number = self.parts;
+        let opened = match mode {
+            Mode::Encode => self.encoding(size, context),
+            Mode::Copy => self.copying(size, context),
+        };
+        match opened {
+            Ok(video) => {
+                if !self.open.is_empty() {
+                    context.idle += 1;
+                }
+                let (used, notes) = (self.messages, std::mem::take(&mut self.notes));
+                self.open.push(Part { number, size, video, used, notes });
+                self.state = State::Running;
+                if mode == Mode::Encode && size != size.even() {
+                    self.notes().remarks.add(format!(
+                        "the pictures are {size}; H.264 4:2:0 has even sizes only: they are carried \
+                         in {}, the last column or row repeated",
+                        size.even()
+                    ));
+                }
+                self.take_leading(context);
+                Ok(self.open.last().is_some_and(|part| part.number == number))
+            }
+            Err(SessionError::Sink(error @ SinkError::Refused { .. })) => Err(error),
+            Err(error) => {
+                self.end_with(error, number, context);
+                Ok(false)
+            }
+        }
+    }
+
+    /// Opens an encoder.
+    fn encoding(
+        &mut self,
+        size: Resolution,
+        context: &mut Context<'_>,
+    ) -> Result<Video, SessionError> {
+        let mut config = context.config.clone();
+        if let Some(rate) = self.rate(context) {
+            config.timing = Timing::Numbered(rate);
+            config.settings.encoder.frame_rate = rate;
+        }
+        if context.label_cameras {
+            config.camera_label = Some(self.info.topic.clone());
+        }
+        config.part = Some(self.parts);
+        let (timing, encoder) = (config.timing, &config.settings.encoder);
+        let part = PartInfo::encoded(&self.info, self.parts, size, timing, encoder);
+        let sink = context.destination.sink(&part)?;
+        let session = Session::open(size, &config, sink)?;
+        let (topic, messages) = (&self.info.topic, self.info.messages);
+        context.progress.camera(topic, messages, Arc::clone(session.counters()));
+        Ok(Video::Encoding(session))
+    }
+
+    fn copying(
+        &mut self,
+        size: Resolution,
+        context: &mut Context<'_>,
+    ) -> Result<Video, SessionError> {
+        let rate = self.rate(context);
+        let timing = rate.map_or(context.config.timing, Timing::Numbered);
+        let rate = rate.unwrap_or(context.config.settings.encoder.frame_rate);
+        let part = PartInfo::copied(&self.info, self.parts, size, timing, rate);
+        let sink: Box<dyn Sink> = context.destination.sink(&part)?;
+        Ok(Video::Copying(Passthrough::new(size, timing, rate, sink)))
+    }
+
+    /// Reserves the frame's slot, and has its picture decoded into it.
+    fn send(&mut self, message: Message, payload: Payload, context: &mut Context<'_>) {
+        let Some(Part { video: Video::Encoding(session), .. }) = self.open.last_mut() else {
+            return;
+        };
+        let slot = match session.reserve(message.times) {
+            Ok(Some(slot)) => slot.numbered(message.number).times_in_a_row(message.copies),
+            Ok(None) => return,
+            Err(_) => return self.fail(context),
+        };
+        if let Err(unsent) = context.decoders.send(DecodeTask { slot, payload }) {
+            unsent.into_inner().run();
+        }
+    }
+
+    /// Appends an access unit to the current video.
+    fn copy(&mut self, unit: AccessUnit, times: FrameTimes, context: &mut Context<'_>) {
+        let messages = self.messages;
+        let Some(part) = self.open.last_mut() else { return };
+        part.used = messages;
+        let Video::Copying(copy) = &mut part.video else { return };
+        if let Err(error) = copy.push(unit, times)
+            && let Some(Part { number, video: Video::Copying(copy), notes, .. }) =
+                self.take_current(context)
         {
-            self.push_ended(Err(copy.abandon(error).into()));
+            self.notes = notes;
+            self.end_with(copy.abandon(error).into(), number, context);
         }
     }
 
-    /// A broken access unit cannot be replaced by a picture: it is left out, or ends the file.
-    fn bad_video(&mut self, number: u64, times: FrameTimes, reason: String, context: &Context<'_>) {
-        if context.config.on_bad_frame == OnBadFrame::Fail {
-            self.state = State::Failed;
-            self.push_ended(Err(SessionError::BadFrame { number, reason }));
-        } else {
-            self.bad(number, times, 1, reason);
+    /// A message without a picture.
+    fn bad(&mut self, message: Message, reason: String, context: &mut Context<'_>) {
+        let Message { number, times, copies } = message;
+        match (&self.state, self.open.last_mut()) {
+            (State::Waiting, _) => self.leading.push(number, times, copies, reason),
+            (_, Some(Part { video: Video::Encoding(session), .. })) => {
+                match session.reserve(times) {
+                    Ok(Some(slot)) => slot.numbered(number).times_in_a_row(copies).fail(reason),
+                    Ok(None) => {}
+                    Err(_) => self.fail(context),
+                }
+            }
+            (_, Some(part)) => part.notes.lost.add(number, &reason),
+            (_, None) => {}
         }
     }
 
-    fn begin_copy(&mut self, size: Resolution, context: &mut Context<'_>) {
-        let (timing, rate) = (context.config.timing, context.config.settings.encoder.frame_rate);
-        match self.sink(Mp4Options { timing, rate, ..Mp4Options::default() }, context) {
-            Ok(sink) => {
-                self.state = State::Copying(Passthrough::new(size, timing, rate, sink));
-                self.take_leading();
-            }
-            Err(error) => {
-                self.state = State::Failed;
-                self.push_ended(Err(error.into()));
-            }
+    /// A broken access unit cannot be replaced by a picture: it is left out, or ends the video.
+    fn bad_video(&mut self, message: Message, reason: String, context: &mut Context<'_>) {
+        if context.config.on_bad_frame != OnBadFrame::Fail {
+            return self.bad(message, reason, context);
         }
-    }
-
-    /// Ends the current file; its encoder runs on until it has written everything.
-    fn end(&mut self, remark: Option<String>) {
-        if let Some(remark) = remark {
-            self.remark(remark);
-        }
-        let result = match std::mem::replace(&mut self.state, State::Waiting) {
-            State::Encoding(session, _) => Ok(Pending::Session(session.close())),
-            State::Copying(copy) => copy
-                .finish()
-                .map(|report| Pending::Done(Box::new(report)))
-                .map_err(SessionError::from),
-            other => {
-                self.state = other;
-                return;
+        let error = SessionError::BadFrame { number: message.number, reason };
+        // Dropped, the video leaves no file.
+        let number = match self.take_current(context) {
+            Some(part) => {
+                self.notes = part.notes;
+                part.number
             }
+            None => self.parts + 1,
         };
-        self.push_ended(result);
+        self.end_with(error, number, context);
     }
 
-    fn remark(&mut self, text: String) {
-        warn!("{text}");
-        self.remarks.push(text);
+    /// The broken messages before the first picture get their frames, now that there is a video.
+    fn take_leading(&mut self, context: &mut Context<'_>) {
+        let (kept, dropped) = self.leading.take();
+        if dropped > 0 {
+            let notes = self.notes();
+            notes.lost.add_unlisted(dropped);
+            notes.remarks.add(format!(
+                "of the broken frames before the first good one, the first {dropped} are left out"
+            ));
+        }
+        for Broken { number, times, copies, reason } in kept {
+            self.bad(Message { number, times, copies }, reason.into_owned(), context);
+        }
     }
 
-    fn push_ended(&mut self, result: Result<Pending, SessionError>) {
-        self.ended.push(Ended {
-            result,
-            lost: std::mem::take(&mut self.lost),
-            left_out: std::mem::take(&mut self.left_out),
-            remarks: std::mem::take(&mut self.remarks),
-        });
+    /// The current session has failed and takes nothing more; its end returns why.
+    fn fail(&mut self, context: &mut Context<'_>) {
+        self.state = State::Failed;
+        self.close_all(context, true);
     }
 
-    /// Takes no more messages; the encoder runs on until it has written everything.
-    pub fn close(&mut self) {
+    /// Ends the camera: video `number` could not be begun or continued.
+    fn end_with(&mut self, error: SessionError, number: usize, context: &mut Context<'_>) {
+        let notes = std::mem::take(&mut self.notes);
+        let (stream, topic) = (self.info.id, self.info.topic.clone());
+        context.closing.push(ClosedPart { stream, topic, number, notes, result: Err(error) });
+        self.fail(context);
+    }
+
+    /// Takes the current video out of the list.
+    fn take_current(&mut self, context: &mut Context<'_>) -> Option<Part> {
+        let part = self.open.pop()?;
+        if !self.open.is_empty() {
+            context.idle -= 1;
+        }
+        Some(part)
+    }
+
+    fn close_part(&mut self, n: usize, context: &mut Context<'_>, waits: bool) {
+        if self.open.len() > 1 {
+            context.idle -= 1;
+        }
+        let part = self.open.remove(n).close(self.info.id, &self.info.topic);
+        match waits {
+            true => context.closing.push(part),
+            false => context.closing.push_without_waiting(part),
+        }
+    }
+
+    fn close_all(&mut self, context: &mut Context<'_>, waits: bool) {
+        while !self.open.is_empty() {
+            self.close_part(0, context, waits);
+        }
+    }
+
+    /// Takes no more messages; the encoders run on until they have written everything.
+    pub fn close(&mut self, context: &mut Context<'_>) {
         let span = self.span.clone();
         let _entered = span.enter();
-        self.end(None);
+        self.close_all(context, false);
     }
 
-    /// Waits for the camera's files; tells why there is none.
-    pub fn finish(mut self, context: &Context<'_>) -> Finished {
-        self.close();
-        let span = self.span.clone();
-        let _entered = span.enter();
-        let mut finished = Finished::default();
-        let skipped = match &self.state {
-            State::Refused(reason) => Some(reason.clone()),
-            _ if !self.ended.is_empty() => None,
-            _ if self.messages == 0 => Some("the topic has no messages".to_string()),
-            _ => Some(match self.leading.first() {
-                Some(Broken { number, reason, .. }) => format!(
-                    "none of its {} frames can be decoded; frame {number}: {reason}",
-                    self.leading.len()
-                ),
-                None => "no frame of it was read".to_string(),
-            }),
+    /// Why there is no video of this camera, if there is none.
+    pub fn skipped(&self) -> Option<SkippedTopic> {
+        let _entered = self.span.enter();
+        let reason = match &self.state {
+            State::Refused(reason) => reason.clone(),
+            State::Running | State::Failed => return None,
+            State::Waiting if self.messages == 0 => SkipReason::NoMessages,
+            State::Waiting => match self.leading.first() {
+                Some((number, reason)) => {
+                    let (frames, reason) = (self.leading.count(), reason.to_owned());
+                    SkipReason::NothingDecoded { frames, number, reason }
+                }
+                None => SkipReason::NothingRead,
+            },
         };
-        if let Some(reason) = skipped {
-            warn!("no video of this topic: {reason}");
-            finished.skipped = Some(SkippedTopic {
-                topic: self.info.topic.clone(),
-                schema: self.info.schema.clone(),
-                frames_in: self.messages,
-                reason,
-            });
-        }
-        let files = context.names.directory();
-        for ended in self.ended {
-            finished.outputs.push(ended.output(&self.info.topic, files));
-        }
-        finished
+        warn!("no video of this topic: {reason}");
+        Some(SkippedTopic {
+            topic: self.info.topic.clone(),
+            schema: self.info.schema.clone(),
+            frames_in: self.messages,
+            reason,
+        })
     }
-}
-
-impl Lost {
-    fn add(&mut self, number: u64, reason: String) {
-        self.frames += 1;
-        if self.reasons.len() < NAMED {
-            self.reasons.push(format!("frame {number}: {reason}"));
-        }
-    }
-}
-
-impl Ended {
-    fn output(self, topic: &str, directory: &std::path::Path) -> Output {
-        let mut counters = None;
-        let report = self.result.and_then(|pending| match pending {
-            Pending::Session(closing) => {
-                counters = Some(Arc::clone(&closing.counters));
-                closing.join()
-            }
-            Pending::Done(report) => Ok(*report),
-        });
-        let mut output = Output {
-            topic: topic.into(),
-            file: None,
-            partial: None,
-            encoder: None,
-            encoder_description: None,
-            encoders: Vec::new(),
-            failovers: Vec::new(),
-            width: 0,
-            height: 0,
-            frames_in: self.lost.frames + self.left_out,
-            frames_encoded: 0,
-            frames_repeated: 0,
-            frames_failed: self.lost.frames,
-            frames_dropped: 0,
-            frames_left_out: self.left_out,
-            first_stamp_ns: None,
-            last_stamp_ns: None,
-            duration_s: 0.0,
-            bytes: 0,
-            refusals: Vec::new(),
-            warnings: self.lost.reasons,
-            error: None,
-        };
-        output.warnings.extend(self.remarks);
-        let relative =
-            |file: &std::path::Path| file.strip_prefix(directory).unwrap_or(file).to_path_buf();
-        match report {
-            Ok(report) => {
-                output.file = report.file.as_deref().map(relative);
-                if report.frames_encoded == 0 {
-                    output.error = Some("no frame of it can be decoded".into());
-                }
-                output.encoder = Some(report.encoder.to_string());
-                output.encoder_description = Some(report.description);
-                output.encoders = report.spans;
-                output.failovers = report.failovers;
-                output.width = report.size.width;
-                output.height = report.size.height;
-                output.frames_in += report.frames_in;
-                output.frames_encoded = report.frames_encoded;
-                output.frames_repeated = report.frames_repeated;
-                output.frames_failed += report.frames_failed;
-                output.frames_dropped = report.frames_dropped;
-                output.first_stamp_ns = report.first_ns;
-                output.last_stamp_ns = report.last_ns;
-                output.duration_s = report.duration_s;
-                output.bytes = report.bytes_out;
-                output.refusals = report.refusals;
-                let failures = report.failures.iter();
-                output.warnings.extend(failures.map(|(n, why)| format!("frame {n}: {why}")));
-                output.warnings.extend(report.warnings);
-            }
-            Err(error) => {
-                if let Some(counters) = counters {
-                    output.frames_in += counters.frames_in.load(Relaxed);
-                    output.frames_failed += counters.frames_failed.load(Relaxed);
-                    output.frames_dropped = counters.frames_dropped.load(Relaxed);
-                }
-                if let SessionError::Kept { part, .. } = &error {
-                    output.partial = Some(relative(part));
-                }
-                output.error = Some(error.to_string());
-            }
-        }
-        output
-    }
-}
-
-/// What became of a camera.
-#[derive(Default)]
-pub(crate) struct Finished {
-    pub outputs: Vec<Output>,
-    pub skipped: Option<SkippedTopic>,
-}
-
-fn change(from: Resolution, to: Resolution, number: u64) -> String {
-    format!("the pictures change from {from} to {to} at frame {number}: a new file begins")
 }

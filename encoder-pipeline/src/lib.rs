@@ -40,7 +40,12 @@
 //! ```
 
 mod camera;
+mod closing;
+pub mod destination;
+pub mod error;
+mod leading;
 pub mod naming;
+mod part;
 pub mod passthrough;
 pub mod progress;
 pub mod report;
@@ -57,6 +62,10 @@ pub use encoder_session::metrics;
 pub mod stop {
     pub use encoder_media::Stop;
 }
+
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/add-a-destination.md")]
+struct AddADestination;
 
 // A backend registers itself once its crate is named: this is the one place outside of it.
 #[cfg(feature = "nvenc")]

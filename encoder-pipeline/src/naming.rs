@@ -1,11 +1,11 @@
-//! What the files are called.
+//! Names of files.
 
 use std::{
     collections::{HashMap, HashSet},
     path::{Path, PathBuf},
 };
 
-/// What is in the files.
+/// The format of the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// MP4 with the index in front.
@@ -16,7 +16,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that an extension stands for.
+    /// The format by the extension of a file.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "mp4" => Some(Self::Mp4),
@@ -33,7 +33,7 @@ impl Format {
     }
 }
 
-/// Where the videos go.
+/// A directory or a single file for the videos.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
     /// One file per camera topic in this directory.
@@ -43,7 +43,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// A file where the name ends as one of [`Format`], otherwise a directory.
+    /// A file where the extension is that of a [`Format`], otherwise a directory.
     pub fn of(path: &Path) -> Self {
         match Format::of(path) {
             Some(_) if !path.is_dir() => Self::File(path.into()),
@@ -60,9 +60,17 @@ impl Target {
             }
         }
     }
+
+    /// Where the program writes its report: `report.json` in the directory, or beside the file.
+    pub fn report_path(&self) -> PathBuf {
+        match self {
+            Self::Directory(directory) => directory.join("report.json"),
+            Self::File(file) => file.with_extension("report.json"),
+        }
+    }
 }
 
-/// Gives out file names, none twice.
+/// Makes file names, each once.
 pub struct Names {
     target: Target,
     format: Format,
@@ -80,18 +88,13 @@ impl Names {
         Self { target, format, taken: HashSet::new(), stems: HashMap::new() }
     }
 
-    /// What is in the files.
+    /// The format of the files.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// The directory that the files are in.
-    pub fn directory(&self) -> &Path {
-        self.target.directory()
-    }
-
-    /// The file for part `part` (from 1) of a topic's video; to be asked for once. Names that
-    /// would come twice are told apart by a number, in the order in which they are asked for.
+    /// The file for video number `part` (from 1) of a topic. To be called once for each video:
+    /// a name that is taken gets a number, in the order of the calls.
     pub fn file(&mut self, topic: &str, part: usize) -> PathBuf {
         let suffix = if part > 1 { format!("_part{part}") } else { String::new() };
         if let Target::File(path) = &self.target {
@@ -110,7 +113,7 @@ impl Names {
     fn free(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_string();
         let mut number = 2;
-        // Some file systems do not tell upper from lower case.
+        // Some file systems ignore case.
         while !self.taken.insert(name.to_lowercase()) {
             name = format!("{wanted}-{number}");
             number += 1;

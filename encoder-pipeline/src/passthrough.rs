@@ -5,11 +5,11 @@ use encoder_core::{EncodedChunk, EncoderType, FrameRate, NalKind, Resolution, na
 
 use crate::{
     mux::{Sink, SinkError, Sps},
-    session::{EncoderSpan, SessionReport},
+    session::{EncoderSpan, VideoReport},
     timeline::{FrameTimes, TimestampAnalysis, Timing},
 };
 
-/// The name that stands in the report instead of an encoder's.
+/// The name in reports where access units were copied and no encoder was used.
 pub const COPY: EncoderType = EncoderType::new("copy");
 
 /// An access unit of a recorded video topic.
@@ -91,7 +91,7 @@ impl Passthrough {
         self.sink.write(chunk, &times)
     }
 
-    /// The file cannot go on: keeps what is of use, and says where.
+    /// Ends the video after an error: keeps what is of use, and adds where it is to the error.
     pub fn abandon(self, error: SinkError) -> SinkError {
         match self.sink.abandon() {
             Some(kept) => error.kept(kept),
@@ -99,42 +99,29 @@ impl Passthrough {
         }
     }
 
-    /// Ends the file.
+    /// Completes the video.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn finish(self) -> Result<SessionReport, SinkError> {
+    pub fn finish(self) -> Result<VideoReport, SinkError> {
+        const DESCRIPTION: &str = "copied as recorded";
         let layout = self.analysis.layout();
         layout.log();
         let count = self.analysis.frames();
         let finished = self.sink.finish(&layout)?;
-        let mut warnings = layout.warnings.clone();
-        warnings.extend(finished.warnings);
-        warnings.push("the topic is H.264 already: it was copied, not encoded again".into());
-        Ok(SessionReport {
-            encoder: COPY,
-            description: "copied as recorded".into(),
-            spans: vec![EncoderSpan {
-                encoder: COPY,
-                description: "copied as recorded".into(),
-                frames: count,
-            }],
-            failovers: Vec::new(),
-            refusals: Vec::new(),
-            size: self.size,
-            file: finished.file,
-            frames_in: count,
-            frames_encoded: count,
-            frames_repeated: 0,
-            frames_failed: 0,
-            frames_dropped: 0,
-            failures: Vec::new(),
-            bytes_out: self.bytes,
-            duration_s: layout.duration_s(),
-            first_ns: layout.first_ns,
-            last_ns: layout.last_ns,
-            warnings,
-        })
+        let mut report = VideoReport::new(COPY, DESCRIPTION, self.size);
+        report.spans =
+            vec![EncoderSpan { encoder: COPY, description: DESCRIPTION.into(), frames: count }];
+        report.file = finished.location;
+        report.frames_in = count;
+        report.frames_encoded = count;
+        report.bytes_out = self.bytes;
+        report.duration_s = layout.duration_s();
+        report.first_ns = layout.first_ns;
+        report.last_ns = layout.last_ns;
+        report.warnings = layout.warnings.into_iter().chain(finished.warnings).collect();
+        report.warnings.push("the topic is H.264 already: it was copied, not encoded again".into());
+        Ok(report)
     }
 }
 

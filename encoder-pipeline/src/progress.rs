@@ -1,16 +1,16 @@
-//! Who is told how far a run is.
+//! Progress of a run.
 
 use std::sync::Arc;
 
 use crate::session::Counters;
 
-/// Is told of each camera when its video begins; reads the counters whenever it likes.
+/// Receives the counters of each video when it begins, and may read them at any time.
 pub trait Progress: Sync {
-    /// A video begins. `frames` is how many frames the recording promises for its topic.
+    /// A video begins. `frames` is the number of frames in its topic by the index of the recording.
     fn camera(&self, topic: &str, frames: Option<u64>, counters: Arc<Counters>);
 }
 
-/// Tells nobody.
+/// Ignores the progress.
 pub struct Silent;
 
 impl Progress for Silent {

@@ -1,11 +1,6 @@
 //! One run over one recording: every camera topic becomes a video, the recording is read once.
 
-mod setters;
-
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::{path::PathBuf, time::Instant};
 
 use encoder_core::FrameRate;
 use encoder_media::resample;
@@ -13,67 +8,129 @@ use tracing::warn;
 
 use crate::{
     camera::{Camera, Context, DecodeTask},
-    mux::OutputMode,
-    naming::{Format, Names, Target},
+    closing::Closings,
+    destination::Destination,
+    error::RunError,
+    mux::SinkError,
     progress::Progress,
     report::{Exit, Output, Report, SkippedTopic},
     session::SessionConfig,
-    source::{Event, Packet, Source, SourceError, StreamId},
+    source::{Event, Packet, Source, SourceError},
     stop::Stop,
     timeline::{self, Clock, FrameTimes, Timing},
 };
 
-/// What to convert, how, and where to. Made by [`Run::new`].
-#[non_exhaustive]
+/// A conversion of one recording: where the videos go, and how they are made.
+///
+/// ```no_run
+/// use encoder_core::{Cache, Detection, Policy, Settings, plan};
+/// use encoder_pipeline::{
+///     destination::FileDestination, naming::Target, progress::Silent, run::Run,
+///     session::SessionConfig, source,
+/// };
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let settings = Settings::default();
+/// let found = Detection::new(&settings).cache(Cache::of_user()).run()?;
+/// let session = SessionConfig::new(settings.clone(), plan(&Policy::new(&settings.gpu, None), &found)?);
+/// let files = FileDestination::new(Target::of("videos".as_ref()));
+/// let report = Run::new(files, session)
+///     .recording("drive.mcap")
+///     .convert(&|| source::open("drive.mcap".as_ref(), &Default::default()), &Silent);
+/// for error in report.errors() {
+///     eprintln!("{}: {error}", error.kind());
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[must_use = "nothing is converted before `convert` is called"]
 pub struct Run {
-    /// What the recording is called in the report.
-    pub recording: String,
-    /// Where the videos go.
-    pub target: Target,
-    /// What is in them, where the target is a directory.
-    pub format: Format,
-    /// Replace files that exist.
-    pub overwrite: bool,
-    /// What an MP4 file is while it is written, and when it is whole.
-    pub mode: OutputMode,
-    /// Encoder, timing and policies, the same for every camera. `threads` is divided among them.
-    pub session: SessionConfig,
-    /// Make this constant rate out of recorded times, by nearest frame.
-    pub resample: Option<FrameRate>,
-    /// Threads for decoding and for encoding, all cameras together.
-    pub threads: usize,
-    /// Whether the recording is a live stream: nobody reads the rest of it once no video can be made
-    /// of it any more.
-    pub is_live: bool,
-    /// Ends it early, with whole files.
-    pub stop: Stop,
-    /// Give the metrics of each camera a label with its topic.
-    pub label_cameras: bool,
+    destination: Box<dyn Destination>,
+    options: Options,
+}
+
+struct Options {
+    recording: String,
+    session: SessionConfig,
+    resample: Option<FrameRate>,
+    threads: usize,
+    is_live: bool,
+    stop: Option<Stop>,
+    label_cameras: bool,
 }
 
 impl Run {
-    /// Where the report stands: `report.json` in the directory, or beside the file.
-    pub fn report_path(&self) -> PathBuf {
-        match &self.target {
-            Target::Directory(dir) => dir.join("report.json"),
-            Target::File(file) => file.with_extension("report.json"),
+    /// A run that writes to `destination`, with `session` for every camera: encoder, timing and
+    /// policies. By default it uses one thread for each core, and is not live.
+    pub fn new(destination: impl Destination + 'static, session: SessionConfig) -> Self {
+        let threads = std::thread::available_parallelism().map_or(2, usize::from);
+        Self {
+            destination: Box::new(destination),
+            options: Options {
+                recording: String::new(),
+                session,
+                resample: None,
+                threads,
+                is_live: false,
+                stop: None,
+                label_cameras: false,
+            },
         }
     }
 
-    /// Converts. `open` opens the recording; with `resample` it is called twice, the first time
-    /// to learn the times. Never panics on input; what went wrong is in the report.
+    /// The name of the recording in the report and in errors.
+    pub fn recording(mut self, name: impl Into<String>) -> Self {
+        self.options.recording = name.into();
+        self
+    }
+
+    /// Makes a constant rate out of recorded times, by nearest frame.
+    pub fn resample(mut self, rate: Option<FrameRate>) -> Self {
+        self.options.resample = rate;
+        self
+    }
+
+    /// Threads for decoding and for encoding, all cameras together. They replace those of the
+    /// session's configuration, and are divided among the cameras.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.options.threads = threads;
+        self
+    }
+
+    /// Whether the recording is a live stream: its rest is not read once no video can be made of it
+    /// any more.
+    pub fn is_live(mut self, is_live: bool) -> Self {
+        self.options.is_live = is_live;
+        self
+    }
+
+    /// Ends the run early, with whole videos.
+    pub fn stop(mut self, stop: Stop) -> Self {
+        self.options.stop = Some(stop);
+        self
+    }
+
+    /// Whether the metrics of each camera have a label with its topic.
+    pub fn label_cameras(mut self, label_cameras: bool) -> Self {
+        self.options.label_cameras = label_cameras;
+        self
+    }
+
+    /// Converts the recording. `open` opens it; with [`resample`](Self::resample) it is called
+    /// twice, the first time to learn the times. Never panics on input; errors are in the report.
     pub fn convert(
-        &self,
+        self,
         open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
         progress: &dyn Progress,
     ) -> Report {
+        let Self { destination, options } = self;
         let begun = Instant::now();
         let mut report = Report {
-            recording: self.recording.clone(),
+            recording: options.recording.clone(),
             version: env!("CARGO_PKG_VERSION"),
             ..Report::default()
         };
-        let lossy = match self.cameras(open, progress, &mut report) {
+        let lossy = match options.convert(destination, open, progress, &mut report) {
             Ok(lossy) => lossy,
             Err(error) => {
                 report.error = Some(error);
@@ -84,60 +141,102 @@ impl Run {
         report.elapsed_s = begun.elapsed().as_secs_f64();
         report
     }
+}
 
-    /// Whether frames may be missing.
-    fn cameras(
+impl Options {
+    /// Returns whether frames may be missing.
+    fn convert(
         &self,
+        destination: Box<dyn Destination>,
         open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
         progress: &dyn Progress,
         report: &mut Report,
-    ) -> Result<bool, String> {
-        let copies = match self.resample {
-            Some(rate) => self.plan_rate(open, rate, report)?,
-            None => Vec::new(),
+    ) -> Result<bool, RunError> {
+        let (destination, result) = self.cameras(destination, open, progress, report);
+        let is_made = |output: &Output| output.error.is_none();
+        if result.is_err() || !report.outputs.iter().any(is_made) {
+            destination.abandon();
+            return result;
+        }
+        let finished = destination.finish()?;
+        report.destination = finished.location;
+        finished.warnings.iter().for_each(|text| warn!("{text}"));
+        report.warnings.extend(finished.warnings);
+        result
+    }
+
+    /// Makes the videos. Returns the destination, to be finished or abandoned.
+    fn cameras(
+        &self,
+        mut destination: Box<dyn Destination>,
+        open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
+        progress: &dyn Progress,
+        report: &mut Report,
+    ) -> (Box<dyn Destination>, Result<bool, RunError>) {
+        let ready = self.prepare(&mut *destination, open, report);
+        let (mut source, copies) = match ready {
+            Ok(ready) => ready,
+            Err(error) => return (destination, Err(error)),
         };
-        let mut source = open().map_err(|e| e.to_string())?;
-        let directory = self.target.directory();
-        std::fs::create_dir_all(directory)
-            .map_err(|e| format!("{}: {e}; choose another -o", directory.display()))?;
         let mut config = self.session.clone();
-        config.waiter = self.stop.waiter().clone();
+        if let Some(stop) = &self.stop {
+            config.waiter = stop.waiter().clone();
+        }
         if let Some(rate) = self.resample {
             config.timing = Timing::Rate(rate);
         }
-        // The queue is bounded by the rings: each job holds a slot of one.
+        // The queue is bounded by the rings: each task holds a slot of one.
         let (decoders, queue) = crossbeam_channel::unbounded::<DecodeTask>();
-        let lossy = std::thread::scope(|scope| {
+        let (destination, result) = std::thread::scope(|scope| {
             for _ in 0..self.threads.max(1) {
                 let queue = queue.clone();
                 scope.spawn(move || queue.iter().for_each(DecodeTask::run));
             }
-            // Dropped at the end of the scope, and with it the decoders' queue.
             let mut work = Work {
-                run: self,
+                options: self,
                 context: Context {
                     config,
-                    names: Names::new(self.target.clone(), self.format),
-                    overwrite: self.overwrite,
-                    mode: self.mode,
+                    destination,
                     decoders,
                     progress,
                     keep_encoded_video: self.resample.is_none(),
                     label_cameras: self.label_cameras,
+                    closing: Closings::default(),
+                    idle: 0,
                 },
                 cameras: Vec::new(),
                 copies,
                 report,
                 lossy: false,
             };
-            work.read(&mut *source)?;
-            work.finish();
-            Ok::<_, String>(work.lossy)
-        })?;
-        if report.outputs.is_empty() {
-            return Err(nothing(&report.skipped_topics, &source.other_topics(), &self.recording));
+            let result = work.read(&mut *source);
+            work.end(result.is_ok());
+            // The decoders end with the queue, which is dropped here.
+            let Work { context, lossy, .. } = work;
+            (context.destination, result.map(|()| lossy))
+        });
+        if result.is_ok() && report.outputs.is_empty() {
+            let error = nothing(&report.skipped_topics, &source.other_topics(), &self.recording);
+            return (destination, Err(error));
         }
-        Ok(lossy)
+        (destination, result)
+    }
+
+    /// Opens the recording, and makes the destination ready. Returns also, by stream, how often
+    /// each message is shown, where a constant rate is made.
+    fn prepare(
+        &self,
+        destination: &mut dyn Destination,
+        open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
+        report: &mut Report,
+    ) -> Result<(Box<dyn Source>, Vec<Vec<u32>>), RunError> {
+        let copies = match self.resample {
+            Some(rate) => self.plan_rate(open, rate, report)?,
+            None => Vec::new(),
+        };
+        let source = open()?;
+        destination.begin()?;
+        Ok((source, copies))
     }
 
     /// Reads the recording's times, and decides for each camera which frames make the rate: by
@@ -147,15 +246,15 @@ impl Run {
         open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
         rate: FrameRate,
         report: &mut Report,
-    ) -> Result<Vec<Vec<u32>>, String> {
+    ) -> Result<Vec<Vec<u32>>, RunError> {
         let clock = match self.session.timing {
             Timing::Recorded(clock) => clock,
-            Timing::Rate(_) => Clock::Header,
+            Timing::Rate(_) | Timing::Numbered(_) => Clock::Header,
         };
-        let mut source = open().map_err(|e| e.to_string())?;
+        let mut source = open()?;
         let mut topics: Vec<(String, Vec<FrameTimes>)> = Vec::new();
-        // What goes wrong here goes wrong again, and is told then.
-        while !self.stop.is_set()
+        // An error is met again in the second pass, and reported then.
+        while !self.is_stopped()
             && let Ok(Some(event)) = source.next_event()
         {
             match event {
@@ -172,20 +271,28 @@ impl Run {
         let mut plans = Vec::new();
         for (topic, times) in topics {
             let (stamps, warnings) = timeline::stamps(clock, &times);
-            let copies = resample(&stamps, rate).map_err(|e| format!("{topic}: {e}"))?;
+            let copies = match resample(&stamps, rate) {
+                Ok(copies) => copies,
+                Err(error) => return Err(RunError::Resample { topic, error }),
+            };
             report.warnings.extend(warnings.into_iter().map(|w| format!("{topic}: {w}")));
             plans.push(copies);
         }
         Ok(plans)
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.as_ref().is_some_and(Stop::is_set)
     }
 }
 
 /// How many warnings about a recording are listed one by one.
 const LISTED_WARNINGS: usize = 100;
 
-/// A run in progress. Dropped before it is finished, it leaves no file.
+/// A run in progress. Dropped before [`end`](Self::end), it leaves no file of a video that is not
+/// complete.
 struct Work<'a> {
-    run: &'a Run,
+    options: &'a Options,
     context: Context<'a>,
     /// The cameras, by stream.
     cameras: Vec<Camera>,
@@ -197,47 +304,51 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn read(&mut self, source: &mut dyn Source) -> Result<(), String> {
+    fn read(&mut self, source: &mut dyn Source) -> Result<(), RunError> {
         loop {
-            if self.run.stop.is_set() {
+            if self.options.is_stopped() {
                 self.report.interrupted = true;
                 self.warn("stopped: what was read so far is kept".into(), true);
                 return Ok(());
             }
-            match source.next_event() {
-                Ok(Some(Event::Stream(info))) => {
-                    let mut camera = Camera::new(info);
-                    camera.copies = self.copies.get_mut(camera.info.id).map(std::mem::take);
-                    self.cameras.push(camera);
-                }
-                Ok(Some(Event::Packet(packet))) => {
-                    self.push(packet)?;
-                    if self.run.is_live && self.cameras.iter().all(Camera::has_failed) {
-                        return Ok(());
-                    }
-                }
-                Ok(Some(Event::Warning(warning))) => self.warn(warning.text, warning.loss),
-                Ok(Some(_)) => {}
-                // One that was stopped ends like one that is over.
-                Ok(None) if self.run.stop.is_set() => {}
+            let event = match source.next_event() {
+                Ok(Some(event)) => event,
+                // A source that was stopped ends like a recording that is over.
+                Ok(None) if self.options.is_stopped() => continue,
                 Ok(None) => return Ok(()),
-                // What came before it is worth keeping.
+                // What was read before the error becomes videos.
                 Err(error) if self.cameras.iter().any(|camera| camera.messages > 0) => {
                     self.warn(format!("{error}; what came before is kept"), true);
                     return Ok(());
                 }
-                Err(error) => return Err(error.to_string()),
+                Err(error) => return Err(error.into()),
+            };
+            self.context.destination.event(&event)?;
+            match event {
+                Event::Stream(info) => {
+                    let mut camera = Camera::new(info);
+                    camera.copies = self.copies.get_mut(camera.info.id).map(std::mem::take);
+                    self.cameras.push(camera);
+                }
+                Event::Packet(packet) => {
+                    self.push(packet)?;
+                    if self.options.is_live && self.cameras.iter().all(Camera::has_failed) {
+                        return Ok(());
+                    }
+                }
+                Event::Warning(warning) => self.warn(warning.text, warning.loss),
+                // For the destination alone.
+                _ => {}
             }
         }
     }
 
-    fn push(&mut self, packet: Packet) -> Result<(), String> {
-        self.check_single(packet.stream)?;
-        self.context.config.threads = (self.run.threads / self.cameras.len().max(1)).max(1);
-        if let Some(camera) = self.cameras.get_mut(packet.stream) {
-            camera.push(packet, &mut self.context);
+    fn push(&mut self, packet: Packet) -> Result<(), SinkError> {
+        self.context.config.threads = (self.options.threads / self.cameras.len().max(1)).max(1);
+        match self.cameras.get_mut(packet.stream) {
+            Some(camera) => camera.push(packet, &mut self.context),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn warn(&mut self, text: String, loss: bool) {
@@ -250,76 +361,38 @@ impl Work<'_> {
         }
     }
 
-    /// One file takes one camera.
-    fn check_single(&self, stream: StreamId) -> Result<(), String> {
-        let Target::File(file) = &self.run.target else { return Ok(()) };
-        let other = self.cameras.iter().find(|c| c.info.id != stream && c.has_output());
-        match (other, self.cameras.get(stream)) {
-            (Some(first), Some(second)) if !second.has_output() => Err(format!(
-                "the recording has more than one camera topic ({}, {}), and -o {} names one file; \
-                 choose one with --topic, or give a directory",
-                first.info.topic,
-                second.info.topic,
-                file.display()
-            )),
-            _ => Ok(()),
+    /// Ends all cameras, first their rings, so that the encoders end side by side. Where the run
+    /// failed, the videos that took frames are dropped; those that were closed before are complete,
+    /// and reported.
+    fn end(&mut self, is_whole: bool) {
+        if is_whole {
+            for camera in &mut self.cameras {
+                camera.close(&mut self.context);
+            }
+        } else {
+            self.cameras.clear();
         }
-    }
-
-    /// Ends all cameras, first their rings, so that the encoders end side by side.
-    fn finish(&mut self) {
-        for camera in &mut self.cameras {
-            camera.close();
-        }
-        for camera in self.cameras.drain(..) {
-            let finished = camera.finish(&self.context);
-            self.report.outputs.extend(finished.outputs);
-            self.report.skipped_topics.extend(finished.skipped);
-        }
+        self.report.outputs = self.context.closing.finish();
+        self.report.skipped_topics.extend(self.cameras.iter().filter_map(Camera::skipped));
     }
 }
 
 /// Why there is nothing to convert.
-fn nothing(skipped: &[SkippedTopic], others: &[(String, String)], recording: &str) -> String {
-    let cameras: Vec<_> =
-        skipped.iter().map(|s| format!("{} [{}]: {}", s.topic, s.schema, s.reason)).collect();
-    if cameras.is_empty() {
+fn nothing(skipped: &[SkippedTopic], others: &[(String, String)], recording: &str) -> RunError {
+    if skipped.is_empty() {
         let path = PathBuf::from(recording);
-        return SourceError::NoCamera { path, topics: others.to_vec() }.to_string();
+        return SourceError::NoCamera { path, topics: others.to_vec() }.into();
     }
-    format!("{recording}: no camera topic could be converted; {}", cameras.join("; "))
+    RunError::NothingConverted { recording: recording.into(), skipped: skipped.to_vec() }
 }
 
 fn judge(report: &Report, lossy: bool) -> Exit {
-    let failed = |o: &Output| o.error.is_some();
-    if report.error.is_some() || report.outputs.iter().any(failed) {
+    if report.errors().next().is_some() {
         return Exit::Failed;
     }
-    let repaired = |o: &Output| o.frames_failed > 0 || o.frames_dropped > 0;
+    let repaired = |o: &Output| o.video.frames_failed > 0 || o.video.frames_dropped > 0;
     if lossy || !report.skipped_topics.is_empty() || report.outputs.iter().any(repaired) {
         return Exit::Repaired;
     }
     Exit::Done
-}
-
-/// Refuses to write over the result of another run. A run that made no file has left none.
-///
-/// # Errors
-/// In words, with the hint.
-pub fn check_free(report: &Path, overwrite: bool) -> Result<(), String> {
-    if overwrite || !report.exists() || made_nothing(report) {
-        return Ok(());
-    }
-    Err(format!(
-        "{} exists: another run wrote here; give another -o, or --overwrite",
-        report.display()
-    ))
-}
-
-/// Whether this is the report of a run without a single file. What is no report is somebody's.
-fn made_nothing(report: &Path) -> bool {
-    let text = std::fs::read(report).unwrap_or_default();
-    let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-    let outputs = value.get("outputs").and_then(|outputs| outputs.as_array());
-    outputs.is_some_and(|all| all.iter().all(|o| o.get("file").is_some_and(|f| f.is_null())))
 }

@@ -1,4 +1,4 @@
-//! What is in a recording, without converting it.
+//! The contents of a recording, without converting it.
 
 use std::fmt;
 
@@ -19,15 +19,15 @@ pub struct CameraInfo {
     pub topic: String,
     /// Its schema or type.
     pub schema: String,
-    /// How its pictures are stored: `bgr8`, `jpeg` …; several where it changes.
+    /// Encodings of its pictures: `bgr8`, `jpeg` …; several where they differ.
     pub encodings: Vec<String>,
-    /// Sizes of its pictures; several where it changes.
+    /// Sizes of its pictures; several where they differ.
     pub sizes: Vec<String>,
-    /// Its messages.
+    /// Number of its messages.
     pub frames: u64,
     /// Messages whose header cannot be read as a picture; a full decode may find more.
     pub broken: u64,
-    /// Frames per second, by the median of the gaps; absent for fewer than two frames.
+    /// Frames per second by the median of the gaps; `None` for fewer than two frames.
     pub rate: Option<f64>,
     /// Recorded time of the first frame in nanoseconds.
     pub first_stamp_ns: Option<i64>,
@@ -35,21 +35,21 @@ pub struct CameraInfo {
     pub last_stamp_ns: Option<i64>,
 }
 
-/// What is in a recording.
+/// The contents of a recording.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct RecordingInfo {
     /// Camera topics.
     pub cameras: Vec<CameraInfo>,
     /// Other topics: name and type.
     pub other_topics: Vec<(String, String)>,
-    /// What is wrong with it.
+    /// Warnings of the source.
     pub warnings: Vec<String>,
 }
 
 /// Reads a recording from start to end.
 ///
 /// # Errors
-/// As the source.
+/// Those of the source.
 pub fn scan(
     mut source: Box<dyn Source>,
     options: &PictureOptions,
@@ -113,7 +113,7 @@ impl CameraInfo {
                 (Some(format.clone()), picture::size(payload, options).ok())
             }
             Ok(Payload::Video { format, data }) => {
-                // Only key frames tell their size; the others are no less whole.
+                // Only key frames have the size; the other frames have that of the last one.
                 let unit = AccessUnit::read(data);
                 let known = self.sizes.last().and_then(|s| s.parse::<Resolution>().ok());
                 (Some(format.clone()), unit.ok().and_then(|u| u.size.or(known)))
@@ -131,7 +131,7 @@ impl CameraInfo {
 }
 
 fn remember(list: &mut Vec<String>, item: String) {
-    // A broken stream may have a new one in every message.
+    // A broken stream may have a new encoding or size in every message.
     if list.len() < 16 && !list.contains(&item) {
         list.push(item);
     }

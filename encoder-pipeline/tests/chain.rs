@@ -13,16 +13,17 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, Caps, Codec, ConfigError, Device, EncodeError, EncodedChunk, EncoderType, FailureKind,
-    Frame, Holders, OpenError, OpenRequest, PixelFormat, Plan, Presets, ProbeResult, Refusal,
-    RefusalKind, Resolution, Settings, VideoEncoder, Waiter,
+    Backend, Caps, ConfigError, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
+    Holders, OpenError, OpenRequest, PixelFormat, Plan, ProbeResult, Refusal, RefusalKind,
+    Resolution, Settings, VideoEncoder, Waiter,
 };
 use encoder_pipeline::{
-    mux::{CallbackSink, OutputMode},
+    destination::FileDestination,
+    mux::CallbackSink,
     naming::{Format, Target},
     progress::Silent,
     run::Run,
-    session::{Session, SessionConfig, SessionError, SessionReport},
+    session::{Session, SessionConfig, SessionError, VideoReport},
     source::{Event, Packet, Payload, RawImage, Source, SourceError, StreamInfo},
     stop::Stop,
     timeline::FrameTimes,
@@ -46,18 +47,11 @@ fn turn() -> MutexGuard<'static, ()> {
 macro_rules! register {
     ($($id:ident $format:ident),*) => {$(
         encoder_core::inventory::submit! {
-            Backend {
-                id: $id,
-                rank: |_| 1000,
-                hardware: false,
-                codecs: &[Codec::H264],
-                presets: Presets::NONE,
-                check_options: |_| Ok(()),
-                inspect: |_| Ok(Device::default()),
-                probe: |_, _| ProbeResult::Usable(Caps::default()),
-                max_delay: |request| number(request, "delay") as usize,
-                open: |request| Scripted::open($id, PixelFormat::$format, request),
-            }
+            Backend::new($id, |request| Scripted::open($id, PixelFormat::$format, request))
+                .rank(|_| 1000)
+                .check_options(|_| Ok(()))
+                .probe(|_, _| ProbeResult::Usable(Caps::default()))
+                .max_delay(|request| number(request, "delay") as usize)
         }
     )*};
 }
@@ -232,7 +226,7 @@ fn picture(n: u64) -> Payload {
 
 /// What a session of so many frames made.
 struct Made {
-    result: Result<SessionReport, SessionError>,
+    result: Result<VideoReport, SessionError>,
     /// The encoder of each frame, in order.
     encoders: Vec<String>,
     /// Seconds on the clock that were waited, beside one for each frame.
@@ -240,7 +234,7 @@ struct Made {
 }
 
 impl Made {
-    fn report(&self) -> &SessionReport {
+    fn report(&self) -> &VideoReport {
         self.result.as_ref().unwrap()
     }
 
@@ -528,19 +522,9 @@ fn a_stop_ends_the_wait_of_a_run() {
         config.plan = Plan::new(vec![BETTER, openh264], vec![]);
         let folder = tempfile::tempdir().unwrap();
         let stop = Stop::new().unwrap();
-        let job = Run {
-            recording: "endless".into(),
-            target: Target::Directory(folder.path().into()),
-            format: Format::AnnexB,
-            overwrite: false,
-            mode: OutputMode::Progressive,
-            session: config,
-            resample: None,
-            threads: 1,
-            is_live: false,
-            stop: stop.clone(),
-            label_cameras: false,
-        };
+        let target = Target::Directory(folder.path().into());
+        let files = FileDestination::new(target).format(Format::AnnexB);
+        let job = Run::new(files, config).recording("endless").threads(1).stop(stop.clone());
         let (send, ended) = mpsc::channel();
         std::thread::spawn(move || send.send(job.convert(&|| Ok(Box::new(Endless(0))), &Silent)));
         process::until("it waits", || count(run, "open better") >= 3);
@@ -550,8 +534,9 @@ fn a_stop_ends_the_wait_of_a_run() {
         assert_eq!(report.exit, 3, "{script}: {report:?}");
         // What was read is in the file: the next encoder made it.
         let output = &report.outputs[0];
-        assert!(output.frames_encoded > 0 && output.frames_encoded == output.frames_in);
-        assert_eq!(output.encoders.last().unwrap().encoder, openh264, "{script}");
+        let video = &output.video;
+        assert!(video.frames_encoded > 0 && video.frames_encoded == video.frames_in);
+        assert_eq!(video.spans.last().unwrap().encoder, openh264, "{script}");
         assert_eq!(entries(folder.path()), ["cam.h264"]);
     }
 }

@@ -13,7 +13,7 @@ use encoder_core::{
     Plan, Resolution, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
-    mux::{CallbackSink, Finished, Mp4Options, Mp4Sink, Sink, SinkError},
+    mux::{CallbackSink, Finished, Location, Mp4Options, Mp4Sink, Sink, SinkError},
     session::{OnBadFrame, Session, SessionConfig, SessionError},
     source::{Payload, RawImage},
     timeline::{FrameTimes, Timeline},
@@ -83,7 +83,7 @@ fn pictures_pushed_with_their_stride_become_a_file() {
         session.push(&picture(n), at(n)).unwrap();
     }
     let report = session.finish().unwrap();
-    assert_eq!(report.file.as_deref(), Some(path.as_path()));
+    assert_eq!(report.file, Some(Location::from(&path)));
     assert_eq!((report.frames_in, report.frames_encoded), (20, 20));
     assert_eq!(report.encoder, EncoderType::OPENH264);
     assert_eq!((report.first_ns, report.last_ns), (Some(EPOCH), Some(EPOCH + 19 * 40 * MS)));
@@ -279,7 +279,7 @@ fn a_frame_whose_decoder_vanished_fails_the_session() {
     assert!(text.contains("dropped its frame") && text.contains("encoder repair"), "{text}");
     // What came before is kept, under another name.
     let SessionError::Kept { part, .. } = error else { panic!("{text}") };
-    assert_eq!(decode_fragmented(&part).numbers(), [Some(0)]);
+    assert_eq!(decode_fragmented(part.path().unwrap()).numbers(), [Some(0)]);
     assert_eq!(entries(directory.path()), ["a.mp4.part"]);
 }
 
@@ -549,7 +549,7 @@ fn a_sink_that_fails_ends_the_session_with_its_words() {
         fn write(&mut self, chunk: EncodedChunk, _: &FrameTimes) -> Result<(), SinkError> {
             match chunk.pts {
                 0..4 => Ok(()),
-                _ => Err(SinkError::Stream { path: "a.mp4".into(), reason: "disk full".into() }),
+                _ => Err(SinkError::stream(Path::new("a.mp4"), "disk full")),
             }
         }
         fn finish(self: Box<Self>, _: &Timeline) -> Result<Finished, SinkError> {

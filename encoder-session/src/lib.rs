@@ -13,12 +13,12 @@
 mod active;
 mod engine;
 pub mod metrics;
+mod report;
 mod setters;
 mod slot;
 mod worker;
 
 use std::{
-    path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
@@ -30,11 +30,12 @@ use std::{
 };
 
 use encoder_core::{
-    Chain, EncodeError, EncoderType, FrameLayout, FrameRate, OpenError, Plan, Refusal, Resolution,
-    Settings, Waiter,
+    Chain, EncodeError, EncoderType, FrameLayout, FrameRate, OpenError, Plan, Resolution, Settings,
+    Waiter,
 };
 use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring_in};
 use engine::Engine;
+pub use report::VideoReport;
 use serde::Serialize;
 use setters::Allocators;
 use slot::Meta;
@@ -44,7 +45,7 @@ use tracing::{Span, debug, error_span, field::Empty, warn};
 use worker::{Parts, Worker};
 
 use encoder_media::{
-    Payload, Sink, SinkError,
+    Location, Payload, Sink, SinkError,
     timeline::{self, Clock, FrameTimes, TimestampAnalysis, Timing},
 };
 use encoder_picture::PictureOptions;
@@ -133,7 +134,7 @@ impl SessionConfig {
     pub fn spread(&self) -> (Timing, Option<FrameRate>) {
         match self.timing {
             Timing::Rate(rate) if self.on_full != OnFull::Block => {
-                (Timing::Recorded(Clock::Header), Some(rate))
+                (Timing::Numbered(rate), Some(rate))
             }
             timing => (timing, None),
         }
@@ -141,6 +142,9 @@ impl SessionConfig {
 }
 
 /// Why a video could not be made.
+///
+/// The text of an error contains that of its cause;
+/// [`source`](std::error::Error::source) returns nothing that was displayed already.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SessionError {
@@ -148,7 +152,7 @@ pub enum SessionError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The ring could not be made.
-    #[error("the ring: {0}")]
+    #[error(transparent)]
     Ring(#[from] RingError),
     /// The encoder failed, again and again, and no other is left.
     #[error(transparent)]
@@ -157,7 +161,6 @@ pub enum SessionError {
     #[error("{error}; no other encoder took over: {left}")]
     Lost {
         /// How it failed.
-        #[source]
         error: Box<EncodeError>,
         /// Why there is no other.
         left: Box<OpenError>,
@@ -185,18 +188,14 @@ pub enum SessionError {
         slots: usize,
     },
     /// It failed, and what was written so far is kept.
-    #[error(
-        "{error}; what was written so far is in {}: `encoder repair` makes a video of it",
-        part.display()
-    )]
+    #[error("{error}; what was written so far is in {part}: `encoder repair` makes a video of it")]
     Kept {
         /// What went wrong.
-        #[source]
         error: Box<SessionError>,
-        /// The file that plays up to there.
-        part: PathBuf,
+        /// What plays up to there.
+        part: Location,
     },
-    /// The session has failed before; [`Session::finish`] tells why.
+    /// The session has failed before; [`Session::finish`] returns why.
     #[error("the session has ended")]
     Ended,
     /// A thread of the session panicked, or the encoder broke its contract.
@@ -219,48 +218,6 @@ pub struct Counters {
     pub frames_dropped: AtomicU64,
     /// Bytes of access units.
     pub bytes_out: AtomicU64,
-}
-
-/// What became of a session.
-#[derive(Clone, Debug)]
-pub struct SessionReport {
-    /// The encoder that was really used; of several, the one that made the most frames.
-    pub encoder: EncoderType,
-    /// How it ran.
-    pub description: String,
-    /// All encoders that were used, in order. Of more than 64 changes, the frames of the later ones
-    /// are added to the latest span of the same encoder, which is then the last.
-    pub spans: Vec<EncoderSpan>,
-    /// The losses of encoders in mid-stream, and the returns to a better one.
-    pub failovers: Vec<Failover>,
-    /// Encoders that were passed over, with reason and hint: one entry for each encoder and kind.
-    pub refusals: Vec<Refusal>,
-    /// Coded size of the pictures in pixels.
-    pub size: Resolution,
-    /// The file; `None` where the sink writes none, or no frame was good.
-    pub file: Option<PathBuf>,
-    /// Frames that were handed in, bad ones included.
-    pub frames_in: u64,
-    /// Frames in the video.
-    pub frames_encoded: u64,
-    /// Of these, those that show another picture again.
-    pub frames_repeated: u64,
-    /// Frames that could not be decoded.
-    pub frames_failed: u64,
-    /// Frames that were dropped because the ring was full.
-    pub frames_dropped: u64,
-    /// The first of the bad frames: number and reason.
-    pub failures: Vec<(u64, String)>,
-    /// Bytes of access units.
-    pub bytes_out: u64,
-    /// Length of the video in seconds.
-    pub duration_s: f64,
-    /// Recorded time of the first frame in nanoseconds.
-    pub first_ns: Option<i64>,
-    /// Recorded time of the last frame in nanoseconds.
-    pub last_ns: Option<i64>,
-    /// What a user should know.
-    pub warnings: Vec<String>,
 }
 
 /// Frames in a row that one encoder made.
@@ -529,7 +486,7 @@ impl Session {
     ///
     /// # Errors
     /// Why the session failed; then no file stands under the final name.
-    pub fn finish(self) -> Result<SessionReport, SessionError> {
+    pub fn finish(self) -> Result<VideoReport, SessionError> {
         self.close().join()
     }
 
@@ -544,7 +501,7 @@ impl Session {
 
 /// A session that takes no more frames. Dropping it before it has ended leaves no file.
 pub struct Closing {
-    thread: Option<JoinHandle<Result<SessionReport, SessionError>>>,
+    thread: Option<JoinHandle<Result<VideoReport, SessionError>>>,
     sink: SharedSink,
     fault: Fault,
     /// Stopped when the session is dropped, so that its thread ends a wait for an encoder.
@@ -560,7 +517,7 @@ impl Closing {
     ///
     /// # Errors
     /// As [`Session::finish`].
-    pub fn join(mut self) -> Result<SessionReport, SessionError> {
+    pub fn join(mut self) -> Result<VideoReport, SessionError> {
         let ended = self.thread.take().and_then(|thread| thread.join().ok());
         ended.unwrap_or_else(|| Err(SessionError::Internal("the encoder's thread panicked".into())))
     }

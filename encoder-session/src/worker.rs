@@ -11,7 +11,7 @@ use encoder_ringbuf::{Consumer, Next, ReadSlot};
 use tracing::{debug, warn};
 
 use super::{
-    Counters, Fault, Meta, OnBadFrame, SessionError, SessionReport, SharedSink,
+    Counters, Fault, Meta, OnBadFrame, SessionError, SharedSink, VideoReport,
     engine::{Engine, Step},
     lock,
 };
@@ -22,6 +22,10 @@ use encoder_media::{
 
 /// How many bad frames are named one by one.
 const NAMED_FAILURES: usize = 10;
+
+/// How many bad frames before the first good one are shown as that one. Their times are held until
+/// it comes, so their number must be bounded.
+const MOST_LEADING: usize = 10_000;
 
 /// How often the numbers are brought up to date while nothing happens.
 const IDLE: Duration = Duration::from_millis(500);
@@ -53,8 +57,7 @@ pub(super) struct Worker {
     times: VecDeque<FrameTimes>,
     /// Frames before this index were decided upon.
     frames: u64,
-    /// Bad frames before the first good one.
-    leading: Vec<FrameTimes>,
+    leading: Leading,
     /// The last good picture.
     last: Option<ReadSlot<Meta>>,
     /// Its copy, once it must be repeated: holding its slot for longer would lock the ring.
@@ -62,6 +65,34 @@ pub(super) struct Worker {
     failures: Vec<(u64, String)>,
     /// Frames dropped in front of the ring that were counted.
     dropped: u64,
+}
+
+/// Bad frames before the first good one.
+#[derive(Default)]
+struct Leading {
+    times: VecDeque<FrameTimes>,
+    /// Earlier ones, which the video does not show.
+    left_out: u64,
+}
+
+impl Leading {
+    fn push(&mut self, times: FrameTimes) {
+        if self.times.len() == MOST_LEADING {
+            self.times.pop_front();
+            self.left_out += 1;
+        }
+        self.times.push_back(times);
+    }
+
+    fn warning(&self) -> Option<String> {
+        (self.left_out > 0).then(|| {
+            format!(
+                "the video shows only the last {MOST_LEADING} of the broken frames before the first \
+                 good one, and leaves out {} before them",
+                self.left_out
+            )
+        })
+    }
 }
 
 /// Which frames of the video a slot makes.
@@ -81,7 +112,7 @@ impl Worker {
             undecided: 0,
             times: VecDeque::new(),
             frames: 0,
-            leading: Vec::new(),
+            leading: Leading::default(),
             last: None,
             spare: None,
             failures: Vec::new(),
@@ -90,7 +121,7 @@ impl Worker {
     }
 
     /// Runs until the ring is closed and empty, and ends the video.
-    pub fn run(mut self) -> Result<SessionReport, SessionError> {
+    pub fn run(mut self) -> Result<VideoReport, SessionError> {
         let done = self.work().and_then(|()| self.finish());
         done.map_err(|error| self.give_up(error))
     }
@@ -161,7 +192,7 @@ impl Worker {
         if let Err(reason) = &meta.outcome {
             return self.decide_bad(seq, meta, reason);
         }
-        let leading = std::mem::take(&mut self.leading);
+        let leading = std::mem::take(&mut self.leading.times);
         let repeated = leading.len() as u64 + u64::from(copies.saturating_sub(1));
         let times = leading.into_iter().chain(std::iter::repeat_n(times, copies as usize));
         (self.last, self.spare) = (None, None);
@@ -195,7 +226,7 @@ impl Worker {
         }
         let times = std::iter::repeat_n(times, copies as usize);
         match self.spare.clone() {
-            None => self.leading.extend(times),
+            None => times.for_each(|times| self.leading.push(times)),
             Some(spare) => {
                 self.add(seq, times, Some(spare));
                 self.repeated(copies.into());
@@ -260,7 +291,7 @@ impl Worker {
         self.parts.consumer.commit(self.decided.front().map_or(read, |decision| decision.slot));
     }
 
-    fn finish(&mut self) -> Result<SessionReport, SessionError> {
+    fn finish(&mut self) -> Result<VideoReport, SessionError> {
         let layout = self.parts.analysis.layout();
         layout.log();
         let count = self.parts.analysis.frames();
@@ -278,31 +309,30 @@ impl Worker {
         let (encoder, description) = main
             .map(|span| (span.encoder, span.description.clone()))
             .ok_or_else(|| SessionError::Internal("no encoder was open".into()))?;
-        Ok(SessionReport {
-            encoder,
-            description,
-            spans,
-            failovers: engine.failovers().to_vec(),
-            refusals: engine.refusals().to_vec(),
-            size: Resolution::new(self.parts.layout.width, self.parts.layout.height),
-            file: finished.file,
-            frames_in: counters.frames_in.load(Relaxed),
-            frames_encoded: count,
-            frames_repeated: counters.frames_repeated.load(Relaxed),
-            frames_failed: counters.frames_failed.load(Relaxed),
-            frames_dropped: counters.frames_dropped.load(Relaxed),
-            failures: std::mem::take(&mut self.failures),
-            bytes_out: counters.bytes_out.load(Relaxed),
-            duration_s: layout.duration_s(),
-            first_ns: layout.first_ns,
-            last_ns: layout.last_ns,
-            warnings: layout.warnings.into_iter().chain(finished.warnings).collect(),
-        })
+        let size = Resolution::new(self.parts.layout.width, self.parts.layout.height);
+        let mut report = VideoReport::new(encoder, description, size);
+        report.spans = spans;
+        report.failovers = engine.failovers().to_vec();
+        report.refusals = engine.refusals().to_vec();
+        report.file = finished.location;
+        report.frames_in = counters.frames_in.load(Relaxed);
+        report.frames_encoded = count;
+        report.frames_repeated = counters.frames_repeated.load(Relaxed);
+        report.frames_failed = counters.frames_failed.load(Relaxed);
+        report.frames_dropped = counters.frames_dropped.load(Relaxed);
+        report.failures = std::mem::take(&mut self.failures);
+        report.bytes_out = counters.bytes_out.load(Relaxed);
+        report.duration_s = layout.duration_s();
+        report.first_ns = layout.first_ns;
+        report.last_ns = layout.last_ns;
+        report.warnings = layout.warnings.into_iter().chain(finished.warnings).collect();
+        report.warnings.extend(self.leading.warning());
+        Ok(report)
     }
 
-    /// Keeps what was written, for there will be no more.
+    /// Keeps what was written before an error.
     fn give_up(&mut self, error: SessionError) -> SessionError {
-        // Who asks for no file when a frame is bad gets none.
+        // With `OnBadFrame::Fail` a bad frame leaves no file.
         if matches!(error, SessionError::BadFrame { .. }) {
             return error;
         }

@@ -13,13 +13,13 @@ use encoder_core::{
     Chain, EncodedChunk, EncoderType, FrameBuffer, PixelFormat, Plan, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
+    destination::FileDestination,
     mux::CallbackSink,
     naming::Target,
     progress::Silent,
     run::Run,
     session::{OnBadFrame, Session, SessionConfig},
     source::Source,
-    stop::Stop,
     timeline::{FrameTimes, Timing},
 };
 use serde::{Deserialize, Serialize};
@@ -134,30 +134,28 @@ impl Work<'_> {
     }
 
     fn whole(&self) -> Result<Measured, String> {
-        let target = Target::Directory(self.case.folder.clone());
-        let stop = Stop::new().map_err(|error| error.to_string())?;
-        let run = Run::new(&self.frames.name, target, self.session()?, stop)
-            .with_overwrite(true)
-            .with_threads(self.threads);
+        let files = FileDestination::new(Target::Directory(self.case.folder.clone()));
+        let run = Run::new(files.overwrite(true), self.session()?)
+            .recording(self.frames.name.clone())
+            .threads(self.threads);
         let open = || -> Result<Box<dyn Source>, _> {
             Ok(Box::new(Memory::new(Arc::clone(&self.frames), self.cameras)))
         };
         let watch = usage::Watch::children();
         let before = Before::now();
         let report = run.convert(&open, &Silent);
-        let bytes = report.outputs.iter().map(|output| output.bytes).sum();
-        let description = report.outputs.first().and_then(|o| o.encoder_description.clone());
+        let bytes = report.outputs.iter().map(|output| output.video.bytes_out).sum();
+        let description = report.outputs.first().map(|o| o.video.description.clone());
         let mut measured =
             before.measured(self.all_frames(), bytes, description.unwrap_or_default());
         let children = watch.end();
         measured.memory_kib = measured.memory_kib.map(|own| own + children);
-        let wrong =
-            report.error.iter().chain(report.outputs.iter().filter_map(|o| o.error.as_ref()));
-        if let Some(error) = wrong.into_iter().next() {
-            return Err(error.clone());
+        if let Some(error) = report.errors().next() {
+            return Err(error.to_string());
         }
-        let encoded: u64 = report.outputs.iter().map(|output| output.frames_encoded).sum();
-        if encoded != measured.frames || report.outputs.iter().any(|o| !o.failovers.is_empty()) {
+        let encoded: u64 = report.outputs.iter().map(|output| output.video.frames_encoded).sum();
+        let is_lost = report.outputs.iter().any(|o| !o.video.failovers.is_empty());
+        if encoded != measured.frames || is_lost {
             let frames = measured.frames;
             return Err(format!("{encoded} of {frames} frames, or the encoder was begun again"));
         }

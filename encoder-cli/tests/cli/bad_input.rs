@@ -7,10 +7,10 @@ use std::path::Path;
 
 use common::{
     EPOCH, MS,
-    decode::decode,
+    decode::{decode, decode_fragmented},
     entries,
     picture::Picture,
-    program::{convert, run},
+    program::{command, convert, run},
     recording::{Content, Recording, Serialization, camera, cut_jpeg, small, small_jpeg},
 };
 
@@ -188,31 +188,79 @@ fn topics_that_cannot_be_shown_do_not_stop_the_others() {
 }
 
 #[test]
-fn a_change_of_size_begins_a_new_file_and_loses_nothing() {
+fn each_size_is_a_video_and_nothing_is_lost() {
     let directory = tempfile::tempdir().unwrap();
     let sizes = [(160, 120), (160, 120), (160, 120), (256, 96), (256, 96), (160, 120), (160, 120)];
     let contents = (0..).zip(sizes);
     let contents = contents.map(|(n, (w, h))| Content::jpeg(&Picture::stamped(w, h, n)));
     let path = recorded(directory.path(), contents.collect());
-    let expected = [
-        ("cam.mp4", (160, 120), vec![0, 1, 2]),
-        ("cam_part2.mp4", (256, 96), vec![3, 4]),
-        ("cam_part3.mp4", (160, 120), vec![5, 6]),
-    ];
-    for encoder in ["openh264", "x264"] {
-        let converted = convert(&path, &["--encoder", encoder]).expect(0);
-        assert_eq!(converted.outputs().len(), 3);
+    let expected =
+        [("cam.mp4", (160, 120), vec![0, 1, 2, 5, 6]), ("cam_part2.mp4", (256, 96), vec![3, 4])];
+    for (encoder, mode) in
+        [("openh264", "progressive"), ("openh264", "fragmented"), ("x264", "progressive")]
+    {
+        let args = ["--encoder", encoder, "--output-mode", mode];
+        let converted = convert(&path, &args).expect(0);
+        assert_eq!(converted.outputs().len(), 2);
         for (output, (file, size, numbers)) in converted.outputs().into_iter().zip(&expected) {
             assert_eq!(output["file"], *file);
             assert_eq!(output["frames_in"], numbers.len());
             assert_eq!(output["first_stamp_ns"], EPOCH + numbers[0] as i64 * 40 * MS);
-            let video = decode(&converted.path(file));
+            let file = converted.path(file);
+            let video = if mode == "fragmented" { decode_fragmented(&file) } else { decode(&file) };
             assert_eq!((video.width, video.height), *size);
+            let times = numbers.iter().map(|n| (n - numbers[0]) as u64 * 40_000_000);
+            assert_eq!(video.nanoseconds(), times.collect::<Vec<_>>(), "{mode}");
             let numbers: Vec<_> = numbers.iter().copied().map(Some).collect();
-            assert_eq!(video.numbers(), numbers, "{file}");
-            assert_eq!(video.pts[0], 0);
+            assert_eq!(video.numbers(), numbers, "{mode}");
         }
-        assert!(converted.warns("change from 160x120 to 256x96 at frame 3"));
+        assert!(converted.warns("change from 160x120 to 256x96 at frame 3: a new video begins"));
+        assert!(converted.warns("change from 256x96 to 160x120 at frame 5: video 1 of that size"));
+    }
+}
+
+/// Threads of a process, while it runs.
+#[cfg(target_os = "linux")]
+fn threads(child: &std::process::Child) -> usize {
+    std::fs::read_dir(format!("/proc/{}/task", child.id())).map_or(0, Iterator::count)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn pictures_whose_sizes_take_turns_need_few_threads_and_files() {
+    use std::process::Stdio;
+
+    let directory = tempfile::tempdir().unwrap();
+    let (pictures, out) = (directory.path().join("cam"), directory.path().join("out"));
+    std::fs::create_dir(&pictures).unwrap();
+    let width = |n: usize| if n % 2 == 0 { 160 } else { 128 };
+    for n in 0..600 {
+        let png = Picture::stamped(width(n), 96, n).png();
+        std::fs::write(pictures.join(format!("{n}.png")), png).unwrap();
+    }
+    let args = ["encode", pictures.to_str().unwrap(), "-o", out.to_str().unwrap()];
+    let options = ["--fps", "10", "--encoder", "openh264", "--threads", "2", "--quiet"];
+    let mut command = command([&args[..], &options].concat());
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let mut most = 0;
+    let status = loop {
+        most = most.max(threads(&child));
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    };
+    assert_eq!(status.code(), Some(0));
+    assert!(most <= 12, "{most} threads");
+    assert_eq!(entries(&out), ["cam.mp4", "cam_part2.mp4", "report.json"]);
+    for (file, first) in [("cam.mp4", 0), ("cam_part2.mp4", 1)] {
+        let video = decode(&out.join(file));
+        assert_eq!(video.width, width(first));
+        let numbers: Vec<_> = (first..600).step_by(2).map(Some).collect();
+        assert_eq!(video.numbers(), numbers);
+        // Frame N of the directory at exactly N/10 s, relative to the first of its video.
+        let pts = (0..300).map(|n| n * 2 * video.timescale / 10);
+        assert_eq!(video.pts, pts.collect::<Vec<_>>());
     }
 }
 

@@ -234,6 +234,14 @@ fn a_full_disk_is_a_clear_error_and_what_was_written_plays() {
             let (code, said) = told(&child.wait_with_output().unwrap());
             assert_eq!(code, 1, "{said}");
             assert!(said.contains(small.says()) && said.contains(name), "{said}");
+            // A full disk may have no room for the report.
+            if let Small::Limit(_) = small {
+                let report = std::fs::read(out.with_extension("report.json")).unwrap();
+                let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
+                assert_eq!(report["outputs"][0]["error_kind"], "disk-full", "{report}");
+                let partial = report["outputs"][0]["partial"].as_str();
+                assert!(partial.is_some_and(|part| part.starts_with(name)), "{report}");
+            }
             let part = match extra {
                 [] => small.path().join(format!("{name}.part")),
                 _ => out.clone(),

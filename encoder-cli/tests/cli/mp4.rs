@@ -18,7 +18,7 @@ use common::{
 };
 use encoder_core::{EncodedChunk, EncoderType, FrameRate, Plan, Resolution, Settings};
 use encoder_pipeline::{
-    mux::{CallbackSink, Finished, Mp4Options, Mp4Sink, OutputMode, Recovery, Sink},
+    mux::{CallbackSink, Finished, Location, Mp4Options, Mp4Sink, OutputMode, Recovery, Sink},
     session::{Session, SessionConfig},
     source::{Payload, RawImage},
     timeline::{Clock, FrameTimes, TimestampAnalysis, Timing, reorder},
@@ -109,7 +109,7 @@ fn parameter_sets_that_change_play_from_start_to_end_in_both_kinds_of_file() {
     for mode in [OutputMode::Progressive, OutputMode::Fragmented] {
         let path = directory.path().join(format!("{mode:?}.mp4"));
         let finished = write(&path, &options(mode, 2), &chunks, at);
-        assert_eq!(finished, Finished { file: Some(path.clone()), warnings: vec![] });
+        assert_eq!(finished, Finished::at(&path));
         let file = std::fs::read(&path).unwrap();
         let stsd = mp4::find(&file, "moov/trak/mdia/minf/stbl/stsd").unwrap();
         let kinds: Vec<_> = mp4::boxes(&stsd[8..]).into_iter().map(|(kind, _)| kind).collect();
@@ -218,7 +218,7 @@ fn an_older_file_is_kept_until_the_new_one_plays_and_nothing_is_left_of_one_that
     let mut sink = Mp4Sink::create(&path, &options).unwrap();
     sink.write(chunks[0].clone(), &at(0)).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
-    assert_eq!(Box::new(sink).abandon(), Some(path.clone()), "one frame is worth keeping");
+    assert_eq!(Box::new(sink).abandon(), Some(Location::from(&path)), "one frame is worth keeping");
     assert_eq!(decode_fragmented(&path).numbers(), numbers(1));
 
     let mut sink = Mp4Sink::create(&path, &options).unwrap();
@@ -244,6 +244,7 @@ fn what_was_abandoned_is_recovered_with_its_exact_times() {
         (Timing::Recorded(Clock::Header), at as fn(u64) -> FrameTimes),
         (Timing::Recorded(Clock::Header), |n| FrameTimes { header_ns: None, ..at(n) }),
         (Timing::Rate("30000/1001".parse::<FrameRate>().unwrap()), at),
+        (Timing::Numbered("10".parse::<FrameRate>().unwrap()), at),
     ] {
         let options = Mp4Options { timing, ..options(OutputMode::Progressive, 2) };
         let mut sink = Mp4Sink::create(&path, &options).unwrap();
@@ -251,9 +252,10 @@ fn what_was_abandoned_is_recovered_with_its_exact_times() {
             sink.write(chunk.clone(), &times(chunk.pts)).unwrap();
         }
         let part = Box::new(sink).abandon().unwrap();
+        let part = part.path().unwrap();
         assert_eq!(part, directory.path().join("a.mp4.part"));
-        assert_eq!(decode_fragmented(&part).numbers(), numbers(30));
-        let found = Recovery::find(std::fs::File::open(&part).unwrap()).unwrap();
+        assert_eq!(decode_fragmented(part).numbers(), numbers(30));
+        let found = Recovery::find(std::fs::File::open(part).unwrap()).unwrap();
         assert_eq!((found.frames(), found.rest()), (30, 0));
         let mut recovered = Vec::new();
         found.write(&mut recovered).unwrap();

@@ -54,6 +54,8 @@ fn one_file_is_for_one_camera() {
     let (code, said) = run([&args[..], &OPENH264].concat());
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("--topic") && said.contains("/left, /right"), "{said}");
+    let report = std::fs::read_to_string(out.path().join("video.report.json")).unwrap();
+    assert!(report.contains("\"error_kind\": \"output-refused\""), "{report}");
     let converted = Converted::check(out, "video.report.json", code, said);
     assert_eq!(converted.files(), ["video.report.json"]);
 
@@ -89,7 +91,7 @@ fn what_exists_is_replaced_only_when_told() {
     // The result of another run is kept as a whole.
     let (code, said) = run(args.clone());
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains("report.json exists"), "{said}");
+    assert!(said.contains("report.json: the file exists"), "{said}");
     assert_eq!(std::fs::read(&video).unwrap(), first);
     assert_eq!(std::fs::read(&report).unwrap(), first_report);
     // A failure under --overwrite keeps the old video too.

@@ -1,15 +1,15 @@
 //! One fault in one session: what comes out must be as if nothing had happened.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     sync::{Arc, LazyLock, Mutex},
     time::{Duration, Instant},
 };
 
 use encoder_core::{EncodedChunk, EncoderType, Plan, Resolution, Settings};
 use encoder_pipeline::{
-    mux::{Finished, Mp4Options, Mp4Sink, Sink, SinkError},
-    session::{Session, SessionConfig, SessionReport},
+    mux::{Finished, Location, Mp4Options, Mp4Sink, Sink, SinkError},
+    session::{Session, SessionConfig, VideoReport},
     source::{Payload, RawImage},
     timeline::{FrameTimes, Timeline},
 };
@@ -112,7 +112,7 @@ fn convert(
     path: &Path,
     config: &SessionConfig,
     gaps: &Arc<Mutex<Duration>>,
-) -> Result<SessionReport, String> {
+) -> Result<VideoReport, String> {
     static PICTURES: LazyLock<Vec<Payload>> = LazyLock::new(|| (0..COUNT).map(picture).collect());
     let options = Mp4Options::new(config.timing, &config.settings.encoder);
     let sink = Box::new(Mp4Sink::create(path, &options).unwrap());
@@ -129,7 +129,7 @@ fn convert(
 
 /// A session in which the first encoder is given up at frame 5, and which goes on until it is back.
 /// Gives the report, and how many frames there were.
-pub fn come_back(path: &Path) -> (SessionReport, usize) {
+pub fn come_back(path: &Path) -> (VideoReport, usize) {
     const AT: u64 = 5;
     let mut toml = frail::options(X264.backend, X264.options, Fault::Error, AT, 3);
     toml.push_str(&format!("\n[encoder]\ngop_size = {GOP}\nb_frames = 1\n[gpu]\ncomeback_s = 1\n"));
@@ -176,7 +176,7 @@ fn picture(n: usize) -> Payload {
 }
 
 /// Every bar code once and in order, at its time.
-fn judge(path: &Path, report: &SessionReport) -> Outcome {
+fn judge(path: &Path, report: &VideoReport) -> Outcome {
     let video = decode(path);
     let numbers = video.numbers();
     let shown: Vec<usize> = numbers.iter().flatten().copied().collect();
@@ -225,7 +225,7 @@ impl Sink for Stopwatch {
         self.sink.finish(layout)
     }
 
-    fn abandon(self: Box<Self>) -> Option<PathBuf> {
+    fn abandon(self: Box<Self>) -> Option<Location> {
         self.sink.abandon()
     }
 }

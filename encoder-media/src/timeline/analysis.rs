@@ -1,6 +1,6 @@
 use encoder_core::FrameRate;
 
-use super::{Clock, FrameTimes, Rising, Timing, distance, exact, round};
+use super::{Clock, FrameTimes, Numbers, Rising, Timing, distance, exact, exact_up_to, round};
 
 /// Finds out what the times of a whole recording allow, without keeping them.
 #[derive(Clone, Debug)]
@@ -13,8 +13,17 @@ pub struct TimestampAnalysis {
     header: Track,
     log: Track,
     fault: Option<Fault>,
+    numbered: Option<Numbered>,
     /// Times of the first and the last frame.
     ends: Option<(FrameTimes, FrameTimes)>,
+}
+
+/// The numbers of the frames ([`Timing::Numbered`]).
+#[derive(Clone, Debug)]
+struct Numbered {
+    numbers: Numbers,
+    last: u64,
+    longest_gap: u64,
 }
 
 /// Why the header stamps cannot be used.
@@ -74,7 +83,13 @@ impl TimestampAnalysis {
     /// a picture may be decoded ahead of its time.
     pub fn new(timing: Timing, rate: FrameRate, reorder: u32) -> Self {
         let (header, log) = (Track::default(), Track::default());
-        Self { timing, rate, reorder, frames: 0, header, log, fault: None, ends: None }
+        let numbered = match timing {
+            Timing::Numbered(rate) => {
+                Some(Numbered { numbers: Numbers::new(rate), last: 0, longest_gap: 0 })
+            }
+            _ => None,
+        };
+        Self { timing, rate, reorder, frames: 0, header, log, fault: None, numbered, ends: None }
     }
 
     /// Takes the times of the next frame, in display order.
@@ -91,6 +106,11 @@ impl TimestampAnalysis {
             (Some(stamp), None) => self.header.push(stamp),
         }
         self.log.push(times.log_ns);
+        if let Some(numbered) = &mut self.numbered {
+            let number = numbered.numbers.next(times.log_ns);
+            numbered.longest_gap = numbered.longest_gap.max(number - numbered.last);
+            numbered.last = number;
+        }
         self.ends = Some((self.ends.map_or(*times, |(first, _)| first), *times));
         self.frames += 1;
     }
@@ -140,22 +160,45 @@ impl TimestampAnalysis {
     /// Lays out the frames.
     pub fn layout(&self) -> Timeline {
         match self.timing {
-            Timing::Rate(rate) => self.constant(rate),
+            Timing::Rate(rate) => self.constant(exact(rate), self.frames, Pattern::Every),
+            Timing::Numbered(rate) => self.numbered(rate),
             Timing::Recorded(clock) => self.recorded(clock),
         }
     }
 
-    fn constant(&self, rate: FrameRate) -> Timeline {
-        let (timescale, step) = exact(rate);
+    /// `frames` is how many frames there would be without gaps; `pattern` takes the ticks of one.
+    fn constant(
+        &self,
+        (timescale, step): (u32, u64),
+        frames: u64,
+        pattern: impl FnOnce(u64) -> Pattern,
+    ) -> Timeline {
         let stamp = |times: FrameTimes| times.by(Clock::Header);
         Timeline {
             timescale,
-            duration: self.frames.saturating_mul(step),
-            pattern: Pattern::Every(step),
+            duration: frames.saturating_mul(step),
+            pattern: pattern(step),
             first_ns: self.ends.map(|(first, _)| stamp(first)),
             last_ns: self.ends.map(|(_, last)| stamp(last)),
             warnings: Vec::new(),
         }
+    }
+
+    fn numbered(&self, rate: FrameRate) -> Timeline {
+        let (last, gap) = self.numbered.as_ref().map_or((0, 0), |n| (n.last, n.longest_gap));
+        let longest = longest_step(self.reorder) / gap.max(1);
+        let frames = if self.frames > 0 { last + 1 } else { 0 };
+        let pattern = |step| Pattern::Numbered { step, rate };
+        let mut timeline = self.constant(exact_up_to(rate, longest), frames, pattern);
+        let (timescale, step) = (timeline.timescale, timeline.duration / frames.max(1));
+        if step > longest {
+            timeline.warnings.push(format!(
+                "a gap of {:.0} s is longer than MP4 can hold at this rate: it is shorter in the \
+                 video",
+                gap as f64 * step as f64 / f64::from(timescale)
+            ));
+        }
+        timeline
     }
 
     fn recorded(&self, wanted: Clock) -> Timeline {
@@ -191,13 +234,18 @@ impl TimestampAnalysis {
 /// Index of the shortest tick with which the longest gap still fits the 32 bits that MP4 has for
 /// it.
 fn resolution(longest_gap_ns: u64, reorder: u32) -> usize {
-    let most = |gap: u64| match reorder {
-        0 => gap <= u64::from(u32::MAX),
-        // Offsets for reordering may span several gaps, and FFmpeg 5.1 takes none above 2^28.
-        n => gap.saturating_mul(u64::from(n) + 1) <= 1 << 28,
-    };
-    let fits = TICKS_NS.iter().position(|tick| most(longest_gap_ns / tick));
+    let most = longest_step(reorder);
+    let fits = TICKS_NS.iter().position(|tick| longest_gap_ns / tick <= most);
     fits.unwrap_or(TICKS_NS.len() - 1)
+}
+
+/// The most ticks from one frame to the next.
+fn longest_step(reorder: u32) -> u64 {
+    match reorder {
+        0 => u32::MAX.into(),
+        // Offsets for reordering may span several gaps, and FFmpeg 5.1 takes none above 2^28.
+        n => (1 << 28) / (u64::from(n) + 1),
+    }
 }
 
 /// How the frames of a whole recording lie in time, relative to the first one.
@@ -217,6 +265,7 @@ pub struct Timeline {
 #[derive(Clone, Copy, Debug)]
 enum Pattern {
     Every(u64),
+    Numbered { step: u64, rate: FrameRate },
     Recorded { clock: Clock, tick_ns: u64 },
 }
 
@@ -238,9 +287,14 @@ impl Timeline {
 
     /// The times of the frames, from the first one on.
     pub fn ticks(&self) -> TickMapper {
+        let numbers = match self.pattern {
+            Pattern::Numbered { rate, .. } => Some(Numbers::new(rate)),
+            _ => None,
+        };
         TickMapper {
             pattern: self.pattern,
             frames: 0,
+            numbers,
             rising: Rising::default(),
             origin: 0,
             last: 0,
@@ -258,6 +312,7 @@ impl Timeline {
 pub struct TickMapper {
     pattern: Pattern,
     frames: u64,
+    numbers: Option<Numbers>,
     rising: Rising,
     origin: i64,
     last: u64,
@@ -270,6 +325,10 @@ impl TickMapper {
         self.frames += 1;
         self.last = match self.pattern {
             Pattern::Every(step) => index.saturating_mul(step),
+            Pattern::Numbered { step, .. } => {
+                let number = self.numbers.as_mut().map_or(index, |n| n.next(times.log_ns));
+                number.saturating_mul(step)
+            }
             Pattern::Recorded { clock, tick_ns } => {
                 let stamp = self.rising.next(times.by(clock));
                 if index == 0 {
@@ -400,6 +459,31 @@ mod tests {
     }
 
     #[test]
+    fn numbered_frames_are_exact_and_missing_ones_leave_their_time_free() {
+        let ntsc: FrameRate = "30000/1001".parse().unwrap();
+        let at = |n: u64| (Some(7), ntsc.nanoseconds(n) as i64);
+        let (t, ticks) =
+            lay(Timing::Numbered(ntsc), 0, &[at(10), at(11), at(11), at(14), at(1_000_000)]);
+        assert_eq!(t.timescale(), 30_000);
+        assert_eq!(ticks, [0, 1001, 2 * 1001, 4 * 1001, 999_990 * 1001]);
+        assert_eq!(t.duration(), 999_991 * 1001);
+        assert_eq!((t.first_ns, t.last_ns), (Some(7), Some(7)), "the recorded times");
+        assert_eq!(t.warnings, Vec::<String>::new());
+        assert_eq!(lay(Timing::Numbered(ntsc), 0, &[]).0.duration(), 0);
+
+        // A gap for which MP4's 32 bits are too few makes the ticks coarser, and stays exact.
+        let (t, ticks) = lay(Timing::Numbered(rate()), 0, &[(None, 0), (None, 1_000_000 * S)]);
+        assert_eq!((t.timescale(), ticks[1]), (3840, 30_000_000 * 128));
+        assert_eq!(t.warnings, Vec::<String>::new());
+        let (t, ticks) = lay(Timing::Numbered(rate()), 2, &[(None, 0), (None, 1_000_000 * S)]);
+        assert_eq!((t.timescale(), ticks[1]), (60, 30_000_000 * 2));
+        assert_eq!(t.warnings, Vec::<String>::new());
+        let fine = FrameRate::new(999_999_937, 4_000_003).unwrap();
+        let (t, _) = lay(Timing::Numbered(fine), 0, &[(None, 0), (None, 5000 * S)]);
+        assert!(t.warnings[0].contains("a gap of 5000 s"), "{:?}", t.warnings);
+    }
+
+    #[test]
     fn the_last_frame_lasts_as_long_as_usual() {
         let frames = [(None, 0), (None, 100), (None, 200), (None, 300), (None, 9000)];
         assert_eq!(recorded(Clock::Log, &frames).0.duration(), 9100);
@@ -415,8 +499,13 @@ mod tests {
             ),
             reorder in 0..6u32,
         ) {
-            for clock in [Clock::Header, Clock::Log] {
-                let (t, ticks) = lay(Timing::Recorded(clock), reorder, &frames);
+            let timings = [
+                Timing::Recorded(Clock::Header),
+                Timing::Recorded(Clock::Log),
+                Timing::Numbered(rate()),
+            ];
+            for timing in timings {
+                let (t, ticks) = lay(timing, reorder, &frames);
                 proptest::prop_assert!(ticks.windows(2).all(|w| w[0] < w[1]), "{ticks:?}");
                 proptest::prop_assert!(ticks[ticks.len() - 1] < t.duration());
             }

@@ -53,6 +53,10 @@ pub enum Timing {
     Recorded(Clock),
     /// Frame N at exactly N / rate.
     Rate(FrameRate),
+    /// At exactly N / rate, where N is the number of the frame in its stream: `log_ns` is
+    /// [`FrameRate::nanoseconds`] of N. A number that is missing leaves its time free. The times
+    /// count from the first frame; frames with one number follow each other.
+    Numbered(FrameRate),
 }
 
 /// How many frames a picture may be decoded ahead of its time, with that many B-frames in a row.
@@ -110,12 +114,46 @@ fn round(distance_ns: u64, tick_ns: u64) -> u64 {
 /// A timescale in which a constant rate is exact, as fine as players are used to: ticks in a
 /// second, and ticks of a frame.
 fn exact(rate: FrameRate) -> (u32, u64) {
+    exact_up_to(rate, u64::MAX)
+}
+
+/// As [`exact`], with at most `longest` ticks of a frame where the rate allows that.
+fn exact_up_to(rate: FrameRate, longest: u64) -> (u32, u64) {
     let (mut timescale, mut step) = (rate.numerator(), u64::from(rate.denominator()));
-    while timescale < 10_000 {
+    while timescale < 10_000 && step.saturating_mul(2) <= longest {
         timescale *= 2;
         step *= 2;
     }
     (timescale, step)
+}
+
+/// Recovers the numbers of frames from their times ([`Timing::Numbered`]), from the first one on.
+#[derive(Clone, Debug)]
+struct Numbers {
+    rate: FrameRate,
+    origin: Option<i128>,
+    last: u64,
+}
+
+impl Numbers {
+    const fn new(rate: FrameRate) -> Self {
+        Self { rate, origin: None, last: 0 }
+    }
+
+    /// The number of the next frame. Numbers rise.
+    fn next(&mut self, log_ns: i64) -> u64 {
+        let (num, den) = (self.rate.numerator(), self.rate.denominator());
+        // The nearest multiple of the duration of a frame.
+        let unit = i128::from(den) * 1_000_000_000;
+        let number = (i128::from(log_ns) * i128::from(num) + unit / 2).div_euclid(unit);
+        let Some(origin) = self.origin else {
+            self.origin = Some(number);
+            return 0;
+        };
+        let number = u64::try_from(number - origin).unwrap_or(0);
+        self.last = number.max(self.last + 1);
+        self.last
+    }
 }
 
 #[cfg(test)]
@@ -135,6 +173,25 @@ mod tests {
         assert_eq!(log, [1, 2, 40]);
         assert!(warnings[0].contains("backwards"), "{warnings:?}");
         assert_eq!(stamps(Clock::Log, &[]), (vec![], vec![]));
+    }
+
+    #[test]
+    fn numbers_are_recovered_exactly_and_rise() {
+        for rate in ["30000/1001", "30", "1/7", "480", "59.94"] {
+            let rate: FrameRate = rate.parse().unwrap();
+            let mut numbers = Numbers::new(rate);
+            let wanted = [5u64, 6, 9, 1_000_000, 1_000_001, 40_000_000];
+            for n in wanted {
+                let log_ns = rate.nanoseconds(n) as i64;
+                assert_eq!(numbers.next(log_ns), n - 5, "{rate}");
+            }
+            // A picture that is shown twice has its number twice.
+            let last = rate.nanoseconds(40_000_000) as i64;
+            assert_eq!(numbers.next(last), 40_000_000 - 5 + 1, "{rate}");
+            assert_eq!(numbers.next(i64::MIN), 40_000_000 - 5 + 2, "{rate}");
+        }
+        let mut numbers = Numbers::new(FrameRate::default());
+        assert_eq!([i64::MIN, 0, i64::MAX].map(|ns| numbers.next(ns) > 0), [false, true, true]);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 use encoder_core::FrameRate;
 
-use super::{Clock, FrameTimes, Rising, Timing, distance, exact, round};
+use super::{Clock, FrameTimes, Numbers, Rising, Timing, distance, exact, round};
 
 /// Lays out frames one by one, for what cannot be taken back once it is written.
 ///
@@ -10,6 +10,7 @@ use super::{Clock, FrameTimes, Rising, Timing, distance, exact, round};
 pub struct StreamingTimeline {
     timing: Timing,
     frames: u64,
+    numbers: Option<Numbers>,
     rising: Rising,
     origin: i64,
     /// The clock now; behind a switch from one to the other, log times are moved by `shift`.
@@ -31,11 +32,16 @@ impl StreamingTimeline {
     pub fn new(timing: Timing, rate: FrameRate) -> Self {
         let (clock, nominal) = match timing {
             Timing::Recorded(clock) => (clock, (rate.nanoseconds(1) / TICK_NS).max(1)),
-            Timing::Rate(rate) => (Clock::Log, exact(rate).1),
+            Timing::Rate(rate) | Timing::Numbered(rate) => (Clock::Log, exact(rate).1),
+        };
+        let numbers = match timing {
+            Timing::Numbered(rate) => Some(Numbers::new(rate)),
+            _ => None,
         };
         Self {
             timing,
             frames: 0,
+            numbers,
             rising: Rising::default(),
             origin: 0,
             clock,
@@ -51,7 +57,7 @@ impl StreamingTimeline {
     pub fn timescale(&self) -> u32 {
         match self.timing {
             Timing::Recorded(_) => (1_000_000_000 / TICK_NS) as u32,
-            Timing::Rate(rate) => exact(rate).0,
+            Timing::Rate(rate) | Timing::Numbered(rate) => exact(rate).0,
         }
     }
 
@@ -70,8 +76,9 @@ impl StreamingTimeline {
     pub fn next(&mut self, times: &FrameTimes) -> u64 {
         let index = self.frames;
         self.frames += 1;
-        if let Timing::Rate(_) = self.timing {
-            return index.saturating_mul(self.gaps[0]);
+        if let Timing::Rate(_) | Timing::Numbered(_) = self.timing {
+            let number = self.numbers.as_mut().map_or(index, |n| n.next(times.log_ns));
+            return number.saturating_mul(self.gaps[0]);
         }
         self.check(index, times);
         let stamp = i128::from(times.by(self.clock)) + self.shift;
@@ -155,6 +162,12 @@ mod tests {
             ),
             (header, &[(Some(100), 0), (Some(100), 1), (Some(100), 2)], &[0, 1000, 2000], ""),
             (Timing::Rate("30".parse().unwrap()), &[(None, 5), (None, 5)], &[0, 512], ""),
+            (
+                Timing::Numbered("10".parse().unwrap()),
+                &[(Some(9), 500), (Some(1), 600), (None, 600), (None, 900)],
+                &[0, 1024, 2048, 4096],
+                "",
+            ),
         ];
         for (timing, frames, expected, warning) in table {
             let (ticks, warnings) = lay(*timing, frames);

@@ -1,0 +1,107 @@
+//! Videos that take no more frames, until they are complete.
+
+use std::{collections::VecDeque, sync::atomic::Ordering::Relaxed};
+
+use encoder_media::StreamId;
+
+use crate::{
+    error::RunError,
+    part::{ClosedPart, Notes, Pending},
+    report::Output,
+    session::{SessionError, VideoReport},
+};
+
+/// How many videos of one camera may be closing. Each still has its encoder.
+const MOST_OF_CAMERA: usize = 2;
+/// How many videos of a run may be closing.
+const MOST: usize = 4;
+
+/// The videos of a run that take no more frames. Their encoders run on until everything is
+/// written; at most [`MOST`] at once, so that the number of encoders stays bounded however often
+/// the size of the pictures changes. Dropped, it leaves no file of those that are not complete.
+#[derive(Default)]
+pub(crate) struct Closings {
+    /// In the order in which they were closed.
+    running: VecDeque<ClosedPart>,
+    ended: Vec<(StreamId, Output)>,
+}
+
+impl Closings {
+    /// Adds a video. Waits for the oldest ones while there are too many.
+    pub fn push(&mut self, part: ClosedPart) {
+        let stream = part.stream;
+        self.push_without_waiting(part);
+        while self.running.iter().filter(|part| part.stream == stream).count() > MOST_OF_CAMERA {
+            let oldest = self.running.iter().position(|part| part.stream == stream);
+            self.join(oldest.unwrap_or(0));
+        }
+        while self.running.len() > MOST {
+            self.join(0);
+        }
+    }
+
+    /// Adds a video at the end of a run, where all encoders end side by side.
+    pub fn push_without_waiting(&mut self, part: ClosedPart) {
+        match part.result {
+            Ok(Pending::Session(_)) => self.running.push_back(part),
+            _ => self.ended.push((part.stream, output(part))),
+        }
+    }
+
+    fn join(&mut self, n: usize) {
+        if let Some(part) = self.running.remove(n) {
+            self.ended.push((part.stream, output(part)));
+        }
+    }
+
+    /// Waits for all videos. Returns their outputs, by camera and number.
+    pub fn finish(&mut self) -> Vec<Output> {
+        while !self.running.is_empty() {
+            self.join(0);
+        }
+        let mut ended = std::mem::take(&mut self.ended);
+        ended.sort_by_key(|(stream, output)| (*stream, output.part));
+        ended.into_iter().map(|(_, output)| output).collect()
+    }
+}
+
+/// Waits for the end of a video and reports it.
+fn output(part: ClosedPart) -> Output {
+    let ClosedPart { topic, number, notes, result, .. } = part;
+    let Notes { lost, left_out, remarks } = notes;
+    let mut failed = VideoReport::default();
+    let result = result.and_then(|pending| match pending {
+        Pending::Session(closing) => {
+            let counters = std::sync::Arc::clone(&closing.counters);
+            closing.join().inspect_err(|_| {
+                failed.frames_in = counters.frames_in.load(Relaxed);
+                failed.frames_failed = counters.frames_failed.load(Relaxed);
+                failed.frames_dropped = counters.frames_dropped.load(Relaxed);
+            })
+        }
+        Pending::Done(report) => Ok(*report),
+    });
+    let mut output = Output { topic, part: number, frames_left_out: left_out, ..Output::default() };
+    output.video = match result {
+        Ok(report) => {
+            output.error = (report.frames_encoded == 0).then_some(RunError::NoPicture);
+            report
+        }
+        Err(error) => {
+            if let SessionError::Kept { part, .. } = &error {
+                output.partial = Some(part.clone());
+            }
+            output.error = Some(error.into());
+            failed
+        }
+    };
+    let video = &mut output.video;
+    video.frames_in += lost.frames + left_out;
+    video.frames_failed += lost.frames;
+    let mut warnings = lost.warnings();
+    warnings.extend(remarks.warnings());
+    warnings.extend(video.failures.iter().map(|(n, reason)| format!("frame {n}: {reason}")));
+    warnings.append(&mut video.warnings);
+    video.warnings = warnings;
+    output
+}

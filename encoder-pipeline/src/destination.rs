@@ -1,0 +1,153 @@
+//! Where the videos of a run go: a [`Destination`]. [`FileDestination`] writes files;
+//! `docs/add-a-destination.md` shows how to write another one.
+
+use std::path::Path;
+
+pub use encoder_media::{Destination, Location, PartInfo};
+use tracing::debug;
+
+use crate::{
+    mux::{AnnexBSink, Finished, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
+    naming::{Format, Names, Target},
+};
+
+/// Files: one per video in a directory, named after its topic, or a single file for one camera.
+pub struct FileDestination {
+    target: Target,
+    names: Names,
+    overwrite: bool,
+    mode: OutputMode,
+    /// The topic of the single file.
+    topic: Option<String>,
+}
+
+impl FileDestination {
+    /// MP4 files in a directory, or the file of `target` in the format of its extension. Files that
+    /// exist are not replaced.
+    pub fn new(target: Target) -> Self {
+        Self {
+            names: Names::new(target.clone(), Format::default()),
+            target,
+            overwrite: false,
+            mode: OutputMode::default(),
+            topic: None,
+        }
+    }
+
+    /// The format of the files in a directory. A single file has the format of its extension.
+    #[must_use]
+    pub fn format(mut self, format: Format) -> Self {
+        self.names = Names::new(self.target.clone(), format);
+        self
+    }
+
+    /// Whether files that exist are replaced.
+    #[must_use]
+    pub fn overwrite(mut self, overwrite: bool) -> Self {
+        self.overwrite = overwrite;
+        self
+    }
+
+    /// What an MP4 file is while it is written, and when it is complete.
+    #[must_use]
+    pub fn mode(mut self, mode: OutputMode) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Refuses a second camera where there is a single file.
+    fn check_camera(&mut self, topic: &str) -> Result<(), SinkError> {
+        let Target::File(file) = &self.target else { return Ok(()) };
+        let first = self.topic.get_or_insert_with(|| topic.to_owned());
+        if first == topic {
+            return Ok(());
+        }
+        let reason = format!(
+            "the recording has more than one camera topic ({first}, {topic}), and this is one file"
+        );
+        Err(SinkError::refused(file, reason))
+    }
+}
+
+impl Destination for FileDestination {
+    fn begin(&mut self) -> Result<(), SinkError> {
+        let directory = self.target.directory();
+        std::fs::create_dir_all(directory).map_err(SinkError::io(directory))
+    }
+
+    fn sink(&mut self, part: &PartInfo<'_>) -> Result<Box<dyn Sink>, SinkError> {
+        self.check_camera(&part.stream.topic)?;
+        let path = self.names.file(&part.stream.topic, part.number);
+        debug!(file = %path.display(), "writing");
+        let PartInfo { timing, rate, reorder, .. } = *part;
+        let (overwrite, mode) = (self.overwrite, self.mode);
+        Ok(match self.names.format() {
+            Format::Mp4 => {
+                let options = Mp4Options { overwrite, mode, timing, rate, reorder };
+                Box::new(Mp4Sink::create(&path, &options)?)
+            }
+            Format::AnnexB => Box::new(AnnexBSink::create(&path, overwrite)?),
+        })
+    }
+
+    fn finish(self: Box<Self>) -> Result<Finished, SinkError> {
+        let at: &Path = match &self.target {
+            Target::Directory(directory) => directory,
+            Target::File(file) => file,
+        };
+        Ok(Finished::at(at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use encoder_core::{EncoderConfig, Resolution};
+    use encoder_media::{StreamInfo, timeline::Timing};
+    use encoder_testbed::fixtures::entries;
+
+    use super::*;
+    use crate::timeline::Clock;
+
+    fn stream(topic: &str) -> StreamInfo {
+        let (schema, messages, rate) = (String::new(), None, None);
+        StreamInfo { id: 0, topic: topic.into(), schema, messages, rate }
+    }
+
+    fn sink(files: &mut FileDestination, topic: &str, number: usize) -> Result<(), SinkError> {
+        let (encoder, stream) = (EncoderConfig::default(), stream(topic));
+        let timing = Timing::Recorded(Clock::Header);
+        let size = Resolution::new(16, 16);
+        files.sink(&PartInfo::encoded(&stream, number, size, timing, &encoder)).map(drop)
+    }
+
+    #[test]
+    fn a_single_file_takes_the_parts_of_one_camera() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("new/a.mp4");
+        let mut files = FileDestination::new(Target::of(&file));
+        files.begin().unwrap();
+        sink(&mut files, "/left", 1).unwrap();
+        sink(&mut files, "/left", 2).unwrap();
+        let error = sink(&mut files, "/right", 1).unwrap_err();
+        assert!(matches!(error, SinkError::Refused { .. }), "{error}");
+        assert!(error.to_string().contains("(/left, /right)"), "{error}");
+        assert_eq!(Box::new(files).finish().unwrap(), Finished::at(&file));
+
+        let mut files = FileDestination::new(Target::of(directory.path()));
+        sink(&mut files, "/left", 1).unwrap();
+        sink(&mut files, "/right", 1).unwrap();
+        // The sinks were dropped.
+        assert_eq!(entries(directory.path()), ["new"]);
+    }
+
+    #[test]
+    fn a_destination_that_cannot_be_made_is_an_error_before_any_video() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let mut files = FileDestination::new(Target::of(&file.join("below")));
+        let error = files.begin().unwrap_err();
+        assert!(error.to_string().contains("file/below"), "{error}");
+    }
+}

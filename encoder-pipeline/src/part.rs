@@ -1,0 +1,124 @@
+//! A video of a camera: pictures of one size.
+
+use encoder_core::Resolution;
+use encoder_media::StreamId;
+use tracing::{debug, warn};
+
+use crate::{
+    passthrough::Passthrough,
+    session::{Closing, Session, SessionError, VideoReport},
+};
+
+/// How many reasons or changes of size are listed one by one.
+const LISTED: usize = 10;
+
+/// A video that takes frames.
+pub(crate) struct Part {
+    /// Number among those of its camera, from 1.
+    pub number: usize,
+    /// Size of its pictures.
+    pub size: Resolution,
+    pub video: Video,
+    /// How many messages the camera had when it last got one.
+    pub used: u64,
+    pub notes: Notes,
+}
+
+/// How the video is made.
+pub(crate) enum Video {
+    Encoding(Session),
+    Copying(Passthrough),
+}
+
+impl Part {
+    /// Takes no more frames. An encoder runs on until it has written everything.
+    pub fn close(self, stream: StreamId, topic: &str) -> ClosedPart {
+        let result = match self.video {
+            Video::Encoding(session) => Ok(Pending::Session(session.close())),
+            Video::Copying(copy) => copy
+                .finish()
+                .map(|report| Pending::Done(Box::new(report)))
+                .map_err(SessionError::from),
+        };
+        ClosedPart { stream, topic: topic.into(), number: self.number, notes: self.notes, result }
+    }
+}
+
+/// A video that takes no more frames, or could not be begun.
+pub(crate) struct ClosedPart {
+    pub stream: StreamId,
+    pub topic: String,
+    pub number: usize,
+    pub notes: Notes,
+    pub result: Result<Pending, SessionError>,
+}
+
+pub(crate) enum Pending {
+    Session(Closing),
+    Done(Box<VideoReport>),
+}
+
+/// What is reported of a video beside what its session reports.
+#[derive(Default)]
+pub(crate) struct Notes {
+    /// Broken messages that never reached the session.
+    pub lost: Lost,
+    /// Frames that a lower constant rate had no place for.
+    pub left_out: u64,
+    pub remarks: Remarks,
+}
+
+/// Messages without a picture: all are counted, the first are listed.
+#[derive(Default)]
+pub(crate) struct Lost {
+    pub frames: u64,
+    reasons: Vec<String>,
+}
+
+impl Lost {
+    pub fn add(&mut self, number: u64, reason: &str) {
+        self.frames += 1;
+        if self.reasons.len() < LISTED {
+            warn!(frame = number, "frame left out: {reason}");
+            self.reasons.push(format!("frame {number}: {reason}"));
+        } else {
+            debug!(frame = number, "frame left out: {reason}");
+        }
+    }
+
+    /// Counts frames that have no entry in the list.
+    pub fn add_unlisted(&mut self, frames: u64) {
+        self.frames += frames;
+    }
+
+    pub fn warnings(self) -> Vec<String> {
+        self.reasons
+    }
+}
+
+/// Remarks for the user: the first are listed, all are counted.
+#[derive(Default)]
+pub(crate) struct Remarks {
+    list: Vec<String>,
+    more: u64,
+}
+
+impl Remarks {
+    pub fn add(&mut self, text: String) {
+        if self.list.len() < LISTED {
+            warn!("{text}");
+            self.list.push(text);
+        } else {
+            debug!("{text}");
+            self.more += 1;
+        }
+    }
+
+    pub fn warnings(self) -> Vec<String> {
+        let Self { mut list, more } = self;
+        if more > 0 {
+            list.push(format!("{more} more changes of size are not listed"));
+        }
+        list
+    }
+}

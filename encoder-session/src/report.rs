@@ -1,0 +1,137 @@
+use encoder_core::{EncoderType, Refusal, Resolution};
+use encoder_media::Location;
+use serde::{Serialize, Serializer, ser::SerializeStruct};
+
+use crate::{EncoderSpan, Failover};
+
+/// How a video was made: by a session, or by copying a topic that was a video already.
+///
+/// Serialized, it has the names that `docs/report.md` lists for a video.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct VideoReport {
+    /// Where the video is; `None` where the sink has no location, or no frame was good.
+    pub file: Option<Location>,
+    /// The encoder that was really used; of several, the one that made the most frames. `copy`
+    /// where the access units were copied, [`NO_ENCODER`](Self::NO_ENCODER) where none was opened.
+    #[serde(serialize_with = "name_or_null")]
+    pub encoder: EncoderType,
+    /// How it ran: library or program, with its version. Empty where no encoder was opened.
+    #[serde(rename = "encoder_description", serialize_with = "text_or_null")]
+    pub description: String,
+    /// All encoders that were used, in order. Of more than 64 changes, the frames of the later ones
+    /// are added to the latest span of the same encoder, which is then the last.
+    #[serde(rename = "encoders")]
+    pub spans: Vec<EncoderSpan>,
+    /// The losses of encoders in mid-stream, and the returns to a better one. No frame is lost by
+    /// them.
+    pub failovers: Vec<Failover>,
+    /// Coded size of the pictures in pixels.
+    #[serde(flatten, serialize_with = "width_and_height")]
+    pub size: Resolution,
+    /// Frames of the recording that belong to this video, bad ones included.
+    pub frames_in: u64,
+    /// Frames in the video.
+    pub frames_encoded: u64,
+    /// Of these, frames that show another picture again.
+    pub frames_repeated: u64,
+    /// Frames that could not be decoded.
+    pub frames_failed: u64,
+    /// Frames that were dropped because the ring was full.
+    pub frames_dropped: u64,
+    /// The first of the bad frames: number and reason.
+    #[serde(skip)]
+    pub failures: Vec<(u64, String)>,
+    /// Recorded time of the first frame in nanoseconds.
+    #[serde(rename = "first_stamp_ns")]
+    pub first_ns: Option<i64>,
+    /// Recorded time of the last frame in nanoseconds.
+    #[serde(rename = "last_stamp_ns")]
+    pub last_ns: Option<i64>,
+    /// Length of the video in seconds.
+    pub duration_s: f64,
+    /// Bytes of access units.
+    #[serde(rename = "bytes")]
+    pub bytes_out: u64,
+    /// Encoders that were passed over, with reason and hint: one entry for each encoder and kind.
+    pub refusals: Vec<Refusal>,
+    /// What a user should know about this video.
+    pub warnings: Vec<String>,
+}
+
+impl VideoReport {
+    /// Stands for an encoder where none was opened.
+    pub const NO_ENCODER: EncoderType = EncoderType::new("none");
+
+    /// A video without frames, with pictures of `size`.
+    pub fn new(encoder: EncoderType, description: impl Into<String>, size: Resolution) -> Self {
+        Self {
+            file: None,
+            encoder,
+            description: description.into(),
+            spans: Vec::new(),
+            failovers: Vec::new(),
+            size,
+            frames_in: 0,
+            frames_encoded: 0,
+            frames_repeated: 0,
+            frames_failed: 0,
+            frames_dropped: 0,
+            failures: Vec::new(),
+            first_ns: None,
+            last_ns: None,
+            duration_s: 0.0,
+            bytes_out: 0,
+            refusals: Vec::new(),
+            warnings: Vec::new(),
+        }
+    }
+}
+
+impl Default for VideoReport {
+    /// Nothing was made: no encoder was opened, and the size is not known.
+    fn default() -> Self {
+        Self::new(Self::NO_ENCODER, "", Resolution::new(0, 0))
+    }
+}
+
+fn name_or_null<S: Serializer>(encoder: &EncoderType, serializer: S) -> Result<S::Ok, S::Error> {
+    match *encoder {
+        VideoReport::NO_ENCODER => serializer.serialize_none(),
+        encoder => serializer.serialize_str(encoder.as_str()),
+    }
+}
+
+fn text_or_null<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    match text {
+        "" => serializer.serialize_none(),
+        text => serializer.serialize_str(text),
+    }
+}
+
+fn width_and_height<S: Serializer>(size: &Resolution, serializer: S) -> Result<S::Ok, S::Error> {
+    let mut fields = serializer.serialize_struct("Resolution", 2)?;
+    fields.serialize_field("width", &size.width)?;
+    fields.serialize_field("height", &size.height)?;
+    fields.end()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_video_that_no_encoder_made_has_null_for_it() {
+        let none = serde_json::to_value(VideoReport::default()).unwrap();
+        assert!(none["encoder"].is_null() && none["encoder_description"].is_null(), "{none}");
+        assert!(none["file"].is_null() && none["first_stamp_ns"].is_null(), "{none}");
+        let size = Resolution::new(64, 48);
+        let made = VideoReport::new(EncoderType::X264, "libx264", size);
+        let made = serde_json::to_value(made).unwrap();
+        assert_eq!(made["encoder"], "x264");
+        assert_eq!(made["encoder_description"], "libx264");
+        assert_eq!((&made["width"], &made["height"]), (&64.into(), &48.into()));
+        assert!(made.get("failures").is_none() && made.get("size").is_none(), "{made}");
+    }
+}
