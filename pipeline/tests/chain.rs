@@ -544,7 +544,10 @@ fn a_stop_ends_the_wait_of_a_run() {
             label_cameras: false,
         };
         let (send, ended) = mpsc::channel();
-        std::thread::spawn(move || send.send(job.convert(&|| Ok(Box::new(Endless(0))), &Silent)));
+        std::thread::spawn(move || {
+            let report = job.convert(&|| Ok(Box::new(Endless(0))), &Silent);
+            let _ = send.send(report);
+        });
         process::until("it waits", || count(run, "open better") >= 3);
         stop.stop();
         let report = ended.recv_timeout(Duration::from_secs(60)).unwrap();
