@@ -30,8 +30,9 @@ use crate::{
 /// - An encoder that was passed over or given up is tried again after [`failback_after_s`], a busy
 ///   one after half a minute. Each failed attempt doubles that time, up to an hour. The active
 ///   encoder stays open during the attempt.
-/// - Before the first encoder is open, a wrong configuration is an error. Later it is a refusal:
-///   the configuration was right, and the device that it names is gone.
+/// - Before the first encoder is open, a wrong configuration is an error. Later it is a refusal,
+///   and so it is for an encoder that has passed its probe: the configuration was right, and the
+///   device that it names is gone.
 ///
 /// [`session_wait_s`]: crate::GpuEncoderConfig::session_wait_s
 /// [`failback_after_s`]: crate::GpuEncoderConfig::failback_after_s
@@ -136,7 +137,7 @@ impl Chain {
     /// # Errors
     /// [`OpenError::NoneLeft`] when no encoder is left; [`OpenError::Stopped`] when the waiter was
     /// stopped; before the first encoder has opened also [`OpenError::Config`], when the settings
-    /// do not fit a backend.
+    /// do not fit a backend that was not probed.
     pub fn open(&mut self) -> Result<Box<dyn VideoEncoder>, OpenError> {
         while let Some(place) = self.schedule.active() {
             if self.waiter.state() == Waited::Stopped {
@@ -158,8 +159,8 @@ impl Chain {
         Err(OpenError::NoneLeft { refusals: self.refusals.clone() })
     }
 
-    /// Opens the encoder at this place. After the first opening of any encoder, every error is a
-    /// refusal.
+    /// Opens the encoder at this place. Every error is a refusal, except a wrong configuration that
+    /// no probe and no opening has shown to be right.
     fn open_at(&mut self, place: usize) -> Result<Box<dyn VideoEncoder>, OpenError> {
         let none_left = || OpenError::NoneLeft { refusals: self.refusals.clone() };
         let backend = *self.order.get(place).ok_or_else(none_left)?;
@@ -173,7 +174,9 @@ impl Chain {
                 Ok(encoder)
             }
             Ok(Err(error @ OpenError::Refused(_))) => Err(error),
-            Ok(Err(error)) if !self.has_opened => Err(error),
+            Ok(Err(error)) if !self.has_opened && !self.probes.contains_key(&backend.id) => {
+                Err(error)
+            }
             Ok(Err(error)) => Err(refusal(
                 RefusalKind::NoDevice,
                 error.to_string(),

@@ -117,6 +117,19 @@ impl Play {
     }
 
     fn with(order: &[(EncoderType, &str)], wait: u32, waiter: Waiter) -> Self {
+        Self::of(order, wait, waiter, &[])
+    }
+
+    fn probed(order: &[(EncoderType, &str)], probed: &[EncoderType]) -> Self {
+        Self::of(order, 0, Waiter::manual(), probed)
+    }
+
+    fn of(
+        order: &[(EncoderType, &str)],
+        wait: u32,
+        waiter: Waiter,
+        probed: &[EncoderType],
+    ) -> Self {
         static RUNS: AtomicU64 = AtomicU64::new(0);
         let run = RUNS.fetch_add(1, SeqCst) as i64;
         let mut settings = Settings::default();
@@ -128,7 +141,9 @@ impl Play {
             settings.backend.insert(id.to_string(), table.parse().unwrap());
         }
         let order = order.iter().map(|(id, _)| *id).collect();
-        let chain = Chain::new(&Plan::new(order, vec![]), settings, 1).unwrap();
+        let mut plan = Plan::new(order, vec![]);
+        plan.probes = probed.iter().map(|id| (*id, Caps::default())).collect();
+        let chain = Chain::new(&plan, settings, 1).unwrap();
         let begun = waiter.now();
         Self { chain: chain.with_waiter(waiter.clone()), waiter, begun, run }
     }
@@ -357,6 +372,11 @@ fn a_wrong_configuration_is_an_error_first_and_a_refusal_later() {
     second.chain.refuse(refusal_of(A));
     assert_eq!(second.open(), C);
     assert_eq!(second.refused(), [(A, 1), (B, 1)]);
+    // The same for an encoder that was probed before, such as for the second camera of a run.
+    let mut probed = Play::probed(&[(A, "gone"), (B, "ok")], &[A]);
+    assert_eq!((probed.open(), probed.refused()), (B, vec![(A, 1)]));
+    let mut other = Play::probed(&[(A, "gone"), (B, "ok")], &[B]);
+    assert!(matches!(other.chain.open(), Err(OpenError::Config(_))));
     // And for an encoder to go back to.
     second.advance(300);
     assert_eq!(second.better(), None);

@@ -48,7 +48,7 @@ impl Stop {
         self.0.flag.load(SeqCst)
     }
 
-    /// The waiter that the stop interrupts, for the configuration of a session.
+    /// The waiter that the stop interrupts, for sessions.
     pub fn waiter(&self) -> &Waiter {
         &self.0.waiter
     }

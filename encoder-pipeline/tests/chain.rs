@@ -526,7 +526,10 @@ fn a_stop_ends_the_wait_of_a_run() {
         let files = FileDestination::new(target).format(Format::AnnexB);
         let job = Run::new(files, config).recording("endless").threads(1).stop(stop.clone());
         let (send, ended) = mpsc::channel();
-        std::thread::spawn(move || send.send(job.convert(&|| Ok(Box::new(Endless(0))), &Silent)));
+        std::thread::spawn(move || {
+            let report = job.convert(&|| Ok(Box::new(Endless(0))), &Silent);
+            let _ = send.send(report);
+        });
         process::until("it waits", || count(run, "open better") >= 3);
         stop.stop();
         let report = ended.recv_timeout(Duration::from_secs(60)).unwrap();

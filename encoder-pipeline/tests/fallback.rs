@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use encoder_core::{
     Backend, EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat, Plan, Refusal,
-    RefusalKind, Resolution, Settings, VideoEncoder,
+    RefusalKind, Resolution, Settings, VideoEncoder, Waiter,
 };
 use encoder_pipeline::{
     mux::{Mp4Options, Mp4Sink},
@@ -123,14 +123,15 @@ fn one_that_is_busy_is_asked_again_before_the_next_is_taken() {
     let path = directory.path().join("a.mp4");
     let sink = Box::new(Mp4Sink::create(&path, &Mp4Options::default()).unwrap());
     let before = CROWD.load(SeqCst);
-    let config = config(&[CROWDED, EncoderType::OPENH264], 1);
+    let mut config = config(&[CROWDED, EncoderType::OPENH264], 100);
+    config.waiter = Waiter::manual();
     let mut session = Session::open(SIZE, &config, sink).unwrap();
     for n in 0..5 {
         session.push(&picture(n), FrameTimes::at(EPOCH + n as i64 * 40 * MS)).unwrap();
     }
     let report = session.finish().unwrap();
     assert!(CROWD.load(SeqCst) > before + 1);
-    assert!(report.refusals[0].reason.contains("for 1 s now"), "{}", report.refusals[0]);
+    assert!(report.refusals[0].reason.contains("for 100 s now"), "{}", report.refusals[0]);
     assert_eq!(decode(&path).numbers(), numbers(5));
 }
 

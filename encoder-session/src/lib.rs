@@ -103,8 +103,8 @@ pub struct SessionConfig {
     /// Which file of its camera this is, for messages.
     pub part: Option<usize>,
     /// The clock of sessions, and the way to end their waits for a busy encoder: interrupting it
-    /// ends the waits, stopping it ends the sessions that have no encoder then. A run sets it to
-    /// that of its `Stop`.
+    /// ends the waits, stopping it ends the sessions that have no encoder then. A `Run` sets it to
+    /// the waiter of its `Stop`.
     pub waiter: Waiter,
     allocators: Allocators,
 }
