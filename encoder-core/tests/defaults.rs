@@ -177,7 +177,7 @@ fn what_cannot_be_done_is_refused_before_the_probe_and_at_opening() {
         let plan = Plan::new(vec![id, LOCKED], vec![]);
         let mut chain = Chain::new(&plan, settings.clone(), 1).unwrap();
         assert_eq!(chain.open().unwrap().encoder_type(), LOCKED);
-        assert_eq!(chain.refusals(), [refused.clone()]);
+        assert_eq!(chain.refusals(), std::slice::from_ref(refused));
     }
 }
 
