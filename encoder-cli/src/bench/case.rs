@@ -3,7 +3,7 @@
 use std::{
     io::Write,
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -12,6 +12,7 @@ use std::{
 use encoder_core::{
     Chain, EncodedChunk, EncoderType, FrameBuffer, PixelFormat, Plan, Settings, VideoEncoder,
 };
+use encoder_ffmpeg::process::{self, Input};
 use encoder_pipeline::{
     destination::FileDestination,
     mux::CallbackSink,
@@ -32,6 +33,9 @@ use super::{
     usage,
 };
 use crate::settings::Refused;
+
+/// A measurement that has not ended after this long is stopped.
+pub const LIMIT: Duration = Duration::from_secs(6 * 3600);
 
 /// What was measured.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -255,7 +259,7 @@ impl Work<'_> {
         std::fs::create_dir_all(&self.case.folder).map_err(|error| error.to_string())?;
         let before = Before::now();
         let bytes = self.at_once(|n| {
-            let mut command = Command::new(&ffmpeg.path);
+            let mut command = ffmpeg.command();
             command.args(["-hide_banner", "-loglevel", "error", "-y"]).args(&input);
             command.args(["-i", "pipe:0"]).args(&words).arg(path(n));
             feed(command, &self.frames)?;
@@ -270,17 +274,14 @@ impl Work<'_> {
 }
 
 /// Runs FFmpeg on the frames, by plain writes to its standard input.
-fn feed(mut command: Command, frames: &Frames) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("ffmpeg: {error}");
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(failed)?;
-    let stdin = child.stdin.take();
-    let written = stdin.map_or(Ok(()), |mut stdin| {
+fn feed(command: Command, frames: &Arc<Frames>) -> Result<(), String> {
+    let frames = Arc::clone(frames);
+    let input = Input::Writer(Box::new(move |mut stdin| {
         frames.payloads.iter().try_for_each(|payload| stdin.write_all(frames::bytes(payload)))
-    });
-    let output = child.wait_with_output().map_err(failed)?;
-    if !output.status.success() || written.is_err() {
-        return Err(format!("ffmpeg: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }));
+    let output = process::run(command, input, LIMIT).map_err(|error| format!("ffmpeg: {error}"))?;
+    if !output.exit.is_success() || !output.took_input {
+        return Err(format!("ffmpeg: {}: {}", output.exit, output.stderr.trim()));
     }
     Ok(())
 }

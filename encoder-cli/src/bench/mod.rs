@@ -18,13 +18,14 @@ use std::{
     fs,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use args::BaselineArg;
 pub use args::Bench;
 use case::Measured;
 use encoder_core::{Detected, OpenError, Presets};
+use encoder_ffmpeg::process::{self, Input};
 use frames::Frames;
 use quality::Judge;
 use result::{Results, Rounds, Row};
@@ -212,16 +213,16 @@ impl Work<'_> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
         command.args(std::env::args_os().skip(1)).args(["--case", &case.to_string()]);
-        let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(match said.trim().lines().last() {
+        let output =
+            process::run(command, Input::Empty, case::LIMIT).map_err(|error| error.to_string())?;
+        if !output.exit.is_success() {
+            return Err(match output.stderr.trim().lines().last() {
                 Some(line) => line.to_owned(),
-                None => format!("the measurement ended with {}", output.status),
+                None => format!("the measurement ended with {}", output.exit),
             });
         }
         let measured = serde_json::from_slice(&output.stdout);
-        Ok((measured.map_err(|error| format!("the measurement told nothing: {error}"))?, folder))
+        Ok((measured.map_err(|error| format!("the measurement has no result: {error}"))?, folder))
     }
 }
 
