@@ -103,9 +103,8 @@ mod tests {
     fn words() {
         assert_eq!([0, 119, 120, 7199, 7200].map(ago), ["0 s", "119 s", "2 min", "119 min", "2 h"]);
         assert_eq!(place(None), "");
-        let driver = Some("driver 1".to_owned());
-        let device = Device { name: "a GPU".into(), driver, identity: vec![] };
-        assert_eq!(place(Some(&device)), "a GPU, driver 1");
-        assert_eq!(place(Some(&Device { name: String::new(), ..device })), "driver 1");
+        let device = |name| Device::new(name).with_driver("driver 1".to_owned());
+        assert_eq!(place(Some(&device("a GPU"))), "a GPU, driver 1");
+        assert_eq!(place(Some(&device(""))), "driver 1");
     }
 }

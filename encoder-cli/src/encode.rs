@@ -78,47 +78,38 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
             TimeArg::Header => Clock::Header,
             TimeArg::Log => Clock::Log,
         };
-        let run = Run {
-            recording: recording.display().to_string(),
-            target,
-            format: match args.format {
-                FormatArg::Mp4 => Format::Mp4,
-                FormatArg::Annexb => Format::AnnexB,
-            },
-            overwrite: args.overwrite,
-            mode: match args.output_mode {
-                ModeArg::Progressive => OutputMode::Progressive,
-                ModeArg::Fragmented => OutputMode::Fragmented,
-            },
-            session: SessionConfig {
-                settings: settings.clone(),
-                plan: plan.clone(),
-                threads: 1,
-                timing: args.fps.map_or(Timing::Recorded(clock), Timing::Rate),
-                on_bad_frame: match args.on_bad_frame {
-                    BadFrameArg::Repeat => OnBadFrame::Repeat,
-                    BadFrameArg::Skip => OnBadFrame::Skip,
-                    BadFrameArg::Fail => OnBadFrame::Fail,
-                },
-                on_full: match args.on_full {
-                    FullArg::Block => OnFull::Block,
-                    FullArg::DropOldest => OnFull::DropOldest,
-                    FullArg::DropNewest => OnFull::DropNewest,
-                    FullArg::Error => OnFull::Error,
-                },
-                picture: args.source.picture(),
-                camera_label: None,
-                part: None,
-            },
-            resample: args.resample,
-            threads,
-            is_live: is_stdin(recording),
-            stop: stop.clone(),
-            #[cfg(feature = "prometheus")]
-            label_cameras: args.metrics.metrics_camera,
-            #[cfg(not(feature = "prometheus"))]
-            label_cameras: false,
+        let session = SessionConfig::new(settings.clone(), plan.clone())
+            .with_timing(args.fps.map_or(Timing::Recorded(clock), Timing::Rate))
+            .with_on_bad_frame(match args.on_bad_frame {
+                BadFrameArg::Repeat => OnBadFrame::Repeat,
+                BadFrameArg::Skip => OnBadFrame::Skip,
+                BadFrameArg::Fail => OnBadFrame::Fail,
+            })
+            .with_on_full(match args.on_full {
+                FullArg::Block => OnFull::Block,
+                FullArg::DropOldest => OnFull::DropOldest,
+                FullArg::DropNewest => OnFull::DropNewest,
+                FullArg::Error => OnFull::Error,
+            })
+            .with_picture(args.source.picture())
+            .with_waiter(stop.waiter().clone());
+        let mut run = Run::new(recording.display().to_string(), target, session, stop.clone());
+        run.format = match args.format {
+            FormatArg::Mp4 => Format::Mp4,
+            FormatArg::Annexb => Format::AnnexB,
         };
+        run.overwrite = args.overwrite;
+        run.mode = match args.output_mode {
+            ModeArg::Progressive => OutputMode::Progressive,
+            ModeArg::Fragmented => OutputMode::Fragmented,
+        };
+        run.resample = args.resample;
+        run.threads = threads;
+        run.is_live = is_stdin(recording);
+        #[cfg(feature = "prometheus")]
+        {
+            run.label_cameras = args.metrics.metrics_camera;
+        }
         let exit = convert(&run, args, recording, bars);
         // A failure outweighs a repair, and a repair a success.
         worst = match (worst, exit) {

@@ -1,5 +1,5 @@
-//! The child with programs that pretend to be FFmpeg and fail in every way. Needs a real one with
-//! libx264 for the failures that come half-way: set ENCODER_FFMPEG or put it on the PATH.
+//! Hosted encoders and probes in programs that pretend to be FFmpeg and fail in every way. Needs a
+//! real FFmpeg with libx264 for failures in mid-stream: set ENCODER_FFMPEG or put it on the PATH.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -13,16 +13,22 @@ use encoder_core::{
     EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, PixelFormat, ProbeResult,
     Refusal, RefusalKind, Resolution, VideoEncoder,
 };
-use encoder_ffmpeg::{Ffmpeg, FfmpegSpec, HostedEncoder, OLDEST, Version, test_encode_with};
+use encoder_ffmpeg::{Ffmpeg, FfmpegSpec, HostedEncoder, OLDEST, Rule, Version, test_encode_with};
 use encoder_testbed::scripted::{Kind, Real, Script, Scripted, Step, VENDORS};
 
-/// Much longer than anything here should take, so that a time-out cannot be mistaken.
+/// Much longer than anything here should take, so that a timeout cannot be mistaken.
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
-/// What [`SHORT`] and the killing of a stubborn child stay under, however busy the machine.
+/// [`SHORT`] and the killing of a stubborn child take less, however busy the machine.
 const SOON: Duration = Duration::from_secs(30);
 const SIZE: Resolution = Resolution::new(640, 360);
 const FRAMES: usize = 200;
+
+const RULES: &[Rule] = &[
+    Rule::new("Cannot load libcuda.so.1", RefusalKind::Missing, "there is no driver", "install it"),
+    Rule::new("required nvenc API version", RefusalKind::DriverTooOld, "too old", "update it"),
+    Rule::new("device does not exist (5)", RefusalKind::Failed, "the GPU was lost", "check it"),
+];
 
 fn real() -> PathBuf {
     Ffmpeg::find(EncoderType::X264)
@@ -34,12 +40,12 @@ fn real() -> PathBuf {
         .clone()
 }
 
-/// One that lists `h264_nvenc` and does this when it is to encode.
+/// A program that lists `h264_nvenc` and does this when it is to encode.
 fn fake(encoding: impl Into<Vec<Step>>) -> Scripted {
     Script::new().encoding(encoding).lay_down().unwrap()
 }
 
-/// One that is the real FFmpeg, except when it is to encode.
+/// The real FFmpeg, except when it is to encode.
 fn half_real(encoding: impl Into<Vec<Step>>) -> Scripted {
     Script::over(real()).encoding(encoding).lay_down().unwrap()
 }
@@ -48,13 +54,13 @@ fn find(path: &Path, deadline: Duration) -> Result<Ffmpeg, Refusal> {
     Ffmpeg::at(path, EncoderType::NVENC, deadline)
 }
 
-/// A spec for the encoder that is there.
+/// A spec for an encoder that this FFmpeg lists.
 fn spec(ffmpeg: &Ffmpeg) -> FfmpegSpec {
     let config = EncoderConfig::default();
     let mut spec = match ffmpeg.lists("libx264") {
         true => FfmpegSpec::new(EncoderType::X264, "libx264", &config)
             .with_options("-preset ultrafast -tune zerolatency -crf 23 -threads 1"),
-        false => FfmpegSpec::new(EncoderType::NVENC, "h264_nvenc", &config),
+        false => FfmpegSpec::new(EncoderType::NVENC, "h264_nvenc", &config).with_rules(RULES),
     };
     spec.max_delay = 8;
     spec
@@ -75,7 +81,7 @@ fn open(fake: &Scripted, stall: Duration, size: Resolution) -> HostedEncoder {
     HostedEncoder::open(&ffmpeg, spec, &config).unwrap()
 }
 
-/// Encodes all frames; gives the chunks that came, and the error that ended it.
+/// Encodes all frames; returns the error that ended the encoder, and the chunks that came.
 fn try_encode(fake: &Scripted, stall: Duration) -> (Option<String>, Vec<EncodedChunk>) {
     try_encode_at(SIZE, fake, stall)
 }
@@ -103,7 +109,7 @@ fn encode(fake: &Scripted, stall: Duration) -> (String, Vec<EncodedChunk>) {
     (error.expect("it should have failed"), chunks)
 }
 
-/// Nothing that it started is there any more.
+/// No process that it started is left.
 fn assert_nothing_left(fake: &Scripted) {
     let _ = fake;
     #[cfg(target_os = "linux")]
@@ -127,24 +133,24 @@ fn one_picture() -> Step {
     Step::Write([b"FLV\x01\x01\0\0\0\x09\0\0\0\0".to_vec(), tag(&sets), tag(&picture)].concat())
 }
 
-/// Bytes of this many frames.
+/// The bytes of this many frames.
 fn frames(count: usize) -> u64 {
     (FrameLayout::new(PixelFormat::Yuv420p, SIZE).packed_bytes() * count) as u64
 }
 
 #[test]
-fn one_that_ends_at_once_is_known_by_its_words() {
-    let words = "[h264_nvenc @ 0x55d0] [error] Cannot load libcuda.so.1";
-    let fake = fake([Step::say(words), Step::Exit(1)]);
+fn a_child_that_ends_at_once_is_classified_by_its_log() {
+    let line = "[h264_nvenc @ 0x55d0] [error] Cannot load libcuda.so.1";
+    let fake = fake([Step::say(line), Step::Exit(1)]);
     let refusal = probe(&fake, LONG);
     assert_eq!(refusal.kind, RefusalKind::Missing);
     assert!(refusal.reason.contains("Cannot load libcuda.so.1"), "{refusal}");
     let (error, _) = encode(&fake, LONG);
-    assert!(error.contains("the NVIDIA driver is not installed"), "{error}");
+    assert!(error.contains("there is no driver"), "{error}");
 }
 
 #[test]
-fn one_that_hangs_costs_its_deadline() {
+fn a_child_that_hangs_costs_the_deadline() {
     for steps in [vec![Step::Hang], vec![Step::IgnoreSignals, Step::Hang]] {
         let fake = fake(steps);
         let begun = Instant::now();
@@ -158,13 +164,13 @@ fn one_that_hangs_costs_its_deadline() {
 }
 
 #[test]
-fn one_that_takes_all_and_gives_nothing_is_a_stall() {
+fn a_child_that_reads_and_writes_nothing_is_a_stall() {
     let hang = [Step::IgnoreSignals, Step::TakeAll, Step::Hang];
-    // All frames find room in the pipe, however late it begins to read.
+    // All frames fit into the pipe, however late the child begins to read.
     let size = Resolution::new(64, 64);
     let (error, chunks) = try_encode_at(size, &fake(hang.clone()), SHORT);
     assert!(error.unwrap().contains("gave no answer in 0.3 s") && chunks.is_empty());
-    // The same after it has begun.
+    // The same after its first picture.
     let fake = fake([&[one_picture()], &hang[..]].concat());
     let (error, chunks) = try_encode_at(size, &fake, SHORT);
     let error = error.unwrap();
@@ -174,8 +180,8 @@ fn one_that_takes_all_and_gives_nothing_is_a_stall() {
 }
 
 #[test]
-fn one_that_tells_of_an_error_and_waits_for_more_input_is_not_waited_for() {
-    // As FFmpeg 9 does when its encoder fails.
+fn a_child_that_reports_an_error_and_waits_for_input_is_not_waited_for() {
+    // As FFmpeg 9 behaves when its encoder fails.
     let fake = fake([
         one_picture(),
         Step::Take(64 * 64 * 3 / 2),
@@ -192,7 +198,7 @@ fn one_that_tells_of_an_error_and_waits_for_more_input_is_not_waited_for() {
 }
 
 #[test]
-fn success_with_nothing_written_is_no_success() {
+fn an_exit_status_of_0_without_output_is_wrong_output() {
     let refusal = probe(&fake([Step::TakeAll]), LONG);
     assert_eq!(refusal.kind, RefusalKind::WrongOutput);
     let quick = fake([]);
@@ -204,7 +210,7 @@ fn success_with_nothing_written_is_no_success() {
 }
 
 #[test]
-fn one_that_dies_after_its_first_picture_says_why() {
+fn a_child_that_dies_after_its_first_picture_leaves_the_cause() {
     let fake = fake([
         one_picture(),
         Step::Take(frames(1)),
@@ -220,7 +226,7 @@ fn one_that_dies_after_its_first_picture_says_why() {
 }
 
 #[test]
-fn one_that_dies_amid_a_stream_leaves_its_chunks_and_its_last_words() {
+fn a_child_that_dies_in_mid_stream_leaves_its_chunks_and_its_messages() {
     for (end, exit) in [(Step::Die("KILL"), "signal 9"), (Step::Exit(187), "exit status 187")] {
         let fake = half_real([
             Step::Real(Real::new(real()).taking(50, frames(1))),
@@ -230,7 +236,7 @@ fn one_that_dies_amid_a_stream_leaves_its_chunks_and_its_last_words() {
         let (error, chunks) = encode(&fake, LONG);
         assert!(error.contains("CUDA_ERROR_ILLEGAL_ADDRESS: the end of it"), "{error}");
         assert!(error.contains(exit), "{error}");
-        // All 50 came out; those that were not handed over yet are fewer than `max_delay` and one.
+        // All 50 came out; those that were not returned yet are at most `max_delay` and one.
         assert!((41..=50).contains(&chunks.len()), "{}", chunks.len());
         assert!(chunks.iter().map(|chunk| chunk.pts).eq(0..chunks.len() as u64));
         assert_nothing_left(&fake);
@@ -242,7 +248,7 @@ fn output_that_is_cut_off_is_an_error() {
     let fake = half_real([Step::Real(Real::new(real()).cut(3_000))]);
     assert_eq!(probe(&fake, LONG).kind, RefusalKind::WrongOutput);
     let (error, chunks) = encode(&fake, SHORT);
-    // On a machine that is busy enough it does not even begin in time.
+    // On a machine that is busy enough it does not even open in time.
     let is_late = error.contains("no answer in 0.3 s") && chunks.is_empty();
     assert!(error.contains("was killed") || is_late, "{error}");
     assert!(chunks.len() < FRAMES);
@@ -255,13 +261,13 @@ fn a_picture_too_few_is_counted() {
 }
 
 #[test]
-fn what_cannot_be_decoded_is_no_proof() {
-    let tired = "[error] Cannot allocate memory";
+fn a_probe_fails_where_the_output_does_not_decode() {
+    let no_memory = "[error] Cannot allocate memory";
     let table = [
         (vec![Step::TakeAll], RefusalKind::WrongOutput, "5 pictures went in, 0 decode"),
         (vec![Step::FloodStdout(Some(frames(5)))], RefusalKind::WrongOutput, "levels off"),
         (vec![Step::FloodStdout(None)], RefusalKind::WrongOutput, "more than 64 MiB of output"),
-        (vec![Step::say(tired), Step::Exit(1)], RefusalKind::Busy, "Cannot allocate memory"),
+        (vec![Step::say(no_memory), Step::Exit(1)], RefusalKind::Busy, "Cannot allocate memory"),
     ];
     for (steps, kind, reason) in table {
         let fake = Script::over(real()).decoding(steps).lay_down().unwrap();
@@ -294,7 +300,7 @@ fn the_probe_encodes_once_and_decodes_once() {
 }
 
 #[test]
-fn one_that_fails_once_works_when_it_is_opened_again() {
+fn a_child_that_fails_once_works_when_it_is_opened_again() {
     let fake = Script::over(real())
         .first(1, [Step::Take(frames(1)), Step::say("[error] lost"), Step::Exit(1)])
         .lay_down()
@@ -339,10 +345,10 @@ fn an_endless_flood_of_stderr_costs_the_deadline() {
     assert_nothing_left(&fake);
 }
 
-/// A first frame that is larger than the pipe is still being written when the child dies of what it
-/// could not write: its output is the reason, not its death.
+/// A first frame that is larger than the pipe is still being written when the child dies because
+/// its stdout was closed: its output is the reason, not its death.
 #[test]
-fn garbage_is_told_also_while_the_first_frame_is_written() {
+fn garbage_is_reported_also_while_the_first_frame_is_written() {
     let endless = fake([Step::FloodStdout(None)]);
     let (error, _) = try_encode_at(Resolution::new(1920, 1080), &endless, LONG);
     let error = error.unwrap();
@@ -377,20 +383,30 @@ fn crashes_have_a_name() {
     assert!(error.contains("segmentation fault"), "{error}");
 }
 
-/// The scripts of wrappers and snaps start processes of their own.
+/// Scripts that wrap FFmpeg, and snaps, start processes of their own.
 #[test]
-fn processes_that_it_leaves_behind_do_no_harm() {
-    for hold in [Step::HoldPipes, Step::HoldStdout] {
-        for end in [Step::Hang, Step::Exit(1), Step::Exit(0)] {
-            let what = format!("{hold:?}, {end:?}");
-            let fake = fake([hold.clone(), end]);
-            let begun = Instant::now();
-            let refusal = probe(&fake, SHORT);
-            assert_eq!(refusal.kind, RefusalKind::Timeout, "{what}: {refusal}");
-            encode(&fake, SHORT);
-            assert!(begun.elapsed() < SOON, "{what}");
-            assert_nothing_left(&fake);
-        }
+fn processes_that_a_child_leaves_behind_do_no_harm() {
+    use RefusalKind::{Failed, Timeout, WrongOutput};
+    let table = [
+        // Its stderr is open: it counts as running.
+        (Step::HoldPipes, Step::Hang, Timeout),
+        (Step::HoldPipes, Step::Exit(1), Timeout),
+        (Step::HoldPipes, Step::Exit(0), Timeout),
+        // Its stderr is closed and it has ended: what it left behind ends with it.
+        (Step::HoldStdout, Step::Hang, Timeout),
+        (Step::HoldStdout, Step::Exit(1), Failed),
+        (Step::HoldStdout, Step::Exit(0), WrongOutput),
+    ];
+    for (hold, end, kind) in table {
+        let what = format!("{hold:?}, {end:?}");
+        let fake = fake([hold, end]);
+        let begun = Instant::now();
+        let limit = if kind == Timeout { SHORT } else { LONG };
+        let refusal = probe(&fake, limit);
+        assert_eq!(refusal.kind, kind, "{what}: {refusal}");
+        encode(&fake, SHORT);
+        assert!(begun.elapsed() < SOON, "{what}");
+        assert_nothing_left(&fake);
     }
 }
 
@@ -405,7 +421,7 @@ fn dropping_ends_a_child_whatever_it_does() {
         let encoder = open(&fake, LONG, SIZE);
         let id = encoder.child_id();
         #[cfg(target_os = "linux")]
-        encoder_testbed::process::until("it has begun", || {
+        encoder_testbed::process::until("the child runs", || {
             fake.calls_for(Kind::Encoding).iter().any(|call| call.process == id)
         });
         let begun = Instant::now();
@@ -417,14 +433,16 @@ fn dropping_ends_a_child_whatever_it_does() {
     }
 }
 
-/// Nothing says so: its stderr is closed and it was reaped, but its stdout is open.
+/// Its stderr is closed and it was reaped; only its stdout is open.
 #[cfg(target_os = "linux")]
 #[test]
-fn dropping_waits_for_nobody_when_the_child_has_ended() {
+fn dropping_does_not_wait_when_the_child_has_ended() {
     let fake = fake([Step::HoldStdout]);
     let encoder = open(&fake, LONG, SIZE);
     let id = encoder.child_id();
-    encoder_testbed::process::until("it was reaped", || encoder_testbed::process::is_gone(id));
+    encoder_testbed::process::until("the child is reaped", || {
+        encoder_testbed::process::is_gone(id)
+    });
     let begun = Instant::now();
     drop(encoder);
     assert!(begun.elapsed() < SOON);

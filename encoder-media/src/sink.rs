@@ -7,6 +7,7 @@ use crate::timeline::{FrameTimes, Timeline};
 
 /// Why something could not be written.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SinkError {
     /// The operating system refused.
     #[error("{}: {error}{}", path.display(), hint(.error))]

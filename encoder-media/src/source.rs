@@ -9,6 +9,7 @@ pub type StreamId = usize;
 
 /// What a source tells, in order.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event {
     /// A camera stream that will (or, if it stays empty, will not) give packets. Comes once and
     /// before the first packet of the stream.
@@ -64,6 +65,7 @@ pub struct Warning {
 
 /// What a source could not do.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SourceError {
     /// The operating system refused.
     #[error("{}: {error}", path.display())]

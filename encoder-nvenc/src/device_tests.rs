@@ -73,19 +73,19 @@ fn refusals() {
         (
             Facts { smi: smi_fails("Driver/library version mismatch"), ..without_nvml() },
             Failed,
-            "nvidia-smi says: Driver/library",
+            "nvidia-smi reports: Driver/library",
             "restart",
         ),
         (
             Facts { smi: smi_fails("couldn't communicate with the driver"), ..bare.clone() },
             Missing,
-            "nvidia-smi says: couldn't communicate",
+            "nvidia-smi reports: couldn't communicate",
             "dmesg",
         ),
         (
             Facts { smi: smi_fails("no libnvidia-ml"), ..bare.clone() },
             Missing,
-            "libcuda.so.1: no such file; nvidia-smi says: no libnvidia-ml",
+            "libcuda.so.1: no such file; nvidia-smi reports: no libnvidia-ml",
             "libcuda1",
         ),
         (
@@ -190,7 +190,7 @@ fn devices() {
         (shown("GPU-1", healthy(&mixed)), None, "NVIDIA T4 (GPU 0)", &["GPU-1"]),
         (shown("1, 0,9,2", healthy(&["NVIDIA L4"; 3])), None, "2 × NVIDIA L4", &["GPU-1", "GPU-0"]),
         (shown("MIG-7", healthy(&["NVIDIA L4"])), None, "NVIDIA GPU 0", &["gpu0"]),
-        // NVML's word alone refuses nothing, nor does a name.
+        // Neither NVML alone nor a name is a refusal.
         (without_encoder(&["NVIDIA L99"]), None, "NVIDIA L99 (GPU 0)", &["GPU-0"]),
         (healthy(&["NVIDIA H200"]), None, "NVIDIA H200 (GPU 0)", &["GPU-0"]),
         (bare_and_good(), None, "NVIDIA H100 PCIe, NVIDIA L4", &["gpu0", "gpu1"]),

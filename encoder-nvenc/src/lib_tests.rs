@@ -69,7 +69,7 @@ fn argument_lists() {
 }
 
 #[test]
-fn wrong_options_are_told() {
+fn wrong_options_are_errors() {
     for (text, expected) in [
         ("[backend.nvenc]\ngpus = 1", "did you mean `gpu`?"),
         ("[backend.nvenc]\ngpu = -1", "[backend.nvenc]"),

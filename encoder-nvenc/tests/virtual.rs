@@ -211,7 +211,7 @@ fn what_is_asked_for_arrives() {
 }
 
 #[test]
-fn misses_are_told_without_trying() {
+fn refusals_of_the_device_check_encode_nothing() {
     let Some(device) = or_left_out(VirtualNvenc::new()) else { return };
     drop(device);
     let new = || VirtualNvenc::new().unwrap();
@@ -222,7 +222,7 @@ fn misses_are_told_without_trying() {
         (nvml(18), "failed", "different versions"),
         (nvml(4), "permission", "may not use"),
         (nvml(15), "failed", "the GPU is lost"),
-        (nvml(999), "failed", "does not answer well"),
+        (nvml(999), "failed", "reports an error"),
         (new().driver("430.1", (9, 1), (10, 1)), "driver-too-old", "API 9.1"),
         (new().gpus(&["NVIDIA H200:no-encoder"]), "no-device", "NVIDIA H200 (GPU 0) has no video"),
     ];
@@ -335,8 +335,8 @@ fn no_more_sessions_than_allowed() {
         report["refused"],
         json!([
             "nvenc: all 2 sessions of NVIDIA Virtual (GPU 0) that max_sessions allows are in use \
-             (wait for another video to end (session_wait_s), raise max_sessions, or use another \
-             encoder)"
+             by this program itself; hint: raise gpu.max_sessions, encode fewer videos at once, or \
+             allow another encoder"
         ])
     );
     let device = VirtualNvenc::new().unwrap().gpus(&["NVIDIA Virtual"; 3]);

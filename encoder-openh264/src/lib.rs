@@ -13,9 +13,9 @@ mod raw;
 use std::time::Duration;
 
 use encoder_core::{
-    Backend, BackendOptions, Caps, Codec, ConfigError, Device, EncodeError, EncodedChunk,
-    EncoderConfig, EncoderType, FailureKind, Frame, OpenError, OpenRequest, PixelFormat, Preset,
-    Presets, ProbeResult, Refusal, RefusalKind, VideoEncoder, inventory, probe_in_process,
+    Backend, BackendOptions, Caps, ConfigError, Device, EncodeError, EncodedChunk, EncoderConfig,
+    EncoderType, FailureKind, Frame, OpenError, OpenRequest, PixelFormat, Preset, Presets,
+    ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder, inventory, probe_in_process,
     unknown_key,
 };
 use quality::Quality;
@@ -23,18 +23,12 @@ use raw::{Parameters, RawEncoder};
 use serde::Deserialize;
 
 inventory::submit! {
-    Backend {
-        id: EncoderType::OPENH264,
-        rank,
-        hardware: false,
-        codecs: &[Codec::H264],
-        presets: Presets::common(&["ultrafast", "veryfast", "medium"]),
-        check_options: |table| Options::read(table).map(drop),
-        inspect,
-        probe,
-        max_delay: |_| 0,
-        open: |request| Ok(Box::new(OpenH264::open(request)?)),
-    }
+    Backend::new(EncoderType::OPENH264, |request| Ok(Box::new(OpenH264::open(request)?)))
+        .rank(rank)
+        .presets(Presets::common(&["ultrafast", "veryfast", "medium"]))
+        .check_options(|table| Options::read(table).map(drop))
+        .inspect(inspect)
+        .probe(probe)
 }
 
 /// At the fastest preset this makes the smallest files of what takes about the same CPU time; but it
@@ -107,10 +101,7 @@ impl OpenH264 {
     fn open(request: &OpenRequest<'_>) -> Result<Self, OpenError> {
         let config = request.config;
         let options = Options::read(request.options)?;
-        let size = config
-            .resolution
-            .ok_or_else(|| ConfigError::value("encoder.resolution", "none", "WIDTHxHEIGHT"))?
-            .even();
+        let size = request.coded_size()?;
         let (long, short) = (size.width.max(size.height), size.width.min(size.height));
         if long > MAX_LONG || !(MIN_SIDE..=MAX_SHORT).contains(&short) {
             return Err(Refusal::new(
@@ -157,30 +148,13 @@ impl OpenH264 {
 
     fn failure(&mut self, message: impl Into<String>) -> EncodeError {
         self.failed = true;
-        EncodeError::Failed {
-            encoder: EncoderType::OPENH264,
-            index: self.taken,
-            kind: FailureKind::Failed,
-            message: message.into(),
-        }
+        EncodeError::failed(EncoderType::OPENH264, self.taken, FailureKind::Failed, message)
     }
 }
 
 impl VideoEncoder for OpenH264 {
     fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
-        if (frame.format, frame.width, frame.height)
-            != (PixelFormat::Yuv420p, self.width, self.height)
-        {
-            return Err(EncodeError::Mismatch {
-                index: frame.index,
-                got_format: frame.format,
-                got_width: frame.width,
-                got_height: frame.height,
-                format: PixelFormat::Yuv420p,
-                width: self.width,
-                height: self.height,
-            });
-        }
+        frame.check(PixelFormat::Yuv420p, Resolution::new(self.width, self.height))?;
         if self.failed {
             return Err(self.failure("it failed before and takes no more frames"));
         }
@@ -225,9 +199,9 @@ impl VideoEncoder for OpenH264 {
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let options = Options::read(request.options)?;
-    // What is built into this program needs no look.
+    // The library is part of this program, so nothing has to be looked up.
     let identity = vec![raw::version(), format!("{options:?} {:?}", request.config)];
-    Ok(Device { identity, ..Device::default() })
+    Ok(Device::default().with_identity(identity))
 }
 
 /// The quantiser of the probe.
@@ -241,17 +215,13 @@ fn probe(request: &OpenRequest<'_>, _deadline: Duration) -> ProbeResult {
                 .to_string(),
         );
     }
-    let caps = Caps {
-        library: raw::version(),
-        pixel_formats: vec![PixelFormat::Yuv420p],
-        notes,
-        ..Caps::default()
-    };
+    let caps =
+        Caps::new(raw::version()).with_pixel_formats([PixelFormat::Yuv420p]).with_notes(notes);
     // The probe compares pictures, so it is made at a quality at which they look alike.
     let mut options = request.options.clone();
     options.insert("quantiser".into(), PROOF.into());
     let open = |config: &EncoderConfig| -> Result<Box<dyn VideoEncoder>, OpenError> {
-        let request = OpenRequest { config, options: &options, ..request.clone() };
+        let request = request.clone().with_config(config).with_options(&options);
         Ok(Box::new(OpenH264::open(&request)?))
     };
     let decode = Some(&raw::decode_luma as _);
@@ -262,20 +232,15 @@ fn probe(request: &OpenRequest<'_>, _deadline: Duration) -> ProbeResult {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use encoder_core::{
-        FrameBuffer, FrameLayout, NalKind, Resolution, Settings, mean_absolute_difference,
-        nal_units,
+        FrameBuffer, FrameLayout, NalKind, Settings, mean_absolute_difference, nal_units,
     };
 
     use super::*;
 
     fn open(config: &EncoderConfig, options: &str) -> Result<OpenH264, OpenError> {
-        OpenH264::open(&OpenRequest {
-            config,
-            gpu: &Default::default(),
-            options: &options.parse().unwrap(),
-            threads: 1,
-            probe: None,
-        })
+        let backend = [("openh264".to_owned(), options.parse().unwrap())].into();
+        let settings = Settings { encoder: config.clone(), backend, ..Settings::default() };
+        OpenH264::open(&OpenRequest::new(&settings, EncoderType::OPENH264, 1))
     }
 
     fn config(width: u32, height: u32) -> EncoderConfig {

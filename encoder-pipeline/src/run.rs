@@ -1,5 +1,7 @@
 //! One run over one recording: every camera topic becomes a video, the recording is read once.
 
+mod setters;
+
 use std::{
     path::{Path, PathBuf},
     time::Instant,
@@ -21,7 +23,8 @@ use crate::{
     timeline::{self, Clock, FrameTimes, Timing},
 };
 
-/// What to convert, how, and where to.
+/// What to convert, how, and where to. Made by [`Run::new`].
+#[non_exhaustive]
 pub struct Run {
     /// What the recording is called in the report.
     pub recording: String,
@@ -98,6 +101,7 @@ impl Run {
         std::fs::create_dir_all(directory)
             .map_err(|e| format!("{}: {e}; choose another -o", directory.display()))?;
         let mut config = self.session.clone();
+        config.waiter = self.stop.waiter().clone();
         if let Some(rate) = self.resample {
             config.timing = Timing::Rate(rate);
         }
@@ -162,7 +166,7 @@ impl Run {
                         times.push(FrameTimes { header_ns, log_ns: packet.log_ns });
                     }
                 }
-                Event::Warning(_) => {}
+                _ => {}
             }
         }
         let mut plans = Vec::new();
@@ -213,6 +217,7 @@ impl Work<'_> {
                     }
                 }
                 Ok(Some(Event::Warning(warning))) => self.warn(warning.text, warning.loss),
+                Ok(Some(_)) => {}
                 // One that was stopped ends like one that is over.
                 Ok(None) if self.run.stop.is_set() => {}
                 Ok(None) => return Ok(()),

@@ -82,6 +82,7 @@ pub fn scan(
                 }
             }
             Ok(Some(Event::Warning(warning))) => info.warnings.push(warning.text),
+            Ok(Some(_)) => {}
             Ok(None) => break,
             Err(SourceError::NoCamera { .. }) => break,
             Err(error) => return Err(error),
@@ -117,6 +118,7 @@ impl CameraInfo {
                 let known = self.sizes.last().and_then(|s| s.parse::<Resolution>().ok());
                 (Some(format.clone()), unit.ok().and_then(|u| u.size.or(known)))
             }
+            Ok(_) => (None, None),
         };
         match size {
             Some(size) => remember(&mut self.sizes, size.to_string()),

@@ -18,13 +18,15 @@
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used, for both runtimes.
 
+mod rules;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
     OpenRequest, PixelFormat, Preset, Presets, ProbeResult, VideoEncoder,
 };
 use encoder_ffmpeg::{
@@ -34,21 +36,17 @@ use encoder_ffmpeg::{
 use serde::Deserialize;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::QSV,
-        rank: |_| 20,
-        hardware: true,
-        codecs: &[Codec::H264],
-        presets: Presets::common(&["veryfast", "medium", "veryslow"]),
-        check_options: |options| QsvOptions::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |request| {
+    Backend::new(EncoderType::QSV, open)
+        .rank(|_| 20)
+        .hardware(true)
+        .presets(Presets::common(&["veryfast", "medium", "veryslow"]))
+        .check_options(|options| QsvOptions::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|request| {
             QsvOptions::read(request.options)
                 .map_or(0, |options| max_delay(request.config, &options))
-        },
-        open,
-    }
+        })
 }
 
 const WANTED: Wanted = Wanted {
@@ -105,14 +103,17 @@ pub fn spec(config: &EncoderConfig, options: &QsvOptions, node: Option<&Path>) -
     let quality = config.crf.max(1);
     let EncoderConfig { gop_size, b_frames, .. } = *config;
     let depth = options.async_depth;
-    let mut words = format!(
+    let mut arguments = format!(
         "-preset {preset} -global_quality {quality} -look_ahead 0 -g {gop_size} -bf {b_frames} \
          -idr_interval 0 -forced_idr 1 -async_depth {depth}"
     );
     if let Some(low_power) = options.low_power {
-        words.push_str(&format!(" -low_power {}", u8::from(low_power)));
+        arguments.push_str(&format!(" -low_power {}", u8::from(low_power)));
     }
-    let mut spec = FfmpegSpec::new(EncoderType::QSV, "h264_qsv", config).with_options(&words);
+    let mut spec = FfmpegSpec::new(EncoderType::QSV, "h264_qsv", config)
+        .with_options(&arguments)
+        .with_rules(render::RULES)
+        .with_rules(rules::RULES);
     if let Some(node) = node {
         let device = format!("qsv=qs:hw_any,child_device={}", node.display());
         spec.global = vec!["-init_hw_device".into(), device];
@@ -150,7 +151,7 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let identity = encoder_ffmpeg::identity(&spec_on(request.config, &options, node.as_ref()))?;
     Ok(match node {
         Some(node) => node.device(identity, &RUNTIMES),
-        None => Device { identity, ..Device::default() },
+        None => Device::default().with_identity(identity),
     })
 }
 

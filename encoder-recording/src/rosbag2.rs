@@ -317,6 +317,8 @@ impl Source for Rosbag2Source {
                     let text = format!("{}: {text}", part.name);
                     return Ok(Some(Event::Warning(Warning { text, loss })));
                 }
+                // Events of other kinds have no stream to translate.
+                Some(event) => return Ok(Some(event)),
                 None => {
                     self.others.extend(part.source.other_topics());
                     self.current = None;

@@ -9,26 +9,26 @@ use crate::{
 
 /// The end that reads frames, strictly in the order of reservation, and commits them.
 ///
-/// When it is dropped the producer gets [`Closed`](crate::Closed) at once.
+/// Dropping it closes the ring: the producer gets [`Closed`](crate::Closed) at once.
 pub struct Consumer<M> {
     pub(crate) ring: Arc<Ring<M>>,
 }
 
-/// What there is to read.
+/// What [`Consumer::next_timeout`] returns.
 #[derive(Debug)]
 pub enum Next<M> {
     /// The next frame.
     Slot(ReadSlot<M>),
     /// The producer is closed, and every frame was read.
     Ended,
-    /// Nothing yet.
+    /// No frame became readable in time.
     TimedOut,
 }
 
 impl<M> Consumer<M> {
-    /// The next frame; blocks until it is published. `None` when the producer is closed and every
-    /// frame was read; after a [`rewind`](Self::rewind) there are frames again.
-    // Not an iterator: reading goes on after an end, and a `for` loop could not commit.
+    /// Returns the next frame; blocks until it is published. `None` when the producer is closed and
+    /// every frame was read; after a [`rewind`](Self::rewind) there are frames again.
+    // Not an iterator: frames can follow after `None`, and a `for` loop could not commit.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<ReadSlot<M>> {
         let taken = self.ring.shared.wait(Side::Consumer, None, State::next);
@@ -44,13 +44,14 @@ impl<M> Consumer<M> {
         }
     }
 
-    /// As [`next`](Self::next), but never waits: [`Next::TimedOut`] if the next frame is not there.
+    /// As [`next`](Self::next), but never waits: [`Next::TimedOut`] if the next frame is not
+    /// published.
     pub fn try_next(&mut self) -> Next<M> {
         self.next_timeout(Duration::ZERO)
     }
 
     /// As [`next`](Self::next), for a task of any executor. Cancel-safe: a future that is dropped
-    /// before it is ready has read nothing.
+    /// before it is ready reads no frame.
     pub async fn next_async(&mut self) -> Option<ReadSlot<M>> {
         let taken = self.ring.shared.wait_async(Side::Consumer, State::next).await;
         taken.map(|taken| self.read_slot(taken))
@@ -61,20 +62,20 @@ impl<M> Consumer<M> {
         ReadSlot { ring: self.ring.clone(), seq, index, meta }
     }
 
-    /// All frames before `upto` are done for good: their slots become free as soon as no
-    /// [`ReadSlot`] looks at them.
+    /// Commits all frames before `upto`: they do not come again, and their slots become free as
+    /// soon as no [`ReadSlot`] holds them.
     ///
-    /// The cursor never moves back, and never beyond what was read: an `upto` of either kind
-    /// changes nothing at all. (The late answer of an encoder that was given up before a
-    /// [`rewind`](Self::rewind) is such a one.)
+    /// The cursor never moves back, and never beyond the frames that were read: such an `upto`
+    /// changes nothing. (An example is the late answer of an encoder that was replaced before a
+    /// [`rewind`](Self::rewind).)
     pub fn commit(&mut self, upto: u64) {
         self.ring.shared.change(Side::Producer, |state| state.commit(upto));
     }
 
-    /// A frame that was read and shall not come again, such as one without a picture: its slot
-    /// becomes free as soon as no [`ReadSlot`] looks at it, wherever the commit cursor is. Without
-    /// this, frames that no encoder is given could fill the ring while the encoder still waits for
-    /// more. A frame that was not read, or is committed, is left as it is.
+    /// Discards a frame that was read, such as one without a picture: it does not come again, and
+    /// its slot becomes free as soon as no [`ReadSlot`] holds it, wherever the commit cursor is.
+    /// Otherwise frames that no encoder gets could fill the ring while the encoder waits for more.
+    /// Does nothing for a frame that was not read or is committed.
     pub fn discard(&mut self, seq: u64) {
         self.ring.shared.change(Side::Producer, |state| state.discard(seq));
     }
@@ -85,8 +86,8 @@ impl<M> Consumer<M> {
         self.ring.shared.lock().rewind()
     }
 
-    /// No more frames are read; the producer gets [`Closed`](crate::Closed), also where it waits.
-    /// The same as to drop the consumer.
+    /// Ends reading; the producer gets [`Closed`](crate::Closed), also while it waits. The same as
+    /// dropping the consumer.
     pub fn close(self) {}
 
     /// Fill level, cursors and waits at this moment.
@@ -112,8 +113,8 @@ impl<M> fmt::Debug for Consumer<M> {
     }
 }
 
-/// A frame to read. As long as it is held its bytes do not change, also after they were committed
-/// and after both ends are gone; but a slot that is held is one slot less for the producer.
+/// A frame to read. Its bytes do not change while it is held, also after they were committed and
+/// after both ends were dropped; but the producer cannot use the slot in that time.
 pub struct ReadSlot<M> {
     ring: Arc<Ring<M>>,
     seq: u64,
@@ -127,8 +128,8 @@ impl<M> ReadSlot<M> {
         self.seq
     }
 
-    /// What was given at publication; `None` if the frame was abandoned, and then the bytes mean
-    /// nothing.
+    /// The metadata that was published with the frame; `None` if the frame was abandoned: then its
+    /// bytes are no picture.
     pub fn meta(&self) -> Option<&M> {
         self.meta.as_deref()
     }
@@ -146,7 +147,8 @@ impl<M> Deref for ReadSlot<M> {
 
 impl<M> Drop for ReadSlot<M> {
     fn drop(&mut self) {
-        // First: metadata ends where the slot is reused, never here, unless the ring is dying.
+        // First, so that the metadata is dropped where the slot is reused and not here, unless the
+        // ring itself is dropped.
         self.meta = None;
         self.ring.shared.change(Side::Producer, |state| state.release(self.index));
     }

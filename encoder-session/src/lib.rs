@@ -10,8 +10,10 @@
 //! are in the sink. When the encoder is lost, the next one of the plan, or the same begun again,
 //! gets the frames that were not answered for: they are still in the ring.
 
+mod active;
 mod engine;
 pub mod metrics;
+mod setters;
 mod slot;
 mod worker;
 
@@ -19,18 +21,22 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     thread::JoinHandle,
 };
 
 use encoder_core::{
     Chain, EncodeError, EncoderType, FrameLayout, FrameRate, OpenError, Plan, Refusal, Resolution,
-    Settings,
+    Settings, Waiter,
 };
-use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring};
+use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring_in};
 use engine::Engine;
 use serde::Serialize;
+use setters::Allocators;
 use slot::Meta;
 pub use slot::Slot;
 use thiserror::Error;
@@ -74,6 +80,7 @@ pub enum OnFull {
 
 /// How a session works.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SessionConfig {
     /// The encoder's configuration; `encoder.resolution` is set from the size at opening.
     pub settings: Settings,
@@ -94,6 +101,11 @@ pub struct SessionConfig {
     pub camera_label: Option<String>,
     /// Which file of its camera this is, for messages.
     pub part: Option<usize>,
+    /// The clock of sessions, and the way to end their waits for a busy encoder: interrupting it
+    /// ends the waits, stopping it ends the sessions that have no encoder then. A run sets it to
+    /// that of its `Stop`.
+    pub waiter: Waiter,
+    allocators: Allocators,
 }
 
 impl SessionConfig {
@@ -109,6 +121,8 @@ impl SessionConfig {
             picture: PictureOptions::default(),
             camera_label: None,
             part: None,
+            waiter: Waiter::new(),
+            allocators: Allocators::new(),
         }
     }
 }
@@ -128,6 +142,7 @@ impl SessionConfig {
 
 /// Why a video could not be made.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SessionError {
     /// No encoder opened.
     #[error(transparent)]
@@ -213,11 +228,12 @@ pub struct SessionReport {
     pub encoder: EncoderType,
     /// How it ran.
     pub description: String,
-    /// All encoders that were used, in order.
+    /// All encoders that were used, in order. Of more than 64 changes, the frames of the later ones
+    /// are added to the latest span of the same encoder, which is then the last.
     pub spans: Vec<EncoderSpan>,
-    /// Each loss of an encoder in mid-stream, and each return.
+    /// The losses of encoders in mid-stream, and the returns to a better one.
     pub failovers: Vec<Failover>,
-    /// Encoders that were passed over, with reason and hint.
+    /// Encoders that were passed over, with reason and hint: one entry for each encoder and kind.
     pub refusals: Vec<Refusal>,
     /// Coded size of the pictures in pixels.
     pub size: Resolution,
@@ -258,19 +274,24 @@ pub struct EncoderSpan {
     pub frames: u64,
 }
 
-/// A change of the encoder in mid-stream. No frame is lost by it.
+/// The changes of the encoder in mid-stream with the same encoders and cause: one entry for all of
+/// them, so that the list stays short however long the stream is. No frame is lost by them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failover {
-    /// The first frame that the new one made.
+    /// The first frame that the new encoder made, at the first change.
     pub frame: u64,
+    /// The same at the latest change.
+    pub last_frame: u64,
+    /// How many changes there were.
+    pub count: u64,
     /// The encoder before.
     pub from: EncoderType,
-    /// The encoder after; the same where it was begun again.
+    /// The encoder after; the same if it was opened again.
     pub to: EncoderType,
-    /// `died`, `stalled`, `wrong-output`, `failed`, `refused`, or `back` for a return to an encoder
-    /// that is wanted more.
+    /// `died`, `stalled`, `wrong-output`, `failed`, `refused`, or `failback` for the return to a
+    /// better encoder.
     pub cause: &'static str,
-    /// What the encoder before had to say.
+    /// The error of the encoder before, at the latest change.
     pub reason: String,
 }
 
@@ -322,7 +343,10 @@ impl Session {
             if settings.gpu.enable_ring_buffer { settings.gpu.ring_buffer_size } else { 0 };
         let rate = settings.encoder.frame_rate;
         let camera = config.camera_label.as_deref();
-        let mut chain = Chain::new(&config.plan, settings, config.threads)?;
+        let waiter = config.waiter.child();
+        let mut chain =
+            Chain::new(&config.plan, settings, config.threads)?.with_waiter(waiter.clone());
+        let is_ending = chain.ending_flag();
         let encoder = chain.open().inspect_err(|error| metrics::not_opened(error, camera))?;
         let meter = Meter::new(encoder.encoder_type(), encoder.load(), camera);
         let layout = FrameLayout::new(encoder.pixel_format(), size);
@@ -334,7 +358,8 @@ impl Session {
         let held = engine::max_reorder(b_frames.into()) as usize;
         let least = chain.max_delay().max(encoder.max_delay()) + held + 3;
         let slots = wished.max(least);
-        let (producer, consumer) = ring(RingOptions { slots, slot_bytes: layout.bytes() })?;
+        let options = RingOptions { slots, slot_bytes: layout.bytes() };
+        let (producer, consumer) = ring_in(options, config.allocator(encoder.encoder_type()))?;
         let counters = Arc::new(Counters::default());
         let id = encoder.encoder_type();
         let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));
@@ -360,7 +385,7 @@ impl Session {
             .map_err(|e| SessionError::Internal(format!("no thread: {e}")))?;
         drop(entered);
         Ok(Self {
-            running: Closing { thread: Some(thread), sink, counters, fault },
+            running: Closing { thread: Some(thread), sink, counters, fault, waiter, is_ending },
             producer: Some(producer),
             layout,
             options: config.picture,
@@ -431,6 +456,7 @@ impl Session {
         let full = || SessionError::Full { number: self.next_number, slots: self.slots };
         *self.running.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(full());
         let full = full();
+        self.running.is_ending.store(true, SeqCst);
         self.producer = None;
         full
     }
@@ -510,6 +536,7 @@ impl Session {
     /// Closes the ring and lets the rest run on: so that the next segment can begin at once.
     pub fn close(self) -> Closing {
         let Self { running, producer, .. } = self;
+        running.is_ending.store(true, SeqCst);
         drop(producer);
         running
     }
@@ -520,6 +547,10 @@ pub struct Closing {
     thread: Option<JoinHandle<Result<SessionReport, SessionError>>>,
     sink: SharedSink,
     fault: Fault,
+    /// Stopped when the session is dropped, so that its thread ends a wait for an encoder.
+    waiter: Waiter,
+    /// Whether no more frames come.
+    is_ending: Arc<AtomicBool>,
     /// Counts that grow until the session has ended.
     pub counters: Arc<Counters>,
 }
@@ -537,6 +568,8 @@ impl Closing {
 
 impl Drop for Closing {
     fn drop(&mut self) {
+        self.is_ending.store(true, SeqCst);
+        self.waiter.stop();
         drop(lock(&self.sink).take());
     }
 }

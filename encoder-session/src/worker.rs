@@ -139,10 +139,6 @@ impl Worker {
         if let Some(decision) = self.decided.get(n).filter(|decision| decision.slot == seq) {
             let (end, picture) = (decision.end, decision.picture.clone());
             while self.parts.engine.next() < end {
-                let step = self.parts.engine.failback();
-                if self.after(step)? == Step::Replay {
-                    return Ok(());
-                }
                 let step = self.parts.engine.encode(picture.as_deref().unwrap_or(&slot));
                 if self.after(step)? == Step::Replay {
                     return Ok(());

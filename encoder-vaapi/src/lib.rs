@@ -16,14 +16,16 @@
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used.
 
+mod rules;
+
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, PixelFormat, Presets, ProbeResult, Refusal, RefusalKind, VideoEncoder,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
+    OpenRequest, PixelFormat, ProbeResult, Refusal, RefusalKind, VideoEncoder,
 };
 use encoder_ffmpeg::{
     Feature, FfmpegSpec, TAG_COLOURS, read_options,
@@ -32,18 +34,13 @@ use encoder_ffmpeg::{
 use serde::Deserialize;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::VAAPI,
-        rank: |_| 25,
-        hardware: true,
-        codecs: &[Codec::H264],
-        presets: Presets::NONE,
-        check_options: |options| VaapiOptions::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |request| max_delay(request.config),
-        open,
-    }
+    Backend::new(EncoderType::VAAPI, open)
+        .rank(|_| 25)
+        .hardware(true)
+        .check_options(|options| VaapiOptions::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|request| max_delay(request.config))
 }
 
 const WANTED: Wanted = Wanted {
@@ -107,21 +104,24 @@ impl VaapiOptions {
 pub fn spec(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> FfmpegSpec {
     let quality = config.crf.max(1);
     let EncoderConfig { gop_size, b_frames, .. } = *config;
-    let mut words = match options.rc_mode {
+    let mut arguments = match options.rc_mode {
         RateControl::Cqp => format!("-rc_mode CQP -qp {quality}"),
         RateControl::Icq => format!("-rc_mode ICQ -global_quality {quality}"),
     };
-    words.push_str(&format!(" -profile:v high -g {gop_size} -bf {b_frames} -idr_interval 0"));
+    arguments.push_str(&format!(" -profile:v high -g {gop_size} -bf {b_frames} -idr_interval 0"));
     // Some drivers write the parameter sets themselves, without colour tags and into the stream
     // alone. FLV needs them in front, and FFmpeg before 6 does not move them by itself.
-    words.push_str(&format!(" -bsf:v {TAG_COLOURS},extract_extradata"));
+    arguments.push_str(&format!(" -bsf:v {TAG_COLOURS},extract_extradata"));
     if options.low_power {
-        words.push_str(" -low_power 1");
+        arguments.push_str(" -low_power 1");
     }
     if let Some(level) = options.compression_level {
-        words.push_str(&format!(" -compression_level {level}"));
+        arguments.push_str(&format!(" -compression_level {level}"));
     }
-    let mut spec = FfmpegSpec::new(EncoderType::VAAPI, "h264_vaapi", config).with_options(&words);
+    let mut spec = FfmpegSpec::new(EncoderType::VAAPI, "h264_vaapi", config)
+        .with_options(&arguments)
+        .with_rules(render::RULES)
+        .with_rules(rules::RULES);
     // Both by name: FFmpeg 8 no longer takes the one device that there is for the filters.
     let device = format!("vaapi=va:{}", node.display());
     spec.global = ["-init_hw_device", &device, "-filter_hw_device", "va"].map(Into::into).into();
@@ -264,8 +264,8 @@ mod tests {
             .output()
             .unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
-        let words = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
-        let known: Vec<_> = help.lines().map(words).collect();
+        let first = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+        let known: Vec<_> = help.lines().map(first).collect();
         let config = EncoderConfig::default();
         for options in [options, VaapiOptions::default()] {
             let spec = spec(&config, &options, Path::new("/dev/dri/renderD128"));
@@ -283,7 +283,7 @@ mod tests {
         }
     }
 
-    /// On a machine without a device the words of FFmpeg for a node that is none. Needs FFmpeg.
+    /// FFmpeg's log of a file that is no device, on a machine without a device too. Needs FFmpeg.
     #[test]
     fn a_file_that_is_no_device_is_refused_by_name() {
         let node = Path::new("/dev/null");

@@ -12,28 +12,25 @@
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used.
 
+mod rules;
+
 use std::{fs, time::Duration};
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, Presets, ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
+    OpenRequest, ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder,
 };
 use encoder_ffmpeg::{Feature, FfmpegSpec, PROBE_SIZE, read_options};
 use serde::Deserialize;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::VIDEOTOOLBOX,
-        rank: |_| 30,
-        hardware: true,
-        codecs: &[Codec::H264],
-        presets: Presets::NONE,
-        check_options: |options| VideotoolboxOptions::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |_| MAX_DELAY,
-        open,
-    }
+    Backend::new(EncoderType::VIDEOTOOLBOX, open)
+        .rank(|_| 30)
+        .hardware(true)
+        .check_options(|options| VideotoolboxOptions::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|_| MAX_DELAY)
 }
 
 /// VideoToolbox promises no bound and decides by itself how far it looks ahead; tens of frames at
@@ -94,7 +91,8 @@ pub fn spec(config: &EncoderConfig, machine: Machine) -> FfmpegSpec {
     let mut spec = FfmpegSpec::new(EncoderType::VIDEOTOOLBOX, "h264_videotoolbox", config)
         .with_options(&format!(
             "{quality} -profile:v high -g {gop_size} -bf {b_frames} -realtime 0 -allow_sw 0"
-        ));
+        ))
+        .with_rules(rules::RULES);
     spec.probe_size = machine.probe_size();
     spec.max_delay = MAX_DELAY;
     spec
@@ -129,7 +127,7 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let version = fs::read_to_string(file).ok().and_then(|text| product_version(&text));
     let driver = version.map(|version| format!("macOS {version}"));
     identity.extend(driver.clone());
-    Ok(Device { name: Machine::HERE.name().into(), driver, identity })
+    Ok(Device::new(Machine::HERE.name()).with_driver(driver).with_identity(identity))
 }
 
 /// The version in a property list in XML, as Apple writes it: a key, then its value.
@@ -141,9 +139,9 @@ fn product_version(plist: &str) -> Option<String> {
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
-    let job_with = |config| spec(config, Machine::HERE);
-    let b_frames = Feature { name: "b-frames", spec: job_with(&two).reordering(), exact: false };
-    encoder_ffmpeg::test_encode_features(&job_with(request.config), &[b_frames], deadline)
+    let here = |config| spec(config, Machine::HERE);
+    let b_frames = Feature { name: "b-frames", spec: here(&two).reordering(), exact: false };
+    encoder_ffmpeg::test_encode_features(&here(request.config), &[b_frames], deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {

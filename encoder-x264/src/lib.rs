@@ -10,7 +10,7 @@ mod native;
 use std::time::Duration;
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
     OpenRequest, Preset, Presets, ProbeResult, VideoEncoder,
 };
 use encoder_ffmpeg::{misconfigured, read_options};
@@ -19,18 +19,13 @@ use serde::Deserialize;
 pub use hosted::spec;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::X264,
-        rank,
-        hardware: false,
-        codecs: &[Codec::H264],
-        presets: Presets::common(&["ultrafast", "superfast", "veryfast", "medium"]),
-        check_options: |options| X264Options::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |request| Plan::of(request).map_or(0, |(plan, _)| plan.max_delay()),
-        open,
-    }
+    Backend::new(EncoderType::X264, open)
+        .rank(rank)
+        .presets(Presets::common(&["ultrafast", "superfast", "veryfast", "medium"]))
+        .check_options(|options| X264Options::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|request| Plan::of(request).map_or(0, |(plan, _)| plan.max_delay()))
 }
 
 /// In this process, the fastest preset is the fastest that there is.
@@ -185,12 +180,12 @@ fn is_native(options: &X264Options) -> bool {
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (plan, options) = Plan::of(request)?;
     let identity = if is_native(&options) {
-        // What is built into this program needs no look.
+        // The library is part of this program, so nothing has to be looked up.
         vec![format!("native {plan:?} {:?}", request.config.pixel_format)]
     } else {
         encoder_ffmpeg::identity(&hosted::spec_of(&plan, request.config))?
     };
-    Ok(Device { identity, ..Device::default() })
+    Ok(Device::default().with_identity(identity))
 }
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {

@@ -87,7 +87,7 @@ fn the_probe_passes() {
     let backend = all.iter().find(|b| b.id == EncoderType::X264).unwrap();
     let settings = Settings::default();
     let request = OpenRequest::new(&settings, EncoderType::X264, 2);
-    match (backend.probe)(&request, Duration::from_secs(60)) {
+    match backend.run_probe(&request, Duration::from_secs(60)) {
         ProbeResult::Usable(caps) => {
             assert!(caps.library.contains("x264"), "{caps:?}");
             // The format of the probe, no other.

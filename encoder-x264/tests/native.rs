@@ -8,9 +8,9 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, BackendOptions, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout,
-    GpuEncoderConfig, NalKind, OpenRequest, PixelFormat, Preset, Resolution, Settings, backends,
-    mean_absolute_difference, nal_units,
+    Backend, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, NalKind,
+    OpenRequest, PixelFormat, Preset, Resolution, Settings, backends, mean_absolute_difference,
+    nal_units,
 };
 use encoder_ffmpeg::Ffmpeg;
 use encoder_x264 as _;
@@ -28,9 +28,10 @@ fn pictures(format: PixelFormat) -> Vec<FrameBuffer> {
 }
 
 fn encode(config: &EncoderConfig, mode: &str, idr_at: Option<u64>) -> Vec<EncodedChunk> {
-    let options: BackendOptions = format!("mode = \"{mode}\"").parse().unwrap();
-    let gpu = GpuEncoderConfig::default();
-    let request = OpenRequest { config, gpu: &gpu, options: &options, threads: 2, probe: None };
+    let options = format!("mode = \"{mode}\"").parse().unwrap();
+    let backends = [("x264".to_owned(), options)].into();
+    let settings = Settings { encoder: config.clone(), backend: backends, ..Settings::default() };
+    let request = OpenRequest::new(&settings, EncoderType::X264, 2);
     let mut encoder = (backend().open)(&request).unwrap();
     assert!(encoder.max_delay() <= (backend().max_delay)(&request));
     assert!(encoder.description().contains(if mode == "native" { "in process" } else { "ffmpeg" }));
@@ -119,12 +120,10 @@ fn idr_pictures_can_be_asked_for() {
 fn the_probe_passes_and_faults_are_errors() {
     let settings = Settings::default();
     let request = OpenRequest::new(&settings, EncoderType::X264, 2);
-    let result = (backend().probe)(&request, std::time::Duration::from_secs(10));
+    let result = backend().run_probe(&request, std::time::Duration::from_secs(10));
     assert!(result.is_usable(), "{result:?}");
     let config = EncoderConfig { resolution: Some(SIZE), ..EncoderConfig::default() };
-    let (gpu, options) = (GpuEncoderConfig::default(), BackendOptions::new());
-    let request =
-        OpenRequest { config: &config, gpu: &gpu, options: &options, threads: 1, probe: None };
+    let request = request.with_config(&config);
     let mut encoder = (backend().open)(&request).unwrap();
     let other = FrameLayout::new(PixelFormat::Nv12, SIZE);
     assert!(encoder.encode_frame(&FrameBuffer::new(other).frame(0)).is_err());

@@ -13,12 +13,11 @@ use encoder_core::{
     Chain, EncodedChunk, EncoderType, FrameBuffer, PixelFormat, Plan, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
-    mux::{CallbackSink, OutputMode},
-    naming::{Format, Target},
-    picture::PictureOptions,
+    mux::CallbackSink,
+    naming::Target,
     progress::Silent,
     run::Run,
-    session::{OnBadFrame, OnFull, Session, SessionConfig},
+    session::{OnBadFrame, Session, SessionConfig},
     source::Source,
     stop::Stop,
     timeline::{FrameTimes, Timing},
@@ -119,17 +118,10 @@ impl Work<'_> {
         let plan = Plan::new(vec![self.id()?], vec![]);
         let mut settings = self.settings.clone();
         settings.encoder.frame_rate = self.frames.rate;
-        Ok(SessionConfig {
-            settings,
-            plan,
-            threads: self.threads(),
-            timing: Timing::Rate(self.frames.rate),
-            on_bad_frame: OnBadFrame::Fail,
-            on_full: OnFull::Block,
-            picture: PictureOptions::default(),
-            camera_label: None,
-            part: None,
-        })
+        Ok(SessionConfig::new(settings, plan)
+            .with_threads(self.threads())
+            .with_timing(Timing::Rate(self.frames.rate))
+            .with_on_bad_frame(OnBadFrame::Fail))
     }
 
     /// Threads of each camera's encoder, as `encode` shares them out.
@@ -142,19 +134,11 @@ impl Work<'_> {
     }
 
     fn whole(&self) -> Result<Measured, String> {
-        let run = Run {
-            recording: self.frames.name.clone(),
-            target: Target::Directory(self.case.folder.clone()),
-            format: Format::Mp4,
-            overwrite: true,
-            mode: OutputMode::Progressive,
-            session: self.session()?,
-            resample: None,
-            threads: self.threads,
-            is_live: false,
-            stop: Stop::new().map_err(|error| error.to_string())?,
-            label_cameras: false,
-        };
+        let target = Target::Directory(self.case.folder.clone());
+        let stop = Stop::new().map_err(|error| error.to_string())?;
+        let run = Run::new(&self.frames.name, target, self.session()?, stop)
+            .with_overwrite(true)
+            .with_threads(self.threads);
         let open = || -> Result<Box<dyn Source>, _> {
             Ok(Box::new(Memory::new(Arc::clone(&self.frames), self.cameras)))
         };

@@ -162,6 +162,7 @@ fn feed(encoder: &mut dyn VideoEncoder, frames: Range<usize>) -> Vec<EncodedChun
     let encoding = match encoder.pixel_format() {
         PixelFormat::Yuv420p => "i420",
         PixelFormat::Nv12 => "nv12",
+        other => panic!("{other}"),
     };
     let mut memory = vec![0; layout.bytes()];
     let mut chunks = Vec::new();

@@ -166,6 +166,7 @@ fn read(source: Result<Box<dyn Source>, SourceError>) -> bool {
                 assert!(!warning.text.is_empty());
                 good = false;
             }
+            Ok(Some(_)) => {}
             Ok(None) => break,
             Err(error) => return refused(error),
         }
