@@ -130,11 +130,14 @@ pub struct Limits {
     pub message_bytes: u64,
     /// Largest picture in pixels. Default 2^27 (a little over 11000×11000).
     pub pixels: u64,
+    /// Most bytes of temporary files at a time: a compressed recording is unpacked to one. Default
+    /// 16 GiB.
+    pub temporary_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message_bytes: 1 << 30, pixels: 1 << 27 }
+        Self { message_bytes: 1 << 30, pixels: 1 << 27, temporary_bytes: 16 << 30 }
     }
 }
 

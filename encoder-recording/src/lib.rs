@@ -23,6 +23,8 @@ mod rosbag1;
 mod rosbag2;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "rosbag2")]
+mod temporary;
 #[cfg(feature = "video")]
 mod video;
 mod y4m;
