@@ -90,6 +90,7 @@ impl SourceArgs {
             end: self.end,
             rate: None,
             limits: self.limits(),
+            ..Default::default()
         }
     }
 
@@ -98,7 +99,11 @@ impl SourceArgs {
     }
 
     fn limits(&self) -> Limits {
-        Limits { message_bytes: self.max_message_bytes, pixels: self.max_pixels }
+        Limits {
+            message_bytes: self.max_message_bytes,
+            pixels: self.max_pixels,
+            ..Default::default()
+        }
     }
 }
 

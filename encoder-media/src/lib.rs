@@ -1,10 +1,13 @@
 //! The vocabulary between recordings, encoders and files.
 //!
 //! A [`Source`] returns [`Event`]s: camera streams ([`StreamInfo`]) and their messages
-//! ([`Packet`]), each with a picture as it was recorded ([`Payload`]). A [`Sink`] receives the
+//! ([`Packet`]), each with a picture as it was recorded ([`Payload`]). Sources read their input by
+//! offset ([`ReadAt`]), from a file or from elsewhere. A [`Sink`] receives the
 //! access units of one video with the recorded times of their frames; [`timeline`] maps these times
 //! to ticks.
 
+mod channel;
+mod input;
 mod payload;
 mod resample;
 mod sink;
@@ -12,6 +15,8 @@ mod source;
 mod stop;
 pub mod timeline;
 
+pub use channel::{Attachment, ChannelId, ChannelInfo, Message, Metadata, Schema};
+pub use input::{FileInput, InputReader, Locator, ReadAt};
 pub use payload::{BadMessage, Payload, RawImage};
 pub use resample::resample;
 pub use sink::{CallbackSink, Finished, Sink, SinkError};

@@ -162,7 +162,7 @@ impl Run {
                         times.push(FrameTimes { header_ns, log_ns: packet.log_ns });
                     }
                 }
-                Event::Warning(_) => {}
+                _ => {}
             }
         }
         let mut plans = Vec::new();
@@ -213,6 +213,8 @@ impl Work<'_> {
                     }
                 }
                 Ok(Some(Event::Warning(warning))) => self.warn(warning.text, warning.loss),
+                // What is no camera's is not asked for.
+                Ok(Some(_)) => {}
                 // One that was stopped ends like one that is over.
                 Ok(None) if self.run.stop.is_set() => {}
                 Ok(None) => return Ok(()),
@@ -279,8 +281,7 @@ fn nothing(skipped: &[SkippedTopic], others: &[(String, String)], recording: &st
     let cameras: Vec<_> =
         skipped.iter().map(|s| format!("{} [{}]: {}", s.topic, s.schema, s.reason)).collect();
     if cameras.is_empty() {
-        let path = PathBuf::from(recording);
-        return SourceError::NoCamera { path, topics: others.to_vec() }.to_string();
+        return SourceError::no_camera(Path::new(recording), others.to_vec()).to_string();
     }
     format!("{recording}: no camera topic could be converted; {}", cameras.join("; "))
 }

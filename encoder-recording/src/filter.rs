@@ -1,8 +1,10 @@
-//! What of a recording is wanted: topics by glob, and a window of log time.
+//! Which part of a recording is wanted: topics by glob, and a window of log time.
 
+#[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
+use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
-use std::path::Path;
 
+use encoder_media::Locator;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::{Moment, SourceError, SourceOptions};
@@ -18,18 +20,29 @@ impl TopicFilter {
     /// `*` also matches `/`, so `/front*` takes every topic below `/front`.
     ///
     /// # Errors
-    /// [`SourceError::Invalid`] for a glob that is none.
-    pub(crate) fn new(path: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
+    /// [`SourceError::Invalid`] for a glob that cannot be parsed.
+    pub(crate) fn new(
+        locator: impl Into<Locator>,
+        options: &SourceOptions,
+    ) -> Result<Self, SourceError> {
         if options.topics.is_empty() {
             return Ok(Self { globs: None });
         }
-        let mut globs = GlobSetBuilder::new();
-        for topic in &options.topics {
-            let glob = Glob::new(topic).map_err(|error| bad_glob(path, &error))?;
-            globs.add(glob);
+        let build = || {
+            let mut globs = GlobSetBuilder::new();
+            for topic in &options.topics {
+                globs.add(Glob::new(topic)?);
+            }
+            globs.build()
+        };
+        match build() {
+            Ok(globs) => Ok(Self { globs: Some(globs) }),
+            Err(error) => Err(SourceError::invalid(
+                locator,
+                format!("topic pattern: {error}"),
+                "write topics as they are, or with * and ?; put \\ before a literal [ or {",
+            )),
         }
-        let globs = globs.build().map_err(|error| bad_glob(path, &error))?;
-        Ok(Self { globs: Some(globs) })
     }
 
     /// Whether `topic` is wanted.
@@ -38,11 +51,21 @@ impl TopicFilter {
     }
 }
 
-fn bad_glob(path: &Path, error: &globset::Error) -> SourceError {
+#[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
+/// Why a recording that was read to its end has no stream.
+pub(crate) fn no_stream(
+    locator: impl Into<Locator>,
+    others: &BTreeSet<(String, String)>,
+    unwanted: &BTreeSet<String>,
+) -> SourceError {
+    if unwanted.is_empty() {
+        return SourceError::no_camera(locator, others.iter().cloned().collect());
+    }
+    let topics: Vec<_> = unwanted.iter().map(String::as_str).collect();
     SourceError::invalid(
-        path,
-        format!("topic pattern: {error}"),
-        "write topics as they are, or with * and ?; put \\ before a literal [ or {",
+        locator,
+        "no camera topic matches the topics that were asked for",
+        format!("its camera topics are: {}", topics.join(", ")),
     )
 }
 
@@ -79,6 +102,8 @@ impl Window {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn filter(topics: &[&str]) -> Result<TopicFilter, SourceError> {

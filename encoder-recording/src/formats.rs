@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use encoder_media::{Source, SourceError, SourceOptions};
+use encoder_media::{Locator, ReadAt, Source, SourceError, SourceOptions};
 
 /// First bytes of an MCAP file.
 pub(crate) const MCAP: &[u8] = b"\x89MCAP0\r\n";
@@ -17,6 +17,39 @@ pub(crate) const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 pub(crate) const ROSBAG2_METADATA: &str = "metadata.yaml";
 
 type Opened = Result<Box<dyn Source>, SourceError>;
+
+/// Opens a recording that is not a file of its own, by its first bytes: an MCAP file or a ROS 1 bag
+/// in memory or in a store. `locator` is what errors call it.
+///
+/// # Errors
+/// [`SourceError`] when it cannot be read or is of another format.
+pub fn open_input(
+    input: Box<dyn ReadAt>,
+    locator: impl Into<Locator>,
+    options: &SourceOptions,
+) -> Result<Box<dyn Source>, SourceError> {
+    let locator = locator.into();
+    let longest = BAG.len().max(MCAP.len());
+    let mut start = vec![0; usize::try_from(input.len()).unwrap_or(usize::MAX).min(longest)];
+    input.read_at(0, &mut start).map_err(|error| SourceError::io(&locator, error))?;
+    if start.starts_with(MCAP) {
+        #[cfg(feature = "mcap")]
+        return crate::mcap::McapSource::from_reader(input, locator, options);
+        #[cfg(not(feature = "mcap"))]
+        return not_built(locator, options, "an MCAP file", "mcap");
+    }
+    if start.starts_with(BAG) {
+        #[cfg(feature = "rosbag1")]
+        return crate::rosbag1::RosbagSource::from_reader(input, locator, options);
+        #[cfg(not(feature = "rosbag1"))]
+        return not_built(locator, options, "a ROS 1 bag", "rosbag1");
+    }
+    let reason = match start.is_empty() {
+        true => "it is empty",
+        false => "neither an MCAP file nor a ROS 1 bag",
+    };
+    Err(SourceError::invalid(locator, reason, "copy other recordings to a file first"))
+}
 
 /// Opens an MCAP file.
 pub(crate) fn open_mcap(path: &Path, options: &SourceOptions) -> Opened {
@@ -65,12 +98,17 @@ pub(crate) fn open_video(path: &Path, options: &SourceOptions) -> Opened {
     feature = "sqlite",
     feature = "video"
 )))]
-fn not_built(path: &Path, _: &SourceOptions, format: &str, feature: &str) -> Opened {
+fn not_built(
+    locator: impl Into<Locator>,
+    _: &SourceOptions,
+    format: &str,
+    feature: &str,
+) -> Opened {
     // Only FFmpeg knows whether a file of no other kind is a video.
     let reason = match format {
         "" => "not a recording of a format that this build reads".to_string(),
         format => format!("{format}, which this build does not read"),
     };
     let hint = format!("build with the feature `{feature}` of encoder-recording");
-    Err(SourceError::invalid(path, reason, hint))
+    Err(SourceError::invalid(locator, reason, hint))
 }

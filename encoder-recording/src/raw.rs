@@ -159,6 +159,7 @@ impl Source for RawSource {
         };
         self.frames = Some(number + 1);
         Ok(Some(Event::Packet(Packet {
+            message: None,
             stream: 0,
             number,
             log_ns: i64::try_from(self.rate.nanoseconds(number)).unwrap_or(i64::MAX),

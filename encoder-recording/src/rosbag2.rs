@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tempfile::NamedTempFile;
 
 use super::formats::{self, ROSBAG2_METADATA as METADATA};
+use super::joined::JoinedChannels;
 use super::{
     Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning, images,
 };
@@ -60,6 +61,8 @@ pub(crate) struct Rosbag2Source {
     /// Why the first file that gave nothing, did not.
     first_error: Option<SourceError>,
     streams: Vec<Stream>,
+    channels: JoinedChannels,
+    profile: String,
     others: BTreeSet<(String, String)>,
     events: VecDeque<Event>,
 }
@@ -137,6 +140,8 @@ impl Rosbag2Source {
             opened: false,
             first_error: None,
             streams: Vec::new(),
+            channels: JoinedChannels::default(),
+            profile: String::new(),
             others: BTreeSet::new(),
             events,
         };
@@ -168,13 +173,17 @@ impl Rosbag2Source {
         Ok(())
     }
 
-    /// When the first camera message of a file was logged.
+    /// When the first message of a file was logged.
     fn first_packet(&self, path: &Path) -> Result<i64, SourceError> {
         let whole = SourceOptions { start: None, end: None, ..self.options.clone() };
         let (mut source, _temporary) = self.open_file(path, &whole)?;
         while let Some(event) = source.next_event()? {
-            if let Event::Packet(packet) = event {
-                return Ok(packet.log_ns);
+            match event {
+                Event::Packet(packet) => return Ok(packet.log_ns),
+                Event::Message(message) => {
+                    return Ok(i64::try_from(message.log_ns).unwrap_or(i64::MAX));
+                }
+                _ => {}
             }
         }
         Ok(0)
@@ -230,6 +239,8 @@ impl Rosbag2Source {
             match self.open_file(&path, &self.options) {
                 Ok((source, temporary)) => {
                     self.opened = true;
+                    self.profile = source.profile().into();
+                    self.channels.next_file();
                     self.current =
                         Some(Part { name, source, streams: Vec::new(), _temporary: temporary });
                     return;
@@ -247,9 +258,7 @@ impl Rosbag2Source {
     fn nothing(&mut self) -> SourceError {
         match self.first_error.take() {
             Some(error @ (SourceError::Io { .. } | SourceError::Invalid { .. })) => error,
-            _ => {
-                SourceError::NoCamera { path: self.directory.clone(), topics: self.other_topics() }
-            }
+            _ => SourceError::no_camera(&self.directory, self.other_topics()),
         }
     }
 
@@ -286,8 +295,10 @@ impl Source for Rosbag2Source {
                 return Ok(Some(event));
             }
             let Some(part) = &mut self.current else {
+                // Without a camera, all messages are of use.
+                let is_useful = self.options.all_messages && !self.channels.is_empty();
                 return match self.streams.as_slice() {
-                    [] => Err(self.nothing()),
+                    [] if !is_useful => Err(self.nothing()),
                     _ => Ok(None),
                 };
             };
@@ -311,11 +322,17 @@ impl Source for Rosbag2Source {
                     packet.stream = *global;
                     packet.number += stream.before;
                     stream.after = stream.after.max(packet.number + 1);
+                    packet.message = packet.message.and_then(|message| self.channels.of(message));
                     return Ok(Some(Event::Packet(packet)));
                 }
                 Some(Event::Warning(Warning { text, loss })) => {
                     let text = format!("{}: {text}", part.name);
                     return Ok(Some(Event::Warning(Warning { text, loss })));
+                }
+                Some(other) => {
+                    if let Some(event) = self.channels.event(other, &part.streams) {
+                        return Ok(Some(event));
+                    }
                 }
                 None => {
                     self.others.extend(part.source.other_topics());
@@ -328,6 +345,10 @@ impl Source for Rosbag2Source {
 
     fn other_topics(&self) -> Vec<(String, String)> {
         self.others.iter().cloned().collect()
+    }
+
+    fn profile(&self) -> &str {
+        &self.profile
     }
 }
 
@@ -404,6 +425,7 @@ mod tests {
                     let Ok(Payload::Compressed { data, .. }) = packet.payload else { panic!() };
                     read.frames.push((packet.number, data[0].into()));
                 }
+                other => panic!("{other:?}"),
             }
         }
         assert_eq!(source.other_topics(), [("/imu".into(), "sensor_msgs/msg/Imu".into())]);
@@ -560,8 +582,8 @@ mod tests {
         strip("x_0.db3");
         strip("x_10.db3");
         let error = read(directory.path(), &SourceOptions::default()).unwrap_err();
-        let SourceError::NoCamera { topics, path } = error else { panic!("{error}") };
-        assert_eq!((topics.len(), path.as_path()), (1, directory.path()));
+        let SourceError::NoCamera { topics, locator } = error else { panic!("{error}") };
+        assert_eq!((topics.len(), locator.as_path()), (1, Some(directory.path())));
     }
 
     #[test]

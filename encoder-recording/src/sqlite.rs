@@ -14,10 +14,9 @@ use bytes::Bytes;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use tempfile::TempDir;
 
-use super::filter::{TopicFilter, Window};
+use super::filter::{TopicFilter, Window, no_stream};
 use super::formats;
 use super::message::{self, CameraMessage, CameraSchema, Serialization};
-use super::rosbag1::no_stream;
 use super::{
     BadMessage, Event, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning,
 };
@@ -237,7 +236,7 @@ impl Source for SqliteSource {
                 Ok(camera) => (camera.header_ns, Ok(camera.payload)),
                 Err(error) => (None, Err(error)),
             };
-            let packet = Packet { stream: id, number, log_ns, header_ns, payload };
+            let packet = Packet { stream: id, number, log_ns, header_ns, payload, message: None };
             return Ok(Some(Event::Packet(packet)));
         }
         self.messages = Vec::new().into_iter();
@@ -381,6 +380,7 @@ pub(super) mod tests {
                     }
                     _ => bad += 1,
                 },
+                other => panic!("{other:?}"),
             }
         }
         Ok((numbers, bad, warnings))

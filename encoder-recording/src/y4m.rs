@@ -250,6 +250,7 @@ impl Source for Y4mSource {
                 continue;
             }
             return Ok(Some(Event::Packet(Packet {
+                message: None,
                 stream: 0,
                 number,
                 log_ns,
@@ -327,6 +328,7 @@ mod tests {
                     let Ok(Payload::Raw(image)) = packet.payload else { panic!() };
                     images.push((packet.log_ns, image));
                 }
+                other => panic!("{other:?}"),
             }
         }
         Ok((rate, images, warnings))

@@ -57,7 +57,7 @@ impl Frames {
                     continue;
                 }
                 Event::Packet(packet) => packet,
-                Event::Warning(_) => continue,
+                _ => continue,
             };
             let Ok(payload) = packet.payload else { continue };
             let size = match picture::size(&payload, &options) {
@@ -337,6 +337,7 @@ impl Source for Memory {
         let Some(payload) = self.frames.payloads.get(number) else { return Ok(None) };
         let log_ns = self.frames.rate.nanoseconds(number as u64) as i64;
         Ok(Some(Event::Packet(Packet {
+            message: None,
             stream,
             number: number as u64,
             log_ns,
@@ -383,7 +384,7 @@ mod tests {
                     streams += 1;
                 }
                 Event::Packet(packet) => packets.push((packet.number, packet.stream)),
-                Event::Warning(warning) => panic!("{}", warning.text),
+                other => panic!("{other:?}"),
             }
         }
         let expected: Vec<_> = (0..4).flat_map(|n| (0..3).map(move |s| (n, s))).collect();
