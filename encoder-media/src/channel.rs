@@ -54,7 +54,7 @@ pub struct Message {
     /// Its number as the recording has it; 0 where the format has none.
     pub sequence: u32,
     /// When it was recorded, in nanoseconds since the epoch. Unsigned as in MCAP, so that each
-    /// recorded value can be written back.
+    /// value of an MCAP file can be written back; 0 for a time before the epoch.
     pub log_ns: u64,
     /// When it was published, in nanoseconds since the epoch; the log time where the format has no
     /// such time.

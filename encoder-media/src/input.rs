@@ -4,66 +4,12 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::SourceError;
-
-/// Where input comes from. Errors print it: a path as the system shows it, a URL as its text, so a
-/// URL must be without credentials.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Locator {
-    /// A file, a directory, or the name of a stream.
-    Path(PathBuf),
-    /// An object in a store.
-    Url(String),
-}
-
-impl Locator {
-    /// The path, if it is one.
-    pub fn as_path(&self) -> Option<&Path> {
-        match self {
-            Self::Path(path) => Some(path),
-            Self::Url(_) => None,
-        }
-    }
-}
-
-impl fmt::Display for Locator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Path(path) => path.display().fmt(f),
-            Self::Url(url) => f.write_str(url),
-        }
-    }
-}
-
-impl From<PathBuf> for Locator {
-    fn from(path: PathBuf) -> Self {
-        Self::Path(path)
-    }
-}
-
-impl From<&PathBuf> for Locator {
-    fn from(path: &PathBuf) -> Self {
-        Self::Path(path.clone())
-    }
-}
-
-impl From<&Path> for Locator {
-    fn from(path: &Path) -> Self {
-        Self::Path(path.into())
-    }
-}
-
-impl From<&Self> for Locator {
-    fn from(locator: &Self) -> Self {
-        locator.clone()
-    }
-}
+use crate::{Location, SourceError};
 
 /// Input that is read by offset: a file, an object in a store, memory.
 ///
@@ -185,7 +131,7 @@ impl ReadAt for FileInput {
 /// passes it by.
 pub struct InputReader {
     input: Box<dyn ReadAt>,
-    locator: Locator,
+    location: Location,
     len: u64,
     buffer: Vec<u8>,
     /// Offset of the buffer's first byte.
@@ -196,10 +142,10 @@ impl InputReader {
     /// Size of the buffer.
     const BUFFER: usize = 32 << 10;
 
-    /// A reader of `input`, which errors call `locator`.
-    pub fn new(input: Box<dyn ReadAt>, locator: impl Into<Locator>) -> Self {
+    /// A reader of `input`. Errors print `location`, so it must be without credentials.
+    pub fn new(input: Box<dyn ReadAt>, location: impl Into<Location>) -> Self {
         let len = input.len();
-        Self { input, locator: locator.into(), len, buffer: Vec::new(), buffer_at: 0 }
+        Self { input, location: location.into(), len, buffer: Vec::new(), buffer_at: 0 }
     }
 
     /// A reader of the file at `path`.
@@ -222,8 +168,8 @@ impl InputReader {
     }
 
     /// Where the input comes from.
-    pub fn locator(&self) -> &Locator {
-        &self.locator
+    pub fn location(&self) -> &Location {
+        &self.location
     }
 
     /// Fills `out` with the bytes from `offset` on.
@@ -301,14 +247,14 @@ impl InputReader {
             ),
             _ => error,
         };
-        SourceError::io(&self.locator, error)
+        SourceError::io(self.location.clone(), error)
     }
 }
 
 impl fmt::Debug for InputReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("InputReader")
-            .field("locator", &self.locator)
+            .field("location", &self.location)
             .field("len", &self.len)
             .finish_non_exhaustive()
     }
@@ -377,12 +323,12 @@ mod tests {
 
     #[test]
     fn what_is_past_the_end_is_an_error_that_names_the_input() {
-        let url = Locator::Url("s3://bucket/key".into());
-        let mut reader = InputReader::new(Box::new(sample(10)), &url);
+        let url = Location::Name("s3://bucket/key".into());
+        let mut reader = InputReader::new(Box::new(sample(10)), url.clone());
         for (at, len) in [(0, 11), (10, 1), (11, 0), (u64::MAX, 2), (0, u64::MAX)] {
             let error = reader.bytes(at, len).unwrap_err();
-            let SourceError::Io { locator, error } = &error else { panic!("{error}") };
-            assert_eq!((locator, error.kind()), (&url, io::ErrorKind::UnexpectedEof));
+            let SourceError::Io { location, error } = &error else { panic!("{error}") };
+            assert_eq!((location, error.kind()), (&url, io::ErrorKind::UnexpectedEof));
             let ranges = [0..1, at..at.saturating_add(len)];
             assert_eq!(reader.ranges(&ranges).is_err(), at.saturating_add(len) > 10);
         }

@@ -8,6 +8,7 @@
 
 mod channel;
 mod input;
+mod location;
 mod payload;
 mod resample;
 mod sink;
@@ -16,7 +17,8 @@ mod stop;
 pub mod timeline;
 
 pub use channel::{Attachment, ChannelId, ChannelInfo, Message, Metadata, Schema};
-pub use input::{FileInput, InputReader, Locator, ReadAt};
+pub use input::{FileInput, InputReader, ReadAt};
+pub use location::Location;
 pub use payload::{BadMessage, Payload, RawImage};
 pub use resample::resample;
 pub use sink::{CallbackSink, Finished, Sink, SinkError};

@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-use crate::{Attachment, BadMessage, ChannelInfo, Locator, Message, Metadata, Payload};
+use crate::{Attachment, BadMessage, ChannelInfo, Location, Message, Metadata, Payload};
 
 /// Number of a camera stream inside one source, counted from 0 in order of appearance.
 pub type StreamId = usize;
@@ -79,29 +79,29 @@ pub struct Warning {
 #[non_exhaustive]
 pub enum SourceError {
     /// An error of the operating system.
-    #[error("{locator}: {error}")]
+    #[error("{location}: {error}")]
     Io {
         /// The input.
-        locator: Locator,
+        location: Location,
         /// The system's error.
         #[source]
         error: std::io::Error,
     },
     /// Not what its name or its first bytes promise, or broken beyond reading.
-    #[error("{locator}: {reason}; {hint}")]
+    #[error("{location}: {reason}; {hint}")]
     Invalid {
         /// The input.
-        locator: Locator,
+        location: Location,
         /// What is wrong, and at which offset.
         reason: String,
         /// What a user can do.
         hint: String,
     },
     /// A recording without camera topics.
-    #[error("{locator}: no camera topic; {}", found(.topics))]
+    #[error("{location}: no camera topic; {}", found(.topics))]
     NoCamera {
         /// The input.
-        locator: Locator,
+        location: Location,
         /// Topics that it has: name and schema.
         topics: Vec<(String, String)>,
     },
@@ -109,22 +109,22 @@ pub enum SourceError {
 
 impl SourceError {
     /// An [`Io`](Self::Io) error.
-    pub fn io(locator: impl Into<Locator>, error: std::io::Error) -> Self {
-        Self::Io { locator: locator.into(), error }
+    pub fn io(location: impl Into<Location>, error: std::io::Error) -> Self {
+        Self::Io { location: location.into(), error }
     }
 
     /// An [`Invalid`](Self::Invalid) error.
     pub fn invalid(
-        locator: impl Into<Locator>,
+        location: impl Into<Location>,
         reason: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self::Invalid { locator: locator.into(), reason: reason.into(), hint: hint.into() }
+        Self::Invalid { location: location.into(), reason: reason.into(), hint: hint.into() }
     }
 
     /// A [`NoCamera`](Self::NoCamera) error.
-    pub fn no_camera(locator: impl Into<Locator>, topics: Vec<(String, String)>) -> Self {
-        Self::NoCamera { locator: locator.into(), topics }
+    pub fn no_camera(location: impl Into<Location>, topics: Vec<(String, String)>) -> Self {
+        Self::NoCamera { location: location.into(), topics }
     }
 }
 
@@ -151,11 +151,19 @@ pub struct Limits {
     /// Default 256 MiB. Chunks are read again where more would have to be held; where that would
     /// take too long, messages come out of order and a warning is returned.
     pub held_bytes: u64,
+    /// Most bytes of temporary files at a time: a compressed recording is unpacked to one. Default
+    /// 16 GiB.
+    pub temporary_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message_bytes: 1 << 30, pixels: 1 << 27, held_bytes: 256 << 20 }
+        Self {
+            message_bytes: 1 << 30,
+            pixels: 1 << 27,
+            held_bytes: 256 << 20,
+            temporary_bytes: 16 << 30,
+        }
     }
 }
 

@@ -9,11 +9,10 @@ use serde::Deserialize;
 
 use super::images::ImagesSource;
 use super::mcap::McapSource;
-use super::raw::RawSource;
 use super::rosbag1::RosbagSource;
 use super::rosbag2::Rosbag2Source;
 use super::y4m::Y4mSource;
-use super::{Event, Source, SourceError, SourceOptions};
+use super::{Event, Source, SourceError, SourceOptions, open_raw};
 
 #[derive(Deserialize)]
 struct Corpus {
@@ -73,8 +72,7 @@ fn read(source: &mut dyn Source) -> (BTreeMap<String, Found>, bool) {
 fn open(path: &Path, name: &str) -> Option<Result<Box<dyn Source>, SourceError>> {
     let options = SourceOptions::default();
     let raw = |spec: &str| -> Option<Result<Box<dyn Source>, SourceError>> {
-        let file = std::fs::File::open(path).unwrap();
-        Some(Ok(Box::new(RawSource::new(Box::new(file), spec.parse().unwrap(), name))))
+        Some(open_raw(path, &spec.parse().unwrap(), &options))
     };
     match name.rsplit_once(['/', '.'])? {
         (_, "bag") => Some(RosbagSource::open(path, &options)),

@@ -1,10 +1,8 @@
 //! Which part of a recording is wanted: topics by glob, and a window of log time.
 
-#[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use encoder_media::Locator;
+use encoder_media::Location;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::{Moment, SourceError, SourceOptions};
@@ -22,7 +20,7 @@ impl TopicFilter {
     /// # Errors
     /// [`SourceError::Invalid`] for a glob that cannot be parsed.
     pub(crate) fn new(
-        locator: impl Into<Locator>,
+        location: impl Into<Location>,
         options: &SourceOptions,
     ) -> Result<Self, SourceError> {
         if options.topics.is_empty() {
@@ -38,7 +36,7 @@ impl TopicFilter {
         match build() {
             Ok(globs) => Ok(Self { globs: Some(globs) }),
             Err(error) => Err(SourceError::invalid(
-                locator,
+                location,
                 format!("topic pattern: {error}"),
                 "write topics as they are, or with * and ?; put \\ before a literal [ or {",
             )),
@@ -49,24 +47,6 @@ impl TopicFilter {
     pub(crate) fn matches(&self, topic: &str) -> bool {
         self.globs.as_ref().is_none_or(|globs| globs.is_match(topic))
     }
-}
-
-#[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
-/// Why a recording that was read to its end has no stream.
-pub(crate) fn no_stream(
-    locator: impl Into<Locator>,
-    others: &BTreeSet<(String, String)>,
-    unwanted: &BTreeSet<String>,
-) -> SourceError {
-    if unwanted.is_empty() {
-        return SourceError::no_camera(locator, others.iter().cloned().collect());
-    }
-    let topics: Vec<_> = unwanted.iter().map(String::as_str).collect();
-    SourceError::invalid(
-        locator,
-        "no camera topic matches the topics that were asked for",
-        format!("its camera topics are: {}", topics.join(", ")),
-    )
 }
 
 /// Which part of a recording's time is wanted.

@@ -1,6 +1,6 @@
 //! Channels of a recording in several files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::{ChannelId, ChannelInfo, Event, Message, StreamId};
 
@@ -20,16 +20,15 @@ impl JoinedChannels {
     }
 
     /// An event of the current file that is no camera's, as one of the recording; `None` when the
-    /// recording has nothing to return for it. `streams`: numbers in the file and in the recording.
+    /// recording has nothing to return for it. `streams`: their numbers in the recording.
     pub(crate) fn event(
         &mut self,
         event: Event,
-        streams: &[(StreamId, StreamId)],
+        streams: &HashMap<StreamId, StreamId>,
     ) -> Option<Event> {
         match event {
             Event::Channel(mut info) => {
-                let is_stream = |(local, _): &&_| Some(*local) == info.stream;
-                info.stream = streams.iter().find(is_stream).map(|(_, stream)| *stream);
+                info.stream = info.stream.and_then(|stream| streams.get(&stream).copied());
                 self.join(info).map(Event::Channel)
             }
             Event::Message(message) => self.of(message).map(Event::Message),

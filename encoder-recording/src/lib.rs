@@ -27,13 +27,15 @@ mod rosbag1;
 mod rosbag2;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "rosbag2")]
+mod temporary;
 #[cfg(feature = "video")]
 mod video;
 mod y4m;
 
 pub use detect::{open, open_raw, open_stdin};
 pub use encoder_media::{
-    Attachment, BadMessage, ChannelId, ChannelInfo, Event, Limits, Locator, Message, Metadata,
+    Attachment, BadMessage, ChannelId, ChannelInfo, Event, Limits, Location, Message, Metadata,
     Moment, Packet, Payload, RawImage, ReadAt, Schema, Source, SourceError, SourceOptions,
     StreamId, StreamInfo, Warning,
 };

@@ -42,7 +42,7 @@ impl Frames {
     fn recorded(args: &Bench, path: &Path) -> Result<Self, Refused> {
         let failed = |error: SourceError| Refused::failed(error);
         let mut source = match &args.raw {
-            Some(spec) => source::open_raw(path, spec).map_err(failed)?,
+            Some(spec) => source::open_raw(path, spec, &args.source.options()).map_err(failed)?,
             None => source::open(path, &args.source.options()).map_err(failed)?,
         };
         let options = args.source.picture();

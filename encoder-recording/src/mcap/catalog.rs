@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
-use encoder_media::Locator;
+use encoder_media::Location;
 use mcap::records::op;
 
 use super::index::Entry;
 use super::plan::{Summary, Walk};
 use super::record::{Channel, MessageHeader, Schema};
 use super::signed;
-use crate::filter::{TopicFilter, Window, no_stream};
+use crate::filter::{TopicFilter, Window};
+use crate::formats;
 use crate::message::{self, CameraSchema, Serialization};
 use crate::{
     BadMessage, ChannelId, ChannelInfo, Event, Message, Packet, SourceError, SourceOptions,
@@ -86,9 +87,9 @@ struct Progress {
 }
 
 impl Catalog {
-    pub(super) fn new(locator: &Locator, options: &SourceOptions) -> Result<Self, SourceError> {
+    pub(super) fn new(location: &Location, options: &SourceOptions) -> Result<Self, SourceError> {
         Ok(Self {
-            filter: TopicFilter::new(locator, options)?,
+            filter: TopicFilter::new(location.clone(), options)?,
             window: Window::new(options),
             all: options.all_messages,
             first_log: None,
@@ -397,7 +398,7 @@ impl Catalog {
     }
 
     /// Why the recording is of no use, if so.
-    pub(super) fn nothing(&self, locator: &Locator) -> Option<SourceError> {
+    pub(super) fn nothing(&self, location: &Location) -> Option<SourceError> {
         if !self.streams.is_empty() || self.all {
             return None;
         }
@@ -405,12 +406,12 @@ impl Catalog {
             let topics: Vec<_> = self.unreadable.iter().map(String::as_str).collect();
             let topics = topics.join(", ");
             SourceError::invalid(
-                locator,
+                location.clone(),
                 format!("its camera topics are in encodings that are not read: {topics}"),
                 "cdr, ros1, protobuf and json are read",
             )
         } else {
-            no_stream(locator, &self.other_topics, &self.unwanted)
+            formats::no_camera(location.clone(), &self.other_topics, &self.unwanted)
         })
     }
 

@@ -20,7 +20,7 @@ use std::path::Path;
 
 use ::mcap::records::op;
 use bytes::Bytes;
-use encoder_media::{InputReader, Locator, ReadAt};
+use encoder_media::{InputReader, Location, ReadAt};
 
 use self::catalog::Catalog;
 use self::chunk::ChunkHeader;
@@ -72,23 +72,24 @@ impl McapSource {
         Ok(Box::new(Self::new(InputReader::open(path)?, options)?))
     }
 
-    /// Opens a recording that is not a file, which errors call `locator`.
+    /// Opens a recording that is not a file, as an object in a store. Errors print
+    /// `location`, so it must be without credentials.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_reader(
         input: Box<dyn ReadAt>,
-        locator: impl Into<Locator>,
+        location: impl Into<Location>,
         options: &SourceOptions,
     ) -> Result<Box<dyn Source>, SourceError> {
-        Ok(Box::new(Self::new(InputReader::new(input, locator), options)?))
+        Ok(Box::new(Self::new(InputReader::new(input, location), options)?))
     }
 
     fn new(mut input: InputReader, options: &SourceOptions) -> Result<Self, SourceError> {
         check_magic(&mut input)?;
         let all = options.all_messages;
         let mut source = Self {
-            catalog: Catalog::new(input.locator(), options)?,
+            catalog: Catalog::new(input.location(), options)?,
             profile: if all { profile(&mut input, &options.limits)? } else { String::new() },
             input,
             limits: options.limits,
@@ -474,7 +475,7 @@ impl Source for McapSource {
                 return Ok(Some(event));
             }
             if self.ended {
-                return self.catalog.nothing(self.input.locator()).map_or(Ok(None), Err);
+                return self.catalog.nothing(self.input.location()).map_or(Ok(None), Err);
             }
             self.step()?;
         }
@@ -513,7 +514,7 @@ fn check_magic(input: &mut InputReader) -> Result<(), SourceError> {
         let start = start.escape_ascii();
         (format!("not an MCAP file: it begins with \"{start}\""), "check the path")
     };
-    Err(SourceError::invalid(input.locator(), reason, hint))
+    Err(SourceError::invalid(input.location().clone(), reason, hint))
 }
 
 /// Log times are unsigned in MCAP; none that is real is above the largest signed one.

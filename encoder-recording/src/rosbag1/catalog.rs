@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use bytes::Bytes;
-use encoder_media::Locator;
+use encoder_media::Location;
 
 use super::layout::Connection;
-use crate::filter::{TopicFilter, no_stream};
+use crate::filter::TopicFilter;
+use crate::formats;
 use crate::message::{self, CameraSchema, Serialization};
 use crate::{
     ChannelId, ChannelInfo, Event, Message, Packet, Schema, SourceError, SourceOptions, StreamId,
@@ -62,9 +63,9 @@ struct Stream {
 }
 
 impl Catalog {
-    pub(super) fn new(locator: &Locator, options: &SourceOptions) -> Result<Self, SourceError> {
+    pub(super) fn new(location: &Location, options: &SourceOptions) -> Result<Self, SourceError> {
         Ok(Self {
-            topics: TopicFilter::new(locator, options)?,
+            topics: TopicFilter::new(location.clone(), options)?,
             all: options.all_messages,
             connections: HashMap::new(),
             streams: Vec::new(),
@@ -283,9 +284,9 @@ impl Catalog {
     }
 
     /// Why the bag is of no use, if so.
-    pub(super) fn nothing(&self, locator: &Locator) -> Option<SourceError> {
+    pub(super) fn nothing(&self, location: &Location) -> Option<SourceError> {
         let is_empty = self.streams.is_empty() && !self.all;
-        is_empty.then(|| no_stream(locator, &self.others, &self.unwanted))
+        is_empty.then(|| formats::no_camera(location.clone(), &self.others, &self.unwanted))
     }
 
     pub(super) fn other_topics(&self) -> Vec<(String, String)> {

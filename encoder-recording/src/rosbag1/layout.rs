@@ -135,7 +135,7 @@ pub(super) fn read(
     };
     if let Some(name) = header.as_ref().and_then(|h| h.encryptor.as_ref()) {
         return Err(SourceError::invalid(
-            input.locator(),
+            input.location().clone(),
             format!("the bag is encrypted by {name}"),
             "decrypt it where the key is: rosbag decompress",
         ));

@@ -18,7 +18,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use bytes::Bytes;
-use encoder_media::{InputReader, Locator, ReadAt};
+use encoder_media::{InputReader, Location, ReadAt};
 
 use self::catalog::Catalog;
 use self::layout::{ChunkAt, Connection, Layout, Wanted};
@@ -72,22 +72,23 @@ impl RosbagSource {
         Ok(Box::new(Self::new(InputReader::open(path)?, options)?))
     }
 
-    /// Opens a bag that is not a file, which errors call `locator`.
+    /// Opens a bag that is not a file, as an object in a store. Errors print
+    /// `location`, so it must be without credentials.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn from_reader(
         input: Box<dyn ReadAt>,
-        locator: impl Into<Locator>,
+        location: impl Into<Location>,
         options: &SourceOptions,
     ) -> Result<Box<dyn Source>, SourceError> {
-        Ok(Box::new(Self::new(InputReader::new(input, locator), options)?))
+        Ok(Box::new(Self::new(InputReader::new(input, location), options)?))
     }
 
     fn new(mut input: InputReader, options: &SourceOptions) -> Result<Self, SourceError> {
         check_magic(&mut input)?;
         let all = options.all_messages;
-        let catalog = Catalog::new(input.locator(), options)?;
+        let catalog = Catalog::new(input.location(), options)?;
         let is_camera = |connection: &_| catalog.is_camera(connection);
         let wanted = Wanted { limit: options.limits.message_bytes, all, is_camera: &is_camera };
         let layout = layout::read(&mut input, MAGIC.len() as u64, wanted)?;
@@ -350,7 +351,7 @@ impl Source for RosbagSource {
                         self.catalog.settle();
                     }
                     if self.catalog.events.is_empty() {
-                        return self.catalog.nothing(self.input.locator()).map_or(Ok(None), Err);
+                        return self.catalog.nothing(self.input.location()).map_or(Ok(None), Err);
                     }
                 }
             }
@@ -382,5 +383,5 @@ fn check_magic(input: &mut InputReader) -> Result<(), SourceError> {
     } else {
         ("not a ROS 1 bag: it does not start with `#ROSBAG V2.0`".into(), "check what it is")
     };
-    Err(SourceError::invalid(input.locator(), reason, hint))
+    Err(SourceError::invalid(input.location().clone(), reason, hint))
 }

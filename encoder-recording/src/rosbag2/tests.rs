@@ -1,0 +1,595 @@
+#![allow(clippy::unwrap_used)]
+
+use super::*;
+use std::io::Write;
+
+use encoder_testbed::fixtures::recording::{Recording, Serialization, small_jpeg};
+
+use crate::Payload;
+use crate::sqlite::tests::write;
+
+/// Stands for the reader of MCAP files: opens databases, whatever their name.
+fn open(directory: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    Rosbag2Source::open(directory, options, |path, _| {
+        Err(SourceError::invalid(path, "not an MCAP file", "check what it is"))
+    })
+}
+
+#[derive(Debug, Default, PartialEq)]
+struct Read {
+    streams: Vec<Option<u64>>,
+    /// Number of the message, number in the picture.
+    frames: Vec<(u64, u32)>,
+    warnings: Vec<Warning>,
+}
+
+fn read(directory: &Path, options: &SourceOptions) -> Result<Read, SourceError> {
+    let mut source = open(directory, options)?;
+    let mut read = Read::default();
+    while let Some(event) = source.next_event()? {
+        match event {
+            Event::Stream(info) => {
+                assert_eq!(info.id, read.streams.len());
+                read.streams.push(info.messages);
+            }
+            Event::Warning(warning) => read.warnings.push(warning),
+            Event::Packet(packet) => {
+                assert_eq!(packet.stream, 0);
+                let Ok(Payload::Compressed { data, .. }) = packet.payload else { panic!() };
+                read.frames.push((packet.number, data[0].into()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(source.other_topics(), [("/imu".into(), "sensor_msgs/msg/Imu".into())]);
+    Ok(read)
+}
+
+fn metadata(files: &[&str], start: &str, compression: &str) -> String {
+    let files: String = files.iter().map(|file| format!("    - {file}\n")).collect();
+    format!(
+        "rosbag2_bagfile_information:
+  version: 5
+  storage_identifier: sqlite3
+  duration:
+    nanoseconds: 29000000
+{start}  message_count: 60
+  topics_with_message_count:
+    - topic_metadata:
+        name: /cam
+        type: sensor_msgs/msg/CompressedImage
+        serialization_format: cdr
+        offered_qos_profiles: \"- history: 3\\n  depth: 0\"
+      message_count: 30
+  compression_format: {compression}
+  compression_mode: {compression}
+  relative_file_paths:
+{files}  custom_data: ~
+"
+    )
+}
+
+const START: &str = "  starting_time:\n    nanoseconds_since_epoch: 0\n";
+
+/// Three files of ten frames each.
+fn recording() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, frames) in [("x_0.db3", 0..10), ("x_2.db3", 10..20), ("x_10.db3", 20..30)] {
+        drop(write(&directory.path().join(name), frames, false));
+    }
+    directory
+}
+
+fn expected(numbers: std::ops::Range<u32>) -> Vec<(u64, u32)> {
+    numbers.map(|n| (n.into(), n)).collect()
+}
+
+#[test]
+fn files_are_joined() {
+    let directory = recording();
+    let yaml = directory.path().join(ROSBAG2_METADATA);
+    // As written today, and as first versions wrote it.
+    for files in [["x_0.db3", "x_2.db3", "x_10.db3"], ["d/x_0.db3", "d/x_2.db3", "d/x_10.db3"]] {
+        std::fs::write(&yaml, metadata(&files, START, "\"\"")).unwrap();
+        let read = read(directory.path(), &SourceOptions::default()).unwrap();
+        assert_eq!(
+            read,
+            Read { streams: vec![Some(30)], frames: expected(0..30), warnings: vec![] }
+        );
+    }
+}
+
+#[test]
+fn windows_count_from_the_recording() {
+    let directory = recording();
+    let yaml = directory.path().join(ROSBAG2_METADATA);
+    let window = SourceOptions {
+        start: Some(Moment::FromStart(8_000_000)),
+        end: Some(Moment::FromStart(21_000_000)),
+        ..Default::default()
+    };
+    for start in [START, ""] {
+        let files = ["x_0.db3", "x_2.db3", "x_10.db3"];
+        std::fs::write(&yaml, metadata(&files, start, "\"\"")).unwrap();
+        assert_eq!(read(directory.path(), &window).unwrap().frames, expected(8..22));
+    }
+}
+
+#[test]
+fn without_metadata_the_files_are_found() {
+    let directory = recording();
+    for text in [None, Some("rosbag2_bagfile_information: [1, 2"), Some("x: 1")] {
+        if let Some(text) = text {
+            std::fs::write(directory.path().join(ROSBAG2_METADATA), text).unwrap();
+        }
+        // Without the metadata, only the first bytes tell what the files are.
+        let read = read(directory.path(), &SourceOptions::default()).unwrap();
+        assert_eq!(read.frames, expected(0..30));
+        assert!(matches!(read.warnings.as_slice(), [Warning { loss: false, .. }]), "{read:?}");
+    }
+}
+
+#[test]
+fn files_that_are_missing_or_broken() {
+    let directory = recording();
+    let files = ["x_0.db3", "x_1.db3", "x_2.db3", "x_10.db3"];
+    std::fs::write(directory.path().join(ROSBAG2_METADATA), metadata(&files, START, "\"\""))
+        .unwrap();
+    std::fs::write(directory.path().join("x_2.db3"), "").unwrap();
+    let all = read(directory.path(), &SourceOptions::default()).unwrap();
+    assert_eq!(
+        all.frames.iter().map(|f| f.1).collect::<Vec<_>>(),
+        (0..10).chain(20..30).collect::<Vec<_>>()
+    );
+    assert_eq!(all.warnings.iter().filter(|w| w.loss).count(), 2, "{:?}", all.warnings);
+    assert!(all.warnings[0].text.contains("x_1.db3"));
+    assert!(all.warnings[1].text.contains("x_2.db3"));
+    for name in files {
+        let _ = std::fs::write(directory.path().join(name), "");
+    }
+    let error = read(directory.path(), &SourceOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("x_0.db3"), "{error}");
+    for name in files {
+        std::fs::remove_file(directory.path().join(name)).unwrap();
+    }
+    let error = read(directory.path(), &SourceOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("without any of its recordings"), "{error}");
+}
+
+#[test]
+fn compressed_files() {
+    let directory = recording();
+    for name in ["x_0.db3", "x_2.db3", "x_10.db3"] {
+        let path = directory.path().join(name);
+        let bytes = std::fs::read(&path).unwrap();
+        let zipped = zstd::encode_all(bytes.as_slice(), 1).unwrap();
+        std::fs::write(directory.path().join(format!("{name}.zstd")), zipped).unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+    let files = ["x_0.db3.zstd", "x_2.db3.zstd", "x_10.db3.zstd"];
+    std::fs::write(directory.path().join(ROSBAG2_METADATA), metadata(&files, START, "zstd"))
+        .unwrap();
+    let all = read(directory.path(), &SourceOptions::default()).unwrap();
+    assert_eq!((all.frames, all.warnings), (expected(0..30), vec![]));
+}
+
+/// A file whose data can be decompressed up to any cut.
+fn zip_in_pieces(bytes: &[u8]) -> Vec<u8> {
+    let mut zip = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    for piece in bytes.chunks(1000) {
+        zip.write_all(piece).unwrap();
+        zip.flush().unwrap();
+    }
+    zip.finish().unwrap()
+}
+
+#[test]
+fn what_can_be_decompressed_of_a_cut_file_is_read() {
+    let directory = recording();
+    let path = directory.path().join("x_2.db3");
+    let zip = zip_in_pieces(&std::fs::read(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    let path = directory.path().join("x_2.db3.zstd");
+    for (part, least) in [(9, 6), (7, 3), (5, 1)] {
+        std::fs::write(&path, &zip[..zip.len() * part / 10]).unwrap();
+        let read = read(directory.path(), &SourceOptions::default()).unwrap();
+        let of_file = read.frames.iter().filter(|frame| (10..20).contains(&frame.1)).count();
+        assert!((least..10).contains(&of_file), "{part}: {of_file}");
+        assert_eq!(read.frames.len(), 20 + of_file);
+        let loss = read.warnings.iter().find(|warning| warning.loss).unwrap();
+        assert!(loss.text.starts_with("x_2.db3.zstd: the file cannot be decompressed to its end"));
+    }
+    // Nothing of the data is there.
+    std::fs::write(&path, &zip[..8]).unwrap();
+    let read = read(directory.path(), &SourceOptions::default()).unwrap();
+    assert_eq!(read.frames.len(), 20);
+    let loss = read.warnings.iter().find(|warning| warning.loss).unwrap();
+    assert!(loss.text.contains("x_2.db3.zstd: the file cannot be decompressed"), "{loss:?}");
+}
+
+#[test]
+fn parts_without_a_camera() {
+    let directory = recording();
+    let strip = |name: &str| {
+        let path = directory.path().join(name);
+        std::fs::remove_file(&path).unwrap();
+        let database = write(&path, 10..20, false);
+        database.execute("DELETE FROM topics WHERE id = 2", []).unwrap();
+    };
+    let files = ["x_0.db3", "x_2.db3", "x_10.db3"];
+    std::fs::write(directory.path().join(ROSBAG2_METADATA), metadata(&files, START, "\"\""))
+        .unwrap();
+    strip("x_2.db3");
+    let part = read(directory.path(), &SourceOptions::default()).unwrap();
+    assert_eq!((part.frames.len(), part.warnings), (20, vec![]));
+    strip("x_0.db3");
+    strip("x_10.db3");
+    let error = read(directory.path(), &SourceOptions::default()).unwrap_err();
+    let SourceError::NoCamera { topics, location } = error else { panic!("{error}") };
+    assert_eq!((topics.len(), location.path()), (1, Some(directory.path())));
+}
+
+#[test]
+fn other_files_go_to_the_reader_of_mcap() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("x.mcap"), b"\x89MCAP0\r\n").unwrap();
+    let error = open(directory.path(), &SourceOptions::default()).err().unwrap().to_string();
+    assert!(error.contains("x.mcap: not an MCAP file"), "{error}");
+}
+
+/// A recording with these files, and without `metadata.yaml`, in a directory; beside it
+/// `other/x_9.db3`.
+fn beside_another(files: &[&str]) -> (tempfile::TempDir, PathBuf) {
+    let parent = tempfile::tempdir().unwrap();
+    let (directory, other) = (parent.path().join("rec"), parent.path().join("other"));
+    std::fs::create_dir(&directory).unwrap();
+    std::fs::create_dir(&other).unwrap();
+    for file in files {
+        drop(write(&directory.join(file), 0..10, false));
+    }
+    drop(write(&other.join("x_9.db3"), 90..100, false));
+    (parent, directory)
+}
+
+#[test]
+fn listed_files_outside_the_directory_are_not_read() {
+    let (parent, directory) = beside_another(&["x_0.db3"]);
+    let absolute = parent.path().join("other/x_9.db3");
+    let yaml = directory.join(ROSBAG2_METADATA);
+    for outside in ["../other/x_9.db3", absolute.to_str().unwrap()] {
+        std::fs::write(&yaml, metadata(&["x_0.db3", outside], START, "\"\"")).unwrap();
+        let all = read(&directory, &SourceOptions::default()).unwrap();
+        assert_eq!(all.frames, expected(0..10));
+        let [Warning { text, loss: true }] = all.warnings.as_slice() else { panic!("{all:?}") };
+        assert!(text.contains(outside) && text.contains("outside the directory"), "{text}");
+        // The only one.
+        std::fs::write(&yaml, metadata(&[outside], START, "\"\"")).unwrap();
+        let error = read(&directory, &SourceOptions::default()).unwrap_err().to_string();
+        assert!(error.contains(outside) && error.contains("outside the directory"), "{error}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn links_out_of_the_directory_are_not_read() {
+    use std::os::unix::fs::symlink;
+    let (parent, directory) = beside_another(&["x_0.db3"]);
+    let yaml = directory.join(ROSBAG2_METADATA);
+    symlink("../other/x_9.db3", directory.join("x_9.db3")).unwrap();
+    for text in [Some(metadata(&["x_0.db3", "x_9.db3"], START, "\"\"")), None] {
+        match text {
+            Some(text) => std::fs::write(&yaml, text).unwrap(),
+            None => std::fs::remove_file(&yaml).unwrap(),
+        }
+        let all = read(&directory, &SourceOptions::default()).unwrap();
+        assert_eq!(all.frames, expected(0..10));
+        let loss = all.warnings.iter().find(|warning| warning.loss).unwrap();
+        assert!(loss.text.contains("x_9.db3") && loss.text.contains("is a link to"), "{loss:?}");
+    }
+    // The description itself: the recordings are read by name.
+    std::fs::remove_file(directory.join("x_9.db3")).unwrap();
+    let elsewhere = parent.path().join("other/metadata.yaml");
+    std::fs::write(&elsewhere, metadata(&["x_1.db3"], START, "\"\"")).unwrap();
+    symlink(&elsewhere, &yaml).unwrap();
+    let all = read(&directory, &SourceOptions::default()).unwrap();
+    assert_eq!(all.frames, expected(0..10));
+    let [Warning { text, loss: false }] = all.warnings.as_slice() else { panic!("{all:?}") };
+    assert!(text.starts_with("metadata.yaml is a link to"), "{text}");
+    // Links that stay inside are followed, and the directory may be one.
+    std::fs::remove_file(&yaml).unwrap();
+    std::fs::create_dir(directory.join("data")).unwrap();
+    std::fs::rename(directory.join("x_0.db3"), directory.join("data/a")).unwrap();
+    std::fs::write(directory.join("data/m"), metadata(&["x_0.db3"], START, "\"\"")).unwrap();
+    symlink("data/a", directory.join("x_0.db3")).unwrap();
+    symlink("data/m", &yaml).unwrap();
+    let link = parent.path().join("link");
+    symlink("rec", &link).unwrap();
+    let all = read(&link, &SourceOptions::default()).unwrap();
+    assert_eq!((all.frames, all.warnings), (expected(0..10), vec![]));
+}
+
+/// A file that breaks off after its first event, with an error of the system.
+struct Failing(bool);
+
+impl Source for Failing {
+    fn next_event(&mut self) -> Result<Option<Event>, SourceError> {
+        if std::mem::replace(&mut self.0, true) {
+            let error = std::io::Error::other("the disk is gone");
+            return Err(SourceError::io(Path::new("x_1.mcap"), error));
+        }
+        Ok(Some(Event::Stream(StreamInfo {
+            id: 0,
+            topic: "/cam".into(),
+            schema: "sensor_msgs/msg/CompressedImage".into(),
+            messages: Some(u64::MAX),
+            rate: None,
+        })))
+    }
+
+    fn other_topics(&self) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}
+
+/// Opens a directory in which each MCAP file breaks off; at once where `begins` is not set.
+fn open_failing(directory: &Path, begins: bool) -> Vec<Event> {
+    let options = SourceOptions::default();
+    let mut source =
+        Rosbag2Source::open(directory, &options, move |_, _| Ok(Box::new(Failing(!begins))))
+            .unwrap();
+    let mut events = Vec::new();
+    while let Some(event) = source.next_event().unwrap() {
+        events.push(event);
+    }
+    events
+}
+
+#[test]
+fn an_error_in_a_file_costs_the_rest_of_that_file_only() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(write(&directory.path().join("x_0.db3"), 0..10, false));
+    std::fs::write(directory.path().join("x_1.mcap"), formats::MCAP).unwrap();
+    drop(write(&directory.path().join("x_2.db3"), 20..30, false));
+    let yaml = metadata(&["x_0.db3", "x_1.mcap", "x_2.db3"], START, "\"\"");
+    let yaml = yaml.replace("storage_identifier: sqlite3", "storage_identifier: mcap");
+    std::fs::write(directory.path().join(ROSBAG2_METADATA), yaml).unwrap();
+    for begins in [true, false] {
+        let events = open_failing(directory.path(), begins);
+        let mut pictures = Vec::new();
+        let mut losses = Vec::new();
+        for event in events {
+            match event {
+                Event::Packet(packet) => {
+                    let Ok(Payload::Compressed { data, .. }) = packet.payload else { panic!() };
+                    pictures.push(u32::from(data[0]));
+                }
+                Event::Warning(Warning { text, loss: true }) => losses.push(text),
+                Event::Warning(warning) => panic!("{warning:?}"),
+                _ => {}
+            }
+        }
+        assert_eq!(pictures, (0..10).chain(20..30).collect::<Vec<_>>());
+        let [loss] = losses.as_slice() else { panic!("{losses:?}") };
+        assert!(loss.contains("x_1.mcap") && loss.contains("the disk is gone"), "{loss}");
+    }
+}
+
+#[test]
+fn windows_without_metadata_count_from_the_first_file_that_can_be_read() {
+    let directory = recording();
+    std::fs::write(directory.path().join("x_0.db3"), "").unwrap();
+    let window = SourceOptions { start: Some(Moment::FromStart(5_000_000)), ..Default::default() };
+    let all = read(directory.path(), &window).unwrap();
+    assert_eq!(
+        all.frames.iter().map(|frame| frame.1).collect::<Vec<_>>(),
+        (15..30).collect::<Vec<_>>()
+    );
+    // A recorder that has no message yet writes the largest time.
+    let start = "  starting_time:\n    nanoseconds_since_epoch: 9223372036854775807\n";
+    let yaml = metadata(&["x_2.db3", "x_10.db3"], start, "\"\"");
+    std::fs::write(directory.path().join(ROSBAG2_METADATA), yaml).unwrap();
+    assert_eq!(read(directory.path(), &window).unwrap().frames.len(), 15);
+}
+
+#[test]
+fn a_part_without_a_wanted_topic_is_no_loss() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, topic) in [("x_0.mcap", "/left"), ("x_1.mcap", "/right"), ("x_2.mcap", "/left")] {
+        let mut recording = Recording::create(directory.path().join(name));
+        recording.write(topic, Serialization::CdrLittle, 1, 1, &small_jpeg(0));
+        recording.finish();
+    }
+    drop(write(&directory.path().join("x_3.db3"), 0..10, false));
+    for (topic, expected) in [("/left", 2), ("/right", 1), ("/cam", 10), ("*", 13)] {
+        let options = SourceOptions { topics: vec![topic.into()], ..Default::default() };
+        let mut source = crate::open(directory.path(), &options).unwrap();
+        let mut packets = 0;
+        while let Some(event) = source.next_event().unwrap() {
+            match event {
+                Event::Packet(_) => packets += 1,
+                Event::Warning(warning) => assert!(!warning.loss, "{topic}: {warning:?}"),
+                _ => {}
+            }
+        }
+        assert_eq!(packets, expected, "{topic}");
+    }
+}
+
+/// The files of a directory, compressed, and the originals removed.
+fn zip(directory: &Path, ending: &str) {
+    for path in crate::images::entries(directory).unwrap() {
+        let bytes = std::fs::read(&path).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let zip = zstd::encode_all(bytes.as_slice(), 1).unwrap();
+        std::fs::write(directory.join(format!("{name}{ending}")), zip).unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+}
+
+/// How many frames a recording has, opened by what it is.
+fn frames(path: &Path) -> Result<usize, SourceError> {
+    let mut source = crate::open(path, &SourceOptions::default())?;
+    let mut frames = 0;
+    while let Some(event) = source.next_event()? {
+        match event {
+            Event::Packet(packet) => {
+                packet.payload.unwrap();
+                frames += 1;
+            }
+            Event::Warning(warning) => assert!(!warning.loss, "{warning:?}"),
+            _ => {}
+        }
+    }
+    Ok(frames)
+}
+
+#[test]
+fn compressed_recordings_are_recognised() {
+    for ending in [".zstd", ".zst"] {
+        // A directory without metadata, then the file alone, and under another name.
+        let databases = recording();
+        zip(databases.path(), ending);
+        assert_eq!(frames(databases.path()).unwrap(), 30);
+        let one = databases.path().join(format!("x_0.db3{ending}"));
+        assert_eq!(frames(&one).unwrap(), 10);
+        let renamed = databases.path().join("renamed");
+        std::fs::rename(&one, &renamed).unwrap();
+        assert_eq!(frames(&renamed).unwrap(), 10);
+
+        let directory = tempfile::tempdir().unwrap();
+        let mut recording = Recording::create(directory.path().join("x.mcap"));
+        for n in 0..3 {
+            recording.write("/cam", Serialization::CdrLittle, n, n, &small_jpeg(0));
+        }
+        recording.finish();
+        zip(directory.path(), ending);
+        assert_eq!(frames(directory.path()).unwrap(), 3);
+        assert_eq!(frames(&directory.path().join(format!("x.mcap{ending}"))).unwrap(), 3);
+    }
+    // The same file, decompressed beside the compressed one, is read once.
+    let directory = recording();
+    let bytes = std::fs::read(directory.path().join("x_2.db3")).unwrap();
+    let zip = zstd::encode_all(bytes.as_slice(), 1).unwrap();
+    std::fs::write(directory.path().join("x_2.db3.zstd"), zip).unwrap();
+    assert_eq!(frames(directory.path()).unwrap(), 30);
+}
+
+#[test]
+fn what_is_not_a_recording() {
+    let directory = tempfile::tempdir().unwrap();
+    let zip = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
+    for (name, bytes, part) in [
+        ("x.bag.zst", zip(b"#ROSBAG V2.0\n"), "zstd -d x.bag.zst"),
+        ("x.zst", zip(&zip(formats::MCAP)), "zstd -d x.zst"),
+        ("x.mcap.gz", b"\x1f\x8b\x08rest".to_vec(), "gunzip -k"),
+        ("x.mcap", b"\x1f\x8b\x08rest".to_vec(), "gunzip -k"),
+        ("x.bag.bz2", b"BZh9rest".to_vec(), "bunzip2"),
+        ("x.db3.zstd", formats::ZSTD.to_vec(), "cannot be decompressed"),
+    ] {
+        let path = directory.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let error = frames(&path).unwrap_err().to_string();
+        assert!(error.contains(part) && error.contains(name), "{name}: {error}");
+        assert!(!error.contains("encoder-"), "no name of a temporary file: {error}");
+    }
+}
+
+#[test]
+fn pictures_with_metadata_of_their_own() {
+    for (yaml, directory_name, part) in [
+        ("fps: 30\ncamera: left\n", "picture.jpg", None),
+        ("rosbag2_bagfile_information:\n  version: 5\n", "picture.jpg", Some("without any of")),
+        ("fps: 30\n", "x.db3.zstd", Some("x.db3.zstd")),
+        // A directory with such a name is not a recording.
+        ("fps: 30\n", "d.mcap/picture.jpg", None),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(directory_name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "").unwrap();
+        std::fs::write(directory.path().join(ROSBAG2_METADATA), yaml).unwrap();
+        let opened = crate::open(directory.path(), &SourceOptions::default());
+        match part {
+            None => assert!(opened.is_ok(), "{yaml}"),
+            Some(part) => {
+                let error = opened.err().unwrap().to_string();
+                assert!(error.contains(part), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn temporary_files_are_limited_and_removed() {
+    fn narrow(_: &Path) -> Option<crate::temporary::Space> {
+        Some(crate::temporary::Space { total: 1000, free: 1000 })
+    }
+    let directory = recording();
+    zip(directory.path(), ".zstd");
+    let path = directory.path().join("x_0.db3.zstd");
+    let unpacked = zstd::decode_all(std::fs::File::open(&path).unwrap()).unwrap().len() as u64;
+    let place = tempfile::tempdir().unwrap();
+    let mut room = Room::new(unpacked);
+    room.directory = place.path().into();
+    let open = |path: &Path, room: &Room| {
+        let files = VecDeque::from([path.to_owned()]);
+        let (metadata, options) = (Metadata::default(), SourceOptions::default());
+        let no_mcap = Box::new(|path: &Path, _: &SourceOptions| {
+            Err(SourceError::invalid(path, "not an MCAP file", "check what it is"))
+        });
+        Rosbag2Source::new(path, metadata, files, Vec::new(), &options, room.clone(), no_mcap)
+    };
+    let left = || std::fs::read_dir(place.path()).unwrap().count();
+
+    let mut source = open(&path, &room).unwrap();
+    let mut packets = 0;
+    while let Some(event) = source.next_event().unwrap() {
+        packets += usize::from(matches!(event, Event::Packet(_)));
+        if cfg!(target_os = "linux") {
+            assert_eq!(left(), 0);
+        }
+    }
+    assert_eq!(packets, 10);
+    drop(source);
+    assert_eq!(left(), 0);
+
+    // The size stands in the header of the frame, or shows when it is decompressed.
+    let unsized_path = directory.path().join("unsized.zstd");
+    let plain = zstd::decode_all(std::fs::File::open(&path).unwrap()).unwrap();
+    std::fs::write(&unsized_path, zip_in_pieces(&plain)).unwrap();
+    for path in [&path, &unsized_path] {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let less = Room { limit: unpacked - 1, ..room.clone() };
+        let error = open(path, &less).err().unwrap().to_string();
+        for part in [name, "--max-temporary-bytes", &format!("zstd -d {name}")] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        let full = Room { space: narrow, ..room.clone() };
+        let error = open(path, &full).err().unwrap().to_string();
+        for part in [name, "TMPDIR", place.path().to_str().unwrap(), "950 bytes to spare"] {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        let nowhere = Room { directory: place.path().join("nowhere"), ..room.clone() };
+        let error = open(path, &nowhere).err().unwrap().to_string();
+        assert!(error.contains("nowhere") && error.contains("TMPDIR"), "{error}");
+        assert_eq!(left(), 0);
+    }
+    // What comes out is no database: the temporary file is gone as well.
+    let odd = directory.path().join("odd.zstd");
+    let mut bytes = formats::SQLITE.to_vec();
+    bytes.extend([0; 100]);
+    std::fs::write(&odd, zstd::encode_all(bytes.as_slice(), 1).unwrap()).unwrap();
+    let error = open(&odd, &room).err().unwrap().to_string();
+    assert!(error.contains("odd.zstd") && !error.contains("encoder-"), "{error}");
+    assert_eq!(left(), 0);
+}
+
+#[test]
+fn the_limit_of_the_options_counts() {
+    let directory = recording();
+    zip(directory.path(), ".zstd");
+    let limits = crate::Limits { temporary_bytes: 1000, ..Default::default() };
+    let options = SourceOptions { limits, ..Default::default() };
+    let error = crate::open(directory.path(), &options).err().unwrap().to_string();
+    assert!(error.contains("more than 1000 bytes"), "{error}");
+}
