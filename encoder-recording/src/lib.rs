@@ -7,6 +7,8 @@
 
 #[cfg(all(test, feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
 mod corpus;
+#[cfg(all(test, any(feature = "mcap", feature = "rosbag1")))]
+mod counted;
 mod detect;
 mod filter;
 mod formats;

@@ -5,9 +5,9 @@
 //! records: so a recording that breaks off is read like a complete one. [`MessageOrder`] brings the
 //! messages into log-time order.
 //!
-//! Only messages that are wanted count. A chunk without any is not read, and before a chunk is read
-//! that overlaps with waiting messages, its message indexes are: a late message of another channel
-//! must not make many chunks wait.
+//! Only messages that are wanted count. A chunk without any, by the index, is not read. Before a
+//! chunk is read that overlaps with waiting messages, its message indexes are: a late message of
+//! another channel must not make many chunks wait.
 
 mod catalog;
 mod chunk;
@@ -213,18 +213,11 @@ impl McapSource {
         let due = self.order.take_due(BATCH, |block| block.indexes().is_none());
         let blocks: Vec<Block> = due.iter().map(|(_, block)| *block).collect();
         let indexes = self.indexes(&blocks)?;
-        let last = *self.catalog.bounds().end();
         for ((start, block), entries) in due.into_iter().zip(indexes) {
-            let first = entries.and_then(|entries| self.catalog.first_wanted(&entries));
-            let start = match first {
-                Some(first) => match first.map(signed).filter(|first| *first <= last) {
-                    Some(first) => first,
-                    // Nothing in it is wanted.
-                    None => continue,
-                },
-                None => start,
-            };
-            self.order.requeue(start, block.at, block.without_indexes());
+            // A chunk whose message indexes have nothing that is wanted is read all the same: it
+            // takes no memory, and an index that is damaged loses nothing.
+            let first = entries.and_then(|entries| self.catalog.first_wanted(&entries)).flatten();
+            self.order.requeue(first.map_or(start, signed), block.at, block.without_indexes());
         }
         Ok(!blocks.is_empty())
     }

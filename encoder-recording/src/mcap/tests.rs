@@ -1,5 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
+mod all;
+mod memory;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 
@@ -94,17 +97,22 @@ struct Run {
     streams: Vec<StreamInfo>,
     packets: Vec<Packet>,
     warnings: Vec<Warning>,
+    /// Events that only come when they are asked for.
+    others: Vec<Event>,
     error: Option<SourceError>,
     other: Vec<(String, String)>,
 }
 
 impl Run {
     fn of(path: &Path, options: &SourceOptions) -> Self {
+        match McapSource::open(path, options) {
+            Ok(mut source) => Self::of_source(&mut *source),
+            Err(error) => Self { error: Some(error), ..Self::default() },
+        }
+    }
+
+    fn of_source(source: &mut dyn Source) -> Self {
         let mut run = Self::default();
-        let mut source = match McapSource::open(path, options) {
-            Ok(source) => source,
-            Err(error) => return Self { error: Some(error), ..run },
-        };
         loop {
             match source.next_event() {
                 Ok(Some(Event::Stream(info))) => {
@@ -116,7 +124,7 @@ impl Run {
                     run.packets.push(packet);
                 }
                 Ok(Some(Event::Warning(warning))) => run.warnings.push(warning),
-                Ok(Some(other)) => panic!("{other:?}"),
+                Ok(Some(other)) => run.others.push(other),
                 Ok(None) => break,
                 Err(error) => {
                     run.error = Some(error);
