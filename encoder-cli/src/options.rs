@@ -94,6 +94,7 @@ impl SourceArgs {
             end: self.end,
             rate: None,
             limits: self.limits(),
+            ..Default::default()
         }
     }
 
@@ -106,6 +107,7 @@ impl SourceArgs {
             message_bytes: self.max_message_bytes,
             pixels: self.max_pixels,
             temporary_bytes: self.max_temporary_bytes,
+            ..Default::default()
         }
     }
 }

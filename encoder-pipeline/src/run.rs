@@ -1,6 +1,6 @@
 //! One run over one recording: every camera topic becomes a video, the recording is read once.
 
-use std::{path::PathBuf, time::Instant};
+use std::{path::Path, time::Instant};
 
 use encoder_core::FrameRate;
 use encoder_media::resample;
@@ -380,8 +380,7 @@ impl Work<'_> {
 /// Why there is nothing to convert.
 fn nothing(skipped: &[SkippedTopic], others: &[(String, String)], recording: &str) -> RunError {
     if skipped.is_empty() {
-        let path = PathBuf::from(recording);
-        return SourceError::NoCamera { path, topics: others.to_vec() }.into();
+        return SourceError::no_camera(Path::new(recording), others.to_vec()).into();
     }
     RunError::NothingConverted { recording: recording.into(), skipped: skipped.to_vec() }
 }

@@ -82,6 +82,7 @@ pub fn scan(
                 }
             }
             Ok(Some(Event::Warning(warning))) => info.warnings.push(warning.text),
+            // What is no camera's is not asked for.
             Ok(Some(_)) => {}
             Ok(None) => break,
             Err(SourceError::NoCamera { .. }) => break,

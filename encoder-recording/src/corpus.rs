@@ -63,6 +63,7 @@ fn read(source: &mut dyn Source) -> (BTreeMap<String, Found>, bool) {
                 packet.payload.unwrap();
             }
             Event::Warning(warning) => loss |= warning.loss,
+            other => panic!("{other:?}"),
         }
     }
     (found, loss)

@@ -1,12 +1,12 @@
 //! The formats of this build. A format whose feature is off is recognised and refused by name.
 
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-use encoder_media::{Source, SourceError, SourceOptions};
+use encoder_media::{Location, ReadAt, Source, SourceError, SourceOptions};
 
 /// First bytes of an MCAP file.
 pub(crate) const MCAP: &[u8] = b"\x89MCAP0\r\n";
@@ -49,19 +49,18 @@ pub(crate) fn head(path: &Path, count: u64) -> Result<Vec<u8>, SourceError> {
 }
 
 /// The error for a recording without a camera topic that is wanted.
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
 pub(crate) fn no_camera(
-    path: &Path,
+    location: impl Into<Location>,
     others: &BTreeSet<(String, String)>,
     unwanted: &BTreeSet<String>,
 ) -> SourceError {
     if unwanted.is_empty() {
-        let topics = others.iter().cloned().collect();
-        return SourceError::NoCamera { path: path.into(), topics };
+        return SourceError::no_camera(location, others.iter().cloned().collect());
     }
     let topics: Vec<_> = unwanted.iter().map(String::as_str).collect();
     let hint = format!("its camera topics are: {}", topics.join(", "));
-    SourceError::invalid(path, NO_TOPIC_MATCHES, hint)
+    SourceError::invalid(location, NO_TOPIC_MATCHES, hint)
 }
 
 /// Whether data that starts with `head` is compressed with Zstandard. It may start with a frame to
@@ -104,6 +103,40 @@ pub(crate) fn has_rosbag2_metadata(directory: &Path) -> bool {
 }
 
 type Opened = Result<Box<dyn Source>, SourceError>;
+
+/// Opens a recording that is not a file of its own, by its first bytes: an MCAP file or a ROS 1 bag
+/// in memory or in a store. Errors print `location`, so it must be
+/// without credentials.
+///
+/// # Errors
+/// [`SourceError`] when it cannot be read or is of another format.
+pub fn open_input(
+    input: Box<dyn ReadAt>,
+    location: impl Into<Location>,
+    options: &SourceOptions,
+) -> Result<Box<dyn Source>, SourceError> {
+    let location = location.into();
+    let longest = BAG.len().max(MCAP.len());
+    let mut start = vec![0; usize::try_from(input.len()).unwrap_or(usize::MAX).min(longest)];
+    input.read_at(0, &mut start).map_err(|error| SourceError::io(location.clone(), error))?;
+    if start.starts_with(MCAP) {
+        #[cfg(feature = "mcap")]
+        return crate::mcap::McapSource::from_reader(input, location, options);
+        #[cfg(not(feature = "mcap"))]
+        return not_built(location, options, "an MCAP file", "mcap");
+    }
+    if start.starts_with(BAG) {
+        #[cfg(feature = "rosbag1")]
+        return crate::rosbag1::RosbagSource::from_reader(input, location, options);
+        #[cfg(not(feature = "rosbag1"))]
+        return not_built(location, options, "a ROS 1 bag", "rosbag1");
+    }
+    let reason = match start.is_empty() {
+        true => "it is empty",
+        false => "neither an MCAP file nor a ROS 1 bag",
+    };
+    Err(SourceError::invalid(location, reason, "copy other recordings to a file first"))
+}
 
 /// Opens an MCAP file.
 pub(crate) fn open_mcap(path: &Path, options: &SourceOptions) -> Opened {
@@ -160,14 +193,19 @@ pub(crate) fn open_video(path: &Path, options: &SourceOptions) -> Opened {
     feature = "sqlite",
     feature = "video"
 )))]
-fn not_built(path: &Path, _: &SourceOptions, format: &str, feature: &str) -> Opened {
+fn not_built(
+    location: impl Into<Location>,
+    _: &SourceOptions,
+    format: &str,
+    feature: &str,
+) -> Opened {
     // Only FFmpeg knows whether a file of no other kind is a video.
     let reason = match format {
         "" => "not a recording of a format that this build reads".to_string(),
         format => format!("{format}, which this build does not read"),
     };
     let hint = format!("build with the feature `{feature}` of encoder-recording");
-    Err(SourceError::invalid(path, reason, hint))
+    Err(SourceError::invalid(location, reason, hint))
 }
 
 #[cfg(test)]

@@ -204,6 +204,7 @@ impl Source for ImagesSource {
                 continue;
             };
             return Ok(Some(Event::Packet(Packet {
+                message: None,
                 stream,
                 number: number as u64,
                 log_ns,
@@ -403,7 +404,7 @@ mod tests {
                     assert_eq!(format == "png", name.to_lowercase().ends_with("png"));
                     packets.push((p.stream, p.number, p.log_ns, p.header_ns, name));
                 }
-                Event::Warning(warning) => panic!("{warning:?}"),
+                other => panic!("{other:?}"),
             }
         }
         (streams, packets)

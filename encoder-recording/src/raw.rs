@@ -194,6 +194,7 @@ impl Source for RawSource {
                 continue;
             }
             return Ok(Some(Event::Packet(Packet {
+                message: None,
                 stream: 0,
                 number,
                 log_ns,

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use self::files::Files;
 use self::metadata::Metadata;
 use super::formats::{self, ROSBAG2_METADATA};
+use super::joined::JoinedChannels;
 use super::temporary::{Opened, Room};
 use super::{Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning};
 
@@ -39,6 +40,8 @@ pub(crate) struct Rosbag2Source {
     streams: Vec<Stream>,
     /// Numbers of the streams by topic and schema.
     ids: HashMap<(String, String), StreamId>,
+    channels: JoinedChannels,
+    profile: String,
     others: BTreeSet<(String, String)>,
     events: VecDeque<Event>,
 }
@@ -150,6 +153,8 @@ impl Rosbag2Source {
             first_error: None,
             streams: Vec::new(),
             ids: HashMap::new(),
+            channels: JoinedChannels::default(),
+            profile: String::new(),
             others: BTreeSet::new(),
             events: warnings.into_iter().map(Event::Warning).collect(),
         };
@@ -183,13 +188,15 @@ impl Rosbag2Source {
         }
     }
 
-    /// When the first camera message of a file was logged.
+    /// When the first message of a file was logged.
     fn first_packet(&self, path: &Path) -> Option<i64> {
         let whole = SourceOptions { start: None, end: None, ..self.options.clone() };
         let mut file = self.open_file(path, &whole).ok()?;
         while let Ok(Some(event)) = file.source.next_event() {
-            if let Event::Packet(packet) = event {
-                return Some(packet.log_ns);
+            match event {
+                Event::Packet(packet) => return Some(packet.log_ns),
+                Event::Message(message) => return i64::try_from(message.log_ns).ok(),
+                _ => {}
             }
         }
         None
@@ -240,6 +247,8 @@ impl Rosbag2Source {
             match self.open_file(&path, &self.options) {
                 Ok(OpenFile { source, temporary, warning }) => {
                     self.opened = true;
+                    self.profile = source.profile().into();
+                    self.channels.next_file();
                     let name = match path == self.path {
                         true => path.file_name().unwrap_or_default().display().to_string(),
                         false => {
@@ -294,7 +303,7 @@ impl Rosbag2Source {
     fn nothing(&mut self) -> SourceError {
         match self.first_error.take() {
             Some(error @ (SourceError::Io { .. } | SourceError::Invalid { .. })) => error,
-            _ => SourceError::NoCamera { path: self.path.clone(), topics: self.other_topics() },
+            _ => SourceError::no_camera(&self.path, self.other_topics()),
         }
     }
 
@@ -345,8 +354,10 @@ impl Source for Rosbag2Source {
                 return Ok(Some(event));
             }
             let Some(part) = &mut self.current else {
+                // Without a camera, all messages are of use.
+                let is_useful = self.options.all_messages && !self.channels.is_empty();
                 return match self.streams.as_slice() {
-                    [] => Err(self.nothing()),
+                    [] if !is_useful => Err(self.nothing()),
                     _ => Ok(None),
                 };
             };
@@ -369,14 +380,18 @@ impl Source for Rosbag2Source {
                     packet.stream = *id;
                     packet.number = packet.number.saturating_add(stream.before);
                     stream.after = stream.after.max(packet.number.saturating_add(1));
+                    packet.message = packet.message.and_then(|message| self.channels.of(message));
                     return Ok(Some(Event::Packet(packet)));
                 }
                 Some(Event::Warning(Warning { text, loss })) => {
                     let text = format!("{}: {text}", part.name);
                     return Ok(Some(Event::Warning(Warning { text, loss })));
                 }
-                // Events of other kinds have no stream to translate.
-                Some(event) => return Ok(Some(event)),
+                Some(other) => {
+                    if let Some(event) = self.channels.event(other, &part.streams) {
+                        return Ok(Some(event));
+                    }
+                }
                 None => {
                     self.others.extend(part.source.other_topics());
                     self.current = None;
@@ -388,5 +403,9 @@ impl Source for Rosbag2Source {
 
     fn other_topics(&self) -> Vec<(String, String)> {
         self.others.iter().cloned().collect()
+    }
+
+    fn profile(&self) -> &str {
+        &self.profile
     }
 }

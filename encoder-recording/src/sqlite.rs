@@ -4,6 +4,7 @@
 //! order does not depend on the database's index, and of a damaged table all is read that can be
 //! reached from either of its ends.
 
+mod channels;
 mod database;
 mod rows;
 #[cfg(test)]
@@ -17,12 +18,16 @@ use std::path::{Path, PathBuf};
 use bytes::Bytes;
 use rusqlite::{ErrorCode, OptionalExtension};
 
+use self::channels::Descriptions;
 use self::database::Database;
 use self::rows::{Rows, Survey};
 use super::filter::{TopicFilter, Window};
 use super::formats;
-use super::message::{self, CameraMessage, CameraSchema, Serialization};
-use super::{BadMessage, Event, Packet, Source, SourceError, SourceOptions, StreamInfo, Warning};
+use super::message::{self, CameraSchema, Serialization};
+use super::{
+    BadMessage, ChannelId, ChannelInfo, Event, Message, Packet, Source, SourceError, SourceOptions,
+    StreamId, StreamInfo, Warning,
+};
 
 /// How many topics a database may have: each is kept in memory.
 const MAX_TOPICS: usize = 1 << 16;
@@ -33,19 +38,28 @@ pub(crate) struct SqliteSource {
     path: PathBuf,
     limit: u64,
     wanted: RangeInclusive<i64>,
-    streams: Vec<Stream>,
+    /// Messages of all topics are wanted.
+    all: bool,
+    /// Topics whose messages are wanted.
+    topics: Vec<Topic>,
+    has_cameras: bool,
+    /// Messages of no camera that cannot be read, and why the first of them.
+    broken: Option<(u64, String)>,
     others: BTreeSet<(String, String)>,
     /// Camera topics that were not asked for.
     unwanted: BTreeSet<String>,
-    /// Camera messages in order; `None` at the end.
+    /// Messages that are wanted, in order; `None` at the end.
     rows: Option<Rows>,
     ended: bool,
     events: VecDeque<Event>,
 }
 
-struct Stream {
-    schema: CameraSchema,
-    /// Its name in the database; only `cdr` can be read.
+struct Topic {
+    /// Its stream and type; `None` for one of no camera that is wanted.
+    camera: Option<(StreamId, CameraSchema)>,
+    /// Its number among the channels, when all messages are wanted.
+    channel: Option<ChannelId>,
+    /// Its name in the database; camera messages are read from `cdr` only.
     serialization: String,
     /// Messages so far.
     number: u64,
@@ -66,7 +80,10 @@ impl SqliteSource {
             path: path.into(),
             limit: options.limits.message_bytes,
             wanted: i64::MIN..=i64::MAX,
-            streams: Vec::new(),
+            all: options.all_messages,
+            topics: Vec::new(),
+            has_cameras: false,
+            broken: None,
             others: BTreeSet::new(),
             unwanted: BTreeSet::new(),
             rows: None,
@@ -94,42 +111,79 @@ impl SqliteSource {
         })?;
         let mut wanted = HashMap::new();
         let mut infos = Vec::new();
+        let mut channels = Vec::new();
+        let mut descriptions = self.descriptions();
         for (id, topic, name, serialization) in topics {
-            let schema = CameraSchema::from_name(&name);
-            let Some(schema) = schema else {
-                self.others.insert((topic, name));
-                continue;
+            let camera = match CameraSchema::from_name(&name) {
+                Some(schema) if filter.matches(&topic) => Some((infos.len(), schema)),
+                Some(_) => {
+                    self.unwanted.insert(topic.clone());
+                    None
+                }
+                None => {
+                    self.others.insert((topic.clone(), name.clone()));
+                    None
+                }
             };
-            if filter.matches(&topic) {
-                wanted.insert(id, self.streams.len());
-                infos.push(StreamInfo {
-                    id: self.streams.len(),
-                    topic,
-                    schema: name,
-                    messages: Some(0),
-                    rate: None,
-                });
-                self.streams.push(Stream { schema, serialization, number: 0 });
-            } else {
-                self.unwanted.insert(topic);
+            if camera.is_none() && !self.all {
+                continue;
             }
+            wanted.insert(id, self.topics.len());
+            if let Some(descriptions) = &mut descriptions {
+                channels.push(ChannelInfo {
+                    id: channels.len(),
+                    recorded_id: u32::try_from(id).ok(),
+                    topic: topic.clone(),
+                    encoding: serialization.clone(),
+                    schema: Some(descriptions.schema(&name)),
+                    metadata: descriptions.metadata(id),
+                    stream: camera.map(|(stream, _)| stream),
+                });
+            }
+            let channel = channels.len().checked_sub(1);
+            if let Some((id, _)) = camera {
+                infos.push(StreamInfo { id, topic, schema: name, messages: Some(0), rate: None });
+            }
+            self.topics.push(Topic { camera, channel, serialization, number: 0 });
         }
-        let survey = Survey::new(&self.database.connection, &wanted, self.streams.len());
+        self.has_cameras = !infos.is_empty();
+        let survey = Survey::new(&self.database.connection, &wanted, self.topics.len());
         if let Some(damage) = &survey.damage {
             let text = format!(
-                "the database is damaged ({damage}): {} camera messages of it can be read, others \
-                 may be missing",
-                survey.total()
+                "the database is damaged ({damage}): {} {} of it can be read, others may be missing",
+                survey.total(),
+                if self.all { "messages" } else { "camera messages" }
             );
             self.events.push_back(Event::Warning(Warning { text, loss: true }));
         }
-        for (info, count) in infos.iter_mut().zip(&survey.counts) {
-            info.messages = Some(*count);
+        for (topic, count) in self.topics.iter().zip(&survey.counts) {
+            if let Some(info) = topic.camera.and_then(|(stream, _)| infos.get_mut(stream)) {
+                info.messages = Some(*count);
+            }
         }
         self.events.extend(infos.into_iter().map(Event::Stream));
+        self.events.extend(channels.into_iter().map(Event::Channel));
         self.wanted = window.bounds(survey.first.unwrap_or(0));
         self.rows = Some(Rows::new(&survey, wanted));
         Ok(())
+    }
+
+    /// What the database has about its topics, when all messages are wanted. Damage there is
+    /// reported, and costs only the definitions.
+    fn descriptions(&mut self) -> Option<Descriptions> {
+        if !self.all {
+            return None;
+        }
+        let (descriptions, text) = match Descriptions::read(&self.database, self.limit) {
+            Ok(found) if found.is_cut => {
+                (found, "are larger than the limit of --max-message-bytes together".into())
+            }
+            Ok(found) => return Some(found),
+            Err(error) => (Descriptions::default(), format!("cannot be read: {error}")),
+        };
+        let text = format!("the definitions of the message types {text}; some are left out");
+        self.events.push_back(Event::Warning(Warning { text, loss: true }));
+        Some(descriptions)
     }
 
     /// Number, name, type and serialization of all topics, or why this is not a recording.
@@ -150,14 +204,54 @@ impl SqliteSource {
         })
     }
 
-    fn message(&self, row: i64, stream: &Stream) -> Result<CameraMessage, BadMessage> {
-        let bad = |reason: String| BadMessage { reason: format!("row {row}: {reason}") };
-        if stream.serialization != "cdr" {
-            return Err(bad(format!(
-                "serialization `{}` cannot be read, only cdr",
-                stream.serialization
-            )));
+    /// The event of a row.
+    fn event(&mut self, (log_ns, row, topic): (i64, i64, usize)) -> Option<Event> {
+        let topic = self.topics.get_mut(topic)?;
+        let number = topic.number;
+        topic.number += 1;
+        if !self.wanted.contains(&log_ns) {
+            return None;
         }
+        let (camera, channel) = (topic.camera, topic.channel);
+        let is_refused = camera.is_some() && topic.serialization != "cdr";
+        let refused = is_refused.then(|| BadMessage {
+            reason: format!(
+                "row {row}: serialization `{}` cannot be read, only cdr",
+                topic.serialization
+            ),
+        });
+        let data = match &refused {
+            Some(bad) if !self.all => Err(bad.clone()),
+            _ => self.data(row),
+        };
+        let time = u64::try_from(log_ns).unwrap_or_default();
+        let message = data.as_ref().ok().zip(channel).map(|(data, channel)| Message {
+            channel,
+            sequence: 0,
+            log_ns: time,
+            publish_ns: time,
+            data: data.clone(),
+        });
+        let Some((stream, schema)) = camera else {
+            if let Err(bad) = &data {
+                self.broken.get_or_insert_with(|| (0, bad.reason.clone())).0 += 1;
+            }
+            return message.map(Event::Message);
+        };
+        let decoded = match refused {
+            Some(bad) => Err(bad),
+            None => data.and_then(|data| message::decode(schema, Serialization::Cdr, &data)),
+        };
+        let (header_ns, payload) = match decoded {
+            Ok(camera) => (camera.header_ns, Ok(camera.payload)),
+            Err(bad) => (None, Err(bad)),
+        };
+        Some(Event::Packet(Packet { stream, number, log_ns, header_ns, payload, message }))
+    }
+
+    /// The data of a row, decompressed.
+    fn data(&self, row: i64) -> Result<Bytes, BadMessage> {
+        let bad = |reason: String| BadMessage { reason: format!("row {row}: {reason}") };
         let limit = i64::try_from(self.limit).unwrap_or(i64::MAX);
         // Larger values are not read into memory.
         let found: Option<(Option<i64>, Option<Bytes>)> = self
@@ -186,9 +280,7 @@ impl SqliteSource {
             Some((None, None)) => return Err(bad("it has no data".into())),
             None => return Err(bad("it is missing".into())),
         };
-        let data =
-            if data.starts_with(formats::ZSTD) { self.unzip(&data).map_err(bad)? } else { data };
-        message::decode(stream.schema, Serialization::Cdr, &data)
+        if data.starts_with(formats::ZSTD) { self.unzip(&data).map_err(bad) } else { Ok(data) }
     }
 
     /// Decompresses a message that was compressed on its own.
@@ -231,34 +323,32 @@ impl Source for SqliteSource {
         if let Some(event) = self.events.pop_front() {
             return Ok(Some(event));
         }
-        while let Some((log_ns, row, id)) =
+        while let Some(row) =
             self.rows.as_mut().and_then(|rows| rows.next(&self.database.connection))
         {
-            let Some(stream) = self.streams.get_mut(id) else { continue };
-            let number = stream.number;
-            stream.number += 1;
-            if log_ns > *self.wanted.end() {
+            if row.0 > *self.wanted.end() {
                 self.rows = None;
                 break;
             }
-            if !self.wanted.contains(&log_ns) {
-                continue;
+            if let Some(event) = self.event(row) {
+                return Ok(Some(event));
             }
-            let Some(stream) = self.streams.get(id) else { continue };
-            let (header_ns, payload) = match self.message(row, stream) {
-                Ok(camera) => (camera.header_ns, Ok(camera.payload)),
-                Err(error) => (None, Err(error)),
-            };
-            let packet = Packet { stream: id, number, log_ns, header_ns, payload };
-            return Ok(Some(Event::Packet(packet)));
+        }
+        if let Some((count, reason)) = self.broken.take() {
+            let text = format!("{count} messages cannot be read; the first: {reason}");
+            return Ok(Some(Event::Warning(Warning { text, loss: true })));
         }
         if let Some(event) = self.end() {
             return Ok(Some(event));
         }
-        match self.streams.as_slice() {
-            [] => Err(formats::no_camera(&self.path, &self.others, &self.unwanted)),
-            _ => Ok(None),
+        match self.has_cameras || self.all {
+            true => Ok(None),
+            false => Err(formats::no_camera(&self.path, &self.others, &self.unwanted)),
         }
+    }
+
+    fn profile(&self) -> &str {
+        if self.all { "ros2" } else { "" }
     }
 
     fn other_topics(&self) -> Vec<(String, String)> {

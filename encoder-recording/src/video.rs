@@ -177,7 +177,8 @@ impl Source for VideoSource {
                 self.ended = true;
             } else if self.window.contains(&log_ns) {
                 let header_ns = Some(log_ns);
-                let packet = Packet { stream: 0, number, log_ns, header_ns, payload };
+                let message = None;
+                let packet = Packet { stream: 0, number, log_ns, header_ns, payload, message };
                 return Ok(Some(Event::Packet(packet)));
             }
         }
@@ -220,7 +221,7 @@ mod tests {
                     frames.push((packet.log_ns, image.width, image.height, image.data[0]));
                 }
                 Event::Warning(warning) => warnings.push(warning),
-                Event::Stream(_) => panic!(),
+                other => panic!("{other:?}"),
             }
         }
         (frames, warnings)

@@ -251,6 +251,7 @@ impl Source for Y4mSource {
                 continue;
             }
             return Ok(Some(Event::Packet(Packet {
+                message: None,
                 stream: 0,
                 number,
                 log_ns,
@@ -331,6 +332,7 @@ mod tests {
                     let Ok(Payload::Raw(image)) = packet.payload else { panic!() };
                     images.push((packet.log_ns, image));
                 }
+                other => panic!("{other:?}"),
             }
         }
         Ok((rate, images, warnings))

@@ -339,6 +339,7 @@ impl Source for Memory {
         let Some(payload) = self.frames.payloads.get(number) else { return Ok(None) };
         let log_ns = self.frames.rate.nanoseconds(number as u64) as i64;
         Ok(Some(Event::Packet(Packet {
+            message: None,
             stream,
             number: number as u64,
             log_ns,

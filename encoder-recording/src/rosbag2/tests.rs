@@ -38,6 +38,7 @@ fn read(directory: &Path, options: &SourceOptions) -> Result<Read, SourceError> 
                 let Ok(Payload::Compressed { data, .. }) = packet.payload else { panic!() };
                 read.frames.push((packet.number, data[0].into()));
             }
+            other => panic!("{other:?}"),
         }
     }
     assert_eq!(source.other_topics(), [("/imu".into(), "sensor_msgs/msg/Imu".into())]);
@@ -224,8 +225,8 @@ fn parts_without_a_camera() {
     strip("x_0.db3");
     strip("x_10.db3");
     let error = read(directory.path(), &SourceOptions::default()).unwrap_err();
-    let SourceError::NoCamera { topics, path } = error else { panic!("{error}") };
-    assert_eq!((topics.len(), path.as_path()), (1, directory.path()));
+    let SourceError::NoCamera { topics, location } = error else { panic!("{error}") };
+    assert_eq!((topics.len(), location.path()), (1, Some(directory.path())));
 }
 
 #[test]

@@ -104,22 +104,30 @@ impl Database {
     /// columns run what the database has in it instead of reading rows.
     pub(super) fn check_schema(&self) -> rusqlite::Result<Result<(), String>> {
         for table in ["topics", "messages"] {
-            let mut found = self.connection.prepare(&format!("PRAGMA table_list({table})"))?;
-            let kinds = found
-                .query_map([], |row| Ok((row.get("type")?, row.get("wr")?)))?
-                .collect::<rusqlite::Result<Vec<(String, bool)>>>()?;
-            match kinds.as_slice() {
-                [(kind, without_rowid)] if kind == "table" && !without_rowid => {}
-                [] => return Ok(Err(format!("it has no table `{table}`"))),
-                _ => return Ok(Err(format!("`{table}` is not a plain table"))),
+            if let Err(reason) = self.check_table(table)? {
+                return Ok(Err(reason));
             }
-            let mut columns = self.connection.prepare(&format!("PRAGMA table_xinfo({table})"))?;
-            let mut columns = columns.query([])?;
-            while let Some(column) = columns.next()? {
-                let (name, hidden): (String, i64) = (column.get("name")?, column.get("hidden")?);
-                if hidden != 0 || name.eq_ignore_ascii_case("rowid") {
-                    return Ok(Err(format!("column `{name}` of table `{table}` is not plain")));
-                }
+        }
+        Ok(Ok(()))
+    }
+
+    /// Checks that a table is a plain one.
+    pub(super) fn check_table(&self, table: &str) -> rusqlite::Result<Result<(), String>> {
+        let mut found = self.connection.prepare(&format!("PRAGMA table_list({table})"))?;
+        let kinds = found
+            .query_map([], |row| Ok((row.get("type")?, row.get("wr")?)))?
+            .collect::<rusqlite::Result<Vec<(String, bool)>>>()?;
+        match kinds.as_slice() {
+            [(kind, without_rowid)] if kind == "table" && !without_rowid => {}
+            [] => return Ok(Err(format!("it has no table `{table}`"))),
+            _ => return Ok(Err(format!("`{table}` is not a plain table"))),
+        }
+        let mut columns = self.connection.prepare(&format!("PRAGMA table_xinfo({table})"))?;
+        let mut columns = columns.query([])?;
+        while let Some(column) = columns.next()? {
+            let (name, hidden): (String, i64) = (column.get("name")?, column.get("hidden")?);
+            if hidden != 0 || name.eq_ignore_ascii_case("rowid") {
+                return Ok(Err(format!("column `{name}` of table `{table}` is not plain")));
             }
         }
         Ok(Ok(()))

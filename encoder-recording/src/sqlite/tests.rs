@@ -65,6 +65,7 @@ fn read(path: &Path, options: &SourceOptions) -> Result<Read, SourceError> {
                 }
                 _ => bad += 1,
             },
+            other => panic!("{other:?}"),
         }
     }
     Ok((numbers, bad, warnings))

@@ -38,7 +38,12 @@ pub const TARGETS: &[(&str, Target)] = &[
 ];
 
 /// Low, so that inputs are quick and a claim that is believed stands out.
-const LIMITS: Limits = Limits { message_bytes: 1 << 16, pixels: 1 << 16, temporary_bytes: 1 << 16 };
+const LIMITS: Limits = Limits {
+    message_bytes: 1 << 16,
+    pixels: 1 << 16,
+    held_bytes: 1 << 12,
+    temporary_bytes: 1 << 16,
+};
 
 /// How the messages of `message` are serialised, by the lowest two bits of its first byte.
 const WIRES: [Serialization; 4] =
