@@ -10,7 +10,6 @@ use serde::Deserialize;
 use super::images::ImagesSource;
 use super::mcap::McapSource;
 use super::rosbag1::RosbagSource;
-use super::rosbag2::Rosbag2Source;
 use super::y4m::Y4mSource;
 use super::{Event, Source, SourceError, SourceOptions, open_raw};
 
@@ -77,7 +76,7 @@ fn open(path: &Path, name: &str) -> Option<Result<Box<dyn Source>, SourceError>>
     match name.rsplit_once(['/', '.'])? {
         (_, "bag") => Some(RosbagSource::open(path, &options)),
         (_, "y4m") => Some(Y4mSource::open(path, &options)),
-        (_, "rosbag2_dir") => Some(Rosbag2Source::open(path, &options, McapSource::open)),
+        (_, "rosbag2_dir") => Some(crate::open(path, &options)),
         ("dirs", _) => Some(ImagesSource::open(path, &options)),
         (_, "rgb24") => raw("rgb24:320x240@15"),
         (_, "nv12") => raw("nv12:320x240@15"),

@@ -4,7 +4,7 @@ use std::{fs::File, path::Path};
 
 use super::{
     RawSpec, Source, SourceError, SourceOptions, filter::TopicFilter, formats,
-    images::ImagesSource, raw::RawSource, y4m::Y4mSource,
+    images::ImagesSource, raw::RawSource, signature, y4m::Y4mSource,
 };
 use encoder_media::Stop;
 
@@ -25,8 +25,8 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
     if path.is_dir() {
         return open_directory(path, options);
     }
-    let head = formats::head(path, HEAD)?;
-    if let Some(error) = formats::packed(path, &head) {
+    let head = signature::head(path, HEAD)?;
+    if let Some(error) = signature::packed(path, &head) {
         return Err(error);
     }
     match kind(&head, path) {
@@ -100,9 +100,9 @@ fn open_directory(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source
     let entries = std::fs::read_dir(path).map_err(|e| SourceError::io(path, e))?;
     let is_file = entries.flatten().any(|entry| {
         // A link that leads nowhere is a file of the recording that is missing.
-        formats::is_rosbag2_name(&entry.file_name().to_string_lossy()) && !entry.path().is_dir()
+        signature::is_rosbag2_name(&entry.file_name().to_string_lossy()) && !entry.path().is_dir()
     });
-    if is_file || formats::has_rosbag2_metadata(path) {
+    if is_file || signature::has_rosbag2_metadata(path) {
         return formats::open_rosbag2(path, options);
     }
     ImagesSource::open(path, options)
@@ -123,7 +123,7 @@ pub(crate) fn check_topic(
         return Ok(());
     }
     let hint = format!("its only stream is named `{topic}`");
-    Err(SourceError::invalid(path, formats::NO_TOPIC_MATCHES, hint))
+    Err(SourceError::invalid(path, signature::NO_TOPIC_MATCHES, hint))
 }
 
 #[derive(Debug, PartialEq)]
@@ -142,9 +142,9 @@ enum Kind {
 
 fn kind(head: &[u8], path: &Path) -> Kind {
     let magics: [(&[u8], Kind); 6] = [
-        (formats::MCAP, Kind::Mcap),
-        (formats::BAG, Kind::Bag),
-        (formats::SQLITE, Kind::Sqlite),
+        (signature::MCAP, Kind::Mcap),
+        (signature::BAG, Kind::Bag),
+        (signature::SQLITE, Kind::Sqlite),
         (b"YUV4MPEG2", Kind::Y4m),
         (b"\xff\xd8\xff", Kind::Still),
         (b"\x89PNG\r\n\x1a\n", Kind::Still),
@@ -155,7 +155,7 @@ fn kind(head: &[u8], path: &Path) -> Kind {
         let is_stream = kind == Kind::Still && ["mjpeg", "mjpg"].contains(&extension.as_str());
         return if is_stream { Kind::Other } else { kind };
     }
-    if formats::is_zstd(head) {
+    if signature::is_zstd(head) {
         return Kind::Zstd;
     }
     match extension.as_str() {

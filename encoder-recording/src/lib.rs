@@ -27,6 +27,7 @@ mod raw;
 mod rosbag1;
 #[cfg(feature = "rosbag2")]
 mod rosbag2;
+mod signature;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 #[cfg(feature = "rosbag2")]

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use self::files::Files;
 use self::metadata::Metadata;
-use super::formats::{self, ROSBAG2_METADATA};
 use super::joined::JoinedChannels;
+use super::signature::{self, ROSBAG2_METADATA};
 use super::temporary::{Opened, Room};
 use super::{Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning};
 
@@ -20,7 +20,13 @@ use super::{Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamI
 const HEAD: u64 = 16;
 
 /// Opens an MCAP file.
-type OpenMcap = Box<dyn Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send>;
+type Open = Box<dyn Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send>;
+
+/// The readers of the storages that a directory may have.
+pub(crate) struct Storages {
+    pub mcap: Open,
+    pub sqlite: Open,
+}
 
 /// A rosbag2 directory, or one compressed file of one.
 pub(crate) struct Rosbag2Source {
@@ -29,7 +35,7 @@ pub(crate) struct Rosbag2Source {
     metadata: Metadata,
     options: SourceOptions,
     room: Room,
-    open_mcap: OpenMcap,
+    storages: Storages,
     /// The files that were not opened yet.
     files: VecDeque<PathBuf>,
     current: Option<Part>,
@@ -75,7 +81,7 @@ struct OpenFile {
 }
 
 impl Rosbag2Source {
-    /// Opens a directory. `open_mcap` opens an MCAP file; databases are opened here. The window
+    /// Opens a directory, with the readers of its storages. The window
     /// of `options` counts from the recording's start, not from that of each file.
     ///
     /// # Errors
@@ -83,9 +89,7 @@ impl Rosbag2Source {
     pub(crate) fn open(
         directory: &Path,
         options: &SourceOptions,
-        open_mcap: impl Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError>
-        + Send
-        + 'static,
+        storages: Storages,
     ) -> Result<Box<dyn Source>, SourceError> {
         let mut warnings = Vec::new();
         let (metadata, files) = match Metadata::read(directory) {
@@ -113,7 +117,7 @@ impl Rosbag2Source {
         }
         warnings.extend(found);
         let room = Room::new(options.limits.temporary_bytes);
-        Self::new(directory, metadata, paths, warnings, options, room, Box::new(open_mcap))
+        Self::new(directory, metadata, paths, warnings, options, room, storages)
     }
 
     /// Opens a single file that is compressed as a whole.
@@ -123,13 +127,11 @@ impl Rosbag2Source {
     pub(crate) fn open_packed(
         path: &Path,
         options: &SourceOptions,
-        open_mcap: impl Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError>
-        + Send
-        + 'static,
+        storages: Storages,
     ) -> Result<Box<dyn Source>, SourceError> {
         let (metadata, files) = (Metadata::default(), VecDeque::from([path.to_owned()]));
         let room = Room::new(options.limits.temporary_bytes);
-        Self::new(path, metadata, files, Vec::new(), options, room, Box::new(open_mcap))
+        Self::new(path, metadata, files, Vec::new(), options, room, storages)
     }
 
     fn new(
@@ -139,14 +141,14 @@ impl Rosbag2Source {
         warnings: Vec<Warning>,
         options: &SourceOptions,
         room: Room,
-        open_mcap: OpenMcap,
+        storages: Storages,
     ) -> Result<Box<dyn Source>, SourceError> {
         let mut source = Self {
             path: path.into(),
             metadata,
             options: options.clone(),
             room,
-            open_mcap,
+            storages,
             files,
             current: None,
             opened: false,
@@ -204,8 +206,8 @@ impl Rosbag2Source {
 
     /// Opens a file by its first bytes.
     fn open_file(&self, path: &Path, options: &SourceOptions) -> Result<OpenFile, SourceError> {
-        let head = formats::head(path, HEAD)?;
-        if !formats::is_zstd(&head) {
+        let head = signature::head(path, HEAD)?;
+        if !signature::is_zstd(&head) {
             let source = self.open_plain(path, &head, options)?;
             return Ok(OpenFile { source, temporary: None, warning: None });
         }
@@ -225,16 +227,16 @@ impl Rosbag2Source {
         head: &[u8],
         options: &SourceOptions,
     ) -> Result<Box<dyn Source>, SourceError> {
-        if head.starts_with(formats::SQLITE) {
-            return formats::open_sqlite(path, options);
+        if head.starts_with(signature::SQLITE) {
+            return (self.storages.sqlite)(path, options);
         }
-        if let Some(error) = formats::packed(path, head) {
+        if let Some(error) = signature::packed(path, head) {
             return Err(error);
         }
         // The error for other files is that of the reader that the metadata promises.
         match self.metadata.storage_identifier.as_str() {
-            "sqlite3" => formats::open_sqlite(path, options),
-            _ => (self.open_mcap)(path, options),
+            "sqlite3" => (self.storages.sqlite)(path, options),
+            _ => (self.storages.mcap)(path, options),
         }
     }
 
@@ -333,7 +335,7 @@ impl Rosbag2Source {
 fn is_without_cameras(error: &SourceError) -> bool {
     match error {
         SourceError::NoCamera { .. } => true,
-        SourceError::Invalid { reason, .. } => reason == formats::NO_TOPIC_MATCHES,
+        SourceError::Invalid { reason, .. } => reason == signature::NO_TOPIC_MATCHES,
         _ => false,
     }
 }

@@ -22,8 +22,8 @@ use self::channels::Descriptions;
 use self::database::Database;
 use self::rows::{Rows, Survey};
 use super::filter::{TopicFilter, Window};
-use super::formats;
 use super::message::{self, CameraSchema, Serialization};
+use super::signature;
 use super::{
     BadMessage, ChannelId, ChannelInfo, Event, Message, Packet, Source, SourceError, SourceOptions,
     StreamId, StreamInfo, Warning,
@@ -280,7 +280,7 @@ impl SqliteSource {
             Some((None, None)) => return Err(bad("it has no data".into())),
             None => return Err(bad("it is missing".into())),
         };
-        if data.starts_with(formats::ZSTD) { self.unzip(&data).map_err(bad) } else { Ok(data) }
+        if data.starts_with(signature::ZSTD) { self.unzip(&data).map_err(bad) } else { Ok(data) }
     }
 
     /// Decompresses a message that was compressed on its own.
@@ -343,7 +343,7 @@ impl Source for SqliteSource {
         }
         match self.has_cameras || self.all {
             true => Ok(None),
-            false => Err(formats::no_camera(&self.path, &self.others, &self.unwanted)),
+            false => Err(signature::no_camera(&self.path, &self.others, &self.unwanted)),
         }
     }
 

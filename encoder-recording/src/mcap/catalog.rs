@@ -12,8 +12,8 @@ use super::plan::{Summary, Walk};
 use super::record::{Channel, MessageHeader, Schema};
 use super::signed;
 use crate::filter::{TopicFilter, Window};
-use crate::formats;
 use crate::message::{self, CameraSchema, Serialization};
+use crate::signature;
 use crate::{
     BadMessage, ChannelId, ChannelInfo, Event, Message, Packet, SourceError, SourceOptions,
     StreamId, StreamInfo, Warning,
@@ -411,7 +411,7 @@ impl Catalog {
                 "cdr, ros1, protobuf and json are read",
             )
         } else {
-            formats::no_camera(location.clone(), &self.other_topics, &self.unwanted)
+            signature::no_camera(location.clone(), &self.other_topics, &self.unwanted)
         })
     }
 

@@ -7,8 +7,8 @@ use encoder_media::Location;
 
 use super::layout::Connection;
 use crate::filter::TopicFilter;
-use crate::formats;
 use crate::message::{self, CameraSchema, Serialization};
+use crate::signature;
 use crate::{
     ChannelId, ChannelInfo, Event, Message, Packet, Schema, SourceError, SourceOptions, StreamId,
     StreamInfo, Warning,
@@ -286,7 +286,7 @@ impl Catalog {
     /// Why the bag is of no use, if so.
     pub(super) fn nothing(&self, location: &Location) -> Option<SourceError> {
         let is_empty = self.streams.is_empty() && !self.all;
-        is_empty.then(|| formats::no_camera(location.clone(), &self.others, &self.unwanted))
+        is_empty.then(|| signature::no_camera(location.clone(), &self.others, &self.unwanted))
     }
 
     pub(super) fn other_topics(&self) -> Vec<(String, String)> {

@@ -11,7 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use thiserror::Error;
 
-use crate::formats::{self, ROSBAG2_METADATA};
+use crate::signature::{self, ROSBAG2_METADATA};
 use crate::{SourceError, Warning, images};
 
 /// How many files are named one by one in warnings of a kind.
@@ -99,10 +99,10 @@ fn last_part(listed: &str) -> Option<&str> {
 /// A file by its listed path, or the same file decompressed or compressed in the meantime.
 fn find(directory: &Path, listed: &Path) -> Result<Inside, Refused> {
     let name = listed.file_name().unwrap_or_default().to_string_lossy();
-    let unpacked = formats::unpacked_name(&name);
+    let unpacked = signature::unpacked_name(&name);
     let candidates = match unpacked == name {
         true => {
-            let packed = formats::ZSTD_ENDINGS.map(|ending| format!("{name}{ending}"));
+            let packed = signature::ZSTD_ENDINGS.map(|ending| format!("{name}{ending}"));
             let packed = packed.map(|name| listed.with_file_name(name));
             Vec::from_iter([listed.to_owned()].into_iter().chain(packed))
         }
@@ -122,7 +122,7 @@ fn find(directory: &Path, listed: &Path) -> Result<Inside, Refused> {
 /// The path of the decompressed file: two files of which it is the same are one recording.
 fn identity(file: &Inside) -> PathBuf {
     let name = file.real.file_name().unwrap_or_default().to_string_lossy();
-    file.real.with_file_name(formats::unpacked_name(&name))
+    file.real.with_file_name(signature::unpacked_name(&name))
 }
 
 /// Finds the files that `metadata.yaml` lists.
@@ -202,7 +202,7 @@ pub(super) fn unlisted(directory: &Path) -> Result<Files, SourceError> {
 }
 
 fn has_recording_name(path: &Path) -> bool {
-    formats::is_rosbag2_name(&path.file_name().unwrap_or_default().to_string_lossy())
+    signature::is_rosbag2_name(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// Remarks of a kind, of which the first are kept.

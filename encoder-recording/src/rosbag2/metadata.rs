@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::files::{self, Refused};
-use crate::formats::ROSBAG2_METADATA as NAME;
+use crate::signature::ROSBAG2_METADATA as NAME;
 
 /// A longer file is not read.
 const MAX_BYTES: u64 = 16 << 20;

@@ -9,7 +9,7 @@ use zstd::stream::read::Decoder;
 use zstd::zstd_safe::get_frame_content_size;
 
 use crate::temporary::{Room, TemporaryError, TemporaryFile};
-use crate::{SourceError, Warning, formats};
+use crate::{SourceError, Warning, signature};
 
 /// Bytes that the header of a frame has at most.
 const FRAME_HEADER: u64 = 18;
@@ -24,7 +24,7 @@ pub(super) fn head(path: &Path, count: u64) -> Result<Vec<u8>, SourceError> {
     let read = File::open(path)
         .and_then(Decoder::new)
         .and_then(|reader| reader.take(count).read_to_end(&mut head));
-    let is_known = head.starts_with(formats::MCAP) || head.starts_with(formats::SQLITE);
+    let is_known = head.starts_with(signature::MCAP) || head.starts_with(signature::SQLITE);
     match read {
         Ok(_) if !is_known => Err(SourceError::invalid(
             path,
@@ -42,7 +42,7 @@ pub(super) fn unpack(
     path: &Path,
     room: &Room,
 ) -> Result<(TemporaryFile, Option<Warning>), SourceError> {
-    let head = formats::head(path, FRAME_HEADER)?;
+    let head = signature::head(path, FRAME_HEADER)?;
     // Of the first frame; most writers write one, and its size into it.
     let expected = get_frame_content_size(&head).ok().flatten();
     let io = |error| SourceError::io(path, error);

@@ -8,11 +8,20 @@ use encoder_testbed::fixtures::recording::{Recording, Serialization, small_jpeg}
 use crate::Payload;
 use crate::sqlite::tests::write;
 
+/// The reader of databases, and `mcap` for MCAP files.
+fn storages(
+    mcap: impl Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send + 'static,
+) -> Storages {
+    Storages { mcap: Box::new(mcap), sqlite: Box::new(crate::sqlite::SqliteSource::open) }
+}
+
 /// Stands for the reader of MCAP files: opens databases, whatever their name.
 fn open(directory: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    Rosbag2Source::open(directory, options, |path, _| {
-        Err(SourceError::invalid(path, "not an MCAP file", "check what it is"))
-    })
+    Rosbag2Source::open(
+        directory,
+        options,
+        storages(|path, _| Err(SourceError::invalid(path, "not an MCAP file", "check what it is"))),
+    )
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -334,9 +343,12 @@ impl Source for Failing {
 /// Opens a directory in which each MCAP file breaks off; at once where `begins` is not set.
 fn open_failing(directory: &Path, begins: bool) -> Vec<Event> {
     let options = SourceOptions::default();
-    let mut source =
-        Rosbag2Source::open(directory, &options, move |_, _| Ok(Box::new(Failing(!begins))))
-            .unwrap();
+    let mut source = Rosbag2Source::open(
+        directory,
+        &options,
+        storages(move |_, _| Ok(Box::new(Failing(!begins)))),
+    )
+    .unwrap();
     let mut events = Vec::new();
     while let Some(event) = source.next_event().unwrap() {
         events.push(event);
@@ -348,7 +360,7 @@ fn open_failing(directory: &Path, begins: bool) -> Vec<Event> {
 fn an_error_in_a_file_costs_the_rest_of_that_file_only() {
     let directory = tempfile::tempdir().unwrap();
     drop(write(&directory.path().join("x_0.db3"), 0..10, false));
-    std::fs::write(directory.path().join("x_1.mcap"), formats::MCAP).unwrap();
+    std::fs::write(directory.path().join("x_1.mcap"), signature::MCAP).unwrap();
     drop(write(&directory.path().join("x_2.db3"), 20..30, false));
     let yaml = metadata(&["x_0.db3", "x_1.mcap", "x_2.db3"], START, "\"\"");
     let yaml = yaml.replace("storage_identifier: sqlite3", "storage_identifier: mcap");
@@ -480,11 +492,11 @@ fn what_is_not_a_recording() {
     let zip = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
     for (name, bytes, part) in [
         ("x.bag.zst", zip(b"#ROSBAG V2.0\n"), "zstd -d x.bag.zst"),
-        ("x.zst", zip(&zip(formats::MCAP)), "zstd -d x.zst"),
+        ("x.zst", zip(&zip(signature::MCAP)), "zstd -d x.zst"),
         ("x.mcap.gz", b"\x1f\x8b\x08rest".to_vec(), "gunzip -k"),
         ("x.mcap", b"\x1f\x8b\x08rest".to_vec(), "gunzip -k"),
         ("x.bag.bz2", b"BZh9rest".to_vec(), "bunzip2"),
-        ("x.db3.zstd", formats::ZSTD.to_vec(), "cannot be decompressed"),
+        ("x.db3.zstd", signature::ZSTD.to_vec(), "cannot be decompressed"),
     ] {
         let path = directory.path().join(name);
         std::fs::write(&path, bytes).unwrap();
@@ -576,7 +588,7 @@ fn temporary_files_are_limited_and_removed() {
     }
     // What comes out is no database: the temporary file is gone as well.
     let odd = directory.path().join("odd.zstd");
-    let mut bytes = formats::SQLITE.to_vec();
+    let mut bytes = signature::SQLITE.to_vec();
     bytes.extend([0; 100]);
     std::fs::write(&odd, zstd::encode_all(bytes.as_slice(), 1).unwrap()).unwrap();
     let error = open(&odd, &room).err().unwrap().to_string();

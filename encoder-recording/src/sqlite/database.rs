@@ -7,7 +7,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
-use crate::{SourceError, SourceOptions, Warning, formats};
+use crate::{SourceError, SourceOptions, Warning, signature};
 
 /// Largest value or row that is read in any case: a schema has to fit.
 const LEAST_LENGTH: u64 = 1 << 20;
@@ -67,7 +67,7 @@ impl Database {
             warnings.push(Warning { text, loss: true });
         }
         let has_journal = std::fs::symlink_metadata(&journal).is_ok_and(|meta| meta.is_file())
-            && formats::head(&journal, JOURNAL.len() as u64).is_ok_and(|head| head == JOURNAL);
+            && signature::head(&journal, JOURNAL.len() as u64).is_ok_and(|head| head == JOURNAL);
         if has_journal {
             let text = format!(
                 "{} has a transaction that was not completed: messages may be missing or broken; \
@@ -157,8 +157,8 @@ fn protect(connection: &Connection, options: &SourceOptions) -> rusqlite::Result
 }
 
 fn check_magic(path: &Path) -> Result<(), SourceError> {
-    match formats::head(path, formats::SQLITE.len() as u64)?.as_slice() {
-        formats::SQLITE => Ok(()),
+    match signature::head(path, signature::SQLITE.len() as u64)?.as_slice() {
+        signature::SQLITE => Ok(()),
         [] => Err(SourceError::invalid(path, "the file is empty", "record again")),
         _ => Err(SourceError::invalid(path, "not an SQLite database", "check what it is")),
     }
