@@ -1,6 +1,6 @@
 //! A template of a backend crate: an encoder of uncompressed H.264, which every decoder takes.
 //!
-//! Replace [`ipcm`] by your codec. `docs/add-a-backend.md` explains each part. A program uses the
+//! Replace `ipcm.rs` by your codec. `docs/add-a-backend.md` explains each part. A program uses the
 //! crate by `use encoder_ipcm as _;`.
 
 mod ipcm;
