@@ -66,7 +66,7 @@ impl Log {
         if line.starts_with(SHOWINFO) || line.trim().is_empty() {
             return;
         }
-        let line: String = line.chars().take(SHOWN_CHARS).collect();
+        let line: String = line::without_addresses(line).chars().take(SHOWN_CHARS).collect();
         if line::is_error(&line) {
             self.errors += 1;
             if self.errors == 1 {
@@ -248,10 +248,7 @@ mod tests {
         drop(reader);
         assert!(received.recv().is_err());
         let log = log.lock();
-        assert_eq!(
-            (log.errors, log.first_error.as_str()),
-            (102, "[mjpeg @ 0x5] [error] the first")
-        );
+        assert_eq!((log.errors, log.first_error.as_str()), (102, "[mjpeg] [error] the first"));
         let summary = log.summary();
         assert!(summary.ends_with(" | [fatal] without a line feed"), "{summary}");
         assert_eq!(summary.split(" | ").count(), SHOWN);

@@ -56,6 +56,18 @@ pub(crate) fn is_chatter(line: &str) -> bool {
     split(line).0.is_some_and(|level| level > Level::Warning)
 }
 
+/// Takes the addresses out of `[h264_nvenc @ 0x55d0c0ffee00]`.
+pub(crate) fn without_addresses(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line.trim_end();
+    while let Some((before, after)) = rest.split_once(" @ 0x") {
+        out.push_str(before);
+        rest = after.trim_start_matches(|c: char| c.is_ascii_hexdigit());
+    }
+    out.push_str(rest);
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

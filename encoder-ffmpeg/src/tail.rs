@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::line::{is_chatter, is_error};
+use crate::line::{is_chatter, is_error, without_addresses};
 
 const LINES: usize = 40;
 const LINE_BYTES: usize = 400;
@@ -89,18 +89,6 @@ pub(crate) fn summary(text: &str) -> String {
     let serious: Vec<&str> = text.lines().filter(|line| !is_chatter(line)).collect();
     let chosen = if serious.is_empty() { text.lines().collect() } else { serious };
     chosen[chosen.len().saturating_sub(MOST)..].join(" | ")
-}
-
-/// Takes the addresses out of `[h264_nvenc @ 0x55d0c0ffee00]`.
-fn without_addresses(line: &str) -> String {
-    let mut out = String::with_capacity(line.len());
-    let mut rest = line.trim_end();
-    while let Some((before, after)) = rest.split_once(" @ 0x") {
-        out.push_str(before);
-        rest = after.trim_start_matches(|c: char| c.is_ascii_hexdigit());
-    }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]

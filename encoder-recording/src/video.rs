@@ -336,7 +336,7 @@ mod tests {
         assert_eq!(
             text,
             "frame 2: the video breaks off after 100 of 192 bytes of a picture; FFmpeg ended with \
-             exit status 3: [mov @ 0x5] [error] the disk is gone"
+             exit status 3: [mov] [error] the disk is gone"
         );
         assert!(next().is_none());
     }
