@@ -12,6 +12,7 @@ macro_rules! page {
 
 #[cfg(doctest)]
 page! {
+    add_a_destination = "add-a-destination.md";
     add_a_source = "add-a-source.md";
     embedding = "embedding.md";
     of_core = "../encoder-core/README.md";
