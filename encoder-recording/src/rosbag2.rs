@@ -117,7 +117,7 @@ impl Rosbag2Source {
         }
         warnings.extend(found);
         let room = Room::new(options.limits.temporary_bytes);
-        Self::new(directory, metadata, paths, warnings, options, room, storages)
+        Self::open_files(directory, metadata, paths, warnings, options, room, storages)
     }
 
     /// Opens a single file that is compressed as a whole.
@@ -131,10 +131,10 @@ impl Rosbag2Source {
     ) -> Result<Box<dyn Source>, SourceError> {
         let (metadata, files) = (Metadata::default(), VecDeque::from([path.to_owned()]));
         let room = Room::new(options.limits.temporary_bytes);
-        Self::new(path, metadata, files, Vec::new(), options, room, storages)
+        Self::open_files(path, metadata, files, Vec::new(), options, room, storages)
     }
 
-    fn new(
+    fn open_files(
         path: &Path,
         metadata: Metadata,
         files: VecDeque<PathBuf>,

@@ -46,7 +46,7 @@ pub(crate) struct Room {
 #[derive(Debug, Error)]
 pub(crate) enum TemporaryError {
     /// The limit does not allow it.
-    #[error("it has more than {limit} bytes unpacked, the limit for temporary files")]
+    #[error("it has more than {limit} bytes decompressed, the limit for temporary files")]
     Limit { limit: u64 },
     /// The file system has too little space.
     #[error("{} has {usable} bytes to spare, and {needed} or more are needed", directory.display())]
@@ -62,11 +62,16 @@ impl Room {
         Self { directory: std::env::temp_dir(), limit, space }
     }
 
-    /// Whether a file of which `written` bytes are written may have `more` bytes.
-    fn check(&self, written: u64, more: u64) -> Result<(), TemporaryError> {
-        if written.saturating_add(more) > self.limit {
-            return Err(TemporaryError::Limit { limit: self.limit });
+    /// Refuses a file of `len` bytes that is above the limit.
+    fn check_limit(&self, len: u64) -> Result<(), TemporaryError> {
+        match len > self.limit {
+            true => Err(TemporaryError::Limit { limit: self.limit }),
+            false => Ok(()),
         }
+    }
+
+    /// Refuses `more` bytes for which there is no space.
+    fn check_space(&self, more: u64) -> Result<(), TemporaryError> {
         match (self.space)(&self.directory).map(Space::usable) {
             Some(usable) if usable < more => {
                 let directory = self.directory.clone();
@@ -88,7 +93,8 @@ impl Room {
         expected: Option<u64>,
     ) -> Result<(TemporaryFile, Option<io::Error>), TemporaryError> {
         let failed = |error| TemporaryError::Write { directory: self.directory.clone(), error };
-        self.check(0, expected.unwrap_or(0))?;
+        self.check_limit(expected.unwrap_or(0))?;
+        self.check_space(expected.unwrap_or(0))?;
         let mut file = TemporaryFile::create(&self.directory).map_err(failed)?;
         let mut buffer = vec![0; 1 << 20];
         // Bytes that may be written before the space is checked again.
@@ -102,21 +108,14 @@ impl Room {
             };
             let bytes = buffer.get(..read).unwrap_or_default();
             let more = bytes.len() as u64;
-            self.check_limit(file.len, more)?;
+            self.check_limit(file.len.saturating_add(more))?;
             if checked < more {
-                self.check(file.len, more)?;
+                self.check_space(more)?;
                 checked = STEP.max(more);
             }
             checked -= more;
             file.file().write_all(bytes).map_err(failed)?;
             file.len += more;
-        }
-    }
-
-    fn check_limit(&self, written: u64, more: u64) -> Result<(), TemporaryError> {
-        match written.saturating_add(more) > self.limit {
-            true => Err(TemporaryError::Limit { limit: self.limit }),
-            false => Ok(()),
         }
     }
 }

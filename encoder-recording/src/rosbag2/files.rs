@@ -222,7 +222,7 @@ impl Notes {
 
     fn into_warnings(mut self, loss: bool) -> Vec<Warning> {
         if self.others > 0 {
-            self.texts.push(format!("and {} more files, for such reasons", self.others));
+            self.texts.push(format!("and {} more such files", self.others));
         }
         self.texts.into_iter().map(|text| Warning { text, loss }).collect()
     }

@@ -214,6 +214,13 @@ fn a_log_is_read_in_place() {
     }
     let before = ["a.db3", "a.db3-wal"].map(|n| std::fs::read(directory.path().join(n)).unwrap());
     let mut source = SqliteSource::open(&path, &SourceOptions::default()).unwrap();
+    #[cfg(target_os = "linux")]
+    {
+        let log = directory.path().join("a.db3-wal").canonicalize().unwrap();
+        let open = std::fs::read_dir("/proc/self/fd").unwrap();
+        let mut open = open.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+        assert!(open.any(|path| path == log), "the log itself is open, not a copy");
+    }
     let mut numbers = Vec::new();
     while let Some(event) = source.next_event().unwrap() {
         // No copy, no index of the log, neither here nor elsewhere.
