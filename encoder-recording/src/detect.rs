@@ -9,7 +9,12 @@ use super::{
 use encoder_media::Stop;
 
 /// Bytes of a file that its kind is detected by.
-const HEAD: u64 = 16;
+const HEAD: u64 = 4096;
+
+/// First words of playlists: FFmpeg would read the files that they name.
+const PLAYLISTS: [&[u8]; 3] = [b"#EXTM3U", b"ffconcat", b"[playlist]"];
+/// Elements of playlists in XML.
+const XML_PLAYLISTS: [&[u8]; 2] = [b"<MPD", b"<CompositionPlaylist"];
 
 /// Opens a recording. Its kind is detected by its first bytes. Its name counts only where these are
 /// of no known kind: the error is that of the reader that the name promises.
@@ -42,6 +47,11 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
             path,
             "the file is empty",
             "record it again, or take another file",
+        )),
+        Kind::Playlist => Err(SourceError::invalid(
+            path,
+            "a playlist, which names other files",
+            "give the video files themselves",
         )),
         Kind::Other => {
             check_topic(path, &stream_name(path), options)?;
@@ -126,6 +136,7 @@ enum Kind {
     Y4m,
     Still,
     Empty,
+    Playlist,
     Other,
 }
 
@@ -153,8 +164,19 @@ fn kind(head: &[u8], path: &Path) -> Kind {
         "db3" => Kind::Sqlite,
         "y4m" => Kind::Y4m,
         _ if head.is_empty() => Kind::Empty,
+        _ if is_playlist(head) => Kind::Playlist,
         _ => Kind::Other,
     }
+}
+
+fn is_playlist(head: &[u8]) -> bool {
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+    let starts_with =
+        |word: &&[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    let contains =
+        |word: &&[u8]| text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word));
+    PLAYLISTS.iter().any(starts_with)
+        || (text.starts_with(b"<") && XML_PLAYLISTS.iter().any(contains))
 }
 
 #[cfg(test)]
@@ -176,6 +198,11 @@ mod tests {
             (b"hello", "a.MCAP", Kind::Mcap),
             (b"", "a.bag", Kind::Bag),
             (b"", "a", Kind::Empty),
+            (b"#EXTM3U\n#EXT-X-VERSION:3\n", "a.mp4", Kind::Playlist),
+            (b"\xef\xbb\xbf\n#extm3u\n", "a", Kind::Playlist),
+            (b"ffconcat version 1.0\nfile /x.mp4\n", "a.mp4", Kind::Playlist),
+            (b"<?xml version=\"1.0\"?>\n<MPD profiles=\"\">", "a.mpd", Kind::Playlist),
+            (b"\0\0\0\x18ftyp <MPD", "a.mp4", Kind::Other),
             (b"\0\0\0\x18ftyp", "a.mp4", Kind::Other),
         ] {
             assert_eq!(kind(head, Path::new(name)), expected, "{name}");

@@ -239,7 +239,9 @@ impl Picture {
             .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut data))
             .map_err(|error| bad(error.to_string()))?;
         if data.len() as u64 > limit {
-            return Err(bad(format!("larger than the limit of {limit} bytes")));
+            return Err(bad(format!(
+                "larger than the limit of {limit} bytes; raise --max-message-bytes"
+            )));
         }
         Ok(Payload::Compressed { format: self.format.into(), data: data.into() })
     }

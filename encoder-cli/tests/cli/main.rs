@@ -16,4 +16,5 @@ mod mp4;
 mod orphans;
 mod program;
 mod prometheus;
+mod recordings;
 mod signals;

@@ -190,11 +190,11 @@ fn what_can_be_decompressed_of_a_cut_file_is_read() {
     let zip = zip_in_pieces(&std::fs::read(&path).unwrap());
     std::fs::remove_file(&path).unwrap();
     let path = directory.path().join("x_2.db3.zstd");
-    for (part, least) in [(9, 6), (7, 3), (5, 1)] {
+    for (part, least) in [(9, 6), (8, 4), (7, 2)] {
         std::fs::write(&path, &zip[..zip.len() * part / 10]).unwrap();
         let read = read(directory.path(), &SourceOptions::default()).unwrap();
         let of_file = read.frames.iter().filter(|frame| (10..20).contains(&frame.1)).count();
-        assert!((least..10).contains(&of_file), "{part}: {of_file}");
+        assert!((least..10).contains(&of_file), "{part}: {of_file} {:?}", read.warnings);
         assert_eq!(read.frames.len(), 20 + of_file);
         let loss = read.warnings.iter().find(|warning| warning.loss).unwrap();
         assert!(loss.text.starts_with("x_2.db3.zstd: the file cannot be decompressed to its end"));
