@@ -117,3 +117,31 @@ fn not_built(
     let hint = format!("build with the feature `{feature}` of encoder-recording");
     Err(SourceError::invalid(location, reason, hint))
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::signature::SQLITE;
+
+    #[test]
+    fn input_that_is_not_a_file() {
+        let open = |bytes: &'static [u8]| {
+            let name = Location::Name("s3://bucket/key".into());
+            open_input(Box::new(Bytes::from(bytes)), name, &SourceOptions::default())
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
+        };
+        for (bytes, reason) in [
+            (&b""[..], "s3://bucket/key: it is empty"),
+            (SQLITE, "s3://bucket/key: neither an MCAP file nor a ROS 1 bag"),
+            (b"\x89MCAP0\r\n", ""),
+            (b"#ROSBAG V1.2\n", "s3://bucket/key: a bag of an old version"),
+        ] {
+            let error = open(bytes);
+            assert!(error.starts_with(reason) && error.is_empty() == reason.is_empty(), "{error}");
+        }
+    }
+}

@@ -111,4 +111,58 @@ mod tests {
             (0..4).map(|local| joined.of(message(local)).map(|m| m.channel)).collect();
         assert_eq!(ids, [Some(1), Some(2), Some(0), None]);
     }
+
+    /// Two files that number their channels differently, in a directory.
+    #[cfg(all(feature = "mcap", feature = "rosbag1"))]
+    #[test]
+    fn all_messages_of_a_directory() {
+        use encoder_testbed::fixtures::recording::{Recording, Serialization, small_jpeg};
+
+        use crate::{Event, SourceOptions};
+
+        let directory = tempfile::tempdir().unwrap();
+        for (file, topics) in [("x_0.mcap", ["/tf", "/imu"]), ("x_1.mcap", ["/imu", "/gps"])] {
+            let mut recording = Recording::create(directory.path().join(file));
+            let start = if file == "x_0.mcap" { 0 } else { 100 };
+            for (n, topic) in (0..).zip(topics) {
+                let id = recording.other(topic, "x/msg/Y", "cdr", "ros2msg");
+                recording.bytes(id, start + n, topic.as_bytes());
+            }
+            let frame = small_jpeg(1);
+            recording.write("/cam", Serialization::CdrLittle, start + 5, start + 5, &frame);
+            recording.finish();
+        }
+        let options = SourceOptions { all_messages: true, ..Default::default() };
+        let mut source = crate::open(directory.path(), &options).unwrap();
+        let (mut channels, mut seen) = (Vec::new(), Vec::new());
+        while let Some(event) = source.next_event().unwrap() {
+            let message = match event {
+                Event::Channel(info) => {
+                    assert_eq!(info.id, channels.len());
+                    channels.push(info);
+                    continue;
+                }
+                Event::Packet(packet) => packet.message.unwrap(),
+                Event::Message(message) => {
+                    assert_eq!(channels[message.channel].topic.as_bytes(), &*message.data);
+                    message
+                }
+                _ => continue,
+            };
+            seen.push((channels[message.channel].topic.clone(), message.log_ns));
+        }
+        let topics: Vec<_> = channels.iter().map(|c| (c.topic.as_str(), c.stream)).collect();
+        assert_eq!(topics, [("/tf", None), ("/imu", None), ("/cam", Some(0)), ("/gps", None)]);
+        let expected = [("/tf", 0), ("/imu", 1), ("/cam", 5), ("/imu", 100), ("/gps", 101)];
+        let expected = expected.into_iter().chain([("/cam", 105)]);
+        assert!(seen.iter().map(|(topic, time)| (topic.as_str(), *time)).eq(expected), "{seen:?}");
+        // Without a camera as well.
+        let options = SourceOptions { topics: vec!["/nope".into()], ..options };
+        let mut source = crate::open(directory.path(), &options).unwrap();
+        let mut messages = 0;
+        while let Some(event) = source.next_event().unwrap() {
+            messages += usize::from(matches!(event, Event::Message(_)));
+        }
+        assert_eq!(messages, 6);
+    }
 }

@@ -13,7 +13,7 @@ const SCHEMAS: [CameraSchema; 5] = [
     CameraSchema::FoxgloveCompressedImage,
     CameraSchema::FoxgloveCompressedVideo,
 ];
-const WIRES: [Serialization; 4] =
+const SERIALIZATIONS: [Serialization; 4] =
     [Serialization::Cdr, Serialization::Ros1, Serialization::Protobuf, Serialization::Json];
 
 #[test]
@@ -260,7 +260,7 @@ proptest! {
         let with_header: Bytes = [&[0, head, 0, 0], data.as_slice()].concat().into();
         let data = Bytes::from(data);
         for schema in SCHEMAS {
-            for serialization in WIRES {
+            for serialization in SERIALIZATIONS {
                 let _ = decode(schema, serialization, &data);
                 let _ = decode(schema, serialization, &with_header);
             }

@@ -202,7 +202,8 @@ fn by_index(
                 let mut kept = Vec::new();
                 for (connection, count) in counts {
                     *layout.counts.entry(connection).or_default() += u64::from(count);
-                    if wanted.all || cameras.get(&connection) != Some(&false) {
+                    let is_wanted = wanted.all || cameras.get(&connection) != Some(&false);
+                    if is_wanted && count > 0 {
                         kept.push((connection, count));
                     }
                 }
@@ -254,7 +255,7 @@ pub(super) fn first_wanted(
     }
     // A connection whose index record is missing may have an earlier message.
     let counts = chunk.indexed.iter().flat_map(|indexed| indexed.counts.iter());
-    let mut wanted = counts.filter(|(id, count)| *count > 0 && is_wanted(*id) != Some(false));
+    let mut wanted = counts.filter(|(id, _)| is_wanted(*id) != Some(false));
     Ok(first.filter(|_| wanted.all(|(id, _)| found.contains(id))))
 }
 

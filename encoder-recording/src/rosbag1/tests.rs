@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod memory;
+
 use std::io::Write;
 use std::path::Path;
 

@@ -406,3 +406,63 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn all_messages() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.db3");
+    let database = write(&path, 0..20, false);
+    database
+        .execute_batch(
+            "UPDATE topics SET offered_qos_profiles = '- depth: 3' WHERE id = 1;
+             CREATE TABLE message_definitions(id INTEGER PRIMARY KEY, topic_type TEXT NOT NULL,
+                 encoding TEXT NOT NULL, encoded_message_definition TEXT NOT NULL,
+                 type_description_hash TEXT NOT NULL);
+             INSERT INTO message_definitions VALUES
+                 (1, 'sensor_msgs/msg/Imu', 'ros2msg', 'float64 x', 'RIHS');
+             UPDATE messages SET data = 'text' WHERE topic_id = 1 AND timestamp = 3000000;",
+        )
+        .unwrap();
+    drop(database);
+    let options = SourceOptions {
+        all_messages: true,
+        end: Some(Moment::Absolute(10_000_000)),
+        ..Default::default()
+    };
+    let mut source = SqliteSource::open(&path, &options).unwrap();
+    assert_eq!(source.profile(), "ros2");
+    let (mut channels, mut seen, mut warnings) = (Vec::new(), Vec::new(), Vec::new());
+    while let Some(event) = source.next_event().unwrap() {
+        match event {
+            Event::Stream(info) => assert_eq!((info.id, info.topic.as_str()), (0, "/cam")),
+            Event::Channel(info) => {
+                assert_eq!(info.id, channels.len());
+                channels.push(info);
+            }
+            Event::Packet(packet) => {
+                let message = packet.message.unwrap();
+                assert_eq!((packet.stream, packet.log_ns as u64), (0, message.log_ns));
+                assert_eq!(message.data, image(packet.number as u32));
+                seen.push(message);
+            }
+            Event::Message(message) => {
+                assert_eq!(&*message.data, [1, 2, 3]);
+                seen.push(message);
+            }
+            Event::Warning(warning) => warnings.push(warning),
+            other => panic!("{other:?}"),
+        }
+    }
+    let [imu, cam] = channels.as_slice() else { panic!("{channels:?}") };
+    assert_eq!((imu.topic.as_str(), imu.recorded_id, imu.stream), ("/imu", Some(1), None));
+    assert_eq!((cam.topic.as_str(), cam.recorded_id, cam.stream), ("/cam", Some(2), Some(0)));
+    let schema = imu.schema.as_ref().unwrap();
+    assert_eq!((schema.encoding.as_str(), &*schema.data), ("ros2msg", &b"float64 x"[..]));
+    assert_eq!(imu.metadata["offered_qos_profiles"], "- depth: 3");
+    // The camera's row is the earlier one of each pair.
+    let times: Vec<_> = seen.iter().map(|m| (m.log_ns / 1_000_000, m.channel)).collect();
+    let expected = (0..11).flat_map(|ms| [(ms, 1), (ms, 0)]).filter(|row| *row != (3, 0));
+    assert_eq!(times, expected.collect::<Vec<_>>());
+    let [warning] = warnings.as_slice() else { panic!("{warnings:?}") };
+    assert!(warning.loss && warning.text.starts_with("1 messages cannot be read"), "{warning:?}");
+}

@@ -346,8 +346,8 @@ fn corpus() {
             continue;
         }
         let bytes = std::fs::read(&path).unwrap();
-        let Ok(stream) = MessageStream::new(&bytes) else { continue };
-        if stream.map(|message| message.is_err()).any(|is_err| is_err) {
+        let Ok(mut stream) = MessageStream::new(&bytes) else { continue };
+        if stream.any(|message| message.is_err()) {
             continue;
         }
         compared += 1;
