@@ -72,26 +72,34 @@ pub struct Finished {
     pub warnings: Vec<String>,
 }
 
-/// Takes the access units of one video.
+/// Receives the access units of one video.
 ///
-/// Dropping a sink that was neither finished nor abandoned leaves nothing behind.
+/// Dropping a sink that was neither finished nor abandoned leaves no file, unless a panic drops
+/// it: then what was written is kept.
 pub trait Sink: Send {
-    /// Takes the next access unit in decoding order, with the times of the frame that it shows.
+    /// Writes the next access unit in decoding order, with the times of the frame that it shows.
     /// With B-frames, access units come in groups that are complete in display order.
     ///
     /// # Errors
-    /// [`SinkError`]; the sink takes nothing more after it.
+    /// [`SinkError`]; the sink accepts nothing more after it.
     fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError>;
 
-    /// Ends the video. `layout` has the times of all frames.
+    /// Ends the video. `timeline` maps the times of all frames to ticks.
     ///
     /// # Errors
     /// [`SinkError`]; then nothing stands under the final name that was not there before.
-    fn finish(self: Box<Self>, layout: &Timeline) -> Result<Finished, SinkError>;
+    fn finish(self: Box<Self>, timeline: &Timeline) -> Result<Finished, SinkError>;
 
-    /// The video cannot be ended. Keeps what was written, where it is of use, and gives the file
-    /// that has it.
+    /// The video cannot be ended. Keeps what was written, where it is of use, and returns the file
+    /// that holds it.
     fn abandon(self: Box<Self>) -> Option<PathBuf> {
+        None
+    }
+
+    /// The file that is being written, where a panic in [`finish`](Self::finish) or
+    /// [`abandon`](Self::abandon) leaves it in place: after a panic only its name is left to be
+    /// reported.
+    fn part_file(&self) -> Option<&Path> {
         None
     }
 }
@@ -105,7 +113,7 @@ impl<F: FnMut(EncodedChunk, &FrameTimes) + Send> Sink for CallbackSink<F> {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, _layout: &Timeline) -> Result<Finished, SinkError> {
+    fn finish(self: Box<Self>, _timeline: &Timeline) -> Result<Finished, SinkError> {
         Ok(Finished::default())
     }
 }

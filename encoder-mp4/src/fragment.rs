@@ -138,7 +138,7 @@ impl Fragmenter {
     }
 
     /// Ends the last fragment, as far as it is complete in display order.
-    pub fn finish(&mut self) -> Vec<u8> {
+    pub fn finish(&mut self) -> Result<Vec<u8>, String> {
         let (mut highest, mut whole) = (0, 0);
         for (n, entry) in self.pending.entries.iter().enumerate() {
             highest = highest.max(entry.pts);
@@ -149,7 +149,7 @@ impl Fragmenter {
         self.pending.entries.truncate(whole);
         let mut out = Vec::new();
         self.cut(None, &mut out);
-        out
+        Ok(out)
     }
 
     /// The picture of an access unit, a key frame with its parameter sets in front.

@@ -37,7 +37,7 @@ impl<R: Read + Seek> Recovery<R> {
             return Err(PartError::Empty);
         }
         part.again();
-        Ok(Self { part, layout: analysis.layout(), frames, rest })
+        Ok(Self { part, layout: analysis.timeline(), frames, rest })
     }
 
     /// Frames that can be recovered.
@@ -51,7 +51,7 @@ impl<R: Read + Seek> Recovery<R> {
     }
 
     /// Where the frames lie in time.
-    pub fn layout(&self) -> &Timeline {
+    pub fn timeline(&self) -> &Timeline {
         &self.layout
     }
 
@@ -139,7 +139,7 @@ mod tests {
                 whole.push((bytes.len(), fragments.frames()));
             }
         }
-        bytes.extend(fragments.finish());
+        bytes.extend(fragments.finish().unwrap());
         whole.push((bytes.len(), 30));
         (bytes, whole)
     }
@@ -188,9 +188,9 @@ mod tests {
         let (bytes, whole) = file(true);
         let recovery = Recovery::find(Cursor::new(&bytes[..whole[3].0 + 9])).unwrap();
         let frames = recovery.frames();
-        assert_eq!(recovery.layout().timescale(), 1_000_000_000 / 10);
-        assert_eq!(recovery.layout().first_ns, Some(7));
-        assert_eq!(recovery.layout().last_ns, at(frames - 1).header_ns);
+        assert_eq!(recovery.timeline().timescale(), 1_000_000_000 / 10);
+        assert_eq!(recovery.timeline().first_ns, Some(7));
+        assert_eq!(recovery.timeline().last_ns, at(frames - 1).header_ns);
         let mut out = Vec::new();
         recovery.write(&mut out).unwrap();
         assert!(matches!(found(&out), Err(PartError::Progressive)));

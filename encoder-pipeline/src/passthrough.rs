@@ -104,7 +104,7 @@ impl Passthrough {
     /// # Errors
     /// When it cannot be written.
     pub fn finish(self) -> Result<SessionReport, SinkError> {
-        let layout = self.analysis.layout();
+        let layout = self.analysis.timeline();
         layout.log();
         let count = self.analysis.frames();
         let finished = self.sink.finish(&layout)?;

@@ -12,7 +12,7 @@ use encoder_core::{
 };
 use tracing::{info, warn};
 
-use super::{EncoderSpan, Failover, SessionError};
+use super::{EncoderSpan, Failover, SessionError, panic_text};
 use crate::metrics::Meter;
 
 /// How it goes on.
@@ -427,5 +427,5 @@ fn guarded<T>(
     };
     let id = encoder.encoder_type();
     catch_unwind(AssertUnwindSafe(|| work(encoder.as_mut())))
-        .unwrap_or_else(|_| Err(failed(id, "it panicked")))
+        .unwrap_or_else(|panic| Err(failed(id, &format!("it panicked: {}", panic_text(&*panic)))))
 }

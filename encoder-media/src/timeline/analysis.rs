@@ -138,7 +138,7 @@ impl TimestampAnalysis {
     }
 
     /// Lays out the frames.
-    pub fn layout(&self) -> Timeline {
+    pub fn timeline(&self) -> Timeline {
         match self.timing {
             Timing::Rate(rate) => self.constant(rate),
             Timing::Recorded(clock) => self.recorded(clock),
@@ -304,7 +304,7 @@ mod tests {
             frames.iter().map(|&(header_ns, log_ns)| FrameTimes { header_ns, log_ns }).collect();
         frames.iter().for_each(|times| analysis.push(times));
         assert_eq!(analysis.frames(), frames.len() as u64);
-        let layout = analysis.layout();
+        let layout = analysis.timeline();
         let mut ticks = layout.ticks();
         (layout, frames.iter().map(|times| ticks.next(times)).collect())
     }
