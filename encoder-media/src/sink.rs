@@ -96,6 +96,12 @@ pub trait Sink: Send {
         None
     }
 
+    /// Whether the sink keeps the times of the frames. Access units whose order differs from the
+    /// display order can be copied only to a sink that does not.
+    fn has_times(&self) -> bool {
+        true
+    }
+
     /// The file that is being written, where a panic in [`finish`](Self::finish) or
     /// [`abandon`](Self::abandon) leaves it in place: after a panic only its name is left to be
     /// reported.

@@ -52,6 +52,10 @@ impl Sink for AnnexBSink {
         self.part.keep()
     }
 
+    fn has_times(&self) -> bool {
+        false
+    }
+
     fn part_file(&self) -> Option<&Path> {
         (!self.part.is_empty()).then(|| self.part.path())
     }

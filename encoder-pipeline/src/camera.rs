@@ -9,7 +9,7 @@ use tracing::{Span, debug, error_span, warn};
 use crate::{
     mux::{AnnexBSink, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
     naming::{Format, Names},
-    passthrough::{AccessUnit, Passthrough},
+    passthrough::{AccessUnitReader, MessageError, Passthrough, PushError},
     picture::{self, PictureError},
     progress::Progress,
     report::{Output, SkippedTopic},
@@ -46,6 +46,8 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Camera {
     pub info: StreamInfo,
     state: State,
+    /// Reads the messages of a topic that is H.264 already.
+    access_units: AccessUnitReader,
     /// How often each message is shown, where a constant rate is made of a varying one.
     pub copies: Option<Vec<u32>>,
     ended: Vec<Ended>,
@@ -106,6 +108,7 @@ impl Camera {
             span: error_span!("camera", topic = info.topic),
             info,
             state: State::Waiting,
+            access_units: AccessUnitReader::default(),
             copies: None,
             ended: Vec::new(),
             leading: Vec::new(),
@@ -331,28 +334,55 @@ impl Camera {
                 return;
             }
         }
-        let unit = match AccessUnit::read(data) {
-            Ok(unit) => unit,
-            Err(reason) => return self.bad_video(number, times, reason, context),
+        let unit = match self.access_units.read(data) {
+            Ok(Some(unit)) => unit,
+            Ok(None) => return debug!(frame = number, "parameter sets alone"),
+            Err(MessageError::Unfit(reason)) => {
+                return self.stop_copy(PushError::Unfit(format!("frame {number}: {reason}")));
+            }
+            Err(MessageError::Broken(reason)) => {
+                return self.bad_video(number, times, reason, context);
+            }
         };
-        match (&self.state, unit.size) {
-            (State::Copying(copy), Some(size)) if copy.size() != size => {
+        if let (Some(gap), OnBadFrame::Fail) = (&unit.gap, context.config.on_bad_frame) {
+            return self.bad_video(number, times, gap.clone(), context);
+        }
+        let size = unit.size;
+        match &self.state {
+            State::Copying(copy) if copy.size() != size => {
                 let remark = change(copy.size(), size, number);
                 self.end(Some(remark));
                 self.begin_copy(size, context);
             }
-            (State::Copying(_), _) => {}
-            (_, Some(size)) if unit.starts_decoding() => self.begin_copy(size, context),
+            State::Copying(_) => {}
+            _ if unit.starts_decoding() => self.begin_copy(size, context),
             _ => {
                 let reason = "it comes before the first key frame with parameter sets";
                 return self.bad_video(number, times, reason.into(), context);
             }
         }
         if let State::Copying(copy) = &mut self.state
-            && let Err(error) = copy.push(unit, times)
-            && let State::Copying(copy) = std::mem::replace(&mut self.state, State::Failed)
+            && let Err(error) = copy.push(unit, number, times)
         {
-            self.push_ended(Err(copy.abandon(error).into()));
+            self.stop_copy(error);
+        }
+    }
+
+    /// The current copy cannot be continued. A topic that is unfit from the start has no file.
+    fn stop_copy(&mut self, error: PushError) {
+        let reason = match &error {
+            PushError::Unfit(reason) => reason.clone(),
+            PushError::Sink(_) => String::new(),
+        };
+        let stopped = match std::mem::replace(&mut self.state, State::Failed) {
+            State::Copying(copy) => copy.stop(error),
+            _ => None,
+        };
+        if stopped.is_none() && self.ended.is_empty() {
+            self.parts = 0;
+            self.state = State::Refused(reason);
+        } else {
+            self.push_ended(Err(stopped.unwrap_or(SessionError::Stream(reason))));
         }
     }
 

@@ -182,6 +182,9 @@ pub enum SessionError {
         /// The file that plays up to there.
         part: PathBuf,
     },
+    /// A recorded H.264 stream that is copied cannot be continued, for this reason.
+    #[error("the H.264 stream cannot be copied: {0}")]
+    Stream(String),
     /// The session has failed before; [`Session::finish`] tells why.
     #[error("the session has ended")]
     Ended,

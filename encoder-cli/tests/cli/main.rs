@@ -17,3 +17,4 @@ mod orphans;
 mod program;
 mod prometheus;
 mod signals;
+mod streams;
