@@ -2,14 +2,14 @@ use encoder_core::FrameRate;
 
 use super::{Clock, FrameTimes, Rising, Timing, distance, exact, round};
 
-/// Finds out what the times of a whole recording allow, without keeping them.
+/// Chooses the clock and the timescale for a whole recording, without storing the times.
 #[derive(Clone, Debug)]
 pub struct TimestampAnalysis {
     timing: Timing,
     rate: FrameRate,
     reorder: u32,
     frames: u64,
-    /// The header stamps, as long as they are there and run forwards.
+    /// The header stamps, up to the first that is missing or runs backwards.
     header: Track,
     log: Track,
     fault: Option<Fault>,
@@ -24,17 +24,17 @@ enum Fault {
     Backwards { frame: u64, by_ns: u64 },
 }
 
-/// What one clock says.
+/// The stamps of one clock.
 #[derive(Clone, Debug, Default)]
 struct Track {
     rising: Rising,
     first: Option<i64>,
-    /// The stamp before it was moved.
+    /// The last stamp, as it was recorded.
     raw: i64,
     longest_gap: u64,
-    /// The first gaps, for the usual one.
+    /// The first gaps, for their median.
     gaps: Vec<u64>,
-    /// The last frame in ticks, for each length of a tick.
+    /// Time of the last frame in ticks, for each length of a tick.
     ends: [u64; TICKS_NS.len()],
 }
 
@@ -42,7 +42,7 @@ struct Track {
 const TICKS_NS: [u64; 10] =
     [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
-/// How many gaps decide which is usual.
+/// How many gaps the median is taken of.
 const GAPS: usize = 1024;
 
 impl Track {
@@ -70,17 +70,17 @@ impl Track {
 }
 
 impl TimestampAnalysis {
-    /// Begins. `rate` is assumed for the duration of a single frame; `reorder` is how many frames
-    /// a picture may be decoded ahead of its time.
+    /// An analysis of no frames. `rate` gives the duration of a single frame; `reorder` is how many
+    /// frames ahead of its display a picture may be decoded.
     pub fn new(timing: Timing, rate: FrameRate, reorder: u32) -> Self {
         let (header, log) = (Track::default(), Track::default());
         Self { timing, rate, reorder, frames: 0, header, log, fault: None, ends: None }
     }
 
-    /// Takes the times of the next frame, in display order.
+    /// Adds the times of the next frame, in display order.
     pub fn push(&mut self, times: &FrameTimes) {
         match (times.header_ns, self.fault) {
-            // One without a stamp is the better reason, wherever it is.
+            // A missing stamp is reported rather than one that runs backwards.
             (_, Some(Fault::Missing { .. })) => {}
             (None, _) => self.fault = Some(Fault::Missing { frame: self.frames }),
             (Some(_), Some(_)) => {}
@@ -100,8 +100,7 @@ impl TimestampAnalysis {
         self.frames
     }
 
-    /// The clock that was asked for, or the other where that one is broken, and what a user should
-    /// know about it.
+    /// `wanted`, or the log times where the header stamps cannot be used; and warnings.
     pub(super) fn clock(&self, wanted: Clock) -> (Clock, Vec<String>) {
         let mut warnings = Vec::new();
         let clock = match (wanted, self.fault) {
@@ -137,7 +136,7 @@ impl TimestampAnalysis {
         }
     }
 
-    /// Lays out the frames.
+    /// The timeline of the frames so far.
     pub fn timeline(&self) -> Timeline {
         match self.timing {
             Timing::Rate(rate) => self.constant(rate),
@@ -188,8 +187,7 @@ impl TimestampAnalysis {
     }
 }
 
-/// Index of the shortest tick with which the longest gap still fits the 32 bits that MP4 has for
-/// it.
+/// Index of the shortest tick with which the longest gap fits the 32 bits of MP4.
 fn resolution(longest_gap_ns: u64, reorder: u32) -> usize {
     let most = |gap: u64| match reorder {
         0 => gap <= u64::from(u32::MAX),
@@ -200,7 +198,7 @@ fn resolution(longest_gap_ns: u64, reorder: u32) -> usize {
     fits.unwrap_or(TICKS_NS.len() - 1)
 }
 
-/// How the frames of a whole recording lie in time, relative to the first one.
+/// When the frames of a whole recording are displayed, relative to the first one.
 #[derive(Clone, Debug)]
 pub struct Timeline {
     timescale: u32,
@@ -210,7 +208,7 @@ pub struct Timeline {
     pub first_ns: Option<i64>,
     /// The recorded time of the last frame, in nanoseconds.
     pub last_ns: Option<i64>,
-    /// Where the times are not what was asked for, and why.
+    /// Where the times differ from those that were asked for, and why.
     pub warnings: Vec<String>,
 }
 
@@ -226,17 +224,17 @@ impl Timeline {
         self.timescale
     }
 
-    /// How long all frames take, in ticks.
+    /// Duration of all frames in ticks.
     pub fn duration(&self) -> u64 {
         self.duration
     }
 
-    /// How long all frames take, in seconds.
+    /// Duration of all frames in seconds.
     pub fn duration_s(&self) -> f64 {
         self.duration as f64 / f64::from(self.timescale)
     }
 
-    /// The times of the frames, from the first one on.
+    /// A mapper at the first frame.
     pub fn ticks(&self) -> TickMapper {
         TickMapper {
             pattern: self.pattern,
@@ -264,7 +262,7 @@ pub struct TickMapper {
 }
 
 impl TickMapper {
-    /// When the next frame is shown, in ticks from the first one.
+    /// When the next frame is displayed, in ticks from the first one.
     pub fn next(&mut self, times: &FrameTimes) -> u64 {
         let index = self.frames;
         self.frames += 1;
@@ -297,20 +295,20 @@ mod tests {
         FrameRate::default()
     }
 
-    /// The layout, and where it puts the frames.
-    fn lay(timing: Timing, reorder: u32, frames: &[(Option<i64>, i64)]) -> (Timeline, Vec<u64>) {
+    /// The timeline of frames, and their ticks.
+    fn map(timing: Timing, reorder: u32, frames: &[(Option<i64>, i64)]) -> (Timeline, Vec<u64>) {
         let mut analysis = TimestampAnalysis::new(timing, rate(), reorder);
         let frames: Vec<_> =
             frames.iter().map(|&(header_ns, log_ns)| FrameTimes { header_ns, log_ns }).collect();
         frames.iter().for_each(|times| analysis.push(times));
         assert_eq!(analysis.frames(), frames.len() as u64);
-        let layout = analysis.timeline();
-        let mut ticks = layout.ticks();
-        (layout, frames.iter().map(|times| ticks.next(times)).collect())
+        let timeline = analysis.timeline();
+        let mut ticks = timeline.ticks();
+        (timeline, frames.iter().map(|times| ticks.next(times)).collect())
     }
 
     fn recorded(clock: Clock, frames: &[(Option<i64>, i64)]) -> (Timeline, Vec<u64>) {
-        lay(Timing::Recorded(clock), 0, frames)
+        map(Timing::Recorded(clock), 0, frames)
     }
 
     #[test]
@@ -326,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_falls_back_and_says_so() {
+    fn the_clock_falls_back_with_a_warning() {
         // Clock, header and log times, ticks, part of the warning.
         type Row<'a> = (Clock, &'a [(Option<i64>, i64)], [u64; 3], &'a str);
         let table: &[Row<'_>] = &[
@@ -371,7 +369,7 @@ mod tests {
             (S, 2, 10_000_000),
         ] {
             let frames = [(Some(0), 0), (Some(gap + 7), gap + 7)];
-            let (t, ticks) = lay(Timing::Recorded(Clock::Header), reorder(b_frames), &frames);
+            let (t, ticks) = map(Timing::Recorded(Clock::Header), reorder(b_frames), &frames);
             assert_eq!(t.timescale(), timescale, "{gap}");
             let seconds = ticks[1] as f64 / f64::from(timescale);
             let off = (seconds - (gap + 7) as f64 / 1e9).abs();
@@ -393,7 +391,7 @@ mod tests {
     fn a_constant_rate_is_exact() {
         let ntsc: FrameRate = "30000/1001".parse().unwrap();
         for (rate, timescale, step) in [(rate(), 15360, 512), (ntsc, 30000, 1001)] {
-            let (t, ticks) = lay(Timing::Rate(rate), 0, &[(None, 7), (None, 9), (None, 8)]);
+            let (t, ticks) = map(Timing::Rate(rate), 0, &[(None, 7), (None, 9), (None, 8)]);
             assert_eq!((t.timescale(), t.duration()), (timescale, 3 * step));
             assert_eq!(ticks, [0, step, 2 * step]);
         }
@@ -416,7 +414,7 @@ mod tests {
             reorder in 0..6u32,
         ) {
             for clock in [Clock::Header, Clock::Log] {
-                let (t, ticks) = lay(Timing::Recorded(clock), reorder, &frames);
+                let (t, ticks) = map(Timing::Recorded(clock), reorder, &frames);
                 proptest::prop_assert!(ticks.windows(2).all(|w| w[0] < w[1]), "{ticks:?}");
                 proptest::prop_assert!(ticks[ticks.len() - 1] < t.duration());
             }
