@@ -62,8 +62,8 @@ fn one(file: &Path, output: &Path, overwrite: bool) -> Result<String, String> {
         ));
     }
     let (frames, rest) = (found.frames(), found.rest());
-    let seconds = found.layout().duration_s();
-    for text in &found.layout().warnings {
+    let seconds = found.timeline().duration_s();
+    for text in &found.timeline().warnings {
         warn!("{}: {text}", file.display());
     }
     let mut whole = OutputFile::create(output, overwrite).map_err(with_sink_hint)?;

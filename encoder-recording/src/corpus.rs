@@ -8,7 +8,6 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::images::ImagesSource;
-use super::mcap::McapSource;
 use super::rosbag1::RosbagSource;
 use super::y4m::Y4mSource;
 use super::{Event, Source, SourceError, SourceOptions, open_raw};

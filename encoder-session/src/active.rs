@@ -7,6 +7,8 @@ use encoder_core::{
     VideoEncoder,
 };
 
+use super::panic_text;
+
 /// An open encoder. A panic in it is a failure of it, and nothing worse.
 pub(super) struct Active {
     pub encoder: Box<dyn VideoEncoder>,
@@ -63,8 +65,9 @@ fn guarded<T>(
     work: impl FnOnce(&mut dyn VideoEncoder) -> Result<T, EncodeError>,
 ) -> Result<T, EncodeError> {
     let id = encoder.encoder_type();
-    catch_unwind(AssertUnwindSafe(|| work(encoder.as_mut()))).unwrap_or_else(|_| {
-        let (kind, message) = (FailureKind::Failed, "it panicked".into());
+    catch_unwind(AssertUnwindSafe(|| work(encoder.as_mut()))).unwrap_or_else(|panic| {
+        let message = format!("it panicked: {}", panic_text(&*panic));
+        let kind = FailureKind::Failed;
         Err(EncodeError::Failed { encoder: id, index: 0, kind, message })
     })
 }

@@ -19,6 +19,7 @@ mod slot;
 mod worker;
 
 use std::{
+    any::Any,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{
@@ -195,6 +196,9 @@ pub enum SessionError {
         /// What plays up to there.
         part: Location,
     },
+    /// A recorded H.264 stream that is copied cannot be continued, for this reason.
+    #[error("the H.264 stream cannot be copied: {0}")]
+    Stream(String),
     /// The session has failed before; [`Session::finish`] returns why.
     #[error("the session has ended")]
     Ended,
@@ -518,8 +522,10 @@ impl Closing {
     /// # Errors
     /// As [`Session::finish`].
     pub fn join(mut self) -> Result<VideoReport, SessionError> {
-        let ended = self.thread.take().and_then(|thread| thread.join().ok());
-        ended.unwrap_or_else(|| Err(SessionError::Internal("the encoder's thread panicked".into())))
+        let ended = self.thread.take().map(JoinHandle::join);
+        ended.map_or(Err(SessionError::Ended), |ended| {
+            ended.unwrap_or_else(|panic| Err(panicked(&*panic)))
+        })
     }
 }
 
@@ -531,7 +537,19 @@ impl Drop for Closing {
     }
 }
 
-/// A sink that panicked is still to be dropped.
+/// A panic of the encoder's thread, with its text.
+fn panicked(panic: &(dyn Any + Send)) -> SessionError {
+    SessionError::Internal(format!("the encoder's thread panicked: {}", panic_text(panic)))
+}
+
+/// The text of a panic.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref().copied()).unwrap_or("it has no text")
+}
+
+/// Locks the sink, also after a panic under the lock: the sink is still there to be abandoned or
+/// dropped.
 fn lock(sink: &SharedSink) -> std::sync::MutexGuard<'_, Option<Box<dyn Sink>>> {
     sink.lock().unwrap_or_else(PoisonError::into_inner)
 }

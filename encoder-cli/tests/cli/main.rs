@@ -18,3 +18,4 @@ mod program;
 mod prometheus;
 mod recordings;
 mod signals;
+mod streams;

@@ -193,7 +193,7 @@ fn write(path: &Path, mode: OutputMode, chunks: Vec<EncodedChunk>, times: &[Fram
         let times = times[chunk.pts as usize];
         sink.write(chunk, &times).unwrap();
     }
-    sink.finish(&analysis.layout()).unwrap();
+    sink.finish(&analysis.timeline()).unwrap();
 }
 
 /// A picture must be that of this frame; anything decoded with the wrong parameters is not.

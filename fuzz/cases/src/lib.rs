@@ -259,7 +259,7 @@ pub fn part(input: &[u8]) -> bool {
     };
     let is_whole = found.rest() == 0;
     assert!(found.frames() > 0 && found.rest() < input.len() as u64);
-    assert!(found.layout().duration_s() >= 0.0);
+    assert!(found.timeline().duration_s() >= 0.0);
     let mut whole = Vec::new();
     let written = found.write(&mut whole);
     if !cfg!(fuzzing) {

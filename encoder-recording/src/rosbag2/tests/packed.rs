@@ -157,7 +157,7 @@ fn temporary_files_are_limited_and_removed() {
     let open = |path: &Path, room: &Room| {
         let files = VecDeque::from([path.to_owned()]);
         let (metadata, options) = (Metadata::default(), SourceOptions::default());
-        let no_mcap = Box::new(|path: &Path, _: &SourceOptions| {
+        let no_mcap = storages(|path: &Path, _: &SourceOptions| {
             Err(SourceError::invalid(path, "not an MCAP file", "check what it is"))
         });
         Rosbag2Source::open_files(

@@ -365,7 +365,7 @@ fn file(options: &Mp4Options, order: &[(u64, Option<u8>)]) -> Vec<u8> {
         sink.write(chunk, &at(pts)).unwrap();
     }
     (0..order.len() as u64).for_each(|n| analysis.push(&at(n)));
-    sink.finish(&analysis.layout()).unwrap();
+    sink.finish(&analysis.timeline()).unwrap();
     std::fs::read(path).unwrap()
 }
 
