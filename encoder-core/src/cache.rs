@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Caps, EncoderType, ProbeResult, Refusal, RefusalKind};
 
-/// How long a usable result is valid if nothing changes that it depends on.
+/// How long a usable result is valid while its identity stays the same.
 const USABLE: Duration = Duration::from_secs(24 * 3600);
-/// How long a refusal is valid: devices come back, and a wrong refusal must not last.
+/// How long a refusal is valid. Short, because devices come back and a wrong refusal must not last.
 const REFUSED: Duration = Duration::from_secs(5 * 60);
-/// More entries than machines have encoders, options included.
+/// The most entries of the file: more than the encoders of a machine, with different options.
 const MOST: usize = 64;
 
 /// The environment variable with the folder of the cache; empty for no cache.
@@ -25,7 +25,7 @@ pub const CACHE_ENV: &str = "ENCODER_CACHE";
 /// Each result is stored with everything that it depends on
 /// ([`Device::identity`](crate::Device::identity), this program and the boot of the machine). A
 /// transient refusal is not stored; other refusals are valid for five minutes, usable results for a
-/// day. If the file cannot be read or written, the probes are made again.
+/// day. If the file cannot be read or written, the encoders are probed again.
 #[derive(Clone, Debug)]
 pub struct Cache {
     file: PathBuf,
@@ -68,7 +68,8 @@ impl Cache {
         ProbeResults { entries, now, changed: false }
     }
 
-    /// Writes the results, by renaming a whole file: another process may read the old one.
+    /// Writes the results to a new file and renames it, so that another process never reads a
+    /// partial file.
     pub(crate) fn save(&self, mut results: ProbeResults) -> io::Result<()> {
         if !results.changed {
             return Ok(());

@@ -66,7 +66,7 @@ impl<'a> Detection<'a> {
         Self { settings, only: None, cache: None, reprobe: false }
     }
 
-    /// Leaves out backends that `policy` rules out: if it requires an encoder, all others.
+    /// Leaves out backends that `policy` excludes: if it requires an encoder, all other backends.
     #[must_use]
     pub fn for_policy(mut self, policy: &'a Policy) -> Self {
         self.only = policy.require.as_deref();
@@ -201,8 +201,8 @@ impl Examined {
     }
 }
 
-/// Probes a backend, a second time if its device is busy: right after the start of the machine, or
-/// while another program starts or ends, a working device may refuse.
+/// Probes a backend, and retries once if its device is busy: right after the start of the machine,
+/// or while another program starts or ends, a working device may refuse.
 fn probe(backend: &Backend, request: &OpenRequest<'_>) -> ProbeResult {
     const PAUSE: Duration = Duration::from_millis(200);
     let deadline = Duration::from_secs(request.gpu.probe_timeout_s.into());
@@ -217,8 +217,8 @@ fn probe(backend: &Backend, request: &OpenRequest<'_>) -> ProbeResult {
     backend.run_probe(request, left)
 }
 
-/// What the probe of every backend depends on: this program, the boot of the machine, and the
-/// variables that choose libraries and devices.
+/// The part of the identity that all backends share: this program, the boot of the machine, and the
+/// environment variables that select libraries and devices.
 fn place() -> Vec<String> {
     const VARIABLES: [&str; 10] = [
         "LD_LIBRARY_PATH",
