@@ -1,8 +1,8 @@
 //! `encoder bench`: every encoder that works here, at several presets, measured on this machine.
 //!
-//! Each measurement is made by a process of its own, this program once more with `--case`: so CPU
-//! time and memory are those of the measurement alone. What is compared is measured in turn, round
-//! by round, and ratios are taken within a round.
+//! Each measurement runs in its own process, this program with `--case`, so that CPU time and
+//! memory are those of the measurement alone. Measurements that are compared alternate, round by
+//! round, and ratios are computed within a round.
 
 mod args;
 mod case;
@@ -63,7 +63,7 @@ pub fn bench(args: &Bench) -> Result<u8, Refused> {
     Ok(if is_whole { 0 } else { 1 })
 }
 
-/// The rows to measure, and whether all that was asked for can be.
+/// The rows to measure, and whether all requested encoders work.
 fn rows(args: &Bench, found: &[Detected]) -> Result<(Vec<Row>, bool), Refused> {
     let names: Vec<&str> = found.iter().map(|one| one.encoder.as_str()).collect();
     if let Some(unknown) = args.encoder.iter().find(|name| !names.contains(&name.as_str())) {
@@ -78,7 +78,8 @@ fn rows(args: &Bench, found: &[Detected]) -> Result<(Vec<Row>, bool), Refused> {
             continue;
         }
         if let encoder_core::ProbeResult::Refused(refusal) = &one.result {
-            // Who names it wants to know; who does not, finds it in the results.
+            // If the user named the encoder, its refusal is an error; otherwise the results list
+            // it.
             if !args.encoder.is_empty() {
                 error!("{refusal}");
                 is_whole = false;
@@ -93,7 +94,7 @@ fn rows(args: &Bench, found: &[Detected]) -> Result<(Vec<Row>, bool), Refused> {
         }
     }
     if rows.is_empty() {
-        return Err(Refused::failed("there is no encoder to measure; `encoder detect` tells why"));
+        return Err(Refused::failed("there is no encoder to measure; `encoder detect` shows why"));
     }
     Ok((rows, is_whole))
 }
@@ -235,7 +236,7 @@ fn video(folder: &Path) -> Result<PathBuf, String> {
     files.into_iter().find(is_video).ok_or_else(|| "there is no video".into())
 }
 
-/// Tells how far it is, on a terminal.
+/// Shows the progress, on a terminal.
 fn progress(text: &str) {
     if io::stderr().is_terminal() {
         let _ = write!(io::stderr(), "\r\x1b[K{text}");
