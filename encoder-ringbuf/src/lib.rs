@@ -20,7 +20,7 @@ pub use snapshot::{Monitor, Snapshot};
 /// The size of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingOptions {
-    /// Frames that fit in: at least 2.
+    /// The number of slots: at least 2.
     pub slots: usize,
     /// Bytes of one frame: at least 1.
     pub slot_bytes: usize,
@@ -47,7 +47,7 @@ pub enum RingError {
         /// Bytes of a slot that were asked for.
         slot_bytes: usize,
     },
-    /// The allocator has not enough memory.
+    /// The allocator does not have enough memory.
     #[error("the system refused {bytes} bytes for the ring; use fewer slots")]
     OutOfMemory {
         /// Bytes that were asked for.
@@ -55,13 +55,13 @@ pub enum RingError {
     },
 }
 
-/// The consumer was dropped, so nobody would read further frames.
+/// The consumer was dropped, so further frames would not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the ring was closed by its consumer")]
 pub struct Closed;
 
 /// Makes a ring in zeroed memory of the [`Heap`]. Every slot starts on a [`PAGE`]. This is the only
-/// allocation for frames: none is made while frames pass.
+/// allocation for frames; reserving and reading allocate none.
 ///
 /// `M` is the metadata that is published with each frame. Several readers may hold a frame at once,
 /// so metadata is shared between threads.
