@@ -247,7 +247,7 @@ fn targets<'a>(
         .collect()
 }
 
-/// Which encoders to try.
+/// Plans the encoders to try.
 fn choose(args: &Encode, settings: &Settings) -> Result<Plan, Refused> {
     let policy = Policy::new(&settings.gpu, args.encoder.as_deref());
     let found =

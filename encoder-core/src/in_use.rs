@@ -1,4 +1,4 @@
-//! Which encoders this process has open.
+//! Counts the encoders that this process has open.
 //!
 //! A chain that waits for a busy encoder must not wait for a session of its own process: often the
 //! waiting thread is also the thread that feeds the other sessions, so they would never end.

@@ -78,13 +78,13 @@ pub enum RefusalKind {
     DriverTooOld,
     /// All sessions of the device are in use; a later attempt may succeed.
     Busy,
-    /// The device cannot do what the configuration asks.
+    /// The device does not support the configuration.
     Unsupported,
     /// The encoder ran and returned wrong or no pictures.
     WrongOutput,
     /// The encoder did not answer in time.
     Timeout,
-    /// Anything else.
+    /// Any other reason.
     Failed,
 }
 
@@ -142,9 +142,9 @@ pub struct Refusal {
     pub encoder: EncoderType,
     /// The kind, for counting.
     pub kind: RefusalKind,
-    /// What is wrong.
+    /// The reason.
     pub reason: String,
-    /// What the user can do. Empty if there is nothing to do.
+    /// The action that helps. Empty if there is none.
     pub hint: String,
     /// Whether a later attempt may succeed without any change: a session limit, a busy device.
     pub transient: bool,

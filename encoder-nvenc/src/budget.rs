@@ -262,15 +262,15 @@ mod tests {
         private(&folder, user).unwrap();
         private(&folder, user).unwrap();
         assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
-        let told = |error: io::Error| error.to_string();
-        assert!(private(&folder, user + 1).map_err(told).unwrap_err().contains("private"));
+        let message = |error: io::Error| error.to_string();
+        assert!(private(&folder, user + 1).map_err(message).unwrap_err().contains("private"));
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(private(&folder, user).is_err());
         let link = place.path().join("link");
         symlink(&folder, &link).unwrap();
         assert!(private(&link, user).is_err());
         assert!(
-            private(&place.path().join("a/b"), user).map_err(told).unwrap_err().contains("a/b")
+            private(&place.path().join("a/b"), user).map_err(message).unwrap_err().contains("a/b")
         );
         // The folder that is used outside of tests.
         assert!(super::folder().unwrap().is_dir());

@@ -10,7 +10,7 @@
 //! nodes of the driver `i915`, not of the newer `xe`. If the kernel does not report the vendor of a
 //! node, as in some containers, FFmpeg chooses the node.
 //!
-//! Frames are NV12, whatever `pixel_format` asks for: the encoder takes no other format, and
+//! Frames are NV12, whatever `pixel_format` is: the encoder takes no other format, and
 //! [`VideoEncoder::pixel_format`] returns NV12.
 //!
 //! Quality: `crf` becomes `-global_quality` of the same number, between 1 and 51, without

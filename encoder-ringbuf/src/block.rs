@@ -58,8 +58,7 @@ impl Block {
 
     fn slot(&self, index: usize) -> *mut u8 {
         assert!(index < self.access.len(), "slot {index} of {}", self.access.len());
-        // SAFETY: index < slots, so the offset stays inside the slots × stride bytes that the
-        // allocator was asked for.
+        // SAFETY: index < slots, so the offset lies inside the requested slots × stride bytes.
         unsafe { self.start.as_ptr().add(index * self.stride) }
     }
 

@@ -14,7 +14,7 @@ pub struct Consumer<M> {
     pub(crate) ring: Arc<Ring<M>>,
 }
 
-/// What [`Consumer::next_timeout`] returns.
+/// The result of [`Consumer::next_timeout`].
 #[derive(Debug)]
 pub enum Next<M> {
     /// The next frame.

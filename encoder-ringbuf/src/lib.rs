@@ -33,7 +33,7 @@ pub enum RingError {
     /// Fewer than 2 slots.
     #[error("a ring of {slots} slots cannot be filled and read at once; give it at least 2")]
     TooFewSlots {
-        /// Slots that were asked for.
+        /// Requested slots.
         slots: usize,
     },
     /// Slots of no bytes.
@@ -42,15 +42,15 @@ pub enum RingError {
     /// More bytes than the address space has.
     #[error("{slots} slots of {slot_bytes} bytes are more than can be addressed; use fewer slots")]
     TooLarge {
-        /// Slots that were asked for.
+        /// Requested slots.
         slots: usize,
-        /// Bytes of a slot that were asked for.
+        /// Requested bytes of a slot.
         slot_bytes: usize,
     },
     /// The allocator does not have enough memory.
     #[error("the system refused {bytes} bytes for the ring; use fewer slots")]
     OutOfMemory {
-        /// Bytes that were asked for.
+        /// Requested bytes.
         bytes: usize,
     },
 }

@@ -24,7 +24,7 @@ pub trait SlotAllocator: fmt::Debug + Send + Sync {
 ///
 /// # Safety
 /// [`start`](Self::start) returns the same address at every call, also after the value was moved.
-/// From that address on lie as many bytes as [`SlotAllocator::allocate`] was asked for. They are
+/// The bytes that [`SlotAllocator::allocate`] was called for start at that address. They are
 /// initialised, the CPU can read and write them from any thread, they start on a multiple of
 /// [`PAGE`], and nothing else reads or writes them until the value is dropped.
 pub unsafe trait SlotMemory: Send + Sync {
@@ -49,7 +49,8 @@ impl SlotAllocator for Heap {
 /// one they allocate and then write zeros.
 const UNTOUCHED: usize = 16;
 
-/// A zeroed allocation that is one page longer than asked for, so that a page starts in it.
+/// A zeroed allocation that is one page longer than requested, so that it contains the start of a
+/// page.
 struct HeapBlock {
     allocation: NonNull<u8>,
     layout: Layout,
@@ -69,8 +70,8 @@ impl HeapBlock {
     }
 }
 
-// SAFETY: `start` lies on a page and is followed by the `bytes` that were asked for, all zeroed.
-// The allocation belongs to this value alone and does not move with it.
+// SAFETY: `start` lies on a page and is followed by the requested `bytes`, all zeroed. The
+// allocation belongs to this value alone and does not move with it.
 unsafe impl SlotMemory for HeapBlock {
     fn start(&self) -> NonNull<u8> {
         self.start

@@ -117,7 +117,7 @@ impl<M> fmt::Debug for Producer<M> {
     }
 }
 
-/// What [`Producer::try_reserve_over_oldest`] returns.
+/// The result of [`Producer::try_reserve_over_oldest`].
 #[derive(Debug)]
 pub struct OverOldest<M> {
     /// The slot of the next frame.

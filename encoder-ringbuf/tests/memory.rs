@@ -52,7 +52,7 @@ impl SlotAllocator for Counting {
 // after it are initialised, do not move and belong to this value alone.
 unsafe impl SlotMemory for Block {
     fn start(&self) -> NonNull<u8> {
-        // SAFETY: the allocation is a page longer than asked for.
+        // SAFETY: the allocation is a page longer than requested.
         unsafe { self.start.add(self.shift) }
     }
 }

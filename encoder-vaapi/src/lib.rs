@@ -1,10 +1,10 @@
 //! The VA-API backend: the encoders of AMD and Intel on Linux, hosted by FFmpeg's `h264_vaapi`.
 //!
-//! Frames are NV12, whatever `pixel_format` asks for, and FFmpeg uploads them to the device
-//! (`hwupload`): the encoder takes only frames in device memory. Its render node is the node that
-//! `device` names, else the first node that opens and is not NVIDIA's, whose driver has no encoder
-//! for VA-API. On Intel, Quick Sync comes first by rank; this backend is for older devices and for
-//! an FFmpeg without Quick Sync.
+//! Frames are NV12, whatever `pixel_format` is, and FFmpeg uploads them to the device (`hwupload`):
+//! the encoder takes only frames in device memory. Its render node is the node that `device` names,
+//! else the first node that opens and is not NVIDIA's, whose driver has no encoder for VA-API. On
+//! Intel, Quick Sync comes first by rank; this backend is for older devices and for an FFmpeg
+//! without Quick Sync.
 //!
 //! Quality: `crf` becomes the same number, between 1 and 51, as the quantiser of every P picture
 //! (`-rc_mode CQP -qp`), because every driver supports it. Unlike x264's `crf` it does not spend

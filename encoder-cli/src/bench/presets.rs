@@ -1,4 +1,4 @@
-//! Which presets of which encoder are measured.
+//! Selects the presets of each encoder to measure.
 
 use encoder_core::{Backend, ConfigError, Presets, Settings};
 

@@ -1,4 +1,4 @@
-//! The FFmpegs of this machine, and pictures to give to them.
+//! The FFmpegs of this machine, and their input pictures.
 
 use std::{
     io::{Read, Write},

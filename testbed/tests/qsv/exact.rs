@@ -110,8 +110,9 @@ fn groups() {
                 _ => None,
             });
             // The sum of I, reference and IDR.
-            let told: &[_] = if options.contains("force") { &[(6, 193), (13, 193)] } else { &[] };
-            assert_eq!(forced.collect::<Vec<_>>(), told, "FFmpeg {}: {options}", ffmpeg.major);
+            let expected: &[_] =
+                if options.contains("force") { &[(6, 193), (13, 193)] } else { &[] };
+            assert_eq!(forced.collect::<Vec<_>>(), expected, "FFmpeg {}: {options}", ffmpeg.major);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The FFmpegs of this machine, and pictures to give to them.
+//! The FFmpegs of this machine, and their input pictures.
 
 use std::{
     fs::{self, File},
@@ -190,7 +190,7 @@ impl Ended {
     /// The first line with an error.
     pub fn complaint(&self) -> Option<String> {
         let about = ["h264_qsv @", "h264_vaapi @", "AVHWDeviceContext @", "VAAPI @"];
-        let told = |line: &&str| about.iter().any(|name| line.contains(name));
-        self.stderr().lines().find(told).map(String::from)
+        let is_error = |line: &&str| about.iter().any(|name| line.contains(name));
+        self.stderr().lines().find(is_error).map(String::from)
     }
 }
