@@ -15,7 +15,7 @@ use crate::{
 /// Where the columns of text begin: name, kind, probe result, time, and the rest.
 const INDENT: usize = 43;
 
-/// Probes all encoders of this build, or the one that is named.
+/// Probes all encoders of this build, or the named encoder.
 pub fn find(
     name: Option<&str>,
     config: Option<&Path>,
@@ -32,7 +32,7 @@ pub fn find(
     Ok(found)
 }
 
-/// Writes what was found, for people or for programs.
+/// Writes the results, as a table or as JSON.
 pub fn show(all: &[Detected], json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if json {

@@ -67,7 +67,7 @@ impl<'a> OpenRequest<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Device {
-    /// Its name: `NVIDIA L4 (GPU 0)`, `/dev/dri/renderD128`. Empty for software.
+    /// The name of the device: `NVIDIA L4 (GPU 0)`, `/dev/dri/renderD128`. Empty for software.
     pub name: String,
     /// The driver and its version, if there is a driver.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -235,8 +235,8 @@ impl Backend {
     }
 
     /// Sets the device check, which takes milliseconds: driver, device node, permission, library.
-    /// It starts nothing if all is well. A refusal spares the probe; [`OpenError::Config`] is for a
-    /// device that the configuration names and that does not exist.
+    /// It starts no process if the device is found. After a refusal the encoder is not probed;
+    /// [`OpenError::Config`] is for a device that the configuration names and that does not exist.
     ///
     /// Default: software, whose probe depends on this program and on all settings. A backend that
     /// loads a library or starts a program needs a check of its own, with that file in
@@ -301,8 +301,9 @@ impl Backend {
     /// Opens an encoder.
     ///
     /// # Errors
-    /// [`OpenError::Refused`] if the encoder cannot be used here, or needs what this version of the
-    /// crate has not (see [`FrameMemory::Device`]); [`OpenError::Config`] if the settings are wrong.
+    /// [`OpenError::Refused`] if the encoder cannot be used here, or needs frames that this version
+    /// of the crate cannot provide (see [`FrameMemory::Device`]); [`OpenError::Config`] if the
+    /// settings are wrong.
     pub fn open_encoder(
         &self,
         request: &OpenRequest<'_>,
@@ -313,7 +314,7 @@ impl Backend {
         }
     }
 
-    /// Why the encoder cannot be used, whatever its device.
+    /// The refusal of a request that the encoder cannot meet, whatever its device.
     pub(crate) fn misfit(&self, request: &OpenRequest<'_>) -> Option<Refusal> {
         let refuse = |reason: String| {
             let hint = "use another encoder";
@@ -332,7 +333,7 @@ impl Backend {
         None
     }
 
-    /// Where in its crate's source the backend was made: names the crate in messages.
+    /// The source location of [`Backend::new`], which names the crate in messages.
     pub const fn registered_at(&self) -> &'static Location<'static> {
         self.registered_at
     }
@@ -375,7 +376,7 @@ pub fn backend(id: EncoderType) -> Option<&'static Backend> {
     inventory::iter::<Backend>.into_iter().find(|backend| backend.id == id)
 }
 
-/// Refuses two backends with one id: which of them would be used depended on the linker.
+/// Refuses two backends with one id: the linker would decide which of them is used.
 pub(crate) fn check_ids() -> Result<(), ConfigError> {
     let mut all: Vec<_> = inventory::iter::<Backend>
         .into_iter()
@@ -390,7 +391,7 @@ pub(crate) fn check_ids() -> Result<(), ConfigError> {
     }
 }
 
-/// Threads of the machine, or as many as this process may use.
+/// Hardware threads of the machine, or the number that this process may use.
 pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(2, usize::from)
 }

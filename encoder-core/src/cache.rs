@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Caps, EncoderType, ProbeResult, Refusal, RefusalKind};
 
-/// How long a usable result is valid if nothing changes that it depends on.
+/// How long a usable result is valid while its identity stays the same.
 const USABLE: Duration = Duration::from_secs(24 * 3600);
-/// How long a refusal is valid: devices come back, and a wrong refusal must not last.
+/// How long a refusal is valid. Short, because a device may become usable and a wrong refusal must
+/// not last.
 const REFUSED: Duration = Duration::from_secs(5 * 60);
-/// More entries than machines have encoders, options included.
+/// The most entries of the file: more than the encoders of a machine, with different options.
 const MOST: usize = 64;
 
 /// The environment variable with the folder of the cache; empty for no cache.
@@ -25,14 +26,14 @@ pub const CACHE_ENV: &str = "ENCODER_CACHE";
 /// Each result is stored with everything that it depends on
 /// ([`Device::identity`](crate::Device::identity), this program and the boot of the machine). A
 /// transient refusal is not stored; other refusals are valid for five minutes, usable results for a
-/// day. If the file cannot be read or written, the probes are made again.
+/// day. If the file cannot be read or written, the encoders are probed again.
 #[derive(Clone, Debug)]
 pub struct Cache {
     file: PathBuf,
 }
 
 /// A probe result from the cache.
-pub(crate) struct Kept {
+pub(crate) struct CachedResult {
     pub(crate) result: ProbeResult,
     pub(crate) age: Duration,
 }
@@ -64,11 +65,12 @@ impl Cache {
         let text = fs::read_to_string(&self.file).unwrap_or_default();
         let mut entries: Vec<Entry> = serde_json::from_str(&text).unwrap_or_default();
         let now = seconds(now);
-        entries.retain(|entry| entry.holds(now));
+        entries.retain(|entry| entry.is_valid(now));
         ProbeResults { entries, now, changed: false }
     }
 
-    /// Writes the results, by renaming a whole file: another process may read the old one.
+    /// Writes the results to a new file and renames it, so that another process never reads a
+    /// partial file.
     pub(crate) fn save(&self, mut results: ProbeResults) -> io::Result<()> {
         if !results.changed {
             return Ok(());
@@ -91,14 +93,14 @@ pub(crate) struct ProbeResults {
 }
 
 impl ProbeResults {
-    pub(crate) fn find(&self, encoder: EncoderType, identity: &[String]) -> Option<Kept> {
-        let entry = self.entries.iter().find(|entry| entry.is_of(encoder, identity))?;
+    pub(crate) fn find(&self, encoder: EncoderType, identity: &[String]) -> Option<CachedResult> {
+        let entry = self.entries.iter().find(|entry| entry.has_key(encoder, identity))?;
         let age = Duration::from_secs(self.now.saturating_sub(entry.at));
-        Some(Kept { result: entry.outcome.result(encoder), age })
+        Some(CachedResult { result: entry.outcome.result(encoder), age })
     }
 
     pub(crate) fn keep(&mut self, encoder: EncoderType, identity: &[String], result: &ProbeResult) {
-        self.entries.retain(|entry| !entry.is_of(encoder, identity));
+        self.entries.retain(|entry| !entry.has_key(encoder, identity));
         self.changed = true;
         if let Some(outcome) = Outcome::of(result) {
             self.entries.push(Entry {
@@ -121,12 +123,12 @@ struct Entry {
 }
 
 impl Entry {
-    fn is_of(&self, encoder: EncoderType, identity: &[String]) -> bool {
+    fn has_key(&self, encoder: EncoderType, identity: &[String]) -> bool {
         self.encoder == encoder.as_str() && self.identity == identity
     }
 
     /// An entry from the future (the clock was set back) is not valid.
-    fn holds(&self, now: u64) -> bool {
+    fn is_valid(&self, now: u64) -> bool {
         let limit = match self.outcome {
             Outcome::Usable(_) => USABLE,
             Outcome::Refused { .. } => REFUSED,
@@ -224,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_result_replaces_the_old_one_and_a_transient_refusal_removes_it() {
+    fn a_new_result_replaces_the_old_and_a_transient_refusal_removes_it() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
         let now = SystemTime::now();

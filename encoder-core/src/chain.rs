@@ -23,16 +23,16 @@ use crate::{
 /// - An encoder that refuses to open is passed over. Each refusal is one `WARN` with reason and
 ///   hint, repeated only when the reason changes; each encoder that opens is one `INFO`. A busy
 ///   encoder ([`Refusal::is_busy`]) is retried for [`session_wait_s`] first, unless its sessions
-///   are held by this process. An encoder that did not answer in time is retried if it is the last
-///   one left.
+///   are held by this process. An encoder that did not answer in time is retried if no other
+///   encoder is left.
 /// - An encoder that fails in mid-stream is opened again, after a short pause. After three failures
 ///   in a row, with less than half a minute of quiet between them, the next encoder follows.
 /// - An encoder that was passed over or given up is tried again after [`failback_after_s`], a busy
-///   one after half a minute. Each failed attempt doubles that time, up to an hour. The active
+///   encoder after half a minute. Each failed attempt doubles that time, up to an hour. The active
 ///   encoder stays open during the attempt.
-/// - Before the first encoder is open, a wrong configuration is an error. Later it is a refusal,
-///   and so it is for an encoder that has passed its probe: the configuration was right, and the
-///   device that it names is gone.
+/// - Before the first encoder is open, a wrong configuration is an error. After that, and for an
+///   encoder that has passed its probe, it is a refusal: the configuration was right, but the
+///   device that it names has disappeared.
 ///
 /// [`session_wait_s`]: crate::GpuEncoderConfig::session_wait_s
 /// [`failback_after_s`]: crate::GpuEncoderConfig::failback_after_s
@@ -53,7 +53,7 @@ pub struct Chain {
     /// The place of the encoder that [`Self::open_better`] opened.
     better: Option<usize>,
     is_ending: Arc<AtomicBool>,
-    /// The active encoder, and the one of [`Self::open_better`].
+    /// The active encoder, and the encoder that [`Self::open_better`] opened.
     in_use: Option<Arc<InUse>>,
     better_in_use: Option<Arc<InUse>>,
 }
@@ -101,7 +101,8 @@ impl Chain {
         })
     }
 
-    /// Reads the time and waits by `waiter`. To be called before the first encoder is opened.
+    /// Sets the clock of the chain, which is also used for its waits. To be called before the first
+    /// encoder is opened.
     #[must_use]
     pub fn with_waiter(mut self, waiter: Waiter) -> Self {
         self.waiter = waiter;
@@ -113,20 +114,21 @@ impl Chain {
         self.waiter.now()
     }
 
-    /// To be set when the stream gets no more frames: its encoder then ends without anybody's help,
+    /// To be set when the stream gets no more frames: its encoder then ends without further calls,
     /// so other chains of this process may wait for its session.
     pub fn ending_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.is_ending)
     }
 
     /// The largest [`max_delay`](Backend::max_delay) of all encoders of the chain. A caller that
-    /// can hold so many frames can use each of them.
+    /// can hold this many frames can use every encoder of the chain.
     pub fn max_delay(&self) -> usize {
         let delay = |backend: &&'static Backend| (backend.max_delay)(&self.request(backend));
         self.order.iter().map(delay).max().unwrap_or(0)
     }
 
-    /// Sets the frame format of all encoders opened from now on that can choose.
+    /// Sets the preferred frame format. It applies to encoders opened after this call, if they
+    /// support several formats.
     pub fn prefer_format(&mut self, format: crate::PixelFormat) {
         self.settings.encoder.pixel_format = format;
     }
@@ -159,8 +161,8 @@ impl Chain {
         Err(OpenError::NoneLeft { refusals: self.refusals.clone() })
     }
 
-    /// Opens the encoder at this place. Every error is a refusal, except a wrong configuration that
-    /// no probe and no opening has shown to be right.
+    /// Opens the encoder at this place. Every error is returned as a refusal, except a wrong
+    /// configuration of an encoder that was not probed, as long as no encoder has opened.
     fn open_at(&mut self, place: usize) -> Result<Box<dyn VideoEncoder>, OpenError> {
         let none_left = || OpenError::NoneLeft { refusals: self.refusals.clone() };
         let backend = *self.order.get(place).ok_or_else(none_left)?;
@@ -192,7 +194,7 @@ impl Chain {
 
     /// To be called when the active encoder refused its first frame, and was dropped. The next
     /// [`open`](Self::open) opens the same encoder again if it is busy and there is time to wait,
-    /// or if it did not answer and is the last one left (as often as one that
+    /// or if it did not answer and no other encoder is left (as often as an encoder that
     /// [fails](Self::fail)); otherwise the next encoder. Blocks for the pause before that.
     ///
     /// Returns whether the encoder was passed over.
@@ -216,7 +218,7 @@ impl Chain {
     }
 
     /// Waits for one pause before a busy encoder is retried. Returns false if the encoder is to be
-    /// passed over instead; the reason of the refusal then states for how long it was waited for.
+    /// passed over instead; the reason of the refusal then states how long the wait was.
     fn has_waited(&mut self, refusal: &mut Refusal) -> bool {
         let budget = Duration::from_secs(self.settings.gpu.session_wait_s.into());
         if budget.is_zero() || !self.is_worth_waiting(refusal) {
@@ -235,7 +237,7 @@ impl Chain {
                     self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                     return true;
                 }
-                // Nothing was decided about the encoder: `open` reports the stop.
+                // The encoder is not passed over: `open` reports the stop.
                 Waited::Stopped => return true,
                 Waited::Interrupted => {}
             }
@@ -247,8 +249,8 @@ impl Chain {
 
     /// Whether a busy encoder can become free while this thread waits.
     ///
-    /// The sessions of this process do not end meanwhile: the thread that feeds them may be the one
-    /// that waits. Only sessions of streams that get no more frames end by themselves.
+    /// Sessions of this process do not end during the wait, because the waiting thread may be the
+    /// thread that feeds them. Only sessions of streams that get no more frames end by themselves.
     fn is_worth_waiting(&self, refusal: &mut Refusal) -> bool {
         if !refusal.is_busy() {
             return false;
@@ -260,8 +262,8 @@ impl Chain {
         match refusal.holders {
             Holders::Others => true,
             Holders::ThisProcess => false,
-            // A guess, for the driver does not report who holds its sessions. If it is wrong, the
-            // encoder is tried again soon, while the next one works.
+            // A guess, because the driver does not report which processes hold its sessions. If the
+            // guess is wrong, the encoder is tried again soon, while the next encoder is active.
             Holders::Unknown if here.all > 0 && !self.schedule.is_alone(self.now()) => {
                 refusal.reason = format!(
                     "{}; not waited for, since this program itself uses {} sessions",
@@ -273,7 +275,7 @@ impl Chain {
         }
     }
 
-    /// The next wait for a busy encoder starts anew.
+    /// Resets the wait for a busy encoder.
     fn reset_wait(&mut self) {
         (self.busy_since, self.pause) = (None, FIRST_PAUSE);
     }
@@ -296,8 +298,8 @@ impl Chain {
     }
 
     /// To be called when the active encoder failed in mid-stream, and was dropped. The next
-    /// [`open`](Self::open) opens the same encoder again, or the next one after too many failures.
-    /// Blocks for the pause before that. Returns whether any encoder is left.
+    /// [`open`](Self::open) opens the same encoder again, or the next encoder after too many
+    /// failures. Blocks for the pause before that. Returns whether any encoder is left.
     pub fn fail(&mut self) -> bool {
         (self.in_use, self.better, self.better_in_use) = (None, None, None);
         if let Some(pause) = self.schedule.fail(self.now()) {
@@ -317,11 +319,13 @@ impl Chain {
         self.waiter.state() == Waited::Elapsed && self.schedule.better(self.now()).is_some()
     }
 
-    /// Opens such an encoder, while the active one stays open. Does not wait. To be followed by
-    /// [`take_better`](Self::take_better) once it has taken its first frame, or by
-    /// [`refuse_better`](Self::refuse_better); if the active encoder is lost meanwhile, by neither.
+    /// Opens an encoder that precedes the active one in the plan; the active encoder stays open.
+    /// Does not wait for a busy encoder. To be followed by [`take_better`](Self::take_better) once
+    /// it has taken its first frame, or by [`refuse_better`](Self::refuse_better); if the active
+    /// encoder is lost before that, call neither.
     ///
-    /// `None` if no such encoder opens: each is tried again later, and the active one continues.
+    /// `None` if no such encoder opens: each is tried again later, and the active encoder stays
+    /// active.
     pub fn open_better(&mut self) -> Option<Box<dyn VideoEncoder>> {
         while self.waiter.state() == Waited::Elapsed
             && let Some(place) = self.schedule.better(self.now())

@@ -474,7 +474,7 @@ impl GpuEncoderConfig {
         "probe_timeout_s",
         "stall_timeout_s",
         "failback_after_s",
-        // The name before 0.1, still read.
+        // The name before version 0.1 is still read.
         "comeback_s",
     ];
 

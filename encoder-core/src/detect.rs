@@ -66,7 +66,7 @@ impl<'a> Detection<'a> {
         Self { settings, only: None, cache: None, reprobe: false }
     }
 
-    /// Leaves out backends that `policy` rules out: if it requires an encoder, all others.
+    /// Leaves out backends that `policy` excludes: if it requires an encoder, all other backends.
     #[must_use]
     pub fn for_policy(mut self, policy: &'a Policy) -> Self {
         self.only = policy.require.as_deref();
@@ -115,16 +115,16 @@ impl<'a> Detection<'a> {
         settings: &Settings,
     ) -> Result<Vec<Detected>, ConfigError> {
         let known = self.cache.as_ref().map(|cache| cache.load(SystemTime::now()));
-        let place = place();
+        let common_identity = common_identity();
         let answers: Vec<_> = thread::scope(|scope| {
             let running: Vec<_> = backends
                 .iter()
                 .map(|&backend| {
                     let known = known.as_ref().filter(|_| !self.reprobe);
-                    let place = &place;
+                    let common_identity = &common_identity;
                     let thread = scope.spawn(move || {
                         let begun = Instant::now();
-                        (examine(backend, settings, place, known), begun.elapsed())
+                        (examine(backend, settings, common_identity, known), begun.elapsed())
                     });
                     (backend, thread)
                 })
@@ -163,7 +163,7 @@ impl<'a> Detection<'a> {
 fn examine(
     backend: &Backend,
     settings: &Settings,
-    place: &[String],
+    common_identity: &[String],
     known: Option<&ProbeResults>,
 ) -> Result<Examined, ConfigError> {
     let request = OpenRequest::new(settings, backend.id, cores());
@@ -180,7 +180,7 @@ fn examine(
             return Ok(Examined::refused(refusal));
         }
     };
-    device.identity.extend_from_slice(place);
+    device.identity.extend_from_slice(common_identity);
     if let Some(kept) = known.and_then(|all| all.find(backend.id, &device.identity)) {
         let (result, cached) = (kept.result, Some(kept.age));
         return Ok(Examined { device: Some(device), result, cached });
@@ -201,8 +201,8 @@ impl Examined {
     }
 }
 
-/// Probes a backend, a second time if its device is busy: right after the start of the machine, or
-/// while another program starts or ends, a working device may refuse.
+/// Probes a backend, and retries once if its device is busy: right after the start of the machine,
+/// or while another program starts or ends, a working device may refuse.
 fn probe(backend: &Backend, request: &OpenRequest<'_>) -> ProbeResult {
     const PAUSE: Duration = Duration::from_millis(200);
     let deadline = Duration::from_secs(request.gpu.probe_timeout_s.into());
@@ -217,9 +217,9 @@ fn probe(backend: &Backend, request: &OpenRequest<'_>) -> ProbeResult {
     backend.run_probe(request, left)
 }
 
-/// What the probe of every backend depends on: this program, the boot of the machine, and the
-/// variables that choose libraries and devices.
-fn place() -> Vec<String> {
+/// The part of the identity that all backends share: this program, the boot of the machine, and the
+/// environment variables that select libraries and devices.
+fn common_identity() -> Vec<String> {
     const VARIABLES: [&str; 10] = [
         "LD_LIBRARY_PATH",
         "LD_PRELOAD",

@@ -16,9 +16,9 @@ pub trait VideoEncoder: Send {
     /// The frame's memory may be read only during the call, unless [`Frame::is_stable`] is set.
     ///
     /// # Errors
-    /// [`EncodeError::Mismatch`] if the frame has not the size and format for which the encoder was
-    /// opened, [`EncodeError::Refused`] if the device refuses at the first frame, otherwise
-    /// [`EncodeError::Failed`].
+    /// [`EncodeError::Mismatch`] if the frame does not have the size and format for which the
+    /// encoder was opened, [`EncodeError::Refused`] if the device refuses at the first frame,
+    /// otherwise [`EncodeError::Failed`].
     fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError>;
 
     /// Ends the stream and returns all remaining access units, in decoding order.

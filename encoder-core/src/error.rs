@@ -17,7 +17,7 @@ pub enum ConfigError {
         /// The values that are allowed.
         allowed: String,
     },
-    /// A key that nothing reads.
+    /// A key that is not known.
     #[error("unknown key `{key}` in {place}{hint}")]
     UnknownKey {
         /// The key as it was given.
@@ -40,7 +40,7 @@ pub enum ConfigError {
     DuplicateBackend {
         /// Their name.
         id: EncoderType,
-        /// Where they are made: file, line and column in the source of their crates.
+        /// Where they are registered: file, line and column in the source of their crates.
         places: [String; 2],
     },
 }
@@ -72,13 +72,13 @@ pub enum OpenError {
         /// Each backend that was tried or passed over, with its reason.
         refusals: Vec<Refusal>,
     },
-    /// The [`Waiter`](crate::Waiter) was stopped: nobody wants the encoder any more.
+    /// The [`Waiter`](crate::Waiter) was stopped: the encoder is no longer needed.
     #[error("stopped before an encoder was open")]
     Stopped,
     /// The backend that was required is not compiled in.
     #[error("no encoder `{wanted}` in this build{}", unknown(.wanted, .available))]
     Unknown {
-        /// The name that was asked for.
+        /// The name that was required.
         wanted: String,
         /// The names that are compiled in.
         available: Vec<EncoderType>,
@@ -113,7 +113,7 @@ pub enum EncodeError {
     /// same frame.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// The frame has not the format or size for which the encoder was opened.
+    /// The frame does not have the format or size for which the encoder was opened.
     #[error(
         "frame {index} is {got_format} {got_width}x{got_height}, the encoder was opened for \
          {format} {width}x{height}"
@@ -137,9 +137,9 @@ pub enum EncodeError {
     /// The encoder failed and takes no more frames.
     #[error("encoder {encoder} failed at frame {index}: {message}")]
     Failed {
-        /// Which encoder.
+        /// The encoder.
         encoder: EncoderType,
-        /// Frames that it had taken before.
+        /// Number of frames that it had taken before.
         index: u64,
         /// The kind, for counting.
         kind: FailureKind,
@@ -160,7 +160,7 @@ impl EncodeError {
     }
 }
 
-/// The kinds of losses of a running encoder.
+/// The kinds of failures of a running encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]

@@ -243,7 +243,7 @@ impl<'a> Frame<'a> {
     /// Checks that the frame has the format and the coded size for which the encoder was opened.
     ///
     /// # Errors
-    /// [`EncodeError::Mismatch`] if it has not.
+    /// [`EncodeError::Mismatch`] if it does not.
     pub fn check(&self, format: PixelFormat, size: Resolution) -> Result<(), EncodeError> {
         let Resolution { width, height } = size;
         if (self.format, self.width, self.height) == (format, width, height) {

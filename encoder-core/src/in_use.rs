@@ -1,7 +1,7 @@
-//! Which encoders this process has open.
+//! Counts the encoders that this process has open.
 //!
 //! A chain that waits for a busy encoder must not wait for a session of its own process: often the
-//! thread that waits is the one that feeds the other sessions, so they would never end.
+//! waiting thread is also the thread that feeds the other sessions, so they would never end.
 
 use std::sync::{
     Arc, Mutex, PoisonError, Weak,
@@ -15,7 +15,7 @@ static OPEN: Mutex<Vec<Weak<InUse>>> = Mutex::new(Vec::new());
 /// An open encoder; dropped with it.
 pub(crate) struct InUse {
     encoder: EncoderType,
-    /// Whether its stream gets no more frames, so that it ends without anybody's help.
+    /// Whether its stream gets no more frames, so that it ends without further calls.
     is_ending: Arc<AtomicBool>,
 }
 
@@ -33,7 +33,7 @@ impl InUse {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Count {
     pub all: usize,
-    /// Those of streams that get no more frames.
+    /// Encoders of streams that get no more frames.
     pub ending: usize,
 }
 

@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_preset_is_written_where_its_backend_looks() {
+    fn a_preset_is_written_to_the_field_that_its_backend_reads() {
         let presets = Presets::common(&["fast"]);
         let mut settings = Settings::default();
         for name in presets.all {

@@ -27,7 +27,7 @@ pub struct Caps {
 }
 
 impl Caps {
-    /// The capabilities of `library`, of which nothing else is known.
+    /// Capabilities with only the name of the library.
     pub fn new(library: impl Into<String>) -> Self {
         Self { library: library.into(), ..Self::default() }
     }
@@ -78,13 +78,13 @@ pub enum RefusalKind {
     DriverTooOld,
     /// All sessions of the device are in use; a later attempt may succeed.
     Busy,
-    /// The device cannot do what the configuration asks.
+    /// The device does not support the configuration.
     Unsupported,
     /// The encoder ran and returned wrong or no pictures.
     WrongOutput,
     /// The encoder did not answer in time.
     Timeout,
-    /// Anything else.
+    /// Any other reason.
     Failed,
 }
 
@@ -120,7 +120,7 @@ impl RefusalKind {
     }
 }
 
-/// Whose sessions make a device busy.
+/// The processes whose sessions make a device busy.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Holders {
     /// Not known: the driver does not report it.
@@ -142,13 +142,13 @@ pub struct Refusal {
     pub encoder: EncoderType,
     /// The kind, for counting.
     pub kind: RefusalKind,
-    /// What is wrong.
+    /// The reason.
     pub reason: String,
-    /// What the user can do. Empty if there is nothing to do.
+    /// The action that helps. Empty if there is none.
     pub hint: String,
     /// Whether a later attempt may succeed without any change: a session limit, a busy device.
     pub transient: bool,
-    /// Of a busy device: whose sessions make it busy.
+    /// For a busy device: the processes whose sessions make it busy.
     #[serde(skip)]
     pub holders: Holders,
     /// How often it was refused for a reason of this kind. Reason and hint are the latest.
@@ -178,8 +178,8 @@ impl Refusal {
         );
     }
 
-    /// Whether all sessions are in use, so that a wait may help. (A missed deadline may pass too,
-    /// but each further try costs the whole deadline.)
+    /// Whether all sessions are in use, so that a wait may help. (A retry after a missed deadline
+    /// may also succeed, but each one costs the whole deadline.)
     pub fn is_busy(&self) -> bool {
         self.kind == RefusalKind::Busy
     }
@@ -191,7 +191,7 @@ impl Refusal {
         self
     }
 
-    /// The same refusal, with the holders of the sessions that are missing.
+    /// The same refusal, with the holders of the sessions in use.
     #[must_use]
     pub fn held_by(mut self, holders: Holders) -> Self {
         self.holders = holders;
@@ -246,7 +246,7 @@ pub enum ProbeResult {
     Refused(#[serde(serialize_with = "nameless")] Refusal),
 }
 
-/// A refusal without its encoder, which the probe result names.
+/// Serializes a refusal without its encoder, which is serialized beside the probe result.
 fn nameless<S: serde::Serializer>(refusal: &Refusal, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Nameless<'a> {
@@ -343,8 +343,8 @@ pub fn probe_in_process(
     ProbeResult::Usable(caps)
 }
 
-/// The probe of a backend that has none of its own: [`probe_in_process`] on what it opens, on a
-/// thread that is left behind if it hangs.
+/// The probe of a backend without its own probe: [`probe_in_process`] on the encoder that it opens,
+/// on a thread that is abandoned if it hangs.
 pub(crate) fn probe_opened(
     backend: &Backend,
     request: &OpenRequest<'_>,
@@ -360,7 +360,7 @@ pub(crate) fn probe_opened(
         let open = |config: &EncoderConfig| {
             let request = request.clone().with_config(config);
             let encoder = open(&request)?;
-            // The ring would be too small for it.
+            // The ring would be too small for this encoder.
             let (keeps, declared) = (encoder.max_delay(), max_delay(&request));
             if keeps > declared {
                 let reason = format!("it may keep {keeps} frames, its backend declares {declared}");

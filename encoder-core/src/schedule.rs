@@ -3,54 +3,56 @@
 
 use std::time::{Duration, Instant};
 
-/// After so many failures in a row, with no quiet time between them, an encoder is given up.
-const IN_A_ROW: u32 = 3;
-/// After so long without a failure, earlier failures of the active encoder no longer count.
-const QUIET: Duration = Duration::from_secs(30);
-/// The first rest of an encoder that was busy.
-const BUSY: Duration = Duration::from_secs(30);
-/// The longest rest: each failed attempt doubles the next.
-const LONGEST: Duration = Duration::from_secs(3600);
+/// An encoder is given up after this many failures in a row, without quiet time between them.
+const MAX_FAILURES: u32 = 3;
+/// The quiet time: after this long without a failure, earlier failures of the active encoder no
+/// longer count.
+const QUIET_TIME: Duration = Duration::from_secs(30);
+/// The first retry delay of a busy encoder.
+const BUSY_DELAY: Duration = Duration::from_secs(30);
+/// The longest retry delay: each failed attempt doubles the delay.
+const MAX_DELAY: Duration = Duration::from_secs(3600);
 /// The pause before an encoder is opened again after its first failure; the second is twice as
 /// long.
-const PAUSE: Duration = Duration::from_millis(50);
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The encoders of a chain by their place, the most preferred first.
 #[derive(Debug)]
 pub(crate) struct FallbackSchedule {
     members: Vec<Member>,
     active: Option<usize>,
-    /// The first rest of an encoder that was given up; `None`: it is never tried again.
+    /// The first retry delay of an encoder that was given up; `None`: it is never tried again.
     failback_after: Option<Duration>,
-    /// When the last change or failure was.
-    disturbed: Option<Instant>,
+    /// When the active encoder last changed or failed.
+    changed_at: Option<Instant>,
 }
 
 #[derive(Clone, Debug)]
 struct Member {
-    /// In a row.
+    /// Failures in a row.
     failures: u32,
-    rest: Rest,
-    /// It was busy, and was made active again because nothing else was left.
+    state: State,
+    /// It was busy, and was made active again because no other encoder was left.
     is_last_resort: bool,
-    /// How often it was left or put off since it last ran quietly.
+    /// Failed attempts since it last ran for the quiet time.
     attempts: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Rest {
+enum State {
     Ready,
-    /// It was busy. It rests until then, and is tried earlier if nothing else is left.
+    /// It was busy. It is not tried before this time, unless no other encoder is left.
     Busy(Option<Instant>),
-    /// It rests until then; `None`: for ever.
+    /// It is not tried before this time; `None`: it is never tried again.
     GivenUp(Option<Instant>),
 }
 
 impl FallbackSchedule {
     pub(crate) fn new(count: usize, failback_after: Option<Duration>) -> Self {
-        let member = Member { failures: 0, rest: Rest::Ready, is_last_resort: false, attempts: 0 };
+        let member =
+            Member { failures: 0, state: State::Ready, is_last_resort: false, attempts: 0 };
         let active = (count > 0).then_some(0);
-        Self { members: vec![member; count], active, failback_after, disturbed: None }
+        Self { members: vec![member; count], active, failback_after, changed_at: None }
     }
 
     /// The active encoder; `None` when none is left.
@@ -61,7 +63,7 @@ impl FallbackSchedule {
     /// Whether no other encoder could replace the active one now.
     pub(crate) fn is_alone(&self, now: Instant) -> bool {
         let is_there =
-            |member: &Member| member.is_ready(now) || matches!(member.rest, Rest::Busy(_));
+            |member: &Member| member.is_ready(now) || matches!(member.state, State::Busy(_));
         let others = (0..).zip(&self.members).filter(|(n, _)| Some(*n) != self.active);
         self.active.is_some() && !others.map(|(_, member)| member).any(is_there)
     }
@@ -72,9 +74,9 @@ impl FallbackSchedule {
         let active = self.active?;
         let member = self.members.get_mut(active)?;
         member.failures += 1;
-        self.disturbed = Some(now);
-        if member.failures < IN_A_ROW {
-            return Some(PAUSE * 2u32.pow(member.failures - 1));
+        self.changed_at = Some(now);
+        if member.failures < MAX_FAILURES {
+            return Some(FIRST_PAUSE * 2u32.pow(member.failures - 1));
         }
         self.leave(false, now);
         None
@@ -85,23 +87,24 @@ impl FallbackSchedule {
         self.leave(is_transient, now);
     }
 
-    /// An attempt to go back to `place` failed: it rests, and the active encoder stays active.
+    /// An attempt to go back to the encoder at `place` failed: it gets a retry delay, and the
+    /// active encoder stays active.
     pub(crate) fn put_off(&mut self, place: usize, is_transient: bool, now: Instant) {
         let failback_after = self.failback_after;
         let Some(member) = self.members.get_mut(place) else { return };
         let first = match is_transient {
-            true => failback_after.map(|failback_after| failback_after.min(BUSY)),
+            true => failback_after.map(|failback_after| failback_after.min(BUSY_DELAY)),
             false => failback_after,
         };
         let until = first.map(|first| now + doubled(first, member.attempts));
         member.attempts = member.attempts.saturating_add(1);
         if !is_transient {
-            // When it is active again, its first failure is one too many.
-            member.failures = IN_A_ROW - 1;
+            // When it is active again, its first failure gives it up again.
+            member.failures = MAX_FAILURES - 1;
         }
-        member.rest = match is_transient && !member.is_last_resort {
-            true => Rest::Busy(until),
-            false => Rest::GivenUp(until),
+        member.state = match is_transient && !member.is_last_resort {
+            true => State::Busy(until),
+            false => State::GivenUp(until),
         };
     }
 
@@ -111,8 +114,8 @@ impl FallbackSchedule {
         if let Some(ready) = self.members.iter().position(|member| member.is_ready(now)) {
             return self.take(ready, now);
         }
-        // A busy encoder, but not the one that has just refused.
-        let is_busy = |member: &Member| matches!(member.rest, Rest::Busy(_));
+        // A busy encoder, except the encoder that has just refused.
+        let is_busy = |member: &Member| matches!(member.state, State::Busy(_));
         let busy = (0..).zip(&self.members).find(|(n, m)| is_busy(m) && *n != left);
         if let Some((busy, _)) = busy {
             self.take(busy, now);
@@ -122,8 +125,9 @@ impl FallbackSchedule {
 
     /// The active encoder has taken a frame. After quiet time, its failures no longer count.
     pub(crate) fn steady(&mut self, now: Instant) {
-        let is_quiet = |disturbed: Instant| now.saturating_duration_since(disturbed) >= QUIET;
-        if !self.disturbed.is_none_or(is_quiet) {
+        let is_quiet =
+            |changed_at: Instant| now.saturating_duration_since(changed_at) >= QUIET_TIME;
+        if !self.changed_at.is_none_or(is_quiet) {
             return;
         }
         if let Some(member) = self.active.and_then(|active| self.members.get_mut(active)) {
@@ -140,23 +144,23 @@ impl FallbackSchedule {
     /// Makes the encoder at `place` the active one.
     pub(crate) fn take(&mut self, place: usize, now: Instant) {
         self.active = Some(place);
-        self.disturbed = Some(now);
+        self.changed_at = Some(now);
         if let Some(member) = self.members.get_mut(place) {
-            member.rest = Rest::Ready;
+            member.state = State::Ready;
         }
     }
 }
 
-/// The rest after so many earlier attempts: each doubles it, up to [`LONGEST`].
+/// The retry delay after `attempts` earlier attempts: each doubles it, up to [`MAX_DELAY`].
 fn doubled(first: Duration, attempts: u32) -> Duration {
-    first.saturating_mul(2u32.saturating_pow(attempts)).min(LONGEST.max(first))
+    first.saturating_mul(2u32.saturating_pow(attempts)).min(MAX_DELAY.max(first))
 }
 
 impl Member {
     fn is_ready(&self, now: Instant) -> bool {
-        match self.rest {
-            Rest::Ready => true,
-            Rest::Busy(until) | Rest::GivenUp(until) => until.is_some_and(|until| now >= until),
+        match self.state {
+            State::Ready => true,
+            State::Busy(until) | State::GivenUp(until) => until.is_some_and(|until| now >= until),
         }
     }
 }
@@ -197,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table() {
+    fn scripts_of_failures_and_retries() {
         let five = Some(300);
         let table: &[(Option<u64>, &str, &str)] = &[
             // After three failures in a row the next encoder is active.
@@ -206,11 +210,11 @@ mod tests {
             (five, "f f f", "001"),
             (five, "f f f f f f", "001112"),
             (five, "f f f f f f f f f", "00111222-"),
-            // Quiet time between failures ends the row; time in which no frame was taken does not.
+            // Quiet time between failures resets the count; time without frames does not.
             (five, "f f +30 s f f", "00000"),
             (five, "f f +29 s f", "0001"),
             (five, "f f +100 f", "001"),
-            // The quiet time begins anew after each failure.
+            // Each failure restarts the quiet time.
             (five, "f +20 s f +20 s f", "00001"),
             // After one refusal the next encoder is active.
             (five, "r", "1"),
@@ -223,39 +227,40 @@ mod tests {
             (five, "b r r", "120"),
             (five, "b r r r", "120-"),
             (five, "b r r f f", "12000"),
-            // An encoder is tried again after a rest, a busy one sooner.
+            // An encoder is tried again after its retry delay; the delay of a busy encoder is
+            // shorter.
             (five, "r +299 t", "11"),
             (five, "r +300 t", "10"),
             (five, "b +29 t", "11"),
             (five, "b +30 t", "10"),
             (five, "f f f +300 t", "0010"),
-            // Its first failure then is one too many, and the next rest is twice as long.
+            // Its first failure then gives it up again, and doubles the retry delay.
             (five, "f f f +300 t f", "00101"),
             (five, "f f f +300 t f +599 t", "001011"),
             (five, "f f f +300 t f +600 t", "001010"),
             // After quiet time, earlier failures and attempts no longer count.
             (five, "r +300 t +30 s f f", "10000"),
             (five, "r +300 t +30 s r +300 t", "10010"),
-            // The most preferred encoder that has rested.
+            // The most preferred encoder whose retry delay is over.
             (five, "r r +300 t", "120"),
             (five, "r +150 r +150 t", "120"),
             (five, "r +250 r +50 r", "120"),
             (five, "t", "0"),
-            // A failed attempt leaves the active encoder as it is, and doubles the rest.
+            // A failed attempt keeps the active encoder, and doubles the retry delay.
             (five, "b +30 B +59 n +1 t", "1110"),
             (five, "b +30 B +60 B +120 B +239 n +1 t", "111110"),
             (five, "r +300 R +599 n +1 R +1199 n +1 t", "111110"),
             // The reason of the latest attempt decides.
             (five, "b +30 R +599 n +1 B +119 n +1 t", "111110"),
-            // Only when it has run quietly, the rest is as short as at first.
+            // Only the quiet time resets the retry delay.
             (five, "b +30 B +60 t b +119 n +1 t", "110110"),
             (five, "b +30 B +60 t +30 s b +29 n +1 t", "1100110"),
-            // The other preferred encoders are tried meanwhile.
+            // During the delay of one preferred encoder, the others are tried.
             (five, "b b +30 B t +29 n +31 t", "122110"),
-            // An encoder that was put off because it was busy is still a last resort.
+            // An encoder that was busy in a failback attempt remains a last resort.
             (five, "b +30 B r r", "1120"),
             (five, "b +30 R r r", "112-"),
-            // A short rest, and no failback at all.
+            // A short retry delay, and no failback at all.
             (Some(1), "b +1 t", "10"),
             (None, "r +9999 t", "11"),
             (None, "b +9999 t", "11"),
@@ -267,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn alone_means_that_no_other_encoder_could_follow() {
+    fn an_encoder_is_alone_if_no_other_could_replace_it() {
         let now = Instant::now();
         let mut schedule = FallbackSchedule::new(3, Some(Duration::from_secs(300)));
         assert!(!schedule.is_alone(now));
@@ -278,7 +283,7 @@ mod tests {
         schedule.pass(false, now);
         assert_eq!(schedule.active(), Some(1));
         assert!(schedule.is_alone(now));
-        // The first encoder has rested.
+        // The retry delay of the first encoder is over.
         assert!(!schedule.is_alone(now + Duration::from_secs(300)));
         schedule.pass(false, now);
         assert!(!schedule.is_alone(now), "no encoder is active");
@@ -288,14 +293,14 @@ mod tests {
     fn pauses_grow() {
         let now = Instant::now();
         let mut schedule = FallbackSchedule::new(1, None);
-        assert_eq!(schedule.fail(now), Some(PAUSE));
-        assert_eq!(schedule.fail(now), Some(2 * PAUSE));
+        assert_eq!(schedule.fail(now), Some(FIRST_PAUSE));
+        assert_eq!(schedule.fail(now), Some(2 * FIRST_PAUSE));
         assert_eq!((schedule.fail(now), schedule.active()), (None, None));
         assert_eq!((schedule.fail(now), schedule.better(now)), (None, None));
     }
 
     #[test]
-    fn attempts_come_ever_less_often() {
+    fn each_failed_attempt_delays_the_next() {
         let begun = Instant::now();
         for (is_transient, expected) in [(true, 29), (false, 26)] {
             let mut schedule = FallbackSchedule::new(2, Some(Duration::from_secs(300)));
@@ -311,19 +316,19 @@ mod tests {
             }
             assert_eq!((attempts, schedule.active()), (expected, Some(1)), "{is_transient}");
         }
-        // A rest that is longer than an hour stays as it is.
+        // A retry delay that is configured longer than an hour is not shortened.
         let long = Duration::from_secs(86_400);
         assert_eq!((doubled(long, 0), doubled(long, 40)), (long, long));
     }
 
     #[test]
-    fn the_longest_rest() {
+    fn the_longest_retry_delay() {
         let mut now = Instant::now();
         let mut schedule = FallbackSchedule::new(2, Some(Duration::from_secs(300)));
         for _ in 0..40 {
             schedule.pass(false, now);
             assert_eq!(schedule.active(), Some(1));
-            now += LONGEST;
+            now += MAX_DELAY;
             assert_eq!(schedule.better(now), Some(0));
             schedule.take(0, now);
         }

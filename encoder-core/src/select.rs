@@ -10,7 +10,7 @@ use crate::{
     Caps, Detected, EncoderType, GpuEncoderConfig, OpenError, ProbeResult, Refusal, RefusalKind,
 };
 
-/// The user's wishes for the choice of the encoder.
+/// The user's settings for the choice of the encoder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Policy {
@@ -20,7 +20,7 @@ pub struct Policy {
     pub require: Option<String>,
     /// Try encoders with a device only; an error if none is usable.
     pub require_hardware: bool,
-    /// Whether there is time to wait for a busy encoder, which then stays in the order.
+    /// Whether a busy encoder may be waited for. If so, it stays in the order.
     pub wait: bool,
 }
 
@@ -77,8 +77,8 @@ impl Plan {
         Self { order, refusals, probes, announced: Arc::default() }
     }
 
-    /// Logs each refusal as one `WARN`, at the first call on a plan or its clones. Opening an encoder
-    /// does the same.
+    /// Logs each refusal as one `WARN`, at the first call on a plan or its clones.
+    /// [`Chain::new`](crate::Chain::new) calls it too.
     pub fn announce(&self) {
         if !self.announced.swap(true, Ordering::Relaxed) {
             self.refusals.iter().for_each(Refusal::warn);
@@ -167,12 +167,12 @@ mod tests {
     }
 
     #[test]
-    fn the_table() {
+    fn orders_and_refusals_of_policies() {
         const HARDWARE: u8 = 1;
         const WAIT: u8 = 2;
         // probe results | preferred | required | flags | order or error | refused
         let table: &[(&str, &str, &str, u8, &str, &str)] = &[
-            // By rank, without those that do not work.
+            // By rank, without encoders that do not work.
             ("nvenc+ x264+ openh264+", "", "", 0, "nvenc x264 openh264", ""),
             ("nvenc- x264+ openh264+", "", "", 0, "x264 openh264", "nvenc"),
             ("nvenc- x264- openh264+", "", "", 0, "openh264", "nvenc x264"),
@@ -198,7 +198,7 @@ mod tests {
             ),
             ("qsv- vaapi+ x264+", "", "", 0, "vaapi x264", "qsv"),
             ("qsv+ vaapi- x264+", "", "", 0, "qsv x264", "vaapi"),
-            // A preferred one goes first, and is no more than a wish.
+            // A preferred encoder comes first if it works; the others follow.
             ("nvenc+ x264+", "x264", "", 0, "x264 nvenc", ""),
             ("nvenc+ x264+", "nvenc", "", 0, "nvenc x264", ""),
             ("nvenc+ qsv+ x264+", "qsv", "", 0, "qsv nvenc x264", ""),
@@ -208,14 +208,14 @@ mod tests {
             ("nvenc+ x264+", "qsv", "", 0, "!unknown", ""),
             ("", "x264", "", 0, "!unknown", ""),
             ("x264+ openh264+", "openh264", "", 0, "openh264 x264", ""),
-            // A required one is alone, whatever is preferred.
+            // A required encoder is the only one in the order, whatever is preferred.
             ("nvenc+ x264+", "", "x264", 0, "x264", ""),
             ("nvenc- x264+", "", "nvenc", 0, "!refused", ""),
             ("nvenc+ x264+", "", "qsv", 0, "!unknown", ""),
             ("nvenc+ x264+", "nvenc", "x264", 0, "x264", ""),
             ("nvenc+ x264-", "nvenc", "x264", 0, "!refused", ""),
             ("", "", "nvenc", 0, "!unknown", ""),
-            // Required hardware leaves no software.
+            // With required hardware, software encoders are refused.
             ("nvenc+ x264+", "", "", HARDWARE, "nvenc", "x264"),
             ("nvenc- x264+", "", "", HARDWARE, "!none", "nvenc x264"),
             ("nvenc- qsv+ x264+", "x264", "", HARDWARE, "qsv", "x264 nvenc"),
@@ -224,7 +224,7 @@ mod tests {
             ("nvenc- x264+", "", "nvenc", HARDWARE, "!refused", ""),
             ("nvenc+ qsv+ x264- openh264+", "qsv", "", HARDWARE, "qsv nvenc", "x264 openh264"),
             ("x264+ openh264+", "", "", HARDWARE, "!none", "x264 openh264"),
-            // A busy one is passed over, or waited for.
+            // A busy encoder is passed over, or waited for.
             ("nvenc~ x264+", "", "", 0, "x264", "nvenc"),
             ("nvenc~ x264+", "", "", WAIT, "nvenc x264", ""),
             ("nvenc~ x264+", "", "nvenc", 0, "!refused", ""),
@@ -233,7 +233,7 @@ mod tests {
             ("nvenc~ x264+", "", "", HARDWARE | WAIT, "nvenc", "x264"),
             ("nvenc~ qsv+ x264+", "nvenc", "", 0, "qsv x264", "nvenc"),
             ("nvenc~ qsv+ x264+", "qsv", "", WAIT, "qsv nvenc x264", ""),
-            // Waiting helps nobody whose refusal lasts.
+            // A lasting refusal is not waited for.
             ("nvenc- x264+", "", "", WAIT, "x264", "nvenc"),
             ("nvenc- x264+", "", "nvenc", WAIT, "!refused", ""),
             ("nvenc~ qsv- x264-", "", "", WAIT, "nvenc", "qsv x264"),

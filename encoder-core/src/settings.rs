@@ -91,7 +91,7 @@ pub fn unknown_key(place: &str, key: &str, known: &[&str]) -> ConfigError {
     ConfigError::UnknownKey { key: key.into(), place: place.into(), hint }
 }
 
-/// The known name that is most like `word`, if any is.
+/// The known name that is most like `word`, if any is similar.
 pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let likeness = |name: &&str| strsim::normalized_damerau_levenshtein(word, name);
     let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;

@@ -12,7 +12,7 @@ use std::{
 ///
 /// Another thread can end a wait in two ways. [`interrupt`](Self::interrupt) ends all waits, and
 /// the work continues without waiting: a run that a signal stops still encodes what it has read.
-/// [`stop`](Self::stop) ends all waits, and the work ends too: nobody wants its result any more.
+/// [`stop`](Self::stop) ends all waits, and the work ends too: its result is no longer needed.
 ///
 /// A [child](Self::child) is interrupted and stopped with its parent, and can be stopped alone.
 #[derive(Clone, Debug)]
@@ -37,7 +37,7 @@ struct Node {
     clock: Arc<Clock>,
 }
 
-/// One for a waiter and all its children.
+/// The clock that a waiter and all its children share.
 #[derive(Debug)]
 struct Clock {
     /// The time of a manual clock; `None`: the system's clock. Its lock also guards the states, so
@@ -103,7 +103,7 @@ impl Waiter {
         self.state()
     }
 
-    /// What a wait would return now, without the wait.
+    /// Returns what [`wait`](Self::wait) would return now, without blocking.
     pub fn state(&self) -> Waited {
         let own = match self.0.state.load(SeqCst) {
             0 => Waited::Elapsed,
@@ -170,7 +170,7 @@ mod tests {
             thread::spawn(move || send.send(waiting.wait(LONG)).unwrap());
             end(&parent);
             assert_eq!(ended.recv_timeout(Duration::from_secs(60)).unwrap(), expected);
-            // Later waits end at once, those of all children.
+            // Later waits end at once, also those of all children.
             assert_eq!((parent.wait(LONG), other.wait(LONG)), (expected, expected));
             assert_eq!(parent.child().state(), expected);
         }
@@ -183,7 +183,7 @@ mod tests {
         child.stop();
         assert_eq!(child.wait(LONG), Waited::Stopped);
         assert_eq!((parent.state(), other.state()), (Waited::Elapsed, Waited::Elapsed));
-        // A stop is not taken back by an interrupt.
+        // An interrupt does not undo a stop.
         parent.interrupt();
         assert_eq!((child.state(), other.state()), (Waited::Stopped, Waited::Interrupted));
     }

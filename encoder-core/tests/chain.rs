@@ -1,4 +1,4 @@
-//! The fallback chain, with backends that this test registers itself and a clock that it moves.
+//! The fallback chain, with backends that this test registers and a manual clock.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -22,10 +22,10 @@ const A: EncoderType = EncoderType::new("a");
 const B: EncoderType = EncoderType::new("b");
 const C: EncoderType = EncoderType::new("c");
 
-/// Open encoders are counted for the whole process: one test at a time.
-fn turn() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+/// Runs one test at a time, because open encoders are counted for the whole process.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static RUNNING: Mutex<()> = Mutex::new(());
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 macro_rules! register {
@@ -48,7 +48,8 @@ fn opened(id: EncoderType, run: i64) -> usize {
     OPENED.lock().unwrap().get_or_insert_default().get(&(id, run)).copied().unwrap_or_default()
 }
 
-/// Does what the words in `open` of the backend's table ask for; the last word stays.
+/// Follows the script in `open` of the backend's table, one word per call; the last word is
+/// repeated.
 fn open(id: EncoderType, request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let run = request.options["run"].as_integer().unwrap();
     let script = request.options["open"].as_str().unwrap();
@@ -179,9 +180,9 @@ impl Play {
 
 #[test]
 fn the_next_encoder_is_opened_until_one_opens() {
-    let _turn = turn();
+    let _turn = one_at_a_time();
     let mut play = Play::new(&[(A, "no"), (C, "busy"), (B, "ok")], 0);
-    // The largest of all, whichever encoder is opened.
+    // The largest delay of all encoders, whichever is opened.
     assert_eq!(play.chain.max_delay(), 9);
     assert_eq!(play.open(), B);
     assert_eq!(play.refused(), [(A, 1), (C, 1)]);
@@ -189,15 +190,15 @@ fn the_next_encoder_is_opened_until_one_opens() {
     assert!(play.chain.refuse(refusal(B, RefusalKind::Unsupported)));
     let Err(OpenError::NoneLeft { refusals }) = play.chain.open() else { panic!("none is left") };
     assert_eq!(refusals.len(), 3);
-    // Nothing else was left, so the busy encoder was tried once more.
+    // No other encoder was left, so the busy encoder was tried once more.
     assert_eq!(play.refused(), [(A, 1), (C, 2), (B, 1)]);
-    // An encoder that rests may be tried again.
+    // A passed-over encoder may be tried again, so its delay still counts.
     assert_eq!(play.chain.max_delay(), 9);
 }
 
 #[test]
 fn the_last_encoder_is_opened_again_if_it_did_not_answer() {
-    let _turn = turn();
+    let _turn = one_at_a_time();
     let late = |id| refusal(id, RefusalKind::Timeout).transient();
     let mut play = Play::new(&[(A, "no"), (B, "ok")], 0);
     assert_eq!(play.open(), B);
@@ -218,14 +219,14 @@ fn the_last_encoder_is_opened_again_if_it_did_not_answer() {
 
 #[test]
 fn a_busy_encoder_is_waited_for_as_long_as_configured() {
-    let _turn = turn();
+    let _turn = one_at_a_time();
     let mut patient = Play::new(&[(A, "busy busy ok"), (B, "ok")], 3600);
     assert_eq!(patient.open(), A);
     assert_eq!((patient.opened(A), patient.refused()), (3, vec![]));
-    // It refused its first frame for the same reason: it is opened again.
+    // It is busy again at its first frame: it is opened again.
     assert!(!patient.chain.refuse(busy(A)));
     assert_eq!(patient.open(), A);
-    // A refusal that lasts is not waited for.
+    // A lasting refusal is not waited for.
     assert!(patient.chain.refuse(refusal(A, RefusalKind::Unsupported)));
     assert_eq!(patient.open(), B);
     assert!(patient.seconds() < 2);
@@ -234,7 +235,7 @@ fn a_busy_encoder_is_waited_for_as_long_as_configured() {
     assert_eq!((hasty.open(), hasty.seconds()), (B, 100));
     assert_eq!(hasty.refused(), [(A, 1)]);
     assert!(hasty.chain.refusals()[0].reason.ends_with(", for 100 s now"));
-    // With pauses that grow up to two seconds.
+    // The pauses between the attempts grow up to two seconds.
     assert!((50..70).contains(&hasty.opened(A)), "{}", hasty.opened(A));
 
     let mut spilling = Play::new(&[(A, "busy"), (B, "ok")], 0);
@@ -243,12 +244,12 @@ fn a_busy_encoder_is_waited_for_as_long_as_configured() {
 }
 
 #[test]
-fn each_wait_for_a_busy_encoder_has_the_whole_time() {
-    let _turn = turn();
+fn each_wait_for_a_busy_encoder_may_take_the_whole_limit() {
+    let _turn = one_at_a_time();
     let mut play = Play::new(&[(A, "busy ok")], 100);
     assert_eq!(play.open(), A);
     play.chain.steady();
-    // An hour later it is lost, and busy again.
+    // An hour later it fails, and is busy again.
     play.advance(3600);
     assert!(play.chain.fail());
     assert!(!play.chain.refuse(busy(A)), "it is waited for");
@@ -256,15 +257,15 @@ fn each_wait_for_a_busy_encoder_has_the_whole_time() {
 
 #[test]
 fn sessions_of_this_process_are_not_waited_for() {
-    let _turn = turn();
-    // Who holds the sessions | the encoder that is taken | seconds that were waited
+    let _turn = one_at_a_time();
+    // holders of the sessions | the encoder that opens | seconds of waiting
     for (holders, expected, waited) in
         [("own", B, 0), ("others", B, 600), ("busy", B, 600), ("own own ok", B, 0)]
     {
         let mut play = Play::new(&[(A, holders), (B, "ok")], 600);
         assert_eq!((play.open(), play.seconds()), (expected, waited), "{holders}");
     }
-    // If no other encoder is left, the error comes at once too.
+    // If no other encoder is left, the error is returned at once too.
     let mut alone = Play::new(&[(A, "own")], 600);
     let error = alone.chain.open().err().unwrap().to_string();
     assert_eq!(
@@ -277,7 +278,7 @@ fn sessions_of_this_process_are_not_waited_for() {
     let mut next = Play::new(&[(encoder, "own own ok"), (B, "ok")], 600);
     ending.chain.ending_flag().store(true, SeqCst);
     assert_eq!(next.open(), C);
-    // Or this stream itself gets no more frames, so that nobody waits for this thread.
+    // Or this stream itself gets no more frames, so that no other stream waits for this thread.
     drop(ending);
     let mut last = Play::new(&[(A, "own own ok"), (B, "ok")], 600);
     last.chain.ending_flag().store(true, SeqCst);
@@ -285,8 +286,8 @@ fn sessions_of_this_process_are_not_waited_for() {
 }
 
 #[test]
-fn where_the_holders_are_unknown_own_sessions_are_a_hint() {
-    let _turn = turn();
+fn with_unknown_holders_sessions_of_this_process_prevent_the_wait() {
+    let _turn = one_at_a_time();
     let first = &mut Play::new(&[(A, "ok")], 0);
     assert_eq!(first.open(), A);
     let mut second = Play::new(&[(A, "busy"), (B, "ok")], 600);
@@ -296,21 +297,22 @@ fn where_the_holders_are_unknown_own_sessions_are_a_hint() {
         reason.ends_with("not waited for, since this program itself uses 1 sessions"),
         "{reason}"
     );
-    // If nothing else is left, or if it is known that others hold some, it is waited for.
+    // If no other encoder is left, or if other processes are known to hold sessions, the chain
+    // waits.
     let mut alone = Play::new(&[(A, "busy")], 600);
     assert!(alone.chain.open().is_err());
     assert_eq!(alone.seconds(), 600);
     let mut others = Play::new(&[(A, "others"), (B, "ok")], 600);
     assert_eq!((others.open(), others.seconds()), (B, 600));
-    // An encoder that was lost, or whose chain is gone, holds nothing.
+    // An encoder that failed, or whose chain was dropped, holds no session.
     first.chain.fail();
     let mut third = Play::new(&[(A, "busy"), (B, "ok")], 600);
     assert_eq!((third.open(), third.seconds()), (B, 600));
 }
 
 #[test]
-fn an_interrupt_ends_the_wait_and_the_next_encoder_is_taken() {
-    let _turn = turn();
+fn an_interrupt_ends_the_wait_and_the_next_encoder_is_opened() {
+    let _turn = one_at_a_time();
     let waiter = Waiter::new();
     let mut play = Play::with(&[(A, "busy"), (B, "ok")], 3600, waiter.clone());
     let run = play.run;
@@ -323,7 +325,7 @@ fn an_interrupt_ends_the_wait_and_the_next_encoder_is_taken() {
     let (taken, reason) = taken.recv_timeout(Duration::from_secs(60)).unwrap();
     assert_eq!(taken, B);
     assert!(reason.contains(" s now"), "{reason}");
-    // Nothing is waited for any more, and nothing is tried for its own sake.
+    // After an interrupt the chain neither waits nor attempts failback.
     let mut late = Play::with(&[(A, "busy"), (B, "ok")], 3600, waiter.clone());
     assert_eq!((late.open(), late.opened(A)), (B, 1));
     assert!(!late.chain.has_better());
@@ -334,7 +336,7 @@ fn an_interrupt_ends_the_wait_and_the_next_encoder_is_taken() {
 
 #[test]
 fn a_stop_ends_the_wait_and_nothing_is_opened() {
-    let _turn = turn();
+    let _turn = one_at_a_time();
     let waiter = Waiter::new();
     let mut play = Play::with(&[(A, "busy"), (B, "ok")], 3600, waiter.child());
     let run = play.run;
@@ -354,11 +356,11 @@ fn a_stop_ends_the_wait_and_nothing_is_opened() {
 
 #[test]
 fn a_wrong_configuration_is_an_error_first_and_a_refusal_later() {
-    let _turn = turn();
+    let _turn = one_at_a_time();
     let mut wrong = Play::new(&[(A, "gone"), (B, "ok")], 0);
     let error = wrong.chain.open().err().unwrap();
     assert!(matches!(error, OpenError::Config(_)), "{error}");
-    // The device was there, and is gone when the encoder is to be opened again.
+    // The device disappears before the encoder is opened again.
     let mut lost = Play::new(&[(A, "ok gone"), (B, "ok")], 0);
     assert_eq!(lost.open(), A);
     assert!(lost.chain.fail());
@@ -377,7 +379,7 @@ fn a_wrong_configuration_is_an_error_first_and_a_refusal_later() {
     assert_eq!((probed.open(), probed.refused()), (B, vec![(A, 1)]));
     let mut other = Play::probed(&[(A, "gone"), (B, "ok")], &[B]);
     assert!(matches!(other.chain.open(), Err(OpenError::Config(_))));
-    // And for an encoder to go back to.
+    // The same for a failback attempt.
     second.advance(300);
     assert_eq!(second.better(), None);
     assert_eq!(second.refused(), [(A, 2), (B, 2)]);
@@ -389,7 +391,7 @@ fn refusal_of(id: EncoderType) -> Refusal {
 
 #[test]
 fn an_encoder_that_panics_when_it_is_opened_is_passed_over() {
-    let _turn = turn();
+    let _turn = one_at_a_time();
     let mut play = Play::new(&[(A, "panic"), (B, "ok")], 0);
     assert_eq!((play.open(), play.refused()), (B, vec![(A, 1)]));
     assert!(play.chain.refusals()[0].reason.contains("panicked"));
@@ -397,13 +399,13 @@ fn an_encoder_that_panics_when_it_is_opened_is_passed_over() {
 
 #[test]
 fn a_better_encoder_is_opened_beside_the_active_one() {
-    let _turn = turn();
+    let _turn = one_at_a_time();
     let mut play = Play::new(&[(A, "busy busy busy ok"), (B, "ok")], 0);
     assert_eq!(play.open(), B);
     assert!(!play.chain.has_better());
-    // Each failed attempt doubles the rest.
-    for rest in [30, 60] {
-        play.advance(rest - 1);
+    // Each failed attempt doubles the retry delay.
+    for delay in [30, 60] {
+        play.advance(delay - 1);
         assert!(!play.chain.has_better());
         play.advance(1);
         assert_eq!(play.better(), None);
@@ -417,23 +419,23 @@ fn a_better_encoder_is_opened_beside_the_active_one() {
     play.advance(1);
     assert_eq!(play.better(), Some(A));
     play.chain.take_better();
-    // The active encoder was opened once; the refusals of the other are one entry.
+    // The active encoder was opened once; the refusals of the other encoder are one entry.
     assert_eq!((play.opened(A), play.opened(B)), (5, 1));
     assert_eq!(play.refused(), [(A, 4)]);
-    // Now the better one is active: when it fails once, it is opened again.
+    // Now the better encoder is active: when it fails once, it is opened again.
     assert!(play.chain.fail());
     assert_eq!(play.open(), A);
 }
 
 #[test]
-fn an_active_encoder_that_is_lost_meanwhile_takes_its_place_again() {
-    let _turn = turn();
+fn the_active_encoder_may_fail_during_a_failback_attempt() {
+    let _turn = one_at_a_time();
     let mut play = Play::new(&[(A, "no ok"), (B, "ok")], 0);
     assert_eq!(play.open(), B);
     play.advance(300);
     assert_eq!(play.better(), Some(A));
     assert!(play.chain.fail());
-    // The attempt is over: neither of these has anything to decide about.
+    // The attempt is over: neither call has any effect.
     play.chain.refuse_better(refusal_of(A));
     play.chain.take_better();
     assert_eq!((play.open(), play.refused()), (B, vec![(A, 1)]));
@@ -442,7 +444,7 @@ fn an_active_encoder_that_is_lost_meanwhile_takes_its_place_again() {
 
 #[test]
 fn the_list_of_refusals_stays_short() {
-    let _turn = turn();
+    let _turn = one_at_a_time();
     let mut play = Play::new(&[(A, "no"), (B, "ok")], 0);
     assert_eq!(play.open(), B);
     for n in 0..1000 {
@@ -467,7 +469,7 @@ fn the_list_of_refusals_stays_short() {
 
 #[test]
 fn a_chain_needs_a_size_and_right_settings() {
-    let _turn = turn();
+    let _turn = one_at_a_time();
     let plan = Plan::new(vec![B], vec![]);
     let error = Chain::new(&plan, Settings::default(), 1).err().unwrap().to_string();
     assert!(error.contains("resolution"), "{error}");

@@ -12,7 +12,7 @@ use encoder_core::{
 
 /// Works.
 const PLAIN: EncoderType = EncoderType::new("plain");
-/// Works, and would like page-locked frames.
+/// Works, and prefers page-locked frames.
 const LOCKED: EncoderType = EncoderType::new("locked");
 /// Takes frames in the memory of its device only.
 const REMOTE: EncoderType = EncoderType::new("remote");
@@ -37,7 +37,7 @@ inventory::submit! {
 inventory::submit! { Backend::new(MUTE, |request| open(MUTE, request)).codecs(&[]) }
 inventory::submit! { Backend::new(GREEDY, |request| open(GREEDY, request)).max_delay(|_| 2) }
 inventory::submit! { Backend::new(BARE, |request| open(BARE, request)) }
-// These two would hold up the detection of the others, so they are probed by themselves.
+// These two would delay the detection of the others, so they are probed separately.
 static HANGS: Backend = Backend::new(HANGING, |request| open(HANGING, request));
 static PANICS: Backend = Backend::new(PANICKING, |request| open(PANICKING, request));
 
@@ -98,7 +98,7 @@ fn refusal(result: &ProbeResult) -> &Refusal {
 }
 
 #[test]
-fn a_backend_of_two_words_is_a_software_encoder_without_options() {
+fn a_backend_without_settings_is_a_software_encoder_without_options() {
     let plain = backend(PLAIN).unwrap();
     let settings = Settings::default();
     let request = OpenRequest::new(&settings, PLAIN, 1);
@@ -107,7 +107,7 @@ fn a_backend_of_two_words_is_a_software_encoder_without_options() {
     assert!(!plain.hardware && plain.presets.all.is_empty());
     assert!(plain.registered_at().file().ends_with("tests/defaults.rs"));
     assert!(format!("{plain:?}").contains("plain"));
-    // One rank: by name.
+    // Backends of equal rank are ordered by name.
     let ids: Vec<_> = backends().iter().map(|backend| backend.id).collect();
     assert_eq!(ids, [BARE, GREEDY, LOCKED, MUTE, PLAIN, REMOTE]);
     assert!(backend(HANGING).is_none());
@@ -129,7 +129,7 @@ fn the_probe_is_a_real_encode() {
 }
 
 #[test]
-fn a_probe_that_hangs_or_panics_ends_all_the_same() {
+fn a_probe_that_hangs_or_panics_is_a_refusal() {
     let settings = Settings::default();
     let result = |backend: &Backend, deadline| {
         backend.run_probe(&OpenRequest::new(&settings, backend.id, 1), deadline)
@@ -163,7 +163,7 @@ fn options_of_a_backend_that_has_none_are_refused() {
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_before_the_probe_and_at_opening() {
+fn an_unsupported_request_is_refused_before_the_probe_and_at_opening() {
     let mut settings = Settings::default();
     let found = detect(&settings, None);
     settings.encoder.resolution = Some(Resolution::new(64, 64));
@@ -182,7 +182,7 @@ fn what_cannot_be_done_is_refused_before_the_probe_and_at_opening() {
 }
 
 #[test]
-fn frames_of_another_kind_are_a_mismatch() {
+fn frames_of_another_format_or_size_are_a_mismatch() {
     let mut settings = Settings::default();
     let opened = |settings: &Settings| {
         backend(PLAIN).unwrap().open_encoder(&OpenRequest::new(settings, PLAIN, 1))

@@ -1,4 +1,4 @@
-//! Detection and the choice of encoders, with backends that this test registers itself.
+//! Detection and the choice of encoders, with backends that this test registers.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -21,13 +21,13 @@ const GOOD: EncoderType = EncoderType::new("good");
 const ABSENT: EncoderType = EncoderType::new("absent");
 /// Has a device that is refused by the probe.
 const BROKEN: EncoderType = EncoderType::new("broken");
-/// Is busy the first time that it is asked.
+/// Is busy at its first probe.
 const BUSY: EncoderType = EncoderType::new("busy");
-/// Never has a session left.
+/// Is busy at every probe.
 const FULL: EncoderType = EncoderType::new("full");
 /// Panics in its probe.
 const PANICKING: EncoderType = EncoderType::new("panicking");
-/// Is asked for a device that is not there.
+/// Its options name a device that does not exist.
 const CHOOSY: EncoderType = EncoderType::new("choosy");
 
 macro_rules! register {
@@ -53,7 +53,7 @@ register!(
     GOOD 7 false,
 );
 
-/// One that says so goes first.
+/// A backend with the option `first` has the lowest rank.
 fn rank(usual: u16, request: &OpenRequest<'_>) -> u16 {
     if request.options.contains_key("first") { 0 } else { usual }
 }
@@ -78,14 +78,14 @@ fn inspect(id: EncoderType, request: &OpenRequest<'_>) -> Result<Device, OpenErr
 }
 
 /// The probes that were made, by backend. The tests share it, so they run one at a time.
-static PROOFS: Mutex<Vec<EncoderType>> = Mutex::new(Vec::new());
-static TURN: Mutex<()> = Mutex::new(());
+static PROBED: Mutex<Vec<EncoderType>> = Mutex::new(Vec::new());
+static RUNNING: Mutex<()> = Mutex::new(());
 static BUSY_ASKED: AtomicU32 = AtomicU32::new(0);
 
 fn probe(id: EncoderType, request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
-    PROOFS.lock().unwrap().push(id);
+    PROBED.lock().unwrap().push(id);
     assert!(deadline <= Duration::from_secs(request.gpu.probe_timeout_s.into()));
-    // A probe is made in a size and at a quality of its own.
+    // A probe has its own size and quality.
     assert_eq!((request.config.resolution, request.config.crf), (None, 23));
     match id {
         BROKEN => ProbeResult::Refused(refusal(id, RefusalKind::WrongOutput)),
@@ -113,16 +113,16 @@ fn require(name: &str) -> Policy {
 
 /// Runs `detection`; also returns which backends were probed, in the order of names.
 fn run(detection: &Detection<'_>) -> (Vec<Detected>, Vec<EncoderType>) {
-    PROOFS.lock().unwrap().clear();
+    PROBED.lock().unwrap().clear();
     let found = detection.run().unwrap();
-    let mut probes = std::mem::take(&mut *PROOFS.lock().unwrap());
+    let mut probes = std::mem::take(&mut *PROBED.lock().unwrap());
     probes.sort();
     (found, probes)
 }
 
 #[test]
 fn three_stages_a_cache_and_a_second_try() {
-    let _turn = TURN.lock();
+    let _turn = RUNNING.lock();
     BUSY_ASKED.store(0, SeqCst);
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings {
@@ -137,7 +137,7 @@ fn three_stages_a_cache_and_a_second_try() {
     let (found, probes) = run(&detection);
     let order: Vec<_> = found.iter().map(|d| d.encoder).collect();
     assert_eq!(order, [ABSENT, BROKEN, BUSY, FULL, PANICKING, CHOOSY, GOOD]);
-    // What has no device is not probed; what is busy is asked twice.
+    // A backend without a device is not probed; a busy backend is probed twice.
     assert_eq!(probes, [BROKEN, BUSY, BUSY, CHOOSY, FULL, FULL, GOOD, PANICKING]);
     assert_eq!(refused(&found, ABSENT).kind, RefusalKind::NoDevice);
     assert_eq!(refused(&found, BROKEN).kind, RefusalKind::WrongOutput);
@@ -147,19 +147,19 @@ fn three_stages_a_cache_and_a_second_try() {
     assert_eq!(by_name(&found, GOOD).device.as_ref().unwrap().name, "device of good");
     assert!(by_name(&found, ABSENT).device.is_none());
 
-    // As JSON each key stands once.
+    // In JSON each key occurs once.
     let json = serde_json::to_string(by_name(&found, BROKEN)).unwrap();
     assert_eq!(json.matches("\"encoder\"").count(), 1, "{json}");
     assert!(json.contains("\"status\":\"refused\"") && json.contains("\"kind\":\"wrong-output\""));
 
-    // What lasts is remembered: refusals too, but not those that pass, nor the panic.
+    // Lasting results are cached, refusals too; transient refusals and the panic are not.
     let (again, probes) = run(&detection);
     assert_eq!(probes, [FULL, FULL, PANICKING]);
     assert_eq!(refused(&again, BROKEN), refused(&found, BROKEN));
     assert_eq!(by_name(&again, GOOD).result, by_name(&found, GOOD).result);
     assert!(by_name(&again, GOOD).cached_s.is_some() && by_name(&found, GOOD).cached_s.is_none());
 
-    // Another option is another question; --reprobe asks everything again.
+    // Another option needs another probe; `reprobe` probes every backend again.
     let mut other = settings.clone();
     other.encoder.preset = encoder_core::Preset::Slow;
     let slow = Detection::new(&other).cache(Some(Cache::at(folder.path())));
@@ -168,20 +168,20 @@ fn three_stages_a_cache_and_a_second_try() {
     assert_eq!(probes, [BROKEN, BUSY, CHOOSY, FULL, FULL, GOOD, PANICKING]);
     assert!(by_name(&fresh, GOOD).cached_s.is_none());
 
-    // A required encoder alone is looked at.
+    // Only the required encoder is examined.
     let policy = require("good");
     let (found, probes) = run(&Detection::new(&settings).for_policy(&policy));
     assert_eq!((found.len(), probes), (1, vec![GOOD]));
 }
 
 #[test]
-fn a_device_that_is_asked_for_and_not_there_is_an_error() {
-    let _turn = TURN.lock();
+fn a_configured_device_that_does_not_exist_is_an_error() {
+    let _turn = RUNNING.lock();
     let mut settings = Settings::default();
     settings.backend.insert("choosy".into(), "gpu = 7".parse().unwrap());
     let error = Detection::new(&settings).run().unwrap_err().to_string();
     assert_eq!(error, "backend.choosy.gpu = 7: not allowed; allowed is 0");
-    // It does not matter where that backend cannot be chosen.
+    // The error is not reported if the policy excludes that backend.
     let policy = require("good");
     assert!(Detection::new(&settings).for_policy(&policy).run().is_ok());
     settings.encoder.crf = 99;
@@ -189,8 +189,8 @@ fn a_device_that_is_asked_for_and_not_there_is_an_error() {
 }
 
 #[test]
-fn the_available_ones_are_those_that_were_proven() {
-    let _turn = TURN.lock();
+fn available_encoders_are_those_that_passed_their_probe() {
+    let _turn = RUNNING.lock();
     BUSY_ASKED.store(1, SeqCst);
     assert_eq!(detect_available_encoders(), [BUSY, CHOOSY, GOOD]);
     assert!(matches!(

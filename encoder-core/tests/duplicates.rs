@@ -20,10 +20,10 @@ inventory::submit! { Backend::new(TWICE, open).rank(|_| 1) }
 inventory::submit! { Backend::new(TWICE, open).rank(|_| 2) }
 
 #[test]
-fn both_are_named_wherever_backends_are_used() {
+fn the_error_names_both_backends() {
     let places =
         [LINE + 2, LINE + 3].map(|line| format!("encoder-core/tests/duplicates.rs:{line}"));
-    let is_told = |error: &ConfigError| {
+    let is_reported = |error: &ConfigError| {
         let text = error.to_string();
         assert!(text.contains("two backends are named `twice`"), "{text}");
         let at: Vec<_> = places.iter().map(|place| text.find(place.as_str())).collect();
@@ -31,14 +31,14 @@ fn both_are_named_wherever_backends_are_used() {
         matches!(error, ConfigError::DuplicateBackend { id: TWICE, places: [_, _] })
     };
     let mut settings = Settings::default();
-    assert!(is_told(&settings.check().unwrap_err()));
-    assert!(is_told(&Settings::from_toml("").unwrap_err()));
-    assert!(is_told(&Detection::new(&settings).run().unwrap_err()));
+    assert!(is_reported(&settings.check().unwrap_err()));
+    assert!(is_reported(&Settings::from_toml("").unwrap_err()));
+    assert!(is_reported(&Detection::new(&settings).run().unwrap_err()));
     settings.encoder.resolution = Some(Resolution::new(64, 64));
-    // Also where the plan needs neither of them.
+    // Also if the plan contains neither of them.
     for order in [vec![TWICE], vec![ONCE]] {
         match Chain::new(&Plan::new(order, vec![]), settings.clone(), 1) {
-            Err(OpenError::Config(error)) => assert!(is_told(&error)),
+            Err(OpenError::Config(error)) => assert!(is_reported(&error)),
             Err(error) => panic!("{error}"),
             Ok(_) => panic!("a chain without an error"),
         }
@@ -47,7 +47,7 @@ fn both_are_named_wherever_backends_are_used() {
 }
 
 #[test]
-fn the_list_hides_neither() {
+fn the_list_contains_both() {
     let all: Vec<_> = backends().iter().map(|b| (b.id, b.registered_at().line())).collect();
     assert_eq!(all, [(TWICE, LINE + 2), (TWICE, LINE + 3), (ONCE, LINE + 1)]);
 }

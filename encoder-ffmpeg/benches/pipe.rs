@@ -1,9 +1,9 @@
-//! How fast frames reach an FFmpeg whose encode costs nothing: by plain writes to a pipe of the
-//! default size, by plain writes to a large pipe, and as this crate does it: by their memory, to an
-//! FFmpeg that keeps the memory of its frames.
+//! The rate at which frames reach an FFmpeg with a null encoder: by plain writes to a pipe of the
+//! default size, by plain writes to a large pipe, and by this crate, which puts their pages into
+//! the pipe of an FFmpeg that keeps the memory of its frames.
 //!
-//! `cargo bench -p encoder-ffmpeg --bench pipe`, with `ENCODER_FFMPEG` for another FFmpeg. In turn,
-//! medians of seven rounds.
+//! `cargo bench -p encoder-ffmpeg --bench pipe`, with `ENCODER_FFMPEG` for another FFmpeg. The
+//! variants run in turn; results are medians of seven rounds.
 
 #[cfg(unix)]
 #[allow(dead_code, unreachable_pub)]

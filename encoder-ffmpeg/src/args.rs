@@ -1,4 +1,4 @@
-//! What a backend asks of FFmpeg, and the command line for it.
+//! The description of an encoder in FFmpeg, and the command line for it.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
@@ -20,7 +20,7 @@ pub const PROBE_SIZE: Resolution = Resolution::new(640, 360);
 pub const TAG_COLOURS: &str = "h264_metadata=video_full_range_flag=0:colour_primaries=1:\
                                transfer_characteristics=13:matrix_coefficients=6";
 
-/// What a backend asks of an FFmpeg child.
+/// Describes the encoder that a backend runs in an FFmpeg child.
 #[derive(Clone, Debug)]
 pub struct FfmpegSpec {
     /// The backend, for messages.
@@ -31,10 +31,10 @@ pub struct FfmpegSpec {
     pub global: Vec<String>,
     /// The encoder's own options.
     pub options: Vec<String>,
-    /// Format of the frames that go in.
+    /// Format of the input frames.
     pub format: PixelFormat,
     /// A filter in front of the encoder, for an encoder that takes frames only on the device:
-    /// `format=nv12,hwupload`. Without a filter the encoder gets frames as they go in.
+    /// `format=nv12,hwupload`. Without a filter the encoder gets the input frames unchanged.
     pub filter: Option<&'static str>,
     /// Size of the pictures of a probe: [`PROBE_SIZE`], unless the device needs larger ones.
     pub probe_size: Resolution,
@@ -50,16 +50,16 @@ pub struct FfmpegSpec {
     /// How long the encoder may take to open, from the first frame on: [`START`], unless the
     /// configuration sets it.
     pub start: Duration,
-    /// Kept as long as the encoder runs: a place in a budget of sessions.
+    /// Held as long as the encoder runs: a session of a budget.
     pub hold: Option<Arc<dyn Any + Send + Sync>>,
     /// Reports how busy the device is: [`load`](encoder_core::VideoEncoder::load) of the encoder.
     pub load: Option<LoadProbe>,
-    /// What lines of FFmpeg's log mean for this encoder, for [`classify`](crate::classify).
+    /// The meaning of lines of FFmpeg's log for this encoder, for [`classify`](crate::classify).
     pub rules: Vec<&'static [Rule]>,
 }
 
 impl FfmpegSpec {
-    /// A spec with those options of `config` that are no encoder options.
+    /// A spec with the options of `config` that are not options of the encoder itself.
     pub fn new(id: EncoderType, encoder: &'static str, config: &EncoderConfig) -> Self {
         Self {
             id,
@@ -87,7 +87,7 @@ impl FfmpegSpec {
         self
     }
 
-    /// Adds a table of rules, behind those that were added before.
+    /// Adds a table of rules after the tables that were added before.
     #[must_use]
     pub fn with_rules(mut self, rules: &'static [Rule]) -> Self {
         self.rules.push(rules);
@@ -104,15 +104,15 @@ impl FfmpegSpec {
 
 /// The whole command line for frames of (even) `size` at `rate`, without the program.
 ///
-/// `version` is `None` for a development build, which is taken for a new version.
+/// `version` is `None` for a development build, which is treated as a new version.
 pub fn arguments(
     spec: &FfmpegSpec,
     version: Option<Version>,
     size: Resolution,
     rate: FrameRate,
 ) -> Vec<String> {
-    // Times in FLV have 31 bits of milliseconds. The encoder needs the rate for its decisions only,
-    // so nothing is lost when slower streams are announced as one frame per second.
+    // Times in FLV have 31 bits of milliseconds. The encoder uses the rate for its decisions only,
+    // so slower streams are announced as one frame per second.
     let rate = if rate.as_f64() < 1.0 { "1".into() } else { rate.to_string() };
     let passthrough = Version::passthrough(version);
     let size = size.even().to_string();
@@ -126,7 +126,7 @@ pub fn arguments(
     // Before the input: as output options, FFmpeg 9 loses some of them.
     add(&["-color_range", "tv", "-colorspace", "smpte170m"]);
     add(&["-color_primaries", "bt709", "-color_trc", "iec61966-2-1"]);
-    // Raw video has nothing to be detected, so FFmpeg reads nothing ahead.
+    // Raw video needs no format detection, so FFmpeg must not read ahead.
     add(&["-probesize", "32", "-i", "pipe:0", "-map", "0:v", passthrough, "passthrough"]);
     add(&["-c:v", spec.encoder]);
     add(&spec.options.iter().map(String::as_str).collect::<Vec<_>>());

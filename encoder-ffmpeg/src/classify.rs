@@ -1,5 +1,5 @@
-//! What the log of a failed FFmpeg means. Exit codes carry nothing reliable: 1 in old versions, the
-//! low byte of an internal number in new ones.
+//! Finds the cause of a failure in FFmpeg's log. Exit codes are not reliable: 1 in old versions,
+//! the low byte of an internal number in new versions.
 
 use encoder_core::{EncoderType, Refusal, RefusalKind};
 
@@ -18,7 +18,7 @@ use RefusalKind::{Busy, Failed, NotBuilt, Permission, Unsupported};
 
 /// The rules that hold for every encoder. A backend's own rules come before them.
 const COMMON: &[Rule] = &[
-    // This program and FFmpeg do not fit.
+    // This program and FFmpeg do not fit together.
     Rule::new(
         "Unknown encoder",
         NotBuilt,
@@ -47,14 +47,14 @@ const COMMON: &[Rule] = &[
         .as_last_resort(),
 ];
 
-/// In the line in which FFmpeg warns of an option that has no effect.
+/// A part of FFmpeg's warning about an option that has no effect.
 pub(crate) const IGNORED_OPTION: &str = "has not been used for any stream";
 
-/// Names the cause of a failure of FFmpeg: from its `stderr` by `rules`, tables that come before
-/// the rules of every encoder, and from how it ended where no rule matches. A pure function.
+/// Names the cause of a failure of FFmpeg: from its `stderr` by the tables `rules`, which come
+/// before the rules of every encoder, and from its exit if no rule matches. A pure function.
 ///
 /// Only lines that FFmpeg marked as a warning or worse are read, and lines without a mark: FFmpeg
-/// reports what it tries as verbose, and that is no cause.
+/// reports its attempts as verbose, and these are not causes.
 pub fn classify(
     encoder: EncoderType,
     rules: &[&'static [Rule]],
@@ -122,7 +122,7 @@ mod tests {
     use RefusalKind::{Missing, NoDevice, Timeout};
 
     #[test]
-    fn the_table() {
+    fn causes_of_logs() {
         // stderr | kind | transient
         let table: &[(&str, RefusalKind, bool)] = &[
             ("[error] Decode error rate 1 exceeds maximum 0.666667", Failed, false),
@@ -147,7 +147,7 @@ mod tests {
             let refusal = classify(EncoderType::X264, &[], stderr, Exit::Code(1));
             assert_eq!((refusal.kind, refusal.transient), (*kind, *transient), "{refusal}");
             assert!(!refusal.hint.is_empty());
-            // The user sees FFmpeg's own message too.
+            // The reason contains FFmpeg's own message too.
             let has_line = stderr.lines().any(|l| refusal.reason.contains(line::split(l).1));
             assert!(has_line || stderr.is_empty(), "{refusal}");
         }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_below_a_warning_are_no_causes() {
+    fn lines_below_a_warning_are_not_causes() {
         let rules: &[&[Rule]] = &[TABLE];
         for (stderr, kind) in [
             ("[h264_nvenc] [verbose] Trying without: no runtime", Failed),

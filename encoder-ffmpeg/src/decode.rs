@@ -30,11 +30,11 @@ pub const DECODE_STALL: Duration = Duration::from_secs(300);
 /// How long FFmpeg may take to end when its output has ended.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// 4:2:0 in limited range by BT.601, whatever the file has.
+/// Converts to 4:2:0 in limited range by BT.601, whatever the format of the file.
 const FILTER: &str = "scale=out_color_matrix=smpte170m:out_range=tv:\
                       flags=bicubic+accurate_rnd+full_chroma_int,format=yuv420p,showinfo";
 
-/// Demuxers of bare elementary streams, which have no times.
+/// Demuxers of elementary streams without a container, which have no times.
 const WITHOUT_TIMES: [&str; 10] =
     ["h264", "hevc", "vvc", "mpegvideo", "m4v", "mjpeg", "h263", "h261", "cavsvideo", "obu"];
 
@@ -59,7 +59,7 @@ pub enum DecodeError {
     /// FFmpeg's output ended within a picture.
     #[error("the video breaks off after {got} of {expected} bytes of a picture")]
     CutOff {
-        /// Bytes of the picture that came.
+        /// Bytes of the picture that were received.
         got: u64,
         /// Bytes of the whole picture.
         expected: u64,
@@ -67,7 +67,7 @@ pub enum DecodeError {
     /// FFmpeg was killed because it had no output.
     #[error("FFmpeg gave no output for {} s and was killed", limit.as_secs_f32())]
     Stalled {
-        /// For how long.
+        /// How long FFmpeg had no output.
         limit: Duration,
     },
     /// The system cannot read FFmpeg's output.
@@ -81,14 +81,14 @@ pub enum DecodeError {
 pub struct Ending {
     /// How FFmpeg ended.
     pub exit: Exit,
-    /// How many errors FFmpeg reported: with any, pictures may be missing or broken.
+    /// How many errors FFmpeg reported. If there are any, pictures may be missing or broken.
     pub errors: u64,
     /// The first of them; empty where there is none.
     pub first_error: String,
     /// FFmpeg's last messages.
     pub log: String,
-    /// Whether FFmpeg wrote more samples than it reported pictures: then pictures and times may not
-    /// belong together.
+    /// Whether FFmpeg wrote more samples than it reported pictures: then a picture may have the
+    /// time of another.
     pub has_more_samples: bool,
 }
 
@@ -97,8 +97,8 @@ pub struct Ending {
 pub struct VideoDecoder {
     child: Child,
     samples: ChildStdout,
-    /// Without a bound: FFmpeg reports a picture before it writes the samples, and waits when the
-    /// pipe of the samples is full, so this holds no more pictures than the pipe.
+    /// The queue needs no bound: FFmpeg reports a picture before it writes the samples, and waits
+    /// while the pipe of the samples is full, so the queue holds no more pictures than the pipe.
     events: Receiver<LogEvent>,
     log: SharedLog,
     stall: Duration,
@@ -120,7 +120,7 @@ impl VideoDecoder {
         Self::open_within(ffmpeg, file, DECODE_STALL)
     }
 
-    /// As [`open`](Self::open), with a limit of the caller's instead of [`DECODE_STALL`].
+    /// As [`open`](Self::open), with the caller's limit instead of [`DECODE_STALL`].
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -187,7 +187,8 @@ impl VideoDecoder {
     /// # Errors
     /// [`DecodeError::CutOff`], [`DecodeError::Stalled`], [`DecodeError::Read`].
     pub fn read(&mut self, picture: &PictureInfo) -> Result<Vec<u8>, DecodeError> {
-        /// The size is FFmpeg's claim: more memory is taken only as samples come.
+        /// The first allocation is at most this large: the size is FFmpeg's claim, so memory grows
+        /// only with the samples that arrive.
         const FIRST: u64 = 16 << 20;
         let expected = picture.bytes();
         let mut samples = Vec::new();
@@ -227,7 +228,7 @@ impl VideoDecoder {
     fn next_event(&mut self) -> Result<Option<LogEvent>, DecodeError> {
         let begun = Instant::now();
         loop {
-            // A message is output too.
+            // A log line counts as output too.
             let last_byte = self.log.lock().last_byte.max(begun);
             let left = self.stall.saturating_sub(last_byte.elapsed());
             match self.events.recv_timeout(left) {

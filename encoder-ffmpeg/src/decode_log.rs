@@ -1,4 +1,4 @@
-//! The log of an FFmpeg that decodes: the demuxer, size and time of each picture, and errors.
+//! Reads the log of an FFmpeg that decodes: the demuxer, size and time of each picture, and errors.
 
 use std::{
     collections::VecDeque,
@@ -44,7 +44,7 @@ pub(crate) enum LogEvent {
     Picture(PictureInfo),
 }
 
-/// The lines of the log that are no events.
+/// The lines of the log that are not events.
 #[derive(Debug)]
 pub(crate) struct Log {
     lines: VecDeque<String>,
@@ -73,7 +73,7 @@ impl Log {
                 self.first_error.clone_from(&line);
             }
         } else if self.errors > 0 {
-            // The lines that follow an error do not explain it.
+            // Lines after an error do not explain it.
             return;
         }
         self.lines.push_back(line);
@@ -96,13 +96,13 @@ impl Log {
 pub(crate) struct SharedLog(Arc<Mutex<Log>>);
 
 impl SharedLog {
-    /// A panic elsewhere leaves no [`Log`] half changed.
+    /// A poisoned lock is used: a panic leaves no partial change of the [`Log`].
     pub(crate) fn lock(&self) -> MutexGuard<'_, Log> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Takes the bytes of the log, sends events and keeps the rest.
+/// Parses the bytes of the log, sends the events and stores the other lines.
 pub(crate) struct LogReader {
     parser: Parser,
     line: Vec<u8>,
@@ -186,7 +186,7 @@ impl Parser {
     }
 }
 
-/// The value behind `key`, which may be padded.
+/// The value after `key`, which may be padded.
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     text.split_once(key)?.1.split_whitespace().next()
 }

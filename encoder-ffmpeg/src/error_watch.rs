@@ -1,41 +1,43 @@
-//! Which errors of FFmpeg may be the reason why its encoder is silent.
+//! Decides which errors of FFmpeg may be the reason for an encoder without output.
 
 /// Distinguishes errors that the encoder has survived from errors that may have stopped it.
 ///
-/// An error is survived when the access unit of a frame comes out that went in after the error had
-/// been seen. The order in which an error and an access unit arrive proves nothing: they come
-/// through two pipes, and units that were finished before the encoder failed may come behind the
-/// error.
+/// An error is survived when the encoder returns the access unit of a frame that was written after
+/// the error was seen. The order in which an error and an access unit arrive shows nothing: they
+/// use two pipes, and access units that were finished before the encoder failed may arrive after
+/// the error.
 #[derive(Debug, Default)]
 pub(crate) struct ErrorWatch {
-    /// The first so many errors have been survived.
+    /// Number of errors that were survived.
     survived: u64,
-    /// An error that was seen and is not survived yet.
+    /// An error that was seen and is not yet survived.
     seen: Option<Seen>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
-    /// Errors up to this number.
+    /// Number of errors reported at that time.
     errors: u64,
-    /// Frames that had gone in when it was seen.
+    /// Number of frames written at that time.
     frames: u64,
 }
 
 impl ErrorWatch {
-    /// The encoder has opened after so many errors: they have not stopped it.
+    /// To be called when the encoder has opened: the `errors` reported so far have not stopped it.
     pub(crate) fn opened(&mut self, errors: u64) {
         *self = Self { survived: errors, seen: None };
     }
 
-    /// A frame is about to go in; FFmpeg has reported `errors` so far, and `frames` went in before.
+    /// To be called before each frame is written: FFmpeg has reported `errors` so far, and `frames`
+    /// were written before.
     pub(crate) fn before_frame(&mut self, errors: u64, frames: u64) {
         if self.seen.is_none() && errors > self.survived {
             self.seen = Some(Seen { errors, frames });
         }
     }
 
-    /// The access unit of the frame `index`, counted from the first one, has come out.
+    /// To be called for each access unit: `index` is that of its frame, counted from the first
+    /// frame.
     pub(crate) fn access_unit(&mut self, index: u64) {
         if let Some(seen) = self.seen.take_if(|seen| index >= seen.frames) {
             self.survived = seen.errors;
@@ -53,16 +55,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_counts_until_a_later_frame_comes_out() {
+    fn an_error_counts_until_the_access_unit_of_a_later_frame() {
         let mut watch = ErrorWatch::default();
         assert!(watch.may_have_stopped(1));
         watch.opened(1);
         assert!(!watch.may_have_stopped(1));
         watch.before_frame(1, 1);
-        // The second error comes while frames 0 to 3 are inside.
+        // The second error is reported while frames 0 to 3 are in flight.
         assert!(watch.may_have_stopped(2));
         watch.before_frame(2, 4);
-        // Frames that went in before it prove nothing, in whatever order they come out.
+        // Access units of frames that were written before it show nothing, in any order.
         for index in [0, 3, 1, 2] {
             watch.access_unit(index);
             assert!(watch.may_have_stopped(2));

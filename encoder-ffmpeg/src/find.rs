@@ -54,7 +54,7 @@ impl Ffmpeg {
         Self::find_within(encoder, DEADLINE)
     }
 
-    /// As [`find`](Self::find), with a deadline of the caller's.
+    /// As [`find`](Self::find), with the caller's deadline.
     ///
     /// # Errors
     /// As [`find`](Self::find).
@@ -105,8 +105,8 @@ impl Ffmpeg {
             .map_err(|reason| Refusal::new(encoder, RefusalKind::Missing, reason, HINT))
     }
 
-    /// A command that runs it, without arguments. Its log is not coloured, whatever the
-    /// environment of this process asks for: colours would hide the marks of the levels.
+    /// A command that runs it, without arguments. Its log is not coloured, whatever the environment
+    /// of this process sets: colour codes would hide the level marks.
     pub fn command(&self) -> Command {
         command(&self.path)
     }
@@ -127,7 +127,7 @@ impl Ffmpeg {
             })
         };
         let mut output = list()?;
-        // A signal from outside is no fault of the program.
+        // A program that another process killed is not at fault.
         if output.exit == Exit::Signal(9) {
             output = list()?;
         }
@@ -158,7 +158,7 @@ impl Ffmpeg {
         })
     }
 
-    /// Whether it was built with this encoder. Whether the encoder works is found out by a probe.
+    /// Whether it was built with this encoder. Only a probe shows whether the encoder works.
     pub fn lists(&self, encoder: &str) -> bool {
         self.encoders.contains(encoder)
     }
@@ -180,8 +180,8 @@ enum Known {
     Bad(Refusal, Instant),
 }
 
-/// How long a refusal is returned again without a new run: callers that searched at the same time
-/// must not run into the same deadline one after the other, and a later attempt gets a new result.
+/// How long a refusal is returned again without a new run. Callers that search at the same time
+/// must not each wait for the deadline; a later attempt gets a new result.
 const FRESH: Duration = Duration::from_secs(2);
 
 /// A command for the program at `path`.

@@ -135,7 +135,7 @@ impl FlvParser {
         if kind == 9 {
             let time = u32::from_be_bytes([t3, t2, t1, t0]);
             match video_tag(body)? {
-                // Empty where the parameter sets are in the access units alone.
+                // Empty if only the access units contain the parameter sets.
                 Video::Config([]) => {}
                 Video::Config(bytes) => self.avc = Some(AvcConfig::parse(bytes)?),
                 Video::End => {}
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_go_on_after_31_bits_and_never_back() {
+    fn timestamps_continue_after_31_bits_and_never_decrease() {
         let mut clock = Clock::default();
         assert_eq!(clock.unwrap(0x7fff_fff0), Ok(0x7fff_fff0));
         assert_eq!(clock.unwrap(16), Ok(0x8000_0010));

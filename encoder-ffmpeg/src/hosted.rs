@@ -30,13 +30,13 @@ use crate::{
     tail::{SharedTail, summary},
 };
 
-/// How long a child may take to end by itself, and as long again when it was asked to end.
+/// How long a child may take to end by itself, and again after a request to end.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How long a child whose pipes are broken may take to end.
 const GONE_SOON: Duration = Duration::from_secs(1);
 
-/// After an error, a child that is silent for this long gets the end of its input: when its encoder
+/// After an error, the input of a child without output for this long is closed: when its encoder
 /// fails, FFmpeg 9 does not end before it has read more input, or the end of it.
 const AFTER_ERROR: Duration = Duration::from_secs(2);
 
@@ -44,9 +44,9 @@ const AFTER_ERROR: Duration = Duration::from_secs(2);
 ///
 /// The calling thread writes frames straight from their memory into the child's stdin, on Linux
 /// without a copy where that memory [is stable](Frame::is_stable). A thread reads access units from
-/// the child's stdout into a queue, which holds at most those of the frames inside. Another thread
-/// keeps the last lines of its stderr and reaps it. [`encode_frame`] waits for the child only when
-/// more than [`max_delay`] frames are inside.
+/// the child's stdout into a queue, which holds at most the access units of the frames in flight.
+/// Another thread keeps the last lines of its stderr and reaps it. [`encode_frame`] waits for the
+/// child only when more than [`max_delay`] frames are in flight.
 ///
 /// [`encode_frame`]: VideoEncoder::encode_frame
 /// [`max_delay`]: VideoEncoder::max_delay
@@ -71,7 +71,7 @@ pub struct HostedEncoder {
     failed: bool,
 }
 
-/// What the reader thread sends; the end of the stream is the last.
+/// A message of the reader thread; the end of the stream is the last.
 enum Message {
     /// The head of the stream: FFmpeg writes it as soon as the encoder is open.
     Opened,
@@ -79,8 +79,8 @@ enum Message {
     End(Result<(), String>),
 }
 
-/// Opens an encoder for `request` in the FFmpeg that [`Ffmpeg::find`] finds. The result of a probe
-/// ([`OpenRequest::probe`]) saves that search.
+/// Opens an encoder for `request` in the FFmpeg that [`Ffmpeg::find`] finds. With the result of a
+/// probe ([`OpenRequest::probe`]), that search is skipped.
 ///
 /// # Errors
 /// [`OpenError::Refused`] when there is no FFmpeg or it lacks the encoder or does not start;
@@ -101,7 +101,7 @@ pub fn open(
 }
 
 impl HostedEncoder {
-    /// As [`open`], in the given FFmpeg.
+    /// As [`open`], in a certain FFmpeg.
     ///
     /// # Errors
     /// As [`open`].
@@ -216,7 +216,8 @@ impl HostedEncoder {
         let Err(error) = sys::write_all(stdin, &mut slices, limit, frame.is_stable) else {
             return Ok(());
         };
-        // A reader that found wrong output has sent the defect before it closed the child's stdout.
+        // If the output is wrong, the reader has sent the defect before it closed the child's
+        // stdout.
         let defect = match error.kind() {
             io::ErrorKind::BrokenPipe => self.units.try_iter().find_map(|message| match message {
                 Message::End(end) => end.err(),
@@ -275,8 +276,8 @@ impl HostedEncoder {
         }
     }
 
-    /// Waits for the next message of the reader. A child that is silent after an error gets the end
-    /// of its input meanwhile.
+    /// Waits for the next message of the reader. The input of a child without output after an error
+    /// is closed during the wait.
     fn next_message(&mut self) -> Result<Message, RecvTimeoutError> {
         let begun = Instant::now();
         loop {
@@ -331,11 +332,12 @@ impl HostedEncoder {
         Ok(())
     }
 
-    /// Ends the child and makes the error: what went wrong, how the child ended, its last messages.
+    /// Ends the child and returns the error, with the failure, the exit of the child and its last
+    /// messages.
     fn fail(&mut self, kind: FailureKind, what: String) -> EncodeError {
         self.failed = true;
         self.stdin = None;
-        // Usually it has ended or is about to: its own end explains more than a kill would.
+        // Usually it has ended or is about to: its own exit explains more than a kill.
         let ended = self.child.wait(GONE_SOON);
         let kind = match ended {
             // Killed by this program.
@@ -446,14 +448,15 @@ impl Drop for HostedEncoder {
         } else {
             Exit::Code(0)
         };
-        // The reader ends when the child's stdout closes. A child that cannot be killed keeps it.
+        // The reader ends when the child's stdout closes, which a child that cannot be killed keeps
+        // open.
         if let (Some(reader), true) = (self.reader.take(), exit != Exit::Unknown) {
             let _ = reader.join();
         }
     }
 }
 
-/// The message for a failure, with the cause where a rule names it.
+/// The message for a failure, with the cause if a rule matches.
 fn explain(spec: &FfmpegSpec, what: &str, exit: Exit, stderr: &str) -> String {
     let refusal = classify(spec.id, &spec.rules, stderr, exit);
     let log = match summary(stderr) {
@@ -466,7 +469,7 @@ fn explain(spec: &FfmpegSpec, what: &str, exit: Exit, stderr: &str) -> String {
     }
 }
 
-/// The bytes of a plane in few pieces: in one where rows have no padding, else row by row.
+/// The bytes of a plane: one slice if rows have no padding, else one slice per row.
 fn runs<'a>(plane: &Plane<'a>) -> Vec<&'a [u8]> {
     let whole = plane.row_bytes * plane.rows;
     match plane.data.get(..whole) {

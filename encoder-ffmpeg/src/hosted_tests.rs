@@ -17,8 +17,8 @@ fn planes_are_written_without_their_padding() {
     }
 }
 
-/// FFmpeg reports an error that the encoder survives, and is silent much later for longer than
-/// [`AFTER_ERROR`]: that is no reason to end its input.
+/// FFmpeg reports an error that the encoder survives, and much later has no output for longer than
+/// [`AFTER_ERROR`]: its input is not closed.
 #[cfg(unix)]
 #[test]
 fn an_error_that_was_survived_does_not_end_the_stream() {
@@ -46,7 +46,7 @@ fn an_error_that_was_survived_does_not_end_the_stream() {
     let ffmpeg = Ffmpeg::at(scripted.path(), EncoderType::NVENC, Duration::from_secs(60)).unwrap();
     let config = EncoderConfig {
         resolution: Some(size),
-        // The rate at which the scripted times are exact.
+        // At this rate the scripted times are exact.
         frame_rate: "1000/33".parse().unwrap(),
         ..EncoderConfig::default()
     };

@@ -5,7 +5,7 @@
 //! A backend describes its encoder as an [`FfmpegSpec`] and calls [`open`] and [`test_encode`].
 //! Frames go in as raw video on stdin; access units come out as FLV on stdout, because FLV carries
 //! the length and the presentation time of each access unit, so that nothing has to be guessed from
-//! the bit stream. The backend's [`Rule`]s give lines of FFmpeg's log a meaning.
+//! the bit stream. The backend's [`Rule`]s define the meaning of lines of FFmpeg's log.
 //!
 //! [`VideoDecoder`] decodes a video file. [`process`] runs any other child.
 

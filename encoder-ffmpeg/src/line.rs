@@ -1,4 +1,5 @@
-//! How FFmpeg marks a line of its log: `[h264_nvenc @ 0x55d0c0ffee00] [error] Cannot load …`.
+//! Parses the marks of a line of FFmpeg's log: `[h264_nvenc @ 0x55d0c0ffee00] [error] Cannot load
+//! …`.
 
 /// The levels of FFmpeg's log, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,9 +30,9 @@ impl Level {
     }
 }
 
-/// The level of a line, and its text without the marks in front. FFmpeg puts the contexts first
-/// and the level last, so a bracket behind the level belongs to the text. A line that another
-/// library wrote straight to stderr has no level.
+/// The level of a line, and its text without the marks in front. FFmpeg puts the contexts first and
+/// the level last, so a bracket after the level belongs to the text. A line that another library
+/// wrote straight to stderr has no level.
 pub(crate) fn split(line: &str) -> (Option<Level>, &str) {
     let mut rest = line;
     while let Some((mark, behind)) = rest.strip_prefix('[').and_then(|rest| rest.split_once(']')) {

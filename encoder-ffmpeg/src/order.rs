@@ -1,4 +1,4 @@
-//! From presentation times back to frames.
+//! Maps presentation times back to frame indices.
 
 use std::collections::BTreeSet;
 

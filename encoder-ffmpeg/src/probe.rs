@@ -17,9 +17,10 @@ use crate::{
 };
 
 const PICTURES: u64 = 5;
-/// Each step gets this long, however little the step before has left of the deadline.
+/// Each step may take at least this long, even if the steps before have used up the deadline.
 const LEAST: Duration = Duration::from_secs(1);
-/// Mean error in levels that no encoder at a usable quality reaches.
+/// The mean error in levels from which pictures count as wrong: encoders at a usable quality stay
+/// below it.
 const TOLERANCE: f64 = 6.0;
 
 /// An optional ability of a backend, and the spec that probes it.
@@ -28,11 +29,11 @@ pub struct Feature {
     pub name: &'static str,
     /// The spec that must work.
     pub spec: FfmpegSpec,
-    /// Whether every sample must be decoded to its old value.
+    /// Whether decoding must restore every sample exactly.
     pub exact: bool,
 }
 
-/// Everything that a probe of `spec` depends on, for
+/// The inputs that decide the result of a probe of `spec`, for
 /// [`Device::identity`](encoder_core::Device::identity): the FFmpeg that would be used, and the
 /// options. Starts no process.
 ///
@@ -52,13 +53,13 @@ pub fn identity(spec: &FfmpegSpec) -> Result<Vec<String>, Refusal> {
 /// Probes `spec` within about `deadline`, in the FFmpeg that [`Ffmpeg::find`] finds.
 ///
 /// Five pictures are encoded with the spec's own options, decoded by a second child, counted and
-/// compared: that FFmpeg lists the encoder is not enough. May be called from anywhere, async code
-/// included; blocks.
+/// compared: an encoder that FFmpeg lists may still not work. May be called from anywhere, async
+/// code included; blocks.
 pub fn test_encode(spec: &FfmpegSpec, deadline: Duration) -> ProbeResult {
     test_encode_features(spec, &[], deadline)
 }
 
-/// As [`test_encode`]; if the spec works, each of `features` is probed too while there is time.
+/// As [`test_encode`]; if the spec works, each of `features` is probed too, until the deadline.
 pub fn test_encode_features(
     spec: &FfmpegSpec,
     features: &[Feature],
@@ -146,7 +147,7 @@ fn attempt(
     .split(' ')
     .map(str::to_owned)
     .collect();
-    // Decoding in software gets the rest of the deadline, and a second at least.
+    // Decoding in software gets the rest of the deadline, and at least a second.
     let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
     let decoded =
         run_child(ffmpeg, spec, &arguments, stream, left).map_err(|refusal| {
@@ -201,7 +202,7 @@ fn run_child(
     Ok(output)
 }
 
-/// The time in milliseconds of an access unit that differs from the time of every frame.
+/// The time in milliseconds of an access unit that matches no frame.
 fn misplaced(units: &[AccessUnit], rate: FrameRate) -> Option<i64> {
     let mut shown: Vec<i64> = units.iter().map(|unit| unit.pts_ms).collect();
     shown.sort_unstable();
@@ -212,7 +213,7 @@ fn misplaced(units: &[AccessUnit], rate: FrameRate) -> Option<i64> {
     })
 }
 
-/// Cuts FFmpeg's output.
+/// Cuts FFmpeg's output into access units.
 fn access_units(encoded: &Output) -> Result<Vec<AccessUnit>, String> {
     let mut parser = FlvParser::new();
     let mut units = Vec::new();

@@ -1,10 +1,10 @@
 //! Runs child processes: every FFmpeg, `nvidia-smi`, and the measurements of a benchmark.
 //!
 //! A child leads a process group of its own, so that Ctrl-C in a terminal does not end it before
-//! its parent has closed its input. Its stderr is always read, so it cannot block on it. It is
-//! killed with its group when its owner drops it, and on Linux also when this program dies. It is
-//! always reaped. A child that the system cannot end, because it is stuck in a broken driver,
-//! costs the threads that belong to it and delays nothing by more than [`GONE`].
+//! its parent has closed its input. Its stderr is always read, so that it cannot block on writing
+//! to it. It is killed with its group when its owner drops it, and on Linux also when this program
+//! dies. It is always reaped. A child that the system cannot end, because it hangs in a broken
+//! driver, keeps its threads and delays other work by at most [`GONE`].
 
 use std::{
     fmt,
@@ -25,13 +25,13 @@ use crate::{sys, tail::SharedTail};
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
-    /// By itself, with this status.
+    /// It ended by itself, with this status.
     Code(i32),
-    /// By this signal.
+    /// It was ended by this signal.
     Signal(i32),
     /// It was killed because it had not ended after this time.
     TimedOut(Duration),
-    /// The system has not reported how.
+    /// The system did not report how it ended.
     Unknown,
 }
 
@@ -62,13 +62,13 @@ impl fmt::Display for Exit {
     }
 }
 
-/// What a child gets on its stdin.
+/// The stdin of a child.
 pub enum Input {
-    /// Nothing: the end of the stream at once.
+    /// Empty: the end of the stream at once.
     Empty,
     /// These bytes.
     Bytes(Vec<u8>),
-    /// What this function writes, on a thread of its own.
+    /// The output of this function, which runs on its own thread.
     Writer(Box<dyn FnOnce(ChildStdin) -> io::Result<()> + Send>),
 }
 
@@ -82,7 +82,7 @@ impl fmt::Debug for Input {
     }
 }
 
-/// What [`run`] returns of a child.
+/// The result of [`run`].
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Output {
@@ -92,7 +92,8 @@ pub struct Output {
     pub took_input: bool,
     /// Its stdout, up to [`MAX_STDOUT`].
     pub stdout: Vec<u8>,
-    /// The last lines of its stderr, one line each; warnings and errors outlive FFmpeg's chatter.
+    /// The last lines of its stderr, one line each; FFmpeg's lines below the level of a warning are
+    /// dropped first.
     pub stderr: String,
 }
 
@@ -100,11 +101,11 @@ pub struct Output {
 /// closed.
 pub const MAX_STDOUT: usize = 64 << 20;
 
-/// How long a killed child may take to disappear before it is left to its thread.
+/// How long to wait for a killed child to disappear; after that its thread alone waits for it.
 pub const GONE: Duration = Duration::from_secs(5);
 
 /// Runs a child to its end and captures its output. It counts as ended when it has exited and its
-/// pipes are closed; where that takes longer than `deadline`, it is killed and the exit is
+/// pipes are closed. If that takes longer than `deadline`, it is killed and the exit is
 /// [`Exit::TimedOut`]. May be called from anywhere, async code included; blocks.
 ///
 /// # Errors
@@ -131,7 +132,7 @@ pub fn run(command: Command, input: Input, deadline: Duration) -> io::Result<Out
         }
     };
     if read == Ok(Completeness::Cut) {
-        // The child may have ended because its stdout was closed, which is no fault of its own.
+        // The child may have ended because its stdout was closed, which is not its fault.
         let limit = MAX_STDOUT >> 20;
         tail.push(format!("\n[error] more than {limit} MiB of output\n").as_bytes());
     }
@@ -139,7 +140,7 @@ pub fn run(command: Command, input: Input, deadline: Duration) -> io::Result<Out
     Ok(Output { exit, took_input: written.unwrap_or(false), stdout, stderr: tail.text() })
 }
 
-/// Writes a child's input on a thread; sends whether the child took all of it.
+/// Writes a child's input on a thread; sends whether the child read all of it.
 fn feed(stdin: ChildStdin, input: Input) -> io::Result<Receiver<bool>> {
     let (sender, written) = sync_channel(1);
     let write = move |mut stdin: ChildStdin| match input {
@@ -171,7 +172,7 @@ fn collect(
             collected.extend_from_slice(bytes);
             collected.len() <= MAX_STDOUT
         });
-        // The owner of the child learns of the end when the pipe is closed already.
+        // The pipe is closed before the owner of the child receives the end.
         drop(stdout);
         let _ = sender.send(end);
     })?;
@@ -243,8 +244,8 @@ impl Child {
         self.exit
     }
 
-    /// Ends it: waits `grace` for it to end by itself, asks it to end and waits as long again, then
-    /// kills it.
+    /// Ends it: waits `grace` for it to end by itself, sends it a request to end and waits `grace`
+    /// again, then kills it.
     pub fn end(&mut self, grace: Duration) -> Exit {
         for force in [false, true] {
             if let Some(exit) = self.wait(grace) {
@@ -337,7 +338,7 @@ fn keep(
     let _ = end.send(exit);
 }
 
-/// A panic elsewhere leaves nothing half changed behind these locks.
+/// Poisoned locks are used: a panic leaves no partial change behind them.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -411,13 +412,13 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_has_ended_is_not_waited_for_because_of_what_it_left_behind() {
+    fn processes_that_a_child_leaves_behind_do_not_delay_its_end() {
         let output = run(shell("sleep 1000 2>/dev/null & exit 7"), Input::Empty, LONG).unwrap();
         assert_eq!(output.exit, Exit::Code(7));
     }
 
     #[test]
-    fn a_child_may_end_by_itself_or_when_it_is_asked_to() {
+    fn a_child_may_end_by_itself_or_on_request() {
         let (mut child, stdin, _stdout) = Child::spawn(shell("read line; exit 4"), |_| {}).unwrap();
         drop(stdin);
         assert_eq!(child.end(LONG), Exit::Code(4));

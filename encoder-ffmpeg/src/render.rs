@@ -64,9 +64,9 @@ impl Node {
         })
     }
 
-    /// The device that a backend reports. The node, and the state of the drivers in user space,
-    /// are appended to `identity`; `libraries` are the files of these drivers, relative to the
-    /// system's library folders.
+    /// The device of this node. The node and the state of the drivers in user space are appended to
+    /// `identity`; `libraries` are the files of these drivers, relative to the system's library
+    /// folders.
     pub fn device(&self, mut identity: Vec<String>, libraries: &[&str]) -> Device {
         let path = self.path.display();
         let name = match self.maker() {
@@ -93,8 +93,8 @@ const LIBRARY_FOLDERS: &[&str] = &[
     "/run/opengl-driver/lib",
 ];
 
-/// The identities of those of `files` that exist: a driver that is installed after a refusal must
-/// lead to a new probe.
+/// The identities of existing `files`: a driver that is installed after a refusal must cause a new
+/// probe.
 fn installed(folders: &[&str], files: &[&str]) -> Vec<String> {
     let all = folders.iter().flat_map(|folder| files.iter().map(|f| Path::new(folder).join(f)));
     all.filter_map(|path| file_identity(&path).ok()).collect()
@@ -105,8 +105,8 @@ const NODE: &str = "add the user to the group of the device (render or video) an
 const DRIVER: &str = "install the device's VA-API driver (mesa-va-drivers for AMD, \
                       intel-media-va-driver or i965-va-driver for Intel); check with vainfo";
 
-/// What lines of FFmpeg's log mean for an encoder on a render node: the rules of the node and of
-/// its VA-API driver, which Quick Sync uses too.
+/// The meaning of lines of FFmpeg's log for an encoder on a render node: rules for the node and its
+/// VA-API driver, which Quick Sync uses too.
 pub const RULES: &[Rule] = &[
     Rule::new(
         "Permission denied",
@@ -138,7 +138,7 @@ pub const RULES: &[Rule] = &[
         "there is no VA-API driver for the device",
         DRIVER,
     ),
-    // FFmpeg 5.1 and 9 report it as verbose, and as an error only the sum below.
+    // FFmpeg 5.1 and 9 report it as verbose, and only the summary below as an error.
     Rule::new(
         "Cannot open a VA display from DRM device",
         RefusalKind::NoDevice,
@@ -186,16 +186,16 @@ pub struct Wanted {
     pub id: EncoderType,
     /// The name of its technique, for messages: `Quick Sync`.
     pub what: &'static str,
-    /// Whether it works on devices of this vendor.
+    /// Whether the backend works on devices of this vendor.
     pub fits: fn(u16) -> bool,
     /// The devices that it works on, for messages: `one of Intel`.
     pub needs: &'static str,
-    /// The hint where there is no such device.
+    /// The hint if there is no such device.
     pub hint: &'static str,
 }
 
 /// The node to use: `named`, the option `device`, else the first node that fits and opens. A node
-/// of unknown vendor fits, and comes after those that are known to fit; the probe decides.
+/// of unknown vendor fits, and comes after the nodes that are known to fit; the probe decides.
 ///
 /// # Errors
 /// [`OpenError::Config`] where the named node does not exist; [`OpenError::Refused`] where there is
@@ -372,7 +372,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn which_node() {
+    fn the_first_node_that_fits_is_used() {
         // machine | named | for Quick Sync | for VA-API: a node, or a part of the refusal
         let table: &[(&str, &str, &str, &str)] = &[
             ("", "", "no render node", "no render node"),
@@ -391,7 +391,7 @@ mod tests {
                 "renderD128 is a device of NVIDIA; VA-API needs one of AMD or Intel",
             ),
             ("renderD128=1af4:1050:virtio-pci", "", "is a device of vendor 0x1af4", "renderD128"),
-            // The wrong one first.
+            // The node of another vendor comes first.
             ("renderD128=10de:1:nvidia renderD129=8086:2:i915", "", "renderD129", "renderD129"),
             ("renderD128=1002:1:amdgpu renderD129=8086:2:xe", "", "renderD129", "renderD128"),
             ("renderD128=8086:1:i915! renderD129=8086:2:xe", "", "renderD129", "renderD129"),
@@ -436,7 +436,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_a_node_is() {
+    fn the_kernel_describes_a_node() {
         let root = machine("renderD128=1002:73bf:amdgpu-6.8.5 renderD129=");
         let node = search(root.path(), &VAAPI, None).unwrap();
         let path = node.path.display();

@@ -1,11 +1,11 @@
-//! Rules: what a line of FFmpeg's log means. Each backend has a table of its own.
+//! Rules: the meaning of lines of FFmpeg's log. Each backend has its own table.
 
 use encoder_core::RefusalKind;
 
-/// A line of FFmpeg's log and what it means, for [`classify`](crate::classify).
+/// A line of FFmpeg's log and its meaning, for [`classify`](crate::classify).
 ///
-/// The first rule of a table that matches decides, so causes stand before their consequences. A
-/// rule matches lines that FFmpeg marked as a warning or worse, and lines without a mark.
+/// The first matching rule of a table decides, so causes precede their consequences. A rule matches
+/// lines that FFmpeg marked as a warning or worse, and lines without a mark.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     pub(crate) needle: &'static str,
@@ -18,8 +18,8 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A line with `needle` means `meaning`, and `hint` helps. A refusal of the kind
-    /// [`RefusalKind::Busy`] is transient, every other one lasts.
+    /// A line that contains `needle` becomes a refusal with the reason `meaning` and this `hint`. A
+    /// refusal of the kind [`RefusalKind::Busy`] is transient, every other refusal is lasting.
     pub const fn new(
         needle: &'static str,
         kind: RefusalKind,
@@ -29,7 +29,7 @@ impl Rule {
         Self { needle, also: "", kind, meaning, hint, any_level: false, last_resort: false }
     }
 
-    /// The line must have this text too.
+    /// The line must also contain this text.
     #[must_use]
     pub const fn and(mut self, also: &'static str) -> Self {
         self.also = also;
@@ -44,8 +44,8 @@ impl Rule {
         self
     }
 
-    /// Counts only where no other rule matches, neither of the backend nor of FFmpeg: for a line
-    /// that sums up what earlier lines have reported.
+    /// Applies only if no other rule matches, of the backend or of FFmpeg: for a line that
+    /// summarises earlier lines.
     #[must_use]
     pub const fn as_last_resort(mut self) -> Self {
         self.last_resort = true;
@@ -58,7 +58,7 @@ pub mod hints {
     /// For a device whose sessions or memory are used up.
     pub const LATER: &str = "close other programs that encode, let gpu.session_wait_s wait for \
                              them, or try again later";
-    /// For a size that a device does not take.
+    /// For a size that a device does not support.
     pub const SIZE: &str = "use another size, or another encoder";
     /// For a device or driver that failed.
     pub const LOG: &str = "check the system log (dmesg) for the driver's message";

@@ -26,7 +26,7 @@ pub(crate) fn isolate(command: &mut Command) {
             if set != 0 {
                 return Err(io::Error::last_os_error());
             }
-            // The parent may have died before the signal was asked for.
+            // The parent may have died before the signal was requested.
             if now.cast_unsigned() != parent {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
@@ -38,12 +38,12 @@ pub(crate) fn isolate(command: &mut Command) {
     }
 }
 
-/// Lets a child keep the memory of the frames that it has encoded. Otherwise glibc returns the
-/// memory of each frame to the system and takes fresh pages for the next one, and clearing those
-/// takes as long as copying the frame. Variables that the user has set are kept; other C libraries
-/// know neither of them.
+/// Makes a child keep the memory of frames that it has encoded. Otherwise glibc returns the memory
+/// of each frame to the system and gets new pages for the next frame, and clearing these takes as
+/// long as copying the frame. Variables that the user has set are kept; other C libraries ignore
+/// both variables.
 pub(crate) fn keep_memory(command: &mut Command) {
-    // The most that glibc accepts on 64 bits: frames up to 3840×2160 and beyond are below.
+    // The largest value that glibc accepts on 64 bits: frames of 3840×2160 and more are smaller.
     for (name, bytes) in
         [("MALLOC_MMAP_THRESHOLD_", 32 << 20), ("MALLOC_TRIM_THRESHOLD_", 256 << 20)]
     {
@@ -53,20 +53,20 @@ pub(crate) fn keep_memory(command: &mut Command) {
     }
 }
 
-/// Asks the process group that a child leads to end, or kills it: the child and all processes that
-/// it has started. The child must not be reaped yet. There are no groups off Unix.
+/// Requests the end of the process group that a child leads, or kills it: the child and all
+/// processes that it has started. The child must not be reaped yet. There are no groups off Unix.
 pub(crate) fn signal_group(child: u32, force: bool) {
     let _ = (child, force);
     #[cfg(unix)]
     if let Ok(group) = libc::pid_t::try_from(child) {
         let signal = if force { libc::SIGKILL } else { libc::SIGTERM };
         // SAFETY: kill takes plain numbers. The child is not reaped, so its process id, which is
-        // also that of its group, cannot belong to anyone else.
+        // also that of its group, cannot belong to another process.
         unsafe { libc::kill(-group, signal) };
     }
 }
 
-/// Kills the processes that a child has left running when it has ended, which would keep its pipes
+/// Kills the processes that an ended child has left running, because they would keep its pipes
 /// open. The child must not be reaped yet, and this does not reap it.
 pub(crate) fn sweep_group(child: u32) {
     let _ = child;
@@ -84,16 +84,16 @@ pub(crate) fn sweep_group(child: u32) {
     }
 }
 
-/// Prepares the pipe to a child: room for whole frames where the system allows it, and writes
-/// that return instead of blocking.
+/// Prepares the pipe to a child: enlarges it for whole frames where the system allows it, and makes
+/// its writes non-blocking.
 pub(crate) fn prepare_pipe(pipe: &ChildStdin) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::fd::AsRawFd;
         let fd = pipe.as_raw_fd();
         enlarge_pipe(pipe);
-        // SAFETY: the descriptor is open for the calls; both commands take and give numbers.
-        // The flag belongs to our end of the pipe alone.
+        // SAFETY: the descriptor is open for the calls; both commands take and return numbers. The
+        // flag belongs to our end of the pipe alone.
         let set = unsafe {
             let flags = libc::fcntl(fd, libc::F_GETFL);
             flags >= 0 && libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) >= 0
@@ -106,7 +106,7 @@ pub(crate) fn prepare_pipe(pipe: &ChildStdin) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a pipe room for whole frames, where the system allows it.
+/// Enlarges a pipe for whole frames, where the system allows it.
 #[cfg(unix)]
 pub(crate) fn enlarge_pipe(pipe: &impl std::os::fd::AsRawFd) {
     let _ = pipe;
@@ -153,7 +153,7 @@ fn wait_writable(pipe: &ChildStdin, limit: Duration) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The stdout of a child, read with a limit on each wait for bytes.
+/// The stdout of a child; each wait for bytes has a limit.
 pub(crate) struct LimitedStdout<'a> {
     pub(crate) pipe: &'a mut ChildStdout,
     pub(crate) stall: Duration,
@@ -173,8 +173,8 @@ impl Read for LimitedStdout<'_> {
 }
 
 /// Writes all of `slices` in as few calls as the system takes, without joining them first. With
-/// `is_stable`, their bytes do not change before the child has read them: then the pipe gets the
-/// memory itself, where the system takes it, and the child's read is the only copy.
+/// `is_stable`, their bytes do not change before the child has read them: then the pages themselves
+/// are put into the pipe, where the system supports it, and the child's read is the only copy.
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] when the pipe takes nothing for `stall`; otherwise the system's.
@@ -191,7 +191,7 @@ pub(crate) fn write_all(
         let batch = slices.get(..slices.len().min(BATCH)).unwrap_or_default();
         let written = if is_stable { splice(pipe, batch) } else { pipe.write_vectored(batch) };
         match written {
-            // A system that lacks the call, or does not allow it here, gets plain writes.
+            // Where the system lacks the call or does not allow it, plain writes are used.
             Err(error) if is_stable && !concerns_pipe(&error) => is_stable = false,
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => IoSlice::advance_slices(&mut slices, written),
@@ -303,7 +303,7 @@ mod tests {
             let _ = ended.send(());
             read.unwrap()
         });
-        // Until the sleeper is gone, its stdout is open.
+        // The stdout is open until the sleeper is gone.
         while end.try_recv().is_err() {
             sweep_group(id);
             std::thread::yield_now();

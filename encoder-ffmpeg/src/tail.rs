@@ -44,7 +44,7 @@ impl Tail {
         self.lines.push_back(line);
     }
 
-    /// Everything that is kept, in lines.
+    /// The stored lines.
     pub(crate) fn text(&mut self) -> String {
         self.end_line();
         let mut text = String::new();
@@ -76,14 +76,14 @@ impl SharedTail {
         self.lock().errors
     }
 
-    /// A panic elsewhere leaves no [`Tail`] half changed.
+    /// A poisoned lock is used: a panic leaves no partial change of the [`Tail`].
     fn lock(&self) -> MutexGuard<'_, Tail> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The lines of a [`Tail::text`] that a message shows: its warnings and errors, or its last lines
-/// where there are none.
+/// The lines of a [`Tail::text`] for a message: its warnings and errors, or its last lines if there
+/// are none.
 pub(crate) fn summary(text: &str) -> String {
     const MOST: usize = 8;
     let serious: Vec<&str> = text.lines().filter(|line| !is_chatter(line)).collect();
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_text_do_no_harm() {
+    fn invalid_utf8_is_accepted() {
         let mut tail = Tail::default();
         for _ in 0..100 {
             tail.push(&[0xff, 0xfe, b'\n', 0xc3]);

@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Version {
     /// The number before the first dot.
     pub major: u32,
-    /// The number behind it.
+    /// The number after the first dot.
     pub minor: u32,
 }
 
@@ -18,8 +18,8 @@ impl Version {
     }
 
     /// The option that keeps every frame as it is, to be followed by `passthrough`: FFmpeg 5.1
-    /// renamed it, FFmpeg 9 removed the old name. `None` is a development build, taken for a new
-    /// version.
+    /// renamed it, FFmpeg 9 removed the old name. `None` is a development build, which is treated
+    /// as a new version.
     pub fn passthrough(version: Option<Self>) -> &'static str {
         match version {
             Some(version) if version < Self::new(5, 1) => "-vsync",

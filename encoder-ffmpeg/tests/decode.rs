@@ -1,5 +1,5 @@
-//! Decoding of video files: with a real FFmpeg, which has to be on the PATH or in ENCODER_FFMPEG, and
-//! with programs that pretend to be FFmpeg and fail.
+//! Decoding of video files: with a real FFmpeg, which has to be on the PATH or in ENCODER_FFMPEG,
+//! and with scripted programs in place of FFmpeg that fail.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -39,14 +39,14 @@ fn video(folder: &Path, name: &str, source: &str, options: &[&str]) -> PathBuf {
     path
 }
 
-/// A program that does this in place of FFmpeg.
+/// A program that runs `steps` in place of FFmpeg.
 fn fake(steps: impl Into<Vec<Step>>) -> (Scripted, Ffmpeg) {
     let scripted = Script::new().encoding(steps).lay_down().unwrap();
     let ffmpeg = Ffmpeg::at(scripted.path(), EncoderType::X264, LONG).unwrap();
     (scripted, ffmpeg)
 }
 
-/// The line for a picture of 16x8 pixels, which has 192 bytes.
+/// The log line of a picture of 16x8 pixels, which has 192 bytes.
 fn announce(n: u32) -> Step {
     Step::say(format!("[Parsed_showinfo_2 @ 0x5] [info] n:{n} pts:{n} pts_time:{n} s:16x8 i:P"))
 }
@@ -120,7 +120,7 @@ fn an_address_in_a_playlist_is_not_opened() {
 }
 
 #[test]
-fn dropping_ends_ffmpeg() {
+fn dropping_the_decoder_ends_ffmpeg() {
     let (scripted, ffmpeg) = fake([announce(0), Step::IgnoreSignals, Step::Hang]);
     let decoder = VideoDecoder::open(&ffmpeg, Path::new("x")).unwrap();
     drop(decoder);
@@ -128,7 +128,7 @@ fn dropping_ends_ffmpeg() {
 }
 
 #[test]
-fn a_decoder_that_hangs_costs_its_limit() {
+fn a_decoder_that_hangs_is_killed_after_its_limit() {
     // Before the first picture, before its samples, within them, and before the second picture.
     let hang = |steps: Vec<Step>| {
         let (scripted, ffmpeg) = fake([steps, vec![Step::IgnoreSignals, Step::Hang]].concat());
@@ -152,7 +152,7 @@ fn a_decoder_that_hangs_costs_its_limit() {
 }
 
 #[test]
-fn a_video_that_breaks_off_is_an_error_with_ffmpegs_end() {
+fn a_truncated_video_is_an_error_with_ffmpegs_exit() {
     for (end, exit) in [
         (Step::Exit(3), Exit::Code(3)),
         (Step::Die("SEGV"), Exit::Signal(11)),
@@ -179,7 +179,7 @@ fn a_video_that_breaks_off_is_an_error_with_ffmpegs_end() {
 }
 
 #[test]
-fn samples_without_a_picture_are_noticed() {
+fn samples_without_a_picture_are_reported() {
     let (_scripted, ffmpeg) = fake([announce(0), Step::Write(vec![7; 2 * 192])]);
     let mut decoder = VideoDecoder::open(&ffmpeg, Path::new("x")).unwrap();
     let picture = decoder.next_picture().unwrap().unwrap();

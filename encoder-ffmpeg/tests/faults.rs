@@ -1,5 +1,6 @@
-//! Hosted encoders and probes in programs that pretend to be FFmpeg and fail in every way. Needs a
-//! real FFmpeg with libx264 for failures in mid-stream: set ENCODER_FFMPEG or put it on the PATH.
+//! Hosted encoders and probes in scripted programs in place of FFmpeg that fail in every way.
+//! Failures in mid-stream need a real FFmpeg with libx264: set ENCODER_FFMPEG or put it on the
+//! PATH.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -16,10 +17,10 @@ use encoder_core::{
 use encoder_ffmpeg::{Ffmpeg, FfmpegSpec, HostedEncoder, OLDEST, Rule, Version, test_encode_with};
 use encoder_testbed::scripted::{Kind, Real, Script, Scripted, Step, VENDORS};
 
-/// Much longer than anything here should take, so that a timeout cannot be mistaken.
+/// Much longer than any step here takes, so that only a hang reaches it.
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
-/// [`SHORT`] and the killing of a stubborn child take less, however busy the machine.
+/// [`SHORT`] and the kill of a child that ignores signals take less, even on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 const SIZE: Resolution = Resolution::new(640, 360);
 const FRAMES: usize = 200;
@@ -40,12 +41,12 @@ fn real() -> PathBuf {
         .clone()
 }
 
-/// A program that lists `h264_nvenc` and does this when it is to encode.
+/// A program that lists `h264_nvenc` and runs these steps when it encodes.
 fn fake(encoding: impl Into<Vec<Step>>) -> Scripted {
     Script::new().encoding(encoding).lay_down().unwrap()
 }
 
-/// The real FFmpeg, except when it is to encode.
+/// The real FFmpeg, except that it runs these steps when it encodes.
 fn half_real(encoding: impl Into<Vec<Step>>) -> Scripted {
     Script::over(real()).encoding(encoding).lay_down().unwrap()
 }
@@ -81,7 +82,7 @@ fn open(fake: &Scripted, stall: Duration, size: Resolution) -> HostedEncoder {
     HostedEncoder::open(&ffmpeg, spec, &config).unwrap()
 }
 
-/// Encodes all frames; returns the error that ended the encoder, and the chunks that came.
+/// Encodes all frames; returns the error that ended the encoder, and the chunks before it.
 fn try_encode(fake: &Scripted, stall: Duration) -> (Option<String>, Vec<EncodedChunk>) {
     try_encode_at(SIZE, fake, stall)
 }
@@ -109,7 +110,7 @@ fn encode(fake: &Scripted, stall: Duration) -> (String, Vec<EncodedChunk>) {
     (error.expect("it should have failed"), chunks)
 }
 
-/// No process that it started is left.
+/// Asserts that no process that it started is left.
 fn assert_nothing_left(fake: &Scripted) {
     let _ = fake;
     #[cfg(target_os = "linux")]
@@ -150,7 +151,7 @@ fn a_child_that_ends_at_once_is_classified_by_its_log() {
 }
 
 #[test]
-fn a_child_that_hangs_costs_the_deadline() {
+fn a_child_that_hangs_is_killed_after_the_deadline() {
     for steps in [vec![Step::Hang], vec![Step::IgnoreSignals, Step::Hang]] {
         let fake = fake(steps);
         let begun = Instant::now();
@@ -180,8 +181,8 @@ fn a_child_that_reads_and_writes_nothing_is_a_stall() {
 }
 
 #[test]
-fn a_child_that_reports_an_error_and_waits_for_input_is_not_waited_for() {
-    // As FFmpeg 9 behaves when its encoder fails.
+fn the_input_of_a_child_that_waits_after_an_error_is_closed() {
+    // FFmpeg 9 behaves like this when its encoder fails.
     let fake = fake([
         one_picture(),
         Step::Take(64 * 64 * 3 / 2),
@@ -210,7 +211,7 @@ fn an_exit_status_of_0_without_output_is_wrong_output() {
 }
 
 #[test]
-fn a_child_that_dies_after_its_first_picture_leaves_the_cause() {
+fn the_cause_is_reported_if_a_child_dies_after_its_first_picture() {
     let fake = fake([
         one_picture(),
         Step::Take(frames(1)),
@@ -226,7 +227,7 @@ fn a_child_that_dies_after_its_first_picture_leaves_the_cause() {
 }
 
 #[test]
-fn a_child_that_dies_in_mid_stream_leaves_its_chunks_and_its_messages() {
+fn chunks_and_messages_are_returned_if_a_child_dies_in_mid_stream() {
     for (end, exit) in [(Step::Die("KILL"), "signal 9"), (Step::Exit(187), "exit status 187")] {
         let fake = half_real([
             Step::Real(Real::new(real()).taking(50, frames(1))),
@@ -236,7 +237,7 @@ fn a_child_that_dies_in_mid_stream_leaves_its_chunks_and_its_messages() {
         let (error, chunks) = encode(&fake, LONG);
         assert!(error.contains("CUDA_ERROR_ILLEGAL_ADDRESS: the end of it"), "{error}");
         assert!(error.contains(exit), "{error}");
-        // All 50 came out; those that were not returned yet are at most `max_delay` and one.
+        // The encoder wrote all 50; at most `max_delay` + 1 of them were not yet returned.
         assert!((41..=50).contains(&chunks.len()), "{}", chunks.len());
         assert!(chunks.iter().map(|chunk| chunk.pts).eq(0..chunks.len() as u64));
         assert_nothing_left(&fake);
@@ -248,14 +249,14 @@ fn output_that_is_cut_off_is_an_error() {
     let fake = half_real([Step::Real(Real::new(real()).cut(3_000))]);
     assert_eq!(probe(&fake, LONG).kind, RefusalKind::WrongOutput);
     let (error, chunks) = encode(&fake, SHORT);
-    // On a machine that is busy enough it does not even open in time.
+    // On a very busy machine it does not open in time either.
     let is_late = error.contains("no answer in 0.3 s") && chunks.is_empty();
     assert!(error.contains("was killed") || is_late, "{error}");
     assert!(chunks.len() < FRAMES);
 }
 
 #[test]
-fn a_picture_too_few_is_counted() {
+fn a_missing_picture_is_an_error() {
     let refusal = probe(&fake([Step::TakeAll, one_picture()]), LONG);
     assert!(refusal.reason.contains("5 pictures went in, 1 came out"), "{refusal}");
 }
@@ -279,7 +280,7 @@ fn a_probe_fails_where_the_output_does_not_decode() {
 }
 
 #[test]
-fn a_decoder_that_hangs_costs_the_deadline() {
+fn a_decoder_that_hangs_is_killed_after_the_deadline() {
     let fake = Script::over(real()).decoding([Step::IgnoreSignals, Step::Hang]).lay_down().unwrap();
     // Long enough for the encode before it.
     let refusal = probe(&fake, Duration::from_secs(5));
@@ -334,7 +335,7 @@ fn a_flood_of_stderr_is_no_failure() {
 }
 
 #[test]
-fn an_endless_flood_of_stderr_costs_the_deadline() {
+fn an_endless_flood_of_stderr_is_ended_after_the_deadline() {
     let fake = fake([Step::IgnoreSignals, Step::FloodStderr(None)]);
     let begun = Instant::now();
     assert_eq!(probe(&fake, SHORT).kind, RefusalKind::Timeout);
@@ -345,8 +346,8 @@ fn an_endless_flood_of_stderr_costs_the_deadline() {
     assert_nothing_left(&fake);
 }
 
-/// A first frame that is larger than the pipe is still being written when the child dies because
-/// its stdout was closed: its output is the reason, not its death.
+/// A first frame that is larger than the pipe is still being written when the child ends because
+/// its stdout was closed: the error reports its output, not its exit.
 #[test]
 fn garbage_is_reported_also_while_the_first_frame_is_written() {
     let endless = fake([Step::FloodStdout(None)]);
@@ -375,7 +376,7 @@ fn garbage_and_endless_output_are_errors() {
 }
 
 #[test]
-fn crashes_have_a_name() {
+fn crashes_are_reported_by_name() {
     let fake = fake([Step::Die("SEGV")]);
     let refusal = probe(&fake, LONG);
     assert!(refusal.reason.contains("segmentation fault"), "{refusal}");
@@ -385,14 +386,14 @@ fn crashes_have_a_name() {
 
 /// Scripts that wrap FFmpeg, and snaps, start processes of their own.
 #[test]
-fn processes_that_a_child_leaves_behind_do_no_harm() {
+fn processes_that_a_child_leaves_behind_delay_nothing() {
     use RefusalKind::{Failed, Timeout, WrongOutput};
     let table = [
         // Its stderr is open: it counts as running.
         (Step::HoldPipes, Step::Hang, Timeout),
         (Step::HoldPipes, Step::Exit(1), Timeout),
         (Step::HoldPipes, Step::Exit(0), Timeout),
-        // Its stderr is closed and it has ended: what it left behind ends with it.
+        // Its stderr is closed and it has ended: the processes that it left behind are ended too.
         (Step::HoldStdout, Step::Hang, Timeout),
         (Step::HoldStdout, Step::Exit(1), Failed),
         (Step::HoldStdout, Step::Exit(0), WrongOutput),
@@ -411,7 +412,7 @@ fn processes_that_a_child_leaves_behind_do_no_harm() {
 }
 
 #[test]
-fn dropping_ends_a_child_whatever_it_does() {
+fn dropping_the_encoder_ends_every_child() {
     for steps in [
         vec![Step::IgnoreSignals, Step::TakeAll, Step::Hang],
         vec![Step::FloodStderr(None)],
@@ -468,7 +469,7 @@ fn the_versions_of_all_vendors() {
 }
 
 #[test]
-fn programs_that_are_no_ffmpeg() {
+fn programs_other_than_ffmpeg_are_refused() {
     let exec = "ffmpeg: error while loading shared libraries";
     let table = [
         (
@@ -496,7 +497,7 @@ fn programs_that_are_no_ffmpeg() {
 }
 
 #[test]
-fn programs_that_do_not_list_in_time() {
+fn programs_that_do_not_list_encoders_in_time_are_refused() {
     for steps in [
         vec![Step::Hang],
         vec![Step::IgnoreSignals, Step::Hang],
@@ -516,7 +517,7 @@ fn programs_that_do_not_list_in_time() {
 }
 
 #[test]
-fn files_that_are_no_programs() {
+fn files_that_are_not_programs_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let plain = folder.path().join("plain");
     std::fs::write(&plain, "#!/bin/sh\n").unwrap();

@@ -80,9 +80,9 @@ fn joined(chunks: &[EncodedChunk]) -> Vec<u8> {
     chunks.iter().flat_map(|c| c.data.iter().copied()).collect()
 }
 
-/// Lossless, so that a conversion, a skewed row or a lost frame anywhere would show.
+/// Lossless, so that a conversion, a skewed row or a lost frame is detected.
 #[test]
-fn every_sample_comes_back_and_the_stream_has_colour_tags() {
+fn decoding_restores_every_sample_and_the_stream_has_colour_tags() {
     for (format, width, height, b_frames) in [
         (PixelFormat::Yuv420p, 640, 360, 0),
         (PixelFormat::Nv12, 424, 240, 2),
@@ -123,7 +123,7 @@ fn rates_from_slow_to_fast_keep_their_indices() {
 }
 
 #[test]
-fn probes_of_encoders_that_work_and_of_others() {
+fn probes_of_encoders_that_work_and_that_do_not() {
     let config = EncoderConfig::default();
     let ten = Duration::from_secs(10);
     match test_encode_with(&ffmpeg(), &spec(&config, "-preset veryfast -crf 23"), &[], ten) {
@@ -210,7 +210,7 @@ fn wrong_frames_are_refused() {
 #[test]
 fn dropping_leaves_no_child_and_another_thread_may_open() {
     let config = config(PixelFormat::Yuv420p, 640, 360);
-    // The thread that opens ends first; the child must live on.
+    // The thread that opens ends first; the child must continue.
     let opened = config.clone();
     let mut encoder = std::thread::spawn(move || {
         HostedEncoder::open(&ffmpeg(), spec(&opened, "-preset ultrafast"), &opened).unwrap()

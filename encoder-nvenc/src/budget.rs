@@ -1,7 +1,7 @@
-//! How many encoders run on one GPU, over all programs of this user.
+//! Limits the encoders on one GPU, over all programs of this user.
 //!
 //! Each GPU has a lock file for each session that `gpu.max_sessions` allows. A process that holds
-//! the lock has the session; the system releases the lock when the process ends, however it ends.
+//! the lock has the session; the system releases the lock whenever the process ends.
 
 use std::{
     collections::BTreeSet,
@@ -15,33 +15,34 @@ use encoder_core::{EncoderType, Holders, Refusal, RefusalKind};
 
 use crate::facts::Found;
 
-/// The lock files that this process holds. Locked while one is taken or released, so that it is
-/// exact.
+/// The lock files that this process holds. The mutex is held while a lock file is locked or
+/// unlocked, so that the set is exact.
 static HELD: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
 fn held() -> MutexGuard<'static, BTreeSet<PathBuf>> {
     HELD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A session that is taken; released when it is dropped.
+/// A taken session; dropping it releases the session.
 #[derive(Debug)]
 pub(crate) struct Slot {
     lock: File,
     path: PathBuf,
-    /// The GPU that the encoder must be opened on, where there was a choice.
+    /// The GPU that the encoder must be opened on; `None` if FFmpeg chooses.
     pub(crate) gpu: Option<u32>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
         let mut held = held();
-        // Not by closing the file: a child that is being started has it open too.
+        // Closing the file would not suffice: a child that is being started has it open too.
         let _ = self.lock.unlock();
         held.remove(&self.path);
     }
 }
 
-/// Takes one of `sessions` sessions: on the GPU with most sessions left, where several may do.
+/// Takes one of `sessions` sessions. If several GPUs may be used, the GPU with the most free
+/// sessions is taken.
 ///
 /// # Errors
 /// A transient [`RefusalKind::Busy`], with its [`Holders`], when all are in use;
@@ -79,9 +80,9 @@ pub(crate) fn take(found: &Found, sessions: u32) -> Result<Slot, Refusal> {
     Err(refuse(RefusalKind::Busy, reason, hint).transient().held_by(holders))
 }
 
-/// The GPUs with a budget of their own: which to open on, and its name in the lock files.
+/// The GPUs that have their own budget: the index to open on, and the name in the lock files.
 ///
-/// Where it is not known which GPU is which, all have one budget and FFmpeg chooses.
+/// If the indices of the GPUs are not known, all share one budget and FFmpeg chooses.
 fn places(found: &Found) -> Vec<(Option<u32>, String)> {
     match &found.gpus[..] {
         [] => vec![(None, "gpu0".into())],
@@ -94,7 +95,7 @@ fn places(found: &Found) -> Vec<(Option<u32>, String)> {
     }
 }
 
-/// A session, or who holds all of them.
+/// Takes a session, or returns the holders of all sessions.
 fn take_in(
     folder: &Path,
     places: &[(Option<u32>, String)],
@@ -102,7 +103,8 @@ fn take_in(
 ) -> io::Result<Result<Slot, Holders>> {
     let mut held = held();
     let mut holders = Holders::ThisProcess;
-    // The first session of every GPU before the second of any.
+    // The first session of every GPU is tried before any second session, so that GPUs are filled
+    // evenly.
     for session in 0..sessions {
         for (gpu, key) in places {
             let key: String = key.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
@@ -145,7 +147,7 @@ fn folder() -> io::Result<PathBuf> {
     }
 }
 
-/// Makes `folder` unless it is there, and sees that nobody else can write to it.
+/// Creates `folder` unless it exists, and checks that no other user can write to it.
 #[cfg(unix)]
 fn private(folder: &Path, user: u32) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -208,9 +210,9 @@ mod tests {
         assert_eq!(take().unwrap().gpu, Some(1));
     }
 
-    /// The other program of the test below: takes a session, says so, and waits to be killed.
+    /// The other program of the test below: takes a session, prints that, and waits to be killed.
     #[test]
-    #[ignore = "started by `another_program_counts_until_it_is_killed`"]
+    #[ignore = "started by `the_session_of_another_program_counts_until_it_is_killed`"]
     fn another_program() {
         let folder = std::env::var_os("ENCODER_TEST_FOLDER").unwrap();
         let slot = take_in(Path::new(&folder), &places(&["a"]), 2).unwrap();
@@ -219,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn another_program_counts_until_it_is_killed() {
+    fn the_session_of_another_program_counts_until_it_is_killed() {
         let folder = tempfile::tempdir().unwrap();
         let start = || {
             let mut command = Command::new(std::env::current_exe().unwrap());
@@ -235,7 +237,7 @@ mod tests {
         assert_eq!(said, "taken");
         let mine = take();
         assert!(mine.is_ok());
-        // One of the two is another program's: it may end while this one waits.
+        // Another program holds one of the two sessions, and may end while this program waits.
         assert_eq!(take().unwrap_err(), Holders::Others);
         let (mut second, said) = start();
         assert_eq!(said, "none");
@@ -260,17 +262,17 @@ mod tests {
         private(&folder, user).unwrap();
         private(&folder, user).unwrap();
         assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
-        let told = |error: io::Error| error.to_string();
-        assert!(private(&folder, user + 1).map_err(told).unwrap_err().contains("private"));
+        let message = |error: io::Error| error.to_string();
+        assert!(private(&folder, user + 1).map_err(message).unwrap_err().contains("private"));
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(private(&folder, user).is_err());
         let link = place.path().join("link");
         symlink(&folder, &link).unwrap();
         assert!(private(&link, user).is_err());
         assert!(
-            private(&place.path().join("a/b"), user).map_err(told).unwrap_err().contains("a/b")
+            private(&place.path().join("a/b"), user).map_err(message).unwrap_err().contains("a/b")
         );
-        // The one that is really used.
+        // The folder that is used outside of tests.
         assert!(super::folder().unwrap().is_dir());
     }
 }

@@ -1,5 +1,5 @@
-//! Decides from the facts of this machine whether an encoder can be expected, and on which GPUs.
-//! Pure functions: [`crate::gather`] reads the facts.
+//! Decides from the facts of this machine whether an encoder may work, and on which GPUs. Pure
+//! functions: [`crate::gather`] reads the facts.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use crate::{
     messages::{lacks_encoder, no_encoder, refuse, update},
 };
 
-/// The API that brought the presets `p1` to `p7`: no FFmpeg can use them with an older driver.
+/// The API that introduced the presets `p1` to `p7`: with an older driver no FFmpeg can use them.
 const OLDEST_API: Api = Api(10, 0);
 
 const INSTALL: &str = "install the NVIDIA driver; in a container run with --gpus all (NVIDIA \
@@ -23,11 +23,11 @@ const LOAD: &str = "load the driver (sudo modprobe nvidia) and look at the syste
 const ACCESS: &str = "give this user access to the device (its group, often video; or the mode \
                       0666, which is the driver's default); in a container pass --gpus all";
 
-/// The GPUs that an encoder can be expected on: all, or the GPU `wanted`.
+/// The GPUs that an encoder may work on: all, or the GPU `wanted`.
 ///
 /// # Errors
-/// [`OpenError::Refused`] where it is certain that no encoder can work; [`OpenError::Config`] when
-/// there are GPUs and `wanted` is none of them.
+/// [`OpenError::Refused`] if no encoder can work; [`OpenError::Config`] if there are GPUs and
+/// `wanted` is none of them.
 pub(crate) fn check(facts: &Facts, wanted: Option<u32>) -> Result<Found, OpenError> {
     if facts.system == "macos" {
         let reason = "NVENC does not exist on macOS";
@@ -62,7 +62,7 @@ pub(crate) fn check(facts: &Facts, wanted: Option<u32>) -> Result<Found, OpenErr
     })
 }
 
-/// Checks that the nodes open that every GPU needs, and at least one of the GPUs' own nodes.
+/// Checks that this user may open the nodes that every GPU needs, and at least one node of a GPU.
 fn check_nodes(nodes: &[Node]) -> Result<(), Refusal> {
     let is_gpu = |node: &&Node| {
         node.path.strip_prefix("/dev/nvidia").is_some_and(|n| n.parse::<u32>().is_ok())
@@ -79,7 +79,7 @@ fn check_nodes(nodes: &[Node]) -> Result<(), Refusal> {
     }
 }
 
-/// What NVML reports; `None` where it is absent and an encoder may work without it.
+/// The driver that NVML reports; `None` if NVML is absent and an encoder may work without it.
 fn check_nvml(facts: &Facts) -> Result<Option<&Driver>, Refusal> {
     let failure = match &facts.nvml {
         Ok(driver) if driver.gpus.is_empty() => {
@@ -195,7 +195,7 @@ fn candidates(
     wanted: Option<u32>,
 ) -> Result<Vec<Candidate>, OpenError> {
     let visible = visible(&driver.gpus, facts.visible.as_deref(), facts.pci_order);
-    // The whole set of GPUs is known even where CUDA's order is not.
+    // The set of GPUs is known even if CUDA's order is not.
     let whole = facts.visible.is_none() && wanted.is_none();
     let candidate = |(index, (known, gpu)): (u32, (bool, Option<&Gpu>))| Candidate {
         index,
@@ -237,10 +237,10 @@ fn candidates(
     Ok(all)
 }
 
-/// The GPUs in CUDA's order; `None` where it is not known which GPU has the index.
+/// The GPUs in CUDA's order; `None` for an index whose GPU is not known.
 ///
-/// CUDA puts the fastest GPU first, unless `CUDA_DEVICE_ORDER` makes it count like NVML; where all
-/// GPUs are alike, both count alike. CUDA reads a list up to its first invalid entry.
+/// CUDA puts the fastest GPU first, unless `CUDA_DEVICE_ORDER` selects the order of NVML. If all
+/// GPUs are of one model, both orders are equal. CUDA reads a list up to its first invalid entry.
 fn visible<'a>(gpus: &'a [Gpu], list: Option<&str>, pci_order: bool) -> Vec<Option<&'a Gpu>> {
     let alike = gpus.iter().all(|gpu| Some(&gpu.name) == gpus.first().map(|first| &first.name));
     let known = |gpu| Some(gpu).filter(|_| alike || pci_order);

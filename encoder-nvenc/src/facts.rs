@@ -1,15 +1,15 @@
-//! The types of what is found on a machine, and of the device that follows from it.
+//! The facts of a machine, and the device that follows from them.
 
-/// What [`crate::gather`] reads from this machine.
+/// The facts that [`crate::gather`] reads from this machine.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     /// `linux`, `windows`, `macos` …
     pub(crate) system: &'static str,
-    /// What NVML, the library of `nvidia-smi`, reports.
+    /// The driver as NVML, the library of `nvidia-smi`, reports it.
     pub(crate) nvml: Result<Driver, Nvml>,
     /// Device nodes.
     pub(crate) nodes: Vec<Node>,
-    /// What `nvidia-smi` reports; run only where NVML does not load.
+    /// The result of `nvidia-smi`, which is run only if NVML does not load.
     pub(crate) smi: Option<Smi>,
     /// Whether the CUDA library loads, or the loader's error.
     pub(crate) cuda: Result<(), String>,
@@ -25,7 +25,7 @@ pub(crate) struct Facts {
     pub(crate) pci_order: bool,
 }
 
-/// What NVML reports of the driver.
+/// The driver, as NVML reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Driver {
     /// Its version.
@@ -45,7 +45,7 @@ pub(crate) struct Gpu {
     pub(crate) encoder: bool,
 }
 
-/// Why NVML reports nothing.
+/// The reason why NVML reports nothing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Nvml {
     /// The library does not load: the loader's error.
@@ -54,7 +54,7 @@ pub(crate) enum Nvml {
     DriverNotLoaded,
     /// Kernel module and library are of different versions.
     Mismatch,
-    /// This user, or the control group of this process, may not use the driver.
+    /// This user or the control group of this process is not permitted to use the driver.
     Permission,
     /// A GPU that fell off the bus or needs a reset.
     Lost(String),
@@ -74,11 +74,11 @@ pub(crate) struct Node {
 /// How `nvidia-smi` ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Smi {
-    /// With success.
+    /// It succeeded.
     Works,
-    /// With an error: its output.
+    /// It failed: its output.
     Fails(String),
-    /// Not in time: it was killed.
+    /// It did not end in time and was killed.
     Hangs,
 }
 
@@ -93,7 +93,7 @@ pub(crate) struct Found {
     pub(crate) name: String,
     /// `driver 570.86.15, NVENC API 13.0`.
     pub(crate) driver: Option<String>,
-    /// Everything that a probe depends on.
+    /// The inputs that decide the result of a probe.
     pub(crate) identity: Vec<String>,
     /// The GPUs that the encoder may be opened on.
     pub(crate) gpus: Vec<Candidate>,
@@ -104,11 +104,11 @@ pub(crate) struct Found {
 pub(crate) struct Candidate {
     /// CUDA's index.
     pub(crate) index: u32,
-    /// The same in every program: its UUID, else its index.
+    /// A key that is the same in every program: its UUID, else its index.
     pub(crate) key: String,
     /// Its name.
     pub(crate) name: Option<String>,
-    /// Whether it is known which GPU has the index.
+    /// Whether the GPU of this index is known for certain.
     pub(crate) known: bool,
     /// Whether it certainly has no encoder.
     pub(crate) bare: bool,

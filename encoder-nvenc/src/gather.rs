@@ -30,7 +30,7 @@ const ENCODE: &str = if cfg!(windows) { "nvEncodeAPI64.dll" } else { "libnvidia-
 /// How long `nvidia-smi` may take.
 const SMI: Duration = Duration::from_secs(2);
 
-/// Reads the facts within `limit`, on a thread: a driver that hangs blocks that thread alone.
+/// Reads the facts within `limit`, on a thread: a driver that hangs blocks only that thread.
 ///
 /// # Errors
 /// A transient [`Refusal`] when the driver does not answer in time.
@@ -60,7 +60,7 @@ pub(crate) fn facts(limit: Duration) -> Result<Facts, Refusal> {
 
 fn gather() -> Facts {
     let nvml = nvml();
-    // Where NVML works, it has opened the GPUs' own nodes itself.
+    // If NVML works, it has already opened the nodes of the GPUs.
     let nodes = nodes(Path::new("/dev"), nvml.is_ok());
     let smi = matches!(nvml, Err(Nvml::Absent(_))).then(|| smi(list_gpus(), SMI)).flatten();
     let container = ["/.dockerenv", "/run/.containerenv"].iter().any(|f| Path::new(f).exists());
@@ -84,7 +84,7 @@ fn nvml() -> Result<Driver, Nvml> {
     let version = nvml.sys_driver_version().ok();
     let count = nvml.device_count().map_err(failure)?;
     let mut gpus: Vec<_> = (0..count).map(|index| nvml.device_by_index(index)).collect();
-    // A GPU that does not answer beside others that do is left to the probe.
+    // If only some GPUs do not answer, the probe decides.
     if !gpus.is_empty() && gpus.iter().all(Result::is_err) {
         gpus.remove(0).map_err(failure)?;
     }
@@ -115,7 +115,8 @@ fn failure(error: NvmlError) -> Nvml {
     }
 }
 
-/// The NVIDIA nodes in `folder`; with `leave_gpus`, without those of GPUs: opening them wakes a GPU.
+/// The NVIDIA nodes in `folder`; with `leave_gpus`, without those of GPUs, because opening one
+/// wakes its GPU.
 fn nodes(folder: &Path, leave_gpus: bool) -> Vec<Node> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries
@@ -166,7 +167,7 @@ fn list_gpus() -> Command {
     command
 }
 
-/// What `nvidia-smi` reports; `None` where there is none.
+/// The result of `nvidia-smi`; `None` if it is not installed.
 fn smi(command: Command, limit: Duration) -> Option<Smi> {
     let output = run(command, Input::Empty, limit).ok()?;
     Some(match output.exit {

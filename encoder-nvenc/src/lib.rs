@@ -1,10 +1,10 @@
 //! The NVENC backend: NVIDIA's encoder, hosted by FFmpeg's `h264_nvenc`.
 //!
 //! # Quality
-//! `crf` becomes `-cq` of the same number, between 1 and 51 (0 would mean "automatic"), at
-//! variable bit rate. The scales look alike and are not equal: at the same number NVENC tends to
-//! larger files. Under `nvenc_tune = "lossless"` `crf` does not count: every sample comes back as
-//! it was, in the profile High 4:4:4 Predictive, which many hardware decoders do not play.
+//! `crf` becomes `-cq` of the same number, between 1 and 51 (0 would mean "automatic"), at variable
+//! bit rate. The scales are similar and not equal: at the same number NVENC tends to larger files.
+//! With `nvenc_tune = "lossless"`, `crf` has no effect: decoding restores every sample exactly, in
+//! the profile High 4:4:4 Predictive, which many hardware decoders do not play.
 //!
 //! # Options
 //! | `[gpu]` | | FFmpeg |
@@ -13,8 +13,8 @@
 //! | `nvenc_tune` | `hq`, `ll`, `ull`, `lossless` | `-tune` |
 //! | `max_sessions` | see below | |
 //!
-//! `[backend.nvenc]` is [`NvencOptions`]. `gop_size` and `b_frames` of `[encoder]` count; its
-//! `preset` does not. Only options that FFmpeg 4.4 to 9 all know are used.
+//! `[backend.nvenc]` is [`NvencOptions`]. `gop_size` and `b_frames` of `[encoder]` are used; its
+//! `preset` is not. Only options that FFmpeg 4.4 to 9 all know are used.
 //!
 //! # Device check and probe
 //! The device check takes milliseconds and starts no process where NVML loads: device nodes, NVML
@@ -83,7 +83,7 @@ pub struct NvencOptions {
     /// Spends more bits on flat regions, where the eye sees errors first. Not for `lossless`.
     /// Default false.
     pub spatial_aq: bool,
-    /// Spends more bits on regions at rest. Not for `lossless`. Default false.
+    /// Spends more bits on regions without motion. Not for `lossless`. Default false.
     pub temporal_aq: bool,
 }
 
@@ -119,7 +119,7 @@ pub fn spec(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOptio
     );
     let mut add = |text: &str| arguments.extend([" ", text]);
     if lossless {
-        // The profile follows from it.
+        // The tuning sets the profile.
         add("-rc constqp -qp 0");
     } else {
         add(&format!("-rc vbr -cq {} -b:v 0 -profile:v high", config.crf.max(1)));
@@ -132,8 +132,8 @@ pub fn spec(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOptio
         }
     }
     if lookahead > 0 {
-        // The least delay at which FFmpeg does not shorten it. Scene cuts would move the grid of
-        // IDR pictures.
+        // The smallest delay at which FFmpeg does not shorten the look-ahead. Scene cuts would move
+        // the grid of IDR pictures.
         let delay = lookahead + b_frames + 5;
         add(&format!("-rc-lookahead {lookahead} -no-scenecut 1 -delay {delay}"));
     } else {
@@ -156,7 +156,7 @@ pub fn spec(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOptio
 /// FFmpeg holds no more frames than it has surfaces: four for each step between P-frames, and
 /// room for the look-ahead. The presets p6 and p7 may have a look-ahead of their own.
 fn max_delay(b_frames: u8, lookahead: u8, gpu: &GpuEncoderConfig) -> usize {
-    /// Frames on their way between the processes.
+    /// Frames in flight between the processes.
     const SPARE: usize = 4;
     let thorough = matches!(gpu.nvenc_preset, NvencPreset::P6 | NvencPreset::P7);
     let (step, lookahead) = (usize::from(b_frames) + 1, usize::from(lookahead));
@@ -170,7 +170,7 @@ fn spec_of(request: &OpenRequest<'_>) -> Result<(FfmpegSpec, NvencOptions), Conf
     Ok((spec(request.config, request.gpu, &options), options))
 }
 
-/// The abilities that are probed beyond the user's own spec.
+/// The optional features that are probed in addition to the user's own spec.
 fn features(request: &OpenRequest<'_>, options: &NvencOptions) -> [Feature; 2] {
     let config = EncoderConfig { b_frames: 2, ..request.config.clone() };
     let b_frames = spec(&config, request.gpu, options);
@@ -213,7 +213,7 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let ProbeResult::Refused(refusal) = result else { return result };
     ProbeResult::Refused(match look(&options, LOOK) {
         Ok(found) => messages::with_device(refusal, &found),
-        // The device has disappeared since, which is nearer to the cause.
+        // If the device has disappeared since, that refusal is closer to the cause.
         Err(OpenError::Refused(cause)) if !cause.transient => cause,
         Err(_) => refusal,
     })

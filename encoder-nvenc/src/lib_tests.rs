@@ -84,7 +84,7 @@ fn wrong_options_are_errors() {
     }
 }
 
-/// With or without a device: FFmpeg reads the options first. Needs FFmpeg.
+/// FFmpeg reads the options before it looks for a device, so no device is needed. Needs FFmpeg.
 #[test]
 fn ffmpeg_knows_every_option() {
     for tune in ["hq", "ll", "ull", "lossless"] {
@@ -102,7 +102,7 @@ fn ffmpeg_knows_every_option() {
 }
 
 #[test]
-fn it_registers_itself() {
+fn the_backend_is_registered() {
     let settings = encoder_core::Settings::default();
     let request = OpenRequest::new(&settings, EncoderType::NVENC, 2);
     let all = encoder_core::backends();

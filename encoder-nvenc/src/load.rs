@@ -7,8 +7,8 @@ use nvml_wrapper::{Device, Nvml};
 
 use crate::facts::Found;
 
-/// Reports the load of the GPU `chosen`; where FFmpeg chooses, of each GPU that it may take. `None`
-/// where it is not known which GPU has the index.
+/// Reports the load of the GPU `chosen`; if FFmpeg chooses, of each GPU that it may take. `None` if
+/// the GPU of the index is not known.
 pub(crate) fn probe(found: &Found, chosen: Option<u32>) -> Option<LoadProbe> {
     let gpus = gpus(found, chosen);
     if gpus.is_empty() {

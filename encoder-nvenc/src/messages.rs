@@ -4,7 +4,7 @@ use encoder_core::{EncoderType, Refusal, RefusalKind};
 
 use crate::facts::{Api, Candidate, Found};
 
-/// The Linux drivers that brought an API, as far as they are known.
+/// The Linux drivers that introduced an API, as far as they are known.
 const DRIVERS: [(Api, &str); 6] = [
     (Api(10, 0), "445.87"),
     (Api(11, 0), "455.28"),
@@ -32,9 +32,9 @@ pub(crate) fn update(needed: Api) -> String {
     }
 }
 
-/// Whether a GPU of this name is known to have no encoder: the compute parts GA100, GH100 and
-/// GB100 to GB300, the small GM108 and GP108, and boards that are sold without outputs. The name
-/// alone refuses nothing; it explains a refusal that has another cause.
+/// Whether a GPU of this name is known to have no encoder: the compute parts GA100, GH100 and GB100
+/// to GB300, the small GM108 and GP108, and boards that are sold without outputs. The name alone
+/// causes no refusal; it explains a refusal of another cause.
 pub(crate) fn lacks_encoder(name: &str) -> bool {
     const PARTS: &[&str] = &[
         "A100", "A100X", "A800", "A30", "A30X", "H100", "H100L", "H800", "H20", "H200", "GH200",

@@ -1,4 +1,4 @@
-//! What lines of FFmpeg's log mean for `h264_nvenc`.
+//! The meaning of lines of FFmpeg's log for `h264_nvenc`.
 
 use encoder_core::RefusalKind::{Busy, DriverTooOld, Failed, Missing, NoDevice, Unsupported};
 use encoder_ffmpeg::{
@@ -88,7 +88,7 @@ pub(crate) const RULES: &[Rule] = &[
         .and(" exceeds ")
         .at_any_level()
         .as_last_resort(),
-    // The sum of all that a device can lack.
+    // FFmpeg's summary of all missing capabilities.
     Rule::new(
         "No capable devices found",
         NoDevice,
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table() {
+    fn causes_of_logs() {
         // stderr | kind | transient | a part of the reason
         let table: &[(&str, RefusalKind, bool, &str)] = &[
             ("[h264_nvenc] [error] Cannot load libcuda.so.1", Missing, false, "is not installed"),
@@ -213,7 +213,7 @@ mod tests {
                 "the GPU was lost",
             ),
             ("EncodePicture failed!: encoder busy (18): (no details)", Busy, true, "is busy"),
-            // FFmpeg tries something, and works on.
+            // Attempts that FFmpeg reports before it continues.
             (
                 "[h264_nvenc] [verbose] Cannot load libcuda.so.1\n[error] something new",
                 Failed,

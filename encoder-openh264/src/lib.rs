@@ -1,6 +1,6 @@
-//! OpenH264, built from source into the program: the encoder that is always there.
+//! OpenH264, built from source into the program: the encoder that is always available.
 //!
-//! Constant quality (by a quantiser that follows the motion), no B-frames, no look-ahead, one
+//! Constant quality (with a quantiser that depends on the motion), no B-frames, no look-ahead, one
 //! thread. Registers itself as `openh264`; a program names the crate once: `use encoder_openh264 as
 //! _;`.
 //!
@@ -31,7 +31,7 @@ inventory::submit! {
         .probe(probe)
 }
 
-/// At the fastest preset this makes the smallest files of what takes about the same CPU time; but it
+/// At the fastest preset this encoder makes the smallest files for about the same CPU time; but it
 /// has one thread, where others have several, and no B-frames.
 fn rank(request: &OpenRequest<'_>) -> u16 {
     const FEW: usize = 4;
@@ -56,7 +56,7 @@ pub struct Options {
     /// Entropy coding by CABAC (High profile): about a tenth smaller, a little slower. Default:
     /// true, except with the preset `ultrafast`.
     pub cabac: Option<bool>,
-    /// The quantiser itself, 0 (best) to 51. Default: what CRF and motion give.
+    /// The quantiser itself, 0 (best) to 51. Default: computed from CRF and motion.
     pub quantiser: Option<u8>,
 }
 
@@ -88,7 +88,7 @@ impl Options {
 /// A running OpenH264 encoder.
 struct OpenH264 {
     raw: RawEncoder,
-    /// `None`: the quantiser is given.
+    /// `None` if the options set the quantiser.
     quality: Option<Quality>,
     width: u32,
     height: u32,
@@ -199,7 +199,7 @@ impl VideoEncoder for OpenH264 {
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let options = Options::read(request.options)?;
-    // The library is part of this program, so nothing has to be looked up.
+    // The library is part of this program, so no file has to be inspected.
     let identity = vec![raw::version(), format!("{options:?} {:?}", request.config)];
     Ok(Device::default().with_identity(identity))
 }
@@ -217,7 +217,7 @@ fn probe(request: &OpenRequest<'_>, _deadline: Duration) -> ProbeResult {
     }
     let caps =
         Caps::new(raw::version()).with_pixel_formats([PixelFormat::Yuv420p]).with_notes(notes);
-    // The probe compares pictures, so it is made at a quality at which they look alike.
+    // The probe compares pictures, so it uses a quality at which they are similar.
     let mut options = request.options.clone();
     options.insert("quantiser".into(), PROOF.into());
     let open = |config: &EncoderConfig| -> Result<Box<dyn VideoEncoder>, OpenError> {
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn each_frame_gives_one_access_unit_and_comes_back() {
+    fn each_frame_has_one_access_unit_and_decodes() {
         for (width, height, options) in [
             (640, 360, ""),
             (641, 479, "cabac = false"),
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_cannot_take_is_refused_in_words() {
+    fn unsupported_settings_and_frames_are_refused_with_a_reason() {
         let refused = open(&config(4000, 2000), "").err().unwrap().to_string();
         assert!(refused.contains("3840x2160") && refused.contains("x264"), "{refused}");
         let small = open(&config(640, 8), "").err().unwrap().to_string();
@@ -328,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn the_proof_says_usable_whatever_the_quality() {
+    fn the_probe_passes_at_every_quality() {
         let settings = Settings {
             backend: [("openh264".to_string(), "quantiser = 51".parse().unwrap())].into(),
             ..Settings::default()
@@ -355,17 +355,17 @@ mod tests {
     }
 
     #[test]
-    fn the_quantiser_can_be_given() {
+    fn the_quantiser_can_be_set() {
         let stream = |crf, options: &str| {
             let config = EncoderConfig { crf, ..config(64, 64) };
             run(&mut open(&config, options).unwrap(), 3, None)
         };
-        // The test picture moves all over.
+        // The whole test picture moves.
         assert_eq!(stream(40, "quantiser = 24"), stream(23, ""));
         assert_ne!(stream(40, "quantiser = 24"), stream(40, ""));
     }
 
-    /// A new quantiser begins neither a new stream nor a new GOP, and it is what the pictures get.
+    /// A new quantiser starts neither a new stream nor a new GOP, and is used for the pictures.
     #[test]
     fn the_quantiser_can_change_from_picture_to_picture() {
         let layout = FrameLayout::new(PixelFormat::Yuv420p, Resolution::new(64, 64));
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_first_where_it_is_the_better_fast_encoder() {
+    fn it_ranks_first_if_it_is_the_best_fast_encoder() {
         for (preset, b_frames, threads, expected) in [
             (Preset::Ultrafast, 0, 2, 55),
             (Preset::Ultrafast, 0, 4, 55),

@@ -1,4 +1,4 @@
-//! What lines of FFmpeg's log mean for `h264_qsv`, behind the rules of the render node.
+//! The meaning of lines of FFmpeg's log for `h264_qsv`, after the rules of the render node.
 
 use encoder_core::RefusalKind::{Failed, NoDevice, Unsupported};
 use encoder_ffmpeg::{
@@ -13,7 +13,7 @@ const MEDIA_SDK: &str = "install the Intel media driver (intel-media-va-driver) 
                          is built for oneVPL, as newer devices need; check with vainfo";
 const PARAMETERS: &str = "use another size, preset or number of B-frames, or another encoder";
 
-/// The device comes before its parameters: FFmpeg checks it first.
+/// The device precedes its parameters, because FFmpeg checks it first.
 pub(crate) const RULES: &[Rule] = &[
     Rule::new(
         "Error initializing an internal MFX session",
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table() {
+    fn causes_of_logs() {
         // stderr | kind | a part of the reason | a part of the hint
         let table: &[(&str, RefusalKind, &str, &str)] = &[
             (

@@ -12,7 +12,7 @@ use crate::{
 pub(crate) struct Block {
     /// Owns the bytes behind `start`.
     _memory: Box<dyn SlotMemory>,
-    /// [`SlotMemory::start`], asked for once: slots are reached without a virtual call.
+    /// The result of [`SlotMemory::start`], stored so that access to a slot needs no virtual call.
     start: NonNull<u8>,
     /// Bytes from one slot to the next.
     stride: usize,
@@ -22,8 +22,8 @@ pub(crate) struct Block {
 
 // SAFETY: the block owns its memory, which is `Send`.
 unsafe impl Send for Block {}
-// SAFETY: `&Block` reaches the memory through `bytes` and `bytes_mut` only, whose callers promise
-// that nobody else writes to the same slot.
+// SAFETY: `&Block` reaches the memory through `bytes` and `bytes_mut` only, whose callers guarantee
+// that nothing else writes to the same slot.
 unsafe impl Sync for Block {}
 
 impl Block {
@@ -38,7 +38,7 @@ impl Block {
         if slot_bytes == 0 {
             return Err(RingError::EmptySlots);
         }
-        // One page is left for an allocator that has to find the start of a page.
+        // One page is reserved for allocators that align the block themselves.
         const MOST: usize = isize::MAX as usize - PAGE;
         let (stride, bytes) = slot_bytes
             .checked_next_multiple_of(PAGE)
@@ -58,15 +58,14 @@ impl Block {
 
     fn slot(&self, index: usize) -> *mut u8 {
         assert!(index < self.access.len(), "slot {index} of {}", self.access.len());
-        // SAFETY: index < slots, so the offset stays inside the slots × stride bytes that the
-        // allocator was asked for.
+        // SAFETY: index < slots, so the offset lies inside the requested slots × stride bytes.
         unsafe { self.start.as_ptr().add(index * self.stride) }
     }
 
     /// The bytes of a slot, to read.
     ///
     /// # Safety
-    /// Nobody writes to this slot while the result is alive.
+    /// Nothing writes to this slot while the result is alive.
     pub(crate) unsafe fn bytes(&self, index: usize) -> &[u8] {
         let start = self.slot(index);
         self.access[index].read();
@@ -78,7 +77,7 @@ impl Block {
     /// The bytes of a slot, to write.
     ///
     /// # Safety
-    /// Nobody else reads or writes this slot while the result is alive.
+    /// Nothing else reads or writes this slot while the result is alive.
     #[allow(clippy::mut_from_ref)] // The caller's promise stands in for the exclusive reference.
     pub(crate) unsafe fn bytes_mut(&self, index: usize) -> &mut [u8] {
         let start = self.slot(index);

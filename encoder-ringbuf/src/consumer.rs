@@ -14,7 +14,7 @@ pub struct Consumer<M> {
     pub(crate) ring: Arc<Ring<M>>,
 }
 
-/// What [`Consumer::next_timeout`] returns.
+/// The result of [`Consumer::next_timeout`].
 #[derive(Debug)]
 pub enum Next<M> {
     /// The next frame.
@@ -62,26 +62,26 @@ impl<M> Consumer<M> {
         ReadSlot { ring: self.ring.clone(), seq, index, meta }
     }
 
-    /// Commits all frames before `upto`: they do not come again, and their slots become free as
-    /// soon as no [`ReadSlot`] holds them.
+    /// Commits all frames before `upto`: they are not returned again, and their slots become free
+    /// as soon as no [`ReadSlot`] holds them.
     ///
-    /// The cursor never moves back, and never beyond the frames that were read: such an `upto`
-    /// changes nothing. (An example is the late answer of an encoder that was replaced before a
+    /// The cursor never moves back, and never beyond the frames that were read: such an `upto` has
+    /// no effect. (An example is a late access unit of an encoder that was replaced before a
     /// [`rewind`](Self::rewind).)
     pub fn commit(&mut self, upto: u64) {
         self.ring.shared.change(Side::Producer, |state| state.commit(upto));
     }
 
-    /// Discards a frame that was read, such as one without a picture: it does not come again, and
+    /// Discards a frame that was read, such as one without a picture: it is not returned again, and
     /// its slot becomes free as soon as no [`ReadSlot`] holds it, wherever the commit cursor is.
-    /// Otherwise frames that no encoder gets could fill the ring while the encoder waits for more.
-    /// Does nothing for a frame that was not read or is committed.
+    /// Otherwise frames that no encoder gets could fill the ring while the encoder waits for more
+    /// frames. Does nothing for a frame that was not read or is committed.
     pub fn discard(&mut self, seq: u64) {
         self.ring.shared.change(Side::Producer, |state| state.discard(seq));
     }
 
     /// Moves the read cursor back to the commit cursor and returns it: the frames that were read
-    /// but not committed come again, with the same bytes and metadata.
+    /// but not committed are returned again, with the same bytes and metadata.
     pub fn rewind(&mut self) -> u64 {
         self.ring.shared.lock().rewind()
     }
@@ -113,8 +113,8 @@ impl<M> fmt::Debug for Consumer<M> {
     }
 }
 
-/// A frame to read. Its bytes do not change while it is held, also after they were committed and
-/// after both ends were dropped; but the producer cannot use the slot in that time.
+/// A frame to read. Its bytes do not change while it is held, even after it was committed and both
+/// ends were dropped. Until then the producer cannot use the slot.
 pub struct ReadSlot<M> {
     ring: Arc<Ring<M>>,
     seq: u64,
@@ -140,15 +140,15 @@ impl<M> Deref for ReadSlot<M> {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: this reader was counted when the slot was published, and a slot with readers is
-        // not reserved, so nobody writes to it.
+        // not reserved, so nothing writes to it.
         unsafe { self.ring.block.bytes(self.index) }
     }
 }
 
 impl<M> Drop for ReadSlot<M> {
     fn drop(&mut self) {
-        // First, so that the metadata is dropped where the slot is reused and not here, unless the
-        // ring itself is dropped.
+        // This reference is dropped first, so that the metadata itself is dropped when the slot is
+        // reused and not here, unless the ring is dropped.
         self.meta = None;
         self.ring.shared.change(Side::Producer, |state| state.release(self.index));
     }

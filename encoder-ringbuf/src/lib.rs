@@ -20,7 +20,7 @@ pub use snapshot::{Monitor, Snapshot};
 /// The size of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingOptions {
-    /// Frames that fit in: at least 2.
+    /// The number of slots: at least 2.
     pub slots: usize,
     /// Bytes of one frame: at least 1.
     pub slot_bytes: usize,
@@ -33,7 +33,7 @@ pub enum RingError {
     /// Fewer than 2 slots.
     #[error("a ring of {slots} slots cannot be filled and read at once; give it at least 2")]
     TooFewSlots {
-        /// Slots that were asked for.
+        /// Requested slots.
         slots: usize,
     },
     /// Slots of no bytes.
@@ -42,26 +42,26 @@ pub enum RingError {
     /// More bytes than the address space has.
     #[error("{slots} slots of {slot_bytes} bytes are more than can be addressed; use fewer slots")]
     TooLarge {
-        /// Slots that were asked for.
+        /// Requested slots.
         slots: usize,
-        /// Bytes of a slot that were asked for.
+        /// Requested bytes of a slot.
         slot_bytes: usize,
     },
-    /// The allocator has not enough memory.
+    /// The allocator does not have enough memory.
     #[error("the system refused {bytes} bytes for the ring; use fewer slots")]
     OutOfMemory {
-        /// Bytes that were asked for.
+        /// Requested bytes.
         bytes: usize,
     },
 }
 
-/// The consumer was dropped, so nobody would read further frames.
+/// The consumer was dropped, so further frames would not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the ring was closed by its consumer")]
 pub struct Closed;
 
 /// Makes a ring in zeroed memory of the [`Heap`]. Every slot starts on a [`PAGE`]. This is the only
-/// allocation for frames: none is made while frames pass.
+/// allocation for frames; reserving and reading allocate none.
 ///
 /// `M` is the metadata that is published with each frame. Several readers may hold a frame at once,
 /// so metadata is shared between threads.

@@ -1,4 +1,4 @@
-//! Where the memory of a ring comes from.
+//! The memory of a ring and its allocators.
 
 use std::{
     alloc::{Layout, alloc_zeroed, dealloc},
@@ -12,7 +12,7 @@ pub const PAGE: usize = 4096;
 /// Allocates the memory of a ring.
 ///
 /// A ring calls its allocator once, when it is made, and frees the memory when the last end and the
-/// last slot are dropped. No frame costs a call.
+/// last slot are dropped. Frames cause no calls.
 pub trait SlotAllocator: fmt::Debug + Send + Sync {
     /// Allocates one block of at least `bytes` bytes; `bytes` is a multiple of [`PAGE`]. `None` if
     /// there is not enough memory, which [`ring_in`](crate::ring_in) reports as
@@ -24,7 +24,7 @@ pub trait SlotAllocator: fmt::Debug + Send + Sync {
 ///
 /// # Safety
 /// [`start`](Self::start) returns the same address at every call, also after the value was moved.
-/// From that address on lie as many bytes as [`SlotAllocator::allocate`] was asked for. They are
+/// The bytes that [`SlotAllocator::allocate`] was called for start at that address. They are
 /// initialised, the CPU can read and write them from any thread, they start on a multiple of
 /// [`PAGE`], and nothing else reads or writes them until the value is dropped.
 pub unsafe trait SlotMemory: Send + Sync {
@@ -45,11 +45,12 @@ impl SlotAllocator for Heap {
     }
 }
 
-/// Global allocators zero memory of this alignment without writing to it. A larger alignment makes
-/// them allocate first and write zeros then.
+/// With this alignment, global allocators return zeroed memory without writing to it. With a larger
+/// one they allocate and then write zeros.
 const UNTOUCHED: usize = 16;
 
-/// A zeroed allocation that is one page longer than asked for, so that a page starts in it.
+/// A zeroed allocation that is one page longer than requested, so that it contains the start of a
+/// page.
 struct HeapBlock {
     allocation: NonNull<u8>,
     layout: Layout,
@@ -69,8 +70,8 @@ impl HeapBlock {
     }
 }
 
-// SAFETY: `start` lies on a page and is followed by the `bytes` that were asked for, all zeroed.
-// The allocation belongs to this value alone and does not move with it.
+// SAFETY: `start` lies on a page and is followed by the requested `bytes`, all zeroed. The
+// allocation belongs to this value alone and does not move with it.
 unsafe impl SlotMemory for HeapBlock {
     fn start(&self) -> NonNull<u8> {
         self.start
@@ -85,7 +86,7 @@ unsafe impl Sync for HeapBlock {}
 impl Drop for HeapBlock {
     fn drop(&mut self) {
         // SAFETY: allocated in `new` with this layout, and freed once, here. By the contract of
-        // `SlotMemory` nobody uses the bytes after the drop.
+        // `SlotMemory` nothing uses the bytes after the drop.
         unsafe { dealloc(self.allocation.as_ptr(), self.layout) }
     }
 }

@@ -20,14 +20,14 @@ pub struct Producer<M> {
 }
 
 impl<M> Producer<M> {
-    /// Reserves the slot of the next frame; blocks while there is no free one.
+    /// Reserves the slot of the next frame; blocks while no slot is free.
     ///
     /// # Errors
-    /// [`Closed`] as soon as the consumer is gone, also if that happens during the wait.
+    /// [`Closed`] as soon as the consumer is dropped, also during the wait.
     pub fn reserve(&mut self) -> Result<WriteSlot<M>, Closed> {
         match self.ring.shared.wait(Side::Producer, None, State::reserve) {
             Some(reserved) => reserved.map(|reserved| self.write_slot(reserved)),
-            // Without a deadline no wait ends with nothing.
+            // Without a deadline the wait always returns a slot or an error.
             None => Err(Closed),
         }
     }
@@ -64,7 +64,7 @@ impl<M> Producer<M> {
         match shared.wait(Side::Producer, now, State::reserve_over_oldest).transpose()? {
             None => Ok(None),
             Some((mut reserved, is_over)) => {
-                // The slot of the dropped frame was the next free one, so it is the reserved one.
+                // The slot of the dropped frame was the next free slot, so it is the reserved slot.
                 let dropped = is_over.then(|| reserved.stale.take());
                 Ok(Some(OverOldest { slot: self.write_slot(reserved), dropped }))
             }
@@ -84,7 +84,8 @@ impl<M> Producer<M> {
     fn write_slot(&self, reserved: Reserved<M>) -> WriteSlot<M> {
         let Reserved { seq, index, stale } = reserved;
         let slot = WriteSlot { ring: self.ring.clone(), seq, index, meta: None };
-        // Only now: if the metadata's own drop panics, the slot is abandoned instead of leaked.
+        // The old metadata is dropped only now: if its drop panics, the slot is abandoned instead
+        // of leaked.
         drop(stale);
         slot
     }
@@ -116,7 +117,7 @@ impl<M> fmt::Debug for Producer<M> {
     }
 }
 
-/// What [`Producer::try_reserve_over_oldest`] returns.
+/// The result of [`Producer::try_reserve_over_oldest`].
 #[derive(Debug)]
 pub struct OverOldest<M> {
     /// The slot of the next frame.
@@ -125,7 +126,7 @@ pub struct OverOldest<M> {
     pub dropped: Option<Option<std::sync::Arc<M>>>,
 }
 
-/// A slot to fill. Its bytes are those of some earlier frame, or zero.
+/// A slot to fill. It contains the bytes of an earlier frame, or zeros.
 ///
 /// Dropping a slot unpublished (its worker failed or panicked) publishes it as *abandoned*, so that
 /// the frames behind it become readable.

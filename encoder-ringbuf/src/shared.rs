@@ -1,4 +1,4 @@
-//! What the ends share: the state under its lock, waiting for it, and the memory.
+//! The state that both ends share: its lock, the waits for it, and the memory.
 
 use std::{
     future::poll_fn,
@@ -32,7 +32,7 @@ pub(crate) struct Shared<M> {
 
 impl<M> Shared<M> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State<M>> {
-        // Nothing panics under the lock, so a poisoned state is a whole state.
+        // Nothing panics under the lock, so even a poisoned state is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -156,7 +156,7 @@ impl<M> Ring<M> {
         options: &RingOptions,
         allocator: &dyn SlotAllocator,
     ) -> Result<Self, RingError> {
-        // First, because it checks the options.
+        // This comes first, because it checks the options.
         let block = Block::new(options, allocator)?;
         let state = Mutex::new(State::new(options.slots)?);
         let changed = [Condvar::new(), Condvar::new()];
@@ -171,7 +171,7 @@ impl<M> Drop for Ring<M> {
     }
 }
 
-/// The moment at which a wait times out; `None` if it is later than an `Instant` can be.
+/// The moment at which a wait times out; `None` if an `Instant` cannot represent it.
 pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }

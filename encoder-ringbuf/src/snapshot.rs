@@ -11,7 +11,8 @@ pub struct Snapshot {
     pub len: usize,
     /// Frames that are published, with all before them, and not read: `written - read`.
     pub readable: usize,
-    /// Frames that are read and not committed: `read - committed`. A rewind makes them come again.
+    /// Frames that are read and not committed: `read - committed`. After a rewind they are read
+    /// again.
     pub in_flight: usize,
     /// Write cursor: the first frame that is not published.
     pub written: u64,

@@ -1,4 +1,4 @@
-//! The cursors and the bookkeeping of the slots: plain data behind one mutex. Nothing here blocks.
+//! The cursors and the states of the slots: plain data behind one mutex. Nothing here blocks.
 
 use std::{
     collections::VecDeque,
@@ -13,7 +13,7 @@ use crate::{Closed, RingError, Side, Snapshot};
 /// The state of a slot, without its bytes.
 struct Slot<M> {
     phase: Phase,
-    /// `None` where the frame was abandoned. Stays until the slot is reserved again.
+    /// `None` if the frame was abandoned. Kept until the slot is reserved again.
     meta: Option<Arc<M>>,
     /// How many `ReadSlot`s hold it.
     readers: usize,
@@ -25,7 +25,7 @@ enum Phase {
     Writing,
     /// Readable or, if it was read, not yet committed.
     Published,
-    /// Not in the window. Free as soon as there are no readers.
+    /// Not in the window. The slot is free as soon as it has no readers.
     Done,
 }
 
@@ -33,7 +33,7 @@ enum Phase {
 pub(crate) struct Reserved<M> {
     pub(crate) seq: u64,
     pub(crate) index: usize,
-    /// The metadata of the frame before, to be dropped without the lock.
+    /// The metadata of the slot's earlier frame, to be dropped without the lock.
     pub(crate) stale: Option<Arc<M>>,
 }
 
@@ -76,7 +76,7 @@ pub(crate) struct State<M> {
     capacity: usize,
     slots: Vec<Slot<M>>,
     /// Slots that can be reserved. A stack: the slot that was used last is still in the CPU's
-    /// cache, and a ring that never fills never touches its other pages.
+    /// cache, and a ring that never fills uses few pages.
     free: Vec<usize>,
     /// The slot of each frame from `committed` to the last that was reserved; `None` where the
     /// frame was discarded.
@@ -87,8 +87,8 @@ pub(crate) struct State<M> {
     written: u64,
     read: u64,
     committed: u64,
-    /// The first frame that was never read. Frames before it may come again after a rewind, so they
-    /// are not dropped for a live source.
+    /// The first frame that was never read. Frames before it may be read again after a rewind, so
+    /// they are not dropped for a live source.
     fresh: u64,
     producer_closed: bool,
     consumer_closed: bool,

@@ -1,4 +1,4 @@
-//! Rings in memory of an allocator of their own.
+//! Rings with their own allocator.
 #![cfg(not(ring_loom))]
 #![allow(clippy::unwrap_used)]
 
@@ -49,17 +49,17 @@ impl SlotAllocator for Counting {
 }
 
 // SAFETY: unless `shift` breaks the contract on purpose, `start` lies on a page, and the bytes
-// behind it are initialised, stay where they are and belong to this value alone.
+// after it are initialised, do not move and belong to this value alone.
 unsafe impl SlotMemory for Block {
     fn start(&self) -> NonNull<u8> {
-        // SAFETY: the allocation is a page longer than asked for.
+        // SAFETY: the allocation is a page longer than requested.
         unsafe { self.start.add(self.shift) }
     }
 }
 
 // SAFETY: the value owns its allocation.
 unsafe impl Send for Block {}
-// SAFETY: `&Block` gives an address only.
+// SAFETY: `&Block` returns an address only.
 unsafe impl Sync for Block {}
 
 impl Drop for Block {
@@ -122,7 +122,7 @@ fn memory_that_misses_a_page_is_not_used() {
 }
 
 #[test]
-fn the_heap_is_the_usual_allocator() {
+fn the_heap_is_the_default_allocator() {
     let options = RingOptions { slots: 2, slot_bytes: 100 };
     let zeroed = |mut producer: Producer<()>| {
         let slot = producer.reserve().unwrap();

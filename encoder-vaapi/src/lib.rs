@@ -1,17 +1,17 @@
 //! The VA-API backend: the encoders of AMD and Intel on Linux, hosted by FFmpeg's `h264_vaapi`.
 //!
-//! Frames are NV12, whatever `pixel_format` asks for, and FFmpeg uploads them to the device
-//! (`hwupload`): the encoder takes nothing that is not there already. Its render node is the one
-//! that `device` names, else the first that opens and is not NVIDIA's, whose driver has no encoder
-//! for VA-API. On Intel, Quick Sync comes first by rank; this backend is for older devices and for
-//! an FFmpeg without Quick Sync.
+//! Frames are NV12, whatever `pixel_format` is, and FFmpeg uploads them to the device (`hwupload`):
+//! the encoder takes only frames in device memory. Its render node is the node that `device` names,
+//! else the first node that opens and is not NVIDIA's, whose driver has no encoder for VA-API. On
+//! Intel, Quick Sync comes first by rank; this backend is for older devices and for an FFmpeg
+//! without Quick Sync.
 //!
 //! Quality: `crf` becomes the same number, between 1 and 51, as the quantiser of every P picture
-//! (`-rc_mode CQP -qp`), because that is what every driver has. Unlike x264's `crf` it does not
-//! spend less where motion hides errors, so files are larger. `rc_mode = "icq"` uses the scale of
-//! the driver's own constant quality instead, where it has one (Intel; AMD's RDNA 3 has not).
+//! (`-rc_mode CQP -qp`), because every driver supports it. Unlike x264's `crf` it does not spend
+//! less where motion hides errors, so files are larger. `rc_mode = "icq"` uses the scale of the
+//! driver's own constant quality instead, if it has one (Intel; AMD's RDNA 3 does not).
 //!
-//! `preset` says nothing to VA-API, whose drivers do not agree on a scale: see
+//! `preset` has no effect, because the drivers of VA-API have no common scale: see
 //! [`VaapiOptions::compression_level`].
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used.
@@ -71,15 +71,15 @@ pub enum RateControl {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VaapiOptions {
-    /// The render node: `/dev/dri/renderD128`. Default: the first that can do it.
+    /// The render node: `/dev/dri/renderD128`. Default: the first node that fits.
     pub device: Option<PathBuf>,
-    /// What `crf` means to the driver: `cqp` or `icq`. Default `cqp`.
+    /// How the driver uses `crf`: `cqp` or `icq`. Default `cqp`.
     pub rc_mode: RateControl,
-    /// Use the device's low-power encoder, which the newest Intel devices have alone. Default
+    /// Use the device's low-power encoder, the only encoder of the newest Intel devices. Default
     /// false.
     pub low_power: bool,
-    /// Speed against size on the driver's own scale, 1 to 255; Intel's goes from 1 (best) to 7
-    /// (fastest). A driver takes the nearest that it has. Default: what the driver chooses.
+    /// Speed against size on the driver's own scale, 1 to 255; Intel's scale is 1 (best) to 7
+    /// (fastest). A driver uses the nearest level that it has. Default: the driver chooses.
     pub compression_level: Option<u8>,
 }
 
@@ -110,7 +110,8 @@ pub fn spec(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> Ffmp
     };
     arguments.push_str(&format!(" -profile:v high -g {gop_size} -bf {b_frames} -idr_interval 0"));
     // Some drivers write the parameter sets themselves, without colour tags and into the stream
-    // alone. FLV needs them in front, and FFmpeg before 6 does not move them by itself.
+    // alone. FLV needs them at the start of the stream, and FFmpeg before 6 does not move them by
+    // itself.
     arguments.push_str(&format!(" -bsf:v {TAG_COLOURS},extract_extradata"));
     if options.low_power {
         arguments.push_str(" -low_power 1");
@@ -122,7 +123,8 @@ pub fn spec(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> Ffmp
         .with_options(&arguments)
         .with_rules(render::RULES)
         .with_rules(rules::RULES);
-    // Both by name: FFmpeg 8 no longer takes the one device that there is for the filters.
+    // Encoder and filters name the device: FFmpeg 8 no longer uses the only device for filters
+    // automatically.
     let device = format!("vaapi=va:{}", node.display());
     spec.global = ["-init_hw_device", &device, "-filter_hw_device", "va"].map(Into::into).into();
     spec.format = PixelFormat::Nv12;
@@ -131,9 +133,9 @@ pub fn spec(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> Ffmp
     spec
 }
 
-/// FFmpeg keeps B-frames until the picture that they refer to, and since 5.0 two pictures more,
-/// which the device encodes meanwhile (`-async_depth`, unknown to 4.4 and so left as it is). The
-/// rest is reserve.
+/// FFmpeg keeps B-frames until the picture that they refer to, and since 5.0 two more pictures,
+/// which the device encodes in parallel (`-async_depth`, which 4.4 does not know, so its default is
+/// used). The rest is reserve.
 fn max_delay(config: &EncoderConfig) -> usize {
     8 + 2 * usize::from(config.b_frames)
 }
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_device_that_is_not_there_is_an_error_of_the_configuration() {
+    fn a_configured_device_that_does_not_exist_is_an_error() {
         let options = "device = \"/nowhere/renderD128\"".parse().unwrap();
         let settings = encoder_core::Settings {
             backend: [("vaapi".to_owned(), options)].into(),
@@ -283,9 +285,9 @@ mod tests {
         }
     }
 
-    /// FFmpeg's log of a file that is no device, on a machine without a device too. Needs FFmpeg.
+    /// FFmpeg's log for a file that is not a device. Needs FFmpeg, and no device.
     #[test]
-    fn a_file_that_is_no_device_is_refused_by_name() {
+    fn a_file_that_is_not_a_device_is_refused_by_name() {
         let node = Path::new("/dev/null");
         let spec = spec(&EncoderConfig::default(), &VaapiOptions::default(), node);
         let result = encoder_ffmpeg::test_encode(&spec, Duration::from_secs(60));
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn it_registers_itself() {
+    fn the_backend_is_registered() {
         let settings = encoder_core::Settings::default();
         let request = OpenRequest::new(&settings, EncoderType::VAAPI, 2);
         let all = encoder_core::backends();

@@ -1,4 +1,4 @@
-//! What lines of FFmpeg's log mean for `h264_vaapi`, behind the rules of the render node.
+//! The meaning of lines of FFmpeg's log for `h264_vaapi`, after the rules of the render node.
 
 use encoder_core::RefusalKind::{Failed, NoDevice, Unsupported};
 use encoder_ffmpeg::{
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table() {
+    fn causes_of_logs() {
         // stderr | kind | a part of the reason
         let table: &[(&str, RefusalKind, &str)] = &[
             // As FFmpeg 5.1 and 9.0 report a node that does not exist, and a file that is no node.
@@ -117,7 +117,7 @@ mod tests {
                 Permission,
                 "may not be opened by this user",
             ),
-            // FFmpeg tries something, and works on.
+            // Attempts that FFmpeg reports before it continues.
             (
                 "[VAAPI] [verbose] Failed to open /dev/dri/renderD128: Permission denied\n\
                  [error] Device creation failed: -22.",

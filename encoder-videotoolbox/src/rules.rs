@@ -1,4 +1,4 @@
-//! What lines of FFmpeg's log mean for `h264_videotoolbox`.
+//! The meaning of lines of FFmpeg's log for `h264_videotoolbox`.
 
 use encoder_core::RefusalKind::{Busy, Failed, NotBuilt, Unsupported};
 use encoder_ffmpeg::{
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table() {
+    fn causes_of_logs() {
         // stderr | kind | transient
         let table: &[(&str, RefusalKind, bool)] = &[
             (

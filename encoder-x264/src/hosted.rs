@@ -5,7 +5,7 @@ use encoder_ffmpeg::{FfmpegSpec, Rule, hints::SIZE};
 
 use crate::{Plan, X264Options};
 
-/// What lines of FFmpeg's log mean for `libx264`.
+/// The meaning of lines of FFmpeg's log for `libx264`.
 const RULES: &[Rule] =
     &[Rule::new("not divisible by 2", RefusalKind::Unsupported, "odd sizes are not taken", SIZE)];
 

@@ -33,8 +33,8 @@ struct NativeEncoder {
 /// Owns the library's encoder.
 struct Handle(NonNull<x264_t>);
 
-// SAFETY: libx264 ties an encoder to no thread; it must only not be used by two at once, and a
-// `Handle` is used through `&mut` alone.
+// SAFETY: libx264 ties an encoder to no thread; two threads must not use it at the same time, and a
+// `Handle` is used through `&mut` only.
 unsafe impl Send for Handle {}
 
 impl Drop for Handle {
@@ -44,7 +44,7 @@ impl Drop for Handle {
     }
 }
 
-/// How it is called in reports.
+/// The name in reports.
 fn label() -> String {
     format!("libx264 {X264_BUILD} in process")
 }
@@ -171,7 +171,7 @@ impl NativeEncoder {
         }
     }
 
-    /// Gives the library a picture, or nothing to get what it holds.
+    /// Passes a picture to the library; without a picture, fetches one that the library holds.
     fn step(
         &mut self,
         picture: Option<&mut x264_picture_t>,
@@ -183,7 +183,7 @@ impl NativeEncoder {
         let mut shown: x264_picture_t = unsafe { std::mem::zeroed() };
         let handle = self.x264.0.as_ptr();
         // SAFETY: the encoder is open; the picture's planes are as large as its strides and the
-        // opened size say (checked by the caller) and are only read, during this call.
+        // opened size require (checked by the caller) and are only read, during this call.
         let size = unsafe {
             x264_encoder_encode(handle, &raw mut nals, &raw mut count, input, &raw mut shown)
         };
@@ -194,7 +194,7 @@ impl NativeEncoder {
             return Ok(None);
         }
         let mut data = Vec::with_capacity(size as usize + count.max(0) as usize);
-        // SAFETY: the library gives `count` units, valid until its next call.
+        // SAFETY: the library returns `count` units, valid until its next call.
         let nals = unsafe { std::slice::from_raw_parts(nals, count.max(0) as usize) };
         for nal in nals {
             // SAFETY: each unit has `i_payload` bytes, valid until the library's next call.
@@ -231,7 +231,7 @@ impl VideoEncoder for NativeEncoder {
         picture.img.i_csp = self.csp;
         picture.img.i_plane = frame.planes().len() as i32;
         for (n, plane) in frame.planes().iter().enumerate() {
-            // What the library will read must be there.
+            // Checks that the planes are as large as the library reads.
             if plane.data.len() < plane.stride * plane.rows || plane.stride < plane.row_bytes {
                 return Err(self.error(format!("plane {n} is shorter than its rows")));
             }

@@ -64,7 +64,7 @@ fn decoded_luma(chunks: &[EncodedChunk]) -> Vec<u8> {
 }
 
 #[test]
-fn both_ways_give_nearly_the_same() {
+fn both_modes_produce_nearly_the_same_stream() {
     for (format, b_frames) in [(PixelFormat::Yuv420p, 0), (PixelFormat::Nv12, 2)] {
         let config = EncoderConfig {
             preset: Preset::Fast,
@@ -89,7 +89,7 @@ fn both_ways_give_nearly_the_same() {
             assert_eq!(keys, [0, 12, 24, 36]);
             for chunk in chunks {
                 let units: Vec<_> = nal_units(&chunk.data).collect();
-                // Four bytes in front of every unit, and nothing else.
+                // A start code of four bytes in front of every unit, and nothing else.
                 let length: usize = units.iter().map(|unit| unit.len() + 4).sum();
                 assert_eq!(length, chunk.data.len());
                 let kinds: Vec<_> = units.iter().map(|unit| NalKind::of(unit[0])).collect();
@@ -104,7 +104,7 @@ fn both_ways_give_nearly_the_same() {
 }
 
 #[test]
-fn idr_pictures_can_be_asked_for() {
+fn idr_pictures_can_be_forced() {
     let config = EncoderConfig {
         gop_size: 100,
         b_frames: 2,

@@ -37,10 +37,10 @@ use crate::settings::Refused;
 /// A measurement that has not ended after this long is stopped.
 pub const LIMIT: Duration = Duration::from_secs(6 * 3600);
 
-/// What was measured.
+/// The result of a measurement.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// From the first frame that is handed in to the last file that is whole.
+    /// From the first frame that is encoded to the last file that is complete.
     pub wall_s: f64,
     /// CPU time of the process and its children in that time.
     pub cpu_s: Option<f64>,
@@ -50,9 +50,9 @@ pub struct Measured {
     pub bytes: u64,
     /// Memory on top of the frames, children included, in KiB.
     pub memory_kib: Option<u64>,
-    /// Milliseconds from handing in a frame to its access unit: half, and 99 of 100, are faster.
+    /// Milliseconds from submitting a frame to its access unit: the median and the 99th percentile.
     pub latency_ms: Option<[f64; 2]>,
-    /// How the encoder ran.
+    /// The library and version of the encoder.
     pub description: String,
 }
 
@@ -67,7 +67,8 @@ pub fn run(args: &Bench, case: &Case) -> Result<u8, Refused> {
         threads: args.video.threads(),
         case,
     };
-    // Before a recording is begun, detection has asked it or remembers its answer.
+    // In an encode, detection finds FFmpeg before the recording is opened, so this search is not
+    // measured.
     let _known = encoder_ffmpeg::Ffmpeg::find(work.id().map_err(Refused::failed)?);
     let measured = match case.mode {
         Mode::Whole => work.whole(),
@@ -89,7 +90,7 @@ struct Work<'a> {
     case: &'a Case,
 }
 
-/// What was there before the work began.
+/// The usage before the work began.
 struct Before {
     begun: Instant,
     cpu: Option<Duration>,
@@ -128,7 +129,7 @@ impl Work<'_> {
             .with_on_bad_frame(OnBadFrame::Fail))
     }
 
-    /// Threads of each camera's encoder, as `encode` shares them out.
+    /// Threads of each camera's encoder, distributed as by `encode`.
     fn threads(&self) -> usize {
         (self.threads / self.cameras).max(1)
     }
@@ -196,7 +197,7 @@ impl Work<'_> {
         Ok(before.measured(self.all_frames(), bytes, description))
     }
 
-    /// Does something for each camera, all at once; the sum of what they give.
+    /// Runs `work` for each camera in parallel; returns the sum of the results.
     fn at_once(&self, work: impl Fn(usize) -> Result<u64, String> + Sync) -> Result<u64, String> {
         thread::scope(|scope| {
             let all: Vec<_> = (0..self.cameras)
@@ -236,7 +237,8 @@ impl Work<'_> {
             let times = FrameTimes::at(rate.nanoseconds(n) as i64);
             session.push(payload, times).map_err(|error| error.to_string())?;
         }
-        // What comes only because the stream ends would have come later.
+        // Access units that the end of the stream flushes would have been returned later, so they
+        // do not count.
         let arrived = arrivals.lock().map(|all| all.clone()).unwrap_or_default();
         session.finish().map_err(|error| error.to_string())?;
         let mut waits: Vec<f64> = arrived
@@ -286,7 +288,7 @@ fn feed(command: Command, frames: &Arc<Frames>) -> Result<(), String> {
     Ok(())
 }
 
-/// What people tell `ffmpeg`: speed and quality, and no encoder. It takes libx264 for MP4.
+/// The usual options of `ffmpeg`: speed and quality, and no encoder. For MP4 it chooses libx264.
 fn plain_options(settings: &Settings, threads: usize) -> Vec<String> {
     let config = &settings.encoder;
     let (preset, crf, gop, b_frames) =
@@ -297,7 +299,7 @@ fn plain_options(settings: &Settings, threads: usize) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Writes the frames as they are compared with: 4:2:0, one after the other.
+/// Writes the frames that videos are compared with: 4:2:0, one after the other.
 pub fn reference(frames: &Frames, path: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).map_err(failed)?);
@@ -317,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_ffmpeg_is_asked_for_the_same() {
+    fn plain_ffmpeg_gets_the_same_settings() {
         assert_eq!(
             plain_options(&Settings::default(), 2).join(" "),
             "-preset veryfast -crf 23 -threads 2 -g 30 -bf 0 -pix_fmt yuv420p"

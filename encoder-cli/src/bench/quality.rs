@@ -1,4 +1,4 @@
-//! How like the original a video is, by the filters of FFmpeg.
+//! Measures the similarity of a video and its original with FFmpeg's filters.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -17,13 +17,13 @@ const LIMIT: Duration = Duration::from_secs(6 * 3600);
 pub struct Quality {
     /// Structural similarity of luma, 1 for equal pictures.
     pub ssim: f64,
-    /// Of luma, in decibels; 100 for equal pictures.
+    /// Peak signal-to-noise ratio of luma, in decibels; 100 for equal pictures.
     pub psnr: f64,
-    /// 0 to 100, where FFmpeg has it.
+    /// VMAF, 0 to 100, if FFmpeg has the filter.
     pub vmaf: Option<f64>,
 }
 
-/// The FFmpeg that judges.
+/// The FFmpeg that compares videos.
 pub struct Judge {
     ffmpeg: Arc<Ffmpeg>,
     has_vmaf: bool,
