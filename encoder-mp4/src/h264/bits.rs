@@ -102,7 +102,7 @@ mod tests {
             Bits::of(&[0x67, 0, 0, 3, 0, 1, 0xff, 0xff, 0xff, 0xfe]).ue(),
             Some(u32::MAX - 1)
         );
-        assert_eq!(Bits::of(&longest).ue().is_some(), true);
+        assert!(Bits::of(&longest).ue().is_some());
         assert_eq!(Bits::of(&[0x67, 0, 0, 3, 0, 0, 0x80, 0xff, 0xff, 0xff, 0xff]).ue(), None);
         assert_eq!(Bits::of(&[0x67, 0x40]).ue_up_to(0), None);
         assert_eq!(Bits::of(&[0x67, 0]).ue(), None);
