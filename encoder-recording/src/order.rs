@@ -125,16 +125,12 @@ impl<B: Clone, M> MessageOrder<B, M> {
         self.take(keys)
     }
 
-    /// Removes up to `most` blocks that are to be read before the first waiting message, were not
-    /// read before, and are not yet `is_ready`. Empty when no message waits, or when the first
-    /// block is ready.
+    /// Removes up to `most` blocks from the front that are to be read before the first waiting
+    /// message, were not read before, and are not yet `is_ready`. Empty when no message waits.
     pub(crate) fn take_due(&mut self, most: usize, is_ready: impl Fn(&B) -> bool) -> Vec<(i64, B)> {
         let Some((next, _)) = self.messages.first_key_value() else { return Vec::new() };
         let is_wanted = |queued: &Queued<B>| queued.from.is_none() && !is_ready(&queued.block);
-        if !self.blocks.first_key_value().is_some_and(|(_, first)| is_wanted(first)) {
-            return Vec::new();
-        }
-        let due = self.blocks.range(..*next).filter(|(_, queued)| is_wanted(queued));
+        let due = self.blocks.range(..*next).take_while(|(_, queued)| is_wanted(queued));
         let keys: Vec<_> = due.map(|(key, _)| *key).take(most).collect();
         self.take(keys)
     }

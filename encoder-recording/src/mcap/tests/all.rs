@@ -249,7 +249,7 @@ fn indexes_of_attachments_and_metadata_are_checked() {
         let written = rewrite((events, profile));
         assert_eq!(recorded(&written), recorded(&bytes));
         assert_eq!(enclosed(&written).1, enclosed(&bytes).1);
-        // Without the flag, nobody misses them.
+        // Without the flag, they are not needed.
         assert_eq!(Run::of_bytes(&bytes, &SourceOptions::default()).warnings, []);
     }
 }
@@ -307,7 +307,7 @@ fn a_recording_without_cameras_is_of_use() {
         panic!("{tf:?}")
     };
     assert_eq!((channel.topic.as_str(), &*message.data), ("/tf", &b"x"[..]));
-    // As is one whose cameras cannot be read; that it cannot is still said.
+    // So is one whose cameras cannot be read, with a warning.
     let cbor = single("/cam", ("sensor_msgs/Image", "ros2msg"), "cbor", b"x");
     let (cbor, _) = events(&cbor, &all());
     let [Event::Warning(warning), Event::Channel(_), Event::Message(_)] = cbor.as_slice() else {

@@ -292,7 +292,7 @@ fn the_file_may_become_shorter_between_two_reads() {
     assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
 }
 
-/// Where the chunks of a recording are, by the crate `mcap`.
+/// Compares with the crate `mcap`.
 #[test]
 fn every_chunk_is_planned_for_once() {
     for (kind, options) in kinds() {
