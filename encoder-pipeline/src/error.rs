@@ -7,7 +7,7 @@ use encoder_media::ResampleError;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use thiserror::Error;
 
-use crate::{mux::SinkError, report::SkippedTopic, session::SessionError, source::SourceError};
+use crate::{mux::SinkError, session::SessionError, skipped::SkippedTopic, source::SourceError};
 
 /// Why a run failed as a whole ([`Report::error`](crate::report::Report::error)), or a single
 /// video ([`Output::error`](crate::report::Output::error)).

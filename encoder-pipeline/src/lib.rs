@@ -51,6 +51,7 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod scan;
+mod skipped;
 
 pub use encoder_media::timeline;
 pub use encoder_mp4 as mux;

@@ -4,6 +4,7 @@ use std::{fmt, io, path::Path};
 
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
+pub use crate::skipped::{SkipReason, SkippedTopic};
 use crate::{destination::Location, error::RunError, mux::SinkError, session::VideoReport};
 
 /// How a run ended; the exit code of the program.
@@ -75,105 +76,6 @@ pub struct Output {
     /// Why there is no video. In JSON `error` and `error_kind`, absent otherwise.
     #[serde(flatten)]
     pub error: Option<RunError>,
-}
-
-/// A camera topic without a video.
-#[derive(Clone, Debug, Serialize)]
-#[non_exhaustive]
-pub struct SkippedTopic {
-    /// The topic.
-    pub topic: String,
-    /// Its schema or type.
-    pub schema: String,
-    /// Its messages.
-    pub frames_in: u64,
-    /// Why there is no video. In JSON `reason`, and the kind as `reason_kind`.
-    #[serde(flatten)]
-    pub reason: SkipReason,
-}
-
-/// Why a camera topic has no video.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SkipReason {
-    /// The topic has no messages.
-    NoMessages,
-    /// None of its frames can be decoded.
-    NothingDecoded {
-        /// How many frames there are.
-        frames: u64,
-        /// Number of the first one.
-        number: u64,
-        /// What is wrong with the first one.
-        reason: String,
-    },
-    /// The run ended before a frame of it was read.
-    NothingRead,
-    /// Its pictures have an encoding that is not supported, or only with an option.
-    Unsupported {
-        /// What is not supported.
-        reason: String,
-        /// What a user can do.
-        hint: String,
-    },
-    /// It is a video that is not H.264, and only H.264 is copied.
-    Codec {
-        /// The format as recorded.
-        format: String,
-    },
-    /// It is an H.264 video, and copying cannot make a constant rate.
-    FixedRate,
-    /// It is an H.264 video that cannot be copied as it was recorded.
-    CannotCopy {
-        /// Why, and what a user can do.
-        reason: String,
-    },
-}
-
-impl SkipReason {
-    /// The kind, as in `report.json`.
-    pub const fn kind(&self) -> &'static str {
-        match self {
-            Self::NoMessages => "no-messages",
-            Self::NothingDecoded { .. } => "nothing-decoded",
-            Self::NothingRead => "nothing-read",
-            Self::Unsupported { .. } => "unsupported",
-            Self::Codec { .. } => "codec",
-            Self::FixedRate => "fixed-rate",
-            Self::CannotCopy { .. } => "cannot-copy",
-        }
-    }
-}
-
-impl fmt::Display for SkipReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoMessages => f.write_str("the topic has no messages"),
-            Self::NothingDecoded { frames, number, reason } => {
-                write!(f, "none of its {frames} frames can be decoded; frame {number}: {reason}")
-            }
-            Self::NothingRead => f.write_str("no frame of it was read"),
-            Self::Unsupported { reason, hint } => write!(f, "{reason}; {hint}"),
-            Self::Codec { format } => write!(
-                f,
-                "a video topic in format \"{format}\"; only h264 can be copied: convert the topic \
-                 with FFmpeg first"
-            ),
-            Self::FixedRate => {
-                f.write_str("an H.264 topic is copied as recorded, which cannot change its rate")
-            }
-            Self::CannotCopy { reason } => f.write_str(reason),
-        }
-    }
-}
-
-impl Serialize for SkipReason {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut fields = serializer.serialize_struct("SkipReason", 2)?;
-        fields.serialize_field("reason", &self.to_string())?;
-        fields.serialize_field("reason_kind", self.kind())?;
-        fields.end()
-    }
 }
 
 impl Report {

@@ -108,24 +108,6 @@ fn open_directory(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source
     ImagesSource::open(path, options)
 }
 
-/// The topic of a source that has one stream and no topics: the name of its file.
-pub(crate) fn stream_name(path: &Path) -> String {
-    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
-}
-
-/// Refuses a source whose only stream is not among the topics that are asked for.
-pub(crate) fn check_topic(
-    path: &Path,
-    topic: &str,
-    options: &SourceOptions,
-) -> Result<(), SourceError> {
-    if TopicFilter::new(path, options)?.matches(topic) {
-        return Ok(());
-    }
-    let hint = format!("its only stream is named `{topic}`");
-    Err(SourceError::invalid(path, signature::NO_TOPIC_MATCHES, hint))
-}
-
 #[derive(Debug, PartialEq)]
 enum Kind {
     Mcap,

@@ -1,11 +1,12 @@
 //! Which part of a recording is wanted: topics by glob, and a window of log time.
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use encoder_media::Location;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
-use super::{Moment, SourceError, SourceOptions};
+use super::{Moment, SourceError, SourceOptions, signature::NO_TOPIC_MATCHES};
 
 /// Which topics are wanted.
 pub(crate) struct TopicFilter {
@@ -47,6 +48,24 @@ impl TopicFilter {
     pub(crate) fn matches(&self, topic: &str) -> bool {
         self.globs.as_ref().is_none_or(|globs| globs.is_match(topic))
     }
+}
+
+/// The topic of a source that has one stream and no topics: the name of its file.
+pub(crate) fn stream_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Refuses a source whose only stream is not among the topics that are asked for.
+pub(crate) fn check_topic(
+    path: &Path,
+    topic: &str,
+    options: &SourceOptions,
+) -> Result<(), SourceError> {
+    if TopicFilter::new(path, options)?.matches(topic) {
+        return Ok(());
+    }
+    let hint = format!("its only stream is named `{topic}`");
+    Err(SourceError::invalid(path, NO_TOPIC_MATCHES, hint))
 }
 
 /// Which part of a recording's time is wanted.

@@ -10,8 +10,7 @@ use std::path::{Path, PathBuf};
 
 use encoder_core::FrameRate;
 
-use super::detect::{check_topic, stream_name};
-use super::filter::{TopicFilter, Window};
+use super::filter::{TopicFilter, Window, check_topic, stream_name};
 use super::{
     BadMessage, Event, Limits, Packet, Payload, Source, SourceError, SourceOptions, StreamInfo,
     Warning,

@@ -10,8 +10,7 @@ use bytes::Bytes;
 use encoder_core::{EncoderConfig, FrameRate, Resolution};
 use thiserror::Error;
 
-use super::detect::stream_name;
-use super::filter::Window;
+use super::filter::{Window, stream_name};
 use super::{
     Event, Packet, Payload, RawImage, Source, SourceError, SourceOptions, StreamInfo, Warning,
 };

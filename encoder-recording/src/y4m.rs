@@ -8,8 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::{Bytes, BytesMut};
 use encoder_core::FrameRate;
 
-use super::detect::stream_name;
-use super::filter::Window;
+use super::filter::{Window, stream_name};
 use super::raw::read_frame;
 use super::{
     Event, Limits, Packet, Payload, RawImage, Source, SourceError, SourceOptions, StreamInfo,
