@@ -3,6 +3,7 @@
 use encoder_core::Resolution;
 use encoder_pipeline::{
     destination::Location, error::ErrorKind, progress::Silent, report::Report, run::Run,
+    source::Payload,
 };
 
 use super::{
@@ -88,4 +89,47 @@ fn a_destination_that_fails_leaves_nothing_half_made() {
         }
     }
     assert!(full().to_string().starts_with("memory:a: "));
+}
+
+/// Access units of a topic that is H.264 already, without pictures that could be decoded.
+fn copied(units: &[&[&[u8]]]) -> Recording {
+    let message = |(n, unit): (i64, &&[&[u8]])| {
+        let data = unit.concat().into();
+        let payload = Ok(Payload::Video { format: "h264".into(), data });
+        Message { stream: 0, ns: n * 100_000_000, payload }
+    };
+    Recording::new((0..).zip(units).map(message).collect())
+}
+
+const SPS: &[u8] = &[0, 0, 1, 0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88];
+const IDR: &[u8] = &[0, 0, 1, 0x65, 9];
+const SLICE: &[u8] = &[0, 0, 1, 0x41, 9];
+
+#[test]
+fn a_copied_topic_has_the_same_report_and_keeps_what_was_written() {
+    let units: &[&[&[u8]]] =
+        &[&[SLICE], &[SPS, IDR], &[SLICE], &[SLICE], &[SLICE], &[SPS, IDR], &[SLICE]];
+    for fails in [Fails::Nowhere, Fails::Write] {
+        let (destination, kept) = Memory::new(fails);
+        let run = Run::new(destination, config(&[NAMING]));
+        let report = run.convert(&copied(units).opened(), &Silent);
+        let kept = kept.lock().unwrap();
+        assert_eq!((kept.copied, kept.open_sinks), (1, 0));
+        let [output] = &report.outputs[..] else { panic!("{report:?}") };
+        if fails == Fails::Write {
+            assert_eq!(output.error.as_ref().map(|e| e.kind()), Some(ErrorKind::DiskFull));
+            assert_eq!(output.partial, Some(Location::Name("memory:/cam.part".into())));
+            assert_eq!(output.video.file, None);
+            continue;
+        }
+        // The first access unit comes before the first key frame.
+        assert_eq!(report.exit, 3, "{report:?}");
+        assert_eq!(kept.videos[&("/cam".to_string(), 1)].frames, (0..6).collect::<Vec<_>>());
+        let video = &output.video;
+        assert_eq!((video.encoder.as_str(), video.spans.len()), ("copy", 1));
+        assert_eq!((video.frames_in, video.frames_encoded, video.frames_failed), (7, 6, 1));
+        assert_eq!((video.first_ns, video.last_ns), (Some(100_000_007), Some(600_000_007)));
+        let json = serde_json::to_value(output).unwrap();
+        assert_eq!((&json["encoder"], &json["width"]), (&"copy".into(), &video.size.width.into()));
+    }
 }
