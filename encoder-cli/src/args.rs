@@ -1,4 +1,4 @@
-//! What can be said on the command line.
+//! The command line.
 
 use std::path::PathBuf;
 
@@ -39,7 +39,7 @@ pub enum LogArg {
 pub enum Command {
     /// Convert recordings: one video per camera topic.
     Encode(Box<Encode>),
-    /// Show every encoder of this build: usable here or not, why, and what would help.
+    /// Show every encoder of this build: whether it works here, why not, and what would help.
     Detect {
         /// As JSON.
         #[arg(long)]
@@ -47,7 +47,7 @@ pub enum Command {
         /// Only this encoder.
         #[arg(long, value_name = "NAME")]
         encoder: Option<String>,
-        /// TOML file with the tables encoder, gpu and backend.NAME: with what is to be probed.
+        /// TOML file with the tables encoder, gpu and backend.NAME: the settings to probe with.
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
         #[command(flatten)]
@@ -57,14 +57,15 @@ pub enum Command {
     /// latency and memory, and what this program costs on top of the encoder.
     #[cfg(feature = "bench")]
     Bench(Box<Bench>),
-    /// Make whole MP4 files of what a crash, a full disk or a power cut left (NAME.mp4.part, or a
-    /// fragmented file), up to the last frame that was written. The files themselves are kept.
+    /// Make whole MP4 files from the files that a crash, a full disk or a power cut left
+    /// (NAME.mp4.part, or a fragmented file), up to the last frame that was written. The damaged
+    /// files are kept.
     Repair {
-        /// What was left.
+        /// The damaged files.
         #[arg(required = true)]
         files: Vec<PathBuf>,
         /// The whole file, or a directory for it [default: NAME.mp4 of NAME.mp4.part, otherwise
-        /// NAME.repaired.mp4, beside what was left]
+        /// NAME.repaired.mp4, beside the damaged file]
         #[arg(short, long, value_name = "DIR|FILE")]
         output: Option<PathBuf>,
         /// Replace files that exist.
@@ -96,7 +97,8 @@ pub struct Encode {
     /// Format of the files in a directory.
     #[arg(long, value_enum, default_value_t = FormatArg::Mp4)]
     pub format: FormatArg,
-    /// How MP4 files are written. What a crash leaves of either plays up to its last second.
+    /// How MP4 files are written. After a crash, both kinds play up to the last second that was
+    /// written.
     #[arg(long, value_enum, default_value_t = ModeArg::Progressive)]
     pub output_mode: ModeArg,
     /// Replace files that exist.
@@ -109,22 +111,23 @@ pub struct Encode {
     #[command(flatten)]
     pub source: SourceArgs,
 
-    /// Which times of the recording count: the stamps in the message headers (log times where
+    /// Which times of the recording are used: the stamps in the message headers (log times where
     /// these are empty or run backwards), or the log times.
     #[arg(long, value_enum, default_value_t = TimeArg::Header)]
     pub time: TimeArg,
-    /// Lay frame N at exactly N/FPS, whatever was recorded. Sets the rate of images and raw frames.
+    /// Put frame N at exactly N/FPS, whatever times were recorded. Sets the rate of images and raw
+    /// frames.
     #[arg(long, value_name = "FPS", conflicts_with = "resample")]
     pub fps: Option<FrameRate>,
-    /// Make a constant rate by nearest frame: frames are repeated and left out as needed, and
-    /// counted. Reads the recording twice.
+    /// Resample to a constant rate by the nearest frame: frames are repeated and left out as
+    /// needed, and counted. Reads the recording twice.
     #[arg(long, value_name = "FPS")]
     pub resample: Option<FrameRate>,
     /// What to do with a frame that cannot be decoded.
     #[arg(long, value_enum, default_value_t = BadFrameArg::Repeat)]
     pub on_bad_frame: BadFrameArg,
-    /// What to do with a frame on standard input when the encoder does not keep up. Frames that are
-    /// dropped are counted, and their time stays free.
+    /// What to do with a frame on standard input when the encoder does not keep up. Dropped frames
+    /// are counted, and leave a gap in time.
     #[arg(long, value_enum, default_value_t = FullArg::Block)]
     pub on_full: FullArg,
 
@@ -150,7 +153,8 @@ pub enum FormatArg {
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 pub enum ModeArg {
-    /// As FILE.part while it grows; then the index goes in front, for every player.
+    /// As FILE.part while it grows; at the end the index is moved to the front, so that every
+    /// player can open it.
     Progressive,
     /// In fragments under its own name: it plays while it grows, and is never rewritten.
     Fragmented,
@@ -164,9 +168,9 @@ pub enum TimeArg {
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum BadFrameArg {
-    /// Show the frame before it again.
+    /// Repeat the frame before it.
     Repeat,
-    /// Leave it out.
+    /// Leave the frame out.
     Skip,
     /// End with an error.
     Fail,
@@ -174,7 +178,7 @@ pub enum BadFrameArg {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum FullArg {
-    /// Wait: whoever writes to standard input waits too.
+    /// Wait: the program that writes to standard input waits too.
     Block,
     /// Drop the oldest frame that waits for the encoder.
     DropOldest,
@@ -191,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_sound() {
+    fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
 

@@ -1,4 +1,5 @@
-//! Progress on a terminal: one bar per camera; nothing elsewhere.
+//! Progress on a terminal: one bar per camera. If standard error is not a terminal, nothing is
+//! drawn.
 
 use std::{
     fmt::Write,
@@ -80,7 +81,7 @@ impl Drop for Bars {
             bar.abandon();
         }
         if !bars.is_empty() {
-            // The bars leave the cursor behind their last line.
+            // The bars leave the cursor at the end of their last line.
             eprintln!();
         }
     }

@@ -15,7 +15,7 @@ use crate::{
 /// Where the columns of text begin: name, kind, probe result, time, and the rest.
 const INDENT: usize = 43;
 
-/// Probes all encoders of this build, or the one that is named.
+/// Probes all encoders of this build, or the named encoder.
 pub fn find(
     name: Option<&str>,
     config: Option<&Path>,
@@ -32,7 +32,7 @@ pub fn find(
     Ok(found)
 }
 
-/// Writes what was found, for people or for programs.
+/// Writes the results, as a table or as JSON.
 pub fn show(all: &[Detected], json: bool) -> io::Result<()> {
     let mut out = io::stdout().lock();
     if json {
@@ -103,9 +103,8 @@ mod tests {
     fn words() {
         assert_eq!([0, 119, 120, 7199, 7200].map(ago), ["0 s", "119 s", "2 min", "119 min", "2 h"]);
         assert_eq!(place(None), "");
-        let driver = Some("driver 1".to_owned());
-        let device = Device { name: "a GPU".into(), driver, identity: vec![] };
-        assert_eq!(place(Some(&device)), "a GPU, driver 1");
-        assert_eq!(place(Some(&Device { name: String::new(), ..device })), "driver 1");
+        let device = |name| Device::new(name).with_driver("driver 1".to_owned());
+        assert_eq!(place(Some(&device("a GPU"))), "a GPU, driver 1");
+        assert_eq!(place(Some(&device(""))), "driver 1");
     }
 }

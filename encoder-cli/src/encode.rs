@@ -62,7 +62,7 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
             "--output-mode fragmented is for MP4: a raw H.264 stream has no fragments",
         ));
     }
-    // Until the end, however it comes.
+    // Held until the end of this function, so that the metrics are written on every return.
     #[cfg(feature = "prometheus")]
     let _exporter = Exporter::start(&args.metrics)?;
     let plan = choose(args, &settings)?;
@@ -78,7 +78,7 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
         }
         left -= 1;
         let exit = convert(args, &session, &stop, (recording, &target), bars);
-        // A failure outweighs a repair, and a repair a success.
+        // A failure takes precedence over a repair, and a repair over a success.
         worst = match (worst, exit) {
             (1, _) | (_, 1) => 1,
             (3, _) | (_, 3) => 3,
@@ -92,7 +92,7 @@ fn is_stdin(recording: &Path) -> bool {
     recording.as_os_str() == "-"
 }
 
-/// What is the same for all cameras of all recordings.
+/// The settings that all cameras of all recordings share.
 fn session(args: &Encode, settings: Settings, plan: Plan) -> SessionConfig {
     let clock = match args.time {
         TimeArg::Header => Clock::Header,
@@ -115,7 +115,7 @@ fn session(args: &Encode, settings: Settings, plan: Plan) -> SessionConfig {
     session
 }
 
-/// The files that a recording becomes.
+/// The output files of a recording.
 fn files(args: &Encode, target: &Target) -> FileDestination {
     FileDestination::new(target.clone())
         .format(match args.format {
@@ -169,7 +169,7 @@ fn convert(
     report.relative_to(target.directory());
     match report.save(&path) {
         Ok(()) => report.exit,
-        // Where nothing could be made, the directory may be missing too.
+        // If no video was made, the directory may be missing too.
         Err(_) if report.error.is_some() => report.exit,
         Err(e) => {
             error!("{}: the report cannot be written: {e}", path.display());
@@ -215,7 +215,7 @@ fn summarize(report: &Report) {
     );
 }
 
-/// Each recording with the place of its videos.
+/// Each recording with the target of its videos.
 fn targets<'a>(
     recordings: &'a [PathBuf],
     output: &Path,
@@ -247,7 +247,7 @@ fn targets<'a>(
         .collect()
 }
 
-/// Which encoders to try.
+/// Plans the encoders to try.
 fn choose(args: &Encode, settings: &Settings) -> Result<Plan, Refused> {
     let policy = Policy::new(&settings.gpu, args.encoder.as_deref());
     let found =

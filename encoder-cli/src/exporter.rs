@@ -1,4 +1,4 @@
-//! Where the metrics go: an endpoint that Prometheus scrapes, and a file.
+//! Exports metrics: to an endpoint that Prometheus scrapes, and to a file.
 
 use std::{
     io::{self, Write},
@@ -18,14 +18,13 @@ use crate::{options::MetricsArgs, settings::Refused};
 /// How often the file is written.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// The recorder of this program with what it was asked for. Dropped, it writes the file for the
-/// last time.
+/// The exports that the command line requests. Dropping it writes the file for the last time.
 pub struct Exporter {
     _file: Option<Periodic>,
 }
 
 impl Exporter {
-    /// Starts what is asked for; nothing, if nothing is.
+    /// Starts the requested exports; `None` if none is requested.
     pub fn start(args: &MetricsArgs) -> Result<Option<Self>, Refused> {
         let MetricsArgs { metrics_listen, metrics_file, .. } = args;
         if metrics_listen.is_none() && metrics_file.is_none() {
@@ -53,7 +52,7 @@ impl Exporter {
     }
 }
 
-/// Serves the metrics on a thread that nobody waits for: it ends with the program.
+/// Serves the metrics on a detached thread, which ends with the program.
 fn listen(builder: PrometheusBuilder, address: SocketAddr) -> Result<PrometheusRecorder, String> {
     let cannot = |error: &dyn ToString| {
         format!(
@@ -81,7 +80,7 @@ fn listen(builder: PrometheusBuilder, address: SocketAddr) -> Result<PrometheusR
     Ok(recorder)
 }
 
-/// A file that is written at once, again and again, and at the end.
+/// A file that is written at once, at each interval, and at the end.
 struct Periodic {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -96,14 +95,14 @@ impl Periodic {
         replace(&path, &render())?;
         let (stop, stopped) = channel::<()>();
         let thread = thread::Builder::new().name("metrics-file".into()).spawn(move || {
-            let mut told = false;
+            let mut reported = false;
             loop {
                 let last = stopped.recv_timeout(interval) != Err(RecvTimeoutError::Timeout);
                 if let Err(error) = replace(&path, &render())
-                    && (last || !told)
+                    && (last || !reported)
                 {
                     warn!("{}: metrics cannot be written: {error}", path.display());
-                    told = true;
+                    reported = true;
                 }
                 if last {
                     return;
@@ -117,16 +116,16 @@ impl Periodic {
 impl Drop for Periodic {
     fn drop(&mut self) {
         drop(self.stop.take());
-        // It cannot panic but by a defect of the renderer, which has told its own.
+        // The thread panics only by a defect of the renderer; the panic was reported there.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
-/// Writes a file whole or not at all, so that nobody reads half of it. Its reader is mostly
+/// Writes a file whole or not at all, so that no reader sees a part of it. The reader is usually
 /// another user.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    // A collector takes every file that ends as this one will.
+    // A collector reads every file with the extension of `path`, so the temporary file has another.
     let mut builder = tempfile::Builder::new();
     builder.prefix(".metrics.").suffix(".part");
     #[cfg(unix)]
@@ -152,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_file_follows_and_the_last_word_stands_in_it() {
+    fn the_file_is_updated_and_contains_the_last_values() {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.prom");
@@ -168,7 +167,7 @@ mod tests {
                 seen.push(text);
             }
         }
-        // Half a file is never seen.
+        // A partial file is never seen.
         assert!(seen.iter().all(|text| text.starts_with("n ") && text.ends_with('\n')));
         drop(file);
         assert_eq!(read(), format!("n {}\n", COUNT.load(SeqCst) - 1));

@@ -111,7 +111,7 @@ fn info(recording: &std::path::Path, json: bool, args: &SourceArgs) -> u8 {
     }
 }
 
-/// A reader that closed the pipe has seen enough.
+/// A reader that closed the pipe needs no more output: this is not an error.
 fn done(result: io::Result<()>) -> u8 {
     match result {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
@@ -152,7 +152,7 @@ impl Write for Line<'_> {
 impl Drop for Line<'_> {
     fn drop(&mut self) {
         let print = || io::stderr().write_all(&self.text);
-        // Nowhere to say that standard error cannot be written to.
+        // An error of standard error itself cannot be reported anywhere.
         let _ = match self.bars {
             Some(bars) => bars.suspend(print),
             None => print(),

@@ -12,12 +12,12 @@ use encoder_pipeline::{
 
 #[derive(Args)]
 pub struct ProbeArgs {
-    /// Probe every encoder again, whatever earlier runs found out.
+    /// Probe every encoder again and ignore the results of earlier runs.
     #[arg(long)]
     pub reprobe: bool,
 }
 
-/// What a video shall be, and what may be used for it.
+/// The properties of a video, and the resources for encoding it.
 #[derive(Args)]
 pub struct VideoArgs {
     /// Quality, 0 (best) to 51 [default: 23]
@@ -31,7 +31,7 @@ pub struct VideoArgs {
     pub b_frames: Option<u8>,
     #[command(flatten)]
     pub probe: ProbeArgs,
-    /// TOML file with the tables encoder, gpu and backend.NAME; options here go before it.
+    /// TOML file with the tables encoder, gpu and backend.NAME; options here override it.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Threads for decoding and encoding, all cameras together [default: the number of cores]
@@ -46,14 +46,14 @@ pub struct VideoArgs {
     .args(["metrics_listen", "metrics_file"]))]
 pub struct MetricsArgs {
     /// Serve metrics in Prometheus' format while encoding, at http://ADDR/metrics. A port alone is
-    /// one of this machine's loopback [default ADDR: 127.0.0.1:9464]
+    /// on this machine's loopback address [default ADDR: 127.0.0.1:9464]
     #[arg(long, value_name = "ADDR", num_args = 0..=1, default_missing_value = "9464")]
     #[arg(value_parser = listen_address)]
     pub metrics_listen: Option<SocketAddr>,
     /// Write metrics in Prometheus' format to FILE, every 10 seconds and at the end.
     #[arg(long, value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
-    /// Give metrics a label `camera` with the topic.
+    /// Add a label `camera` with the topic to the metrics.
     #[arg(long, requires = "metrics_to")]
     pub metrics_camera: bool,
 }
@@ -63,15 +63,15 @@ pub struct SourceArgs {
     /// Only topics that match this glob; may be given several times.
     #[arg(long, value_name = "GLOB")]
     pub topic: Vec<String>,
-    /// Leave out what was logged earlier: seconds from the start of the recording, or @SECONDS
-    /// since the epoch.
+    /// Leave out messages that were logged earlier: seconds from the start of the recording, or
+    /// @SECONDS since the epoch.
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     pub start: Option<Moment>,
-    /// Leave out what was logged later.
+    /// Leave out messages that were logged later.
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     pub end: Option<Moment>,
     /// Show depth topics (16UC1, 32FC1) as grey: MIN is black, MAX white, in the unit of the
-    /// recording. Without it they are left out.
+    /// recording. Without this option they are left out.
     #[arg(long, value_name = "MIN:MAX", value_parser = depth_range)]
     pub depth_range: Option<(f32, f32)>,
     /// Largest chunk or message that is accepted, in bytes, decompressed.
@@ -80,6 +80,10 @@ pub struct SourceArgs {
     /// Largest picture that is accepted, in pixels.
     #[arg(long, value_name = "PIXELS", default_value_t = 1 << 27)]
     pub max_pixels: u64,
+    /// Most bytes of temporary files: a recording that is compressed as a whole (.db3.zstd,
+    /// .mcap.zstd) is unpacked to the temporary directory, which TMPDIR names.
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 30)]
+    pub max_temporary_bytes: u64,
 }
 
 impl SourceArgs {
@@ -90,6 +94,7 @@ impl SourceArgs {
             end: self.end,
             rate: None,
             limits: self.limits(),
+            ..Default::default()
         }
     }
 
@@ -98,7 +103,12 @@ impl SourceArgs {
     }
 
     fn limits(&self) -> Limits {
-        Limits { message_bytes: self.max_message_bytes, pixels: self.max_pixels }
+        Limits {
+            message_bytes: self.max_message_bytes,
+            pixels: self.max_pixels,
+            temporary_bytes: self.max_temporary_bytes,
+            ..Default::default()
+        }
     }
 }
 
@@ -133,7 +143,7 @@ fn depth_range(text: &str) -> Result<(f32, f32), String> {
         .ok_or_else(|| format!("`{text}` is no range: MIN:MAX with MIN below MAX, such as 0:4000"))
 }
 
-/// An address with port, an address, or a port of the loopback.
+/// An address with port, an address, or a port of the loopback address.
 #[cfg(feature = "prometheus")]
 fn listen_address(text: &str) -> Result<SocketAddr, String> {
     const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);

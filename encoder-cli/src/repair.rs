@@ -11,7 +11,7 @@ use tracing::{error, warn};
 
 use super::{hints::with_sink_hint, settings::Refused};
 
-/// Makes a whole file of each one that was cut off; gives the exit code.
+/// Makes a whole file from each damaged file; returns the exit code.
 pub fn repair(files: &[PathBuf], output: Option<&Path>, overwrite: bool) -> Result<u8, Refused> {
     let into = match output {
         Some(path) if !path.is_dir() && files.len() > 1 => {
@@ -32,7 +32,7 @@ pub fn repair(files: &[PathBuf], output: Option<&Path>, overwrite: bool) -> Resu
             Some(path) => path.to_path_buf(),
             None => repaired_name(file),
         };
-        match one(file, &output, overwrite) {
+        match repair_file(file, &output, overwrite) {
             Ok(text) => println!("{}: {text}", file.display()),
             Err(text) => {
                 error!("{text}");
@@ -43,7 +43,7 @@ pub fn repair(files: &[PathBuf], output: Option<&Path>, overwrite: bool) -> Resu
     Ok(code)
 }
 
-fn one(file: &Path, output: &Path, overwrite: bool) -> Result<String, String> {
+fn repair_file(file: &Path, output: &Path, overwrite: bool) -> Result<String, String> {
     let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
     if is_being_written(file) {
         return Err(wrong(&"a program is still writing it; repair it when that has ended"));
@@ -53,7 +53,7 @@ fn one(file: &Path, output: &Path, overwrite: bool) -> Result<String, String> {
         Err(error @ PartError::Progressive) => return Ok(format!("{error}; nothing to repair")),
         found => found.map_err(|e| wrong(&e))?,
     };
-    // Through links, too.
+    // Also if one path is a link to the other.
     if let (Ok(from), Ok(to)) = (file.canonicalize(), output.canonicalize())
         && from == to
     {
@@ -62,8 +62,8 @@ fn one(file: &Path, output: &Path, overwrite: bool) -> Result<String, String> {
         ));
     }
     let (frames, rest) = (found.frames(), found.rest());
-    let seconds = found.layout().duration_s();
-    for text in &found.layout().warnings {
+    let seconds = found.timeline().duration_s();
+    for text in &found.timeline().warnings {
         warn!("{}: {text}", file.display());
     }
     let mut whole = OutputFile::create(output, overwrite).map_err(with_sink_hint)?;

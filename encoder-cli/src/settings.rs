@@ -1,4 +1,4 @@
-//! What several commands are told.
+//! Settings that several commands share.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use encoder_core::{Cache, ConfigError, Detection, Settings};
 
 use crate::options::{ProbeArgs, VideoArgs};
 
-/// What cannot be started: exit code 2 for what was said wrongly, 1 for the rest.
+/// An error before the work starts: exit code 2 for wrong usage, 1 for all others.
 pub struct Refused {
     pub usage: bool,
     pub text: String,
@@ -17,7 +17,7 @@ impl Refused {
         Self { usage: true, text: text.to_string() }
     }
 
-    /// What the system refused.
+    /// An error that is not wrong usage, such as an error of the system.
     pub fn failed(text: impl ToString) -> Self {
         Self { usage: false, text: text.to_string() }
     }
@@ -27,7 +27,7 @@ impl Refused {
     }
 }
 
-/// The configuration file, or the defaults where there is none.
+/// The configuration file, or the defaults if none is named.
 pub fn load(path: Option<&Path>) -> Result<Settings, Refused> {
     let Some(path) = path else { return Ok(Settings::default()) };
     let wrong =
@@ -37,7 +37,7 @@ pub fn load(path: Option<&Path>) -> Result<Settings, Refused> {
 }
 
 impl VideoArgs {
-    /// The configuration file, with the command line over it.
+    /// The configuration file, overridden by the command line.
     pub fn settings(&self) -> Result<Settings, Refused> {
         let mut settings = load(self.config.as_deref())?;
         let encoder = &mut settings.encoder;

@@ -1,25 +1,28 @@
-use std::{sync::LazyLock, thread, time::Duration};
+use std::{fmt, panic::Location, sync::LazyLock, thread, time::Duration};
 
 use serde::Serialize;
 
 use crate::{
-    BackendOptions, Caps, Codec, ConfigError, EncoderConfig, EncoderType, GpuEncoderConfig,
-    OpenError, Presets, ProbeResult, Settings, VideoEncoder,
+    BackendOptions, Caps, Codec, ConfigError, EncoderConfig, EncoderType, FrameMemory,
+    GpuEncoderConfig, OpenError, Presets, ProbeResult, Refusal, RefusalKind, Resolution, Settings,
+    VideoEncoder, probe::probe_opened, unknown_key,
 };
 
-/// What a backend is given to look for its device, to probe itself and to open an encoder.
-/// Everything in it has been checked.
+/// The settings that a backend gets to look for its device, to probe itself and to open an encoder.
+/// All values have been checked.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct OpenRequest<'a> {
     /// The stream. `resolution` is set for opening; before that it may not be known.
     pub config: &'a EncoderConfig,
-    /// The knobs of hardware encoders.
+    /// The settings of hardware encoders.
     pub gpu: &'a GpuEncoderConfig,
-    /// The backend's own table of options, as it stands in the configuration.
+    /// The table `[backend.<id>]` of the configuration.
     pub options: &'a BackendOptions,
     /// How many threads a software encoder may use.
     pub threads: usize,
-    /// For opening: what the probe has found out, where there was one. It need not be asked again.
+    /// For opening: the capabilities that the probe found, if there was a probe. The backend need
+    /// not look them up again.
     pub probe: Option<&'a Caps>,
 }
 
@@ -35,65 +38,325 @@ impl<'a> OpenRequest<'a> {
             probe: None,
         }
     }
+
+    /// The same request for another stream.
+    #[must_use]
+    pub fn with_config(mut self, config: &'a EncoderConfig) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// The same request with other options of the backend.
+    #[must_use]
+    pub fn with_options(mut self, options: &'a BackendOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// The size of the frames, which is even.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] if `resolution` is not set.
+    pub fn coded_size(&self) -> Result<Resolution, ConfigError> {
+        let size = self.config.resolution.map(Resolution::even);
+        size.ok_or_else(|| ConfigError::value("encoder.resolution", "none", "WIDTHxHEIGHT"))
+    }
 }
 
-/// Where an encoder would run, found out without starting anything.
+/// The device of an encoder, found without starting anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Device {
-    /// What it is: `NVIDIA L4 (GPU 0)`, `/dev/dri/renderD128`. Empty for software.
+    /// The name of the device: `NVIDIA L4 (GPU 0)`, `/dev/dri/renderD128`. Empty for software.
     pub name: String,
-    /// The driver and its version, where there is one.
+    /// The driver and its version, if there is a driver.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
-    /// All that the probe depends on: program, library, driver, device, options. A probe holds as
-    /// long as this is_stable the same.
+    /// Everything that the probe depends on: program, library, driver, device, options. A cached
+    /// probe result is used as long as this stays the same.
     #[serde(skip)]
     pub identity: Vec<String>,
 }
 
-/// A backend, as it registers itself.
+impl Device {
+    /// A device without driver and identity.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..Self::default() }
+    }
+
+    /// Sets the driver.
+    #[must_use]
+    pub fn with_driver(mut self, driver: impl Into<Option<String>>) -> Self {
+        self.driver = driver.into();
+        self
+    }
+
+    /// Sets what the probe depends on.
+    #[must_use]
+    pub fn with_identity(mut self, identity: Vec<String>) -> Self {
+        self.identity = identity;
+        self
+    }
+}
+
+/// A backend, as its crate registers it.
 ///
-/// ```text
-/// encoder_core::inventory::submit! {
-///     Backend { id: EncoderType::new("mine"), rank: |_| 55, … }
+/// Only the id and the function that opens an encoder are required; the setters replace defaults
+/// that fit a software encoder without options.
+///
+/// ```
+/// use encoder_core::{Backend, EncoderType, OpenError, OpenRequest, VideoEncoder, inventory};
+/// # use encoder_core::{Refusal, RefusalKind};
+///
+/// const MINE: EncoderType = EncoderType::new("mine");
+///
+/// fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
+///     # let _ = request;
+///     # return Err(Refusal::new(MINE, RefusalKind::Unsupported, "an example", "none").into());
+///     # #[cfg(any())]
+///     Ok(Box::new(MyEncoder::new(request.coded_size()?)))
 /// }
+///
+/// inventory::submit! {
+///     Backend::new(MINE, open).rank(|_| 55).max_delay(|request| request.config.b_frames.into())
+/// }
+/// # assert_eq!(encoder_core::backends()[0].id, MINE);
 /// ```
 ///
 /// A crate that is only listed as a dependency is not linked: the program must name it once,
 /// `use encoder_mine as _;`.
+#[non_exhaustive]
 pub struct Backend {
-    /// Its name.
+    /// Its name. Two backends of one program may not have the same name.
     pub id: EncoderType,
-    /// Its place in the default order, lower first: nvenc 10, qsv 20, vaapi 25, videotoolbox 30,
-    /// x264 60, openh264 90. It may depend on what is asked for: `threads` are then those of the
-    /// machine. Pure; the options may be wrong.
+    /// See [`Backend::rank`].
     pub rank: fn(&OpenRequest<'_>) -> u16,
-    /// Whether it needs a device.
+    /// See [`Backend::hardware`].
     pub hardware: bool,
-    /// The codecs that it makes.
+    /// See [`Backend::codecs`].
     pub codecs: &'static [Codec],
-    /// Its presets.
+    /// See [`Backend::presets`].
     pub presets: Presets,
-    /// Checks the table `[backend.<id>]` of the configuration.
-    pub check_options: fn(&BackendOptions) -> Result<(), ConfigError>,
-    /// Looks for the device, in milliseconds: driver, node, permission, library. Starts nothing
-    /// where all is well. A refusal here spares the probe; [`OpenError::Config`] is for a device
-    /// that is asked for and is not there.
-    pub inspect: fn(&OpenRequest<'_>) -> Result<Device, OpenError>,
-    /// Probes by a real encode that it works here, within about the deadline. May block; is
-    /// called from a thread of its own, after `inspect`.
-    pub probe: fn(&OpenRequest<'_>, deadline: Duration) -> ProbeResult,
-    /// The most frames that an encoder opened so keeps before its first access unit must come
-    /// out: [`VideoEncoder::max_delay`], known before it is opened.
+    /// See [`Backend::memory`].
+    pub memory: fn(&OpenRequest<'_>) -> FrameMemory,
+    /// See [`Backend::max_delay`].
     pub max_delay: fn(&OpenRequest<'_>) -> usize,
+    /// Opens an encoder. [`open_encoder`](Backend::open_encoder) also checks that it can be used.
+    pub open: Open,
+    check_options: Option<fn(&BackendOptions) -> Result<(), ConfigError>>,
+    inspect: Option<fn(&OpenRequest<'_>) -> Result<Device, OpenError>>,
+    probe: Option<fn(&OpenRequest<'_>, Duration) -> ProbeResult>,
+    registered_at: &'static Location<'static>,
+}
+
+/// Opens an encoder.
+pub type Open = fn(&OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError>;
+
+impl Backend {
+    /// A software encoder of H.264 without options, presets and delay. [`registered_at`] is the
+    /// place of this call.
+    ///
+    /// [`registered_at`]: Self::registered_at
+    #[track_caller]
+    pub const fn new(id: EncoderType, open: Open) -> Self {
+        Self {
+            id,
+            rank: |_| 100,
+            hardware: false,
+            codecs: &[Codec::H264],
+            presets: Presets::NONE,
+            memory: |_| FrameMemory::Host,
+            max_delay: |_| 0,
+            open,
+            check_options: None,
+            inspect: None,
+            probe: None,
+            registered_at: Location::caller(),
+        }
+    }
+
+    /// Sets the place in the default order, lower first: nvenc 10, qsv 20, vaapi 25, videotoolbox
+    /// 30, x264 60, openh264 90. Default 100.
+    ///
+    /// The rank may depend on the settings; `threads` are then those of the machine. The function
+    /// must be pure and accept options that are wrong.
+    #[must_use]
+    pub const fn rank(mut self, rank: fn(&OpenRequest<'_>) -> u16) -> Self {
+        self.rank = rank;
+        self
+    }
+
+    /// Sets whether the encoder needs a device. Default false.
+    #[must_use]
+    pub const fn hardware(mut self, hardware: bool) -> Self {
+        self.hardware = hardware;
+        self
+    }
+
+    /// Sets the codecs of the encoder. Default H.264. With another codec in the configuration the
+    /// backend is refused.
+    #[must_use]
+    pub const fn codecs(mut self, codecs: &'static [Codec]) -> Self {
+        self.codecs = codecs;
+        self
+    }
+
+    /// Sets the presets. Default [`Presets::NONE`].
+    #[must_use]
+    pub const fn presets(mut self, presets: Presets) -> Self {
+        self.presets = presets;
+        self
+    }
+
+    /// Sets in what memory the encoder wants its frames. Default [`FrameMemory::Host`].
+    #[must_use]
+    pub const fn memory(mut self, memory: fn(&OpenRequest<'_>) -> FrameMemory) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Sets the most frames that the encoder keeps before its first access unit must come out: at
+    /// least [`VideoEncoder::max_delay`] of an encoder opened by this request, but known before one
+    /// is opened. Default 0.
+    #[must_use]
+    pub const fn max_delay(mut self, max_delay: fn(&OpenRequest<'_>) -> usize) -> Self {
+        self.max_delay = max_delay;
+        self
+    }
+
+    /// Sets the check of the table `[backend.<id>]`. Default: every key is refused.
+    #[must_use]
+    pub const fn check_options(
+        mut self,
+        check: fn(&BackendOptions) -> Result<(), ConfigError>,
+    ) -> Self {
+        self.check_options = Some(check);
+        self
+    }
+
+    /// Sets the device check, which takes milliseconds: driver, device node, permission, library.
+    /// It starts no process if the device is found. After a refusal the encoder is not probed;
+    /// [`OpenError::Config`] is for a device that the configuration names and that does not exist.
+    ///
+    /// Default: software, whose probe depends on this program and on all settings. A backend that
+    /// loads a library or starts a program needs a check of its own, with that file in
+    /// [`Device::identity`] (see [`file_identity`](crate::file_identity)): otherwise a probe result
+    /// stays cached after the file was replaced.
+    #[must_use]
+    pub const fn inspect(
+        mut self,
+        inspect: fn(&OpenRequest<'_>) -> Result<Device, OpenError>,
+    ) -> Self {
+        self.inspect = Some(inspect);
+        self
+    }
+
+    /// Sets the probe: a real encode that shows whether the encoder works on this machine, within
+    /// about the deadline. It may block; it runs on a thread of its own, after the device check.
+    ///
+    /// Default: [`probe_in_process`](crate::probe_in_process) without a decoder, on an encoder from
+    /// `open`. It checks the number of access units and the parameter sets, and not the pixels.
+    #[must_use]
+    pub const fn probe(mut self, probe: fn(&OpenRequest<'_>, Duration) -> ProbeResult) -> Self {
+        self.probe = Some(probe);
+        self
+    }
+
+    /// Checks the table `[backend.<id>]` of the configuration.
+    ///
+    /// # Errors
+    /// [`ConfigError`] for unknown keys and wrong values.
+    pub fn check(&self, options: &BackendOptions) -> Result<(), ConfigError> {
+        match (self.check_options, options.keys().next()) {
+            (Some(check), _) => check(options),
+            (None, Some(key)) => Err(unknown_key(&format!("[backend.{}]", self.id), key, &[])),
+            (None, None) => Ok(()),
+        }
+    }
+
+    /// Looks for the device: see [`Backend::inspect`].
+    ///
+    /// # Errors
+    /// [`OpenError::Refused`] if there is no device that could work, [`OpenError::Config`] if the
+    /// configuration names a device that does not exist.
+    pub fn find_device(&self, request: &OpenRequest<'_>) -> Result<Device, OpenError> {
+        match self.inspect {
+            Some(inspect) => inspect(request),
+            None => {
+                let OpenRequest { config, gpu, options, .. } = request;
+                let settings = format!("{config:?} {gpu:?} {options:?}");
+                Ok(Device::default().with_identity(vec![settings]))
+            }
+        }
+    }
+
+    /// Probes the encoder: see [`Backend::probe`].
+    pub fn run_probe(&self, request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
+        match self.probe {
+            Some(probe) => probe(request, deadline),
+            None => probe_opened(self, request, deadline),
+        }
+    }
+
     /// Opens an encoder.
-    pub open: fn(&OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError>,
+    ///
+    /// # Errors
+    /// [`OpenError::Refused`] if the encoder cannot be used here, or needs frames that this version
+    /// of the crate cannot provide (see [`FrameMemory::Device`]); [`OpenError::Config`] if the
+    /// settings are wrong.
+    pub fn open_encoder(
+        &self,
+        request: &OpenRequest<'_>,
+    ) -> Result<Box<dyn VideoEncoder>, OpenError> {
+        match self.misfit(request) {
+            Some(refusal) => Err(refusal.into()),
+            None => (self.open)(request),
+        }
+    }
+
+    /// The refusal of a request that the encoder cannot meet, whatever its device.
+    pub(crate) fn misfit(&self, request: &OpenRequest<'_>) -> Option<Refusal> {
+        let refuse = |reason: String| {
+            let hint = "use another encoder";
+            Some(Refusal::new(self.id, RefusalKind::Unsupported, reason, hint))
+        };
+        let codec = request.config.codec;
+        if !self.codecs.contains(&codec) {
+            return refuse(format!("it does not make {codec}"));
+        }
+        let memory = (self.memory)(request);
+        if !memory.is_host() {
+            return refuse(format!(
+                "it takes frames in {memory} only, and they are in host memory"
+            ));
+        }
+        None
+    }
+
+    /// The source location of [`Backend::new`], which names the crate in messages.
+    pub const fn registered_at(&self) -> &'static Location<'static> {
+        self.registered_at
+    }
+}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend")
+            .field("id", &self.id)
+            .field("hardware", &self.hardware)
+            .field("codecs", &self.codecs)
+            .field("registered_at", &format_args!("{}", self.registered_at))
+            .finish_non_exhaustive()
+    }
 }
 
 inventory::collect!(Backend);
 
-/// The backends that are compiled in, by their rank for the default settings, then by name. (Link
-/// order means nothing.)
+/// The backends that are compiled in, by their rank for the default settings, then by name. (The
+/// order of linking has no influence.)
+///
+/// Two backends with one id are both in the list; [`Settings::check`] refuses them, and with it
+/// detection and [`Chain`](crate::Chain).
 pub fn backends() -> Vec<&'static Backend> {
     ranked(&Settings::default())
 }
@@ -108,7 +371,27 @@ pub fn ranked(settings: &Settings) -> Vec<&'static Backend> {
     all
 }
 
-/// Threads of the machine, or as many as this process is allowed.
+/// The backend with this id, if it is compiled in.
+pub fn backend(id: EncoderType) -> Option<&'static Backend> {
+    inventory::iter::<Backend>.into_iter().find(|backend| backend.id == id)
+}
+
+/// Refuses two backends with one id: the linker would decide which of them is used.
+pub(crate) fn check_ids() -> Result<(), ConfigError> {
+    let mut all: Vec<_> = inventory::iter::<Backend>
+        .into_iter()
+        .map(|backend| (backend.id, backend.registered_at.to_string()))
+        .collect();
+    all.sort();
+    match all.windows(2).find(|pair| pair[0].0 == pair[1].0) {
+        Some([(id, first), (_, second)]) => {
+            Err(ConfigError::DuplicateBackend { id: *id, places: [first.clone(), second.clone()] })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Hardware threads of the machine, or the number that this process may use.
 pub(crate) fn cores() -> usize {
     thread::available_parallelism().map_or(2, usize::from)
 }

@@ -1,4 +1,4 @@
-//! ProbeResults on disk, so that a short run does not pay for the probes of an earlier one.
+//! Probe results on disk, so that a short run does not repeat the probes of an earlier one.
 
 use std::{
     env, fs, io,
@@ -10,35 +10,37 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Caps, EncoderType, ProbeResult, Refusal, RefusalKind};
 
-/// How long a probe holds while nothing that it depends on changes.
+/// How long a usable result is valid while its identity stays the same.
 const USABLE: Duration = Duration::from_secs(24 * 3600);
-/// How long a refusal holds: devices come back, and a wrong refusal must not stick.
+/// How long a refusal is valid. Short, because a device may become usable and a wrong refusal must
+/// not last.
 const REFUSED: Duration = Duration::from_secs(5 * 60);
-/// More entries than machines have encoders, options included.
+/// The most entries of the file: more than the encoders of a machine, with different options.
 const MOST: usize = 64;
 
-/// The environment variable with the folder of the cache; empty for none.
+/// The environment variable with the folder of the cache; empty for no cache.
 pub const CACHE_ENV: &str = "ENCODER_CACHE";
 
 /// A file with probe results of earlier runs.
 ///
-/// Each stands under all that it depends on ([`Device::identity`](crate::Device::identity), this
-/// program and the boot of the machine). A passing refusal is not kept, others for five minutes, a
-/// probe for a day. A file that cannot be read or written costs nothing but time.
+/// Each result is stored with everything that it depends on
+/// ([`Device::identity`](crate::Device::identity), this program and the boot of the machine). A
+/// transient refusal is not stored; other refusals are valid for five minutes, usable results for a
+/// day. If the file cannot be read or written, the encoders are probed again.
 #[derive(Clone, Debug)]
 pub struct Cache {
     file: PathBuf,
 }
 
-/// A probe result that was kept.
-pub(crate) struct Kept {
+/// A probe result from the cache.
+pub(crate) struct CachedResult {
     pub(crate) result: ProbeResult,
     pub(crate) age: Duration,
 }
 
 impl Cache {
-    /// The cache of this user: in the folder that [`CACHE_ENV`] names, else in the system's usual
-    /// place. `None` where there is no such place, or the variable is empty.
+    /// The cache of this user: in the folder that [`CACHE_ENV`] names, else in the usual folder of
+    /// the system. `None` if there is no such folder, or the variable is empty.
     pub fn of_user() -> Option<Self> {
         let folder = |name: &str| env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
         let folder = match env::var_os(CACHE_ENV) {
@@ -53,21 +55,22 @@ impl Cache {
         Some(Self::at(&folder))
     }
 
-    /// The cache in `folder`, which is made when it is needed.
+    /// The cache in `folder`, which is created when needed.
     pub fn at(folder: &Path) -> Self {
         Self { file: folder.join("detection.json") }
     }
 
-    /// The probe results that still hold at `now`, to look in.
+    /// The probe results that are still valid at `now`.
     pub(crate) fn load(&self, now: SystemTime) -> ProbeResults {
         let text = fs::read_to_string(&self.file).unwrap_or_default();
         let mut entries: Vec<Entry> = serde_json::from_str(&text).unwrap_or_default();
         let now = seconds(now);
-        entries.retain(|entry| entry.holds(now));
+        entries.retain(|entry| entry.is_valid(now));
         ProbeResults { entries, now, changed: false }
     }
 
-    /// Writes what was found out. Never half a file: another process may be reading it.
+    /// Writes the results to a new file and renames it, so that another process never reads a
+    /// partial file.
     pub(crate) fn save(&self, mut results: ProbeResults) -> io::Result<()> {
         if !results.changed {
             return Ok(());
@@ -82,7 +85,7 @@ impl Cache {
     }
 }
 
-/// What the cache holds.
+/// The contents of the cache.
 pub(crate) struct ProbeResults {
     entries: Vec<Entry>,
     now: u64,
@@ -90,14 +93,14 @@ pub(crate) struct ProbeResults {
 }
 
 impl ProbeResults {
-    pub(crate) fn find(&self, encoder: EncoderType, identity: &[String]) -> Option<Kept> {
-        let entry = self.entries.iter().find(|entry| entry.is_of(encoder, identity))?;
+    pub(crate) fn find(&self, encoder: EncoderType, identity: &[String]) -> Option<CachedResult> {
+        let entry = self.entries.iter().find(|entry| entry.has_key(encoder, identity))?;
         let age = Duration::from_secs(self.now.saturating_sub(entry.at));
-        Some(Kept { result: entry.outcome.result(encoder), age })
+        Some(CachedResult { result: entry.outcome.result(encoder), age })
     }
 
     pub(crate) fn keep(&mut self, encoder: EncoderType, identity: &[String], result: &ProbeResult) {
-        self.entries.retain(|entry| !entry.is_of(encoder, identity));
+        self.entries.retain(|entry| !entry.has_key(encoder, identity));
         self.changed = true;
         if let Some(outcome) = Outcome::of(result) {
             self.entries.push(Entry {
@@ -120,12 +123,12 @@ struct Entry {
 }
 
 impl Entry {
-    fn is_of(&self, encoder: EncoderType, identity: &[String]) -> bool {
+    fn has_key(&self, encoder: EncoderType, identity: &[String]) -> bool {
         self.encoder == encoder.as_str() && self.identity == identity
     }
 
-    /// An entry from the future (the clock was set back) does not hold.
-    fn holds(&self, now: u64) -> bool {
+    /// An entry from the future (the clock was set back) is not valid.
+    fn is_valid(&self, now: u64) -> bool {
         let limit = match self.outcome {
             Outcome::Usable(_) => USABLE,
             Outcome::Refused { .. } => REFUSED,
@@ -185,7 +188,7 @@ mod tests {
         text.split(' ').map(str::to_owned).collect()
     }
 
-    /// Keeps `probe result` at time 0 of a day and looks again `later` seconds on.
+    /// Stores `result` and looks it up `later` seconds afterwards.
     fn after(result: &ProbeResult, asked: &str, later: i64) -> Option<(ProbeResult, u64)> {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(&folder.path().join("made/when/needed"));
@@ -199,12 +202,12 @@ mod tests {
     }
 
     #[test]
-    fn verdicts_hold_for_their_time_and_under_their_identity() {
+    fn results_are_valid_for_their_time_and_their_identity() {
         let passing = match refused() {
             ProbeResult::Refused(refusal) => ProbeResult::Refused(refusal.transient()),
             usable => usable,
         };
-        // probe result | asked for | seconds later | still there
+        // result | identity | seconds later | still valid
         let table = [
             (usable(), "ffmpeg driver", 0i64, true),
             (usable(), "ffmpeg driver", 86_399, true),
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_verdict_replaces_the_old_one_and_a_passing_refusal_takes_it_away() {
+    fn a_new_result_replaces_the_old_and_a_transient_refusal_removes_it() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::at(folder.path());
         let now = SystemTime::now();
@@ -253,7 +256,8 @@ mod tests {
             fs::write(folder.path().join("detection.json"), text).unwrap();
             assert!(cache.load(SystemTime::now()).entries.is_empty(), "{text}");
         }
-        // A place that cannot be written is an error, not a panic; nothing new is no write.
+        // A folder that cannot be written is an error, not a panic; without changes nothing is
+        // written.
         let nowhere = Cache::at(&folder.path().join("detection.json/below"));
         let mut all = nowhere.load(SystemTime::now());
         all.keep(NVENC, &id("a"), &usable());

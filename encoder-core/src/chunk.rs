@@ -12,7 +12,7 @@ pub struct EncodedChunk {
     pub keyframe: bool,
 }
 
-/// What a NAL unit of H.264 is, as far as a muxer cares.
+/// The kinds of H.264 NAL units that a muxer distinguishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NalKind {
     /// Slice of an IDR picture (type 5).
@@ -63,7 +63,7 @@ pub fn nal_units(stream: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// Position of the next start code `00 00 01` at or after `from`, and of the byte behind it.
 fn after_start_code(bytes: &[u8], from: usize) -> Option<(usize, usize)> {
     let mut at = from;
-    // The third byte decides how far the window may jump: only 0 and 1 occur in a start code.
+    // The third byte decides how far the window may move: a start code contains only 0 and 1.
     while at + 3 <= bytes.len() {
         match bytes[at + 2] {
             0 => at += 1,

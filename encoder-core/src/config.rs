@@ -4,16 +4,32 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{ConfigError, PixelFormat};
 
-/// The options of one backend, as they stand in `[backend.<name>]`; the backend reads them.
+/// The table `[backend.<name>]` of the configuration, which the backend reads.
 pub type BackendOptions = toml::Table;
 
 /// Video codec of the output.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Codec {
     /// H.264 / AVC.
     #[default]
     H264,
+}
+
+impl Codec {
+    /// The name, as in TOML.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::H264 => "h264",
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 /// Speed against size, by the names of x264. Each backend maps them to its own scale.
@@ -139,13 +155,13 @@ pub struct FrameRate {
 }
 
 impl FrameRate {
-    /// The highest rate that is taken, in frames per second.
+    /// The highest rate that is accepted, in frames per second.
     pub const MAX: u32 = 480;
 
     /// `numerator / denominator` frames per second: more than 0 and at most [`Self::MAX`].
     ///
     /// # Errors
-    /// [`ConfigError::Value`] outside of that.
+    /// [`ConfigError::Value`] outside of this range.
     pub fn new(numerator: u32, denominator: u32) -> Result<Self, ConfigError> {
         let wrong = || {
             ConfigError::value(
@@ -213,7 +229,7 @@ impl FromStr for FrameRate {
         if !value.is_finite() || value <= 0.0 || value > f64::from(Self::MAX) {
             return Err(wrong());
         }
-        // 23.976, 29.97, 59.94 … mean the NTSC fractions.
+        // 23.976, 29.97, 59.94 and the like are short for the NTSC fractions.
         for whole in [24u32, 30, 48, 60, 120, 240] {
             let ntsc = f64::from(whole) * 1000.0 / 1001.0;
             if (value - ntsc).abs() < 0.005 && value.fract() != 0.0 {
@@ -250,7 +266,7 @@ fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
 }
 
-/// What the stream shall be. Plain data; [`check`](Self::check) looks at every value.
+/// The properties of the stream. Plain data; [`check`](Self::check) checks every value.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EncoderConfig {
@@ -263,11 +279,11 @@ pub struct EncoderConfig {
     pub crf: u8,
     /// Frames from one IDR picture to the next, 1 to 600. Default 30.
     pub gop_size: u32,
-    /// Sample layout of the frames that are given to the encoder. Default `yuv420p`.
+    /// Sample layout of the encoder's frames, if the encoder can choose. Default `yuv420p`.
     pub pixel_format: PixelFormat,
-    /// Size of the pictures; `None` until the first picture tells.
+    /// Size of the pictures; `None` until the first picture is there.
     pub resolution: Option<Resolution>,
-    /// Rate that the encoder assumes for its decisions; timestamps do not come from it.
+    /// Rate that the encoder assumes for its decisions; timestamps do not depend on it.
     /// Default 30.
     pub frame_rate: FrameRate,
     /// Most B-frames in a row, 0 to 4. Backends without B-frames make none. Default 0.
@@ -381,7 +397,7 @@ pub enum NvencTune {
     Ll,
     /// Ultra low latency.
     Ull,
-    /// Lossless, where the device can: `crf` does not count.
+    /// Lossless, if the device can: `crf` has no effect.
     Lossless,
 }
 
@@ -392,16 +408,16 @@ impl NvencTune {
     }
 }
 
-/// The choice of the encoder, the ring in front of it, and the knobs of hardware.
+/// The choice of the encoder, the ring in front of it, and the settings of hardware encoders.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GpuEncoderConfig {
-    /// Backend to put first when it is usable. Default: by rank.
+    /// Backend to try first if it is usable. Default: by rank.
     pub preferred_encoder: Option<String>,
     /// Refuse to run on a software encoder. Default false.
     pub require_hardware: bool,
     /// Put a ring of `ring_buffer_size` frames between decoding and encoding, so that both run at
-    /// once. Without it the ring is as small as the encoder allows. Default true.
+    /// the same time. Without it the ring is as small as the encoder allows. Default true.
     pub enable_ring_buffer: bool,
     /// Frames in the ring, 2 to 4096; raised to what the encoder's look-ahead needs. Default 16.
     pub ring_buffer_size: usize,
@@ -409,19 +425,20 @@ pub struct GpuEncoderConfig {
     pub nvenc_preset: NvencPreset,
     /// Tuning of NVENC. Default `hq`.
     pub nvenc_tune: NvencTune,
-    /// Encode sessions that are opened on one GPU at once, by all programs of this user together:
-    /// 1 to 64. Default: as many as the driver allows.
+    /// Most encode sessions on one GPU at the same time, of all programs of this user together: 1
+    /// to 64. Default: as many as the driver allows.
     pub max_sessions: Option<u32>,
     /// Seconds to wait for a free session when all are in use, 0 to 3600, before the next encoder
-    /// is taken. Default 0: at once.
+    /// is taken. Sessions of this process are not waited for, unless one of them gets no more
+    /// frames and so ends by itself. Default 0: no wait.
     pub session_wait_s: u32,
     /// Seconds that an encoder may take to pass its probe, and to open, 1 to 120. Default 10.
     pub probe_timeout_s: u32,
-    /// Seconds without progress after which an encoder that runs counts as hung, 1 to 3600.
+    /// Seconds without progress after which a running encoder counts as hung, 1 to 3600.
     /// Default 60.
     pub stall_timeout_s: u32,
     /// Seconds after which an encoder that was passed over or given up in mid-stream is tried
-    /// again, 0 (never) to 86400; twice as long after each time that it was of no use. Default 300.
+    /// again, 0 (never) to 86400; each failed attempt doubles them, up to an hour. Default 300.
     #[serde(alias = "comeback_s")]
     pub failback_after_s: u32,
 }
@@ -457,7 +474,7 @@ impl GpuEncoderConfig {
         "probe_timeout_s",
         "stall_timeout_s",
         "failback_after_s",
-        // The name before 0.1, still read.
+        // The name before version 0.1 is still read.
         "comeback_s",
     ];
 

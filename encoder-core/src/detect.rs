@@ -4,36 +4,54 @@ use std::{
 };
 
 use serde::Serialize;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
     Backend, Cache, ConfigError, Device, EncoderConfig, EncoderType, OpenError, OpenRequest,
-    Policy, ProbeResult, Refusal, RefusalKind, Settings, backend::cores, cache::ProbeResults,
+    Policy, ProbeResult, Refusal, RefusalKind, Settings,
+    backend::cores,
+    cache::ProbeResults,
+    probe::{REPORT, panicked},
     ranked,
 };
 
 /// A backend with its probe result.
 #[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
 pub struct Detected {
-    /// Which backend.
+    /// The backend.
     pub encoder: EncoderType,
     /// Whether it needs a device.
     pub hardware: bool,
-    /// What its device check found; `None` where that refused.
+    /// The device; `None` if the device check refused.
     #[serde(flatten)]
     pub device: Option<Device>,
-    /// What the probe gave.
+    /// The result of the probe, or of the device check if that refused.
     #[serde(flatten)]
     pub result: ProbeResult,
-    /// How long it took, in milliseconds.
+    /// How long device check and probe took, in milliseconds.
     pub probe_ms: u64,
-    /// Age in seconds of a probe that was not made now but taken from the cache.
+    /// Age in seconds of a result from the cache; `None` if the probe was made now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cached_s: Option<u64>,
 }
 
-/// Finds out which of the compiled-in backends work here, in stages: the device check of each,
-/// then, unless a cache knows the answer, a real encode with the user's own options.
+impl Detected {
+    /// A result from elsewhere than [`Detection`], as input for [`plan`](crate::plan).
+    pub fn new(encoder: EncoderType, hardware: bool, result: ProbeResult) -> Self {
+        Self { encoder, hardware, device: None, result, probe_ms: 0, cached_s: None }
+    }
+
+    /// Sets the device.
+    #[must_use]
+    pub fn with_device(mut self, device: Device) -> Self {
+        self.device = Some(device);
+        self
+    }
+}
+
+/// Finds out which of the compiled-in backends work on this machine, in stages: the device check of
+/// each, then a real encode with the user's own options, unless its result is in the cache.
 #[derive(Clone, Debug)]
 pub struct Detection<'a> {
     settings: &'a Settings,
@@ -43,48 +61,49 @@ pub struct Detection<'a> {
 }
 
 impl<'a> Detection<'a> {
-    /// Of every backend, without a cache.
+    /// Detects every backend, without a cache.
     pub fn new(settings: &'a Settings) -> Self {
         Self { settings, only: None, cache: None, reprobe: false }
     }
 
-    /// Looks only at what `policy` can lead to: a required encoder alone.
+    /// Leaves out backends that `policy` excludes: if it requires an encoder, all other backends.
     #[must_use]
     pub fn for_policy(mut self, policy: &'a Policy) -> Self {
         self.only = policy.require.as_deref();
         self
     }
 
-    /// Takes probe results from `cache` where they still hold, and keeps new ones there.
+    /// Takes probe results from `cache` if they are still valid, and stores new results there.
     #[must_use]
     pub fn cache(mut self, cache: Option<Cache>) -> Self {
         self.cache = cache;
         self
     }
 
-    /// Probes everything again, whatever the cache says; keeps the new probe results.
+    /// Probes every backend again, also if its result is in the cache; stores the new results.
     #[must_use]
     pub fn reprobe(mut self, reprobe: bool) -> Self {
         self.reprobe = reprobe;
         self
     }
 
-    /// The probe results, in rank order. Backends are looked at side by side: it takes as long as the
-    /// slowest, and no longer than about [`probe_timeout_s`] for each.
+    /// The probe results, in rank order. All backends are probed at the same time: it takes as long
+    /// as the slowest, which is at most about [`probe_timeout_s`].
     ///
     /// # Errors
-    /// Settings that are wrong, or that name a device which is not there.
+    /// [`ConfigError`] if the settings are wrong or name a device that does not exist, and if two
+    /// backends have one name.
     ///
     /// [`probe_timeout_s`]: crate::GpuEncoderConfig::probe_timeout_s
     pub fn run(&self) -> Result<Vec<Detected>, ConfigError> {
         self.settings.check()?;
         let mut all = ranked(self.settings);
-        // An unknown name is for the selection to refuse, which lists what there is.
+        // `plan` refuses an unknown name, and lists the known ones.
         if self.only.is_some_and(|name| all.iter().any(|b| b.id.as_str() == name)) {
             all.retain(|backend| Some(backend.id.as_str()) == self.only);
         }
         let mut settings = self.settings.clone();
-        // A probe compares pictures: it is made in a size and at a quality of its own.
+        // A probe compares pictures, so it has its own size and quality.
         settings.encoder.resolution = None;
         settings.encoder.crf = EncoderConfig::default().crf;
         self.among(&all, &settings)
@@ -96,16 +115,16 @@ impl<'a> Detection<'a> {
         settings: &Settings,
     ) -> Result<Vec<Detected>, ConfigError> {
         let known = self.cache.as_ref().map(|cache| cache.load(SystemTime::now()));
-        let place = place();
+        let common_identity = common_identity();
         let answers: Vec<_> = thread::scope(|scope| {
             let running: Vec<_> = backends
                 .iter()
                 .map(|&backend| {
                     let known = known.as_ref().filter(|_| !self.reprobe);
-                    let place = &place;
+                    let common_identity = &common_identity;
                     let thread = scope.spawn(move || {
                         let begun = Instant::now();
-                        (examine(backend, settings, place, known), begun.elapsed())
+                        (examine(backend, settings, common_identity, known), begun.elapsed())
                     });
                     (backend, thread)
                 })
@@ -144,11 +163,14 @@ impl<'a> Detection<'a> {
 fn examine(
     backend: &Backend,
     settings: &Settings,
-    place: &[String],
+    common_identity: &[String],
     known: Option<&ProbeResults>,
 ) -> Result<Examined, ConfigError> {
     let request = OpenRequest::new(settings, backend.id, cores());
-    let mut device = match (backend.inspect)(&request) {
+    if let Some(refusal) = backend.misfit(&request) {
+        return Ok(Examined::refused(refusal));
+    }
+    let mut device = match backend.find_device(&request) {
         Ok(device) => device,
         Err(OpenError::Config(error)) => return Err(error),
         Err(OpenError::Refused(refusal)) => return Ok(Examined::refused(refusal)),
@@ -158,7 +180,7 @@ fn examine(
             return Ok(Examined::refused(refusal));
         }
     };
-    device.identity.extend_from_slice(place);
+    device.identity.extend_from_slice(common_identity);
     if let Some(kept) = known.and_then(|all| all.find(backend.id, &device.identity)) {
         let (result, cached) = (kept.result, Some(kept.age));
         return Ok(Examined { device: Some(device), result, cached });
@@ -179,31 +201,25 @@ impl Examined {
     }
 }
 
-/// Right after a start of the machine, or while another program begins or ends, a device that is
-/// well may refuse: it is asked once more.
+/// Probes a backend, and retries once if its device is busy: right after the start of the machine,
+/// or while another program starts or ends, a working device may refuse.
 fn probe(backend: &Backend, request: &OpenRequest<'_>) -> ProbeResult {
     const PAUSE: Duration = Duration::from_millis(200);
     let deadline = Duration::from_secs(request.gpu.probe_timeout_s.into());
     let begun = Instant::now();
-    let result = (backend.probe)(request, deadline);
+    let result = backend.run_probe(request, deadline);
     let ProbeResult::Refused(refusal) = &result else { return result };
     let left = deadline.saturating_sub(begun.elapsed() + PAUSE);
     if !refusal.is_busy() || left.is_zero() {
         return result;
     }
     thread::sleep(PAUSE);
-    (backend.probe)(request, left)
+    backend.run_probe(request, left)
 }
 
-const REPORT: &str = "report it with the output of `encoder detect`";
-
-fn panicked(id: EncoderType) -> Refusal {
-    Refusal::new(id, RefusalKind::Failed, "its probe panicked", REPORT)
-}
-
-/// What every probe depends on, whatever the backend: this program, the boot of the machine, and
-/// the variables that choose libraries and devices.
-fn place() -> Vec<String> {
+/// The part of the identity that all backends share: this program, the boot of the machine, and the
+/// environment variables that select libraries and devices.
+fn common_identity() -> Vec<String> {
     const VARIABLES: [&str; 10] = [
         "LD_LIBRARY_PATH",
         "LD_PRELOAD",
@@ -226,19 +242,22 @@ fn place() -> Vec<String> {
     [program, boot.trim().to_owned()].into_iter().chain(variables).collect()
 }
 
-/// A file as part of an identity: path, size and time of change.
+/// A file as part of [`Device::identity`]: path, size and time of the last change.
 ///
 /// # Errors
-/// When the file cannot be looked at.
+/// When the metadata of the file cannot be read.
 pub fn file_identity(path: &std::path::Path) -> io::Result<String> {
     let meta = fs::metadata(path)?;
     let changed = meta.modified()?.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Ok(format!("{} {} {}", path.display(), meta.len(), changed.as_nanos()))
 }
 
-/// The backends that work here with the default settings, the best one first, by a new probe of
-/// each. See [`Detection`] for the reasons behind it.
+/// The backends that work on this machine with the default settings, in rank order, by a new probe
+/// of each. [`Detection`] also returns why the others do not work. Empty, with a `WARN`, if two
+/// backends have one name.
 pub fn detect_available_encoders() -> Vec<EncoderType> {
-    let found = Detection::new(&Settings::default()).run().unwrap_or_default();
+    let found = Detection::new(&Settings::default()).run();
+    let found = found.inspect_err(|error| warn!("no encoder is detected: {error}"));
+    let found = found.unwrap_or_default();
     found.into_iter().filter(|d| d.result.is_usable()).map(|d| d.encoder).collect()
 }

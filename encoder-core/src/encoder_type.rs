@@ -2,7 +2,7 @@ use std::fmt;
 
 /// The name of a backend, as users write it: `nvenc`, `x264` …
 ///
-/// An open set: a crate from outside this workspace may register a name of its own.
+/// An open set: a crate outside this workspace registers a name of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EncoderType(&'static str);
 
@@ -20,7 +20,7 @@ impl EncoderType {
     /// Embedded OpenH264.
     pub const OPENH264: Self = Self("openh264");
 
-    /// A backend's own name: lower case letters and digits.
+    /// The name of a backend: lower case letters, digits and hyphens.
     pub const fn new(name: &'static str) -> Self {
         Self(name)
     }

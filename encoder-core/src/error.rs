@@ -3,32 +3,46 @@ use thiserror::Error;
 
 use crate::{EncoderType, PixelFormat, Refusal};
 
-/// A value of the configuration that is not allowed.
+/// A fault of the configuration, or of the program that reads it.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ConfigError {
-    /// A value outside of what the field allows.
+    /// A value that the field does not allow.
     #[error("{field} = {value}: not allowed; allowed is {allowed}")]
     Value {
         /// The field, with its table: `encoder.crf`.
         field: String,
         /// The value as it was given.
         value: String,
-        /// What would be right.
+        /// The values that are allowed.
         allowed: String,
     },
-    /// A key that nothing reads.
+    /// A key that is not known.
     #[error("unknown key `{key}` in {place}{hint}")]
     UnknownKey {
         /// The key as it was given.
         key: String,
-        /// Which table it stands in.
+        /// The table with the key.
         place: String,
-        /// The nearest known key, as text to append; the known ones when none is near.
+        /// The nearest known key, as text to append; all known keys if none is near.
         hint: String,
     },
-    /// Not TOML at all.
+    /// Text that is not TOML.
     #[error("{0}")]
     Syntax(String),
+    /// Two crates of the program register a backend with the same id.
+    #[error(
+        "two backends are named `{id}`: one registered at {}, one at {}; a program can contain only \
+         one of them",
+        .places[0],
+        .places[1]
+    )]
+    DuplicateBackend {
+        /// Their name.
+        id: EncoderType,
+        /// Where they are registered: file, line and column in the source of their crates.
+        places: [String; 2],
+    },
 }
 
 impl ConfigError {
@@ -44,23 +58,27 @@ impl ConfigError {
 
 /// Why no encoder could be opened.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum OpenError {
-    /// The configuration is wrong, for every backend.
+    /// The configuration is wrong, whichever backend is used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// This backend cannot run here.
+    /// This backend cannot be used on this machine.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// Nothing in the plan opened.
+    /// No encoder of the plan opened.
     #[error("no encoder could be opened: {}", list(.refusals))]
     NoneLeft {
         /// Each backend that was tried or passed over, with its reason.
         refusals: Vec<Refusal>,
     },
+    /// The [`Waiter`](crate::Waiter) was stopped: the encoder is no longer needed.
+    #[error("stopped before an encoder was open")]
+    Stopped,
     /// The backend that was required is not compiled in.
     #[error("no encoder `{wanted}` in this build{}", unknown(.wanted, .available))]
     Unknown {
-        /// The name that was asked for.
+        /// The name that was required.
         wanted: String,
         /// The names that are compiled in.
         available: Vec<EncoderType>,
@@ -73,7 +91,7 @@ fn list(refusals: &[Refusal]) -> String {
                 `openh264`"
             .into();
     }
-    refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
 }
 
 fn unknown(wanted: &str, available: &[EncoderType]) -> String {
@@ -87,14 +105,15 @@ fn unknown(wanted: &str, available: &[EncoderType]) -> String {
     }
 }
 
-/// Why a running encoder could not go on.
+/// Why an encoder returned no access unit.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum EncodeError {
-    /// It could not begin: the device refused at the first frame. Nothing was encoded, so another
-    /// encoder can be given the same frame.
+    /// The device refused at the first frame. Nothing was encoded, so another encoder can take the
+    /// same frame.
     #[error(transparent)]
     Refused(#[from] Refusal),
-    /// A frame that is not what the encoder was opened for.
+    /// The frame does not have the format or size for which the encoder was opened.
     #[error(
         "frame {index} is {got_format} {got_width}x{got_height}, the encoder was opened for \
          {format} {width}x{height}"
@@ -118,33 +137,46 @@ pub enum EncodeError {
     /// The encoder failed and takes no more frames.
     #[error("encoder {encoder} failed at frame {index}: {message}")]
     Failed {
-        /// Which encoder.
+        /// The encoder.
         encoder: EncoderType,
-        /// Frames that it had taken.
+        /// Number of frames that it had taken before.
         index: u64,
         /// The kind, for counting.
         kind: FailureKind,
-        /// Its own words (for a child process: the tail of its stderr).
+        /// The message of the encoder (of a child process: the end of its stderr).
         message: String,
     },
 }
 
-/// The kinds of ways in which a running encoder is lost.
+impl EncodeError {
+    /// An [`EncodeError::Failed`]: `index` is the number of frames that the encoder had taken.
+    pub fn failed(
+        encoder: EncoderType,
+        index: u64,
+        kind: FailureKind,
+        message: impl Into<String>,
+    ) -> Self {
+        Self::Failed { encoder, index, kind, message: message.into() }
+    }
+}
+
+/// The kinds of failures of a running encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum FailureKind {
-    /// It, or the program that hosts it, ended or was killed.
+    /// The encoder, or the program that hosts it, ended or was killed.
     Died,
-    /// It took frames and gave nothing back for too long, or took no more.
+    /// The encoder returned no access unit, or took no frame, for too long.
     Stalled,
-    /// It gave fewer, more or other access units than frames went in.
+    /// The encoder returned too few, too many or wrong access units.
     WrongOutput,
-    /// It said that it failed.
+    /// The encoder reported an error.
     Failed,
 }
 
 impl FailureKind {
-    /// The name, as it stands in reports and metrics.
+    /// The name, as in reports and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Died => "died",

@@ -2,11 +2,12 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Resolution;
+use crate::{EncodeError, Resolution};
 
 /// Sample layout of the frames that encoders take. Always 8 bit, 4:2:0, limited range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum PixelFormat {
     /// Three planes: Y, U, V; chroma at half width and half height.
     #[default]
@@ -16,7 +17,7 @@ pub enum PixelFormat {
 }
 
 impl PixelFormat {
-    /// The name FFmpeg uses, which is also the one in TOML.
+    /// The name, in FFmpeg and in TOML.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Yuv420p => "yuv420p",
@@ -31,9 +32,47 @@ impl fmt::Display for PixelFormat {
     }
 }
 
+/// The memory in which a backend wants its frames.
+///
+/// The program decodes pictures on the CPU, so every frame is in memory that the CPU can write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum FrameMemory {
+    /// Plain memory of the process.
+    #[default]
+    Host,
+    /// Host memory that the system never moves or swaps out, so that a device can copy frames out
+    /// of it by itself. It is an optimisation: if the program has no allocator for it, the backend
+    /// gets [`Host`](Self::Host) memory and must take that too.
+    PageLocked,
+    /// Memory of the device, out of reach of the CPU. No frame can be there yet, so a backend that
+    /// wants it is refused.
+    Device,
+}
+
+impl FrameMemory {
+    /// Whether the CPU can write this memory, so that host memory can stand in for it.
+    pub const fn is_host(self) -> bool {
+        match self {
+            Self::Host | Self::PageLocked => true,
+            Self::Device => false,
+        }
+    }
+}
+
+impl fmt::Display for FrameMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Host => "host memory",
+            Self::PageLocked => "page-locked memory",
+            Self::Device => "device memory",
+        })
+    }
+}
+
 /// Where the planes of a frame lie in one block of memory.
 ///
-/// Coded sizes are even: an odd picture is carried in the next even size, its last column or row
+/// Coded sizes are even: an odd picture is coded in the next even size, with its last column or row
 /// repeated. Rows are padded to a multiple of 64 bytes, so `stride` is at least the row's bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameLayout {
@@ -59,7 +98,7 @@ struct PlaneLayout {
 const ROW_ALIGN: usize = 64;
 
 impl FrameLayout {
-    /// The layout for pictures of `size` (odd sizes are rounded up to even ones).
+    /// The layout for pictures of `size` (odd sides are rounded up to even ones).
     pub fn new(format: PixelFormat, size: Resolution) -> Self {
         let coded = size.even();
         let (w, h) = (coded.width as usize, coded.height as usize);
@@ -89,7 +128,7 @@ impl FrameLayout {
         self.bytes
     }
 
-    /// Bytes of one frame without padding: what goes through a pipe.
+    /// Bytes of one frame without padding, as it is written to a pipe.
     pub fn packed_bytes(&self) -> usize {
         self.planes[..self.count].iter().map(|p| p.row_bytes * p.rows).sum()
     }
@@ -173,8 +212,8 @@ pub struct PlaneMut<'a> {
     pub rows: usize,
 }
 
-/// A picture that an encoder is given to read; it must not keep it after the call, unless it
-/// [is_stable](Self::is_stable).
+/// A picture that an encoder reads. The encoder must not use the samples after the call, unless
+/// [`is_stable`](Self::is_stable) is set.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame<'a> {
     /// Sample layout.
@@ -187,10 +226,11 @@ pub struct Frame<'a> {
     count: usize,
     /// Number of this frame, counted from 0 without gaps; becomes the `pts` of its chunk.
     pub index: u64,
-    /// Ask for an IDR picture here, whatever the GOP says.
+    /// Makes this frame an IDR picture, also in the middle of a GOP.
     pub force_idr: bool,
-    /// The samples stay as they are until the access unit of this frame has come out: they may be
-    /// handed to another process without a copy. Who says so falsely gets wrong pictures.
+    /// The samples do not change until the access unit of this frame is out, so the encoder may
+    /// share them with another process instead of copying them. If this is set and the samples
+    /// change earlier, pictures are wrong.
     pub is_stable: bool,
 }
 
@@ -200,13 +240,33 @@ impl<'a> Frame<'a> {
         &self.planes[..self.count]
     }
 
-    /// The same frame, with an IDR picture asked for.
+    /// Checks that the frame has the format and the coded size for which the encoder was opened.
+    ///
+    /// # Errors
+    /// [`EncodeError::Mismatch`] if it does not.
+    pub fn check(&self, format: PixelFormat, size: Resolution) -> Result<(), EncodeError> {
+        let Resolution { width, height } = size;
+        if (self.format, self.width, self.height) == (format, width, height) {
+            return Ok(());
+        }
+        Err(EncodeError::Mismatch {
+            index: self.index,
+            got_format: self.format,
+            got_width: self.width,
+            got_height: self.height,
+            format,
+            width,
+            height,
+        })
+    }
+
+    /// The same frame, to be coded as an IDR picture.
     pub fn with_idr(mut self) -> Self {
         self.force_idr = true;
         self
     }
 
-    /// The same frame, in memory that [is_stable](Self::is_stable) as it is.
+    /// The same frame, marked as [`is_stable`](Self::is_stable).
     pub fn stable(mut self) -> Self {
         self.is_stable = true;
         self
@@ -239,8 +299,8 @@ impl FrameBuffer {
         Self { layout, memory: vec![0; layout.bytes()] }
     }
 
-    /// A picture with structure that tells a right decode from a wrong one, and one `index` from
-    /// the next: a ramp that moves and jumps under a fine check pattern, chroma that differs.
+    /// A picture in which decoding faults show, and which differs from one `index` to the next: a
+    /// ramp that moves and jumps under a fine check pattern, with other values in U and V.
     pub fn test_picture(layout: FrameLayout, index: u64) -> Self {
         let mut frame = Self::new(layout);
         let shift = index as usize * 4;
@@ -264,7 +324,7 @@ impl FrameBuffer {
         frame
     }
 
-    /// Takes over the picture of `frame`, which has the same size in whatever format.
+    /// Copies the picture of `frame`, which has the same size, and converts its format.
     ///
     /// # Panics
     /// If the sizes differ.

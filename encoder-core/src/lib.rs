@@ -1,11 +1,17 @@
-//! The core of the encoder workspace: what an encoder is, how it is configured, which ones are
-//! compiled in, which of them really work here, and which one to take.
+//! The core of the encoder workspace: the encoder trait, its configuration, the registry of
+//! backends, detection and selection.
 //!
 //! This crate knows no backend and no container. Backends register a [`Backend`] through
 //! [`inventory`]; a [`Detection`] probes each of them with a real encode; [`plan`] orders them; a
-//! [`Chain`] walks the plan until one opens, and again when that one is lost.
+//! [`Chain`] opens the first that opens, and the next one when an encoder is lost.
 //!
 //! Encoders count frames and know nothing of time: every `pts` here is a frame index.
+//!
+//! # Evolution
+//! Backends live in crates outside this workspace too. Types that may grow are `#[non_exhaustive]`:
+//! make them with their constructors and `with_…` methods, and match enums with a last arm that
+//! refuses what it does not know. [`EncoderConfig`], [`GpuEncoderConfig`] and [`Settings`] are plain
+//! data; write them with `..Default::default()`, since they get new fields.
 
 mod backend;
 mod cache;
@@ -17,13 +23,15 @@ mod encoder;
 mod encoder_type;
 mod error;
 mod frame;
+mod in_use;
 mod presets;
 mod probe;
 mod schedule;
 mod select;
 mod settings;
+mod waiter;
 
-pub use backend::{Backend, Device, OpenRequest, backends, ranked};
+pub use backend::{Backend, Device, Open, OpenRequest, backend, backends, ranked};
 pub use cache::{CACHE_ENV, Cache};
 pub use chain::Chain;
 pub use chunk::{EncodedChunk, NalKind, nal_units};
@@ -35,11 +43,12 @@ pub use detect::{Detected, Detection, detect_available_encoders, file_identity};
 pub use encoder::{DeviceLoad, LoadProbe, VideoEncoder};
 pub use encoder_type::EncoderType;
 pub use error::{ConfigError, EncodeError, FailureKind, OpenError};
-pub use frame::{Frame, FrameBuffer, FrameLayout, PixelFormat, Plane, PlaneMut};
+pub use frame::{Frame, FrameBuffer, FrameLayout, FrameMemory, PixelFormat, Plane, PlaneMut};
 pub use inventory;
 pub use presets::Presets;
 pub use probe::{
-    Caps, ProbeResult, Refusal, RefusalKind, mean_absolute_difference, probe_in_process,
+    Caps, Holders, ProbeResult, Refusal, RefusalKind, mean_absolute_difference, probe_in_process,
 };
 pub use select::{Plan, Policy, plan};
 pub use settings::{Settings, unknown_key};
+pub use waiter::{Waited, Waiter};

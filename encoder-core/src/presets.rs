@@ -1,28 +1,38 @@
 use crate::{ConfigError, Preset, Settings};
 
-/// The presets of a backend, as its users name them: what a comparison of speeds goes through.
+/// The presets of a backend, by their names: a comparison of speeds measures each of them.
 #[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
 pub struct Presets {
-    /// All that it knows, the fastest first. Empty: it has none.
+    /// All names, the fastest first. Empty: the backend has no presets.
     pub all: &'static [&'static str],
-    /// Those that are worth comparing: it tells them apart.
+    /// The names that are worth comparing, because their results differ.
     pub usual: &'static [&'static str],
-    /// Writes one of `all` into the settings where this backend looks for it.
+    /// Writes one of `all` to the field of the settings that this backend reads.
     ///
     /// # Errors
-    /// For a name that is not among them.
+    /// For a name that is not in `all`.
     pub choose: fn(&mut Settings, &str) -> Result<(), ConfigError>,
 }
 
 impl Presets {
-    /// Of a backend that has no presets.
+    /// For a backend without presets.
     pub const NONE: Self = Self {
         all: &[],
         usual: &[],
         choose: |_, name| Err(ConfigError::value("preset", name, "none: it has no presets")),
     };
 
-    /// Of a backend that follows [`EncoderConfig::preset`](crate::EncoderConfig::preset).
+    /// For a backend with presets of its own, whose fields have these values.
+    pub const fn new(
+        all: &'static [&'static str],
+        usual: &'static [&'static str],
+        choose: fn(&mut Settings, &str) -> Result<(), ConfigError>,
+    ) -> Self {
+        Self { all, usual, choose }
+    }
+
+    /// For a backend that reads [`EncoderConfig::preset`](crate::EncoderConfig::preset).
     pub const fn common(usual: &'static [&'static str]) -> Self {
         Self { all: &Preset::NAMES, usual, choose }
     }
@@ -39,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_preset_is_written_where_its_backend_looks() {
+    fn a_preset_is_written_to_the_field_that_its_backend_reads() {
         let presets = Presets::common(&["fast"]);
         let mut settings = Settings::default();
         for name in presets.all {

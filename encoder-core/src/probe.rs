@@ -1,59 +1,96 @@
-use std::fmt;
+use std::{fmt, sync::mpsc, thread, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, NalKind, OpenError,
-    PixelFormat, Resolution, VideoEncoder, nal_units,
+    Backend, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, NalKind,
+    OpenError, OpenRequest, PixelFormat, Resolution, VideoEncoder, nal_units,
 };
 
-/// What a backend that works can do here.
+/// The capabilities of a backend that works on this machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Caps {
-    /// What runs: library and version, `ffmpeg 5.1.9 h264_nvenc`.
+    /// Library and version: `ffmpeg 5.1.9 h264_nvenc`.
     pub library: String,
-    /// The version of the program that hosts it, in that program's own words.
+    /// The version of the program that hosts the encoder, as that program prints it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Frame formats with which it was probed; an encoder may take more.
     pub pixel_formats: Vec<PixelFormat>,
-    /// What else was probed, each by a real encode: `b-frames`, `lossless`.
+    /// Further abilities that were probed, each by a real encode: `b-frames`, `lossless`.
     #[serde(default)]
     pub features: Vec<String>,
-    /// Remarks that a user should know, such as "built without nasm: three times slower".
+    /// Remarks for the user, such as "built without nasm: three times slower".
     pub notes: Vec<String>,
+}
+
+impl Caps {
+    /// Capabilities with only the name of the library.
+    pub fn new(library: impl Into<String>) -> Self {
+        Self { library: library.into(), ..Self::default() }
+    }
+
+    /// Sets the version of the program that hosts the encoder.
+    #[must_use]
+    pub fn with_host(mut self, host: impl Into<String>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    /// Sets the frame formats with which it was probed.
+    #[must_use]
+    pub fn with_pixel_formats(mut self, formats: impl Into<Vec<PixelFormat>>) -> Self {
+        self.pixel_formats = formats.into();
+        self
+    }
+
+    /// Sets the further abilities that were probed.
+    #[must_use]
+    pub fn with_features(mut self, features: Vec<String>) -> Self {
+        self.features = features;
+        self
+    }
+
+    /// Sets the remarks for the user.
+    #[must_use]
+    pub fn with_notes(mut self, notes: Vec<String>) -> Self {
+        self.notes = notes;
+        self
+    }
 }
 
 /// The kinds of reasons for which a backend is passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum RefusalKind {
-    /// Not compiled in, or not listed by the program that hosts it.
+    /// The program that hosts the encoder was built without it.
     NotBuilt,
     /// The host program or a library is missing.
     Missing,
     /// No such device, or one without this encoder.
     NoDevice,
-    /// There, but this user may not open it.
+    /// This user may not open the device.
     Permission,
     /// The driver is too old for the host program.
     DriverTooOld,
-    /// All sessions are in use: try again later.
+    /// All sessions of the device are in use; a later attempt may succeed.
     Busy,
-    /// The device cannot do what the configuration asks.
+    /// The device does not support the configuration.
     Unsupported,
-    /// It ran and gave a wrong or no picture.
+    /// The encoder ran and returned wrong or no pictures.
     WrongOutput,
-    /// It did not answer in time.
+    /// The encoder did not answer in time.
     Timeout,
-    /// Anything else.
+    /// Any other reason.
     Failed,
 }
 
 impl RefusalKind {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
+    /// All kinds.
+    pub const ALL: &'static [Self] = &[
         Self::NotBuilt,
         Self::Missing,
         Self::NoDevice,
@@ -66,7 +103,7 @@ impl RefusalKind {
         Self::Failed,
     ];
 
-    /// Its name, as it stands in reports.
+    /// The name, as in reports and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::NotBuilt => "not-built",
@@ -83,33 +120,54 @@ impl RefusalKind {
     }
 }
 
+/// The processes whose sessions make a device busy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Holders {
+    /// Not known: the driver does not report it.
+    #[default]
+    Unknown,
+    /// Sessions of this process alone.
+    ThisProcess,
+    /// Sessions of other processes, beside those of this one.
+    Others,
+}
+
 /// Why a backend is passed over, and what a user can do about it.
+///
+/// Its text is one line: `nvenc: there is no NVIDIA driver; hint: install it`.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Serialize)]
+#[non_exhaustive]
 pub struct Refusal {
-    /// Which backend.
+    /// The backend.
     pub encoder: EncoderType,
     /// The kind, for counting.
     pub kind: RefusalKind,
-    /// What is wrong.
+    /// The reason.
     pub reason: String,
-    /// What would help.
+    /// The action that helps. Empty if there is none.
     pub hint: String,
-    /// Worth another try by itself: a session limit, a busy device.
+    /// Whether a later attempt may succeed without any change: a session limit, a busy device.
     pub transient: bool,
+    /// For a busy device: the processes whose sessions make it busy.
+    #[serde(skip)]
+    pub holders: Holders,
+    /// How often it was refused for a reason of this kind. Reason and hint are the latest.
+    pub count: u64,
 }
 
 impl Refusal {
-    /// A lasting refusal.
+    /// A refusal that is not transient.
     pub fn new(
         encoder: EncoderType,
         kind: RefusalKind,
         reason: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self { encoder, kind, reason: reason.into(), hint: hint.into(), transient: false }
+        let (reason, hint, holders) = (reason.into(), hint.into(), Holders::default());
+        Self { encoder, kind, reason, hint, transient: false, holders, count: 1 }
     }
 
-    /// Logs it: one `WARN` with reason and hint.
+    /// Logs the refusal: one `WARN` with reason and hint.
     pub(crate) fn warn(&self) {
         tracing::warn!(
             encoder = %self.encoder,
@@ -120,22 +178,55 @@ impl Refusal {
         );
     }
 
-    /// Whether it helps to wait: others use the device now. (A missed deadline may pass too, but
-    /// each wait for it costs the whole deadline.)
+    /// Whether all sessions are in use, so that a wait may help. (A retry after a missed deadline
+    /// may also succeed, but each one costs the whole deadline.)
     pub fn is_busy(&self) -> bool {
         self.kind == RefusalKind::Busy
     }
 
-    /// The same refusal, marked as passing.
+    /// The same refusal, marked as transient.
+    #[must_use]
     pub fn transient(mut self) -> Self {
         self.transient = true;
+        self
+    }
+
+    /// The same refusal, with the holders of the sessions in use.
+    #[must_use]
+    pub fn held_by(mut self, holders: Holders) -> Self {
+        self.holders = holders;
+        self
+    }
+
+    /// The same refusal of another backend, which uses the same program or device.
+    #[must_use]
+    pub fn with_encoder(mut self, encoder: EncoderType) -> Self {
+        self.encoder = encoder;
+        self
+    }
+
+    /// The same refusal with another reason.
+    #[must_use]
+    pub fn with_reason(mut self, reason: impl Into<String>) -> Self {
+        self.reason = reason.into();
+        self
+    }
+
+    /// The same refusal with another hint.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = hint.into();
         self
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {} ({})", self.encoder, self.reason, self.hint)
+        write!(f, "{}: {}", self.encoder, self.reason)?;
+        match self.hint.as_str() {
+            "" => Ok(()),
+            hint => write!(f, "; hint: {hint}"),
+        }
     }
 }
 
@@ -145,17 +236,17 @@ impl Serialize for EncoderType {
     }
 }
 
-/// The outcome of a probe.
+/// The result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "status")]
 pub enum ProbeResult {
-    /// A picture went in and came out right.
+    /// Pictures were encoded, and the result is right.
     Usable(Caps),
-    /// It cannot be used here.
+    /// The backend cannot be used on this machine.
     Refused(#[serde(serialize_with = "nameless")] Refusal),
 }
 
-/// A refusal without the encoder, whose probe result it is part of.
+/// Serializes a refusal without its encoder, which is serialized beside the probe result.
 fn nameless<S: serde::Serializer>(refusal: &Refusal, serializer: S) -> Result<S::Ok, S::Error> {
     #[derive(Serialize)]
     struct Nameless<'a> {
@@ -175,15 +266,18 @@ impl ProbeResult {
     }
 }
 
-/// Decodes an Annex B stream to its luma planes, packed, in display order.
+/// Decodes an Annex B stream to its luma planes, without padding, in display order.
 pub type DecodeLuma<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>, String>;
 
-/// Probes an encoder that runs inside this process: opens it with `config` at 640x360, encodes a few pictures, checks that
-/// there is one access unit per picture and that the first is an IDR picture with its parameter
-/// sets, and compares the pictures through `decode`, the backend's own decoder, where it has one.
+/// Probes an encoder that runs inside this process.
+///
+/// Opens it with `config` at 640x360 and encodes a few pictures. There must be one access unit for
+/// each, the first an IDR picture with its parameter sets. With `decode`, the backend's own decoder,
+/// the decoded pictures must look like the originals. If `caps` has no library or no formats, they
+/// are those of the encoder.
 pub fn probe_in_process(
     encoder: EncoderType,
-    caps: Caps,
+    mut caps: Caps,
     config: &EncoderConfig,
     open: impl FnOnce(&EncoderConfig) -> Result<Box<dyn VideoEncoder>, OpenError>,
     decode: Option<DecodeLuma<'_>>,
@@ -203,6 +297,12 @@ pub fn probe_in_process(
         Err(OpenError::Refused(refusal)) => return ProbeResult::Refused(refusal),
         Err(error) => return wrong(error.to_string()),
     };
+    if caps.library.is_empty() {
+        caps.library = session.description();
+    }
+    if caps.pixel_formats.is_empty() {
+        caps.pixel_formats.push(session.pixel_format());
+    }
     let layout = FrameLayout::new(session.pixel_format(), Resolution::new(640, 360));
     let pictures: Vec<_> = (0..PICTURES).map(|n| FrameBuffer::test_picture(layout, n)).collect();
     let mut chunks: Vec<EncodedChunk> = Vec::new();
@@ -243,7 +343,56 @@ pub fn probe_in_process(
     ProbeResult::Usable(caps)
 }
 
-/// Mean absolute difference of two planes in levels; infinite where their sizes differ.
+/// The probe of a backend without its own probe: [`probe_in_process`] on the encoder that it opens,
+/// on a thread that is abandoned if it hangs.
+pub(crate) fn probe_opened(
+    backend: &Backend,
+    request: &OpenRequest<'_>,
+    deadline: Duration,
+) -> ProbeResult {
+    let (id, open, max_delay) = (backend.id, backend.open, backend.max_delay);
+    let (config, gpu) = (request.config.clone(), request.gpu.clone());
+    let (options, threads) = (request.options.clone(), request.threads);
+    let (sender, answer) = mpsc::channel();
+    let probing = move || {
+        let request =
+            OpenRequest { config: &config, gpu: &gpu, options: &options, threads, probe: None };
+        let open = |config: &EncoderConfig| {
+            let request = request.clone().with_config(config);
+            let encoder = open(&request)?;
+            // The ring would be too small for this encoder.
+            let (keeps, declared) = (encoder.max_delay(), max_delay(&request));
+            if keeps > declared {
+                let reason = format!("it may keep {keeps} frames, its backend declares {declared}");
+                return Err(Refusal::new(id, RefusalKind::Failed, reason, REPORT).into());
+            }
+            Ok(encoder)
+        };
+        // Nobody receives the result after the deadline.
+        let _ = sender.send(probe_in_process(id, Caps::default(), &config, open, None));
+    };
+    let refused = |kind, reason: String| Refusal::new(id, kind, reason, REPORT);
+    let thread = thread::Builder::new().name(format!("probe-{id}")).spawn(probing);
+    ProbeResult::Refused(match thread.map(|_| answer.recv_timeout(deadline)) {
+        Ok(Ok(result)) => return result,
+        Ok(Err(mpsc::RecvTimeoutError::Timeout)) => {
+            let reason = format!("it did not answer within {} s", deadline.as_secs_f32());
+            refused(RefusalKind::Timeout, reason).transient()
+        }
+        Ok(Err(mpsc::RecvTimeoutError::Disconnected)) => panicked(id),
+        Err(error) => refused(RefusalKind::Failed, format!("no thread for its probe: {error}")),
+    })
+}
+
+/// The hint for faults of a backend itself.
+pub(crate) const REPORT: &str = "report it with the output of `encoder detect`";
+
+/// The refusal of a backend whose probe panicked.
+pub(crate) fn panicked(id: EncoderType) -> Refusal {
+    Refusal::new(id, RefusalKind::Failed, "its probe panicked", REPORT)
+}
+
+/// Mean absolute difference of two planes in levels; infinite if their sizes differ.
 pub fn mean_absolute_difference(a: &[u8], b: &[u8]) -> f64 {
     if a.len() != b.len() || a.is_empty() {
         return f64::INFINITY;
@@ -261,5 +410,15 @@ mod tests {
         for kind in RefusalKind::ALL {
             assert_eq!(serde_json::json!(kind), kind.as_str());
         }
+    }
+
+    #[test]
+    fn a_refusal_is_one_line_with_its_hint_at_the_end() {
+        let refusal = Refusal::new(EncoderType::NVENC, RefusalKind::Missing, "no driver", "get it");
+        assert_eq!(refusal.to_string(), "nvenc: no driver; hint: get it");
+        let other = refusal.clone().with_encoder(EncoderType::QSV).with_hint("").with_reason("no");
+        assert_eq!(other.to_string(), "qsv: no");
+        let list = OpenError::NoneLeft { refusals: vec![refusal, other] }.to_string();
+        assert_eq!(list, "no encoder could be opened: nvenc: no driver; hint: get it | qsv: no");
     }
 }

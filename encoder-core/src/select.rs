@@ -10,21 +10,22 @@ use crate::{
     Caps, Detected, EncoderType, GpuEncoderConfig, OpenError, ProbeResult, Refusal, RefusalKind,
 };
 
-/// What a user wants of the choice.
+/// The user's settings for the choice of the encoder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Policy {
-    /// Goes first when it is usable; the others stay behind it.
+    /// The encoder to try first if it is usable; the others follow by rank.
     pub preferred: Option<String>,
-    /// Only this one, or an error.
+    /// The only encoder to try; an error if it is not usable.
     pub require: Option<String>,
-    /// Only backends with a device, or an error.
+    /// Try encoders with a device only; an error if none is usable.
     pub require_hardware: bool,
-    /// Whether there is time to wait for one that is only busy: it then is_stable in the order.
+    /// Whether a busy encoder may be waited for. If so, it stays in the order.
     pub wait: bool,
 }
 
 impl Policy {
-    /// What `gpu` says, with the name of a required encoder.
+    /// The policy of the settings `gpu`, with the name of a required encoder.
     pub fn new(gpu: &GpuEncoderConfig, require: Option<&str>) -> Self {
         Self {
             preferred: gpu.preferred_encoder.clone(),
@@ -34,7 +35,7 @@ impl Policy {
         }
     }
 
-    /// Why a backend is not to be opened.
+    /// Why the policy rules a backend out.
     fn refuses(&self, detected: &Detected) -> Option<Refusal> {
         match &detected.result {
             ProbeResult::Refused(refusal) if !(self.wait && refusal.is_busy()) => {
@@ -48,19 +49,20 @@ impl Policy {
 
 /// Backends to try, in order, and those that were passed over.
 #[derive(Clone, Debug, Default)]
+#[non_exhaustive]
 pub struct Plan {
-    /// To be opened in this order, until one opens.
+    /// The backends to open, in this order, until an encoder opens.
     pub order: Vec<EncoderType>,
-    /// Why others are not in the order.
+    /// Why other backends are not in the order.
     pub refusals: Vec<Refusal>,
-    /// What is known of those in the order, from their probes.
+    /// The capabilities of the backends in the order, from their probes.
     pub probes: BTreeMap<EncoderType, Caps>,
-    /// Whether the refusals were logged: once for a plan, however often it is used.
+    /// Whether the refusals were logged, which happens once for all clones of a plan.
     announced: Arc<AtomicBool>,
 }
 
 impl Plan {
-    /// A plan that was made elsewhere, without probes.
+    /// A plan from elsewhere than [`plan`], without probes.
     pub fn new(order: Vec<EncoderType>, refusals: Vec<Refusal>) -> Self {
         Self { order, refusals, ..Self::default() }
     }
@@ -75,8 +77,8 @@ impl Plan {
         Self { order, refusals, probes, announced: Arc::default() }
     }
 
-    /// Logs each refusal as one `WARN`, the first time that it is called on a plan or its clones.
-    /// Opening an encoder does it too.
+    /// Logs each refusal as one `WARN`, at the first call on a plan or its clones.
+    /// [`Chain::new`](crate::Chain::new) calls it too.
     pub fn announce(&self) {
         if !self.announced.swap(true, Ordering::Relaxed) {
             self.refusals.iter().for_each(Refusal::warn);
@@ -84,13 +86,13 @@ impl Plan {
     }
 }
 
-/// Orders the backends. A pure function: the probe results come in rank order, as
-/// [`crate::Detection`] gives them.
+/// Orders the backends: a pure function. The probe results are in rank order, as
+/// [`Detection`](crate::Detection) returns them.
 ///
 /// # Errors
-/// [`OpenError::Unknown`] when a name is asked for that is not compiled in;
-/// [`OpenError::Refused`] when the required one does not work here; [`OpenError::NoneLeft`] when
-/// nothing is left.
+/// [`OpenError::Unknown`] if the policy names a backend that is not compiled in;
+/// [`OpenError::Refused`] if the required backend does not work; [`OpenError::NoneLeft`] if no
+/// backend remains.
 pub fn plan(policy: &Policy, results: &[Detected]) -> Result<Plan, OpenError> {
     let available = || results.iter().map(|d| d.encoder).collect();
     let find = |name: &str| {
@@ -159,19 +161,18 @@ mod tests {
                     "-" => ProbeResult::Refused(refused(RefusalKind::NoDevice)),
                     _ => ProbeResult::Refused(refused(RefusalKind::Busy).transient()),
                 };
-                let (device, probe_ms, cached_s) = (None, 0, None);
-                Detected { encoder, hardware, device, result, probe_ms, cached_s }
+                Detected::new(encoder, hardware, result)
             })
             .collect()
     }
 
     #[test]
-    fn the_table() {
+    fn orders_and_refusals_of_policies() {
         const HARDWARE: u8 = 1;
         const WAIT: u8 = 2;
         // probe results | preferred | required | flags | order or error | refused
         let table: &[(&str, &str, &str, u8, &str, &str)] = &[
-            // By rank, without those that do not work.
+            // By rank, without encoders that do not work.
             ("nvenc+ x264+ openh264+", "", "", 0, "nvenc x264 openh264", ""),
             ("nvenc- x264+ openh264+", "", "", 0, "x264 openh264", "nvenc"),
             ("nvenc- x264- openh264+", "", "", 0, "openh264", "nvenc x264"),
@@ -197,7 +198,7 @@ mod tests {
             ),
             ("qsv- vaapi+ x264+", "", "", 0, "vaapi x264", "qsv"),
             ("qsv+ vaapi- x264+", "", "", 0, "qsv x264", "vaapi"),
-            // A preferred one goes first, and is no more than a wish.
+            // A preferred encoder comes first if it works; the others follow.
             ("nvenc+ x264+", "x264", "", 0, "x264 nvenc", ""),
             ("nvenc+ x264+", "nvenc", "", 0, "nvenc x264", ""),
             ("nvenc+ qsv+ x264+", "qsv", "", 0, "qsv nvenc x264", ""),
@@ -207,14 +208,14 @@ mod tests {
             ("nvenc+ x264+", "qsv", "", 0, "!unknown", ""),
             ("", "x264", "", 0, "!unknown", ""),
             ("x264+ openh264+", "openh264", "", 0, "openh264 x264", ""),
-            // A required one is alone, whatever is preferred.
+            // A required encoder is the only one in the order, whatever is preferred.
             ("nvenc+ x264+", "", "x264", 0, "x264", ""),
             ("nvenc- x264+", "", "nvenc", 0, "!refused", ""),
             ("nvenc+ x264+", "", "qsv", 0, "!unknown", ""),
             ("nvenc+ x264+", "nvenc", "x264", 0, "x264", ""),
             ("nvenc+ x264-", "nvenc", "x264", 0, "!refused", ""),
             ("", "", "nvenc", 0, "!unknown", ""),
-            // Required hardware leaves no software.
+            // With required hardware, software encoders are refused.
             ("nvenc+ x264+", "", "", HARDWARE, "nvenc", "x264"),
             ("nvenc- x264+", "", "", HARDWARE, "!none", "nvenc x264"),
             ("nvenc- qsv+ x264+", "x264", "", HARDWARE, "qsv", "x264 nvenc"),
@@ -223,7 +224,7 @@ mod tests {
             ("nvenc- x264+", "", "nvenc", HARDWARE, "!refused", ""),
             ("nvenc+ qsv+ x264- openh264+", "qsv", "", HARDWARE, "qsv nvenc", "x264 openh264"),
             ("x264+ openh264+", "", "", HARDWARE, "!none", "x264 openh264"),
-            // A busy one is passed over, or waited for.
+            // A busy encoder is passed over, or waited for.
             ("nvenc~ x264+", "", "", 0, "x264", "nvenc"),
             ("nvenc~ x264+", "", "", WAIT, "nvenc x264", ""),
             ("nvenc~ x264+", "", "nvenc", 0, "!refused", ""),
@@ -232,7 +233,7 @@ mod tests {
             ("nvenc~ x264+", "", "", HARDWARE | WAIT, "nvenc", "x264"),
             ("nvenc~ qsv+ x264+", "nvenc", "", 0, "qsv x264", "nvenc"),
             ("nvenc~ qsv+ x264+", "qsv", "", WAIT, "qsv nvenc x264", ""),
-            // Waiting helps nobody whose refusal lasts.
+            // A lasting refusal is not waited for.
             ("nvenc- x264+", "", "", WAIT, "x264", "nvenc"),
             ("nvenc- x264+", "", "nvenc", WAIT, "!refused", ""),
             ("nvenc~ qsv- x264-", "", "", WAIT, "nvenc", "qsv x264"),

@@ -2,9 +2,11 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::{BackendOptions, ConfigError, EncoderConfig, GpuEncoderConfig, backends};
+use crate::{
+    BackendOptions, ConfigError, EncoderConfig, GpuEncoderConfig, backend::check_ids, backends,
+};
 
-/// The whole configuration of an encode, as it stands in a TOML file:
+/// The whole configuration of an encode. In a TOML file:
 ///
 /// ```toml
 /// [encoder]                 # EncoderConfig
@@ -51,19 +53,20 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Checks every value.
+    /// Checks every value, and that the backends of the program have different names.
     ///
     /// # Errors
-    /// The first value that is not allowed.
+    /// The first value that is not allowed, or [`ConfigError::DuplicateBackend`].
     pub fn check(&self) -> Result<(), ConfigError> {
+        check_ids()?;
         self.encoder.check()?;
         self.gpu.check()?;
         let all = backends();
         for (name, options) in &self.backend {
-            // A table for a backend that is not in this build is left alone: one file serves
-            // every build of a fleet.
+            // A table for a backend that is not in this build is ignored, so that one file serves
+            // every build.
             if let Some(backend) = all.iter().find(|b| b.id.as_str() == name) {
-                (backend.check_options)(options)?;
+                backend.check(options)?;
             }
         }
         Ok(())
@@ -78,16 +81,17 @@ fn check_keys(place: &str, table: &toml::Table, known: &[&str]) -> Result<(), Co
     }
 }
 
-/// The error for an unknown key: names the nearest known one, or all when none is near.
+/// The error for an unknown key: names the nearest known key, or all if none is near.
 pub fn unknown_key(place: &str, key: &str, known: &[&str]) -> ConfigError {
     let hint = match nearest(key, known) {
+        None if known.is_empty() => "; it has no keys".to_owned(),
         Some(name) => format!("; did you mean `{name}`?"),
         None => format!("; known are {}", known.join(", ")),
     };
     ConfigError::UnknownKey { key: key.into(), place: place.into(), hint }
 }
 
-/// The known name that `word` may have been meant for.
+/// The known name that is most like `word`, if any is similar.
 pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
     let likeness = |name: &&str| strsim::normalized_damerau_levenshtein(word, name);
     let best = known.iter().copied().max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
@@ -100,7 +104,7 @@ mod tests {
     use crate::{NvencPreset, NvencTune, PixelFormat, Preset};
 
     #[test]
-    fn every_name_of_the_user_is_read() {
+    fn every_key_is_read() {
         let settings = Settings::from_toml(
             r#"
             [encoder]
@@ -142,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_name_the_field_the_value_and_the_cure() {
+    fn errors_name_the_field_the_value_and_the_hint() {
         let table = [
             ("[encoder]\ncrf = 52", "encoder.crf = 52: not allowed; allowed is 0 to 51"),
             ("[encoder]\ngop_size = 0", "encoder.gop_size = 0: not allowed; allowed is 1 to 600"),

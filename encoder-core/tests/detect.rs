@@ -1,4 +1,4 @@
-//! Detection and the fallback chain, with backends that this test registers itself.
+//! Detection and the choice of encoders, with backends that this test registers.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -10,9 +10,8 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, Cache, Caps, Chain, Codec, ConfigError, Detected, Detection, Device, EncodeError,
-    EncodedChunk, EncoderType, Frame, OpenError, OpenRequest, PixelFormat, Plan, Policy, Presets,
-    ProbeResult, Refusal, RefusalKind, Resolution, Settings, VideoEncoder,
+    Backend, Cache, Caps, ConfigError, Detected, Detection, Device, EncoderType, GpuEncoderConfig,
+    OpenError, OpenRequest, Policy, ProbeResult, Refusal, RefusalKind, Resolution, Settings,
     detect_available_encoders, plan, ranked,
 };
 
@@ -22,30 +21,25 @@ const GOOD: EncoderType = EncoderType::new("good");
 const ABSENT: EncoderType = EncoderType::new("absent");
 /// Has a device that is refused by the probe.
 const BROKEN: EncoderType = EncoderType::new("broken");
-/// Is busy the first time that it is asked, and the first two times that it is opened.
+/// Is busy at its first probe.
 const BUSY: EncoderType = EncoderType::new("busy");
-/// Never has a session left.
+/// Is busy at every probe.
 const FULL: EncoderType = EncoderType::new("full");
 /// Panics in its probe.
 const PANICKING: EncoderType = EncoderType::new("panicking");
-/// Is asked for a device that is not there.
+/// Its options name a device that does not exist.
 const CHOOSY: EncoderType = EncoderType::new("choosy");
 
 macro_rules! register {
     ($($id:ident $rank:literal $hardware:literal),* $(,)?) => {$(
         encoder_core::inventory::submit! {
-            Backend {
-                id: $id,
-                rank: |request| rank($rank, request),
-                hardware: $hardware,
-                codecs: &[Codec::H264],
-                presets: Presets::NONE,
-                check_options: |_| Ok(()),
-                inspect: |request| inspect($id, request),
-                probe: |request, deadline| probe($id, request, deadline),
-                max_delay: |request| $rank + usize::from(request.config.b_frames),
-                open: |_| open($id),
-            }
+            Backend::new($id, |_| unreachable!("nothing is opened here"))
+                .rank(|request| rank($rank, request))
+                .hardware($hardware)
+                .check_options(|_| Ok(()))
+                .inspect(|request| inspect($id, request))
+                .probe(|request, deadline| probe($id, request, deadline))
+                .max_delay(|request| $rank + usize::from(request.config.b_frames))
         }
     )*};
 }
@@ -59,7 +53,7 @@ register!(
     GOOD 7 false,
 );
 
-/// One that says so goes first.
+/// A backend with the option `first` has the lowest rank.
 fn rank(usual: u16, request: &OpenRequest<'_>) -> u16 {
     if request.options.contains_key("first") { 0 } else { usual }
 }
@@ -78,63 +72,27 @@ fn inspect(id: EncoderType, request: &OpenRequest<'_>) -> Result<Device, OpenErr
         CHOOSY if request.options.contains_key("gpu") => {
             Err(ConfigError::value("backend.choosy.gpu", 7, "0").into())
         }
-        _ => Ok(Device {
-            name: format!("device of {id}"),
-            driver: None,
-            identity: vec![id.to_string(), request.config.preset.to_string()],
-        }),
+        _ => Ok(Device::new(format!("device of {id}"))
+            .with_identity(vec![id.to_string(), request.config.preset.to_string()])),
     }
 }
 
 /// The probes that were made, by backend. The tests share it, so they run one at a time.
-static PROOFS: Mutex<Vec<EncoderType>> = Mutex::new(Vec::new());
-static TURN: Mutex<()> = Mutex::new(());
+static PROBED: Mutex<Vec<EncoderType>> = Mutex::new(Vec::new());
+static RUNNING: Mutex<()> = Mutex::new(());
 static BUSY_ASKED: AtomicU32 = AtomicU32::new(0);
-static BUSY_OPENED: AtomicU32 = AtomicU32::new(0);
 
 fn probe(id: EncoderType, request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
-    PROOFS.lock().unwrap().push(id);
+    PROBED.lock().unwrap().push(id);
     assert!(deadline <= Duration::from_secs(request.gpu.probe_timeout_s.into()));
-    // A probe is made in a size and at a quality of its own.
+    // A probe has its own size and quality.
     assert_eq!((request.config.resolution, request.config.crf), (None, 23));
     match id {
         BROKEN => ProbeResult::Refused(refusal(id, RefusalKind::WrongOutput)),
         FULL => ProbeResult::Refused(busy(id)),
         BUSY if BUSY_ASKED.fetch_add(1, SeqCst) == 0 => ProbeResult::Refused(busy(id)),
         PANICKING => panic!("on purpose"),
-        _ => ProbeResult::Usable(Caps { library: format!("lib{id}"), ..Caps::default() }),
-    }
-}
-
-struct Idle(EncoderType);
-
-fn open(id: EncoderType) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    match id {
-        BROKEN => Err(refusal(id, RefusalKind::Failed).into()),
-        FULL => Err(busy(id).into()),
-        BUSY if BUSY_OPENED.fetch_add(1, SeqCst) < 2 => Err(busy(id).into()),
-        _ => Ok(Box::new(Idle(id))),
-    }
-}
-
-impl VideoEncoder for Idle {
-    fn encode_frame(&mut self, _: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
-        Ok(None)
-    }
-    fn flush(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
-        Ok(Vec::new())
-    }
-    fn encoder_type(&self) -> EncoderType {
-        self.0
-    }
-    fn description(&self) -> String {
-        self.0.to_string()
-    }
-    fn pixel_format(&self) -> PixelFormat {
-        PixelFormat::Yuv420p
-    }
-    fn max_delay(&self) -> usize {
-        0
+        _ => ProbeResult::Usable(Caps::new(format!("lib{id}"))),
     }
 }
 
@@ -149,18 +107,22 @@ fn refused(found: &[Detected], id: EncoderType) -> &Refusal {
     }
 }
 
-/// Runs `detection` and says what was probed on the way, in the order of names.
+fn require(name: &str) -> Policy {
+    Policy::new(&GpuEncoderConfig::default(), Some(name))
+}
+
+/// Runs `detection`; also returns which backends were probed, in the order of names.
 fn run(detection: &Detection<'_>) -> (Vec<Detected>, Vec<EncoderType>) {
-    PROOFS.lock().unwrap().clear();
+    PROBED.lock().unwrap().clear();
     let found = detection.run().unwrap();
-    let mut probes = std::mem::take(&mut *PROOFS.lock().unwrap());
+    let mut probes = std::mem::take(&mut *PROBED.lock().unwrap());
     probes.sort();
     (found, probes)
 }
 
 #[test]
 fn three_stages_a_cache_and_a_second_try() {
-    let _turn = TURN.lock();
+    let _turn = RUNNING.lock();
     BUSY_ASKED.store(0, SeqCst);
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings {
@@ -175,7 +137,7 @@ fn three_stages_a_cache_and_a_second_try() {
     let (found, probes) = run(&detection);
     let order: Vec<_> = found.iter().map(|d| d.encoder).collect();
     assert_eq!(order, [ABSENT, BROKEN, BUSY, FULL, PANICKING, CHOOSY, GOOD]);
-    // What has no device is not probed; what is busy is asked twice.
+    // A backend without a device is not probed; a busy backend is probed twice.
     assert_eq!(probes, [BROKEN, BUSY, BUSY, CHOOSY, FULL, FULL, GOOD, PANICKING]);
     assert_eq!(refused(&found, ABSENT).kind, RefusalKind::NoDevice);
     assert_eq!(refused(&found, BROKEN).kind, RefusalKind::WrongOutput);
@@ -185,19 +147,19 @@ fn three_stages_a_cache_and_a_second_try() {
     assert_eq!(by_name(&found, GOOD).device.as_ref().unwrap().name, "device of good");
     assert!(by_name(&found, ABSENT).device.is_none());
 
-    // As JSON each key stands once.
+    // In JSON each key occurs once.
     let json = serde_json::to_string(by_name(&found, BROKEN)).unwrap();
     assert_eq!(json.matches("\"encoder\"").count(), 1, "{json}");
     assert!(json.contains("\"status\":\"refused\"") && json.contains("\"kind\":\"wrong-output\""));
 
-    // What lasts is remembered: refusals too, but not those that pass, nor the panic.
+    // Lasting results are cached, refusals too; transient refusals and the panic are not.
     let (again, probes) = run(&detection);
     assert_eq!(probes, [FULL, FULL, PANICKING]);
     assert_eq!(refused(&again, BROKEN), refused(&found, BROKEN));
     assert_eq!(by_name(&again, GOOD).result, by_name(&found, GOOD).result);
     assert!(by_name(&again, GOOD).cached_s.is_some() && by_name(&found, GOOD).cached_s.is_none());
 
-    // Another option is another question; --reprobe asks everything again.
+    // Another option needs another probe; `reprobe` probes every backend again.
     let mut other = settings.clone();
     other.encoder.preset = encoder_core::Preset::Slow;
     let slow = Detection::new(&other).cache(Some(Cache::at(folder.path())));
@@ -206,119 +168,36 @@ fn three_stages_a_cache_and_a_second_try() {
     assert_eq!(probes, [BROKEN, BUSY, CHOOSY, FULL, FULL, GOOD, PANICKING]);
     assert!(by_name(&fresh, GOOD).cached_s.is_none());
 
-    // A required encoder alone is looked at.
-    let policy = Policy { require: Some("good".into()), ..Policy::default() };
+    // Only the required encoder is examined.
+    let policy = require("good");
     let (found, probes) = run(&Detection::new(&settings).for_policy(&policy));
     assert_eq!((found.len(), probes), (1, vec![GOOD]));
 }
 
 #[test]
-fn a_device_that_is_asked_for_and_not_there_is_an_error() {
-    let _turn = TURN.lock();
+fn a_configured_device_that_does_not_exist_is_an_error() {
+    let _turn = RUNNING.lock();
     let mut settings = Settings::default();
     settings.backend.insert("choosy".into(), "gpu = 7".parse().unwrap());
     let error = Detection::new(&settings).run().unwrap_err().to_string();
     assert_eq!(error, "backend.choosy.gpu = 7: not allowed; allowed is 0");
-    // It does not matter where that backend cannot be chosen.
-    let policy = Policy { require: Some("good".into()), ..Policy::default() };
+    // The error is not reported if the policy excludes that backend.
+    let policy = require("good");
     assert!(Detection::new(&settings).for_policy(&policy).run().is_ok());
     settings.encoder.crf = 99;
     assert!(Detection::new(&settings).run().unwrap_err().to_string().contains("crf"));
 }
 
 #[test]
-fn the_available_ones_are_those_that_were_proven() {
-    let _turn = TURN.lock();
+fn available_encoders_are_those_that_passed_their_probe() {
+    let _turn = RUNNING.lock();
     BUSY_ASKED.store(1, SeqCst);
     assert_eq!(detect_available_encoders(), [BUSY, CHOOSY, GOOD]);
     assert!(matches!(
-        plan(&Policy { require: Some("full".into()), ..Policy::default() },
+        plan(&require("full"),
              &Detection::new(&Settings::default()).run().unwrap()),
         Err(OpenError::Refused(refusal)) if refusal.transient
     ));
-}
-
-fn chain(order: &[EncoderType], wait: u32) -> Chain {
-    let mut settings = Settings::default();
-    settings.encoder.resolution = Some(Resolution::new(64, 64));
-    settings.encoder.b_frames = 2;
-    settings.gpu.session_wait_s = wait;
-    Chain::new(&Plan::new(order.to_vec(), vec![]), settings, 1).unwrap()
-}
-
-fn names(chain: &Chain) -> Vec<EncoderType> {
-    chain.refusals().iter().map(|refusal| refusal.encoder).collect()
-}
-
-#[test]
-fn a_chain_goes_on_until_one_opens() {
-    let mut all = chain(&[BROKEN, FULL, GOOD], 0);
-    // The most of all, whichever it comes to.
-    assert_eq!(all.max_delay(), 9);
-    assert_eq!(all.open().unwrap().encoder_type(), GOOD);
-    assert_eq!(names(&all), [BROKEN, FULL]);
-    // One that opened and refused its first frame is passed over too.
-    all.refuse(refusal(GOOD, RefusalKind::Unsupported));
-    let Err(OpenError::NoneLeft { refusals }) = all.open() else { panic!("nothing is left") };
-    assert_eq!(refusals.len(), 4);
-    // Nothing else was left, so the one that was only busy was asked once more.
-    assert_eq!(names(&all), [BROKEN, FULL, GOOD, FULL]);
-    // One that rests may come back.
-    assert_eq!(all.max_delay(), 9);
-}
-
-#[test]
-fn the_last_one_is_begun_again_where_it_gave_no_answer() {
-    let mut all = chain(&[BROKEN, GOOD], 0);
-    assert_eq!(all.open().unwrap().encoder_type(), GOOD);
-    for _ in 0..2 {
-        assert!(!all.refuse(refusal(GOOD, RefusalKind::Timeout).transient()));
-        assert_eq!(names(&all), [BROKEN]);
-        assert_eq!(all.open().unwrap().encoder_type(), GOOD);
-    }
-    assert!(all.refuse(refusal(GOOD, RefusalKind::Timeout).transient()));
-    assert!(all.open().is_err());
-    assert_eq!(names(&all), [BROKEN, GOOD]);
-    // With somebody behind it, nobody waits for it.
-    let mut two = chain(&[GOOD, CHOOSY], 0);
-    assert!(two.refuse(refusal(GOOD, RefusalKind::Timeout).transient()));
-    assert_eq!(two.open().unwrap().encoder_type(), CHOOSY);
-}
-
-#[test]
-fn a_busy_encoder_is_waited_for_as_long_as_was_said() {
-    let _turn = TURN.lock();
-    BUSY_OPENED.store(0, SeqCst);
-    let mut patient = chain(&[BUSY, GOOD], 3600);
-    assert_eq!(patient.open().unwrap().encoder_type(), BUSY);
-    assert_eq!((BUSY_OPENED.load(SeqCst), names(&patient)), (3, vec![]));
-    // It refused its first frame for the same reason: asked again.
-    patient.refuse(busy(BUSY));
-    assert_eq!(patient.open().unwrap().encoder_type(), BUSY);
-    // A refusal that lasts is not waited for.
-    patient.refuse(refusal(BUSY, RefusalKind::Unsupported));
-    assert_eq!(patient.open().unwrap().encoder_type(), GOOD);
-
-    let mut hasty = chain(&[FULL, GOOD], 1);
-    assert_eq!(hasty.open().unwrap().encoder_type(), GOOD);
-    assert_eq!(names(&hasty), [FULL]);
-    assert!(hasty.refusals()[0].reason.contains("for 1 s now"), "{}", hasty.refusals()[0]);
-
-    BUSY_OPENED.store(0, SeqCst);
-    let mut spilling = chain(&[BUSY, GOOD], 0);
-    assert_eq!(spilling.open().unwrap().encoder_type(), GOOD);
-    assert_eq!((BUSY_OPENED.load(SeqCst), names(&spilling)), (1, vec![BUSY]));
-}
-
-#[test]
-fn a_chain_needs_a_size_and_right_settings() {
-    let plan = Plan::new(vec![GOOD], vec![]);
-    let error = Chain::new(&plan, Settings::default(), 1).err().unwrap().to_string();
-    assert!(error.contains("resolution"), "{error}");
-    let mut settings = Settings::default();
-    settings.gpu.max_sessions = Some(0);
-    let error = Chain::new(&plan, settings, 1).err().unwrap().to_string();
-    assert!(error.contains("gpu.max_sessions = 0: not allowed; allowed is 1 to 64"), "{error}");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! How fast the child's output is cut into access units: `cargo bench -p encoder-ffmpeg --bench flv`.
+//! The rate at which the child's output is cut into access units: `cargo bench -p encoder-ffmpeg
+//! --bench flv`.
 
 use divan::{Bencher, counter::BytesCount};
 use encoder_ffmpeg::FlvParser;

@@ -1,9 +1,9 @@
-//! How fast frames go to an FFmpeg whose encode costs nothing: by plain writes to the pipe as it
-//! comes, by writes to a large one, and the way of this crate: by their memory, to an FFmpeg that
-//! keeps its own.
+//! The rate at which frames reach an FFmpeg with a null encoder: by plain writes to a pipe of the
+//! default size, by plain writes to a large pipe, and by this crate, which puts their pages into
+//! the pipe of an FFmpeg that keeps the memory of its frames.
 //!
-//! `cargo bench -p encoder-ffmpeg --bench pipe`, with `ENCODER_FFMPEG` for another FFmpeg. In turn,
-//! medians of seven rounds.
+//! `cargo bench -p encoder-ffmpeg --bench pipe`, with `ENCODER_FFMPEG` for another FFmpeg. The
+//! variants run in turn; results are medians of seven rounds.
 
 #[cfg(unix)]
 #[allow(dead_code, unreachable_pub)]
@@ -26,7 +26,7 @@ mod bench {
     const SLOTS: usize = 16;
 
     #[derive(Clone, Copy)]
-    enum Way {
+    enum Mode {
         Plain,
         Large,
         Spliced,
@@ -42,8 +42,8 @@ mod bench {
                 (0..SLOTS).map(|n| vec![n as u8; width * height * 3 / 2]).collect();
             let mut rates = [vec![], vec![], vec![]];
             for _ in 0..ROUNDS {
-                for (way, rates) in
-                    [Way::Plain, Way::Large, Way::Spliced].into_iter().zip(&mut rates)
+                for (mode, rates) in
+                    [Mode::Plain, Mode::Large, Mode::Spliced].into_iter().zip(&mut rates)
                 {
                     let size = format!("{width}x{height}");
                     let mut command = Command::new(&ffmpeg);
@@ -51,7 +51,7 @@ mod bench {
                         "-v", "error", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-s", &size,
                     ]);
                     command.args(["-i", "pipe:0", "-f", "null", "-"]).stdin(Stdio::piped());
-                    rates.push(feed(command, &frames, count, way)?);
+                    rates.push(feed(command, &frames, count, mode)?);
                 }
             }
             let [plain, large, spliced] = rates.map(median);
@@ -67,14 +67,14 @@ mod bench {
         mut command: Command,
         frames: &[Vec<u8>],
         count: usize,
-        way: Way,
+        mode: Mode,
     ) -> Result<f64, Box<dyn std::error::Error>> {
-        if matches!(way, Way::Spliced) {
+        if matches!(mode, Mode::Spliced) {
             sys::keep_memory(&mut command);
         }
         let mut child = command.spawn()?;
         let mut stdin = child.stdin.take().ok_or("no stdin")?;
-        if !matches!(way, Way::Plain) {
+        if !matches!(mode, Mode::Plain) {
             sys::prepare_pipe(&stdin)?;
         }
         let mut begun = Instant::now();
@@ -83,10 +83,10 @@ mod bench {
             if n == SLOTS {
                 begun = Instant::now();
             }
-            match way {
-                Way::Plain => stdin.write_all(frame)?,
-                Way::Large | Way::Spliced => {
-                    let is_stable = matches!(way, Way::Spliced);
+            match mode {
+                Mode::Plain => stdin.write_all(frame)?,
+                Mode::Large | Mode::Spliced => {
+                    let is_stable = matches!(mode, Mode::Spliced);
                     let limit = Duration::from_secs(60);
                     sys::write_all(&mut stdin, &mut [IoSlice::new(frame)], limit, is_stable)?;
                 }

@@ -1,26 +1,26 @@
-//! The command line.
+//! The description of an encoder in FFmpeg, and the command line for it.
 
 use std::{any::Any, sync::Arc, time::Duration};
 
 use encoder_core::{EncoderConfig, EncoderType, FrameRate, LoadProbe, PixelFormat, Resolution};
 
-use crate::find::Version;
+use crate::{rule::Rule, version::Version};
 
-/// A child that makes no progress for this long is given up.
+/// A child that makes no progress for this long is killed.
 pub const STALL: Duration = Duration::from_secs(60);
 
-/// An encoder that has not opened after this long is given up.
+/// An encoder that has not opened after this long is killed.
 pub const START: Duration = Duration::from_secs(10);
 
 /// Size of the pictures of a probe: smaller ones are refused by devices that work.
 pub const PROBE_SIZE: Resolution = Resolution::new(640, 360);
 
 /// The bitstream filter that writes the colour tags of every [`arguments`] into the parameter sets:
-/// for devices whose driver writes these itself and has no tags.
+/// for devices whose driver writes the sets itself and without tags.
 pub const TAG_COLOURS: &str = "h264_metadata=video_full_range_flag=0:colour_primaries=1:\
                                transfer_characteristics=13:matrix_coefficients=6";
 
-/// What a backend wants of the child.
+/// Describes the encoder that a backend runs in an FFmpeg child.
 #[derive(Clone, Debug)]
 pub struct FfmpegSpec {
     /// The backend, for messages.
@@ -31,10 +31,10 @@ pub struct FfmpegSpec {
     pub global: Vec<String>,
     /// The encoder's own options.
     pub options: Vec<String>,
-    /// Format of the frames that go in.
+    /// Format of the input frames.
     pub format: PixelFormat,
-    /// A filter in front of the encoder, for one that takes frames only on the device:
-    /// `format=nv12,hwupload`. Without one the encoder gets frames as they go in.
+    /// A filter in front of the encoder, for an encoder that takes frames only on the device:
+    /// `format=nv12,hwupload`. Without a filter the encoder gets the input frames unchanged.
     pub filter: Option<&'static str>,
     /// Size of the pictures of a probe: [`PROBE_SIZE`], unless the device needs larger ones.
     pub probe_size: Resolution,
@@ -42,22 +42,24 @@ pub struct FfmpegSpec {
     pub reorders: bool,
     /// Frames from one IDR picture to the next, as `options` ask for it.
     pub gop_size: u32,
-    /// The most frames that the encoder, FFmpeg's own queues included, keeps before an access unit
+    /// The most frames that the encoder, FFmpeg's own queues included, holds before an access unit
     /// must come out. A bound that is too low ends in a stall.
     pub max_delay: usize,
-    /// How long the child may make no progress: [`STALL`] or what the configuration says.
+    /// How long the child may make no progress: [`STALL`], unless the configuration sets it.
     pub stall: Duration,
-    /// How long the encoder may take to open, from the first frame on: [`START`] or what the
-    /// configuration says.
+    /// How long the encoder may take to open, from the first frame on: [`START`], unless the
+    /// configuration sets it.
     pub start: Duration,
-    /// Held as long as the encoder runs: a place in a budget of sessions.
+    /// Held as long as the encoder runs: a session of a budget.
     pub hold: Option<Arc<dyn Any + Send + Sync>>,
-    /// Asks how busy the device is: [`load`](encoder_core::VideoEncoder::load) of the encoder.
+    /// Reports how busy the device is: [`load`](encoder_core::VideoEncoder::load) of the encoder.
     pub load: Option<LoadProbe>,
+    /// The meaning of lines of FFmpeg's log for this encoder, for [`classify`](crate::classify).
+    pub rules: Vec<&'static [Rule]>,
 }
 
 impl FfmpegSpec {
-    /// A spec with the options of `config` that are no encoder options.
+    /// A spec with the options of `config` that are not options of the encoder itself.
     pub fn new(id: EncoderType, encoder: &'static str, config: &EncoderConfig) -> Self {
         Self {
             id,
@@ -74,17 +76,26 @@ impl FfmpegSpec {
             start: START,
             hold: None,
             load: None,
+            rules: Vec::new(),
         }
     }
 
-    /// Adds encoder options: words, separated by spaces.
-    pub fn with_options(mut self, words: &str) -> Self {
-        self.options.extend(words.split_whitespace().map(str::to_owned));
+    /// Adds encoder options, separated by spaces.
+    #[must_use]
+    pub fn with_options(mut self, options: &str) -> Self {
+        self.options.extend(options.split_whitespace().map(str::to_owned));
         self
     }
 
-    /// A probe of it is one of B-frames: an encoder without them may ignore that they are asked
-    /// for.
+    /// Adds a table of rules after the tables that were added before.
+    #[must_use]
+    pub fn with_rules(mut self, rules: &'static [Rule]) -> Self {
+        self.rules.push(rules);
+        self
+    }
+
+    /// A probe of this spec must see B-frames: an encoder without them may ignore the option.
+    #[must_use]
     pub fn reordering(mut self) -> Self {
         self.reorders = true;
         self
@@ -93,21 +104,21 @@ impl FfmpegSpec {
 
 /// The whole command line for frames of (even) `size` at `rate`, without the program.
 ///
-/// An unknown version is taken for a new one: development builds have no number.
+/// `version` is `None` for a development build, which is treated as a new version.
 pub fn arguments(
     spec: &FfmpegSpec,
     version: Option<Version>,
     size: Resolution,
     rate: FrameRate,
 ) -> Vec<String> {
-    // Time in FLV has 31 bits of milliseconds. The encoder needs the rate for its decisions only,
-    // so nothing is lost by calling slower streams one frame per second.
+    // Times in FLV have 31 bits of milliseconds. The encoder uses the rate for its decisions only,
+    // so slower streams are announced as one frame per second.
     let rate = if rate.as_f64() < 1.0 { "1".into() } else { rate.to_string() };
     let passthrough = Version::passthrough(version);
     let size = size.even().to_string();
     let format = spec.format.as_str();
     let mut all: Vec<String> = Vec::new();
-    let mut add = |words: &[&str]| all.extend(words.iter().map(|&word| word.to_owned()));
+    let mut add = |arguments: &[&str]| all.extend(arguments.iter().map(|&a| a.to_owned()));
     // `level` marks each line with its severity.
     add(&["-hide_banner", "-nostats", "-loglevel", "level+verbose"]);
     add(&spec.global.iter().map(String::as_str).collect::<Vec<_>>());
@@ -115,7 +126,7 @@ pub fn arguments(
     // Before the input: as output options, FFmpeg 9 loses some of them.
     add(&["-color_range", "tv", "-colorspace", "smpte170m"]);
     add(&["-color_primaries", "bt709", "-color_trc", "iec61966-2-1"]);
-    // Nothing is to be found out about raw video, so nothing is read ahead.
+    // Raw video needs no format detection, so FFmpeg must not read ahead.
     add(&["-probesize", "32", "-i", "pipe:0", "-map", "0:v", passthrough, "passthrough"]);
     add(&["-c:v", spec.encoder]);
     add(&spec.options.iter().map(String::as_str).collect::<Vec<_>>());

@@ -1,90 +1,51 @@
-//! Which FFmpeg there is, and what it has.
+//! Finds FFmpeg, its version and its encoders.
 
 use std::{
     collections::{BTreeSet, HashMap},
     env,
     ffi::OsStr,
-    fmt,
     path::{Path, PathBuf},
+    process::Command,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
 use encoder_core::{EncoderType, Refusal, RefusalKind};
 
-use crate::{args::FfmpegSpec, child::Exit, run::run, tail::words};
+use crate::{
+    args::FfmpegSpec,
+    process::{Exit, Input, run},
+    tail::summary,
+    version::Version,
+};
 
 /// The environment variable with the path of the FFmpeg program to use.
 pub const ENV: &str = "ENCODER_FFMPEG";
 
-/// The oldest version that is taken: the first with every option that the backends use.
+/// The oldest version that is accepted: the first with every option that the backends use.
 pub const OLDEST: Version = Version::new(4, 4);
 
-const CURE: &str =
+const HINT: &str =
     "install FFmpeg 4.4 or later, or set ENCODER_FFMPEG; or use the embedded encoder openh264";
 
 /// How long FFmpeg may take to list its encoders; it takes 0.1 s on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-/// The number of a release.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Version {
-    /// The number before the first dot.
-    pub major: u32,
-    /// The number behind it.
-    pub minor: u32,
-}
-
-impl Version {
-    /// A version.
-    pub const fn new(major: u32, minor: u32) -> Self {
-        Self { major, minor }
-    }
-
-    /// The option that passes every frame on as it is, to be followed by `passthrough`: FFmpeg 5.1
-    /// renamed it, 9 took the old name away. `None` is a development build, taken for a new one.
-    pub fn passthrough(version: Option<Self>) -> &'static str {
-        match version {
-            Some(version) if version < Self::new(5, 1) => "-vsync",
-            _ => "-fps_mode",
-        }
-    }
-
-    /// Reads what stands behind `ffmpeg version`; `None` for development builds, which have a
-    /// date or a revision instead of a number.
-    pub fn parse(text: &str) -> Option<Self> {
-        let text = text.strip_prefix('n').unwrap_or(text);
-        let (major, rest) = text.split_once('.')?;
-        let minor = rest.split(|c: char| !c.is_ascii_digit()).next()?;
-        // Dates such as 2024.05 are no versions.
-        if major.len() > 2 {
-            return None;
-        }
-        Some(Self::new(major.parse().ok()?, minor.parse().ok()?))
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
-}
-
 /// An FFmpeg program that can be used.
 #[derive(Clone, Debug)]
 pub struct Ffmpeg {
-    /// Where it lies.
+    /// The file.
     pub path: PathBuf,
     /// Its version; `None` for development builds.
     pub version: Option<Version>,
-    /// Its version in its own words: `5.1.9-0+deb12u1`.
+    /// Its version as it prints it: `5.1.9-0+deb12u1`.
     pub version_text: String,
     encoders: BTreeSet<String>,
 }
 
 impl Ffmpeg {
-    /// The FFmpeg to use: the one that [`ENV`] names, else the first `ffmpeg` on the `PATH`.
-    /// Looked at once per process and path.
+    /// The FFmpeg to use: the file that [`ENV`] names, else the first `ffmpeg` on the `PATH`. It is
+    /// run once per process and path.
     ///
     /// # Errors
     /// A [`Refusal`] of `encoder` when there is none, when it cannot be run, or when it is older
@@ -93,37 +54,37 @@ impl Ffmpeg {
         Self::find_within(encoder, DEADLINE)
     }
 
-    /// As [`find`](Self::find), for one that may be slow to answer, or never does.
+    /// As [`find`](Self::find), with the caller's deadline.
     ///
     /// # Errors
     /// As [`find`](Self::find).
     pub fn find_within(encoder: EncoderType, deadline: Duration) -> Result<Arc<Self>, Refusal> {
         static KNOWN: OnceLock<Mutex<HashMap<PathBuf, Known>>> = OnceLock::new();
         let path = Self::locate(encoder)?;
-        // Locked while FFmpeg runs: backends that ask side by side wait for one answer.
+        // Locked while FFmpeg runs: backends that search side by side wait for one run.
         let mut known =
             KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
         match known.get(&path) {
             Some(Known::Good(ffmpeg)) => return Ok(Arc::clone(ffmpeg)),
             Some(Known::Bad(refusal, since)) if since.elapsed() < FRESH => {
-                return Err(Refusal { encoder, ..refusal.clone() });
+                return Err(refusal.clone().with_encoder(encoder));
             }
             _ => {}
         }
         let found = Self::at(&path, encoder, deadline).map(Arc::new);
-        let answer = match &found {
+        let result = match &found {
             Ok(ffmpeg) => Known::Good(Arc::clone(ffmpeg)),
             Err(refusal) => Known::Bad(refusal.clone(), Instant::now()),
         };
-        known.insert(path, answer);
+        known.insert(path, result);
         found
     }
 
-    /// The FFmpeg to use, in which `spec` was probed: `version_text` is [`Caps::host`] of the probe.
-    /// Starts nothing.
+    /// The FFmpeg in which `spec` was probed: `version_text` is [`Caps::host`] of the probe. Starts
+    /// no process.
     ///
     /// # Errors
-    /// A [`Refusal`] when there is none any more.
+    /// A [`Refusal`] when there is no FFmpeg any more.
     ///
     /// [`Caps::host`]: encoder_core::Caps::host
     pub(crate) fn probed(spec: &FfmpegSpec, version_text: &str) -> Result<Self, Refusal> {
@@ -135,48 +96,57 @@ impl Ffmpeg {
         })
     }
 
-    /// Where the FFmpeg to use lies. Starts nothing.
+    /// The file of the FFmpeg to use. Starts no process.
     ///
     /// # Errors
     /// A [`Refusal`] of `encoder` when there is none.
     pub fn locate(encoder: EncoderType) -> Result<PathBuf, Refusal> {
         locate(env::var_os(ENV).as_deref(), env::var_os("PATH").as_deref())
-            .map_err(|reason| Refusal::new(encoder, RefusalKind::Missing, reason, CURE))
+            .map_err(|reason| Refusal::new(encoder, RefusalKind::Missing, reason, HINT))
     }
 
-    /// Asks the program at `path` for its version and its encoders.
+    /// A command that runs it, without arguments. Its log is not coloured, whatever the environment
+    /// of this process sets: colour codes would hide the level marks.
+    pub fn command(&self) -> Command {
+        command(&self.path)
+    }
+
+    /// Runs the program at `path` to read its version and its encoders.
     ///
     /// # Errors
     /// As [`find`](Self::find).
     pub fn at(path: &Path, encoder: EncoderType, deadline: Duration) -> Result<Self, Refusal> {
-        let place = path.display();
-        let refuse = |kind, reason: String| Refusal::new(encoder, kind, reason, CURE);
-        // One run tells both: the version is in the banner.
-        let ask = || {
-            run(path, &["-encoders".into()], Vec::new(), deadline).map_err(|error| {
-                refuse(RefusalKind::Missing, format!("{place} cannot be run: {error}"))
+        let file = path.display();
+        let refuse = |kind, reason: String| Refusal::new(encoder, kind, reason, HINT);
+        // The encoders are on stdout; the version is in the banner on stderr.
+        let list = || {
+            let mut command = command(path);
+            command.arg("-encoders");
+            run(command, Input::Empty, deadline).map_err(|error| {
+                refuse(RefusalKind::Missing, format!("{file} cannot be run: {error}"))
             })
         };
-        let mut ran = ask()?;
-        // Somebody killed it, which says nothing about it.
-        if ran.exit == Exit::Signal(9) {
-            ran = ask()?;
+        let mut output = list()?;
+        // A program that another process killed is not at fault.
+        if output.exit == Exit::Signal(9) {
+            output = list()?;
         }
-        if let Exit::TimedOut(_) = ran.exit {
-            let reason = format!("{place} does not list its encoders: {}", ran.exit);
+        let exit = output.exit;
+        if let Exit::TimedOut(_) = exit {
+            let reason = format!("{file} does not list its encoders: {exit}");
             return Err(refuse(RefusalKind::Timeout, reason).transient());
         }
-        let version_text = ran.stderr.lines().find_map(version_text);
-        let (Exit::Code(0), Some(version_text)) = (ran.exit, version_text) else {
-            let reason =
-                format!("{place} is no FFmpeg that works: {}, {}", ran.exit, words(&ran.stderr));
+        let version_text = output.stderr.lines().find_map(version_text);
+        let (Exit::Code(0), Some(version_text)) = (exit, version_text) else {
+            let log = summary(&output.stderr);
+            let reason = format!("{file} is no FFmpeg that works: {exit}, {log}");
             return Err(refuse(RefusalKind::Failed, reason));
         };
         let version = Version::parse(version_text);
         if version.is_some_and(|version| version < OLDEST) {
             let reason = format!(
-                "{place} is FFmpeg {version_text}, and {OLDEST} is the oldest \
-                                  that has the options needed"
+                "{file} is FFmpeg {version_text}, and {OLDEST} is the oldest that has the options \
+                 needed"
             );
             return Err(refuse(RefusalKind::Unsupported, reason));
         }
@@ -184,16 +154,16 @@ impl Ffmpeg {
             path: path.into(),
             version,
             version_text: version_text.into(),
-            encoders: listed(&String::from_utf8_lossy(&ran.stdout)),
+            encoders: listed(&String::from_utf8_lossy(&output.stdout)),
         })
     }
 
-    /// Whether it was built with this encoder. A filter, never a probe that the encoder works.
+    /// Whether it was built with this encoder. Only a probe shows whether the encoder works.
     pub fn lists(&self, encoder: &str) -> bool {
         self.encoders.contains(encoder)
     }
 
-    /// What it is called in reports: `ffmpeg 5.1.9`.
+    /// Its name in reports: `ffmpeg 5.1.9`.
     pub fn label(&self) -> String {
         let text = self.version_text.as_str();
         let number = match self.version {
@@ -204,15 +174,22 @@ impl Ffmpeg {
     }
 }
 
-/// What was found out about a program.
+/// The result of an earlier search.
 enum Known {
     Good(Arc<Ffmpeg>),
     Bad(Refusal, Instant),
 }
 
-/// How long a failure counts for those who ask after it: those who asked at the same time shall
-/// not wait for it one after the other, and one who tries again later shall get a new answer.
+/// How long a refusal is returned again without a new run. Callers that search at the same time
+/// must not each wait for the deadline; a later attempt gets a new result.
 const FRESH: Duration = Duration::from_secs(2);
+
+/// A command for the program at `path`.
+fn command(path: &Path) -> Command {
+    let mut command = Command::new(path);
+    command.env("AV_LOG_FORCE_NOCOLOR", "1");
+    command
+}
 
 fn version_text(line: &str) -> Option<&str> {
     line.strip_prefix("ffmpeg version ")?.split_whitespace().next()
@@ -232,7 +209,7 @@ fn locate(named: Option<&OsStr>, path: Option<&OsStr>) -> Result<PathBuf, String
         let named = PathBuf::from(named);
         return match named.is_file() {
             true => Ok(named),
-            false => Err(format!("{ENV} names {}, which is no file", named.display())),
+            false => Err(format!("{ENV} = {}: this is no file", named.display())),
         };
     }
     let program = format!("ffmpeg{}", env::consts::EXE_SUFFIX);
@@ -285,13 +262,10 @@ mod tests {
         for line in ["", "ffprobe version 5.1", "ffmpeg version ", "ffmpeg versions 5.1"] {
             assert_eq!(version_text(line), None, "{line:?}");
         }
-        for text in ["", ".", "5", "5.", "n", "n.1", "99999999999.1", "5.99999999999", "é.1"] {
-            assert_eq!(Version::parse(text), None, "{text:?}");
-        }
     }
 
     #[test]
-    fn lists() {
+    fn encoders_are_read_from_the_list() {
         let text = "Encoders:\n V..... = Video\n ------\n V....D libx264   libx264 H.264\n\n \
                     V....D h264_nvenc  NVIDIA\n A....D aac  AAC";
         let names = listed(text);
@@ -303,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn places() {
+    fn the_variable_comes_before_the_path() {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join(format!("ffmpeg{}", env::consts::EXE_SUFFIX));
         std::fs::write(&program, "").unwrap();
@@ -312,7 +286,7 @@ mod tests {
         assert_eq!(locate(None, Some(&path)), Ok(program.clone()));
         assert_eq!(locate(Some(OsStr::new("")), Some(&path)), Ok(program.clone()));
         assert_eq!(locate(Some(program.as_os_str()), None), Ok(program));
-        assert!(locate(Some(other.as_os_str()), Some(&path)).unwrap_err().contains("is no file"));
+        assert!(locate(Some(other.as_os_str()), Some(&path)).unwrap_err().contains("no file"));
         assert!(locate(None, Some(OsStr::new("/nowhere"))).unwrap_err().contains("no ffmpeg"));
         assert!(locate(None, None).is_err());
     }

@@ -1,7 +1,7 @@
 //! Cuts an FLV stream with H.264 into access units.
 //!
-//! Fed with pieces of any size; strict, since its only writer is FFmpeg: anything unexpected is an
-//! error. Sizes are bounded by the format itself (24 bits per tag).
+//! Takes pieces of any size. Strict: FFmpeg is the only writer, so anything unexpected is an error.
+//! Sizes are bounded by the format itself (24 bits per tag).
 
 use encoder_core::NalKind;
 use thiserror::Error;
@@ -11,23 +11,23 @@ use thiserror::Error;
 pub struct AccessUnit {
     /// Annex B with start codes of four bytes; parameter sets in front of an IDR picture.
     pub data: Vec<u8>,
-    /// When it is shown, in milliseconds from an origin of the stream's own.
+    /// Its presentation time in milliseconds, from an origin of the stream's own.
     pub pts_ms: i64,
-    /// It is an IDR picture.
+    /// Whether it is an IDR picture.
     pub keyframe: bool,
 }
 
-/// What is wrong with a stream, and where: offsets are in bytes from its start.
+/// A defect of a stream.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("not the FLV that was asked for, at byte {offset}: {what}")]
+#[error("FFmpeg's output is not the expected FLV, at byte {offset}: {what}")]
 pub struct FlvError {
-    /// Where the faulty header or tag starts.
+    /// Start of the faulty header or tag, in bytes from the start of the stream.
     pub offset: u64,
-    /// What is wrong there.
+    /// The defect.
     pub what: &'static str,
 }
 
-/// The incremental parser. After an error it takes nothing more.
+/// The incremental parser. After an error it accepts no more bytes.
 #[derive(Debug, Default)]
 pub struct FlvParser {
     pending: Vec<u8>,
@@ -95,7 +95,7 @@ impl FlvParser {
         Err(FlvError { offset: self.offset, what })
     }
 
-    /// Reads one header or tag at `at`; gives its length, 0 when it is not complete yet.
+    /// Reads one header or tag at `at`; returns its length, 0 when it is not complete yet.
     fn step(&mut self, at: usize, out: &mut Vec<AccessUnit>) -> Result<usize, &'static str> {
         let rest = self.pending.get(at..).unwrap_or_default();
         if !self.header_read {
@@ -119,7 +119,7 @@ impl FlvParser {
         if stream != [0; 3] {
             return Err("a tag of another stream");
         }
-        // Looked at before the body is waited for, so that garbage fails early.
+        // Checked before the body is complete, so that garbage fails early.
         if kind != 9 && kind != 18 {
             return Err("a tag that is neither video nor script data");
         }
@@ -135,7 +135,7 @@ impl FlvParser {
         if kind == 9 {
             let time = u32::from_be_bytes([t3, t2, t1, t0]);
             match video_tag(body)? {
-                // Parameter sets that only stand in the stream come later.
+                // Empty if only the access units contain the parameter sets.
                 Video::Config([]) => {}
                 Video::Config(bytes) => self.avc = Some(AvcConfig::parse(bytes)?),
                 Video::End => {}
@@ -200,7 +200,7 @@ impl AvcConfig {
         Ok(Self { length_size: usize::from(lengths & 3) + 1, parameter_sets })
     }
 
-    /// Turns length-prefixed NAL units into Annex B; also tells whether it is an IDR picture.
+    /// Turns length-prefixed NAL units into Annex B; also returns whether it is an IDR picture.
     fn annex_b(&self, units: &[u8]) -> Result<(Vec<u8>, bool), &'static str> {
         let (mut idr, mut in_band, mut slices) = (false, false, 0usize);
         for unit in self.units(units) {
@@ -219,7 +219,7 @@ impl AvcConfig {
         for unit in self.units(units) {
             let unit = unit?;
             let Some(&header) = unit.first() else { continue };
-            // An access unit delimiter is_stable first.
+            // An access unit delimiter stays first.
             if missing && NalKind::of(header) != NalKind::Aud {
                 data.extend_from_slice(&self.parameter_sets);
                 missing = false;
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn clocks_go_on_after_31_bits_and_never_back() {
+    fn timestamps_continue_after_31_bits_and_never_decrease() {
         let mut clock = Clock::default();
         assert_eq!(clock.unwrap(0x7fff_fff0), Ok(0x7fff_fff0));
         assert_eq!(clock.unwrap(16), Ok(0x8000_0010));

@@ -1,7 +1,7 @@
 //! A video encoder that runs in an FFmpeg child.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     io::{self, IoSlice, Read},
     process::{ChildStdin, ChildStdout},
     sync::{
@@ -20,31 +20,33 @@ use encoder_core::{
 
 use crate::{
     args::{FfmpegSpec, arguments},
-    child::{Child, Exit},
-    classify::{classify, not_listed},
+    classify::{IGNORED_OPTION, classify, not_listed},
+    error_watch::ErrorWatch,
     find::Ffmpeg,
     flv::{AccessUnit, FlvParser},
+    order::Order,
+    process::{Child, Exit},
     sys,
-    tail::words,
+    tail::{SharedTail, summary},
 };
 
-/// How long a child may take to end by itself, and again once it was asked to.
+/// How long a child may take to end by itself, and again after a request to end.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// How long a child whose pipes are broken may take to end.
 const GONE_SOON: Duration = Duration::from_secs(1);
 
-/// After how long without output a child is looked at that has told of an error. When its encoder
-/// fails, FFmpeg 9 does not end before it was given more input, or the end of it.
+/// After an error, the input of a child without output for this long is closed: when its encoder
+/// fails, FFmpeg 9 does not end before it has read more input, or the end of it.
 const AFTER_ERROR: Duration = Duration::from_secs(2);
 
 /// An encoder in an FFmpeg child.
 ///
 /// The calling thread writes frames straight from their memory into the child's stdin, on Linux
-/// without a copy where that memory [is_stable](Frame::is_stable) as it is; one thread
-/// reads access units from its stdout into a queue without a bound (it holds only what the encoder
-/// owes), another keeps the last lines of its stderr and reaps it. [`encode_frame`] waits for the
-/// child only when it owes more than [`max_delay`] access units.
+/// without a copy where that memory [is stable](Frame::is_stable). A thread reads access units from
+/// the child's stdout into a queue, which holds at most the access units of the frames in flight.
+/// Another thread keeps the last lines of its stderr and reaps it. [`encode_frame`] waits for the
+/// child only when more than [`max_delay`] frames are in flight.
 ///
 /// [`encode_frame`]: VideoEncoder::encode_frame
 /// [`max_delay`]: VideoEncoder::max_delay
@@ -52,9 +54,10 @@ pub struct HostedEncoder {
     spec: FfmpegSpec,
     label: String,
     size: Resolution,
-    /// Frames per second as FFmpeg was told: numerator, denominator.
+    /// Frames per second in FFmpeg's arguments: numerator, denominator.
     rate: (i128, i128),
     child: Child,
+    log: SharedTail,
     stdin: Option<ChildStdin>,
     units: Receiver<Message>,
     reader: Option<JoinHandle<()>>,
@@ -64,26 +67,25 @@ pub struct HostedEncoder {
     chunks_out: u64,
     ready: VecDeque<EncodedChunk>,
     order: Order,
-    /// How many errors it had told of when it began.
-    errors: u64,
+    errors: ErrorWatch,
     failed: bool,
 }
 
-/// What the reader thread sends; the end of the stream is the last.
+/// A message of the reader thread; the end of the stream is the last.
 enum Message {
-    /// The head of the stream is there: FFmpeg writes it as soon as the encoder is open.
-    Begun,
+    /// The head of the stream: FFmpeg writes it as soon as the encoder is open.
+    Opened,
     Unit(AccessUnit),
     End(Result<(), String>),
 }
 
-/// Opens an encoder for `request` in the FFmpeg that [`Ffmpeg::find`] finds. What a probe was told
-/// ([`OpenRequest::probe`]) is not asked again.
+/// Opens an encoder for `request` in the FFmpeg that [`Ffmpeg::find`] finds. With the result of a
+/// probe ([`OpenRequest::probe`]), that search is skipped.
 ///
 /// # Errors
 /// [`OpenError::Refused`] when there is no FFmpeg or it lacks the encoder or does not start;
 /// [`OpenError::Config`] when the resolution is not set. FFmpeg opens the encoder itself when it
-/// has the first frame: what the device refuses is the error of the first
+/// has the first frame: a refusal of the device is the error of the first
 /// [`encode_frame`](VideoEncoder::encode_frame), [`EncodeError::Refused`].
 pub fn open(
     mut spec: FfmpegSpec,
@@ -123,8 +125,15 @@ impl HostedEncoder {
                 "check that the program can be run, and the limits on processes and memory",
             )
         };
-        let arguments = arguments(&spec, ffmpeg.version, size, config.frame_rate);
-        let (child, stdin, stdout) = Child::spawn(&ffmpeg.path, &arguments).map_err(refuse)?;
+        let mut command = ffmpeg.command();
+        command.args(arguments(&spec, ffmpeg.version, size, config.frame_rate));
+        sys::keep_memory(&mut command);
+        let log = SharedTail::default();
+        let (child, stdin, stdout) = Child::spawn(command, {
+            let log = log.clone();
+            move |bytes| log.push(bytes)
+        })
+        .map_err(refuse)?;
         sys::prepare_pipe(&stdin).map_err(refuse)?;
         sys::enlarge_pipe(&stdout);
         let (sender, units) = channel();
@@ -144,6 +153,7 @@ impl HostedEncoder {
             size,
             rate,
             child,
+            log,
             stdin: Some(stdin),
             units,
             reader: Some(reader),
@@ -152,7 +162,7 @@ impl HostedEncoder {
             chunks_out: 0,
             ready: VecDeque::new(),
             order: Order::default(),
-            errors: 0,
+            errors: ErrorWatch::default(),
             failed: false,
         })
     }
@@ -164,7 +174,7 @@ impl HostedEncoder {
 
     fn check(&mut self, frame: &Frame<'_>) -> Result<(), EncodeError> {
         if self.failed || self.stdin.is_none() {
-            let what = "it has ended and takes no more frames".into();
+            let what = "the encoder has ended and takes no more frames".into();
             return Err(self.error(FailureKind::Failed, what));
         }
         let format = self.spec.format;
@@ -183,13 +193,13 @@ impl HostedEncoder {
         let base = *self.base.get_or_insert(frame.index);
         if frame.index != base + self.frames_in {
             let expected = base + self.frames_in;
-            let what = format!("frame {} came instead of {expected}", frame.index);
+            let what = format!("got frame {} instead of frame {expected}", frame.index);
             return Err(self.fail(FailureKind::Failed, what));
         }
         if frame.force_idr && !self.frames_in.is_multiple_of(self.spec.gop_size.into()) {
             let what = format!(
-                "an IDR picture was asked for at frame {}, and FFmpeg takes no such request \
-                 through a pipe: ask at multiples of gop_size = {}, or open a new encoder there",
+                "frame {}: an IDR picture was asked for, and FFmpeg takes no such request through \
+                 a pipe: ask at multiples of gop_size = {}, or open a new encoder there",
                 frame.index, self.spec.gop_size
             );
             return Err(self.fail(FailureKind::Failed, what));
@@ -199,21 +209,23 @@ impl HostedEncoder {
 
     fn write(&mut self, frame: &Frame<'_>) -> Result<(), EncodeError> {
         let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        self.errors.before_frame(self.log.errors(), self.frames_in);
         let mut slices: Vec<IoSlice<'_>> =
             frame.planes().iter().flat_map(runs).map(IoSlice::new).collect();
         let limit = if self.frames_in == 0 { self.spec.start } else { self.spec.stall };
         let Err(error) = sys::write_all(stdin, &mut slices, limit, frame.is_stable) else {
             return Ok(());
         };
-        // What the reader would not take, it said before it closed the child's output.
-        let unread = match error.kind() {
+        // If the output is wrong, the reader has sent the defect before it closed the child's
+        // stdout.
+        let defect = match error.kind() {
             io::ErrorKind::BrokenPipe => self.units.try_iter().find_map(|message| match message {
                 Message::End(end) => end.err(),
-                Message::Begun | Message::Unit(_) => None,
+                Message::Opened | Message::Unit(_) => None,
             }),
             _ => None,
         };
-        if self.frames_in == 0 && unread.is_none() {
+        if self.frames_in == 0 && defect.is_none() {
             let late = (error.kind() == io::ErrorKind::TimedOut).then_some(limit);
             return Err(self.refuse(late));
         }
@@ -224,21 +236,20 @@ impl HostedEncoder {
                 let what = format!("FFmpeg took no input for {limit} s and was killed");
                 self.fail(FailureKind::Stalled, what)
             }
-            // It went away, by itself or because nobody could read its output any more.
+            // It ended by itself, or because its stdout was closed.
             io::ErrorKind::BrokenPipe => {
-                let what = unread.unwrap_or_else(|| "FFmpeg ended early".into());
+                let what = defect.unwrap_or_else(|| "FFmpeg ended early".into());
                 self.fail(FailureKind::Died, what)
             }
             _ => self.fail(FailureKind::Died, format!("FFmpeg takes no input: {error}")),
         })
     }
 
-    /// Waits until the encoder is open. It has the first frame.
-    fn begin(&mut self) -> Result<(), EncodeError> {
+    /// Waits until the encoder, which has the first frame, is open.
+    fn wait_until_open(&mut self) -> Result<(), EncodeError> {
         match self.units.recv_timeout(self.spec.start) {
-            Ok(Message::Begun) => {
-                // What it said before, it has got over.
-                self.errors = self.child.errors();
+            Ok(Message::Opened) => {
+                self.errors.opened(self.log.errors());
                 Ok(())
             }
             Err(RecvTimeoutError::Timeout) => Err(self.refuse(Some(self.spec.start))),
@@ -246,8 +257,9 @@ impl HostedEncoder {
         }
     }
 
-    /// Ends a child whose encoder did not open, and says why; `late` when it took so long. One that
-    /// was killed, or crashed, has said nothing about the device: begun again it may open.
+    /// Ends a child whose encoder did not open; `late` is the limit that has passed. Returns a
+    /// refusal of the device, or a failure if the child crashed or was killed from outside: then
+    /// another attempt may succeed.
     fn refuse(&mut self, late: Option<Duration>) -> EncodeError {
         self.failed = true;
         self.stdin = None;
@@ -257,22 +269,22 @@ impl HostedEncoder {
             self.child.kill();
             Exit::TimedOut(limit)
         });
-        let refusal = classify(self.spec.id, &self.child.stderr(), exit);
+        let refusal = classify(self.spec.id, &self.spec.rules, &self.log.text(), exit);
         match exit {
             Exit::Signal(_) => self.error(FailureKind::Died, refusal.reason),
             _ => refusal.into(),
         }
     }
 
-    /// Waits for the next message of the reader. A child that has told of an error since it began
-    /// gets the end of its input meanwhile.
+    /// Waits for the next message of the reader. The input of a child without output after an error
+    /// is closed during the wait.
     fn next_message(&mut self) -> Result<Message, RecvTimeoutError> {
         let begun = Instant::now();
         loop {
             let left = self.spec.stall.saturating_sub(begun.elapsed());
             match self.units.recv_timeout(left.min(AFTER_ERROR)) {
                 Err(RecvTimeoutError::Timeout) if left > AFTER_ERROR => {
-                    if self.child.errors() > self.errors {
+                    if self.errors.may_have_stopped(self.log.errors()) {
                         self.stdin = None;
                     }
                 }
@@ -284,16 +296,16 @@ impl HostedEncoder {
     /// Waits for the next access unit; false at the end of the stream.
     fn receive(&mut self) -> Result<bool, EncodeError> {
         match self.next_message() {
-            Ok(Message::Begun) => Ok(true),
+            Ok(Message::Opened) => Ok(true),
             Ok(Message::Unit(unit)) => self.accept(unit).map(|()| true),
             Ok(Message::End(Ok(()))) | Err(RecvTimeoutError::Disconnected) => Ok(false),
             Ok(Message::End(Err(what))) => Err(self.fail(FailureKind::WrongOutput, what)),
             Err(RecvTimeoutError::Timeout) => {
                 let limit = self.spec.stall.as_secs_f32();
-                let owed = self.frames_in - self.order.seen;
+                let inside = self.frames_in - self.order.seen();
                 self.child.end(Duration::ZERO);
                 let what = format!(
-                    "FFmpeg gave no output for {limit} s with {owed} frames inside, and was killed"
+                    "FFmpeg gave no output for {limit} s with {inside} frames inside, and was killed"
                 );
                 Err(self.fail(FailureKind::Stalled, what))
             }
@@ -304,13 +316,13 @@ impl HostedEncoder {
         let index = match self.order.index(unit.pts_ms, self.rate) {
             Ok(index) if index < self.frames_in => index,
             Ok(index) => {
-                let what =
-                    format!("an access unit for frame {index} came out before that frame went in");
+                let what = format!("an access unit of frame {index} came before that frame did");
                 return Err(self.fail(FailureKind::WrongOutput, what));
             }
             Err(what) => return Err(self.fail(FailureKind::WrongOutput, what)),
         };
-        let dts = self.order.seen - 1;
+        self.errors.access_unit(index);
+        let dts = self.order.seen() - 1;
         self.ready.push_back(EncodedChunk {
             data: unit.data,
             pts: self.base.unwrap_or(0) + index,
@@ -320,21 +332,22 @@ impl HostedEncoder {
         Ok(())
     }
 
-    /// Ends the child and makes the error: what went wrong, how it ended, its last words.
+    /// Ends the child and returns the error, with the failure, the exit of the child and its last
+    /// messages.
     fn fail(&mut self, kind: FailureKind, what: String) -> EncodeError {
         self.failed = true;
         self.stdin = None;
-        // Usually it is gone or about to go: its end says more than ours would.
+        // Usually it has ended or is about to: its own exit explains more than a kill.
         let ended = self.child.wait(GONE_SOON);
         let kind = match ended {
-            // This one was killed because of it.
+            // Killed by this program.
             _ if kind == FailureKind::Stalled => kind,
             Some(Exit::Signal(_)) => FailureKind::Died,
             Some(Exit::Code(1..)) => FailureKind::Failed,
             _ => kind,
         };
         let exit = ended.unwrap_or_else(|| self.child.kill());
-        self.error(kind, explain(self.spec.id, &what, exit, &self.child.stderr()))
+        self.error(kind, explain(&self.spec, &what, exit, &self.log.text()))
     }
 
     fn error(&self, kind: FailureKind, message: String) -> EncodeError {
@@ -344,17 +357,16 @@ impl HostedEncoder {
     fn finish(&mut self) -> Result<(), EncodeError> {
         while self.receive()? {}
         let exit = self.child.end(GRACE);
-        let stderr = self.child.stderr();
-        if exit != Exit::Code(0) {
+        if !exit.is_success() {
             return Err(
                 self.fail(FailureKind::Failed, "FFmpeg failed at the end of the stream".into())
             );
         }
-        if stderr.contains("has not been used for any stream") {
+        if self.log.text().contains(IGNORED_OPTION) {
             return Err(self.fail(FailureKind::Failed, "FFmpeg ignored an option".into()));
         }
-        if self.order.seen != self.frames_in {
-            let (seen, frames) = (self.order.seen, self.frames_in);
+        if self.order.seen() != self.frames_in {
+            let (seen, frames) = (self.order.seen(), self.frames_in);
             let what = format!("{frames} frames went in, {seen} came out");
             return Err(self.fail(FailureKind::WrongOutput, what));
         }
@@ -367,12 +379,12 @@ impl VideoEncoder for HostedEncoder {
         self.check(frame)?;
         self.write(frame)?;
         if self.frames_in == 0 {
-            self.begin()?;
+            self.wait_until_open()?;
         }
         self.frames_in += 1;
         while let Ok(message) = self.units.try_recv() {
             match message {
-                Message::Begun => {}
+                Message::Opened => {}
                 Message::Unit(unit) => self.accept(unit)?,
                 Message::End(end) => {
                     let what = end.err().unwrap_or_else(|| "FFmpeg ended early".into());
@@ -393,7 +405,7 @@ impl VideoEncoder for HostedEncoder {
 
     fn flush(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
         if self.failed {
-            return Err(self.error(FailureKind::Failed, "it has failed before".into()));
+            return Err(self.error(FailureKind::Failed, "the encoder has failed before".into()));
         }
         if self.stdin.take().is_none() {
             return Ok(Vec::new());
@@ -436,25 +448,28 @@ impl Drop for HostedEncoder {
         } else {
             Exit::Code(0)
         };
-        // Its stdout closes with it. One that cannot even be killed keeps its thread.
+        // The reader ends when the child's stdout closes, which a child that cannot be killed keeps
+        // open.
         if let (Some(reader), true) = (self.reader.take(), exit != Exit::Unknown) {
             let _ = reader.join();
         }
     }
 }
 
-/// The message for a failure, with the meaning of FFmpeg's words where they are known.
-fn explain(id: EncoderType, what: &str, exit: Exit, stderr: &str) -> String {
-    let refusal = classify(id, stderr, exit);
-    let said = words(stderr);
-    let said = if said.is_empty() { String::new() } else { format!("; its last words: {said}") };
+/// The message for a failure, with the cause if a rule matches.
+fn explain(spec: &FfmpegSpec, what: &str, exit: Exit, stderr: &str) -> String {
+    let refusal = classify(spec.id, &spec.rules, stderr, exit);
+    let log = match summary(stderr) {
+        empty if empty.is_empty() => empty,
+        log => format!("; its last messages: {log}"),
+    };
     match refusal.kind {
-        RefusalKind::Failed | RefusalKind::Timeout => format!("{what} ({exit}){said}"),
-        _ => format!("{what} ({exit}): {} ({}){said}", refusal.reason, refusal.hint),
+        RefusalKind::Failed | RefusalKind::Timeout => format!("{what} ({exit}){log}"),
+        _ => format!("{what} ({exit}): {} ({}){log}", refusal.reason, refusal.hint),
     }
 }
 
-/// A plane as few pieces: whole where rows touch, else row by row.
+/// The bytes of a plane: one slice if rows have no padding, else one slice per row.
 fn runs<'a>(plane: &Plane<'a>) -> Vec<&'a [u8]> {
     let whole = plane.row_bytes * plane.rows;
     match plane.data.get(..whole) {
@@ -468,17 +483,17 @@ fn read_units(mut stdout: ChildStdout, sender: &Sender<Message>) {
     let mut parser = FlvParser::new();
     let mut buffer = vec![0; 256 << 10];
     let mut units = Vec::new();
-    let mut begun = false;
+    let mut opened = false;
     let end = loop {
         match stdout.read(&mut buffer) {
             Ok(0) => break Ok(()),
             Ok(n) => {
-                if !std::mem::replace(&mut begun, true) && sender.send(Message::Begun).is_err() {
+                if !std::mem::replace(&mut opened, true) && sender.send(Message::Opened).is_err() {
                     return;
                 }
                 let result = parser.push(buffer.get(..n).unwrap_or_default(), &mut units);
                 for unit in units.drain(..) {
-                    // Nobody listens any more: the encoder is being dropped.
+                    // The encoder is being dropped.
                     if sender.send(Message::Unit(unit)).is_err() {
                         return;
                     }
@@ -497,75 +512,6 @@ fn read_units(mut stdout: ChildStdout, sender: &Sender<Message>) {
     let _ = sender.send(Message::End(end));
 }
 
-/// Turns presentation times back into frame indices, and sees that each comes once.
-#[derive(Debug, Default)]
-struct Order {
-    first_ms: Option<i64>,
-    /// Every index below has been seen.
-    complete: u64,
-    /// Indices above it that have been seen: as many as the encoder reorders.
-    ahead: BTreeSet<u64>,
-    /// How many access units there were.
-    seen: u64,
-}
-
-impl Order {
-    /// The index of the frame that is shown at `pts_ms`. The first access unit of a stream is its
-    /// first picture.
-    fn index(&mut self, pts_ms: i64, (num, den): (i128, i128)) -> Result<u64, String> {
-        let first = *self.first_ms.get_or_insert(pts_ms);
-        let scaled = i128::from(pts_ms - first) * num;
-        let index = (scaled + 500 * den).div_euclid(1000 * den);
-        let index = u64::try_from(index).map_err(|_| {
-            format!("an access unit is shown {} ms before the first", first - pts_ms)
-        })?;
-        if index < self.complete || !self.ahead.insert(index) {
-            return Err(format!("two access units for frame {index}"));
-        }
-        while self.ahead.remove(&self.complete) {
-            self.complete += 1;
-        }
-        self.seen += 1;
-        Ok(index)
-    }
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use encoder_core::{FrameBuffer, FrameLayout};
-
-    use super::*;
-
-    #[test]
-    fn milliseconds_give_back_every_index_at_every_rate() {
-        for (num, den) in [(1, 1), (30, 1), (30000, 1001), (60, 1), (25, 2), (240, 1), (480, 1)] {
-            let mut order = Order::default();
-            // Two frames of delay, and times rounded as FFmpeg rounds them.
-            let ms = |n: i128| ((n * 1000 * den * 2 + num) / (2 * num)) as i64 + 67;
-            for group in 0..5_000 {
-                let at = group * 4;
-                for n in [at, at + 3, at + 1, at + 2] {
-                    assert_eq!(order.index(ms(n), (num, den)), Ok(n as u64), "{num}/{den}");
-                }
-                assert!(order.ahead.is_empty());
-            }
-            assert_eq!(order.seen, 20_000);
-            assert!(order.index(ms(7), (num, den)).unwrap_err().contains("two access units"));
-            assert!(order.index(-3_000, (num, den)).unwrap_err().contains("before the first"));
-        }
-    }
-
-    #[test]
-    fn planes_go_out_without_their_padding() {
-        for (width, pieces) in [(640, 1), (642, 360)] {
-            let layout = FrameLayout::new(PixelFormat::Yuv420p, Resolution::new(width, 360));
-            let picture = FrameBuffer::test_picture(layout, 2);
-            let frame = picture.frame(0);
-            assert_eq!(runs(&frame.planes()[0]).len(), pieces);
-            let mut packed = Vec::new();
-            frame.append_packed(&mut packed);
-            assert_eq!(frame.planes().iter().flat_map(runs).collect::<Vec<_>>().concat(), packed);
-        }
-    }
-}
+#[path = "hosted_tests.rs"]
+mod tests;

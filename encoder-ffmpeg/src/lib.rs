@@ -1,30 +1,42 @@
-//! The FFmpeg child process that hosts encoder backends: find it, know its version and encoders,
-//! run it hygienically, cut its output into access units, probe an encoder by a real encode, and
-//! put a name to its failures.
+//! FFmpeg children: find FFmpeg, read its version and encoders, host an encoder in it, cut its output
+//! into access units, probe an encoder by a real encode, name the causes of its failures, and decode
+//! video files.
 //!
-//! A backend describes what it wants as a [`FfmpegSpec`] and calls [`open`] and [`test_encode`]. Frames
-//! go in as raw video on stdin; access units come back as FLV on stdout, because FLV frames each
-//! access unit with its length and its presentation time, so that nothing has to be guessed from
-//! the bit stream.
+//! A backend describes its encoder as an [`FfmpegSpec`] and calls [`open`] and [`test_encode`].
+//! Frames go in as raw video on stdin; access units come out as FLV on stdout, because FLV carries
+//! the length and the presentation time of each access unit, so that nothing has to be guessed from
+//! the bit stream. The backend's [`Rule`]s define the meaning of lines of FFmpeg's log.
+//!
+//! [`VideoDecoder`] decodes a video file. [`process`] runs any other child.
 
 mod args;
-mod child;
 mod classify;
+mod decode;
+mod decode_log;
+mod error_watch;
 mod find;
 mod flv;
 mod hosted;
+mod line;
 mod options;
+mod order;
 mod probe;
+pub mod process;
 pub mod render;
-mod run;
+mod rule;
 mod sys;
 mod tail;
+mod version;
 
 pub use args::{FfmpegSpec, PROBE_SIZE, STALL, START, TAG_COLOURS, arguments};
-pub use child::Exit;
 pub use classify::{classify, not_listed};
-pub use find::{ENV, Ffmpeg, OLDEST, Version};
+pub use decode::{DECODE_STALL, DecodeError, Ending, VideoDecoder};
+pub use decode_log::PictureInfo;
+pub use find::{ENV, Ffmpeg, OLDEST};
 pub use flv::{AccessUnit, FlvError, FlvParser};
 pub use hosted::{HostedEncoder, open};
 pub use options::{misconfigured, read_options};
 pub use probe::{Feature, identity, test_encode, test_encode_features, test_encode_with};
+pub use process::Exit;
+pub use rule::{Rule, hints};
+pub use version::Version;

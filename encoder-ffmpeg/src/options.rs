@@ -1,4 +1,4 @@
-//! A backend's own table of options.
+//! Reads the table of options of a backend.
 
 use std::fmt::Display;
 
@@ -25,7 +25,7 @@ pub fn read_options<T: DeserializeOwned>(
         .map_err(|error| ConfigError::Syntax(format!("{place}: {}", error.to_string().trim())))
 }
 
-/// The refusal of a backend whose options are wrong, where nobody has checked them before.
+/// The refusal of a backend whose options are wrong, for callers that did not check them before.
 pub fn misconfigured(id: EncoderType, error: impl Display) -> Refusal {
     Refusal::new(id, RefusalKind::Unsupported, error.to_string(), "correct the configuration")
 }

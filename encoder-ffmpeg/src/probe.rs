@@ -1,4 +1,4 @@
-//! The probe that an encoder works: a real encode in a child, decoded back and compared.
+//! Probes an encoder: a real encode in a child, decoded by a second child and compared.
 
 use std::time::{Duration, Instant};
 
@@ -10,38 +10,39 @@ use tracing::debug;
 
 use crate::{
     args::{FfmpegSpec, arguments},
-    child::Exit,
-    classify::{classify, not_listed},
+    classify::{IGNORED_OPTION, classify, not_listed},
     find::Ffmpeg,
     flv::{AccessUnit, FlvParser},
-    run::{Ran, run},
+    process::{Input, Output, run},
 };
 
 const PICTURES: u64 = 5;
-/// A step gets this long, however little the one before has left of the deadline.
+/// Each step may take at least this long, even if the steps before have used up the deadline.
 const LEAST: Duration = Duration::from_secs(1);
-/// Mean error in levels that no encoder at a usable quality reaches.
+/// The mean error in levels from which pictures count as wrong: encoders at a usable quality stay
+/// below it.
 const TOLERANCE: f64 = 6.0;
 
-/// What else a backend may be able to do, and how that is tried.
+/// An optional ability of a backend, and the spec that probes it.
 pub struct Feature {
     /// Its name in [`Caps::features`].
     pub name: &'static str,
-    /// What must work for it.
+    /// The spec that must work.
     pub spec: FfmpegSpec,
-    /// Whether every sample must come back as it was.
+    /// Whether decoding must restore every sample exactly.
     pub exact: bool,
 }
 
-/// All that a probe of `spec` depends on, for [`Device::identity`](encoder_core::Device::identity):
-/// the FFmpeg that would be used, and the options. Starts nothing.
+/// The inputs that decide the result of a probe of `spec`, for
+/// [`Device::identity`](encoder_core::Device::identity): the FFmpeg that would be used, and the
+/// options. Starts no process.
 ///
 /// # Errors
 /// A [`Refusal`] when there is no FFmpeg.
 pub fn identity(spec: &FfmpegSpec) -> Result<Vec<String>, Refusal> {
     let path = Ffmpeg::locate(spec.id)?;
     let file = file_identity(&path).map_err(|error| {
-        let reason = format!("{} cannot be looked at: {error}", path.display());
+        let reason = format!("{} cannot be read: {error}", path.display());
         Refusal::new(spec.id, RefusalKind::Missing, reason, "check the path and its permissions")
     })?;
     let filter = spec.filter.unwrap_or_default();
@@ -51,14 +52,14 @@ pub fn identity(spec: &FfmpegSpec) -> Result<Vec<String>, Refusal> {
 
 /// Probes `spec` within about `deadline`, in the FFmpeg that [`Ffmpeg::find`] finds.
 ///
-/// Listed is not enough: five pictures are encoded with the spec's own options, decoded by a second
-/// child, counted and compared. May be called from anywhere, async code included; blocks.
+/// Five pictures are encoded with the spec's own options, decoded by a second child, counted and
+/// compared: an encoder that FFmpeg lists may still not work. May be called from anywhere, async
+/// code included; blocks.
 pub fn test_encode(spec: &FfmpegSpec, deadline: Duration) -> ProbeResult {
     test_encode_features(spec, &[], deadline)
 }
 
-/// As [`test_encode`]; a spec that works has each of `features` tried too, as long as there is
-/// time.
+/// As [`test_encode`]; if the spec works, each of `features` is probed too, until the deadline.
 pub fn test_encode_features(
     spec: &FfmpegSpec,
     features: &[Feature],
@@ -93,13 +94,11 @@ pub fn test_encode_with(
                 .inspect_err(|refusal| debug!("no {}: {refusal}", feature.name))
                 .is_ok()
     });
-    ProbeResult::Usable(Caps {
-        library: format!("{} {}", ffmpeg.label(), spec.encoder),
-        host: Some(ffmpeg.version_text.clone()),
-        pixel_formats: vec![spec.format],
-        features: probed.map(|feature| feature.name.to_owned()).collect(),
-        notes: Vec::new(),
-    })
+    let caps = Caps::new(format!("{} {}", ffmpeg.label(), spec.encoder))
+        .with_host(ffmpeg.version_text.clone())
+        .with_pixel_formats([spec.format])
+        .with_features(probed.map(|feature| feature.name.to_owned()).collect());
+    ProbeResult::Usable(caps)
 }
 
 fn attempt(
@@ -121,13 +120,13 @@ fn attempt(
     }
     let rate = EncoderConfig::default().frame_rate;
     let arguments = arguments(spec, ffmpeg.version, size, rate);
-    let encoded = child(ffmpeg, spec, &arguments, input.clone(), deadline)?;
-    let units = cut(&encoded).map_err(|what| wrong(spec, what))?;
+    let encoded = run_child(ffmpeg, spec, &arguments, input.clone(), deadline)?;
+    let units = access_units(&encoded).map_err(|what| wrong(spec, what))?;
     if units.len() as u64 != PICTURES {
         return Err(wrong(spec, format!("{PICTURES} pictures went in, {} came out", units.len())));
     }
     if let Some(ms) = misplaced(&units, rate) {
-        return Err(wrong(spec, format!("a picture that is to be shown at {ms} ms")));
+        return Err(wrong(spec, format!("a picture has the time {ms} ms, which no frame had")));
     }
     if spec.reorders && units.is_sorted_by_key(|unit| unit.pts_ms) {
         return Err(wrong(spec, "no B-frames came out".into()));
@@ -148,12 +147,16 @@ fn attempt(
     .split(' ')
     .map(str::to_owned)
     .collect();
-    // Decoding is software: it gets what is left of the deadline, and a second at least.
+    // Decoding in software gets the rest of the deadline, and at least a second.
     let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
     let decoded =
-        child(ffmpeg, spec, &arguments, stream, left).map_err(|refusal| match refusal.kind {
-            RefusalKind::Failed => wrong(spec, format!("it does not decode: {}", refusal.reason)),
-            _ => refusal,
+        run_child(ffmpeg, spec, &arguments, stream, left).map_err(|refusal| {
+            match refusal.kind {
+                RefusalKind::Failed => {
+                    wrong(spec, format!("it does not decode: {}", refusal.reason))
+                }
+                _ => refusal,
+            }
         })?;
     let decoded = decoded.stdout;
     let (luma, whole) = ((size.width * size.height) as usize, layout.packed_bytes());
@@ -167,7 +170,7 @@ fn attempt(
         for (what, got, sent) in [("luma", luma, sent_luma), ("chroma", chroma, sent_chroma)] {
             let error = mean_absolute_difference(got, sent);
             if error > tolerance {
-                let what = format!("picture {n} came back {error:.1} levels off in {what}");
+                let what = format!("picture {n} is {error:.1} levels off in {what}");
                 return Err(wrong(spec, what));
             }
         }
@@ -175,14 +178,17 @@ fn attempt(
     Ok(())
 }
 
-fn child(
+/// Runs FFmpeg on `input`.
+fn run_child(
     ffmpeg: &Ffmpeg,
     spec: &FfmpegSpec,
     arguments: &[String],
     input: Vec<u8>,
     deadline: Duration,
-) -> Result<Ran, Refusal> {
-    let ran = run(&ffmpeg.path, arguments, input, deadline).map_err(|error| {
+) -> Result<Output, Refusal> {
+    let mut command = ffmpeg.command();
+    command.args(arguments);
+    let output = run(command, Input::Bytes(input), deadline).map_err(|error| {
         Refusal::new(
             spec.id,
             RefusalKind::Failed,
@@ -190,14 +196,13 @@ fn child(
             "check that the program can be run, and the limits on processes and memory",
         )
     })?;
-    let ignored = ran.stderr.contains("has not been used for any stream");
-    if ran.exit != Exit::Code(0) || ignored {
-        return Err(classify(spec.id, &ran.stderr, ran.exit));
+    if !output.exit.is_success() || output.stderr.contains(IGNORED_OPTION) {
+        return Err(classify(spec.id, &spec.rules, &output.stderr, output.exit));
     }
-    Ok(ran)
+    Ok(output)
 }
 
-/// The time in milliseconds of a picture that is not shown when one of those that went in was.
+/// The time in milliseconds of an access unit that matches no frame.
 fn misplaced(units: &[AccessUnit], rate: FrameRate) -> Option<i64> {
     let mut shown: Vec<i64> = units.iter().map(|unit| unit.pts_ms).collect();
     shown.sort_unstable();
@@ -208,11 +213,12 @@ fn misplaced(units: &[AccessUnit], rate: FrameRate) -> Option<i64> {
     })
 }
 
-fn cut(ran: &Ran) -> Result<Vec<AccessUnit>, String> {
+/// Cuts FFmpeg's output into access units.
+fn access_units(encoded: &Output) -> Result<Vec<AccessUnit>, String> {
     let mut parser = FlvParser::new();
     let mut units = Vec::new();
     parser
-        .push(&ran.stdout, &mut units)
+        .push(&encoded.stdout, &mut units)
         .and_then(|()| parser.finish())
         .map_err(|error| error.to_string())?;
     Ok(units)
@@ -222,7 +228,7 @@ fn wrong(spec: &FfmpegSpec, what: String) -> Refusal {
     Refusal::new(
         spec.id,
         RefusalKind::WrongOutput,
-        format!("{} gives wrong output: {what}", spec.encoder),
+        format!("{}: wrong output: {what}", spec.encoder),
         "update FFmpeg and the driver, or use another encoder",
     )
 }

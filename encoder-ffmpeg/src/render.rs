@@ -1,5 +1,5 @@
-//! Render nodes: how Linux shows a GPU to programs that use it without a screen. Quick Sync and
-//! VA-API both need one.
+//! Render nodes: the device files of a GPU for programs without a screen, on Linux. Quick Sync and
+//! VA-API both need a render node.
 
 use std::{
     fs::{self, OpenOptions},
@@ -11,7 +11,7 @@ use encoder_core::{
     ConfigError, Device, EncoderType, OpenError, Refusal, RefusalKind, file_identity,
 };
 
-use crate::options::misconfigured;
+use crate::{options::misconfigured, rule::Rule};
 
 /// Intel's number on the PCI bus.
 pub const INTEL: u16 = 0x8086;
@@ -20,17 +20,17 @@ pub const AMD: u16 = 0x1002;
 /// NVIDIA's number on the PCI bus.
 pub const NVIDIA: u16 = 0x10de;
 
-/// A render node and what the kernel tells about it. Where `/sys` is not there, as in some
-/// containers, that is nothing.
+/// A render node and what the kernel reports about it. Without `/sys`, as in some containers, only
+/// the path is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Node {
     /// `/dev/dri/renderD128`.
     pub path: PathBuf,
-    /// Who made the device: [`INTEL`], [`AMD`] …
+    /// The vendor of the device: [`INTEL`], [`AMD`] …
     pub vendor: Option<u16>,
-    /// Which of the vendor's devices it is.
+    /// The vendor's number of the device.
     pub model: Option<u16>,
-    /// Its kernel driver, with a version where it has one of its own: `i915`, `amdgpu 6.8.5`.
+    /// Its kernel driver, with a version where the driver has its own: `i915`, `amdgpu 6.8.5`.
     pub driver: Option<String>,
 }
 
@@ -54,7 +54,7 @@ impl Node {
         Self { vendor: number("vendor"), model: number("device"), driver, path }
     }
 
-    /// Whose device it is: `Intel`, `vendor 0x1af4`; `None` where the kernel does not tell.
+    /// The vendor's name: `Intel`, `vendor 0x1af4`; `None` where the kernel does not report it.
     pub fn maker(&self) -> Option<String> {
         Some(match self.vendor? {
             INTEL => "Intel".into(),
@@ -64,9 +64,9 @@ impl Node {
         })
     }
 
-    /// What a backend reports for it. `identity` gets all that is known of the node, and the
-    /// state of the drivers in user space named `libraries`: their files, relative to the
-    /// system's library folders.
+    /// The device of this node. The node and the state of the drivers in user space are appended to
+    /// `identity`; `libraries` are the files of these drivers, relative to the system's library
+    /// folders.
     pub fn device(&self, mut identity: Vec<String>, libraries: &[&str]) -> Device {
         let path = self.path.display();
         let name = match self.maker() {
@@ -78,11 +78,11 @@ impl Node {
         let kernel = driver.as_deref().unwrap_or("?");
         identity.push(format!("{path} {}:{} {kernel}", hex(self.vendor), hex(self.model)));
         identity.extend(installed(LIBRARY_FOLDERS, libraries));
-        Device { name, driver, identity }
+        Device::new(name).with_driver(driver).with_identity(identity)
     }
 }
 
-/// Where the drivers in user space lie in common systems.
+/// The folders of drivers in user space on common systems.
 const LIBRARY_FOLDERS: &[&str] = &[
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
@@ -93,18 +93,74 @@ const LIBRARY_FOLDERS: &[&str] = &[
     "/run/opengl-driver/lib",
 ];
 
-/// The identities of those of `files` that are there: one that is installed to hint a refusal
-/// must lead to a new probe.
+/// The identities of existing `files`: a driver that is installed after a refusal must cause a new
+/// probe.
 fn installed(folders: &[&str], files: &[&str]) -> Vec<String> {
     let all = folders.iter().flat_map(|folder| files.iter().map(|f| Path::new(folder).join(f)));
     all.filter_map(|path| file_identity(&path).ok()).collect()
 }
 
+const NODE: &str = "add the user to the group of the device (render or video) and log in again; \
+                    in a container pass --device /dev/dri";
+const DRIVER: &str = "install the device's VA-API driver (mesa-va-drivers for AMD, \
+                      intel-media-va-driver or i965-va-driver for Intel); check with vainfo";
+
+/// The meaning of lines of FFmpeg's log for an encoder on a render node: rules for the node and its
+/// VA-API driver, which Quick Sync uses too.
+pub const RULES: &[Rule] = &[
+    Rule::new(
+        "Permission denied",
+        RefusalKind::Permission,
+        "the device may not be opened by this user",
+        NODE,
+    ),
+    Rule::new(
+        "No such file or directory",
+        RefusalKind::NoDevice,
+        "the device does not exist",
+        "check the option `device`; ls /dev/dri lists the devices",
+    ),
+    Rule::new(
+        "failed to resolve symbol 'va",
+        RefusalKind::DriverTooOld,
+        "libva is too old for this FFmpeg",
+        "install libva 2.21 or later, or set ENCODER_FFMPEG to the FFmpeg of this system",
+    ),
+    Rule::new(
+        "No VA display found",
+        RefusalKind::NoDevice,
+        "there is no VA-API driver for the device",
+        DRIVER,
+    ),
+    Rule::new(
+        "Failed to initialise VAAPI connection",
+        RefusalKind::NoDevice,
+        "there is no VA-API driver for the device",
+        DRIVER,
+    ),
+    // FFmpeg 5.1 and 9 report it as verbose, and only the summary below as an error.
+    Rule::new(
+        "Cannot open a VA display from DRM device",
+        RefusalKind::NoDevice,
+        "the device is no GPU for VA-API",
+        DRIVER,
+    )
+    .at_any_level()
+    .as_last_resort(),
+    Rule::new(
+        "Device creation failed",
+        RefusalKind::NoDevice,
+        "the device cannot be opened",
+        DRIVER,
+    )
+    .as_last_resort(),
+];
+
 /// Checks the option `device` of the backend `id`.
 ///
 /// # Errors
-/// [`ConfigError::Value`] for a path that cannot stand in an option of FFmpeg, where a comma
-/// begins the next part.
+/// [`ConfigError::Value`] for a path that cannot be part of an option of FFmpeg, in which a comma
+/// starts the next part.
 pub fn check_path(id: EncoderType, path: Option<&Path>) -> Result<(), ConfigError> {
     match path {
         Some(path) if path.to_str().is_none_or(|text| text.contains(',')) => {
@@ -115,7 +171,7 @@ pub fn check_path(id: EncoderType, path: Option<&Path>) -> Result<(), ConfigErro
     }
 }
 
-/// What a probe says where there is no node to probe: [`find`] failed.
+/// The refusal that a probe reports where [`find`] failed.
 pub fn refusal(id: EncoderType, error: OpenError) -> Refusal {
     match error {
         OpenError::Refused(refusal) => refusal,
@@ -123,28 +179,27 @@ pub fn refusal(id: EncoderType, error: OpenError) -> Refusal {
     }
 }
 
-/// Which node a backend can use.
+/// The nodes that a backend can use.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {
     /// The backend.
     pub id: EncoderType,
-    /// What it is called in messages: `Quick Sync`.
+    /// The name of its technique, for messages: `Quick Sync`.
     pub what: &'static str,
-    /// Whether it works on devices of this vendor.
+    /// Whether the backend works on devices of this vendor.
     pub fits: fn(u16) -> bool,
-    /// Which ones these are, for messages: `one of Intel`.
+    /// The devices that it works on, for messages: `one of Intel`.
     pub needs: &'static str,
-    /// What helps where there is no such device.
+    /// The hint if there is no such device.
     pub hint: &'static str,
 }
 
-/// The node to use: the one that `named`, the option `device`, asks for, else the first that fits
-/// and opens. One whose vendor is not known fits, and comes after those that are known to; the
-/// probe tells.
+/// The node to use: `named`, the option `device`, else the first node that fits and opens. A node
+/// of unknown vendor fits, and comes after the nodes that are known to fit; the probe decides.
 ///
 /// # Errors
-/// [`OpenError::Config`] where the named node is not there; [`OpenError::Refused`] where there is
-/// none, none that fits, or none that this user may open.
+/// [`OpenError::Config`] where the named node does not exist; [`OpenError::Refused`] where there is
+/// no node, none that fits, or none that this user may open.
 pub fn find(wanted: &Wanted, named: Option<&Path>) -> Result<Node, OpenError> {
     find_in(wanted, named, Path::new("/dev/dri"), Path::new("/sys/class/drm"))
 }
@@ -200,17 +255,17 @@ fn choose(wanted: &Wanted, nodes: Vec<Node>, dev: &Path) -> Result<Node, Refusal
     Err(first.unwrap_or_else(|| match others.as_slice() {
         [] => refuse(format!("there is no render node ({}/renderD*)", dev.display())),
         others => {
-            let whose = |node: &Node| {
+            let vendor = |node: &Node| {
                 let maker = node.maker().unwrap_or_default();
                 format!("{} is a device of {maker}", node.path.display())
             };
             let (what, needs) = (wanted.what, wanted.needs);
-            refuse(format!("{}; {what} needs {needs}", list(others.iter().map(whose))))
+            refuse(format!("{}; {what} needs {needs}", list(others.iter().map(vendor))))
         }
     }))
 }
 
-/// Why a node that is there does not open.
+/// The refusal of a node that exists and does not open.
 fn closed(wanted: &Wanted, node: &Path, error: &io::Error, group: Option<&str>) -> Refusal {
     let place = node.display();
     if error.kind() != io::ErrorKind::PermissionDenied {
@@ -317,8 +372,8 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn which_node() {
-        // machine | named | for Quick Sync | for VA-API: a node, or words of the refusal
+    fn the_first_node_that_fits_is_used() {
+        // machine | named | for Quick Sync | for VA-API: a node, or a part of the refusal
         let table: &[(&str, &str, &str, &str)] = &[
             ("", "", "no render node", "no render node"),
             ("card0=8086:46a6:i915", "", "no render node", "no render node"),
@@ -336,13 +391,13 @@ mod tests {
                 "renderD128 is a device of NVIDIA; VA-API needs one of AMD or Intel",
             ),
             ("renderD128=1af4:1050:virtio-pci", "", "is a device of vendor 0x1af4", "renderD128"),
-            // The wrong one first.
+            // The node of another vendor comes first.
             ("renderD128=10de:1:nvidia renderD129=8086:2:i915", "", "renderD129", "renderD129"),
             ("renderD128=1002:1:amdgpu renderD129=8086:2:xe", "", "renderD129", "renderD128"),
             ("renderD128=8086:1:i915! renderD129=8086:2:xe", "", "renderD129", "renderD129"),
             ("renderD200=8086:1:i915 renderD99=8086:2:xe", "", "renderD99", "renderD99"),
             ("renderD128=8086:1:i915!", "", "cannot be opened", "cannot be opened"),
-            // Without /sys the probe tells.
+            // Without /sys the probe decides.
             ("renderD128=", "", "renderD128", "renderD128"),
             ("renderD128= renderD129=8086:2:i915", "", "renderD129", "renderD129"),
             ("renderD128= renderD129=10de:2:nvidia", "", "renderD128", "renderD128"),
@@ -381,7 +436,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_a_node_is() {
+    fn the_kernel_describes_a_node() {
         let root = machine("renderD128=1002:73bf:amdgpu-6.8.5 renderD129=");
         let node = search(root.path(), &VAAPI, None).unwrap();
         let path = node.path.display();

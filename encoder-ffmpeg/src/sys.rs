@@ -1,15 +1,15 @@
-//! What the standard library does not offer: every `unsafe` line of this crate.
+//! Calls of the system that the standard library does not offer: every `unsafe` line of this crate.
 //!
-//! Off Unix a write to a child that has stopped reading cannot be bounded; the rest works alike.
+//! Off Unix, reads from and writes to a child that hangs cannot be bounded; the rest works alike.
 
 use std::{
-    io::{self, IoSlice, Write},
-    process::{ChildStdin, Command},
+    io::{self, IoSlice, Read, Write},
+    process::{ChildStdin, ChildStdout, Command},
     time::Duration,
 };
 
-/// Makes the child a leader of its own process group (so that Ctrl-C in a terminal does not end
-/// it before this process has closed the stream) and, on Linux, lets it die with the thread that
+/// Makes the child a leader of its own process group, so that Ctrl-C in a terminal does not end
+/// it before this process has closed the stream. On Linux the child also dies with the thread that
 /// spawns it.
 pub(crate) fn isolate(command: &mut Command) {
     let _ = &command;
@@ -26,7 +26,7 @@ pub(crate) fn isolate(command: &mut Command) {
             if set != 0 {
                 return Err(io::Error::last_os_error());
             }
-            // The parent may have died before the signal was asked for.
+            // The parent may have died before the signal was requested.
             if now.cast_unsigned() != parent {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
@@ -38,11 +38,12 @@ pub(crate) fn isolate(command: &mut Command) {
     }
 }
 
-/// Lets a child keep the memory of the frames it has done with. Otherwise glibc gives each frame
-/// back to the system and takes fresh pages for the next one, and clearing those takes as long as
-/// copying the frame. What the user has set stands; other libraries know neither variable.
+/// Makes a child keep the memory of frames that it has encoded. Otherwise glibc returns the memory
+/// of each frame to the system and gets new pages for the next frame, and clearing these takes as
+/// long as copying the frame. Variables that the user has set are kept; other C libraries ignore
+/// both variables.
 pub(crate) fn keep_memory(command: &mut Command) {
-    // The most that glibc accepts on 64 bits: frames up to 3840×2160 and beyond are below.
+    // The largest value that glibc accepts on 64 bits: frames of 3840×2160 and more are smaller.
     for (name, bytes) in
         [("MALLOC_MMAP_THRESHOLD_", 32 << 20), ("MALLOC_TRIM_THRESHOLD_", 256 << 20)]
     {
@@ -52,21 +53,21 @@ pub(crate) fn keep_memory(command: &mut Command) {
     }
 }
 
-/// Asks the process group that a child leads to end, or kills it: the child and all that it has
-/// started. The child must not be reaped yet. There are no groups off Unix.
+/// Requests the end of the process group that a child leads, or kills it: the child and all
+/// processes that it has started. The child must not be reaped yet. There are no groups off Unix.
 pub(crate) fn signal_group(child: u32, force: bool) {
     let _ = (child, force);
     #[cfg(unix)]
     if let Ok(group) = libc::pid_t::try_from(child) {
         let signal = if force { libc::SIGKILL } else { libc::SIGTERM };
         // SAFETY: kill takes plain numbers. The child is not reaped, so its process id, which is
-        // also that of its group, cannot belong to anyone else.
+        // also that of its group, cannot belong to another process.
         unsafe { libc::kill(-group, signal) };
     }
 }
 
-/// Kills what a child has left running when it has ended, which would keep its pipes open. The
-/// child must not be reaped yet, and is not by this.
+/// Kills the processes that an ended child has left running, because they would keep its pipes
+/// open. The child must not be reaped yet, and this does not reap it.
 pub(crate) fn sweep_group(child: u32) {
     let _ = child;
     #[cfg(unix)]
@@ -76,23 +77,23 @@ pub(crate) fn sweep_group(child: u32) {
         let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
         // SAFETY: `info` is valid for the length of the call; the rest are numbers.
         let asked = unsafe { libc::waitid(libc::P_PID, child, &raw mut info, options) };
-        // It is_stable zero while the child runs.
+        // The number stays zero while the child runs.
         if asked == 0 && info.si_signo != 0 {
             signal_group(child, true);
         }
     }
 }
 
-/// Prepares the pipe to a child: room for whole frames where the system allows it, and writes
-/// that return instead of blocking.
+/// Prepares the pipe to a child: enlarges it for whole frames where the system allows it, and makes
+/// its writes non-blocking.
 pub(crate) fn prepare_pipe(pipe: &ChildStdin) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::fd::AsRawFd;
         let fd = pipe.as_raw_fd();
         enlarge_pipe(pipe);
-        // SAFETY: the descriptor is open for the calls; both commands take and give numbers.
-        // The flag belongs to our end of the pipe alone.
+        // SAFETY: the descriptor is open for the calls; both commands take and return numbers. The
+        // flag belongs to our end of the pipe alone.
         let set = unsafe {
             let flags = libc::fcntl(fd, libc::F_GETFL);
             flags >= 0 && libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) >= 0
@@ -105,7 +106,7 @@ pub(crate) fn prepare_pipe(pipe: &ChildStdin) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a pipe room for whole frames, where the system allows it.
+/// Enlarges a pipe for whole frames, where the system allows it.
 #[cfg(unix)]
 pub(crate) fn enlarge_pipe(pipe: &impl std::os::fd::AsRawFd) {
     let _ = pipe;
@@ -120,17 +121,17 @@ pub(crate) fn enlarge_pipe(pipe: &impl std::os::fd::AsRawFd) {
 #[cfg(not(unix))]
 pub(crate) fn enlarge_pipe<T>(_: &T) {}
 
-/// Waits until the pipe takes bytes or is broken; false when `limit` passed first.
+/// Waits until `pipe` is ready for `events` or broken; false when `limit` passed first.
 #[cfg(unix)]
-fn wait_writable(pipe: &ChildStdin, limit: Duration) -> io::Result<bool> {
-    use std::os::fd::AsRawFd;
-    let mut poll = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    let end = std::time::Instant::now() + limit;
+fn wait_for(pipe: &impl std::os::fd::AsRawFd, events: i16, limit: Duration) -> io::Result<bool> {
+    let mut poll = libc::pollfd { fd: pipe.as_raw_fd(), events, revents: 0 };
+    let begun = std::time::Instant::now();
     loop {
-        let left = end.saturating_duration_since(std::time::Instant::now());
+        let left = limit.saturating_sub(begun.elapsed());
         let ms = i32::try_from(left.as_millis()).unwrap_or(i32::MAX);
         // SAFETY: `poll` is one valid pollfd for the length of the call.
         match unsafe { libc::poll(&raw mut poll, 1, ms) } {
+            0 if ms == i32::MAX => {}
             0 => return Ok(false),
             n if n > 0 => return Ok(true),
             _ => {
@@ -143,14 +144,37 @@ fn wait_writable(pipe: &ChildStdin, limit: Duration) -> io::Result<bool> {
     }
 }
 
-#[cfg(not(unix))]
-fn wait_writable(_: &ChildStdin, _: Duration) -> io::Result<bool> {
+/// Waits until the pipe takes bytes or is broken; false when `limit` passed first.
+fn wait_writable(pipe: &ChildStdin, limit: Duration) -> io::Result<bool> {
+    let _ = (pipe, limit);
+    #[cfg(unix)]
+    return wait_for(pipe, libc::POLLOUT, limit);
+    #[cfg(not(unix))]
     Ok(true)
 }
 
+/// The stdout of a child; each wait for bytes has a limit.
+pub(crate) struct LimitedStdout<'a> {
+    pub(crate) pipe: &'a mut ChildStdout,
+    pub(crate) stall: Duration,
+}
+
+impl Read for LimitedStdout<'_> {
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] when no byte comes for `stall`; otherwise the system's.
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let _ = self.stall;
+        #[cfg(unix)]
+        if !wait_for(&*self.pipe, libc::POLLIN, self.stall)? {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        self.pipe.read(buffer)
+    }
+}
+
 /// Writes all of `slices` in as few calls as the system takes, without joining them first. With
-/// `is_stable`, their bytes do not change before the child has read them: then the system is given the
-/// memory itself, where it takes it, and the child's read is the only copy.
+/// `is_stable`, their bytes do not change before the child has read them: then the pages themselves
+/// are put into the pipe, where the system supports it, and the child's read is the only copy.
 ///
 /// # Errors
 /// [`io::ErrorKind::TimedOut`] when the pipe takes nothing for `stall`; otherwise the system's.
@@ -167,8 +191,8 @@ pub(crate) fn write_all(
         let batch = slices.get(..slices.len().min(BATCH)).unwrap_or_default();
         let written = if is_stable { splice(pipe, batch) } else { pipe.write_vectored(batch) };
         match written {
-            // What is not in this system, or not allowed here, is written.
-            Err(error) if is_stable && !is_of_the_pipe(&error) => is_stable = false,
+            // Where the system lacks the call or does not allow it, plain writes are used.
+            Err(error) if is_stable && !concerns_pipe(&error) => is_stable = false,
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => IoSlice::advance_slices(&mut slices, written),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -183,19 +207,19 @@ pub(crate) fn write_all(
     Ok(())
 }
 
-/// Whether a write would end in the same error.
-fn is_of_the_pipe(error: &io::Error) -> bool {
+/// Whether a plain write would end in the same error.
+fn concerns_pipe(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, Interrupted, WouldBlock};
     matches!(error.kind(), BrokenPipe | Interrupted | WouldBlock)
 }
 
-/// Gives the memory of `slices` to the pipe: how many bytes it took.
+/// Puts the memory of `slices` into the pipe; returns how many bytes it took.
 #[cfg(target_os = "linux")]
 fn splice(pipe: &ChildStdin, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     use std::os::fd::AsRawFd;
     // SAFETY: IoSlice has the layout of iovec, and `slices` lives through the call, which reads
-    // as many of them. The system keeps the pages for the pipe itself, even if this process gives
-    // their memory back; nothing here is written through them.
+    // as many of them. The system holds the pages for the pipe, even if this process frees
+    // their memory; nothing here is written through them.
     let taken = unsafe {
         libc::vmsplice(
             pipe.as_raw_fd(),
@@ -219,7 +243,7 @@ mod tests {
 
     use super::*;
 
-    /// What a child gets when `data` is written to it in pieces.
+    /// The bytes that a child reads when `data` is written to it in pieces.
     fn through_cat(data: &[u8], piece: usize, is_stable: bool) -> Vec<u8> {
         let mut command = Command::new("cat");
         isolate(&mut command);
@@ -251,19 +275,19 @@ mod tests {
     }
 
     #[test]
-    fn a_child_is_told_to_keep_its_memory() {
+    fn a_child_keeps_its_memory() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo $MALLOC_MMAP_THRESHOLD_ $MALLOC_TRIM_THRESHOLD_"]);
         keep_memory(&mut command);
-        let told = String::from_utf8(command.output().unwrap().stdout).unwrap();
+        let output = String::from_utf8(command.output().unwrap().stdout).unwrap();
         let ours = |name, bytes: &str| std::env::var(name).unwrap_or_else(|_| bytes.into());
         let mmap = ours("MALLOC_MMAP_THRESHOLD_", "33554432");
         let trim = ours("MALLOC_TRIM_THRESHOLD_", "268435456");
-        assert_eq!(told.trim(), format!("{mmap} {trim}"));
+        assert_eq!(output.trim(), format!("{mmap} {trim}"));
     }
 
     #[test]
-    fn what_a_child_leaves_running_ends_with_it() {
+    fn processes_that_a_child_leaves_running_end_with_it() {
         let mut command = Command::new("sh");
         isolate(&mut command);
         command.args(["-c", "sleep 1000 & read line"]);
@@ -279,7 +303,7 @@ mod tests {
             let _ = ended.send(());
             read.unwrap()
         });
-        // Until the sleeper is gone, its stdout is open.
+        // The stdout is open until the sleeper is gone.
         while end.try_recv().is_err() {
             sweep_group(id);
             std::thread::yield_now();
@@ -289,7 +313,26 @@ mod tests {
     }
 
     #[test]
-    fn a_child_that_does_not_read_is_a_time_out_and_a_dead_one_a_broken_pipe() {
+    fn a_child_that_writes_nothing_is_a_timeout() {
+        let mut command = Command::new("sh");
+        isolate(&mut command);
+        command.args(["-c", "echo line; exec sleep 1000"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut pipe = child.stdout.take().unwrap();
+        let mut buffer = [0; 64];
+        let mut read = |ms| {
+            let stall = Duration::from_millis(ms);
+            LimitedStdout { pipe: &mut pipe, stall }.read(&mut buffer)
+        };
+        assert_eq!(read(60_000).unwrap(), 5);
+        assert_eq!(read(50).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        signal_group(child.id(), true);
+        assert_eq!(read(60_000).unwrap(), 0);
+        assert!(!child.wait().unwrap().success());
+    }
+
+    #[test]
+    fn a_child_that_does_not_read_is_a_timeout_and_a_dead_one_a_broken_pipe() {
         let mut command = Command::new("sleep");
         isolate(&mut command);
         let mut child = command.arg("1000").stdin(Stdio::piped()).spawn().unwrap();

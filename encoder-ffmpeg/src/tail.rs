@@ -1,11 +1,16 @@
-//! The last words of a child: bounded, whatever it writes.
+//! The end of a child's stderr: bounded, whatever the child writes.
 
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use crate::line::{is_chatter, is_error, without_addresses};
 
 const LINES: usize = 40;
 const LINE_BYTES: usize = 400;
 
-/// The last lines of a stderr stream. Chatter makes room before warnings and errors do.
+/// The last lines of a stderr stream. Lines below the level of a warning are dropped first.
 #[derive(Debug, Default)]
 pub(crate) struct Tail {
     lines: VecDeque<String>,
@@ -26,7 +31,7 @@ impl Tail {
     }
 
     fn end_line(&mut self) {
-        let line = clean(&String::from_utf8_lossy(&self.partial));
+        let line = without_addresses(&String::from_utf8_lossy(&self.partial));
         self.partial.clear();
         if line.is_empty() {
             return;
@@ -39,12 +44,7 @@ impl Tail {
         self.lines.push_back(line);
     }
 
-    /// How many lines have told of an error.
-    pub(crate) fn errors(&self) -> u64 {
-        self.errors
-    }
-
-    /// Everything that is kept, chatter too, one line each.
+    /// The stored lines.
     pub(crate) fn text(&mut self) -> String {
         self.end_line();
         let mut text = String::new();
@@ -56,35 +56,39 @@ impl Tail {
     }
 }
 
-/// What a text of [`Tail::text`] says to a human: its warnings and errors, or its last lines
-/// where there are none.
-pub(crate) fn words(text: &str) -> String {
+/// A [`Tail`] that the thread of a child fills while its owner reads it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct SharedTail(Arc<Mutex<Tail>>);
+
+impl SharedTail {
+    /// As [`Tail::push`].
+    pub(crate) fn push(&self, bytes: &[u8]) {
+        self.lock().push(bytes);
+    }
+
+    /// As [`Tail::text`].
+    pub(crate) fn text(&self) -> String {
+        self.lock().text()
+    }
+
+    /// How many errors FFmpeg has reported.
+    pub(crate) fn errors(&self) -> u64 {
+        self.lock().errors
+    }
+
+    /// A poisoned lock is used: a panic leaves no partial change of the [`Tail`].
+    fn lock(&self) -> MutexGuard<'_, Tail> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The lines of a [`Tail::text`] for a message: its warnings and errors, or its last lines if there
+/// are none.
+pub(crate) fn summary(text: &str) -> String {
     const MOST: usize = 8;
     let serious: Vec<&str> = text.lines().filter(|line| !is_chatter(line)).collect();
     let chosen = if serious.is_empty() { text.lines().collect() } else { serious };
     chosen[chosen.len().saturating_sub(MOST)..].join(" | ")
-}
-
-/// Whether FFmpeg itself marked the line as more than a warning.
-fn is_error(line: &str) -> bool {
-    ["[error] ", "[fatal] ", "[panic] "].iter().any(|mark| line.contains(mark))
-}
-
-/// Whether FFmpeg itself marked the line as less than a warning.
-fn is_chatter(line: &str) -> bool {
-    line.contains("[info] ") || line.contains("[verbose] ") || line.contains("[debug] ")
-}
-
-/// Takes the addresses out of `[h264_nvenc @ 0x55d0c0ffee00]`.
-fn clean(line: &str) -> String {
-    let mut out = String::with_capacity(line.len());
-    let mut rest = line.trim_end();
-    while let Some((before, after)) = rest.split_once(" @ 0x") {
-        out.push_str(before);
-        rest = after.trim_start_matches(|c: char| c.is_ascii_hexdigit());
-    }
-    out.push_str(rest);
-    out
 }
 
 #[cfg(test)]
@@ -99,19 +103,20 @@ mod tests {
             tail.push(format!("[verbose] chatter {n}\r").as_bytes());
         }
         tail.push(&vec![b'x'; 1 << 20]);
-        assert_eq!(tail.errors(), 1);
+        assert_eq!(tail.errors, 1);
         let text = tail.text();
         assert!(text.starts_with("[h264_nvenc] [error] Cannot load libcuda.so.1\n"), "{text}");
         assert!(text.contains("chatter 999\n") && !text.contains("chatter 900\n"));
         assert_eq!(text.lines().count(), LINES);
         assert!(text.len() <= LINES * (LINE_BYTES + 1));
-        assert!(!words(&text).contains("chatter"));
-        assert_eq!(words("[info] a\n[info] b\n"), "[info] a | [info] b");
-        assert_eq!(words(""), "");
+        assert!(!summary(&text).contains("chatter"));
+        assert_eq!(summary("[info] a\n[info] b\n"), "[info] a | [info] b");
+        assert_eq!(summary("[error] a\n[verbose]\n"), "[error] a");
+        assert_eq!(summary(""), "");
     }
 
     #[test]
-    fn bytes_that_are_no_text_do_no_harm() {
+    fn invalid_utf8_is_accepted() {
         let mut tail = Tail::default();
         for _ in 0..100 {
             tail.push(&[0xff, 0xfe, b'\n', 0xc3]);

@@ -1,5 +1,6 @@
-//! The child with programs that pretend to be FFmpeg and fail in every way. Needs a real one with
-//! libx264 for the failures that come half-way: set ENCODER_FFMPEG or put it on the PATH.
+//! Hosted encoders and probes in scripted programs in place of FFmpeg that fail in every way.
+//! Failures in mid-stream need a real FFmpeg with libx264: set ENCODER_FFMPEG or put it on the
+//! PATH.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -13,16 +14,22 @@ use encoder_core::{
     EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, PixelFormat, ProbeResult,
     Refusal, RefusalKind, Resolution, VideoEncoder,
 };
-use encoder_ffmpeg::{Ffmpeg, FfmpegSpec, HostedEncoder, OLDEST, Version, test_encode_with};
+use encoder_ffmpeg::{Ffmpeg, FfmpegSpec, HostedEncoder, OLDEST, Rule, Version, test_encode_with};
 use encoder_testbed::scripted::{Kind, Real, Script, Scripted, Step, VENDORS};
 
-/// Much longer than anything here should take, so that a time-out cannot be mistaken.
+/// Much longer than any step here takes, so that only a hang reaches it.
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
-/// What [`SHORT`] and the killing of a stubborn child stay under, however busy the machine.
+/// [`SHORT`] and the kill of a child that ignores signals take less, even on a busy machine.
 const SOON: Duration = Duration::from_secs(30);
 const SIZE: Resolution = Resolution::new(640, 360);
 const FRAMES: usize = 200;
+
+const RULES: &[Rule] = &[
+    Rule::new("Cannot load libcuda.so.1", RefusalKind::Missing, "there is no driver", "install it"),
+    Rule::new("required nvenc API version", RefusalKind::DriverTooOld, "too old", "update it"),
+    Rule::new("device does not exist (5)", RefusalKind::Failed, "the GPU was lost", "check it"),
+];
 
 fn real() -> PathBuf {
     Ffmpeg::find(EncoderType::X264)
@@ -34,12 +41,12 @@ fn real() -> PathBuf {
         .clone()
 }
 
-/// One that lists `h264_nvenc` and does this when it is to encode.
+/// A program that lists `h264_nvenc` and runs these steps when it encodes.
 fn fake(encoding: impl Into<Vec<Step>>) -> Scripted {
     Script::new().encoding(encoding).lay_down().unwrap()
 }
 
-/// One that is the real FFmpeg, except when it is to encode.
+/// The real FFmpeg, except that it runs these steps when it encodes.
 fn half_real(encoding: impl Into<Vec<Step>>) -> Scripted {
     Script::over(real()).encoding(encoding).lay_down().unwrap()
 }
@@ -48,13 +55,13 @@ fn find(path: &Path, deadline: Duration) -> Result<Ffmpeg, Refusal> {
     Ffmpeg::at(path, EncoderType::NVENC, deadline)
 }
 
-/// A spec for the encoder that is there.
+/// A spec for an encoder that this FFmpeg lists.
 fn spec(ffmpeg: &Ffmpeg) -> FfmpegSpec {
     let config = EncoderConfig::default();
     let mut spec = match ffmpeg.lists("libx264") {
         true => FfmpegSpec::new(EncoderType::X264, "libx264", &config)
             .with_options("-preset ultrafast -tune zerolatency -crf 23 -threads 1"),
-        false => FfmpegSpec::new(EncoderType::NVENC, "h264_nvenc", &config),
+        false => FfmpegSpec::new(EncoderType::NVENC, "h264_nvenc", &config).with_rules(RULES),
     };
     spec.max_delay = 8;
     spec
@@ -75,7 +82,7 @@ fn open(fake: &Scripted, stall: Duration, size: Resolution) -> HostedEncoder {
     HostedEncoder::open(&ffmpeg, spec, &config).unwrap()
 }
 
-/// Encodes all frames; gives the chunks that came, and the error that ended it.
+/// Encodes all frames; returns the error that ended the encoder, and the chunks before it.
 fn try_encode(fake: &Scripted, stall: Duration) -> (Option<String>, Vec<EncodedChunk>) {
     try_encode_at(SIZE, fake, stall)
 }
@@ -103,7 +110,7 @@ fn encode(fake: &Scripted, stall: Duration) -> (String, Vec<EncodedChunk>) {
     (error.expect("it should have failed"), chunks)
 }
 
-/// Nothing that it started is there any more.
+/// Asserts that no process that it started is left.
 fn assert_nothing_left(fake: &Scripted) {
     let _ = fake;
     #[cfg(target_os = "linux")]
@@ -127,24 +134,24 @@ fn one_picture() -> Step {
     Step::Write([b"FLV\x01\x01\0\0\0\x09\0\0\0\0".to_vec(), tag(&sets), tag(&picture)].concat())
 }
 
-/// Bytes of this many frames.
+/// The bytes of this many frames.
 fn frames(count: usize) -> u64 {
     (FrameLayout::new(PixelFormat::Yuv420p, SIZE).packed_bytes() * count) as u64
 }
 
 #[test]
-fn one_that_ends_at_once_is_known_by_its_words() {
-    let words = "[h264_nvenc @ 0x55d0] [error] Cannot load libcuda.so.1";
-    let fake = fake([Step::say(words), Step::Exit(1)]);
+fn a_child_that_ends_at_once_is_classified_by_its_log() {
+    let line = "[h264_nvenc @ 0x55d0] [error] Cannot load libcuda.so.1";
+    let fake = fake([Step::say(line), Step::Exit(1)]);
     let refusal = probe(&fake, LONG);
     assert_eq!(refusal.kind, RefusalKind::Missing);
     assert!(refusal.reason.contains("Cannot load libcuda.so.1"), "{refusal}");
     let (error, _) = encode(&fake, LONG);
-    assert!(error.contains("the NVIDIA driver is not installed"), "{error}");
+    assert!(error.contains("there is no driver"), "{error}");
 }
 
 #[test]
-fn one_that_hangs_costs_its_deadline() {
+fn a_child_that_hangs_is_killed_after_the_deadline() {
     for steps in [vec![Step::Hang], vec![Step::IgnoreSignals, Step::Hang]] {
         let fake = fake(steps);
         let begun = Instant::now();
@@ -158,13 +165,13 @@ fn one_that_hangs_costs_its_deadline() {
 }
 
 #[test]
-fn one_that_takes_all_and_gives_nothing_is_a_stall() {
+fn a_child_that_reads_and_writes_nothing_is_a_stall() {
     let hang = [Step::IgnoreSignals, Step::TakeAll, Step::Hang];
-    // All frames find room in the pipe, however late it begins to read.
+    // All frames fit into the pipe, however late the child begins to read.
     let size = Resolution::new(64, 64);
     let (error, chunks) = try_encode_at(size, &fake(hang.clone()), SHORT);
     assert!(error.unwrap().contains("gave no answer in 0.3 s") && chunks.is_empty());
-    // The same after it has begun.
+    // The same after its first picture.
     let fake = fake([&[one_picture()], &hang[..]].concat());
     let (error, chunks) = try_encode_at(size, &fake, SHORT);
     let error = error.unwrap();
@@ -174,8 +181,8 @@ fn one_that_takes_all_and_gives_nothing_is_a_stall() {
 }
 
 #[test]
-fn one_that_tells_of_an_error_and_waits_for_more_input_is_not_waited_for() {
-    // As FFmpeg 9 does when its encoder fails.
+fn the_input_of_a_child_that_waits_after_an_error_is_closed() {
+    // FFmpeg 9 behaves like this when its encoder fails.
     let fake = fake([
         one_picture(),
         Step::Take(64 * 64 * 3 / 2),
@@ -192,7 +199,7 @@ fn one_that_tells_of_an_error_and_waits_for_more_input_is_not_waited_for() {
 }
 
 #[test]
-fn success_with_nothing_written_is_no_success() {
+fn an_exit_status_of_0_without_output_is_wrong_output() {
     let refusal = probe(&fake([Step::TakeAll]), LONG);
     assert_eq!(refusal.kind, RefusalKind::WrongOutput);
     let quick = fake([]);
@@ -204,7 +211,7 @@ fn success_with_nothing_written_is_no_success() {
 }
 
 #[test]
-fn one_that_dies_after_its_first_picture_says_why() {
+fn the_cause_is_reported_if_a_child_dies_after_its_first_picture() {
     let fake = fake([
         one_picture(),
         Step::Take(frames(1)),
@@ -220,7 +227,7 @@ fn one_that_dies_after_its_first_picture_says_why() {
 }
 
 #[test]
-fn one_that_dies_amid_a_stream_leaves_its_chunks_and_its_last_words() {
+fn chunks_and_messages_are_returned_if_a_child_dies_in_mid_stream() {
     for (end, exit) in [(Step::Die("KILL"), "signal 9"), (Step::Exit(187), "exit status 187")] {
         let fake = half_real([
             Step::Real(Real::new(real()).taking(50, frames(1))),
@@ -230,7 +237,7 @@ fn one_that_dies_amid_a_stream_leaves_its_chunks_and_its_last_words() {
         let (error, chunks) = encode(&fake, LONG);
         assert!(error.contains("CUDA_ERROR_ILLEGAL_ADDRESS: the end of it"), "{error}");
         assert!(error.contains(exit), "{error}");
-        // All 50 came out; those that were not handed over yet are fewer than `max_delay` and one.
+        // The encoder wrote all 50; at most `max_delay` + 1 of them were not yet returned.
         assert!((41..=50).contains(&chunks.len()), "{}", chunks.len());
         assert!(chunks.iter().map(|chunk| chunk.pts).eq(0..chunks.len() as u64));
         assert_nothing_left(&fake);
@@ -242,26 +249,26 @@ fn output_that_is_cut_off_is_an_error() {
     let fake = half_real([Step::Real(Real::new(real()).cut(3_000))]);
     assert_eq!(probe(&fake, LONG).kind, RefusalKind::WrongOutput);
     let (error, chunks) = encode(&fake, SHORT);
-    // On a machine that is busy enough it does not even begin in time.
+    // On a very busy machine it does not open in time either.
     let is_late = error.contains("no answer in 0.3 s") && chunks.is_empty();
     assert!(error.contains("was killed") || is_late, "{error}");
     assert!(chunks.len() < FRAMES);
 }
 
 #[test]
-fn a_picture_too_few_is_counted() {
+fn a_missing_picture_is_an_error() {
     let refusal = probe(&fake([Step::TakeAll, one_picture()]), LONG);
     assert!(refusal.reason.contains("5 pictures went in, 1 came out"), "{refusal}");
 }
 
 #[test]
-fn what_cannot_be_decoded_is_no_proof() {
-    let tired = "[error] Cannot allocate memory";
+fn a_probe_fails_where_the_output_does_not_decode() {
+    let no_memory = "[error] Cannot allocate memory";
     let table = [
         (vec![Step::TakeAll], RefusalKind::WrongOutput, "5 pictures went in, 0 decode"),
         (vec![Step::FloodStdout(Some(frames(5)))], RefusalKind::WrongOutput, "levels off"),
         (vec![Step::FloodStdout(None)], RefusalKind::WrongOutput, "more than 64 MiB of output"),
-        (vec![Step::say(tired), Step::Exit(1)], RefusalKind::Busy, "Cannot allocate memory"),
+        (vec![Step::say(no_memory), Step::Exit(1)], RefusalKind::Busy, "Cannot allocate memory"),
     ];
     for (steps, kind, reason) in table {
         let fake = Script::over(real()).decoding(steps).lay_down().unwrap();
@@ -273,7 +280,7 @@ fn what_cannot_be_decoded_is_no_proof() {
 }
 
 #[test]
-fn a_decoder_that_hangs_costs_the_deadline() {
+fn a_decoder_that_hangs_is_killed_after_the_deadline() {
     let fake = Script::over(real()).decoding([Step::IgnoreSignals, Step::Hang]).lay_down().unwrap();
     // Long enough for the encode before it.
     let refusal = probe(&fake, Duration::from_secs(5));
@@ -294,7 +301,7 @@ fn the_probe_encodes_once_and_decodes_once() {
 }
 
 #[test]
-fn one_that_fails_once_works_when_it_is_opened_again() {
+fn a_child_that_fails_once_works_when_it_is_opened_again() {
     let fake = Script::over(real())
         .first(1, [Step::Take(frames(1)), Step::say("[error] lost"), Step::Exit(1)])
         .lay_down()
@@ -328,7 +335,7 @@ fn a_flood_of_stderr_is_no_failure() {
 }
 
 #[test]
-fn an_endless_flood_of_stderr_costs_the_deadline() {
+fn an_endless_flood_of_stderr_is_ended_after_the_deadline() {
     let fake = fake([Step::IgnoreSignals, Step::FloodStderr(None)]);
     let begun = Instant::now();
     assert_eq!(probe(&fake, SHORT).kind, RefusalKind::Timeout);
@@ -339,10 +346,10 @@ fn an_endless_flood_of_stderr_costs_the_deadline() {
     assert_nothing_left(&fake);
 }
 
-/// A first frame that is larger than the pipe is still being written when the child dies of what it
-/// could not write: its output is the reason, not its death.
+/// A first frame that is larger than the pipe is still being written when the child ends because
+/// its stdout was closed: the error reports its output, not its exit.
 #[test]
-fn garbage_is_told_also_while_the_first_frame_is_written() {
+fn garbage_is_reported_also_while_the_first_frame_is_written() {
     let endless = fake([Step::FloodStdout(None)]);
     let (error, _) = try_encode_at(Resolution::new(1920, 1080), &endless, LONG);
     let error = error.unwrap();
@@ -369,7 +376,7 @@ fn garbage_and_endless_output_are_errors() {
 }
 
 #[test]
-fn crashes_have_a_name() {
+fn crashes_are_reported_by_name() {
     let fake = fake([Step::Die("SEGV")]);
     let refusal = probe(&fake, LONG);
     assert!(refusal.reason.contains("segmentation fault"), "{refusal}");
@@ -377,25 +384,35 @@ fn crashes_have_a_name() {
     assert!(error.contains("segmentation fault"), "{error}");
 }
 
-/// The scripts of wrappers and snaps start processes of their own.
+/// Scripts that wrap FFmpeg, and snaps, start processes of their own.
 #[test]
-fn processes_that_it_leaves_behind_do_no_harm() {
-    for hold in [Step::HoldPipes, Step::HoldStdout] {
-        for end in [Step::Hang, Step::Exit(1), Step::Exit(0)] {
-            let what = format!("{hold:?}, {end:?}");
-            let fake = fake([hold.clone(), end]);
-            let begun = Instant::now();
-            let refusal = probe(&fake, SHORT);
-            assert_eq!(refusal.kind, RefusalKind::Timeout, "{what}: {refusal}");
-            encode(&fake, SHORT);
-            assert!(begun.elapsed() < SOON, "{what}");
-            assert_nothing_left(&fake);
-        }
+fn processes_that_a_child_leaves_behind_delay_nothing() {
+    use RefusalKind::{Failed, Timeout, WrongOutput};
+    let table = [
+        // Its stderr is open: it counts as running.
+        (Step::HoldPipes, Step::Hang, Timeout),
+        (Step::HoldPipes, Step::Exit(1), Timeout),
+        (Step::HoldPipes, Step::Exit(0), Timeout),
+        // Its stderr is closed and it has ended: the processes that it left behind are ended too.
+        (Step::HoldStdout, Step::Hang, Timeout),
+        (Step::HoldStdout, Step::Exit(1), Failed),
+        (Step::HoldStdout, Step::Exit(0), WrongOutput),
+    ];
+    for (hold, end, kind) in table {
+        let what = format!("{hold:?}, {end:?}");
+        let fake = fake([hold, end]);
+        let begun = Instant::now();
+        let limit = if kind == Timeout { SHORT } else { LONG };
+        let refusal = probe(&fake, limit);
+        assert_eq!(refusal.kind, kind, "{what}: {refusal}");
+        encode(&fake, SHORT);
+        assert!(begun.elapsed() < SOON, "{what}");
+        assert_nothing_left(&fake);
     }
 }
 
 #[test]
-fn dropping_ends_a_child_whatever_it_does() {
+fn dropping_the_encoder_ends_every_child() {
     for steps in [
         vec![Step::IgnoreSignals, Step::TakeAll, Step::Hang],
         vec![Step::FloodStderr(None)],
@@ -405,7 +422,7 @@ fn dropping_ends_a_child_whatever_it_does() {
         let encoder = open(&fake, LONG, SIZE);
         let id = encoder.child_id();
         #[cfg(target_os = "linux")]
-        encoder_testbed::process::until("it has begun", || {
+        encoder_testbed::process::until("the child runs", || {
             fake.calls_for(Kind::Encoding).iter().any(|call| call.process == id)
         });
         let begun = Instant::now();
@@ -417,14 +434,16 @@ fn dropping_ends_a_child_whatever_it_does() {
     }
 }
 
-/// Nothing says so: its stderr is closed and it was reaped, but its stdout is open.
+/// Its stderr is closed and it was reaped; only its stdout is open.
 #[cfg(target_os = "linux")]
 #[test]
-fn dropping_waits_for_nobody_when_the_child_has_ended() {
+fn dropping_does_not_wait_when_the_child_has_ended() {
     let fake = fake([Step::HoldStdout]);
     let encoder = open(&fake, LONG, SIZE);
     let id = encoder.child_id();
-    encoder_testbed::process::until("it was reaped", || encoder_testbed::process::is_gone(id));
+    encoder_testbed::process::until("the child is reaped", || {
+        encoder_testbed::process::is_gone(id)
+    });
     let begun = Instant::now();
     drop(encoder);
     assert!(begun.elapsed() < SOON);
@@ -450,7 +469,7 @@ fn the_versions_of_all_vendors() {
 }
 
 #[test]
-fn programs_that_are_no_ffmpeg() {
+fn programs_other_than_ffmpeg_are_refused() {
     let exec = "ffmpeg: error while loading shared libraries";
     let table = [
         (
@@ -478,7 +497,7 @@ fn programs_that_are_no_ffmpeg() {
 }
 
 #[test]
-fn programs_that_do_not_list_in_time() {
+fn programs_that_do_not_list_encoders_in_time_are_refused() {
     for steps in [
         vec![Step::Hang],
         vec![Step::IgnoreSignals, Step::Hang],
@@ -498,7 +517,7 @@ fn programs_that_do_not_list_in_time() {
 }
 
 #[test]
-fn files_that_are_no_programs() {
+fn files_that_are_not_programs_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let plain = folder.path().join("plain");
     std::fs::write(&plain, "#!/bin/sh\n").unwrap();

@@ -1,4 +1,5 @@
-//! The child with a real FFmpeg. Needs one with libx264: set ENCODER_FFMPEG or put it on the PATH.
+//! Hosted encoders and probes in a real FFmpeg. It needs libx264: set ENCODER_FFMPEG or put it on
+//! the PATH.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -57,7 +58,7 @@ fn encode(
     chunks
 }
 
-/// Pictures as FFmpeg's decoder gives them, packed, and what it says about the stream.
+/// The pictures that FFmpeg decodes, packed, and its log.
 fn decode(path: &Path, stream: &[u8], format: PixelFormat) -> (Vec<u8>, String) {
     let mut child = Command::new(path)
         .args("-hide_banner -loglevel verbose -f h264 -i pipe:0 -f rawvideo -pix_fmt".split(' '))
@@ -79,9 +80,9 @@ fn joined(chunks: &[EncodedChunk]) -> Vec<u8> {
     chunks.iter().flat_map(|c| c.data.iter().copied()).collect()
 }
 
-/// Lossless, so that a conversion, a skewed row or a lost frame anywhere would show.
+/// Lossless, so that a conversion, a skewed row or a lost frame is detected.
 #[test]
-fn every_sample_comes_back_and_the_stream_says_how_to_show_it() {
+fn decoding_restores_every_sample_and_the_stream_has_colour_tags() {
     for (format, width, height, b_frames) in [
         (PixelFormat::Yuv420p, 640, 360, 0),
         (PixelFormat::Nv12, 424, 240, 2),
@@ -97,13 +98,13 @@ fn every_sample_comes_back_and_the_stream_says_how_to_show_it() {
         assert!(chunks.iter().map(|c| c.dts).eq(0..50));
         let keys: Vec<_> = chunks.iter().filter(|c| c.keyframe).map(|c| c.pts).collect();
         assert_eq!(keys, [1000, 1020, 1040]);
-        let (raw, said) = decode(&ffmpeg().path, &joined(&chunks), format);
+        let (raw, log) = decode(&ffmpeg().path, &joined(&chunks), format);
         let mut sent = Vec::new();
         for picture in &pictures {
             picture.frame(0).append_packed(&mut sent);
         }
         assert!(raw == sent, "{format} {width}x{height}: samples differ");
-        assert!(said.contains("(tv, smpte170m/bt709/iec61966-2-1"), "{said}");
+        assert!(log.contains("(tv, smpte170m/bt709/iec61966-2-1"), "{log}");
     }
 }
 
@@ -122,7 +123,7 @@ fn rates_from_slow_to_fast_keep_their_indices() {
 }
 
 #[test]
-fn the_probe_accepts_what_works_and_names_what_does_not() {
+fn probes_of_encoders_that_work_and_that_do_not() {
     let config = EncoderConfig::default();
     let ten = Duration::from_secs(10);
     match test_encode_with(&ffmpeg(), &spec(&config, "-preset veryfast -crf 23"), &[], ten) {
@@ -134,7 +135,7 @@ fn the_probe_accepts_what_works_and_names_what_does_not() {
     let table = [
         ("libx264", "-preset warp", RefusalKind::Failed),
         ("libx264", "-no_such_option 3", RefusalKind::Failed),
-        // An option of another encoder is a silent mistake to FFmpeg.
+        // FFmpeg ignores an option of another encoder.
         ("libx264", "-cq 20", RefusalKind::Failed),
         ("libx264", "-crf 51 -vf negate", RefusalKind::WrongOutput),
         ("libx264", "-vf trim=end_frame=3", RefusalKind::WrongOutput),
@@ -201,15 +202,15 @@ fn wrong_frames_are_refused() {
     let mut encoder = open();
     encoder.encode_frame(&picture.frame(0)).unwrap();
     let error = encoder.encode_frame(&picture.frame(2)).unwrap_err().to_string();
-    assert!(error.contains("frame 2 came instead of 1"), "{error}");
-    // No frames at all is no error.
+    assert!(error.contains("got frame 2 instead of frame 1"), "{error}");
+    // A stream without frames is no error.
     assert!(open().flush().unwrap().is_empty());
 }
 
 #[test]
 fn dropping_leaves_no_child_and_another_thread_may_open() {
     let config = config(PixelFormat::Yuv420p, 640, 360);
-    // The thread that opens ends first; the child must live on.
+    // The thread that opens ends first; the child must continue.
     let opened = config.clone();
     let mut encoder = std::thread::spawn(move || {
         HostedEncoder::open(&ffmpeg(), spec(&opened, "-preset ultrafast"), &opened).unwrap()
@@ -227,7 +228,7 @@ fn dropping_leaves_no_child_and_another_thread_may_open() {
 }
 
 #[test]
-fn b_frames_are_proven_by_pictures_out_of_order() {
+fn b_frames_are_probed_by_access_units_out_of_order() {
     let config = config(PixelFormat::Nv12, 64, 64);
     for (options, expected) in [("-bf 2 -b_strategy 0", true), ("-bf 0", false)] {
         let spec = spec(&config, options);
@@ -238,9 +239,9 @@ fn b_frames_are_proven_by_pictures_out_of_order() {
     }
 }
 
-/// As drivers of VA-API do it that leave no parameter sets to FFmpeg.
+/// As with drivers of VA-API that report no parameter sets to FFmpeg.
 #[test]
-fn parameter_sets_may_stand_only_in_the_stream() {
+fn parameter_sets_may_be_in_the_access_units_alone() {
     let config = config(PixelFormat::Nv12, 64, 64);
     let mut spec = spec(&config, "-flags:v -global_header -bsf:v extract_extradata");
     spec.filter = Some("format=nv12");

@@ -1,11 +1,14 @@
 //! The vocabulary between recordings, encoders and files.
 //!
 //! A [`Source`] returns [`Event`]s: camera streams ([`StreamInfo`]) and their messages
-//! ([`Packet`]), each with a picture as it was recorded ([`Payload`]). A [`Sink`] receives the
+//! ([`Packet`]), each with a picture as it was recorded ([`Payload`]). Sources read their input by
+//! offset ([`ReadAt`]), from a file or from elsewhere. A [`Sink`] receives the
 //! access units of one video with the recorded times of their frames; [`timeline`] maps these times
 //! to ticks. A [`Destination`] makes the sinks of a whole recording.
 
+mod channel;
 mod destination;
+mod input;
 mod location;
 mod payload;
 mod resample;
@@ -14,7 +17,9 @@ mod source;
 mod stop;
 pub mod timeline;
 
+pub use channel::{Attachment, ChannelId, ChannelInfo, Message, Metadata, Schema};
 pub use destination::{Destination, PartInfo};
+pub use input::{FileInput, InputReader, ReadAt};
 pub use location::Location;
 pub use payload::{BadMessage, Payload, RawImage};
 pub use resample::{ResampleError, resample};

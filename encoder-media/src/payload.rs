@@ -3,6 +3,7 @@ use thiserror::Error;
 
 /// A picture as it was recorded.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum Payload {
     /// Uncompressed samples.
     Raw(RawImage),

@@ -107,26 +107,40 @@ impl Finished {
     }
 }
 
-/// Takes the access units of one video.
+/// Receives the access units of one video.
 ///
-/// Dropping a sink that was neither finished nor abandoned leaves nothing behind.
+/// Dropping a sink that was neither finished nor abandoned leaves no file, unless a panic drops
+/// it: then what was written is kept.
 pub trait Sink: Send {
-    /// Takes the next access unit in decoding order, with the times of the frame that it shows.
+    /// Writes the next access unit in decoding order, with the times of the frame that it shows.
     /// With B-frames, access units come in groups that are complete in display order.
     ///
     /// # Errors
-    /// [`SinkError`]; the sink takes nothing more after it.
+    /// [`SinkError`]; the sink accepts nothing more after it.
     fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError>;
 
-    /// Completes the video. `layout` has the times of all frames.
+    /// Completes the video. `timeline` maps the times of all frames to ticks.
     ///
     /// # Errors
     /// [`SinkError`]; then nothing stands under the final name that was not there before.
-    fn finish(self: Box<Self>, layout: &Timeline) -> Result<Finished, SinkError>;
+    fn finish(self: Box<Self>, timeline: &Timeline) -> Result<Finished, SinkError>;
 
     /// The video cannot be completed. Keeps what was written, where it is of use, and returns
     /// where it is.
     fn abandon(self: Box<Self>) -> Option<Location> {
+        None
+    }
+
+    /// Whether the sink keeps the times of the frames. Access units whose order differs from the
+    /// display order can be copied only to a sink that does not.
+    fn has_times(&self) -> bool {
+        true
+    }
+
+    /// The file that is being written, where a panic in [`finish`](Self::finish) or
+    /// [`abandon`](Self::abandon) leaves it in place: after a panic only its name is left to be
+    /// reported.
+    fn part_file(&self) -> Option<&std::path::Path> {
         None
     }
 }
@@ -140,7 +154,7 @@ impl<F: FnMut(EncodedChunk, &FrameTimes) + Send> Sink for CallbackSink<F> {
         Ok(())
     }
 
-    fn finish(self: Box<Self>, _layout: &Timeline) -> Result<Finished, SinkError> {
+    fn finish(self: Box<Self>, _timeline: &Timeline) -> Result<Finished, SinkError> {
         Ok(Finished::default())
     }
 }

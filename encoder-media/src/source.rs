@@ -1,22 +1,31 @@
-use std::path::PathBuf;
-
 use thiserror::Error;
 
-use crate::{BadMessage, Payload};
+use crate::{Attachment, BadMessage, ChannelInfo, Location, Message, Metadata, Payload};
 
 /// Number of a camera stream inside one source, counted from 0 in order of appearance.
 pub type StreamId = usize;
 
-/// What a source tells, in order.
+/// What a [`Source`] returns. More kinds may be added: ignore what is not known.
 #[derive(Debug)]
+#[non_exhaustive]
 pub enum Event {
-    /// A camera stream that will (or, if it stays empty, will not) give packets. Comes once and
-    /// before the first packet of the stream.
+    /// A camera stream. Returned once, before the first packet of the stream; the stream may stay
+    /// without packets.
     Stream(StreamInfo),
-    /// One message of a camera stream.
+    /// A message of a camera stream.
     Packet(Packet),
-    /// Something that a user must know: a cut file, a missing index, a skipped chunk.
+    /// A defect of the recording: a cut file, a missing index, a skipped chunk.
     Warning(Warning),
+    /// A channel. Returned once, before its first message, and after the stream that it names.
+    /// Only with [`SourceOptions::all_messages`].
+    Channel(ChannelInfo),
+    /// A message of a channel that is no camera stream. Only with
+    /// [`SourceOptions::all_messages`].
+    Message(Message),
+    /// A file inside the recording. Only with [`SourceOptions::all_messages`].
+    Attachment(Attachment),
+    /// Named values inside the recording. Only with [`SourceOptions::all_messages`].
+    Metadata(Metadata),
 }
 
 /// A camera stream.
@@ -28,84 +37,93 @@ pub struct StreamInfo {
     pub topic: String,
     /// Schema or type name as the recording writes it; empty where there is none.
     pub schema: String,
-    /// Messages that the recording's index promises.
+    /// Number of messages by the recording's index.
     pub messages: Option<u64>,
     /// Frames per second, where the source itself has a constant rate (Y4M, raw, a directory).
     /// `None` for recordings with timestamps.
     pub rate: Option<encoder_core::FrameRate>,
 }
 
-/// One message of a camera stream.
+/// A message of a camera stream.
 #[derive(Debug)]
 pub struct Packet {
-    /// Which stream.
+    /// Its stream.
     pub stream: StreamId,
     /// Number of the message within its stream, counted from 0, before any filter.
     pub number: u64,
-    /// When the recorder got it, in nanoseconds since the epoch (or since the first frame, where
-    /// the source has no clock).
+    /// When it was recorded, in nanoseconds since the epoch (or since the first frame, where the
+    /// source has no clock).
     pub log_ns: i64,
     /// The stamp that the camera's driver put into the header, in nanoseconds; `None` where there
     /// is none or it is zero.
     pub header_ns: Option<i64>,
-    /// The picture, or why there is none: a message that cannot be read is a frame that is lost,
-    /// and must be counted.
+    /// The picture, or why it cannot be read. A message that cannot be read is a lost frame and
+    /// must be counted.
     pub payload: Result<Payload, BadMessage>,
+    /// The message that the picture is from, to write it back or to replace it. The picture shares
+    /// its memory. `None` without [`SourceOptions::all_messages`] and in sources without channels.
+    pub message: Option<Message>,
 }
 
-/// Something that a user must know about a recording, but that does not end the run.
+/// A defect of a recording that does not end the run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Warning {
-    /// What, where, and what it means for the output.
+    /// The defect, its place, and what it means for the output.
     pub text: String,
-    /// Frames may be missing because of it: the run ends with exit code 3.
+    /// Messages may be missing because of it: the run ends with exit code 3.
     pub loss: bool,
 }
 
-/// What a source could not do.
+/// Why a source cannot be read.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SourceError {
-    /// The operating system refused.
-    #[error("{}: {error}", path.display())]
+    /// An error of the operating system.
+    #[error("{location}: {error}")]
     Io {
-        /// Which file.
-        path: PathBuf,
-        /// Its words.
+        /// The input.
+        location: Location,
+        /// The system's error.
         error: std::io::Error,
     },
-    /// Not what its name or its first bytes say, or broken beyond reading.
-    #[error("{}: {reason}; {hint}", path.display())]
+    /// Not what its name or its first bytes promise, or broken beyond reading.
+    #[error("{location}: {reason}; {hint}")]
     Invalid {
-        /// Which file.
-        path: PathBuf,
+        /// The input.
+        location: Location,
         /// What is wrong, and at which offset.
         reason: String,
         /// What a user can do.
         hint: String,
     },
     /// A recording without camera topics.
-    #[error("{}: no camera topic; {}", path.display(), found(.topics))]
+    #[error("{location}: no camera topic; {}", found(.topics))]
     NoCamera {
-        /// Which file.
-        path: PathBuf,
-        /// Topics that are there: name and schema.
+        /// The input.
+        location: Location,
+        /// Topics that it has: name and schema.
         topics: Vec<(String, String)>,
     },
 }
 
 impl SourceError {
     /// An [`Io`](Self::Io) error.
-    pub fn io(path: impl Into<PathBuf>, error: std::io::Error) -> Self {
-        Self::Io { path: path.into(), error }
+    pub fn io(location: impl Into<Location>, error: std::io::Error) -> Self {
+        Self::Io { location: location.into(), error }
     }
 
     /// An [`Invalid`](Self::Invalid) error.
     pub fn invalid(
-        path: impl Into<PathBuf>,
+        location: impl Into<Location>,
         reason: impl Into<String>,
         hint: impl Into<String>,
     ) -> Self {
-        Self::Invalid { path: path.into(), reason: reason.into(), hint: hint.into() }
+        Self::Invalid { location: location.into(), reason: reason.into(), hint: hint.into() }
+    }
+
+    /// A [`NoCamera`](Self::NoCamera) error.
+    pub fn no_camera(location: impl Into<Location>, topics: Vec<(String, String)>) -> Self {
+        Self::NoCamera { location: location.into(), topics }
     }
 }
 
@@ -121,25 +139,37 @@ fn found(topics: &[(String, String)]) -> String {
     )
 }
 
-/// Limits against input that claims absurd sizes.
+/// Limits on what a recording may claim or need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Largest chunk or message, decompressed, in bytes. Default 1 GiB.
+    /// Largest chunk, message, attachment or schema, decompressed, in bytes. Default 1 GiB.
     pub message_bytes: u64,
     /// Largest picture in pixels. Default 2^27 (a little over 11000×11000).
     pub pixels: u64,
+    /// Bytes of messages that a source holds to bring chunks that overlap in time into order.
+    /// Default 256 MiB. Chunks are read again where more would have to be held; where that would
+    /// take too long, messages come out of order and a warning is returned.
+    pub held_bytes: u64,
+    /// Most bytes of temporary files at a time: a compressed recording is unpacked to one. Default
+    /// 16 GiB.
+    pub temporary_bytes: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { message_bytes: 1 << 30, pixels: 1 << 27 }
+        Self {
+            message_bytes: 1 << 30,
+            pixels: 1 << 27,
+            held_bytes: 256 << 20,
+            temporary_bytes: 16 << 30,
+        }
     }
 }
 
 /// What to read.
 #[derive(Clone, Debug, Default)]
 pub struct SourceOptions {
-    /// Globs; a topic must match one of them. Empty: all topics.
+    /// Globs; a camera topic must match one of them. Empty: all camera topics.
     pub topics: Vec<String>,
     /// Leave out what was logged earlier.
     pub start: Option<Moment>,
@@ -149,6 +179,13 @@ pub struct SourceOptions {
     pub rate: Option<encoder_core::FrameRate>,
     /// Against absurd sizes.
     pub limits: Limits,
+    /// Also return what is no camera's: channels, messages, attachments and metadata.
+    ///
+    /// Camera topics that `topics` leaves out, or whose messages cannot be read, count as others
+    /// then. Attachments obey `start` and `end` by their log time; metadata has no time and is
+    /// always returned. Off, nothing of it is read. A source without channels (a video, pictures)
+    /// has nothing to add.
+    pub all_messages: bool,
 }
 
 /// A moment of a recording.
@@ -161,9 +198,34 @@ pub enum Moment {
 }
 
 /// A recording that is being read.
+///
+/// # Rules
+/// An implementation keeps these; callers rely on them.
+///
+/// - **Order**: packets, messages and attachments are returned in the order of their log time, over
+///   all streams and channels. Where that is not possible, a warning is returned before the first
+///   one that is out of order. Metadata has no time and is returned first.
+/// - **Streams**: the first [`StreamInfo::id`] is 0, and each further one is one more. A stream is
+///   returned before its first packet. A topic that several channels write is one stream, if its
+///   type is the same. [`Packet::number`] grows within a stream, and counts messages that the time
+///   window leaves out. [`ChannelInfo::id`] follows the same rules.
+/// - **Memory**: bounded by [`Limits`], whatever the length of the recording and whatever it
+///   claims: at most [`Limits::held_bytes`] of waiting messages and a few times
+///   [`Limits::message_bytes`] for the chunk being read. A list of the recording's chunks may be
+///   held, but nothing for each message. A size that the recording claims is checked against the
+///   limits and against the bytes that are there before memory is taken for it.
+/// - **Loss**: each message that cannot be returned is covered by a [`Warning`] with `loss`, or,
+///   where it is known to be a picture, returned as a packet with [`BadMessage`]. Damage at one
+///   place does not lose what is readable elsewhere. Repeated defects are summed up: the number of
+///   warnings does not grow with the number of messages.
+/// - **Errors**: an error means that nothing can be read, or that the operating system failed. A
+///   recording that breaks off returns what is whole, then a warning with `loss`, then the end. A
+///   recording without camera streams ends with [`SourceError::NoCamera`] or
+///   [`SourceError::Invalid`] instead of the end; with [`SourceOptions::all_messages`] it just
+///   ends, since its messages are of use.
+/// - **End**: after `None`, further calls return `None`.
 pub trait Source: Send {
-    /// The next event; `None` at the end. A recording that breaks off gives a
-    /// [`Event::Warning`] with `loss` and then ends.
+    /// The next event; `None` at the end.
     ///
     /// # Errors
     /// [`SourceError`] where nothing at all can be read; before the end of the recording only
@@ -172,4 +234,10 @@ pub trait Source: Send {
 
     /// Topics that are not cameras: name and schema. Complete once the source has ended.
     fn other_topics(&self) -> Vec<(String, String)>;
+
+    /// The MCAP profile that the channels follow: `ros1`, `ros2`, or what the recording names.
+    /// Empty where there is none, and without [`SourceOptions::all_messages`].
+    fn profile(&self) -> &str {
+        ""
+    }
 }

@@ -6,51 +6,71 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
+    thread,
 };
 
-/// Tells a run to end: it reads no more, and makes whole videos of what it has read. Clones are
-/// one and the same.
+use encoder_core::Waiter;
+
+/// Ends a run early: it reads no more, waits for no busy encoder any more, and makes whole videos
+/// of what it has read. Clones are the same stop.
 #[derive(Clone, Debug)]
 pub struct Stop(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     flag: Arc<AtomicBool>,
+    /// Interrupted by the stop.
+    waiter: Waiter,
     /// A byte in it wakes a reader that waits for standard input.
     wake: (PipeReader, PipeWriter),
 }
 
 impl Stop {
-    /// Nobody has said stop.
+    /// A stop that is not set.
     ///
     /// # Errors
     /// When the system gives no pipe.
     pub fn new() -> io::Result<Self> {
-        Ok(Self(Arc::new(Shared { flag: Arc::default(), wake: io::pipe()? })))
+        let (flag, waiter) = (Arc::default(), Waiter::new());
+        Ok(Self(Arc::new(Shared { flag, waiter, wake: io::pipe()? })))
     }
 
-    /// Says stop. Standard input that is waited for ends.
+    /// Sets the stop. Ends waits for standard input and for busy encoders at once.
     pub fn stop(&self) {
         self.0.flag.store(true, SeqCst);
-        // A pipe that is full has been written to.
+        self.0.waiter.interrupt();
+        // An error: the pipe is full of such bytes.
         let _ = (&self.0.wake.1).write(&[0]);
     }
 
-    /// Whether somebody has said stop.
+    /// Whether it is set.
     pub fn is_set(&self) -> bool {
         self.0.flag.load(SeqCst)
     }
 
-    /// For a signal handler: what to set, and what to write a byte to.
-    ///
-    /// # Errors
-    /// When the system gives no more descriptors.
-    pub fn ends(&self) -> io::Result<(Arc<AtomicBool>, PipeWriter)> {
-        Ok((Arc::clone(&self.0.flag), self.0.wake.1.try_clone()?))
+    /// The waiter that the stop interrupts, for sessions.
+    pub fn waiter(&self) -> &Waiter {
+        &self.0.waiter
     }
 
-    /// Standard input, which ends when somebody says stop. Only on Unix does it end while it is
-    /// waited for.
+    /// For a signal handler, which may not call [`stop`](Self::stop): it sets the flag and writes a
+    /// byte to the pipe, and a thread does the rest. The thread ends when the pipe is closed.
+    ///
+    /// # Errors
+    /// When the system gives no more descriptors or threads.
+    pub fn ends(&self) -> io::Result<(Arc<AtomicBool>, PipeWriter)> {
+        let (mut signalled, signal) = io::pipe()?;
+        let stop = self.clone();
+        thread::Builder::new().name("stop".into()).spawn(move || {
+            if signalled.read_exact(&mut [0]).is_ok() {
+                stop.stop();
+            }
+        })?;
+        Ok((Arc::clone(&self.0.flag), signal))
+    }
+
+    /// Standard input, which ends when the stop is set. Only on Unix a read that waits is ended
+    /// too.
     ///
     /// # Errors
     /// When the system gives no more descriptors.
@@ -100,6 +120,10 @@ impl Read for Stoppable {
 #[cfg(all(test, unix))]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::time::Duration;
+
+    use encoder_core::Waited;
+
     use super::*;
 
     #[test]
@@ -118,19 +142,46 @@ mod tests {
         });
         waiting.recv().unwrap();
         assert!(!stop.is_set());
+        assert_eq!(stop.waiter().state(), Waited::Elapsed);
         stop.clone().stop();
         // The source is still open: without the stop it would wait for ever.
         assert_eq!(thread.join().unwrap(), 0);
         assert!(stop.is_set());
+        assert_eq!(stop.waiter().state(), Waited::Interrupted);
         drop(source);
     }
 
     #[test]
-    fn a_signal_handler_can_say_it_too() {
+    fn a_signal_handler_ends_a_wait() {
         let stop = Stop::new().unwrap();
-        let (flag, mut wake) = stop.ends().unwrap();
+        let (flag, mut signal) = stop.ends().unwrap();
+        let (send, ended) = std::sync::mpsc::channel();
+        let waiter = stop.waiter().child();
+        std::thread::spawn(move || send.send(waiter.wait(Duration::from_secs(3600))));
+        // As a handler does it.
         flag.store(true, SeqCst);
-        wake.write_all(&[0]).unwrap();
+        signal.write_all(&[0]).unwrap();
+        let ended = ended.recv_timeout(Duration::from_secs(60));
+        assert_eq!(ended, Ok(Waited::Interrupted));
         assert!(stop.is_set());
+        // Standard input that is waited for ends too.
+        let (input, source) = io::pipe().unwrap();
+        let input = std::fs::File::from(std::os::fd::OwnedFd::from(input));
+        assert_eq!(Stoppable { input, stop }.read(&mut [0; 8]).unwrap(), 0);
+        drop(source);
+    }
+
+    #[test]
+    fn a_handler_that_is_gone_is_no_stop() {
+        let stop = Stop::new().unwrap();
+        let (_, signal) = stop.ends().unwrap();
+        drop(signal);
+        let shared = Arc::downgrade(&stop.0);
+        assert!(!stop.is_set());
+        drop(stop);
+        // The thread has ended, and left nothing.
+        while shared.strong_count() > 0 {
+            thread::yield_now();
+        }
     }
 }

@@ -14,7 +14,7 @@ use encoder_media::timeline::{FrameTimes, Timeline};
 
 /// Writes the access units one after another: a raw H.264 stream, which has no timestamps.
 ///
-/// It grows as `NAME.part`, by whole access units, and gets its name when it is whole.
+/// The file grows as `NAME.part`, by whole access units, and is renamed when it is finished.
 pub struct AnnexBSink {
     path: PathBuf,
     overwrite: bool,
@@ -37,7 +37,7 @@ impl Sink for AnnexBSink {
         self.part.append(&chunk.data, Instant::now()).map_err(SinkError::io(self.part.path()))
     }
 
-    fn finish(self: Box<Self>, _layout: &Timeline) -> Result<Finished, SinkError> {
+    fn finish(self: Box<Self>, _timeline: &Timeline) -> Result<Finished, SinkError> {
         let Self { path, overwrite, part } = *self;
         let Some(kept) = part.keep() else {
             return Err(SinkError::stream(path, "no picture to write"));
@@ -50,5 +50,13 @@ impl Sink for AnnexBSink {
 
     fn abandon(self: Box<Self>) -> Option<Location> {
         self.part.keep().map(Location::from)
+    }
+
+    fn has_times(&self) -> bool {
+        false
+    }
+
+    fn part_file(&self) -> Option<&Path> {
+        (!self.part.is_empty()).then(|| self.part.path())
     }
 }

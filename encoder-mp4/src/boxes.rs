@@ -1,21 +1,70 @@
 //! Boxes of the ISO base media file format (ISO/IEC 14496-12, 14496-15).
 
-/// A box that is being written: its size is filled in when it ends.
-pub(super) struct Writer(pub Vec<u8>);
+/// Writes boxes. A value that does not fit its field is an error of [`finish`](Self::finish), never a
+/// wrapped number.
+#[derive(Default)]
+pub(super) struct Writer {
+    bytes: Vec<u8>,
+    /// The first value that did not fit.
+    overflow: Option<String>,
+}
 
 impl Writer {
     pub fn new() -> Self {
-        Self(Vec::new())
+        Self::default()
+    }
+
+    /// The boxes.
+    ///
+    /// # Errors
+    /// In words, when a value did not fit its field.
+    pub fn finish(self) -> Result<Vec<u8>, String> {
+        self.overflow.map_or(Ok(self.bytes), Err)
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// Writes a box around what `content` writes.
     pub fn nest(&mut self, kind: &[u8; 4], content: impl FnOnce(&mut Self)) {
-        let start = self.0.len();
+        let start = self.len();
         self.u32(0);
-        self.0.extend_from_slice(kind);
+        self.bytes(kind);
         content(self);
-        let size = (self.0.len() - start) as u32;
-        self.0[start..start + 4].copy_from_slice(&size.to_be_bytes());
+        let size = self.narrow(self.len() - start, "a box");
+        self.patch(start, size);
+    }
+
+    /// Replaces the 32 bits at `at`.
+    pub fn patch(&mut self, at: usize, value: u32) {
+        self.bytes[at..at + 4].copy_from_slice(&value.to_be_bytes());
+    }
+
+    /// A value for a narrower field; `what` names it in the error.
+    pub fn narrow<T: Copy + TryInto<N> + std::fmt::Display, N: Default>(
+        &mut self,
+        value: T,
+        what: &str,
+    ) -> N {
+        value.try_into().unwrap_or_else(|_| {
+            let bits = 8 * size_of::<N>();
+            self.overflow.get_or_insert(format!("{what} of {value} does not fit {bits} bits"));
+            N::default()
+        })
+    }
+
+    /// A size or count that must fit 16 bits.
+    pub fn narrow16<T: Copy + TryInto<u16> + std::fmt::Display>(&mut self, value: T) {
+        let value = self.narrow(value, "a size");
+        self.u16(value);
+    }
+
+    /// A count that must fit 32 bits.
+    pub fn count(&mut self, count: usize) {
+        let count = self.narrow(count, "a count");
+        self.u32(count);
     }
 
     /// Writes a full box: version and flags come first.
@@ -33,27 +82,27 @@ impl Writer {
     }
 
     pub fn u8(&mut self, value: u8) {
-        self.0.push(value);
+        self.bytes.push(value);
     }
 
     pub fn u16(&mut self, value: u16) {
-        self.0.extend_from_slice(&value.to_be_bytes());
+        self.bytes.extend_from_slice(&value.to_be_bytes());
     }
 
     pub fn u32(&mut self, value: u32) {
-        self.0.extend_from_slice(&value.to_be_bytes());
+        self.bytes.extend_from_slice(&value.to_be_bytes());
     }
 
     pub fn u64(&mut self, value: u64) {
-        self.0.extend_from_slice(&value.to_be_bytes());
+        self.bytes.extend_from_slice(&value.to_be_bytes());
     }
 
     pub fn bytes(&mut self, bytes: &[u8]) {
-        self.0.extend_from_slice(bytes);
+        self.bytes.extend_from_slice(bytes);
     }
 
     pub fn zeros(&mut self, count: usize) {
-        self.0.resize(self.0.len() + count, 0);
+        self.bytes.resize(self.bytes.len() + count, 0);
     }
 
     /// The unity matrix of `mvhd` and `tkhd`.
@@ -63,9 +112,9 @@ impl Writer {
         }
     }
 
-    /// A table of runs: how many in a row have the same value.
+    /// A table of runs: a count of equal values in a row, and the value.
     pub fn runs(&mut self, values: impl Iterator<Item = u32>) {
-        let count_at = self.0.len();
+        let count_at = self.len();
         self.u32(0);
         let mut entries = 0u32;
         let mut values = values.peekable();
@@ -78,13 +127,13 @@ impl Writer {
             self.u32(value);
             entries += 1;
         }
-        self.0[count_at..count_at + 4].copy_from_slice(&entries.to_be_bytes());
+        self.patch(count_at, entries);
     }
 }
 
 /// Reads numbers from the front of bytes that may end anywhere.
 pub(super) trait Fields<'a> {
-    /// The next bytes; `None`, and nothing taken, where there are fewer.
+    /// Takes `count` bytes; takes none and returns `None` where there are fewer.
     fn front(&mut self, count: usize) -> Option<&'a [u8]>;
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -113,5 +162,23 @@ impl<'a> Fields<'a> for &'a [u8] {
         let (front, rest) = self.split_at_checked(count)?;
         *self = rest;
         Some(front)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_does_not_fit_is_an_error() {
+        let mut w = Writer::new();
+        w.nest(b"abcd", |w| w.narrow16(65_535u32));
+        assert_eq!(w.finish(), Ok(b"\0\0\0\x0aabcd\xff\xff".to_vec()));
+        let mut w = Writer::new();
+        w.nest(b"abcd", |w| w.narrow16(65_536u32));
+        assert_eq!(w.finish(), Err("a size of 65536 does not fit 16 bits".into()));
+        let mut w = Writer::new();
+        w.count(1 << 32);
+        assert_eq!(w.finish(), Err("a count of 4294967296 does not fit 32 bits".into()));
     }
 }

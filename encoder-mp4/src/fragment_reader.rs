@@ -1,40 +1,39 @@
-//! Reading a fragmented file of this program, whole or cut.
+//! Reads the fragmented files of this program, complete or cut.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
 use thiserror::Error;
 
 use super::{
-    avc::ParameterSets,
     boxes::Fields,
     record::{self, CHECKSUM, FragmentSample, Head},
 };
 
-/// Why there is nothing to read.
+/// Why a file cannot be recovered.
 #[derive(Debug, Error)]
 pub enum PartError {
     /// The operating system refused.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// Another program wrote it, or nothing of this one is in it.
+    /// No file of this program.
     #[error(
         "not a file that this program was writing; only what `encoder` leaves (NAME.mp4.part, or a \
          fragmented file) can be repaired"
     )]
     Foreign,
-    /// There is an index, and what it speaks of.
+    /// The file has an index in front, and all samples of it.
     #[error("the file is whole, with its index in front")]
     Progressive,
-    /// There is an index, and less behind it.
+    /// The file has an index in front, and its end is missing.
     #[error(
         "the index of the file is whole, but {missing} bytes of video at its end are missing: they \
          cannot be made up; copy the file again from where it came"
     )]
     Cut {
-        /// How many.
+        /// Bytes that the index refers to.
         missing: u64,
     },
-    /// It ends before the first fragment does.
+    /// The file ends before its first fragment does.
     #[error("nothing was written that can be shown: not one fragment is whole")]
     Empty,
 }
@@ -43,27 +42,29 @@ pub enum PartError {
 pub(super) struct FragmentReader<R> {
     file: Boxes<R>,
     head: Head,
-    /// Behind the head.
-    begins: u64,
+    /// Offset of the first fragment.
+    begin: u64,
+    /// Offset of the next fragment.
     at: u64,
+    /// Frames of the fragments before `at`.
     frames: u64,
-    /// Fragments beyond this are not looked at.
-    ends: u64,
+    /// Fragments from this offset on are not read.
+    end: u64,
 }
 
 /// A fragment.
 pub(super) struct Fragment {
-    /// Where its pictures begin, in bytes from the start of the file.
+    /// Offset of the first sample in the file.
     pub data_at: u64,
-    /// Its pictures, in decoding order, one behind the other.
-    pub entries: Vec<FragmentSample>,
+    /// The samples in decoding order, one behind the other.
+    pub samples: Vec<FragmentSample>,
 }
 
 impl<R: Read + Seek> FragmentReader<R> {
     /// Reads the head of a file.
     ///
     /// # Errors
-    /// Why it is none that can be read, or needs no repair.
+    /// [`PartError`]: the file cannot be recovered, or needs no recovery.
     pub fn open(mut reader: R) -> Result<Self, PartError> {
         let length = reader.seek(SeekFrom::End(0))?;
         let mut file = Boxes { reader, length };
@@ -77,32 +78,32 @@ impl<R: Read + Seek> FragmentReader<R> {
         let head = content.filter(|_| &second.kind == b"uuid").and_then(|c| Head::read(&c));
         let head = head.ok_or(PartError::Foreign)?;
         let movie = file.kind(behind, b"moov")?.ok_or(PartError::Empty)?;
-        let begins = behind.saturating_add(movie.size);
-        Ok(Self { file, head, begins, at: begins, frames: 0, ends: length })
+        let begin = behind.saturating_add(movie.size);
+        Ok(Self { file, head, begin, at: begin, frames: 0, end: length })
     }
 
-    /// How the frames are to be laid out.
+    /// How the frames are timed.
     pub fn head(&self) -> &Head {
         &self.head
     }
 
-    /// Begins again with the first fragment, and ends where it is now.
-    pub fn again(&mut self) {
-        (self.ends, self.at, self.frames) = (self.at, self.begins, 0);
+    /// Goes back to the first fragment. Reading ends where it stands now.
+    pub fn rewind(&mut self) {
+        (self.end, self.at, self.frames) = (self.at, self.begin, 0);
     }
 
     /// Bytes behind the last fragment that was read.
-    pub fn rest(&self) -> u64 {
+    pub fn unread(&self) -> u64 {
         self.file.length.saturating_sub(self.at)
     }
 
-    /// The next fragment; `None` where there is none that is whole. With `check`, every byte of it
-    /// must be as it was written.
+    /// The next fragment; `None` where it is missing, cut or invalid. With `check`, its checksum must
+    /// be right too.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn next(&mut self, check: bool) -> io::Result<Option<Fragment>> {
-        if self.at >= self.ends {
+        if self.at >= self.end {
             return Ok(None);
         }
         let Some(moof) = self.file.kind(self.at, b"moof")? else { return Ok(None) };
@@ -110,26 +111,26 @@ impl<R: Read + Seek> FragmentReader<R> {
         let data_at = self.at + moof.size;
         let Some(mdat) = self.file.kind(data_at, b"mdat")? else { return Ok(None) };
         let end = data_at.saturating_add(mdat.size);
-        let entries = last_box(&content).and_then(record::read);
-        let Some((first, entries)) = entries.filter(|_| end <= self.file.length) else {
+        let samples = last_box(&content).and_then(record::read);
+        let Some((first, samples)) = samples.filter(|_| end <= self.file.length) else {
             return Ok(None);
         };
-        let bytes: u64 = entries.iter().map(|entry| u64::from(entry.bytes)).sum();
-        let begins_with_key = first > 0 || entries.first().is_some_and(|entry| entry.keyframe);
+        let bytes: u64 = samples.iter().map(|sample| u64::from(sample.bytes)).sum();
+        let begins_with_key = first > 0 || samples.first().is_some_and(|sample| sample.keyframe);
         if first != self.frames || bytes != mdat.size - mdat.bytes || !begins_with_key {
             return Ok(None);
         }
-        // A fuzzer would never get past a checksum.
-        if check && !self.is_as_written(&moof, &content, data_at, mdat.size)? && !cfg!(fuzzing) {
+        // A fuzzer would never guess a checksum.
+        if check && !self.has_checksum(&moof, &content, data_at, mdat.size)? && !cfg!(fuzzing) {
             return Ok(None);
         }
         self.at = end;
-        self.frames += entries.len() as u64;
-        Ok(Some(Fragment { data_at: data_at + mdat.bytes, entries }))
+        self.frames += samples.len() as u64;
+        Ok(Some(Fragment { data_at: data_at + mdat.bytes, samples }))
     }
 
     /// Whether the checksum at the end of `moof` is right.
-    fn is_as_written(
+    fn has_checksum(
         &mut self,
         moof: &BoxHead,
         content: &[u8],
@@ -137,8 +138,10 @@ impl<R: Read + Seek> FragmentReader<R> {
         size: u64,
     ) -> io::Result<bool> {
         let (checked, checksum) = content.split_at(content.len() - CHECKSUM);
+        // A fragment of this program never needs the long form of a box's size.
+        let Ok(moof_size) = u32::try_from(moof.size) else { return Ok(false) };
         let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&(moof.size as u32).to_be_bytes());
+        hasher.update(&moof_size.to_be_bytes());
         hasher.update(&moof.kind);
         hasher.update(checked);
         self.file.reader.seek(SeekFrom::Start(data_at))?;
@@ -146,24 +149,21 @@ impl<R: Read + Seek> FragmentReader<R> {
         let mut left = size;
         while left > 0 {
             let most = left.min(buffer.len() as u64) as usize;
-            let part = &mut buffer[..most];
-            self.file.reader.read_exact(part)?;
-            hasher.update(part);
+            let piece = &mut buffer[..most];
+            self.file.reader.read_exact(piece)?;
+            hasher.update(piece);
             left -= most as u64;
         }
         Ok(hasher.finalize().to_be_bytes() == *checksum)
     }
 
-    /// The parameter sets in front of a key frame that begins at `at`.
+    /// The bytes of the parameter sets in front of a sample that begins at `at`.
     ///
     /// # Errors
     /// When they cannot be read.
-    pub fn sets(&mut self, at: u64, entry: &FragmentSample) -> io::Result<ParameterSets> {
-        let bytes = self.file.bytes(at, entry.sets.into())?;
-        bytes.as_deref().and_then(ParameterSets::read).ok_or_else(|| {
-            let text = format!("the parameter sets of frame {} are broken", entry.pts);
-            io::Error::new(io::ErrorKind::InvalidData, text)
-        })
+    pub fn sets(&mut self, at: u64, sample: &FragmentSample) -> io::Result<Vec<u8>> {
+        let bytes = self.file.bytes(at, sample.sets.into())?;
+        bytes.ok_or_else(|| io::Error::other("the file became shorter"))
     }
 
     /// Copies bytes out of the file.
@@ -188,14 +188,14 @@ struct Boxes<R> {
 /// The head of a box.
 struct BoxHead {
     kind: [u8; 4],
-    /// Of the head.
+    /// Bytes of the head.
     bytes: u64,
-    /// Of the whole box; more than there may be.
+    /// Bytes of the whole box, which may be more than the file has.
     size: u64,
 }
 
 impl<R: Read + Seek> Boxes<R> {
-    /// What a file with the index in front of `at` is.
+    /// Why a file with an index that ends at `at` is not recovered.
     fn progressive(&mut self, at: u64) -> io::Result<PartError> {
         let media = self.kind(at, b"mdat")?;
         Ok(match media.map(|media| at.saturating_add(media.size)) {
@@ -205,7 +205,7 @@ impl<R: Read + Seek> Boxes<R> {
         })
     }
 
-    /// The box at a place, if it is of this kind.
+    /// The box at an offset, if it is of this kind.
     fn kind(&mut self, at: u64, kind: &[u8; 4]) -> io::Result<Option<BoxHead>> {
         Ok(self.at(at)?.filter(|head| &head.kind == kind))
     }
@@ -228,7 +228,7 @@ impl<R: Read + Seek> Boxes<R> {
         self.bytes(at.saturating_add(head.bytes), head.size - head.bytes)
     }
 
-    /// Bytes of the file; `None` where there are not as many.
+    /// Bytes of the file; `None` where the file ends before.
     fn bytes(&mut self, at: u64, count: u64) -> io::Result<Option<Vec<u8>>> {
         if at.checked_add(count).is_none_or(|end| end > self.length) {
             return Ok(None);
@@ -240,7 +240,7 @@ impl<R: Read + Seek> Boxes<R> {
     }
 }
 
-/// The content of the last of some boxes, which must be a `uuid` box.
+/// The content of the last box, which must be a `uuid` box.
 fn last_box(mut boxes: &[u8]) -> Option<&[u8]> {
     loop {
         let (size, kind) = (boxes.u32()?, boxes.array::<4>()?);

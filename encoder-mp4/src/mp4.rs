@@ -18,14 +18,14 @@ use super::{
 };
 use encoder_media::timeline::{self, Clock, FrameTimes, Timeline, Timing};
 
-/// What an MP4 file is while it is written, and when it is whole.
+/// Form of an MP4 file while it is written and when it is finished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputMode {
-    /// Written as `NAME.mp4.part`; when it is whole, the index goes in front and the file gets its
-    /// name.
+    /// Written as `NAME.mp4.part`. Finishing it writes a second file with the index in front, under
+    /// the final name.
     #[default]
     Progressive,
-    /// A fragmented file under its own name, which plays while it grows.
+    /// A fragmented file under its final name, which plays while it grows.
     Fragmented,
 }
 
@@ -34,18 +34,18 @@ pub enum OutputMode {
 pub struct Mp4Options {
     /// Replace a file that exists.
     pub overwrite: bool,
-    /// What the file is while it is written, and when it is whole.
+    /// Form of the file.
     pub mode: OutputMode,
-    /// How the frames are laid out in time.
+    /// When frames are displayed.
     pub timing: Timing,
     /// Assumed for the duration of a single frame.
     pub rate: FrameRate,
-    /// How many frames a picture may be decoded ahead of its time.
+    /// How many frames ahead of its display a picture may be decoded.
     pub reorder: u32,
 }
 
 impl Mp4Options {
-    /// A progressive file that replaces none, of a stream as `encoder` describes it.
+    /// A progressive file that replaces no other, for the stream of this encoder configuration.
     pub fn new(timing: Timing, encoder: &EncoderConfig) -> Self {
         Self {
             timing,
@@ -57,7 +57,7 @@ impl Mp4Options {
 }
 
 impl Default for Mp4Options {
-    /// A progressive file that replaces none, at the recorded times, without B-frames.
+    /// A progressive file that replaces no other, at the recorded times, without B-frames.
     fn default() -> Self {
         Self {
             overwrite: false,
@@ -71,21 +71,22 @@ impl Default for Mp4Options {
 
 /// Writes one H.264 track as MP4.
 ///
-/// Pictures are shown from 0 on, in the finished progressive file at exactly the times of the
-/// layout, in its timescale.
+/// The first picture is displayed at 0. A finished progressive file has exactly the times and the
+/// timescale of the [`Timeline`].
 pub struct Mp4Sink {
     path: PathBuf,
     overwrite: bool,
     mode: OutputMode,
-    fragments: Fragmenter,
-    place: FileState,
-    /// A piece is missing: nothing may come behind it.
-    broken: bool,
+    fragmenter: Fragmenter,
+    state: FileState,
+    /// The last write was not completed: nothing may be appended behind it.
+    is_broken: bool,
 }
 
-/// Where the fragments go.
+/// The file that the fragments are appended to.
 enum FileState {
-    /// Under its own name as soon as it plays.
+    /// A fragmented file before its first fragment: it gets its final name when it plays. `None`
+    /// after that failed.
     Hidden(Option<NamedTempFile>),
     Visible(PartFile),
 }
@@ -98,17 +99,17 @@ impl Mp4Sink {
     pub fn create(path: &Path, options: &Mp4Options) -> Result<Self, SinkError> {
         let Mp4Options { overwrite, mode, timing, rate, reorder } = *options;
         check_free(path, overwrite)?;
-        let place = match mode {
+        let state = match mode {
             OutputMode::Progressive => FileState::Visible(PartFile::beside(path)?),
             OutputMode::Fragmented => {
                 FileState::Hidden(Some(temporary(path).map_err(SinkError::io(path))?))
             }
         };
-        let fragments = Fragmenter::new(Head { timing, rate, reorder });
-        Ok(Self { path: path.into(), overwrite, mode, fragments, place, broken: false })
+        let fragmenter = Fragmenter::new(Head { timing, rate, reorder });
+        Ok(Self { path: path.into(), overwrite, mode, fragmenter, state, is_broken: false })
     }
 
-    fn wrong(&self, reason: impl Into<String>) -> SinkError {
+    fn stream_error(&self, reason: impl Into<String>) -> SinkError {
         SinkError::stream(&self.path, reason)
     }
 
@@ -116,51 +117,51 @@ impl Mp4Sink {
         if piece.is_empty() {
             return Ok(());
         }
-        // Good again when the piece is there.
-        self.broken = true;
-        match &mut self.place {
+        let io_error = SinkError::io(&self.path);
+        match &mut self.state {
             FileState::Visible(file) => {
                 file.append(piece, now).map_err(SinkError::io(file.path()))?;
             }
             FileState::Hidden(file) => {
-                let error = SinkError::io(&self.path);
                 let Some(mut file) = file.take() else {
-                    return Err(self.wrong("the file could not be given its name"));
+                    return Err(self.stream_error("the file could not be given its name"));
                 };
                 let written = file.write_all(piece).and_then(|()| file.as_file().sync_data());
-                written.map_err(&error)?;
+                written.map_err(&io_error)?;
                 let named = if self.overwrite {
                     file.persist(&self.path)
                 } else {
                     file.persist_noclobber(&self.path)
                 };
-                let file = named.map_err(|e| error(e.error))?;
+                let file = named.map_err(|e| io_error(e.error))?;
                 sync_directory(&self.path);
                 let length = piece.len() as u64;
-                self.place = FileState::Visible(PartFile::new(file, self.path.clone(), length));
+                self.state = FileState::Visible(PartFile::new(file, self.path.clone(), length));
             }
         }
-        self.broken = false;
         Ok(())
     }
 
-    /// Writes what is left, and what the file is to be.
-    fn end(&mut self, layout: &Timeline) -> Result<(), SinkError> {
-        let rest = self.fragments.finish();
-        self.append(&rest, Instant::now())?;
-        let (FileState::Visible(part), OutputMode::Progressive) = (&self.place, self.mode) else {
+    /// Writes the last fragment, and the progressive file.
+    fn complete(&mut self, timeline: &Timeline) -> Result<(), SinkError> {
+        let last = self.fragmenter.finish().map_err(|text| self.stream_error(text))?;
+        self.is_broken = true;
+        self.append(&last, Instant::now())?;
+        self.is_broken = false;
+        let (FileState::Visible(part), OutputMode::Progressive) = (&self.state, self.mode) else {
             return Ok(());
         };
-        let error = SinkError::io(&self.path);
+        let io_error = SinkError::io(&self.path);
         let mut output = OutputFile::create(&self.path, self.overwrite)?;
-        let mut part = FragmentReader::open(part.file()).map_err(|e| match e {
-            PartError::Io(e) => error(e),
-            other => self.wrong(format!("{}: {other}", part.path().display())),
+        let mut fragments = FragmentReader::open(part.file()).map_err(|e| match e {
+            PartError::Io(e) => io_error(e),
+            other => self.stream_error(format!("{}: {other}", part.path().display())),
         })?;
-        let frames = progressive::write(&mut part, layout, &mut output).map_err(&error)?;
-        if frames != self.fragments.frames() {
-            let all = self.fragments.frames();
-            return Err(self.wrong(format!("{frames} of {all} frames came back from the disk")));
+        let frames =
+            progressive::write(&mut fragments, timeline, &mut output).map_err(&io_error)?;
+        if frames != self.fragmenter.frames() {
+            let all = self.fragmenter.frames();
+            return Err(self.stream_error(format!("{frames} of {all} frames were read back")));
         }
         output.commit().map(drop)
     }
@@ -168,29 +169,38 @@ impl Mp4Sink {
 
 impl Sink for Mp4Sink {
     fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
-        if self.broken {
-            return Err(self.wrong("nothing more can be written behind an error"));
+        if self.is_broken {
+            return Err(self.stream_error("nothing more can be written behind an error"));
         }
         let now = Instant::now();
-        let piece = self.fragments.push(&chunk, times, now).map_err(|text| self.wrong(text))?;
-        self.append(&piece, now)
+        // Until both steps have returned: after a panic in either, nothing may be appended.
+        self.is_broken = true;
+        match self.fragmenter.push(&chunk, times, now) {
+            Ok(piece) => self.append(&piece, now)?,
+            Err(text) => {
+                self.is_broken = false;
+                return Err(self.stream_error(text));
+            }
+        }
+        self.is_broken = false;
+        Ok(())
     }
 
-    fn finish(mut self: Box<Self>, layout: &Timeline) -> Result<Finished, SinkError> {
-        if self.fragments.is_empty() {
-            return Err(self.wrong("no picture to write"));
+    fn finish(mut self: Box<Self>, timeline: &Timeline) -> Result<Finished, SinkError> {
+        if self.fragmenter.is_empty() {
+            return Err(self.stream_error("no picture to write"));
         }
-        if let Err(error) = self.end(layout) {
+        if let Err(error) = self.complete(timeline) {
             return Err(match self.abandon() {
                 Some(kept) => error.kept(kept),
                 None => error,
             });
         }
-        let Self { path, mode, fragments, place, .. } = *self;
-        let warnings = match (mode, place) {
+        let Self { path, mode, fragmenter, state, .. } = *self;
+        let warnings = match (mode, state) {
             (OutputMode::Fragmented, FileState::Visible(file)) => {
                 file.keep();
-                fragments.warnings()
+                fragmenter.warnings()
             }
             _ => Vec::new(),
         };
@@ -198,14 +208,22 @@ impl Sink for Mp4Sink {
     }
 
     fn abandon(mut self: Box<Self>) -> Option<Location> {
-        if !self.broken {
-            let rest = self.fragments.finish();
-            // What is there is worth keeping all the same.
-            let _ = self.append(&rest, Instant::now());
+        if !self.is_broken {
+            // The fragments before this one are worth keeping whether it can be written or not.
+            if let Ok(last) = self.fragmenter.finish() {
+                let _ = self.append(&last, Instant::now());
+            }
         }
-        match self.place {
+        match self.state {
             FileState::Visible(file) => file.keep().map(Location::from),
             FileState::Hidden(_) => None,
+        }
+    }
+
+    fn part_file(&self) -> Option<&Path> {
+        match &self.state {
+            FileState::Visible(file) if !file.is_empty() => Some(file.path()),
+            _ => None,
         }
     }
 }

@@ -8,10 +8,10 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::SinkError;
 
-/// A file that appears under its name only when it is whole.
+/// A file that appears under its name only when it is finished.
 ///
-/// It is written under a temporary name in the same directory, synced, and renamed. Dropped
-/// before that, it leaves nothing behind.
+/// It is written under a temporary name in the same directory, synced, and renamed. A file that is
+/// dropped before [`commit`](Self::commit) is removed.
 #[derive(Debug)]
 pub struct OutputFile {
     path: PathBuf,
@@ -20,7 +20,7 @@ pub struct OutputFile {
 }
 
 impl OutputFile {
-    /// Begins a file that will be called `path`.
+    /// Creates the temporary file; `path` is its final name.
     ///
     /// # Errors
     /// When `path` exists and may not be overwritten, or nothing can be written there.
@@ -35,7 +35,7 @@ impl OutputFile {
         &self.path
     }
 
-    /// Syncs the file and gives it its name.
+    /// Syncs the file and renames it.
     ///
     /// # Errors
     /// When the disk is full, or the name was taken in the meantime.
@@ -63,7 +63,7 @@ impl Write for OutputFile {
     }
 }
 
-/// Refuses a name that is taken.
+/// Checks that `path` does not exist or may be overwritten.
 ///
 /// # Errors
 /// When `path` exists and may not be overwritten.
@@ -75,10 +75,11 @@ pub(super) fn check_free(path: &Path, overwrite: bool) -> Result<(), SinkError> 
     Err(SinkError::io(path)(error))
 }
 
-/// Gives a file that is whole its final name.
+/// Renames a finished file to its final name.
 ///
 /// # Errors
-/// When the name is taken and may not be, or the system refuses; the file is still there.
+/// When the name is taken and may not be overwritten, or the operating system refuses. The file is
+/// left where it was.
 pub(super) fn give_name(file: &Path, name: &Path, overwrite: bool) -> io::Result<()> {
     let file = TempPath::try_from_path(file)?;
     let named = if overwrite { file.persist(name) } else { file.persist_noclobber(name) };
@@ -90,7 +91,7 @@ pub(super) fn give_name(file: &Path, name: &Path, overwrite: bool) -> io::Result
     Ok(())
 }
 
-/// Forces the name of a file onto the disk. Not every system can sync a directory.
+/// Syncs the directory of a file, so that its name is on the disk. Not every system can do that.
 pub(super) fn sync_directory(path: &Path) {
     if let Ok(dir) = File::open(directory(path)) {
         let _ = dir.sync_all();
@@ -101,7 +102,7 @@ fn directory(path: &Path) -> &Path {
     path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// A hidden file beside `path`, which goes when it is dropped.
+/// A hidden file beside `path`, removed when it is dropped.
 ///
 /// # Errors
 /// When nothing can be written there.
@@ -114,7 +115,7 @@ pub(super) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // As any other new file: the umask decides, not the caution of temporary files.
+        // The permissions of any other new file, by the umask.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     builder.tempfile_in(directory(path))
@@ -135,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_appears_only_when_it_is_whole() {
+    fn a_file_appears_only_when_it_is_finished() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.mp4");
         let mut file = OutputFile::create(&path, false).unwrap();
@@ -152,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_existing_file_is_kept_without_overwrite() {
+    fn a_file_that_exists_is_replaced_only_with_overwrite() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.mp4");
         let late = OutputFile::create(&path, false).unwrap();
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_that_does_not_exist_is_an_error_with_its_name() {
+    fn a_directory_that_does_not_exist_is_named_in_the_error() {
         let error = OutputFile::create(Path::new("/nowhere/at/all.mp4"), false).unwrap_err();
         assert!(error.to_string().contains("/nowhere/at/all.mp4"), "{error}");
     }

@@ -9,9 +9,10 @@ use tracing::warn;
 
 use super::{SinkError, output::sync_directory};
 
-/// A file that can be read by others while it grows, by whole pieces.
+/// A file that grows by whole pieces and can be read meanwhile.
 ///
-/// Dropped, it goes, unless it was told to stay.
+/// It is removed when it is dropped, unless it was [kept](Self::keep) or a panic drops it: then
+/// nothing else has what was written.
 #[derive(Debug)]
 pub(super) struct PartFile {
     file: File,
@@ -19,12 +20,12 @@ pub(super) struct PartFile {
     /// Bytes of whole pieces.
     length: u64,
     syncs: Syncs,
-    stays: bool,
+    is_kept: bool,
 }
 
 impl PartFile {
-    /// Begins a file beside `path`, with `.part` behind its name. One that is there is left alone,
-    /// and a number taken.
+    /// Creates `NAME.part` beside `path`. Where that file exists, it is left as it is and the name
+    /// gets a number: `NAME.2.part`.
     ///
     /// # Errors
     /// When nothing can be written there.
@@ -35,7 +36,7 @@ impl PartFile {
             match OpenOptions::new().read(true).write(true).create_new(true).open(&part) {
                 Ok(file) => {
                     if let Some(taken) = &taken {
-                        warn_of(taken, &part);
+                        warn_of_other(taken, &part);
                     }
                     return Ok(Self::new(file, part, 0));
                 }
@@ -49,17 +50,16 @@ impl PartFile {
         Err(SinkError::io(path)(error))
     }
 
-    /// Goes on with a file that has its name, and one piece.
+    /// Appends to a file that exists and has `length` bytes.
     pub fn new(file: File, path: PathBuf, length: u64) -> Self {
-        // Others see by the lock that somebody writes here. Where there are no locks, or they
-        // would keep players out, they do not.
+        // The lock marks a file that is being written. On Windows it would keep players out.
         if cfg!(unix) {
             let _ = file.try_lock();
         }
-        Self { file, path, length, syncs: Syncs::default(), stays: false }
+        Self { file, path, length, syncs: Syncs::default(), is_kept: false }
     }
 
-    /// Its name.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -69,7 +69,7 @@ impl PartFile {
         &self.file
     }
 
-    /// Whether there is nothing in it.
+    /// Whether nothing was appended.
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
@@ -77,7 +77,7 @@ impl PartFile {
     /// Appends a piece: all of it, or nothing.
     ///
     /// # Errors
-    /// As the system says.
+    /// Those of the operating system.
     pub fn append(&mut self, piece: &[u8], now: Instant) -> io::Result<()> {
         let synced = self.syncs.due(now);
         let written = self.file.write_all(piece).and_then(|()| match synced {
@@ -86,7 +86,7 @@ impl PartFile {
             Due::Name => self.file.sync_data().map(|()| sync_directory(&self.path)),
         });
         if let Err(error) = written {
-            // What cannot be cut off is found by the reader.
+            // Where this fails too, readers stop at the piece that is cut.
             let _ = self.file.set_len(self.length);
             let _ = self.file.seek(SeekFrom::Start(self.length));
             return Err(error);
@@ -95,23 +95,24 @@ impl PartFile {
         Ok(())
     }
 
-    /// Syncs the file and lets it stay; gives its name. `None`, and no file, where it is empty.
+    /// Syncs and closes the file and returns its path. An empty file is removed: `None`.
     pub fn keep(mut self) -> Option<PathBuf> {
         if self.is_empty() {
             return None;
         }
-        // It stays, synced or not.
+        // The file is kept even where it cannot be synced.
         let _ = self.file.sync_all();
-        self.stays = true;
+        self.is_kept = true;
         Some(self.path.clone())
     }
 }
 
 impl Drop for PartFile {
     fn drop(&mut self) {
-        if !self.stays {
-            let _ = std::fs::remove_file(&self.path);
+        if self.is_kept || (std::thread::panicking() && !self.is_empty()) {
+            return;
         }
+        let _ = std::fs::remove_file(&self.path);
     }
 }
 
@@ -124,39 +125,39 @@ fn part_name(path: &Path, number: u32) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Says that a part file is there that this run did not make.
-fn warn_of(taken: &Path, ours: &Path) {
+/// Warns of a part file that another run wrote.
+fn warn_of_other(taken: &Path, ours: &Path) {
     let is_alive = is_being_written(taken);
     let (taken, ours) = (taken.display(), ours.display());
     if is_alive {
         warn!("another run is writing {taken}; this one writes {ours}");
     } else {
         warn!(
-            "{taken} is what a run left that was cut off: `encoder repair {taken}` makes a video \
+            "{taken} was left by a run that was cut off: `encoder repair {taken}` makes a video \
              of it, or delete it; this run writes {ours}"
         );
     }
 }
 
-/// Whether a program writes this file now.
+/// Whether a process is writing this part file. Always false where files have no such lock.
 pub fn is_being_written(path: &Path) -> bool {
     let locked = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
     cfg!(unix) && File::open(path).is_ok_and(locked)
 }
 
-/// When a file that grows is to be forced onto the disk: at once with the first piece, so that its
-/// name is safe, and then at most so often that a power cut costs half a second.
+/// When to sync a part_file file. With the first piece, so that its name is on the disk; then every
+/// half second, so that a power cut costs no more than that.
 #[derive(Debug, Default)]
 struct Syncs {
     last: Option<Instant>,
 }
 
-/// What is to be forced onto the disk.
+/// What to sync.
 #[derive(Debug, PartialEq, Eq)]
 enum Due {
     No,
     Data,
-    /// The data, and the directory.
+    /// The data and the directory.
     Name,
 }
 
@@ -198,29 +199,46 @@ mod tests {
     }
 
     #[test]
-    fn a_piece_is_there_when_it_was_appended_and_the_file_goes_unless_it_is_kept() {
+    fn appended_pieces_are_in_the_file_and_a_file_that_is_not_kept_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.mp4");
         let part = directory.path().join("a.mp4.part");
-        let mut growing = PartFile::beside(&path).unwrap();
-        growing.append(b"one", Instant::now()).unwrap();
+        let mut part_file = PartFile::beside(&path).unwrap();
+        part_file.append(b"one", Instant::now()).unwrap();
         assert_eq!(std::fs::read(&part).unwrap(), b"one");
-        growing.append(b"two", Instant::now()).unwrap();
+        part_file.append(b"two", Instant::now()).unwrap();
         assert_eq!(std::fs::read(&part).unwrap(), b"onetwo");
         assert_eq!(is_being_written(&part), cfg!(unix));
-        drop(growing);
+        drop(part_file);
         assert!(!part.exists());
         assert_eq!(PartFile::beside(&path).unwrap().keep(), None);
         assert!(!part.exists());
 
-        let mut growing = PartFile::beside(&path).unwrap();
-        growing.append(b"one", Instant::now()).unwrap();
-        assert_eq!(growing.keep(), Some(part.clone()));
+        let mut part_file = PartFile::beside(&path).unwrap();
+        part_file.append(b"one", Instant::now()).unwrap();
+        assert_eq!(part_file.keep(), Some(part.clone()));
         assert!(!is_being_written(&part));
-        // What is there is never touched.
+        // A file that exists is never touched.
         let second = PartFile::beside(&path).unwrap();
         assert_eq!(second.path(), directory.path().join("a.mp4.2.part"));
         drop(second);
         assert_eq!(std::fs::read(&part).unwrap(), b"one");
+    }
+
+    #[test]
+    fn a_panic_keeps_what_was_written() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, piece, is_left) in [("a.mp4", &b"one"[..], true), ("b.mp4", b"", false)] {
+            let path = directory.path().join(name);
+            let panicked = std::panic::catch_unwind(|| {
+                let mut part_file = PartFile::beside(&path).unwrap();
+                part_file.append(piece, Instant::now()).unwrap();
+                panic!("a test panics");
+            });
+            assert!(panicked.is_err());
+            let part = directory.path().join(format!("{name}.part"));
+            assert_eq!(part.exists(), is_left, "{name}");
+            assert!(!is_being_written(&part));
+        }
     }
 }

@@ -1,120 +1,180 @@
-//! From a fragmented file to one with its index in front.
+//! Writes a progressive file, with its index in front, from a fragmented one.
 
-use std::io::{self, Read, Seek, Write};
+use std::{
+    collections::HashMap,
+    io::{self, Read, Seek, Write},
+};
 
 use super::{
-    avc::ParameterSets,
+    avc::Description,
     boxes::Writer,
     fragment_reader::FragmentReader,
     track::{Movie, file_type},
 };
 use encoder_media::timeline::Timeline;
 
-/// The index of a file: all that is known of its pictures.
+/// The index of a file.
 #[derive(Default)]
 struct Index {
+    /// In decoding order.
     samples: Vec<Sample>,
-    /// When frames are shown, in ticks.
+    /// When frames are displayed, in ticks and display order.
     ticks: Vec<u64>,
-    descriptions: Vec<ParameterSets>,
+    descriptions: Vec<Description>,
+    /// Parameter sets change between key frames.
+    has_late_sets: bool,
 }
 
-/// A coded picture.
 struct Sample {
-    /// Where it is in the fragmented file.
+    /// Offset in the fragmented file.
     at: u64,
     bytes: u32,
-    /// How many of these are parameter sets, in front.
+    /// How many of the bytes are parameter sets, in front.
     sets: u32,
+    /// Number of the frame in display order.
     pts: u32,
     keyframe: bool,
+    /// Number of the description, from 1 on.
     description: u16,
 }
 
-/// When pictures are decoded.
+/// When samples are decoded.
 struct Decoding {
-    /// When the first frame is shown, in ticks from its decoding.
-    start: u64,
-    /// When each sample is decoded, and where the last one ends.
+    /// How far decoding lags behind, in ticks.
+    lag: u64,
+    /// When each sample is decoded, and when the last one ends.
     ticks: Vec<u64>,
 }
 
-/// Pictures one behind the other: a key frame and what follows it.
+/// Samples one behind the other: a key frame and those that follow it.
 struct Chunk {
     at: u64,
     samples: u32,
     description: u16,
 }
 
-/// Writes the fragments that `part` has before it as a file with the index in front; gives the
-/// number of its frames, which are shown at exactly the times of `layout`, from 0 on.
+/// Writes the fragments that `fragments` has before it as a file with the index in front, at exactly
+/// the times of `timeline`. Returns the number of frames.
 ///
-/// Parameter sets stand in the sample description alone, as long as there is only one. Where they
-/// change, each has a description, and every key frame carries its own: Chromium looks at the first
-/// description only.
+/// As long as the parameter sets are the same throughout, the sample description alone has them.
+/// Where they change, each has a description, and the samples carry their own: Chromium reads the
+/// first description only.
 ///
 /// # Errors
-/// When one side fails.
+/// When one side fails, or a value does not fit its field.
 pub(super) fn write<R: Read + Seek>(
-    part: &mut FragmentReader<R>,
-    layout: &Timeline,
+    fragments: &mut FragmentReader<R>,
+    timeline: &Timeline,
     to: &mut impl Write,
 ) -> io::Result<u64> {
-    let index = Index::read(part, layout)?;
+    let index = Index::read(fragments, timeline)?;
     let bytes: u64 = index.samples.iter().map(|sample| u64::from(index.bytes(sample))).sum();
-    let mut header = index.header(layout, bytes);
-    let (mdat, head) = match u32::try_from(bytes + 8) {
+    let (mdat, mdat_head) = match u32::try_from(bytes + 8) {
         Ok(size) => ([&size.to_be_bytes()[..], b"mdat"].concat(), 8),
         Err(_) => {
             let size = (bytes + 16).to_be_bytes();
             ([&1u32.to_be_bytes()[..], b"mdat", &size].concat(), 16)
         }
     };
-    let base = header.len() as u64 + head;
-    index.place(&mut header, base, bytes);
+    let offsets = Offsets::Narrow;
+    let mut header = index.header(timeline, offsets)?;
+    let end = |header: &[u8]| header.len() as u64 + mdat_head + bytes;
+    let offsets = Offsets::up_to(end(&header));
+    if offsets == Offsets::Wide {
+        header = index.header(timeline, offsets)?;
+    }
+    let base = header.len() as u64 + mdat_head;
+    index.fill_offsets(&mut header, base, offsets)?;
     to.write_all(&header)?;
     to.write_all(&mdat)?;
-    index.copy(part, to)?;
+    index.copy(fragments, to)?;
     Ok(index.samples.len() as u64)
 }
 
+/// Width of the chunk offsets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Offsets {
+    /// 32 bits.
+    Narrow,
+    /// 64 bits.
+    Wide,
+}
+
+impl Offsets {
+    /// What offsets up to `end` need.
+    fn up_to(end: u64) -> Self {
+        if u32::try_from(end).is_ok() { Self::Narrow } else { Self::Wide }
+    }
+
+    fn bytes(self) -> usize {
+        match self {
+            Self::Narrow => 4,
+            Self::Wide => 8,
+        }
+    }
+}
+
 impl Index {
-    fn read<R: Read + Seek>(part: &mut FragmentReader<R>, layout: &Timeline) -> io::Result<Self> {
+    fn read<R: Read + Seek>(
+        fragments: &mut FragmentReader<R>,
+        timeline: &Timeline,
+    ) -> io::Result<Self> {
         let mut index = Self::default();
-        let mut ticks = layout.ticks();
-        while let Some(fragment) = part.next(false)? {
-            for n in super::record::display_order(&fragment.entries) {
-                index.ticks.push(ticks.next(&fragment.entries[n].times));
+        let mut ticks = timeline.ticks();
+        // Number of the description with these parameter sets.
+        let mut numbers = HashMap::new();
+        let mut number = 0;
+        while let Some(fragment) = fragments.next(false)? {
+            for n in super::record::display_order(&fragment.samples) {
+                index.ticks.push(ticks.next(&fragment.samples[n].times));
             }
             let mut at = fragment.data_at;
-            for entry in &fragment.entries {
-                if entry.keyframe {
-                    let sets = part.sets(at, entry)?;
-                    if index.descriptions.last() != Some(&sets) {
-                        index.descriptions.push(sets);
-                    }
+            for sample in &fragment.samples {
+                if sample.keyframe {
+                    let sets = fragments.sets(at, sample)?;
+                    number = match numbers.get(&sets) {
+                        Some(&number) => number,
+                        None => {
+                            let number = index.describe(&sets, sample.pts)?;
+                            numbers.insert(sets, number);
+                            number
+                        }
+                    };
                 }
-                let description = u16::try_from(index.descriptions.len()).unwrap_or(u16::MAX);
+                index.has_late_sets |= !sample.keyframe && sample.sets > 0;
                 index.samples.push(Sample {
                     at,
-                    bytes: entry.bytes,
-                    sets: entry.sets,
-                    pts: u32::try_from(entry.pts).map_err(io::Error::other)?,
-                    keyframe: entry.keyframe,
-                    description,
+                    bytes: sample.bytes,
+                    sets: sample.sets,
+                    pts: u32::try_from(sample.pts).map_err(io::Error::other)?,
+                    keyframe: sample.keyframe,
+                    description: number,
                 });
-                at += u64::from(entry.bytes);
+                at += u64::from(sample.bytes);
             }
         }
-        match index.descriptions.len() {
-            1..=0xffff => Ok(index),
-            n => Err(io::Error::other(format!("{n} different parameter sets"))),
+        match index.descriptions.is_empty() {
+            false => Ok(index),
+            true => Err(io::Error::other("there are no parameter sets")),
         }
     }
 
-    /// Whether parameter sets stay in front of the key frames.
+    /// Adds a description; its number.
+    fn describe(&mut self, sets: &[u8], pts: u64) -> io::Result<u16> {
+        let description = Description::read(sets).ok_or_else(|| {
+            let text = format!("the parameter sets of frame {pts} are broken");
+            io::Error::new(io::ErrorKind::InvalidData, text)
+        })?;
+        // Samples carry their parameter sets where there is more than one description: any number
+        // does for those that there is no number for.
+        let Ok(number) = u16::try_from(self.descriptions.len() + 1) else { return Ok(u16::MAX) };
+        self.descriptions.push(description);
+        Ok(number)
+    }
+
+    /// Whether samples carry parameter sets.
     fn in_band(&self) -> bool {
-        self.descriptions.len() > 1
+        self.descriptions.len() > 1 || self.has_late_sets || !self.descriptions[0].fits()
     }
 
     /// Bytes of a sample in the file that is written.
@@ -124,7 +184,7 @@ impl Index {
 
     fn copy<R: Read + Seek>(
         &self,
-        part: &mut FragmentReader<R>,
+        fragments: &mut FragmentReader<R>,
         to: &mut impl Write,
     ) -> io::Result<()> {
         let mut run: Option<(u64, u64)> = None;
@@ -135,72 +195,73 @@ impl Index {
             run = match run {
                 Some((from, until)) if until == at => Some((from, end)),
                 Some((from, until)) => {
-                    part.copy(from, until - from, to)?;
+                    fragments.copy(from, until - from, to)?;
                     Some((at, end))
                 }
                 None => Some((at, end)),
             };
         }
-        run.map_or(Ok(()), |(from, until)| part.copy(from, until - from, to))
+        run.map_or(Ok(()), |(from, until)| fragments.copy(from, until - from, to))
     }
 
-    fn header(&self, layout: &Timeline, bytes: u64) -> Vec<u8> {
+    fn header(&self, timeline: &Timeline, offsets: Offsets) -> io::Result<Vec<u8>> {
         let mut w = Writer::new();
-        let decoding = self.decoding(layout.duration());
+        let decoding = self.decoding(timeline.duration());
         file_type(&mut w, b"isomiso2avc1mp41");
         let movie = Movie {
-            timescale: layout.timescale(),
-            duration: layout.duration(),
-            size: self.descriptions[0].parsed.size,
-            start: decoding.start,
+            timescale: timeline.timescale(),
+            duration: timeline.duration(),
+            size: self.descriptions[0].size(),
+            start: decoding.lag,
         };
-        movie.write(&mut w, |w| self.sample_table(w, &decoding, bytes), |_| {});
-        w.0
+        movie.write(&mut w, |w| self.sample_table(w, &decoding, offsets), |_| {});
+        w.finish().map_err(io::Error::other)
     }
 
-    /// Decoding lags behind by as many frames as a picture is decoded ahead of its time, so that no
-    /// picture is shown before it is decoded. `duration` is that of all frames in ticks.
+    /// Decoding lags behind by as many frames as a picture is decoded ahead of its display, so that
+    /// no picture is displayed before it is decoded. `duration` is that of all frames in ticks.
     ///
-    /// Offsets that go back instead would spare the edit list, but FFmpeg looks for the largest one
-    /// in all entries of `ctts` but the last two, and finds fault with what is left.
+    /// Negative offsets would need no edit list, but FFmpeg looks for the largest one in all entries
+    /// of `ctts` except the last two, and warns of a larger one among these.
     fn decoding(&self, duration: u64) -> Decoding {
         let ahead = |(n, sample): (usize, &Sample)| n.saturating_sub(sample.pts as usize);
-        let lag = self.samples.iter().enumerate().map(ahead).max().unwrap_or(0);
+        let frames = self.samples.iter().enumerate().map(ahead).max().unwrap_or(0) as u64;
         let usual = duration.saturating_sub(self.ticks.last().copied().unwrap_or(0)).max(1);
-        let start = lag as u64 * usual;
-        let begin = (0..lag as u64).map(|n| n * usual);
-        let shown = self.ticks.iter().copied().chain([duration]).map(|tick| start + tick);
-        Decoding { start, ticks: begin.chain(shown).take(self.samples.len() + 1).collect() }
+        let lag = frames.saturating_mul(usual);
+        let begin = (0..frames).map(|n| n.saturating_mul(usual));
+        let displayed = self.ticks.iter().copied().chain([duration]);
+        let displayed = displayed.map(|tick| tick.saturating_add(lag));
+        Decoding { lag, ticks: begin.chain(displayed).take(self.samples.len() + 1).collect() }
     }
 
-    /// Everything but the chunk offsets, which are known only when the size of all this is; they
-    /// are the last box, and `place` fills them in.
-    fn sample_table(&self, w: &mut Writer, decoding: &Decoding, bytes: u64) {
+    /// Writes the content of `stbl`. Its last box has the chunk offsets, which are known when the
+    /// size of the header is: `fill_offsets` fills them in.
+    fn sample_table(&self, w: &mut Writer, decoding: &Decoding, offsets: Offsets) {
         w.full(b"stsd", 0, 0, |w| {
-            w.u32(self.descriptions.len() as u32);
+            w.count(self.descriptions.len());
             let kind = if self.in_band() { b"avc3" } else { b"avc1" };
-            for sets in &self.descriptions {
-                sets.sample_entry(w, kind);
+            for description in &self.descriptions {
+                description.sample_entry(w, kind);
             }
         });
-        let Decoding { start, ticks } = decoding;
+        let Decoding { lag, ticks } = decoding;
         w.full(b"stts", 0, 0, |w| {
             let durations = ticks.windows(2).map(|w| w[1].saturating_sub(w[0]));
             w.runs(durations.map(|ticks| u32::try_from(ticks).unwrap_or(u32::MAX)));
         });
-        if *start > 0 {
+        if *lag > 0 {
             w.full(b"ctts", 0, 0, |w| {
-                let shown = self.samples.iter().map(|s| start + self.ticks[s.pts as usize]);
-                let offsets =
-                    shown.zip(ticks).map(|(shown, decoded)| shown.saturating_sub(*decoded));
-                w.runs(offsets.map(|ticks| u32::try_from(ticks).unwrap_or(u32::MAX)));
+                let displayed =
+                    self.samples.iter().map(|s| lag.saturating_add(self.ticks[s.pts as usize]));
+                let ahead = displayed.zip(ticks).map(|(at, decoded)| at.saturating_sub(*decoded));
+                w.runs(ahead.map(|ticks| u32::try_from(ticks).unwrap_or(u32::MAX)));
             });
         }
         if self.samples.iter().any(|s| !s.keyframe) {
             w.full(b"stss", 0, 0, |w| {
                 let keys: Vec<_> =
                     (1u32..).zip(&self.samples).filter(|(_, s)| s.keyframe).collect();
-                w.u32(keys.len() as u32);
+                w.count(keys.len());
                 for (number, _) in keys {
                     w.u32(number);
                 }
@@ -208,7 +269,7 @@ impl Index {
         }
         w.full(b"stsz", 0, 0, |w| {
             w.u32(0);
-            w.u32(self.samples.len() as u32);
+            w.count(self.samples.len());
             for sample in &self.samples {
                 w.u32(self.bytes(sample));
             }
@@ -222,21 +283,21 @@ impl Index {
                     entries.push((number, chunk.samples, chunk.description));
                 }
             }
-            w.u32(entries.len() as u32);
+            w.count(entries.len());
             for (first, samples, description) in entries {
                 w.u32(first);
                 w.u32(samples);
                 w.u32(u32::from(description));
             }
         });
-        let wide = is_large(bytes);
-        w.full(if wide { b"co64" } else { b"stco" }, 0, 0, |w| {
-            w.u32(chunks.len() as u32);
-            w.zeros(chunks.len() * if wide { 8 } else { 4 });
+        let kind = if offsets == Offsets::Wide { b"co64" } else { b"stco" };
+        w.full(kind, 0, 0, |w| {
+            w.count(chunks.len());
+            w.zeros(chunks.len() * offsets.bytes());
         });
     }
 
-    /// One chunk for each key frame and what follows it.
+    /// The chunks: each key frame with the samples up to the next.
     fn chunks(&self) -> Vec<Chunk> {
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut at = 0;
@@ -250,19 +311,58 @@ impl Index {
         chunks
     }
 
-    /// Puts the chunk offsets, for samples that begin at `base`, to the end of the header.
-    fn place(&self, header: &mut Vec<u8>, base: u64, bytes: u64) {
+    /// Replaces the chunk offsets at the end of the header, for samples that begin at `base`.
+    fn fill_offsets(&self, header: &mut Vec<u8>, base: u64, offsets: Offsets) -> io::Result<()> {
         let chunks = self.chunks();
-        let width = if is_large(bytes) { 8 } else { 4 };
-        header.truncate(header.len() - chunks.len() * width);
+        header.truncate(header.len() - chunks.len() * offsets.bytes());
         for chunk in chunks {
-            let offset = (base + chunk.at).to_be_bytes();
-            header.extend_from_slice(&offset[8 - width..]);
+            let offset = base + chunk.at;
+            match offsets {
+                Offsets::Wide => header.extend_from_slice(&offset.to_be_bytes()),
+                Offsets::Narrow => {
+                    let offset = u32::try_from(offset).map_err(io::Error::other)?;
+                    header.extend_from_slice(&offset.to_be_bytes());
+                }
+            }
         }
+        Ok(())
     }
 }
 
-/// Whether offsets need 64 bits. Leaves 256 MiB for the header.
-fn is_large(bytes: u64) -> bool {
-    bytes > u64::from(u32::MAX) - (1 << 28)
+#[cfg(test)]
+mod tests {
+    use super::{super::h264::synthetic::Stream, *};
+
+    #[test]
+    fn offsets_are_as_wide_as_the_file_needs() {
+        let most = u64::from(u32::MAX);
+        for (end, offsets) in
+            [(0, Offsets::Narrow), (most, Offsets::Narrow), (most + 1, Offsets::Wide)]
+        {
+            assert_eq!(Offsets::up_to(end), offsets, "{end}");
+        }
+        let stream = Stream::default();
+        let units = [stream.sps(), stream.pps(0)];
+        let sets = units.map(|unit| [&(unit.len() as u32).to_be_bytes()[..], &unit].concat());
+        let mut index = Index::default();
+        assert_eq!(index.describe(&sets.concat(), 0).ok(), Some(1));
+        index.samples.push(Sample {
+            at: 0,
+            bytes: 9,
+            sets: 0,
+            pts: 0,
+            keyframe: true,
+            description: 1,
+        });
+        assert_eq!(index.chunks().len(), 1);
+        for (offsets, base, expected) in [
+            (Offsets::Narrow, most, Some(vec![7, 0xff, 0xff, 0xff, 0xff])),
+            (Offsets::Narrow, most + 1, None),
+            (Offsets::Wide, most + 1, Some(vec![7, 0, 0, 0, 1, 0, 0, 0, 0])),
+        ] {
+            let mut header = vec![7; 1 + offsets.bytes()];
+            let filled = index.fill_offsets(&mut header, base, offsets);
+            assert_eq!(filled.ok().map(|()| header), expected);
+        }
+    }
 }

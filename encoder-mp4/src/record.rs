@@ -1,5 +1,5 @@
-//! What a fragmented file carries beside the boxes that players read, so that the final file can
-//! be made from it alone: how its frames are to be laid out, and the recorded times of each.
+//! Boxes of our own in a fragmented file, which players skip: how its frames are timed, and the
+//! recorded times of each. With them the progressive file can be made from the fragmented one alone.
 
 use encoder_core::FrameRate;
 
@@ -11,7 +11,7 @@ const HEAD: [u8; 16] = *b"encoder:file\0\0\0\x01";
 /// Type of the last box in each `moof`.
 const FRAGMENT: [u8; 16] = *b"encoder:frames\0\x01";
 
-/// How the frames are to be laid out.
+/// How the frames are timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub timing: Timing,
@@ -22,17 +22,17 @@ pub(super) struct Head {
 /// A coded picture of a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FragmentSample {
-    /// Number of the frame that it shows, in display order.
+    /// Number of the frame in display order.
     pub pts: u64,
     pub bytes: u32,
-    /// How many of the bytes are parameter sets, in front.
+    /// How many of the bytes are parameter sets, in front. Every key frame has some.
     pub sets: u32,
     pub keyframe: bool,
     pub times: FrameTimes,
 }
 
-/// Bytes of an entry.
-const ENTRY: usize = 29;
+/// Bytes of a sample in the table.
+const SAMPLE: usize = 29;
 
 impl Head {
     pub fn write(&self, w: &mut Writer) {
@@ -53,38 +53,40 @@ impl Head {
         });
     }
 
-    /// Reads the content of a `uuid` box; `None` where it is another one.
+    /// Reads the content of a `uuid` box; `None` for a box of another kind.
     pub fn read(mut content: &[u8]) -> Option<Self> {
         if content.array()? != HEAD {
             return None;
         }
         let kind = content.u8()?;
         let mut rate = || FrameRate::new(content.u32()?, content.u32()?).ok();
-        let (laid, rate) = (rate()?, rate()?);
+        let (constant, rate) = (rate()?, rate()?);
         let timing = match kind {
             0 => Timing::Recorded(Clock::Header),
             1 => Timing::Recorded(Clock::Log),
-            2 => Timing::Rate(laid),
-            3 => Timing::Numbered(laid),
+            2 => Timing::Rate(constant),
+            3 => Timing::Numbered(constant),
             _ => return None,
         };
         Some(Self { timing, rate, reorder: content.u32()? })
     }
 }
 
-/// Writes the box of a fragment. The checksum of the fragment is its end, and left open.
-pub(super) fn write(w: &mut Writer, first: u64, entries: &[FragmentSample]) {
+/// Writes the box of a fragment whose first frame in display order is `first`. It ends with zeros in
+/// the place of the fragment's checksum.
+pub(super) fn write(w: &mut Writer, first: u64, samples: &[FragmentSample]) {
     w.nest(b"uuid", |w| {
         w.bytes(&FRAGMENT);
         w.u64(first);
-        w.u32(entries.len() as u32);
-        for entry in entries {
-            w.u32((entry.pts - first) as u32);
-            w.u32(entry.bytes);
-            w.u32(entry.sets);
-            w.u8(u8::from(entry.keyframe) | u8::from(entry.times.header_ns.is_some()) << 1);
-            w.bytes(&entry.times.header_ns.unwrap_or_default().to_be_bytes());
-            w.bytes(&entry.times.log_ns.to_be_bytes());
+        w.count(samples.len());
+        for sample in samples {
+            let offset = w.narrow(sample.pts - first, "a frame number");
+            w.u32(offset);
+            w.u32(sample.bytes);
+            w.u32(sample.sets);
+            w.u8(u8::from(sample.keyframe) | u8::from(sample.times.header_ns.is_some()) << 1);
+            w.bytes(&sample.times.header_ns.unwrap_or_default().to_be_bytes());
+            w.bytes(&sample.times.log_ns.to_be_bytes());
         }
         w.zeros(CHECKSUM);
     });
@@ -93,20 +95,19 @@ pub(super) fn write(w: &mut Writer, first: u64, entries: &[FragmentSample]) {
 /// Bytes of the checksum: CRC-32 of the `moof` in front of it and of the whole `mdat`.
 pub(super) const CHECKSUM: usize = 4;
 
-/// Reads the content of a `uuid` box of a fragment: the number of its first frame, and its coded
-/// pictures in decoding order, which show that frame and those behind it, each once. `None` where
-/// it says anything else.
+/// Reads the content of a fragment's `uuid` box: the number of its first frame in display order, and
+/// its samples in decoding order. `None` unless they are that frame and those behind it, each once.
 pub(super) fn read(mut content: &[u8]) -> Option<(u64, Vec<FragmentSample>)> {
     if content.array()? != FRAGMENT {
         return None;
     }
     let (first, count) = (content.u64()?, content.u32()?);
-    let mut table = content.front(usize::try_from(count).ok()?.checked_mul(ENTRY)?)?;
+    let mut table = content.front(usize::try_from(count).ok()?.checked_mul(SAMPLE)?)?;
     if content.len() != CHECKSUM || count == 0 {
         return None;
     }
     let mut seen = vec![false; count as usize];
-    let mut entries = Vec::with_capacity(count as usize);
+    let mut samples = Vec::with_capacity(count as usize);
     while !table.is_empty() {
         let offset = table.u32()?;
         if std::mem::replace(seen.get_mut(offset as usize)?, true) {
@@ -116,11 +117,11 @@ pub(super) fn read(mut content: &[u8]) -> Option<(u64, Vec<FragmentSample>)> {
         let (header, log_ns) = (table.i64()?, table.i64()?);
         let header_ns = (flags & 2 != 0).then_some(header);
         let keyframe = flags & 1 != 0;
-        if sets >= bytes || (sets == 0) == keyframe {
+        if sets >= bytes || (keyframe && sets == 0) {
             return None;
         }
         let pts = first.checked_add(offset.into())?;
-        entries.push(FragmentSample {
+        samples.push(FragmentSample {
             pts,
             bytes,
             sets,
@@ -128,13 +129,13 @@ pub(super) fn read(mut content: &[u8]) -> Option<(u64, Vec<FragmentSample>)> {
             times: FrameTimes { header_ns, log_ns },
         });
     }
-    Some((first, entries))
+    Some((first, samples))
 }
 
-/// Indices of entries in display order.
-pub(super) fn display_order(entries: &[FragmentSample]) -> Vec<usize> {
-    let mut order: Vec<_> = (0..entries.len()).collect();
-    order.sort_unstable_by_key(|&n| entries[n].pts);
+/// Indices of samples in display order.
+pub(super) fn display_order(samples: &[FragmentSample]) -> Vec<usize> {
+    let mut order: Vec<_> = (0..samples.len()).collect();
+    order.sort_unstable_by_key(|&n| samples[n].pts);
     order
 }
 
@@ -146,13 +147,14 @@ mod tests {
     fn content(write: impl FnOnce(&mut Writer)) -> Vec<u8> {
         let mut w = Writer::new();
         write(&mut w);
-        assert_eq!((w.0.len() as u32).to_be_bytes(), w.0[..4]);
-        assert_eq!(&w.0[4..8], b"uuid");
-        w.0.split_off(8)
+        let mut bytes = w.finish().unwrap();
+        assert_eq!((bytes.len() as u32).to_be_bytes(), bytes[..4]);
+        assert_eq!(&bytes[4..8], b"uuid");
+        bytes.split_off(8)
     }
 
     #[test]
-    fn heads_come_back() {
+    fn a_head_is_read_as_it_was_written() {
         let ntsc: FrameRate = "30000/1001".parse().unwrap();
         for timing in [
             Timing::Recorded(Clock::Header),
@@ -170,15 +172,16 @@ mod tests {
     }
 
     #[test]
-    fn only_whole_groups_are_read() {
-        let entry = |pts, keyframe| FragmentSample {
+    fn only_complete_tables_are_read() {
+        let sample = |pts, keyframe| FragmentSample {
             pts,
             bytes: 9,
             sets: u32::from(keyframe),
             keyframe,
             times: FrameTimes { header_ns: (pts % 2 == 0).then_some(-7), log_ns: pts as i64 },
         };
-        let good = [entry(5, true), entry(7, false), entry(6, false)];
+        let with_sets = FragmentSample { sets: 3, ..sample(7, false) };
+        let good = [sample(5, true), with_sets, sample(6, false)];
         let bytes = content(|w| write(w, 5, &good));
         assert_eq!(read(&bytes), Some((5, good.to_vec())));
         assert_eq!(display_order(&good), [0, 2, 1]);
@@ -187,11 +190,10 @@ mod tests {
         }
         for bad in [
             &[][..],
-            &[entry(5, true), entry(5, false)],
-            &[entry(5, true), entry(7, false)],
-            &[FragmentSample { sets: 9, ..entry(5, true) }],
-            &[FragmentSample { sets: 0, ..entry(5, true) }],
-            &[FragmentSample { sets: 1, ..entry(5, false) }],
+            &[sample(5, true), sample(5, false)],
+            &[sample(5, true), sample(7, false)],
+            &[FragmentSample { sets: 9, ..sample(5, true) }],
+            &[FragmentSample { sets: 0, ..sample(5, true) }],
         ] {
             assert_eq!(read(&content(|w| write(w, 5, bad))), None, "{bad:?}");
         }

@@ -9,35 +9,34 @@ use super::{
 };
 use encoder_media::timeline::{Timeline, TimestampAnalysis};
 
-/// What is of use in a file that this program was writing when it was cut off.
+/// The complete fragments of a file whose writing was cut off.
 pub struct Recovery<R> {
-    part: FragmentReader<R>,
-    layout: Timeline,
+    fragments: FragmentReader<R>,
+    timeline: Timeline,
     frames: u64,
     rest: u64,
 }
 
 impl<R: Read + Seek> Recovery<R> {
-    /// Reads a file up to its first byte that is not as it was written. Needs memory for one
-    /// fragment.
+    /// Reads a file up to its first fragment that is cut or damaged. Needs memory for one fragment.
     ///
     /// # Errors
-    /// [`PartError`]: there is nothing that can be, or must be, recovered.
+    /// [`PartError`]: nothing can be recovered, or nothing needs to be.
     pub fn find(reader: R) -> Result<Self, PartError> {
-        let mut part = FragmentReader::open(reader)?;
-        let head = part.head();
+        let mut fragments = FragmentReader::open(reader)?;
+        let head = fragments.head();
         let mut analysis = TimestampAnalysis::new(head.timing, head.rate, head.reorder);
-        while let Some(fragment) = part.next(true)? {
-            for n in record::display_order(&fragment.entries) {
-                analysis.push(&fragment.entries[n].times);
+        while let Some(fragment) = fragments.next(true)? {
+            for n in record::display_order(&fragment.samples) {
+                analysis.push(&fragment.samples[n].times);
             }
         }
-        let (frames, rest) = (analysis.frames(), part.rest());
+        let (frames, rest) = (analysis.frames(), fragments.unread());
         if frames == 0 {
             return Err(PartError::Empty);
         }
-        part.again();
-        Ok(Self { part, layout: analysis.layout(), frames, rest })
+        fragments.rewind();
+        Ok(Self { fragments, timeline: analysis.timeline(), frames, rest })
     }
 
     /// Frames that can be recovered.
@@ -45,43 +44,43 @@ impl<R: Read + Seek> Recovery<R> {
         self.frames
     }
 
-    /// Bytes at the end of the file that are of no use.
+    /// Bytes at the end of the file that cannot be used.
     pub fn rest(&self) -> u64 {
         self.rest
     }
 
-    /// Where the frames lie in time.
-    pub fn layout(&self) -> &Timeline {
-        &self.layout
+    /// When the frames are displayed.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
     }
 
-    /// Writes the MP4 file that the program would have written, had the recording ended there.
+    /// Writes the progressive MP4 file of the frames that can be recovered.
     ///
     /// # Errors
-    /// When one side fails, or the file is not what it was.
+    /// When reading or writing fails, or the file was changed meanwhile.
     pub fn write(mut self, to: &mut impl Write) -> io::Result<()> {
-        match progressive::write(&mut self.part, &self.layout, to)? {
+        match progressive::write(&mut self.fragments, &self.timeline, to)? {
             frames if frames == self.frames => Ok(()),
-            _ => Err(io::Error::other("the file changes while it is read")),
+            _ => Err(io::Error::other("the file was changed while it was read")),
         }
     }
 }
 
-/// What a repaired file is called unless told: `NAME.mp4` for a part of it, otherwise
+/// The default name of a repaired file: `NAME.mp4` for `NAME.mp4.part`, otherwise
 /// `NAME.repaired.mp4`.
 pub fn repaired_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let Some(whole) = name.strip_suffix(".part") else {
+    let Some(numbered) = name.strip_suffix(".part") else {
         let stem = name.strip_suffix(".mp4").unwrap_or(&name);
         return path.with_file_name(format!("{stem}.repaired.mp4"));
     };
-    // NAME.mp4.2.part, where there was a NAME.mp4.part before.
+    // NAME.mp4.2.part, where NAME.mp4.part existed.
     let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    let whole = match whole.rsplit_once('.') {
+    let video = match numbered.rsplit_once('.') {
         Some((name, number)) if name.ends_with(".mp4") && is_number(number) => name,
-        _ => whole,
+        _ => numbered,
     };
-    path.with_file_name(whole)
+    path.with_file_name(video)
 }
 
 #[cfg(test)]
@@ -100,8 +99,9 @@ mod tests {
     };
     use encoder_media::timeline::{Clock, FrameTimes, Timing};
 
-    const SETS: [u8; 20] = [
-        0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88, 0, 0, 0, 1, 0x68, 1,
+    const SETS: [u8; 22] = [
+        0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88, //
+        0, 0, 0, 1, 0x68, 0xce, 0x3c, 0x80,
     ];
 
     fn chunk(pts: u64, keyframe: bool, bytes: usize) -> EncodedChunk {
@@ -139,7 +139,7 @@ mod tests {
                 whole.push((bytes.len(), fragments.frames()));
             }
         }
-        bytes.extend(fragments.finish());
+        bytes.extend(fragments.finish().unwrap());
         whole.push((bytes.len(), 30));
         (bytes, whole)
     }
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_keeps_the_whole_fragments_and_nothing_else() {
+    fn every_cut_leaves_the_complete_fragments() {
         for b_frames in [false, true] {
             let (bytes, whole) = file(b_frames);
             assert!(whole.len() > 5, "{whole:?}");
@@ -157,7 +157,7 @@ mod tests {
                 let (length, frames) = *whole.iter().rfind(|(length, _)| *length <= end).unwrap();
                 for tail in [&[][..], &[0; 100], b"garbage that is no box of any kind at all"] {
                     let cut = [&bytes[..end], tail].concat();
-                    // A head that is cut may go on with garbage.
+                    // Behind a head that is cut, garbage may look like its rest.
                     match found(&cut) {
                         Ok((got, rest)) => {
                             assert_eq!((got, rest), (frames, (cut.len() - length) as u64), "{end}");
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_that_changed_ends_what_is_of_use() {
+    fn recovery_ends_at_a_damaged_byte() {
         let (bytes, whole) = file(true);
         for at in whole[1].0..bytes.len() {
             let mut broken = bytes.clone();
@@ -184,13 +184,13 @@ mod tests {
     }
 
     #[test]
-    fn what_is_recovered_is_whole_and_says_so() {
+    fn a_recovered_file_is_complete() {
         let (bytes, whole) = file(true);
         let recovery = Recovery::find(Cursor::new(&bytes[..whole[3].0 + 9])).unwrap();
         let frames = recovery.frames();
-        assert_eq!(recovery.layout().timescale(), 1_000_000_000 / 10);
-        assert_eq!(recovery.layout().first_ns, Some(7));
-        assert_eq!(recovery.layout().last_ns, at(frames - 1).header_ns);
+        assert_eq!(recovery.timeline().timescale(), 1_000_000_000 / 10);
+        assert_eq!(recovery.timeline().first_ns, Some(7));
+        assert_eq!(recovery.timeline().last_ns, at(frames - 1).header_ns);
         let mut out = Vec::new();
         recovery.write(&mut out).unwrap();
         assert!(matches!(found(&out), Err(PartError::Progressive)));

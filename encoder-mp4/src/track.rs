@@ -1,4 +1,4 @@
-//! What both kinds of MP4 file say of their only track.
+//! The boxes that describe the only track, in progressive and fragmented files.
 
 use encoder_core::Resolution;
 
@@ -8,21 +8,22 @@ use super::boxes::Writer;
 pub(super) struct Movie {
     /// Ticks in a second.
     pub timescale: u32,
-    /// In ticks; 0 where fragments follow.
+    /// Duration in ticks; 0 where fragments follow.
     pub duration: u64,
     pub size: Resolution,
-    /// Where on the track's own time line the first picture stands, in ticks; 0 without an edit
-    /// list.
+    /// When the first picture is displayed on the track's own time line, in ticks. The edit list
+    /// subtracts it; 0 writes none.
     pub start: u64,
 }
 
 impl Movie {
-    /// Writes `moov` with the content of `stbl`, and what comes behind the track.
+    /// Writes `moov`. `sample_table` writes the content of `stbl`, `extension` the boxes behind the
+    /// track.
     pub fn write(
         &self,
         w: &mut Writer,
         sample_table: impl FnOnce(&mut Writer),
-        behind: impl FnOnce(&mut Writer),
+        extension: impl FnOnce(&mut Writer),
     ) {
         w.nest(b"moov", |w| {
             w.full(b"mvhd", 1, 0, |w| {
@@ -44,8 +45,11 @@ impl Movie {
                     w.u64(self.duration);
                     w.zeros(16);
                     w.matrix();
-                    w.u32(self.size.width << 16);
-                    w.u32(self.size.height << 16);
+                    // 16 bits in front of the point, 16 behind it.
+                    for side in [self.size.width, self.size.height] {
+                        w.narrow16(side);
+                        w.u16(0);
+                    }
                 });
                 if self.start > 0 {
                     w.nest(b"edts", |w| {
@@ -59,7 +63,7 @@ impl Movie {
                 }
                 w.nest(b"mdia", |w| self.media(w, sample_table));
             });
-            behind(w);
+            extension(w);
         });
     }
 
@@ -67,7 +71,7 @@ impl Movie {
         w.full(b"mdhd", 1, 0, |w| {
             w.zeros(16);
             w.u32(self.timescale);
-            w.u64(if self.duration == 0 { 0 } else { self.start + self.duration });
+            w.u64(if self.duration == 0 { 0 } else { self.start.saturating_add(self.duration) });
             w.u16(0x55c4); // language "und"
             w.u16(0);
         });

@@ -1,67 +1,88 @@
-//! How many encoders run on one GPU, over all programs of this user.
+//! Limits the encoders on one GPU, over all programs of this user.
 //!
-//! Each GPU has a lock file for each session that `gpu.max_sessions` allows. Who holds the lock
-//! has the session; the system frees it when a program ends, however it ends.
+//! Each GPU has a lock file for each session that `gpu.max_sessions` allows. A process that holds
+//! the lock has the session; the system releases the lock whenever the process ends.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use encoder_core::{EncoderType, Refusal, RefusalKind};
+use encoder_core::{EncoderType, Holders, Refusal, RefusalKind};
 
-use crate::device::Found;
+use crate::facts::Found;
 
-/// A session that is taken; free again when it is dropped.
+/// The lock files that this process holds. The mutex is held while a lock file is locked or
+/// unlocked, so that the set is exact.
+static HELD: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+fn held() -> MutexGuard<'static, BTreeSet<PathBuf>> {
+    HELD.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A taken session; dropping it releases the session.
 #[derive(Debug)]
 pub(crate) struct Slot {
     lock: File,
-    /// The GPU that the encoder must be opened on, where there was a choice.
+    path: PathBuf,
+    /// The GPU that the encoder must be opened on; `None` if FFmpeg chooses.
     pub(crate) gpu: Option<u32>,
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        // Rather than by closing the file: a child that is just being started has it open too.
+        let mut held = held();
+        // Closing the file would not suffice: a child that is being started has it open too.
         let _ = self.lock.unlock();
+        held.remove(&self.path);
     }
 }
 
-/// Takes one of `sessions` sessions: on the GPU that has most left, where several may do.
+/// Takes one of `sessions` sessions. If several GPUs may be used, the GPU with the most free
+/// sessions is taken.
 ///
 /// # Errors
-/// A passing [`RefusalKind::Busy`] when all are in use; [`RefusalKind::Failed`] when there is no
-/// place for the locks.
+/// A transient [`RefusalKind::Busy`], with its [`Holders`], when all are in use;
+/// [`RefusalKind::Failed`] when there is no folder for the lock files.
 pub(crate) fn take(found: &Found, sessions: u32) -> Result<Slot, Refusal> {
     let refuse = |kind, reason, hint| Refusal::new(EncoderType::NVENC, kind, reason, hint);
     let taken = folder().and_then(|folder| take_in(&folder, &places(found), sessions));
-    match taken {
-        Ok(Some(slot)) => Ok(slot),
-        Ok(None) => Err(refuse(
-            RefusalKind::Busy,
-            format!(
-                "all {sessions} sessions of {} that max_sessions allows are in use",
-                match found.gpus.len() {
-                    0 | 1 => found.name.clone(),
-                    _ => format!("each GPU ({})", found.name),
-                }
-            ),
-            "wait for another video to end (session_wait_s), raise max_sessions, or use another \
-             encoder",
-        )
-        .transient()),
-        Err(error) => Err(refuse(
-            RefusalKind::Failed,
-            format!("sessions cannot be counted: {error}"),
-            "set XDG_RUNTIME_DIR to a folder of this user, or leave max_sessions out",
-        )),
-    }
+    let holders = match taken {
+        Ok(Ok(slot)) => return Ok(slot),
+        Ok(Err(holders)) => holders,
+        Err(error) => {
+            return Err(refuse(
+                RefusalKind::Failed,
+                format!("sessions cannot be counted: {error}"),
+                "set XDG_RUNTIME_DIR to a folder of this user, or leave max_sessions out",
+            ));
+        }
+    };
+    let gpus = match found.gpus.len() {
+        0 | 1 => found.name.clone(),
+        _ => format!("each GPU ({})", found.name),
+    };
+    let (users, hint) = match holders {
+        Holders::ThisProcess => (
+            "in use by this program itself",
+            "raise gpu.max_sessions, encode fewer videos at once, or allow another encoder",
+        ),
+        _ => (
+            "in use",
+            "wait for another video to end (gpu.session_wait_s), raise gpu.max_sessions, or use \
+             another encoder",
+        ),
+    };
+    let reason = format!("all {sessions} sessions of {gpus} that max_sessions allows are {users}");
+    Err(refuse(RefusalKind::Busy, reason, hint).transient().held_by(holders))
 }
 
-/// The GPUs with a budget of their own: which to open on, and its name in the lock files.
+/// The GPUs that have their own budget: the index to open on, and the name in the lock files.
 ///
-/// Where it is not known which GPU is which, all have one budget and FFmpeg chooses.
+/// If the indices of the GPUs are not known, all share one budget and FFmpeg chooses.
 fn places(found: &Found) -> Vec<(Option<u32>, String)> {
     match &found.gpus[..] {
         [] => vec![(None, "gpu0".into())],
@@ -74,25 +95,33 @@ fn places(found: &Found) -> Vec<(Option<u32>, String)> {
     }
 }
 
+/// Takes a session, or returns the holders of all sessions.
 fn take_in(
     folder: &Path,
     places: &[(Option<u32>, String)],
     sessions: u32,
-) -> io::Result<Option<Slot>> {
-    // The first session of every GPU before the second of any.
+) -> io::Result<Result<Slot, Holders>> {
+    let mut held = held();
+    let mut holders = Holders::ThisProcess;
+    // The first session of every GPU is tried before any second session, so that GPUs are filled
+    // evenly.
     for session in 0..sessions {
         for (gpu, key) in places {
             let key: String = key.chars().filter(|c| c.is_ascii_alphanumeric()).collect();
             let path = folder.join(format!("nvenc-{key}-{session}"));
-            let lock = File::options().create(true).truncate(false).write(true).open(path)?;
+            let lock = File::options().create(true).truncate(false).write(true).open(&path)?;
             match lock.try_lock() {
-                Ok(()) => return Ok(Some(Slot { lock, gpu: *gpu })),
-                Err(TryLockError::WouldBlock) => {}
+                Ok(()) => {
+                    held.insert(path.clone());
+                    return Ok(Ok(Slot { lock, path, gpu: *gpu }));
+                }
+                Err(TryLockError::WouldBlock) if held.contains(&path) => {}
+                Err(TryLockError::WouldBlock) => holders = Holders::Others,
                 Err(TryLockError::Error(error)) => return Err(error),
             }
         }
     }
-    Ok(None)
+    Ok(Err(holders))
 }
 
 /// The folder of the lock files: the same for all programs of this user.
@@ -118,7 +147,7 @@ fn folder() -> io::Result<PathBuf> {
     }
 }
 
-/// Makes `folder` unless it is there, and sees that nobody else can write to it.
+/// Creates `folder` unless it exists, and checks that no other user can write to it.
 #[cfg(unix)]
 fn private(folder: &Path, user: u32) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -158,13 +187,13 @@ mod tests {
         let take = || take_in(folder.path(), &places, 3).unwrap();
         let mut slots: Vec<_> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..20).map(|_| scope.spawn(take)).collect();
-            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+            threads.into_iter().filter_map(|thread| thread.join().unwrap().ok()).collect()
         });
         assert_eq!(slots.len(), 6);
         for gpu in [0, 1] {
             assert_eq!(slots.iter().filter(|slot| slot.gpu == Some(gpu)).count(), 3);
         }
-        assert!(take().is_none());
+        assert_eq!(take().unwrap_err(), Holders::ThisProcess);
         let given_back = slots.pop().unwrap().gpu;
         assert_eq!(take().unwrap().gpu, given_back);
     }
@@ -181,18 +210,18 @@ mod tests {
         assert_eq!(take().unwrap().gpu, Some(1));
     }
 
-    /// The other program of the test below: takes a session, says so, and waits to be killed.
+    /// The other program of the test below: takes a session, prints that, and waits to be killed.
     #[test]
-    #[ignore = "started by `another_program_counts_until_it_is_killed`"]
+    #[ignore = "started by `the_session_of_another_program_counts_until_it_is_killed`"]
     fn another_program() {
         let folder = std::env::var_os("ENCODER_TEST_FOLDER").unwrap();
         let slot = take_in(Path::new(&folder), &places(&["a"]), 2).unwrap();
-        println!("{}", if slot.is_some() { "\ntaken" } else { "\nnone" });
+        println!("{}", if slot.is_ok() { "\ntaken" } else { "\nnone" });
         std::io::stdin().lines().next();
     }
 
     #[test]
-    fn another_program_counts_until_it_is_killed() {
+    fn the_session_of_another_program_counts_until_it_is_killed() {
         let folder = tempfile::tempdir().unwrap();
         let start = || {
             let mut command = Command::new(std::env::current_exe().unwrap());
@@ -207,12 +236,18 @@ mod tests {
         let (mut first, said) = start();
         assert_eq!(said, "taken");
         let mine = take();
-        assert!(mine.is_some() && take().is_none());
+        assert!(mine.is_ok());
+        // Another program holds one of the two sessions, and may end while this program waits.
+        assert_eq!(take().unwrap_err(), Holders::Others);
         let (mut second, said) = start();
         assert_eq!(said, "none");
         first.kill().unwrap();
         first.wait().unwrap();
-        assert!(take().is_some());
+        let freed = take();
+        assert!(freed.is_ok());
+        assert_eq!(take().unwrap_err(), Holders::ThisProcess);
+        drop((mine, freed));
+        assert!(take().is_ok());
         second.kill().unwrap();
         second.wait().unwrap();
     }
@@ -227,17 +262,17 @@ mod tests {
         private(&folder, user).unwrap();
         private(&folder, user).unwrap();
         assert_eq!(folder.metadata().unwrap().mode() & 0o777, 0o700);
-        let told = |error: io::Error| error.to_string();
-        assert!(private(&folder, user + 1).map_err(told).unwrap_err().contains("private"));
+        let message = |error: io::Error| error.to_string();
+        assert!(private(&folder, user + 1).map_err(message).unwrap_err().contains("private"));
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
         assert!(private(&folder, user).is_err());
         let link = place.path().join("link");
         symlink(&folder, &link).unwrap();
         assert!(private(&link, user).is_err());
         assert!(
-            private(&place.path().join("a/b"), user).map_err(told).unwrap_err().contains("a/b")
+            private(&place.path().join("a/b"), user).map_err(message).unwrap_err().contains("a/b")
         );
-        // The one that is really used.
+        // The folder that is used outside of tests.
         assert!(super::folder().unwrap().is_dir());
     }
 }

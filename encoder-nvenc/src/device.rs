@@ -1,128 +1,17 @@
-//! From what was found on this machine to a probe result. Pure functions: the facts come from
-//! [`crate::gather`].
+//! Decides from the facts of this machine whether an encoder may work, and on which GPUs. Pure
+//! functions: [`crate::gather`] reads the facts.
 
 use std::collections::BTreeMap;
 
 use encoder_core::{ConfigError, OpenError, Refusal, RefusalKind};
 
-use crate::messages::{lacks_encoder, no_encoder, refuse, update};
+use crate::{
+    facts::{Api, Candidate, Driver, Facts, Found, Gpu, Node, Nvml, Smi},
+    messages::{lacks_encoder, no_encoder, refuse, update},
+};
 
-/// What was found.
-#[derive(Clone, Debug)]
-pub(crate) struct Facts {
-    /// `linux`, `windows`, `macos` …
-    pub(crate) system: &'static str,
-    /// What NVML, the library of `nvidia-smi`, says.
-    pub(crate) nvml: Result<Driver, Nvml>,
-    /// Device nodes.
-    pub(crate) nodes: Vec<Node>,
-    /// What `nvidia-smi` says; asked only where NVML does not load.
-    pub(crate) smi: Option<Smi>,
-    /// Whether the CUDA library loads, or the loader's words.
-    pub(crate) cuda: Result<(), String>,
-    /// Whether the encode library loads, with the newest API that it knows.
-    pub(crate) encode: Result<Option<Api>, String>,
-    /// Whether this is a container.
-    pub(crate) container: bool,
-    /// `NVIDIA_DRIVER_CAPABILITIES`.
-    pub(crate) capabilities: Option<String>,
-    /// `CUDA_VISIBLE_DEVICES`.
-    pub(crate) visible: Option<String>,
-    /// Whether CUDA counts GPUs as NVML does: `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
-    pub(crate) pci_order: bool,
-}
-
-/// What NVML knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Driver {
-    /// Its version.
-    pub(crate) version: Option<String>,
-    /// In the order of the bus.
-    pub(crate) gpus: Vec<Gpu>,
-}
-
-/// A GPU.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Gpu {
-    /// `NVIDIA L4`.
-    pub(crate) name: String,
-    /// `GPU-5c6f…`.
-    pub(crate) uuid: Option<String>,
-    /// Whether NVML reports the use of an encoder for it. `false` alone probes nothing.
-    pub(crate) encoder: bool,
-}
-
-/// Why NVML says nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Nvml {
-    /// The library does not load: the loader's words.
-    Absent(String),
-    /// The kernel module is not there.
-    DriverNotLoaded,
-    /// Kernel module and library are of different versions.
-    Mismatch,
-    /// This user may not ask, or the control group of this process.
-    Permission,
-    /// A GPU that fell off the bus or needs a reset.
-    Lost(String),
-    /// Anything else.
-    Other(String),
-}
-
-/// A device node that exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Node {
-    /// `/dev/nvidia0`.
-    pub(crate) path: String,
-    /// Whether this user may not open it.
-    pub(crate) denied: bool,
-}
-
-/// How `nvidia-smi` answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Smi {
-    /// Well.
-    Works,
-    /// With an error: its words.
-    Fails(String),
-    /// Not in time.
-    Hangs,
-}
-
-/// A version of the NVENC API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Api(pub(crate) u32, pub(crate) u32);
-
-/// The presets `p1` to `p7` came with this API: an older driver cannot take them, whatever FFmpeg.
+/// The API that introduced the presets `p1` to `p7`: with an older driver no FFmpeg can use them.
 const OLDEST_API: Api = Api(10, 0);
-
-/// A device that may work.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
-    /// `NVIDIA L4 (GPU 0)`, `2 × NVIDIA L4`.
-    pub(crate) name: String,
-    /// `driver 570.86.15, NVENC API 13.0`.
-    pub(crate) driver: Option<String>,
-    /// What a probe depends on.
-    pub(crate) identity: Vec<String>,
-    /// The GPUs that the encoder may be opened on.
-    pub(crate) gpus: Vec<Candidate>,
-}
-
-/// A GPU that an encoder may be opened on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Candidate {
-    /// As CUDA counts.
-    pub(crate) index: u32,
-    /// What tells it from others in every program: its UUID, else its index.
-    pub(crate) key: String,
-    /// Its name.
-    pub(crate) name: Option<String>,
-    /// Whether it is known which GPU the index means.
-    pub(crate) known: bool,
-    /// Whether it has no encoder for certain.
-    pub(crate) bare: bool,
-}
 
 const INSTALL: &str = "install the NVIDIA driver; in a container run with --gpus all (NVIDIA \
                        Container Toolkit) and NVIDIA_DRIVER_CAPABILITIES=video,compute,utility; \
@@ -134,11 +23,11 @@ const LOAD: &str = "load the driver (sudo modprobe nvidia) and look at the syste
 const ACCESS: &str = "give this user access to the device (its group, often video; or the mode \
                       0666, which is the driver's default); in a container pass --gpus all";
 
-/// Whether an encoder can be expected here, on the GPU `wanted` or on any.
+/// The GPUs that an encoder may work on: all, or the GPU `wanted`.
 ///
 /// # Errors
-/// [`OpenError::Refused`] where it is certain that it cannot work; [`OpenError::Config`] when
-/// there are GPUs and `wanted` is none of them.
+/// [`OpenError::Refused`] if no encoder can work; [`OpenError::Config`] if there are GPUs and
+/// `wanted` is none of them.
 pub(crate) fn check(facts: &Facts, wanted: Option<u32>) -> Result<Found, OpenError> {
     if facts.system == "macos" {
         let reason = "NVENC does not exist on macOS";
@@ -156,7 +45,7 @@ pub(crate) fn check(facts: &Facts, wanted: Option<u32>) -> Result<Found, OpenErr
     }
     let version = driver.and_then(|driver| driver.version.as_deref());
     let api = facts.encode.as_ref().ok().copied().flatten();
-    let told: Vec<_> = version
+    let versions: Vec<_> = version
         .map(|version| format!("driver {version}"))
         .into_iter()
         .chain(api.map(|Api(major, minor)| format!("NVENC API {major}.{minor}")))
@@ -167,13 +56,13 @@ pub(crate) fn check(facts: &Facts, wanted: Option<u32>) -> Result<Found, OpenErr
     });
     Ok(Found {
         name: name_of(&candidates, wanted),
-        identity: told.iter().cloned().chain(identity).collect(),
-        driver: (!told.is_empty()).then(|| told.join(", ")),
+        identity: versions.iter().cloned().chain(identity).collect(),
+        driver: (!versions.is_empty()).then(|| versions.join(", ")),
         gpus: candidates,
     })
 }
 
-/// The nodes that everything goes through must open; of the GPUs' own nodes one is enough.
+/// Checks that this user may open the nodes that every GPU needs, and at least one node of a GPU.
 fn check_nodes(nodes: &[Node]) -> Result<(), Refusal> {
     let is_gpu = |node: &&Node| {
         node.path.strip_prefix("/dev/nvidia").is_some_and(|n| n.parse::<u32>().is_ok())
@@ -190,13 +79,13 @@ fn check_nodes(nodes: &[Node]) -> Result<(), Refusal> {
     }
 }
 
-/// What NVML knows; `None` where it is absent and yet something may work.
+/// The driver that NVML reports; `None` if NVML is absent and an encoder may work without it.
 fn check_nvml(facts: &Facts) -> Result<Option<&Driver>, Refusal> {
     let failure = match &facts.nvml {
         Ok(driver) if driver.gpus.is_empty() => {
             let (reason, hint) = match facts.container {
                 true => (
-                    "there is no NVIDIA GPU: the driver shows this container none",
+                    "there is no NVIDIA GPU: the driver shows none to this container",
                     "run the container with --gpus all, or with NVIDIA_VISIBLE_DEVICES=all under \
                      the runtime nvidia",
                 ),
@@ -211,8 +100,8 @@ fn check_nvml(facts: &Facts) -> Result<Option<&Driver>, Refusal> {
         Ok(driver) => return Ok(Some(driver)),
         Err(failure) => failure,
     };
-    let mismatch = |words: &str| {
-        let reason = format!("the NVIDIA driver's parts are of different versions{words}");
+    let mismatch = |details: &str| {
+        let reason = format!("the NVIDIA driver's parts are of different versions{details}");
         refuse(RefusalKind::Failed, reason, RESTART)
     };
     Err(match failure {
@@ -223,29 +112,29 @@ fn check_nvml(facts: &Facts) -> Result<Option<&Driver>, Refusal> {
         Nvml::Permission => {
             refuse(RefusalKind::Permission, "this user may not use the NVIDIA driver", ACCESS)
         }
-        Nvml::Lost(words) => refuse(
+        Nvml::Lost(error) => refuse(
             RefusalKind::Failed,
-            format!("the GPU is lost: {words}"),
+            format!("the GPU is lost: {error}"),
             "restart the machine, and check the system log (dmesg), power and cooling",
         ),
-        Nvml::Other(words) => refuse(
+        Nvml::Other(error) => refuse(
             RefusalKind::Failed,
-            format!("the NVIDIA driver does not answer well: {words}"),
+            format!("the NVIDIA driver reports an error: {error}"),
             "check that nvidia-smi works",
         ),
-        Nvml::Absent(words) => match &facts.smi {
+        Nvml::Absent(error) => match &facts.smi {
             Some(Smi::Fails(smi)) if smi.contains("mismatch") => {
-                mismatch(&format!("; nvidia-smi says: {smi}"))
+                mismatch(&format!("; nvidia-smi reports: {smi}"))
             }
             Some(Smi::Fails(smi)) if smi.contains("communicate") => {
-                let reason = format!("the NVIDIA driver is not loaded; nvidia-smi says: {smi}");
+                let reason = format!("the NVIDIA driver is not loaded; nvidia-smi reports: {smi}");
                 refuse(RefusalKind::Missing, reason, LOAD)
             }
             None if facts.nodes.is_empty() && facts.cuda.is_err() => refuse(
                 RefusalKind::NoDevice,
                 format!(
                     "there is no NVIDIA device: no node in /dev, no nvidia-smi, no CUDA library \
-                     ({words})"
+                     ({error})"
                 ),
                 INSTALL,
             ),
@@ -257,13 +146,13 @@ fn check_nvml(facts: &Facts) -> Result<Option<&Driver>, Refusal> {
 fn check_libraries(facts: &Facts) -> Result<(), Refusal> {
     let host = "install the whole NVIDIA driver on the host, and start the container again";
     let smi = match &facts.smi {
-        Some(Smi::Fails(words)) => format!("; nvidia-smi says: {words}"),
+        Some(Smi::Fails(error)) => format!("; nvidia-smi reports: {error}"),
         Some(Smi::Hangs) => "; nvidia-smi does not answer".into(),
         Some(Smi::Works) | None => String::new(),
     };
-    // What a container is given when nothing is said.
-    let given = facts.capabilities.as_deref().unwrap_or("utility,compute");
-    let has = |part: &str| given.split(',').any(|c| c.trim() == part || c.trim() == "all");
+    // The runtime's default for a container.
+    let capabilities = facts.capabilities.as_deref().unwrap_or("utility,compute");
+    let has = |part: &str| capabilities.split(',').any(|c| c.trim() == part || c.trim() == "all");
     let container = facts.container || facts.capabilities.is_some();
     let hint = |part: &str, package: &str| match container {
         true if has(part) => host.to_owned(),
@@ -271,25 +160,25 @@ fn check_libraries(facts: &Facts) -> Result<(), Refusal> {
             .to_owned(),
         false => format!("install the driver's {package}"),
     };
-    if let Err(words) = &facts.cuda {
-        let reason = format!("the CUDA part of the NVIDIA driver is missing: {words}{smi}");
+    if let Err(error) = &facts.cuda {
+        let reason = format!("the CUDA part of the NVIDIA driver is missing: {error}{smi}");
         let hint = hint("compute", "compute libraries (package libcuda1 or libnvidia-compute)");
         return Err(refuse(RefusalKind::Missing, reason, hint));
     }
     match &facts.encode {
-        Err(words) => {
-            let reason = format!("the driver's encode library is missing: {words}{smi}");
+        Err(error) => {
+            let reason = format!("the driver's encode library is missing: {error}{smi}");
             let hint = hint(
                 "video",
-                "encode library (package libnvidia-encode1 or \
-                                      libnvidia-encode, of the driver's version)",
+                "encode library (package libnvidia-encode1 or libnvidia-encode, of the driver's \
+                 version)",
             );
             Err(refuse(RefusalKind::Missing, reason, hint))
         }
         Ok(Some(api)) if *api < OLDEST_API => Err(refuse(
             RefusalKind::DriverTooOld,
             format!(
-                "the NVIDIA driver is too old: it knows the NVENC API {}.{}, and the presets p1 to p7 \
+                "the NVIDIA driver is too old: it has the NVENC API {}.{}, and the presets p1 to p7 \
                  need 10.0",
                 api.0, api.1
             ),
@@ -299,14 +188,14 @@ fn check_libraries(facts: &Facts) -> Result<(), Refusal> {
     }
 }
 
-/// The GPUs that CUDA shows, in its order: all, or the one that is wanted.
+/// The GPUs that CUDA shows, in its order: all, or the GPU `wanted`.
 fn candidates(
     facts: &Facts,
     driver: &Driver,
     wanted: Option<u32>,
 ) -> Result<Vec<Candidate>, OpenError> {
     let visible = visible(&driver.gpus, facts.visible.as_deref(), facts.pci_order);
-    // All of them together are known, in whatever order CUDA counts them.
+    // The set of GPUs is known even if CUDA's order is not.
     let whole = facts.visible.is_none() && wanted.is_none();
     let candidate = |(index, (known, gpu)): (u32, (bool, Option<&Gpu>))| Candidate {
         index,
@@ -336,22 +225,22 @@ fn candidates(
         all.retain(|gpu| gpu.index == wanted);
         if all.is_empty() {
             let range = if count == 1 { "0".into() } else { format!("0 to {}", count - 1) };
-            let who = match facts.visible {
+            let place = match facts.visible {
                 Some(_) => "CUDA_VISIBLE_DEVICES shows",
                 None => "this machine has",
             };
             let s = if count == 1 { "" } else { "s" };
-            let allowed = format!("{range}: {who} {count} GPU{s}");
+            let allowed = format!("{range}: {place} {count} GPU{s}");
             return Err(ConfigError::value("backend.nvenc.gpu", wanted, allowed).into());
         }
     }
     Ok(all)
 }
 
-/// The GPUs as CUDA counts them; `None` for one that is there without being known which it is.
+/// The GPUs in CUDA's order; `None` for an index whose GPU is not known.
 ///
-/// CUDA puts the fastest first unless it is told to count like NVML; where all are alike, both
-/// count alike. A list counts up to its first invalid entry.
+/// CUDA puts the fastest GPU first, unless `CUDA_DEVICE_ORDER` selects the order of NVML. If all
+/// GPUs are of one model, both orders are equal. CUDA reads a list up to its first invalid entry.
 fn visible<'a>(gpus: &'a [Gpu], list: Option<&str>, pci_order: bool) -> Vec<Option<&'a Gpu>> {
     let alike = gpus.iter().all(|gpu| Some(&gpu.name) == gpus.first().map(|first| &first.name));
     let known = |gpu| Some(gpu).filter(|_| alike || pci_order);
@@ -369,7 +258,7 @@ fn visible<'a>(gpus: &'a [Gpu], list: Option<&str>, pci_order: bool) -> Vec<Opti
     list.split(',').map(|text| entry(text.trim())).take_while(Option::is_some).flatten().collect()
 }
 
-/// What the candidates are called together.
+/// One name for all candidates.
 fn name_of(candidates: &[Candidate], wanted: Option<u32>) -> String {
     match candidates {
         [] => wanted.map_or("NVIDIA GPU".into(), |index| format!("NVIDIA GPU {index}")),

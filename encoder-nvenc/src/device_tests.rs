@@ -11,7 +11,7 @@ fn gpus(names: &[&str]) -> Vec<Gpu> {
     (0..).zip(names).map(|(n, name)| gpu(name, n)).collect()
 }
 
-/// A machine where all is well.
+/// A machine without faults.
 fn healthy(names: &[&str]) -> Facts {
     Facts {
         system: "linux",
@@ -42,7 +42,7 @@ fn with_nvml_error(error: Nvml) -> Facts {
     Facts { nvml: Err(error), ..healthy(&[]) }
 }
 
-/// Without an encoder as NVML sees it.
+/// A machine whose GPUs have no encoder in NVML.
 fn without_encoder(names: &[&str]) -> Facts {
     let mut facts = healthy(names);
     if let Ok(driver) = &mut facts.nvml {
@@ -73,19 +73,19 @@ fn refusals() {
         (
             Facts { smi: smi_fails("Driver/library version mismatch"), ..without_nvml() },
             Failed,
-            "nvidia-smi says: Driver/library",
+            "nvidia-smi reports: Driver/library",
             "restart",
         ),
         (
             Facts { smi: smi_fails("couldn't communicate with the driver"), ..bare.clone() },
             Missing,
-            "nvidia-smi says: couldn't communicate",
+            "nvidia-smi reports: couldn't communicate",
             "dmesg",
         ),
         (
             Facts { smi: smi_fails("no libnvidia-ml"), ..bare.clone() },
             Missing,
-            "libcuda.so.1: no such file; nvidia-smi says: no libnvidia-ml",
+            "libcuda.so.1: no such file; nvidia-smi reports: no libnvidia-ml",
             "libcuda1",
         ),
         (
@@ -182,7 +182,8 @@ fn devices() {
         (healthy(&["NVIDIA L4"]), None, "NVIDIA L4 (GPU 0)", &["GPU-0"]),
         (healthy(&["NVIDIA L4"; 2]), None, "2 × NVIDIA L4", &["GPU-0", "GPU-1"]),
         (healthy(&["NVIDIA L4"; 2]), Some(1), "NVIDIA L4 (GPU 1)", &["GPU-1"]),
-        // Different ones: CUDA's order is not NVML's, unless it is told to be.
+        // GPUs of different models: CUDA's order is not NVML's, unless `CUDA_DEVICE_ORDER` selects
+        // it.
         (healthy(&mixed), None, "2 × NVIDIA L4, NVIDIA T4", &["gpu0", "gpu1", "gpu2"]),
         (healthy(&mixed), Some(1), "NVIDIA GPU 1", &["gpu1"]),
         (in_order(healthy(&mixed)), Some(1), "NVIDIA T4 (GPU 1)", &["GPU-1"]),
@@ -190,13 +191,13 @@ fn devices() {
         (shown("GPU-1", healthy(&mixed)), None, "NVIDIA T4 (GPU 0)", &["GPU-1"]),
         (shown("1, 0,9,2", healthy(&["NVIDIA L4"; 3])), None, "2 × NVIDIA L4", &["GPU-1", "GPU-0"]),
         (shown("MIG-7", healthy(&["NVIDIA L4"])), None, "NVIDIA GPU 0", &["gpu0"]),
-        // NVML's word alone refuses nothing, nor does a name.
+        // Neither NVML nor the name of a GPU refuses by itself.
         (without_encoder(&["NVIDIA L99"]), None, "NVIDIA L99 (GPU 0)", &["GPU-0"]),
         (healthy(&["NVIDIA H200"]), None, "NVIDIA H200 (GPU 0)", &["GPU-0"]),
         (bare_and_good(), None, "NVIDIA H100 PCIe, NVIDIA L4", &["gpu0", "gpu1"]),
         (without_nvml(), None, "NVIDIA GPU", &[]),
         (without_nvml(), Some(3), "NVIDIA GPU 3", &[]),
-        // nvidia-smi may be slow, or lack NVML as we do.
+        // nvidia-smi may be slow, or may not load NVML either.
         (Facts { smi: Some(Smi::Hangs), ..without_nvml() }, None, "NVIDIA GPU", &[]),
         (Facts { smi: Some(Smi::Fails("?".into())), ..without_nvml() }, None, "NVIDIA GPU", &[]),
         (Facts { smi: Some(Smi::Works), nodes: vec![], ..without_nvml() }, None, "NVIDIA GPU", &[]),
@@ -213,13 +214,13 @@ fn devices() {
     assert_eq!(found.gpus.iter().map(|gpu| gpu.bare).collect::<Vec<_>>(), [true, false]);
     let silent = Facts { encode: Ok(None), ..without_nvml() };
     assert_eq!(check(&silent, None).unwrap().driver, None);
-    // Asked for, it is refused where another would do.
+    // A GPU without an encoder is refused if the configuration names it.
     assert!(check(&in_order(bare_and_good()), Some(0)).is_err());
     assert!(check(&in_order(bare_and_good()), Some(1)).is_ok());
 }
 
 #[test]
-fn a_gpu_that_is_not_there_is_an_error_of_the_configuration() {
+fn a_configured_gpu_that_does_not_exist_is_an_error() {
     let shown = Facts { visible: Some("1,0".into()), ..healthy(&["NVIDIA L4"; 4]) };
     let no_library = Facts { encode: Err("none".into()), ..healthy(&["NVIDIA L4"]) };
     for (facts, wanted, expected) in [
@@ -236,6 +237,6 @@ fn a_gpu_that_is_not_there_is_an_error_of_the_configuration() {
         assert!(matches!(error, OpenError::Config(_)), "{error}");
         assert!(error.to_string().contains(expected), "{error}");
     }
-    // Without any GPU it is a refusal: the next encoder may do.
+    // Without any GPU it is a refusal: the next encoder may work.
     assert!(matches!(check(&healthy(&[]), Some(1)), Err(OpenError::Refused(_))));
 }

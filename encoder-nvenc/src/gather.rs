@@ -3,22 +3,26 @@
 use std::{
     env, fs,
     fs::OpenOptions,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
     sync::mpsc::{RecvTimeoutError, sync_channel},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use encoder_core::{EncoderType, Refusal, RefusalKind};
+use encoder_core::{Refusal, RefusalKind};
+use encoder_ffmpeg::process::{Exit, Input, run};
 use libloading::Library;
 use nvml_wrapper::{
     Device, Nvml as NvmlLibrary, enum_wrappers::device::EncoderType as NvmlEncoder,
     error::NvmlError,
 };
 
-use crate::device::{Api, Driver, Facts, Gpu, Node, Nvml, Smi};
+use crate::{
+    facts::{Api, Driver, Facts, Gpu, Node, Nvml, Smi},
+    messages::refuse,
+};
 
 const CUDA: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
 const ENCODE: &str = if cfg!(windows) { "nvEncodeAPI64.dll" } else { "libnvidia-encode.so.1" };
@@ -26,21 +30,20 @@ const ENCODE: &str = if cfg!(windows) { "nvEncodeAPI64.dll" } else { "libnvidia-
 /// How long `nvidia-smi` may take.
 const SMI: Duration = Duration::from_secs(2);
 
-/// The facts, within `limit`: a driver that hangs must not stop more than the thread that asks it.
+/// Reads the facts within `limit`, on a thread: a driver that hangs blocks only that thread.
 ///
 /// # Errors
-/// A passing [`Refusal`] when the driver does not answer in time.
+/// A transient [`Refusal`] when the driver does not answer in time.
 pub(crate) fn facts(limit: Duration) -> Result<Facts, Refusal> {
-    let (sender, answer) = sync_channel(1);
-    let asked = thread::Builder::new().name("nvenc-device".into()).spawn(move || {
+    let (sender, facts) = sync_channel(1);
+    let started = thread::Builder::new().name("nvenc-device".into()).spawn(move || {
         let _ = sender.send(gather());
     });
-    let refuse = |kind, reason, hint| Refusal::new(EncoderType::NVENC, kind, reason, hint);
-    if let Err(error) = asked {
+    if let Err(error) = started {
         let reason = format!("no thread can be started: {error}");
         return Err(refuse(RefusalKind::Failed, reason, "check the limits on threads"));
     }
-    answer.recv_timeout(limit).map_err(|error| match error {
+    facts.recv_timeout(limit).map_err(|error| match error {
         RecvTimeoutError::Timeout => refuse(
             RefusalKind::Timeout,
             format!("the NVIDIA driver gave no answer in {} s", limit.as_secs_f32()),
@@ -49,7 +52,7 @@ pub(crate) fn facts(limit: Duration) -> Result<Facts, Refusal> {
         .transient(),
         RecvTimeoutError::Disconnected => refuse(
             RefusalKind::Failed,
-            "the device check panicked".into(),
+            "the device check panicked",
             "report it with the output of `encoder detect`",
         ),
     })
@@ -57,7 +60,7 @@ pub(crate) fn facts(limit: Duration) -> Result<Facts, Refusal> {
 
 fn gather() -> Facts {
     let nvml = nvml();
-    // Where NVML works, it has opened the GPUs' own nodes itself.
+    // If NVML works, it has already opened the nodes of the GPUs.
     let nodes = nodes(Path::new("/dev"), nvml.is_ok());
     let smi = matches!(nvml, Err(Nvml::Absent(_))).then(|| smi(list_gpus(), SMI)).flatten();
     let container = ["/.dockerenv", "/run/.containerenv"].iter().any(|f| Path::new(f).exists());
@@ -81,7 +84,7 @@ fn nvml() -> Result<Driver, Nvml> {
     let version = nvml.sys_driver_version().ok();
     let count = nvml.device_count().map_err(failure)?;
     let mut gpus: Vec<_> = (0..count).map(|index| nvml.device_by_index(index)).collect();
-    // One that does not answer among others that do is the probe's affair.
+    // If only some GPUs do not answer, the probe decides.
     if !gpus.is_empty() && gpus.iter().all(Result::is_err) {
         gpus.remove(0).map_err(failure)?;
     }
@@ -112,7 +115,8 @@ fn failure(error: NvmlError) -> Nvml {
     }
 }
 
-/// The NVIDIA nodes in `folder`. Those of GPUs are opened only if need be: that wakes a GPU.
+/// The NVIDIA nodes in `folder`; with `leave_gpus`, without those of GPUs, because opening one
+/// wakes its GPU.
 fn nodes(folder: &Path, leave_gpus: bool) -> Vec<Node> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries
@@ -144,7 +148,7 @@ fn load(name: &str) -> Result<Library, String> {
     unsafe { Library::new(name) }.map_err(|error| error.to_string())
 }
 
-/// The newest API that the encode library knows.
+/// The newest API that the encode library has.
 fn api(library: &Library) -> Option<Api> {
     type MaxVersion = unsafe extern "system" fn(*mut u32) -> i32;
     let mut version = 0;
@@ -163,34 +167,18 @@ fn list_gpus() -> Command {
     command
 }
 
-/// What `nvidia-smi` says; `None` where there is none.
-fn smi(mut command: Command, limit: Duration) -> Option<Smi> {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().ok()?;
-    let begun = Instant::now();
-    let status = loop {
-        match child.try_wait() {
-            Ok(Some(status)) => break status,
-            Ok(None) if begun.elapsed() < limit => thread::sleep(Duration::from_millis(2)),
-            _ => {
-                let _ = child.kill();
-                // One that sits in a broken driver may stay for ever: a thread waits for it.
-                thread::spawn(move || child.wait());
-                return Some(Smi::Hangs);
-            }
+/// The result of `nvidia-smi`; `None` if it is not installed.
+fn smi(command: Command, limit: Duration) -> Option<Smi> {
+    let output = run(command, Input::Empty, limit).ok()?;
+    Some(match output.exit {
+        Exit::Code(0) => Smi::Works,
+        Exit::TimedOut(_) => Smi::Hangs,
+        exit => {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned() + &output.stderr;
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            Smi::Fails(if text.is_empty() { exit.to_string() } else { text })
         }
-    };
-    if status.success() {
-        return Some(Smi::Works);
-    }
-    // It has ended, and wrote less than a pipe holds.
-    let mut words = String::new();
-    if let (Some(mut out), Some(mut err)) = (child.stdout.take(), child.stderr.take()) {
-        let _ = out.read_to_string(&mut words);
-        let _ = err.read_to_string(&mut words);
-    }
-    let words = words.split_whitespace().collect::<Vec<_>>().join(" ");
-    Some(Smi::Fails(if words.is_empty() { status.to_string() } else { words }))
+    })
 }
 
 #[cfg(all(test, unix))]
@@ -228,18 +216,18 @@ mod tests {
     }
 
     #[test]
-    fn words_of_nvidia_smi() {
+    fn results_of_nvidia_smi() {
         let long = Duration::from_secs(60);
-        let ask = |script, limit| {
+        let run = |script, limit| {
             let mut command = Command::new("sh");
             command.args(["-c", script]);
             smi(command, limit)
         };
-        assert_eq!(ask("echo GPU 0: x", long), Some(Smi::Works));
-        let failed = ask("echo no; echo driver >&2; exit 9", long);
+        assert_eq!(run("echo GPU 0: x", long), Some(Smi::Works));
+        let failed = run("echo no; echo driver >&2; exit 9", long);
         assert_eq!(failed, Some(Smi::Fails("no driver".into())));
-        assert_eq!(ask("exit 9", long), Some(Smi::Fails("exit status: 9".into())));
-        assert_eq!(ask("exec sleep 1000", Duration::from_millis(50)), Some(Smi::Hangs));
+        assert_eq!(run("exit 9", long), Some(Smi::Fails("exit status 9".into())));
+        assert_eq!(run("exec sleep 1000", Duration::from_millis(50)), Some(Smi::Hangs));
         assert_eq!(smi(Command::new("/nowhere/nvidia-smi"), long), None);
     }
 }

@@ -1,10 +1,10 @@
 //! The NVENC backend: NVIDIA's encoder, hosted by FFmpeg's `h264_nvenc`.
 //!
 //! # Quality
-//! `crf` becomes `-cq` of the same number, between 1 and 51 (0 would mean "automatic"), at
-//! variable bit rate. The scales look alike and are not equal: at the same number NVENC tends to
-//! larger files. Under `nvenc_tune = "lossless"` `crf` does not count: every sample comes back as
-//! it was, in the profile High 4:4:4 Predictive, which many hardware decoders do not play.
+//! `crf` becomes `-cq` of the same number, between 1 and 51 (0 would mean "automatic"), at variable
+//! bit rate. The scales are similar and not equal: at the same number NVENC tends to larger files.
+//! With `nvenc_tune = "lossless"`, `crf` has no effect: decoding restores every sample exactly, in
+//! the profile High 4:4:4 Predictive, which many hardware decoders do not play.
 //!
 //! # Options
 //! | `[gpu]` | | FFmpeg |
@@ -13,83 +13,77 @@
 //! | `nvenc_tune` | `hq`, `ll`, `ull`, `lossless` | `-tune` |
 //! | `max_sessions` | see below | |
 //!
-//! `[backend.nvenc]` is [`NvencOptions`]. `gop_size` and `b_frames` of `[encoder]` count; its
-//! `preset` does not. Only options that FFmpeg 4.4 to 9 all know are used.
+//! `[backend.nvenc]` is [`NvencOptions`]. `gop_size` and `b_frames` of `[encoder]` are used; its
+//! `preset` is not. Only options that FFmpeg 4.4 to 9 all know are used.
 //!
-//! # What is checked, and what is probed
-//! The device check takes milliseconds and starts nothing where all is well: device nodes, NVML
-//! (driver, GPUs), `libcuda.so.1`, `libnvidia-encode.so.1` and the API that it knows. It refuses
-//! what cannot work for certain: no driver, no GPU, no permission, a library that a container
-//! lacks, a GPU without an encoder. A GPU that is asked for and is not there is an error of the
+//! # Device check and probe
+//! The device check takes milliseconds and starts no process where NVML loads: device nodes, NVML
+//! (driver, GPUs), `libcuda.so.1`, `libnvidia-encode.so.1` and its API. It refuses where an encoder
+//! certainly cannot work: no driver, no GPU, no permission, a library that a container lacks, a GPU
+//! without an encoder. An option `gpu` that names no GPU of this machine is an error of the
 //! configuration.
 //!
-//! That an encoder is there is probed by a real encode with the user's own options; B-frames and
-//! lossless encoding are tried too, and listed in [`Caps::features`](encoder_core::Caps).
+//! The probe is a real encode with the user's own options; B-frames and lossless encoding are
+//! probed too, and listed in [`Caps::features`](encoder_core::Caps).
 //!
 //! # Sessions
-//! With `max_sessions = N`, no more than N encoders run on one GPU at once, over all programs of
-//! this user that say so; a probe does not count. The places are lock files in
+//! With `max_sessions = N`, at most N encoders run on one GPU at once, over all programs of this
+//! user with that setting; a probe does not count. Each session is a lock file in
 //! `$XDG_RUNTIME_DIR/encoder` (else in a folder for temporary files), which the system frees when
-//! a program dies. Of several GPUs the one with most places left is used, unless `gpu` names one.
-//! GPUs of different kinds count as one, and FFmpeg chooses, unless
-//! `CUDA_DEVICE_ORDER=PCI_BUS_ID` tells which is which.
+//! a program dies. Of several GPUs, the GPU with most free sessions is used, unless `gpu` names
+//! one. GPUs of different kinds count as one GPU, which FFmpeg chooses, unless
+//! `CUDA_DEVICE_ORDER=PCI_BUS_ID` fixes their order.
 
 mod budget;
 mod device;
+mod facts;
 mod gather;
 mod load;
 mod messages;
+mod rules;
 
 use std::{sync::Arc, time::Duration};
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType,
-    GpuEncoderConfig, NvencPreset, NvencTune, OpenError, OpenRequest, Presets, ProbeResult,
-    VideoEncoder,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, GpuEncoderConfig,
+    NvencPreset, NvencTune, OpenError, OpenRequest, Presets, ProbeResult, VideoEncoder,
 };
 use encoder_ffmpeg::{Feature, FfmpegSpec, read_options};
 use serde::Deserialize;
 
-use crate::device::Found;
+use crate::facts::Found;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::NVENC,
-        rank: |_| 10,
-        hardware: true,
-        codecs: &[Codec::H264],
-        presets: PRESETS,
-        check_options: |options| NvencOptions::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |request| spec_of(request).map_or(0, |(spec, _)| spec.max_delay),
-        open,
-    }
+    Backend::new(EncoderType::NVENC, open)
+        .rank(|_| 10)
+        .hardware(true)
+        .presets(PRESETS)
+        .check_options(|options| NvencOptions::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|request| spec_of(request).map_or(0, |(spec, _)| spec.max_delay))
 }
 
 /// `nvenc_preset`.
-const PRESETS: Presets = Presets {
-    all: &NvencPreset::NAMES,
-    usual: &["p1", "p4", "p7"],
-    choose: |settings, name| {
+const PRESETS: Presets =
+    Presets::new(&NvencPreset::NAMES, &["p1", "p4", "p7"], |settings, name| {
         settings.gpu.nvenc_preset = name.parse()?;
         Ok(())
-    },
-};
+    });
 
 /// Table `[backend.nvenc]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NvencOptions {
-    /// Which GPU, as CUDA counts them from 0. Default: the first that can do it.
+    /// CUDA's index of the GPU, from 0. Default: the first GPU that works.
     pub gpu: Option<u32>,
-    /// Frames that are looked at ahead of the one to be encoded, 0 to 27: better decisions for
-    /// more delay and memory. Not for `lossless`. Default 0.
+    /// Frames that the encoder looks ahead, 0 to 27: better decisions for more delay and memory.
+    /// Not for `lossless`. Default 0.
     pub rc_lookahead: u8,
-    /// Gives flat regions more bits, where the eye sees errors first. Not for `lossless`. Default
-    /// false.
+    /// Spends more bits on flat regions, where the eye sees errors first. Not for `lossless`.
+    /// Default false.
     pub spatial_aq: bool,
-    /// Gives regions at rest more bits. Not for `lossless`. Default false.
+    /// Spends more bits on regions without motion. Not for `lossless`. Default false.
     pub temporal_aq: bool,
 }
 
@@ -119,13 +113,13 @@ pub fn spec(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOptio
     let EncoderConfig { gop_size, b_frames, .. } = *config;
     let lossless = gpu.nvenc_tune == NvencTune::Lossless;
     let lookahead = if lossless { 0 } else { options.rc_lookahead };
-    let mut words = format!(
+    let mut arguments = format!(
         "-preset {preset} -tune {tune} -g {gop_size} -bf {b_frames} -b_ref_mode disabled \
          -forced-idr 1"
     );
-    let mut add = |text: &str| words.extend([" ", text]);
+    let mut add = |text: &str| arguments.extend([" ", text]);
     if lossless {
-        // The profile follows from it.
+        // The tuning sets the profile.
         add("-rc constqp -qp 0");
     } else {
         add(&format!("-rc vbr -cq {} -b:v 0 -profile:v high", config.crf.max(1)));
@@ -138,8 +132,8 @@ pub fn spec(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOptio
         }
     }
     if lookahead > 0 {
-        // The least delay at which FFmpeg does not shorten it. Scene cuts would move the grid of
-        // IDR pictures.
+        // The smallest delay at which FFmpeg does not shorten the look-ahead. Scene cuts would move
+        // the grid of IDR pictures.
         let delay = lookahead + b_frames + 5;
         add(&format!("-rc-lookahead {lookahead} -no-scenecut 1 -delay {delay}"));
     } else {
@@ -152,15 +146,17 @@ pub fn spec(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOptio
     if let Some(index) = options.gpu {
         add(&format!("-gpu {index}"));
     }
-    let mut spec = FfmpegSpec::new(EncoderType::NVENC, "h264_nvenc", config).with_options(&words);
+    let mut spec = FfmpegSpec::new(EncoderType::NVENC, "h264_nvenc", config)
+        .with_options(&arguments)
+        .with_rules(rules::RULES);
     spec.max_delay = max_delay(b_frames, lookahead, gpu);
     spec
 }
 
-/// FFmpeg keeps no more frames than it has surfaces: four for each step between P-frames, and
-/// room for the look-ahead. The presets p6 and p7 may bring a look-ahead of their own.
+/// FFmpeg holds no more frames than it has surfaces: four for each step between P-frames, and
+/// room for the look-ahead. The presets p6 and p7 may have a look-ahead of their own.
 fn max_delay(b_frames: u8, lookahead: u8, gpu: &GpuEncoderConfig) -> usize {
-    /// Frames on their way between the processes.
+    /// Frames in flight between the processes.
     const SPARE: usize = 4;
     let thorough = matches!(gpu.nvenc_preset, NvencPreset::P6 | NvencPreset::P7);
     let (step, lookahead) = (usize::from(b_frames) + 1, usize::from(lookahead));
@@ -174,7 +170,7 @@ fn spec_of(request: &OpenRequest<'_>) -> Result<(FfmpegSpec, NvencOptions), Conf
     Ok((spec(request.config, request.gpu, &options), options))
 }
 
-/// What a user may ask for beyond the spec of the probe.
+/// The optional features that are probed in addition to the user's own spec.
 fn features(request: &OpenRequest<'_>, options: &NvencOptions) -> [Feature; 2] {
     let config = EncoderConfig { b_frames: 2, ..request.config.clone() };
     let b_frames = spec(&config, request.gpu, options);
@@ -190,8 +186,8 @@ fn look(options: &NvencOptions, limit: Duration) -> Result<Found, OpenError> {
     device::check(&gather::facts(limit)?, options.gpu)
 }
 
-/// How long a driver that hangs is waited for; one that works answers in milliseconds, or in a
-/// few seconds where it has to wake GPUs.
+/// How long the device check may take: milliseconds with a driver that works, a few seconds where it
+/// has to wake GPUs.
 const LOOK: Duration = Duration::from_secs(5);
 
 fn limit(request: &OpenRequest<'_>) -> Duration {
@@ -202,7 +198,7 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (spec, options) = spec_of(request)?;
     let Found { name, driver, identity, .. } = look(&options, limit(request))?;
     let identity = encoder_ffmpeg::identity(&spec)?.into_iter().chain(identity).collect();
-    Ok(Device { name, driver, identity })
+    Ok(Device::new(name).with_driver(driver).with_identity(identity))
 }
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
@@ -216,8 +212,8 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let result = encoder_ffmpeg::test_encode_features(&spec, &features, deadline);
     let ProbeResult::Refused(refusal) = result else { return result };
     ProbeResult::Refused(match look(&options, LOOK) {
-        Ok(found) => messages::sharpen(refusal, &found),
-        // It has gone since: that is nearer to the cause.
+        Ok(found) => messages::with_device(refusal, &found),
+        // If the device has disappeared since, that refusal is closer to the cause.
         Err(OpenError::Refused(cause)) if !cause.transient => cause,
         Err(_) => refusal,
     })

@@ -69,7 +69,7 @@ fn argument_lists() {
 }
 
 #[test]
-fn wrong_options_are_told() {
+fn wrong_options_are_errors() {
     for (text, expected) in [
         ("[backend.nvenc]\ngpus = 1", "did you mean `gpu`?"),
         ("[backend.nvenc]\ngpu = -1", "[backend.nvenc]"),
@@ -84,7 +84,7 @@ fn wrong_options_are_told() {
     }
 }
 
-/// With or without a device: FFmpeg reads the options first. Needs FFmpeg.
+/// FFmpeg reads the options before it looks for a device, so no device is needed. Needs FFmpeg.
 #[test]
 fn ffmpeg_knows_every_option() {
     for tune in ["hq", "ll", "ull", "lossless"] {
@@ -102,7 +102,7 @@ fn ffmpeg_knows_every_option() {
 }
 
 #[test]
-fn it_registers_itself() {
+fn the_backend_is_registered() {
     let settings = encoder_core::Settings::default();
     let request = OpenRequest::new(&settings, EncoderType::NVENC, 2);
     let all = encoder_core::backends();

@@ -1,14 +1,14 @@
-//! How busy the GPU of an encoder is, by NVML.
+//! The load of an encoder's GPU, from NVML.
 
 use std::sync::OnceLock;
 
 use encoder_core::{DeviceLoad, LoadProbe};
 use nvml_wrapper::{Device, Nvml};
 
-use crate::device::Found;
+use crate::facts::Found;
 
-/// Asks for the GPU `chosen`; where FFmpeg chooses, for each one that it may take. `None` where it
-/// is not known which GPU an index means.
+/// Reports the load of the GPU `chosen`; if FFmpeg chooses, of each GPU that it may take. `None` if
+/// the GPU of the index is not known.
 pub(crate) fn probe(found: &Found, chosen: Option<u32>) -> Option<LoadProbe> {
     let gpus = gpus(found, chosen);
     if gpus.is_empty() {
@@ -21,14 +21,14 @@ pub(crate) fn probe(found: &Found, chosen: Option<u32>) -> Option<LoadProbe> {
     }))
 }
 
-/// Index and UUID of the GPUs to ask for.
+/// Index and UUID of the GPUs to report.
 fn gpus(found: &Found, chosen: Option<u32>) -> Vec<(u32, String)> {
     let able = found.gpus.iter().filter(|gpu| gpu.known && !gpu.bare);
     let wanted = able.filter(|gpu| chosen.is_none_or(|index| index == gpu.index));
     wanted.map(|gpu| (gpu.index, gpu.key.clone())).collect()
 }
 
-/// NVML, loaded once and kept: to start it takes longer than to ask.
+/// NVML, loaded once and kept: loading it takes longer than a query.
 fn nvml() -> Option<&'static Nvml> {
     static NVML: OnceLock<Option<Nvml>> = OnceLock::new();
     NVML.get_or_init(|| Nvml::init().ok()).as_ref()
@@ -48,10 +48,10 @@ fn loads(index: u32, gpu: &Device<'_>) -> Vec<DeviceLoad> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::Candidate;
+    use crate::facts::Candidate;
 
     #[test]
-    fn the_gpu_of_the_encoder_is_asked_for() {
+    fn the_load_is_that_of_the_encoders_gpu() {
         let gpu = |index, known, bare| Candidate {
             index,
             key: format!("GPU-{index}"),
@@ -59,7 +59,7 @@ mod tests {
             known,
             bare,
         };
-        // GPUs | chosen | asked for
+        // GPUs | chosen | reported
         let table: &[(&[(bool, bool)], Option<u32>, &[u32])] = &[
             (&[(true, false)], None, &[0]),
             (&[(true, false), (true, false)], None, &[0, 1]),
@@ -76,8 +76,9 @@ mod tests {
                 identity: Vec::new(),
                 gpus: gpus.collect(),
             };
-            let asked: Vec<_> = super::gpus(&found, *chosen).into_iter().map(|(n, _)| n).collect();
-            assert_eq!(asked, *expected);
+            let reported: Vec<_> =
+                super::gpus(&found, *chosen).into_iter().map(|(n, _)| n).collect();
+            assert_eq!(reported, *expected);
             assert_eq!(probe(&found, *chosen).is_some(), !expected.is_empty());
         }
     }

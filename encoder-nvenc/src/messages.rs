@@ -1,10 +1,10 @@
-//! Words of refusals: which GPU, which driver.
+//! Texts of refusals, with the GPU and the driver.
 
 use encoder_core::{EncoderType, Refusal, RefusalKind};
 
-use crate::device::{Api, Candidate, Found};
+use crate::facts::{Api, Candidate, Found};
 
-/// The drivers that brought an API, as far as they are known: Linux.
+/// The Linux drivers that introduced an API, as far as they are known.
 const DRIVERS: [(Api, &str); 6] = [
     (Api(10, 0), "445.87"),
     (Api(11, 0), "455.28"),
@@ -23,7 +23,7 @@ pub(crate) fn refuse(
     Refusal::new(EncoderType::NVENC, kind, reason, hint)
 }
 
-/// The hint for a driver that does not know the API `needed`.
+/// The hint for a driver without the API `needed`.
 pub(crate) fn update(needed: Api) -> String {
     let known = DRIVERS.iter().find(|(api, _)| *api >= needed);
     match known {
@@ -32,9 +32,9 @@ pub(crate) fn update(needed: Api) -> String {
     }
 }
 
-/// Whether a GPU of this name is known to have no encoder: the compute parts GA100, GH100 and
-/// GB100 to GB300, the small GM108 and GP108, and boards that are sold without outputs. It only
-/// puts words to a refusal that has other grounds.
+/// Whether a GPU of this name is known to have no encoder: the compute parts GA100, GH100 and GB100
+/// to GB300, the small GM108 and GP108, and boards that are sold without outputs. The name alone
+/// causes no refusal; it explains a refusal of another cause.
 pub(crate) fn lacks_encoder(name: &str) -> bool {
     const PARTS: &[&str] = &[
         "A100", "A100X", "A800", "A30", "A30X", "H100", "H100L", "H800", "H20", "H200", "GH200",
@@ -54,16 +54,17 @@ pub(crate) fn no_encoder(name: &str) -> Refusal {
     )
 }
 
-/// Puts the device into the words of a refusal that a probe gave.
-pub(crate) fn sharpen(refusal: Refusal, found: &Found) -> Refusal {
+/// Adds the device to the refusal of a probe.
+pub(crate) fn with_device(refusal: Refusal, found: &Found) -> Refusal {
     use RefusalKind::{DriverTooOld, Missing, NoDevice, NotBuilt, Permission};
     if matches!(refusal.kind, Missing | NotBuilt | Permission) {
         return refusal;
     }
     let bare = |gpu: &Candidate| gpu.name.as_deref().is_some_and(lacks_encoder);
     if refusal.kind == NoDevice && !found.gpus.is_empty() && found.gpus.iter().all(bare) {
-        let sharp = no_encoder(&found.name);
-        return Refusal { reason: format!("{} [{}]", sharp.reason, refusal.reason), ..sharp };
+        let cause = no_encoder(&found.name);
+        let reason = format!("{} [{}]", cause.reason, refusal.reason);
+        return cause.with_reason(reason);
     }
     let device: Vec<_> = [Some(&found.name), found.driver.as_ref()].into_iter().flatten().collect();
     let device = device.iter().map(|text| text.as_str()).collect::<Vec<_>>().join(", ");
@@ -72,14 +73,15 @@ pub(crate) fn sharpen(refusal: Refusal, found: &Found) -> Refusal {
             "{}, or set ENCODER_FFMPEG to an FFmpeg that was built for this driver",
             update(needed)
         ),
-        _ => refusal.hint,
+        _ => refusal.hint.clone(),
     };
-    Refusal { reason: format!("{} [{device}]", refusal.reason), hint, ..refusal }
+    let reason = format!("{} [{device}]", refusal.reason);
+    refusal.with_reason(reason).with_hint(hint)
 }
 
-/// The API in FFmpeg's words "Required: 13.1 Found: 12.2".
-fn required(words: &str) -> Option<Api> {
-    let (_, rest) = words.split_once("Required: ")?;
+/// The API in FFmpeg's message "Required: 13.1 Found: 12.2".
+fn required(message: &str) -> Option<Api> {
+    let (_, rest) = message.split_once("Required: ")?;
     let (major, minor) = rest.split_whitespace().next()?.split_once('.')?;
     Some(Api(major.parse().ok()?, minor.parse().ok()?))
 }
@@ -140,23 +142,24 @@ mod tests {
     }
 
     #[test]
-    fn words_get_the_device() {
-        let words = |kind, reason: &str, names: &[&str]| {
+    fn refusals_get_the_device() {
+        let with_device = |kind, reason: &str, names: &[&str]| {
             let found = found(names);
             let refusal = refuse(kind, reason, "hint").transient();
-            let sharp = sharpen(refusal, &found);
-            assert_eq!(sharp.kind, kind);
-            (sharp.reason, sharp.hint, sharp.transient)
+            let refusal = super::with_device(refusal, &found);
+            assert_eq!(refusal.kind, kind);
+            (refusal.reason, refusal.hint, refusal.transient)
         };
         let unsupported = "this GPU has no video encoder: unsupported device (2)";
-        let (reason, hint, transient) = words(NoDevice, unsupported, &["NVIDIA H200"]);
+        let (reason, hint, transient) = with_device(NoDevice, unsupported, &["NVIDIA H200"]);
         assert_eq!(
             reason,
             "NVIDIA H200 has no video encoder (NVENC) \
          [this GPU has no video encoder: unsupported device (2)]"
         );
         assert!(hint.contains("another encoder") && !transient);
-        let (reason, hint, transient) = words(NoDevice, unsupported, &["NVIDIA H200", "NVIDIA L4"]);
+        let (reason, hint, transient) =
+            with_device(NoDevice, unsupported, &["NVIDIA H200", "NVIDIA L4"]);
         assert_eq!(
             reason,
             format!("{unsupported} [NVIDIA H200, NVIDIA L4, driver 570.86.15, NVENC API 13.0]")
@@ -168,13 +171,13 @@ mod tests {
             ("11.1", "470.57"),
             ("99.0", "update the NVIDIA driver, or set"),
         ] {
-            let said = format!("too old: Required: {needed} Found: 8.0");
-            let (reason, hint, _) = words(DriverTooOld, &said, &["NVIDIA L4"]);
+            let message = format!("too old: Required: {needed} Found: 8.0");
+            let (reason, hint, _) = with_device(DriverTooOld, &message, &["NVIDIA L4"]);
             assert!(reason.ends_with("[NVIDIA L4, driver 570.86.15, NVENC API 13.0]"));
             assert!(hint.starts_with(expected) || hint.contains(expected), "{hint}");
         }
         assert_eq!(required("Required: x"), None);
-        assert_eq!(words(DriverTooOld, "no number", &["NVIDIA L4"]).1, "hint");
-        assert_eq!(words(Missing, "no ffmpeg", &["NVIDIA L4"]).0, "no ffmpeg");
+        assert_eq!(with_device(DriverTooOld, "no number", &["NVIDIA L4"]).1, "hint");
+        assert_eq!(with_device(Missing, "no ffmpeg", &["NVIDIA L4"]).0, "no ffmpeg");
     }
 }

@@ -1,8 +1,8 @@
 //! The backend on the virtual NVENC device, in the real FFmpeg.
 //!
 //! The libraries of the device are found through the environment, which a running program cannot
-//! safely change: each case is a child, this test program again, that runs `child` alone and
-//! reports in one line. `ENCODER_FFMPEG` chooses the FFmpeg.
+//! safely change. So each case is a child process: this test program runs only its test `child`,
+//! which reports in one line. `ENCODER_FFMPEG` chooses the FFmpeg.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -26,7 +26,7 @@ use serde_json::{Value, json};
 const SIZE: Resolution = Resolution::new(640, 360);
 const FRAMES: u64 = 60;
 
-/// What the child does, and the settings for it.
+/// Environment variables with the task of the child and its settings.
 const TASK: &str = "ENCODER_TEST_TASK";
 const SETTINGS: &str = "ENCODER_TEST_SETTINGS";
 
@@ -52,7 +52,7 @@ fn child() {
     println!("\nreport: {report}");
 }
 
-/// Opens `count` encoders and gives each a frame, so that the device sees them all at once.
+/// Opens `count` encoders and encodes a frame with each, so that all sessions are open at once.
 fn open(settings: &Settings, count: usize) -> Value {
     let backend = backends()[0];
     let request = OpenRequest::new(settings, backend.id, 1);
@@ -72,7 +72,7 @@ fn open(settings: &Settings, count: usize) -> Value {
     json!({ "open": open.len(), "refused": refused })
 }
 
-/// Encodes a video; each frame must come out once, in time.
+/// Encodes a video; each frame must have one access unit, in time.
 fn encode(settings: &Settings) -> Value {
     let backend = backends()[0];
     let request = OpenRequest::new(settings, backend.id, 1);
@@ -121,7 +121,8 @@ fn text<'a>(report: &'a Value, key: &str) -> &'a str {
     report[key].as_str().unwrap_or_else(|| panic!("no {key} in {report}"))
 }
 
-/// What the virtual device leaves out is found on a machine that has a driver of its own.
+/// Whether the machine has a real driver: then parts that the virtual device leaves out are still
+/// found.
 fn real_driver() -> bool {
     ["/dev/nvidiactl", "/dev/dxg"].iter().any(|node| Path::new(node).exists())
 }
@@ -145,7 +146,7 @@ fn a_healthy_device() {
 }
 
 #[test]
-fn features_are_what_the_device_can() {
+fn features_are_the_capabilities_of_the_device() {
     let Some(device) = or_left_out(VirtualNvenc::new()) else { return };
     let device = device.capability(Capability::Lossless, 0);
     assert_eq!(run(&device, "detect", "")["features"], json!(["b-frames"]));
@@ -157,7 +158,7 @@ fn features_are_what_the_device_can() {
 }
 
 #[test]
-fn what_is_asked_for_arrives() {
+fn settings_reach_the_device() {
     let Some(device) = or_left_out(VirtualNvenc::new()) else { return };
     let device = device.gpus(&["NVIDIA Virtual", "NVIDIA Virtual"]);
     let table: [(&str, fn(&Config) -> bool); 10] = [
@@ -211,7 +212,7 @@ fn what_is_asked_for_arrives() {
 }
 
 #[test]
-fn misses_are_told_without_trying() {
+fn refusals_of_the_device_check_encode_nothing() {
     let Some(device) = or_left_out(VirtualNvenc::new()) else { return };
     drop(device);
     let new = || VirtualNvenc::new().unwrap();
@@ -222,7 +223,7 @@ fn misses_are_told_without_trying() {
         (nvml(18), "failed", "different versions"),
         (nvml(4), "permission", "may not use"),
         (nvml(15), "failed", "the GPU is lost"),
-        (nvml(999), "failed", "does not answer well"),
+        (nvml(999), "failed", "reports an error"),
         (new().driver("430.1", (9, 1), (10, 1)), "driver-too-old", "API 9.1"),
         (new().gpus(&["NVIDIA H200:no-encoder"]), "no-device", "NVIDIA H200 (GPU 0) has no video"),
     ];
@@ -255,7 +256,7 @@ fn misses_are_told_without_trying() {
         let more = [("NVIDIA_DRIVER_CAPABILITIES", "compute,utility")];
         let found = run_with(&device, "detect", "", &more);
         assert!(text(&found, "hint").contains("=video,compute,utility"), "{found}");
-        // Without NVML and nvidia-smi, but whole otherwise.
+        // Without NVML and nvidia-smi, but with all other parts.
         let device = new().without(Part::Ml).without(Part::Smi);
         let found = run(&device, "detect", "");
         assert_eq!(found["status"], "usable", "{found}");
@@ -267,7 +268,7 @@ fn misses_are_told_without_trying() {
 }
 
 #[test]
-fn a_gpu_that_is_not_there() {
+fn a_gpu_that_does_not_exist_is_an_error() {
     let Some(device) = or_left_out(VirtualNvenc::new()) else { return };
     let device = device.gpus(&["NVIDIA Virtual", "NVIDIA Virtual"]);
     let settings = "[backend.nvenc]\ngpu = 2";
@@ -286,7 +287,7 @@ fn a_gpu_that_is_not_there() {
 }
 
 #[test]
-fn faults_have_names() {
+fn faults_are_reported_by_name() {
     let Some(device) = or_left_out(VirtualNvenc::new()) else { return };
     drop(device);
     let new = || VirtualNvenc::new().unwrap();
@@ -317,7 +318,7 @@ fn faults_have_names() {
         let found = run(&device, "detect", settings);
         assert_eq!((text(&found, "kind"), &found["transient"]), (kind, &json!(transient)));
         assert!(text(&found, "reason").contains(words), "{words}: {found}");
-        // The deadline, a look at the device behind it, and a slow machine.
+        // The deadline, the device check after it, and a margin for a slow machine.
         let taken = Duration::from_millis(found["ms"].as_u64().unwrap());
         assert!(taken < Duration::from_secs(60), "{taken:?}: {found}");
         if words.contains("11.0") {
@@ -335,8 +336,8 @@ fn no_more_sessions_than_allowed() {
         report["refused"],
         json!([
             "nvenc: all 2 sessions of NVIDIA Virtual (GPU 0) that max_sessions allows are in use \
-             (wait for another video to end (session_wait_s), raise max_sessions, or use another \
-             encoder)"
+             by this program itself; hint: raise gpu.max_sessions, encode fewer videos at once, or \
+             allow another encoder"
         ])
     );
     let device = VirtualNvenc::new().unwrap().gpus(&["NVIDIA Virtual"; 3]);
@@ -348,7 +349,7 @@ fn no_more_sessions_than_allowed() {
     assert_eq!(gpus, [0, 1, 2, 0, 1, 2]);
     let report = run(&device, "2", "[gpu]\nmax_sessions = 1\n[backend.nvenc]\ngpu = 1");
     assert_eq!((&report["open"], device.configs().last().unwrap().gpu), (&json!(1), 1));
-    // A session that cannot be counted is not taken.
+    // If sessions cannot be counted, none is opened.
     let more = [("XDG_RUNTIME_DIR", "/proc")];
     let report = run_with(&device, "1", "[gpu]\nmax_sessions = 1", &more);
     assert!(report["refused"].to_string().contains("cannot be counted"), "{report}");

@@ -1,6 +1,6 @@
-//! OpenH264, built from source into the program: the encoder that is always there.
+//! OpenH264, built from source into the program: the encoder that is always available.
 //!
-//! Constant quality (by a quantiser that follows the motion), no B-frames, no look-ahead, one
+//! Constant quality (with a quantiser that depends on the motion), no B-frames, no look-ahead, one
 //! thread. Registers itself as `openh264`; a program names the crate once: `use encoder_openh264 as
 //! _;`.
 //!
@@ -13,9 +13,9 @@ mod raw;
 use std::time::Duration;
 
 use encoder_core::{
-    Backend, BackendOptions, Caps, Codec, ConfigError, Device, EncodeError, EncodedChunk,
-    EncoderConfig, EncoderType, FailureKind, Frame, OpenError, OpenRequest, PixelFormat, Preset,
-    Presets, ProbeResult, Refusal, RefusalKind, VideoEncoder, inventory, probe_in_process,
+    Backend, BackendOptions, Caps, ConfigError, Device, EncodeError, EncodedChunk, EncoderConfig,
+    EncoderType, FailureKind, Frame, OpenError, OpenRequest, PixelFormat, Preset, Presets,
+    ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder, inventory, probe_in_process,
     unknown_key,
 };
 use quality::Quality;
@@ -23,21 +23,15 @@ use raw::{Parameters, RawEncoder};
 use serde::Deserialize;
 
 inventory::submit! {
-    Backend {
-        id: EncoderType::OPENH264,
-        rank,
-        hardware: false,
-        codecs: &[Codec::H264],
-        presets: Presets::common(&["ultrafast", "veryfast", "medium"]),
-        check_options: |table| Options::read(table).map(drop),
-        inspect,
-        probe,
-        max_delay: |_| 0,
-        open: |request| Ok(Box::new(OpenH264::open(request)?)),
-    }
+    Backend::new(EncoderType::OPENH264, |request| Ok(Box::new(OpenH264::open(request)?)))
+        .rank(rank)
+        .presets(Presets::common(&["ultrafast", "veryfast", "medium"]))
+        .check_options(|table| Options::read(table).map(drop))
+        .inspect(inspect)
+        .probe(probe)
 }
 
-/// At the fastest preset this makes the smallest files of what takes about the same CPU time; but it
+/// At the fastest preset this encoder makes the smallest files for about the same CPU time; but it
 /// has one thread, where others have several, and no B-frames.
 fn rank(request: &OpenRequest<'_>) -> u16 {
     const FEW: usize = 4;
@@ -62,7 +56,7 @@ pub struct Options {
     /// Entropy coding by CABAC (High profile): about a tenth smaller, a little slower. Default:
     /// true, except with the preset `ultrafast`.
     pub cabac: Option<bool>,
-    /// The quantiser itself, 0 (best) to 51. Default: what CRF and motion give.
+    /// The quantiser itself, 0 (best) to 51. Default: computed from CRF and motion.
     pub quantiser: Option<u8>,
 }
 
@@ -94,7 +88,7 @@ impl Options {
 /// A running OpenH264 encoder.
 struct OpenH264 {
     raw: RawEncoder,
-    /// `None`: the quantiser is given.
+    /// `None` if the options set the quantiser.
     quality: Option<Quality>,
     width: u32,
     height: u32,
@@ -107,10 +101,7 @@ impl OpenH264 {
     fn open(request: &OpenRequest<'_>) -> Result<Self, OpenError> {
         let config = request.config;
         let options = Options::read(request.options)?;
-        let size = config
-            .resolution
-            .ok_or_else(|| ConfigError::value("encoder.resolution", "none", "WIDTHxHEIGHT"))?
-            .even();
+        let size = request.coded_size()?;
         let (long, short) = (size.width.max(size.height), size.width.min(size.height));
         if long > MAX_LONG || !(MIN_SIDE..=MAX_SHORT).contains(&short) {
             return Err(Refusal::new(
@@ -157,30 +148,13 @@ impl OpenH264 {
 
     fn failure(&mut self, message: impl Into<String>) -> EncodeError {
         self.failed = true;
-        EncodeError::Failed {
-            encoder: EncoderType::OPENH264,
-            index: self.taken,
-            kind: FailureKind::Failed,
-            message: message.into(),
-        }
+        EncodeError::failed(EncoderType::OPENH264, self.taken, FailureKind::Failed, message)
     }
 }
 
 impl VideoEncoder for OpenH264 {
     fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
-        if (frame.format, frame.width, frame.height)
-            != (PixelFormat::Yuv420p, self.width, self.height)
-        {
-            return Err(EncodeError::Mismatch {
-                index: frame.index,
-                got_format: frame.format,
-                got_width: frame.width,
-                got_height: frame.height,
-                format: PixelFormat::Yuv420p,
-                width: self.width,
-                height: self.height,
-            });
-        }
+        frame.check(PixelFormat::Yuv420p, Resolution::new(self.width, self.height))?;
         if self.failed {
             return Err(self.failure("it failed before and takes no more frames"));
         }
@@ -225,9 +199,9 @@ impl VideoEncoder for OpenH264 {
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let options = Options::read(request.options)?;
-    // What is built into this program needs no look.
+    // The library is part of this program, so no file has to be inspected.
     let identity = vec![raw::version(), format!("{options:?} {:?}", request.config)];
-    Ok(Device { identity, ..Device::default() })
+    Ok(Device::default().with_identity(identity))
 }
 
 /// The quantiser of the probe.
@@ -241,17 +215,13 @@ fn probe(request: &OpenRequest<'_>, _deadline: Duration) -> ProbeResult {
                 .to_string(),
         );
     }
-    let caps = Caps {
-        library: raw::version(),
-        pixel_formats: vec![PixelFormat::Yuv420p],
-        notes,
-        ..Caps::default()
-    };
-    // The probe compares pictures, so it is made at a quality at which they look alike.
+    let caps =
+        Caps::new(raw::version()).with_pixel_formats([PixelFormat::Yuv420p]).with_notes(notes);
+    // The probe compares pictures, so it uses a quality at which they are similar.
     let mut options = request.options.clone();
     options.insert("quantiser".into(), PROOF.into());
     let open = |config: &EncoderConfig| -> Result<Box<dyn VideoEncoder>, OpenError> {
-        let request = OpenRequest { config, options: &options, ..request.clone() };
+        let request = request.clone().with_config(config).with_options(&options);
         Ok(Box::new(OpenH264::open(&request)?))
     };
     let decode = Some(&raw::decode_luma as _);
@@ -262,20 +232,15 @@ fn probe(request: &OpenRequest<'_>, _deadline: Duration) -> ProbeResult {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use encoder_core::{
-        FrameBuffer, FrameLayout, NalKind, Resolution, Settings, mean_absolute_difference,
-        nal_units,
+        FrameBuffer, FrameLayout, NalKind, Settings, mean_absolute_difference, nal_units,
     };
 
     use super::*;
 
     fn open(config: &EncoderConfig, options: &str) -> Result<OpenH264, OpenError> {
-        OpenH264::open(&OpenRequest {
-            config,
-            gpu: &Default::default(),
-            options: &options.parse().unwrap(),
-            threads: 1,
-            probe: None,
-        })
+        let backend = [("openh264".to_owned(), options.parse().unwrap())].into();
+        let settings = Settings { encoder: config.clone(), backend, ..Settings::default() };
+        OpenH264::open(&OpenRequest::new(&settings, EncoderType::OPENH264, 1))
     }
 
     fn config(width: u32, height: u32) -> EncoderConfig {
@@ -302,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn each_frame_gives_one_access_unit_and_comes_back() {
+    fn each_frame_has_one_access_unit_and_decodes() {
         for (width, height, options) in [
             (640, 360, ""),
             (641, 479, "cabac = false"),
@@ -345,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_cannot_take_is_refused_in_words() {
+    fn unsupported_settings_and_frames_are_refused_with_a_reason() {
         let refused = open(&config(4000, 2000), "").err().unwrap().to_string();
         assert!(refused.contains("3840x2160") && refused.contains("x264"), "{refused}");
         let small = open(&config(640, 8), "").err().unwrap().to_string();
@@ -363,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn the_proof_says_usable_whatever_the_quality() {
+    fn the_probe_passes_at_every_quality() {
         let settings = Settings {
             backend: [("openh264".to_string(), "quantiser = 51".parse().unwrap())].into(),
             ..Settings::default()
@@ -390,17 +355,17 @@ mod tests {
     }
 
     #[test]
-    fn the_quantiser_can_be_given() {
+    fn the_quantiser_can_be_set() {
         let stream = |crf, options: &str| {
             let config = EncoderConfig { crf, ..config(64, 64) };
             run(&mut open(&config, options).unwrap(), 3, None)
         };
-        // The test picture moves all over.
+        // The whole test picture moves.
         assert_eq!(stream(40, "quantiser = 24"), stream(23, ""));
         assert_ne!(stream(40, "quantiser = 24"), stream(40, ""));
     }
 
-    /// A new quantiser begins neither a new stream nor a new GOP, and it is what the pictures get.
+    /// A new quantiser starts neither a new stream nor a new GOP, and is used for the pictures.
     #[test]
     fn the_quantiser_can_change_from_picture_to_picture() {
         let layout = FrameLayout::new(PixelFormat::Yuv420p, Resolution::new(64, 64));
@@ -423,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn it_goes_first_where_it_is_the_better_fast_encoder() {
+    fn it_ranks_first_if_it_is_the_best_fast_encoder() {
         for (preset, b_frames, threads, expected) in [
             (Preset::Ultrafast, 0, 2, 55),
             (Preset::Ultrafast, 0, 4, 55),

@@ -1,34 +1,34 @@
-//! Constant quality by constant quantiser: which quantiser each picture gets.
+//! Constant quality: computes the quantiser of each picture from its motion.
 //!
-//! x264 spends bits on what will be seen for long, so at one CRF its pictures of a scene that
-//! stands still are far better than those of a moving one. A fixed quantiser is not, and no single
-//! one matches a CRF. So the share of the picture that moves decides, as it is known when a picture
-//! is encoded: no look-ahead, and the same frames give the same stream. `docs/quality.md` has the
-//! measurement.
+//! x264 spends more bits on content that stays visible for long, so at one CRF its pictures of a
+//! still scene are far better than those of a moving scene. A fixed quantiser does not do that, so
+//! no single quantiser matches a CRF. Here the share of the picture that moves sets the quantiser.
+//! It is known when a picture is encoded: no look-ahead is needed, and the same frames produce the
+//! same stream. `docs/quality.md` has the measurement.
 
 use encoder_core::{Frame, Resolution};
 
-/// Where nothing stands still, this much above the CRF gives the picture of x264.
+/// If everything moves, a quantiser this much above the CRF matches the quality of x264.
 const MOVING: f32 = 1.0;
-/// Where all stands still, this much below that.
+/// If nothing moves, the quantiser is lower by this much.
 const STILL: f32 = 7.0;
-/// The shares of moving blocks that count as "all stands still" and "all moves".
+/// The shares of moving blocks that count as "nothing moves" and "everything moves".
 const SHARES: [f32; 2] = [0.06, 0.25];
-/// A block moves when the sum of the changes of its samples is above this: 1.5 for each.
+/// A block counts as moving if the sum of the changes of its samples is above this: 1.5 per sample.
 const CHANGE: u32 = 96;
-/// How much of the share is that of the newest picture: the last ten count most.
+/// The weight of the newest picture in the smoothed share: the last ten pictures count most.
 const NEWEST: f32 = 0.1;
 /// Side of a block in samples of the picture at half its size.
 const BLOCK: usize = 8;
 
-/// Follows the motion of a stream.
+/// Measures the motion of a stream.
 pub struct Quality {
     crf: f32,
     /// Width of the picture at half its size, in whole blocks.
     width: usize,
     /// The last picture at half its size, band by band of blocks.
     last: Vec<u8>,
-    /// The same of the band that is looked at.
+    /// The same for the band that is being compared.
     band: Vec<u8>,
     pictures: u64,
     /// Share of the blocks that move, smoothed; known from the second picture on.
@@ -36,7 +36,7 @@ pub struct Quality {
 }
 
 impl Quality {
-    /// Of a stream of this size.
+    /// For a stream of this size.
     pub fn new(crf: u8, size: Resolution) -> Self {
         let [width, height] =
             [size.width, size.height].map(|side| side as usize / (2 * BLOCK) * BLOCK);
@@ -52,7 +52,7 @@ impl Quality {
 
     /// The quantiser of the next picture, 0 to 51.
     pub fn quantiser(&mut self, frame: &Frame<'_>) -> i32 {
-        let share = self.look(frame);
+        let share = self.moving_share(frame);
         self.pictures += 1;
         if self.pictures > 1 {
             let before = self.moving.unwrap_or(share);
@@ -61,8 +61,9 @@ impl Quality {
         quantiser(self.crf, self.moving.unwrap_or(1.0))
     }
 
-    /// The share of blocks that differ from the last picture, which this one becomes.
-    fn look(&mut self, frame: &Frame<'_>) -> f32 {
+    /// Returns the share of blocks that differ from the last picture, and stores this picture as
+    /// the last.
+    fn moving_share(&mut self, frame: &Frame<'_>) -> f32 {
         let Some(luma) = frame.planes().first() else { return 1.0 };
         let (width, stride) = (self.width, luma.stride);
         if self.last.is_empty() {
@@ -87,7 +88,7 @@ impl Quality {
     }
 }
 
-/// The quantiser for a picture of which this share moves.
+/// The quantiser for a picture with this share of moving blocks.
 fn quantiser(crf: f32, moving: f32) -> i32 {
     let [still, all] = SHARES;
     let stillness = ((all - moving) / (all - still)).clamp(0.0, 1.0);
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_map() {
+    fn quantisers_by_crf_and_motion() {
         let table = [
             (23.0, 1.0, 24),
             (23.0, 0.25, 24),
@@ -134,7 +135,7 @@ mod tests {
         }
     }
 
-    /// Hands in a frame of which the part left of `edge` changes each time.
+    /// Adds a frame whose part left of `edge` changes each time.
     fn push(quality: &mut Quality, size: Resolution, n: u64, edge: usize) -> i32 {
         let layout = FrameLayout::new(PixelFormat::Yuv420p, size);
         let mut memory = vec![100; layout.bytes()];
@@ -152,17 +153,17 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_still_gets_more() {
+    fn still_scenes_get_a_lower_quantiser() {
         let size = Resolution::new(162, 98);
-        // The first picture tells nothing of motion.
+        // The motion is not known at the first picture.
         assert_eq!(quantisers(size, 0, 4), [24, 17, 17, 17]);
         assert_eq!(quantisers(size, 160, 4), [24, 24, 24, 24]);
-        // One of ten columns of blocks.
+        // One of ten columns of blocks moves.
         assert_eq!(quantisers(size, 16, 3), [24, 18, 18]);
     }
 
     #[test]
-    fn it_follows_a_scene_slowly() {
+    fn the_quantiser_follows_a_scene_slowly() {
         let size = Resolution::new(64, 64);
         let mut quality = Quality::new(23, size);
         let mut all = Vec::new();

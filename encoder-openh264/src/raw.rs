@@ -1,4 +1,4 @@
-//! The library behind a safe face: all `unsafe` of this crate is in this file.
+//! A safe interface to the library: all `unsafe` of this crate is in this file.
 
 use std::{
     os::raw::{c_int, c_void},
@@ -14,7 +14,7 @@ use openh264_sys2::{
     videoFrameTypeSkip,
 };
 
-/// What the encoder is opened with.
+/// The parameters of an encoder.
 pub struct Parameters {
     /// Coded width in pixels, even.
     pub width: i32,
@@ -22,7 +22,7 @@ pub struct Parameters {
     pub height: i32,
     /// Frames per second.
     pub frame_rate: f32,
-    /// The quantiser to begin with, 0 to 51.
+    /// The first quantiser, 0 to 51.
     pub quantiser: i32,
     /// Frames from one IDR picture to the next.
     pub gop_size: u32,
@@ -35,8 +35,8 @@ pub struct Parameters {
 /// An encoder of the library, initialised.
 pub struct RawEncoder {
     encoder: *mut ISVCEncoder,
-    /// As they were last told to the library.
-    told: Box<SEncParamExt>,
+    /// The parameters that were last set in the library.
+    current: Box<SEncParamExt>,
     info: Box<SFrameBSInfo>,
 }
 
@@ -55,7 +55,7 @@ impl RawEncoder {
             return Err(format!("WelsCreateSVCEncoder gave {code}"));
         }
         // From here on `Drop` frees it.
-        let mut this = Self { encoder, told: Box::default(), info: Box::default() };
+        let mut this = Self { encoder, current: Box::default(), info: Box::default() };
         let mut level: c_int = WELS_LOG_QUIET;
         let call = this.table()?.SetOption.ok_or("no SetOption")?;
         // SAFETY: `encoder` is live; the option is an int, as TRACE_LEVEL wants.
@@ -77,7 +77,7 @@ impl RawEncoder {
         p.iEntropyCodingModeFlag = c_int::from(parameters.cabac);
         p.eSpsPpsIdStrategy = CONSTANT_ID;
         p.iMultipleThreadIdc = 1;
-        // One frame in, one picture out, and an IDR picture only where the GOP says so.
+        // Every frame is coded, and IDR pictures follow only from the GOP.
         p.bEnableFrameSkip = false;
         p.bEnableSceneChangeDetect = false;
         p.bEnableBackgroundDetection = false;
@@ -91,7 +91,7 @@ impl RawEncoder {
         layer.uiProfileIdc = if parameters.cabac { PRO_HIGH } else { PRO_BASELINE };
         layer.iDLayerQp = parameters.quantiser;
         layer.sSliceArgument.uiSliceMode = SM_SINGLE_SLICE;
-        // Limited range, BT.709 primaries, sRGB transfer, BT.601 matrix: what the frames are.
+        // Limited range, BT.709 primaries, sRGB transfer, BT.601 matrix: the colours of the frames.
         layer.bVideoSignalTypePresent = true;
         layer.uiVideoFormat = 5;
         layer.bFullRange = false;
@@ -102,7 +102,7 @@ impl RawEncoder {
         let initialise = this.table()?.InitializeExt.ok_or("no InitializeExt")?;
         // SAFETY: `encoder` is live and `p` is a whole SEncParamExt, which the library copies.
         check("InitializeExt", unsafe { initialise(this.encoder, &p) })?;
-        *this.told = p;
+        *this.current = p;
         Ok(this)
     }
 
@@ -114,16 +114,18 @@ impl RawEncoder {
 
     /// The quantiser of the pictures from the next one on, 0 to 51.
     pub fn set_quantiser(&mut self, quantiser: i32) -> Result<(), String> {
-        if self.told.sSpatialLayers[0].iDLayerQp == quantiser {
+        if self.current.sSpatialLayers[0].iDLayerQp == quantiser {
             return Ok(());
         }
-        self.told.sSpatialLayers[0].iDLayerQp = quantiser;
+        self.current.sSpatialLayers[0].iDLayerQp = quantiser;
         let call = self.table()?.SetOption.ok_or("no SetOption")?;
-        let told = (&raw mut *self.told).cast::<c_void>();
-        // SAFETY: `encoder` is live and initialised; `told` is a whole SEncParamExt, as this
-        // option wants it, and the library copies it. It goes on with the same stream, for nothing
-        // but the quantiser is new.
-        check("SetOption", unsafe { call(self.encoder, ENCODER_OPTION_SVC_ENCODE_PARAM_EXT, told) })
+        let current = (&raw mut *self.current).cast::<c_void>();
+        // SAFETY: `encoder` is live and initialised; `current` is a whole SEncParamExt, as this
+        // option wants it, and the library copies it. The stream continues, because only the
+        // quantiser changes.
+        check("SetOption", unsafe {
+            call(self.encoder, ENCODER_OPTION_SVC_ENCODE_PARAM_EXT, current)
+        })
     }
 
     /// Makes the next picture an IDR picture.

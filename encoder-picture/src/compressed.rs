@@ -1,4 +1,5 @@
-//! Compressed stills: what the bytes are decides, the `format` field only where they do not tell.
+//! Compressed stills. The first bytes decide the format; the `format` field of the message counts
+//! only where they are inconclusive.
 
 use encoder_core::Resolution;
 
@@ -18,7 +19,7 @@ enum Kind<'a> {
     DepthRvl(CompressedDepth<'a>),
 }
 
-/// Formats that are recognised by their first bytes, to be refused by name.
+/// Unsupported formats and their first bytes, so that they are refused by name.
 const OTHERS: &[(&str, &[u8])] = &[
     ("GIF", b"GIF8"),
     ("BMP", b"BM"),

@@ -2,7 +2,7 @@
 
 use super::{PictureError, PictureOptions, broken, target::Target, unsupported};
 
-/// How to show depth: `near` is black, `far` white; it may also be the other way round.
+/// The mapping of depth to grey: `near` is black, `far` is white. `near` may exceed `far`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Grey {
     near: f32,
@@ -10,8 +10,8 @@ pub(super) struct Grey {
 }
 
 impl Grey {
-    /// The wish of the user, without whom depth is refused: `what` names the encoding, `unit` its
-    /// unit.
+    /// The range of the options. Without one, depth is refused: `what` names the encoding, `unit`
+    /// the unit of its samples.
     pub fn new(what: &str, unit: &str, options: &PictureOptions) -> Result<Self, PictureError> {
         let Some((near, far)) = options.depth_range else {
             return Err(unsupported(
@@ -66,7 +66,7 @@ impl<'a> CompressedDepth<'a> {
         Ok(Self { data, inverse: metres.then_some((a, b)) })
     }
 
-    /// The depth that a stored number means.
+    /// Converts a stored number to a depth.
     pub fn depth(&self, stored: u16) -> f32 {
         match self.inverse {
             Some((a, b)) if stored != 0 => a / (f32::from(stored) - b),

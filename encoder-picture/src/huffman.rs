@@ -1,7 +1,7 @@
 //! The Huffman tables of ITU-T T.81, Annex K.3, as a JPEG segment.
 //!
-//! Many cameras leave them out of the pictures of a Motion JPEG stream: whoever reads that is
-//! expected to know them.
+//! Many cameras omit the tables from the pictures of a Motion JPEG stream; decoders are expected to
+//! supply them.
 
 const DC_CODES: [[u8; 16]; 2] = [
     [0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0],

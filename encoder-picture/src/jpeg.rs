@@ -1,5 +1,5 @@
-//! JPEG. Its planes go into the frame row of blocks by row of blocks, without a detour over RGB;
-//! only the range is changed, and chroma reduced to 4:2:0.
+//! JPEG. Planes are written to the frame one row of blocks at a time, without a conversion to RGB:
+//! only the range changes, and chroma is reduced to 4:2:0.
 
 use encoder_core::Resolution;
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
@@ -23,17 +23,17 @@ pub(super) fn size(data: &[u8], options: &PictureOptions) -> Result<Resolution, 
     Ok(header(data, options)?.size)
 }
 
-/// What is known before the first scan.
+/// The contents of the header, up to the first scan.
 struct Header {
     size: Resolution,
     /// All components come in one sequential scan, and blocks can be decoded row by row. If not
     /// (progressive, one scan per component), the decoder reads everything first.
     one_scan: bool,
-    /// Restart markers that a single scan has.
+    /// Number of restart markers in a single scan.
     restarts: usize,
     /// Where the first scan starts, behind its marker.
     scan: usize,
-    /// It brings Huffman tables; pictures out of Motion JPEG often do not.
+    /// The header contains Huffman tables. Pictures of Motion JPEG often do not.
     tables: bool,
 }
 
@@ -45,8 +45,8 @@ fn header(data: &[u8], options: &PictureOptions) -> Result<Header, PictureError>
     let mut interval = 0;
     let mut tables = false;
     loop {
-        // Markers may be preceded by any number of fill bytes; other bytes between segments are
-        // passed over, as every decoder does.
+        // Markers may be preceded by any number of fill bytes. Other bytes between segments are
+        // skipped, as in every decoder.
         while *data.get(at).ok_or_else(cut)? != 0xff {
             at += 1;
         }
@@ -61,7 +61,7 @@ fn header(data: &[u8], options: &PictureOptions) -> Result<Header, PictureError>
         }
         let segment = data.get(at..).ok_or_else(cut)?;
         match marker {
-            // C4, C8 and CC in the midst of the frame headers are something else.
+            // C4, C8 and CC lie between the frame headers and are not frame headers.
             0xc0..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf if frame.is_none() => {
                 let (size, factors) = frame_header(marker, segment, options)?;
                 frame = Some((size, factors, marker != 0xc2));
@@ -71,8 +71,8 @@ fn header(data: &[u8], options: &PictureOptions) -> Result<Header, PictureError>
                 let (size, factors, sequential) = frame.ok_or_else(no_frame)?;
                 let one_scan = sequential && components == factors.len();
                 if interval > 0 && sequential && !one_scan {
-                    // The decoder counts the blocks to the next restart wrongly from the second
-                    // scan on, and gives wrong colours.
+                    // From the second scan on, the decoder miscounts the blocks up to the next
+                    // restart marker and returns wrong colours.
                     return Err(not_decodable("JPEG of several scans with restart markers"));
                 }
                 let restarts = match interval {
@@ -153,9 +153,9 @@ enum End {
 
 /// Writes a picture of the target's size. What follows the end marker is ignored.
 ///
-/// A JPEG that lacks blocks is broken; one that lacks only its end marker is not, where that can
-/// be told (in one scan). Not noticed is an end marker that comes too early within the last row
-/// of blocks, or too early in a JPEG of several scans.
+/// A JPEG with missing blocks is broken. A JPEG of one scan that lacks only its end marker is
+/// accepted. Two faults are not detected: an early end marker within the last row of blocks, and an
+/// early end marker in a JPEG of several scans.
 pub(super) fn decode(
     data: &[u8],
     options: &PictureOptions,
@@ -184,10 +184,10 @@ pub(super) fn decode(
     Err(broken(format!("the JPEG of {} is cut off after {end} bytes", header.size)))
 }
 
-/// Whether a JPEG without its end marker has all its blocks: then the target is right.
+/// Whether a JPEG without an end marker has all its blocks, so that the target is correct.
 ///
-/// The decoder fills what is missing silently. But when it decodes again with other bytes behind
-/// what is there, these show in the picture, unless no block is missing and they are not read.
+/// The decoder fills missing blocks without an error. The data is therefore decoded a second time
+/// with different bytes appended: if the picture changes, the bytes were read, so blocks are missing.
 fn is_complete(data: &[u8], target: &mut Target<'_>) -> bool {
     // A last FF is half of the end marker.
     let stripped = data.len() - data.iter().rev().take_while(|&&byte| byte == 0xff).count();
@@ -229,7 +229,8 @@ struct Shape {
 }
 
 impl Shape {
-    /// `None` for what goes by way of RGB: RGB and CMYK inside, and odd samplings.
+    /// `None` for pictures that are converted to RGB first: RGB and CMYK components, and unusual
+    /// sampling factors.
     fn of(decoder: &mut JpegDecoder<ZCursor<&[u8]>>) -> Option<Self> {
         let colours = decoder.input_colorspace()?;
         let raw = decoder.raw_output();
@@ -327,7 +328,7 @@ fn decode_rgb(
             Err(error) => return Err(wrong(error)),
         }
         rgb::write(Order::Rgb, pixels, stride, target)?;
-        // The rows cannot be watched here.
+        // The progress of the rows is not visible here.
         Ok(end_marker_before(data, &mut decoder).map_or(End::Complete, End::Marker))
     })
 }

@@ -1,11 +1,11 @@
-//! Pictures: from what was recorded to planar YUV, limited range, in one pass.
+//! Recorded pictures to planar YUV, limited range, in one pass.
 //!
-//! All output is 8 bit 4:2:0, limited range, matrix BT.601, whatever came in; JPEG keeps its own
-//! chroma (its matrix is BT.601 already), so only its range is changed. Coded sizes are even: the
+//! Output is always 8 bit 4:2:0, limited range, matrix BT.601. JPEG uses that matrix already: its
+//! chroma is kept, and only the range changes. Coded sizes are even: the
 //! last column or row of an odd picture is repeated.
 //!
-//! - Raw YUV (`yuv422`, `nv12`, `i420` …) is what cameras give, limited range BT.601, and is copied
-//!   as it is; the names that end in `_full` are converted from full range.
+//! - Raw YUV (`yuv422`, `nv12`, `i420` …) is taken as limited range BT.601, as cameras produce it,
+//!   and copied; encodings whose names end in `_full` are converted from full range.
 //! - Of samples with 16 bits (`mono16`, `bayer_…16`, PNG) the high byte is shown.
 //! - Depth (`16UC1`, `32FC1`, compressed depth) is shown only with a
 //!   [range](PictureOptions::depth_range).
@@ -33,29 +33,31 @@ use thiserror::Error;
 use self::target::Target;
 use encoder_media::{Limits, Payload};
 
-/// How to show what is not a colour picture, and what to refuse.
+/// How pictures without colour are shown, and which sizes are refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PictureOptions {
     /// Maps depth (16UC1, 32FC1, compressed depth) to grey: the first value is black, the second
     /// white; in the unit of the recording (millimetres for 16UC1, metres for 32FC1). Holes (0,
     /// NaN) are black. `None`: depth is refused.
     pub depth_range: Option<(f32, f32)>,
-    /// Against absurd sizes.
+    /// Largest sizes that are accepted.
     pub limits: Limits,
 }
 
-/// Why a picture cannot be shown.
+/// Why a picture cannot be decoded.
 #[derive(Clone, Debug, PartialEq, Error)]
+#[non_exhaustive]
 pub enum PictureError {
-    /// Never, for this stream: the encoding is unknown or needs an option. The topic is refused.
+    /// The encoding is unknown or needs an option, for every picture of the stream. The topic is
+    /// refused.
     #[error("{reason}; {hint}")]
     Unsupported {
-        /// What it is, by name.
+        /// The encoding, by name.
         reason: String,
         /// What would help.
         hint: String,
     },
-    /// This picture is broken; the next one may be right.
+    /// This picture is broken. The next picture of the stream may be decodable.
     #[error("{0}")]
     Broken(String),
 }
@@ -71,6 +73,7 @@ pub fn size(payload: &Payload, options: &PictureOptions) -> Result<Resolution, P
         Payload::Raw(image) => raw::size(image, options),
         Payload::Compressed { format, data } => compressed::size(format, data, options),
         Payload::Video { format, .. } => Err(video(format)),
+        _ => Err(unknown()),
     }
 }
 
@@ -91,11 +94,16 @@ pub fn decode(
         Payload::Raw(image) => raw::decode(image, options, target),
         Payload::Compressed { format, data } => compressed::decode(format, data, options, target),
         Payload::Video { format, .. } => Err(video(format)),
+        _ => Err(unknown()),
     }
 }
 
 fn video(format: &str) -> PictureError {
     unsupported(format!("{format} is a video stream, not a picture"), "it is copied, not decoded")
+}
+
+fn unknown() -> PictureError {
+    unsupported("a payload of an unknown kind", "use crates of this workspace of one version")
 }
 
 fn broken(reason: String) -> PictureError {
@@ -141,7 +149,7 @@ fn with_scratch<R>(length: usize, function: impl FnOnce(&mut [u8]) -> R) -> R {
     result
 }
 
-/// Overwrites all that this thread has kept for the next picture: a picture must not depend on it.
+/// Overwrites the scratch memory of this thread. For tests: a picture must not depend on it.
 #[doc(hidden)]
 pub fn spoil_scratch(rubbish: u8) {
     let mut memory = SCRATCH.take();

@@ -36,7 +36,7 @@ impl<'a> Samples<'a> {
         line
     }
 
-    /// Writes the samples of a row of this, each by way of `function`.
+    /// Writes the samples of row `y`, mapped by `function`.
     pub fn pick(&self, row: &[u8], out: &mut [u8], function: impl Fn(u8) -> u8) {
         // Loads of two and four bytes become vector instructions, every second byte does not.
         let two = |bytes: &[u8; 2]| u16::from_le_bytes(*bytes) as u8;
@@ -75,7 +75,7 @@ pub(super) struct Planar<'a> {
     pub chroma: Option<[Samples<'a>; 2]>,
     /// Pixels per sample of chroma, across and down: 1, 2, 4.
     pub subsampling: (usize, usize),
-    /// Black is 0 and white 255; otherwise 16 and 235, and the samples are kept as they are.
+    /// Full range: black is 0 and white is 255. Limited range (16 and 235) is copied unchanged.
     pub full_range: bool,
 }
 

@@ -98,7 +98,7 @@ const ENCODINGS: &[(&str, Kind)] = &[
     ("i444_full", planes(1, 1, Chroma::UThenV, true)),
 ];
 
-/// What is checked about a picture before it is touched: the layout of its bytes.
+/// The layout of a picture's bytes, checked before a sample is read.
 struct Layout {
     kind: Kind,
     size: Resolution,

@@ -2,8 +2,8 @@ use encoder_core::{FrameLayout, PixelFormat, PlaneMut, Resolution};
 
 use super::{PictureError, broken};
 
-/// Where a picture goes: the planes of a frame, of which an odd picture leaves the last column or
-/// row for [`repeat_edges`](Self::repeat_edges). Row padding is never touched.
+/// The planes of the frame that receives a picture. A picture of odd size leaves the last column or
+/// row to [`repeat_edges`](Self::repeat_edges). Row padding is never written.
 pub(super) struct Target<'a> {
     /// Pixels in a row of the picture.
     pub width: usize,
@@ -49,6 +49,7 @@ impl<'a> Target<'a> {
         let chroma = match layout.format {
             PixelFormat::Yuv420p => Chroma::Planar(first.data, plane()?.data),
             PixelFormat::Nv12 => Chroma::Interleaved(first.data),
+            other => return Err(broken(format!("frames of {other} cannot be written yet"))),
         };
         let (width, height) = (size.width as usize, size.height as usize);
         Ok(Self { width, height, luma, stride, chroma, chroma_stride })

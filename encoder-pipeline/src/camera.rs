@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use encoder_core::{FrameRate, Resolution};
-use tracing::{Span, error_span, warn};
+use tracing::{Span, debug, error_span, warn};
 
 use crate::{
     closing::Closings,
@@ -16,7 +16,7 @@ use crate::{
     leading::{Broken, Leading},
     mux::{Sink, SinkError},
     part::{ClosedPart, Notes, Part, Video},
-    passthrough::{AccessUnit, Passthrough},
+    passthrough::{AccessUnit, AccessUnitReader, MessageError, Passthrough, PushError},
     picture::{self, PictureError},
     progress::Progress,
     report::{SkipReason, SkippedTopic},
@@ -67,6 +67,8 @@ pub(crate) struct Camera {
     state: State,
     /// The videos that take frames: the current one last, before it the latest one, and so on.
     open: Vec<Part>,
+    /// Reads the messages of a topic that is H.264 already.
+    access_units: AccessUnitReader,
     /// How often each message is shown, where a constant rate is made of a varying one.
     pub copies: Option<Vec<u32>>,
     leading: Leading,
@@ -112,6 +114,7 @@ impl Camera {
             info,
             state: State::Waiting,
             open: Vec::new(),
+            access_units: AccessUnitReader::default(),
             copies: None,
             leading: Leading::default(),
             messages: 0,
@@ -230,23 +233,34 @@ impl Camera {
             }
             _ => {}
         }
-        let unit = match AccessUnit::read(data) {
-            Ok(unit) => unit,
-            Err(reason) => {
+        let unit = match self.access_units.read(data) {
+            Ok(Some(unit)) => unit,
+            Ok(None) => {
+                debug!(frame = message.number, "parameter sets alone");
+                return Ok(());
+            }
+            Err(MessageError::Unfit(reason)) => {
+                let reason = format!("frame {}: {reason}", message.number);
+                self.stop_copy(PushError::Unfit(reason), context);
+                return Ok(());
+            }
+            Err(MessageError::Broken(reason)) => {
                 self.bad_video(message, reason, context);
                 return Ok(());
             }
         };
-        let current = self.open.last().map(|part| part.size);
-        match unit.size {
-            Some(size) if current != Some(size) && unit.starts_decoding() => {
-                if !self.select(size, Mode::Copy, message, context)? {
+        if let (Some(gap), OnBadFrame::Fail) = (&unit.gap, context.config.on_bad_frame) {
+            self.bad_video(message, gap.clone(), context);
+            return Ok(());
+        }
+        match self.open.last().map(|part| part.size) {
+            Some(current) if current == unit.size => {}
+            _ if unit.starts_decoding() => {
+                if !self.select(unit.size, Mode::Copy, message, context)? {
                     return Ok(());
                 }
             }
-            None if current.is_some() => {}
-            Some(size) if current == Some(size) => {}
-            _ => {
+            current => {
                 let reason = match current {
                     Some(_) => "its size is another one, and it is no key frame",
                     None => "it comes before the first key frame with parameter sets",
@@ -255,7 +269,7 @@ impl Camera {
                 return Ok(());
             }
         }
-        self.copy(unit, message.times, context);
+        self.copy(unit, message, context);
         Ok(())
     }
 
@@ -421,17 +435,35 @@ impl Camera {
     }
 
     /// Appends an access unit to the current video.
-    fn copy(&mut self, unit: AccessUnit, times: FrameTimes, context: &mut Context<'_>) {
+    fn copy(&mut self, unit: AccessUnit, message: Message, context: &mut Context<'_>) {
         let messages = self.messages;
         let Some(part) = self.open.last_mut() else { return };
         part.used = messages;
         let Video::Copying(copy) = &mut part.video else { return };
-        if let Err(error) = copy.push(unit, times)
-            && let Some(Part { number, video: Video::Copying(copy), notes, .. }) =
-                self.take_current(context)
-        {
-            self.notes = notes;
-            self.end_with(copy.abandon(error).into(), number, context);
+        if let Err(error) = copy.push(unit, message.number, message.times) {
+            self.stop_copy(error, context);
+        }
+    }
+
+    /// Ends the current copy, which cannot be continued. A topic that is unfit for copying from the
+    /// start has no video.
+    fn stop_copy(&mut self, error: PushError, context: &mut Context<'_>) {
+        let reason = match &error {
+            PushError::Unfit(reason) => reason.clone(),
+            PushError::Sink(_) => String::new(),
+        };
+        let (number, stopped) = match self.take_current(context) {
+            Some(Part { number, video: Video::Copying(copy), notes, .. }) => {
+                self.notes = notes;
+                (number, copy.stop(error))
+            }
+            _ => (self.parts + 1, None),
+        };
+        if stopped.is_none() && self.parts <= 1 {
+            self.state = State::Refused(SkipReason::CannotCopy { reason });
+        } else {
+            let error = stopped.unwrap_or(SessionError::Stream(reason));
+            self.end_with(error, number, context);
         }
     }
 

@@ -253,6 +253,7 @@ fn of_session(error: &SessionError) -> ErrorKind {
         SessionError::Ring(_) => ErrorKind::NoMemory,
         SessionError::Sink(error) => of_sink(error),
         SessionError::BadFrame { .. } => ErrorKind::BadFrame,
+        SessionError::Stream(_) => ErrorKind::BadStream,
         SessionError::Full { .. } => ErrorKind::TooSlow,
         SessionError::Kept { error, .. } => of_session(error),
         _ => ErrorKind::Internal,

@@ -63,10 +63,6 @@ pub mod stop {
     pub use encoder_media::Stop;
 }
 
-#[cfg(doctest)]
-#[doc = include_str!("../../docs/add-a-destination.md")]
-struct AddADestination;
-
 // A backend registers itself once its crate is named: this is the one place outside of it.
 #[cfg(feature = "nvenc")]
 use encoder_nvenc as _;

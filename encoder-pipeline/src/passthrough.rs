@@ -2,75 +2,169 @@
 
 use bytes::Bytes;
 use encoder_core::{EncodedChunk, EncoderType, FrameRate, NalKind, Resolution, nal_units};
+use tracing::warn;
 
 use crate::{
-    mux::{Sink, SinkError, Sps},
-    session::{EncoderSpan, VideoReport},
+    mux::{Content, Sink, SinkError, StreamError, StreamReader},
+    session::{EncoderSpan, SessionError, VideoReport},
     timeline::{FrameTimes, TimestampAnalysis, Timing},
 };
 
 /// The name in reports where access units were copied and no encoder was used.
 pub const COPY: EncoderType = EncoderType::new("copy");
 
+/// A copy of fewer frames is not kept when the topic turns out to be unfit for copying.
+const WORTH_KEEPING: u64 = 32;
+
+/// How many gaps are listed one by one.
+const LISTED_GAPS: usize = 10;
+
+/// Reads the messages of a recorded H.264 topic.
+#[derive(Debug, Default)]
+pub struct AccessUnitReader {
+    stream: StreamReader,
+    /// Parameter sets came in a message that is not copied.
+    has_pending_sets: bool,
+    /// Access units so far.
+    count: u64,
+}
+
+/// Why a message cannot be copied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MessageError {
+    /// The message is broken; later ones may be good.
+    Broken(String),
+    /// The topic cannot be copied.
+    Unfit(String),
+}
+
 /// An access unit of a recorded video topic.
+#[derive(Debug)]
 pub struct AccessUnit {
+    /// With start codes of four bytes.
     data: Vec<u8>,
+    /// The parameter sets in force at a key frame; empty for other pictures.
+    sets: Vec<u8>,
     keyframe: bool,
-    /// Size of the pictures, where the access unit carries parameter sets.
-    pub size: Option<Resolution>,
+    /// Counts the access units of the topic.
+    index: u64,
+    /// Size of the pictures.
+    pub size: Resolution,
+    /// The picture is displayed before one that precedes it in the recording.
+    is_reordered: bool,
+    /// Why pictures before this one must be missing in the recording.
+    pub gap: Option<String>,
+}
+
+impl AccessUnitReader {
+    /// Reads the next message: an Annex B access unit. `None` where it holds parameter sets alone:
+    /// they are put in front of the next access unit.
+    ///
+    /// # Errors
+    /// [`MessageError`].
+    pub fn read(&mut self, data: &Bytes) -> Result<Option<AccessUnit>, MessageError> {
+        let pending = self.has_pending_sets.then(|| self.stream.parameter_sets());
+        let picture = match self.stream.read(data) {
+            Ok(Content::Picture(picture)) => picture,
+            Ok(Content::ParameterSets) => {
+                self.has_pending_sets = true;
+                return Ok(None);
+            }
+            Err(error) => {
+                let is_set = |unit: &[u8]| matches!(kind(unit), NalKind::Sps | NalKind::Pps);
+                self.has_pending_sets |= nal_units(data).any(is_set);
+                return Err(match error {
+                    StreamError::Framing(reason) => MessageError::Unfit(format!(
+                        "{reason}; each message must hold one frame: record the topic that way, or \
+                         decode it with FFmpeg"
+                    )),
+                    error => MessageError::Broken(error.to_string()),
+                });
+            }
+        };
+        self.has_pending_sets = false;
+        self.count += 1;
+        let keyframe = picture.is_keyframe;
+        let mut unit = AccessUnit {
+            data: pending.unwrap_or_default(),
+            sets: if keyframe { self.stream.keyframe_parameter_sets() } else { Vec::new() },
+            keyframe,
+            index: self.count,
+            size: picture.size,
+            is_reordered: picture.is_reordered,
+            gap: picture.gap.map(|gap| {
+                format!(
+                    "pictures before it are missing in the recording ({gap}); what is predicted \
+                     from them is damaged until the next key frame"
+                )
+            }),
+        };
+        unit.data.reserve(data.len() + 16);
+        nal_units(data).for_each(|nal| put(&mut unit.data, nal));
+        Ok(Some(unit))
+    }
 }
 
 impl AccessUnit {
-    /// Reads an Annex B access unit: one message of a video topic.
-    ///
-    /// # Errors
-    /// What is wrong with it, in words.
-    pub fn read(data: &Bytes) -> Result<Self, String> {
-        let mut unit =
-            Self { data: Vec::with_capacity(data.len() + 16), keyframe: false, size: None };
-        let mut slices = 0;
-        for nal in nal_units(data) {
-            match NalKind::of(nal[0]) {
-                NalKind::Idr => {
-                    unit.keyframe = true;
-                    slices += 1;
-                }
-                NalKind::Slice => slices += 1,
-                NalKind::Sps => {
-                    let sps =
-                        Sps::parse(nal).ok_or("its sequence parameter set (SPS) cannot be read")?;
-                    unit.size = Some(sps.size);
-                }
-                _ => {}
-            }
-            unit.data.extend_from_slice(&[0, 0, 0, 1]);
-            unit.data.extend_from_slice(nal);
-        }
-        if slices == 0 {
-            return Err("the message holds no picture (no H.264 slice in Annex B form)".into());
-        }
-        Ok(unit)
-    }
-
     /// Whether decoding can start here.
     pub fn starts_decoding(&self) -> bool {
-        self.keyframe && self.size.is_some()
+        self.keyframe
+    }
+
+    /// The access unit with all parameter sets in front: the first one of a file, or the first one
+    /// behind others that went elsewhere.
+    fn into_first(self) -> Vec<u8> {
+        let mut out = self.sets;
+        let mut is_before_slices = true;
+        for unit in nal_units(&self.data) {
+            match kind(unit) {
+                NalKind::Sps | NalKind::Pps if is_before_slices => continue,
+                NalKind::Slice | NalKind::Idr => is_before_slices = false,
+                _ => {}
+            }
+            put(&mut out, unit);
+        }
+        out
     }
 }
 
-/// A file into which access units are copied. They come in display order: video topics of
-/// recordings have no B-frames.
+fn kind(unit: &[u8]) -> NalKind {
+    NalKind::of(unit[0])
+}
+
+/// Appends a NAL unit behind a start code.
+fn put(out: &mut Vec<u8>, unit: &[u8]) {
+    out.extend_from_slice(&[0, 0, 0, 1]);
+    out.extend_from_slice(unit);
+}
+
+/// A file into which access units are copied, in the order of the recording.
 pub struct Passthrough {
     sink: Box<dyn Sink>,
     size: Resolution,
     analysis: TimestampAnalysis,
     bytes: u64,
+    /// Index of the last access unit.
+    last: u64,
+    /// How often pictures are missing, and the first gaps: number of the frame and reason.
+    gaps: u64,
+    listed_gaps: Vec<(u64, String)>,
+}
+
+/// Why an access unit could not be appended.
+#[derive(Debug)]
+pub enum PushError {
+    /// The sink failed.
+    Sink(SinkError),
+    /// The topic cannot be copied.
+    Unfit(String),
 }
 
 impl Passthrough {
     /// Begins a file with pictures of `size`. `rate` is assumed for the duration of a single frame.
     pub fn new(size: Resolution, timing: Timing, rate: FrameRate, sink: Box<dyn Sink>) -> Self {
-        Self { sink, size, analysis: TimestampAnalysis::new(timing, rate, 0), bytes: 0 }
+        let analysis = TimestampAnalysis::new(timing, rate, 0);
+        Self { sink, size, analysis, bytes: 0, last: 0, gaps: 0, listed_gaps: Vec::new() }
     }
 
     /// Size of the pictures.
@@ -78,21 +172,59 @@ impl Passthrough {
         self.size
     }
 
-    /// Appends an access unit.
+    /// Appends an access unit, which is frame `number` of the recording. The first one must be a key
+    /// frame.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn push(&mut self, unit: AccessUnit, times: FrameTimes) -> Result<(), SinkError> {
-        let index = self.analysis.frames();
+    /// [`PushError`]; nothing can be appended after it.
+    pub fn push(
+        &mut self,
+        mut unit: AccessUnit,
+        number: u64,
+        times: FrameTimes,
+    ) -> Result<(), PushError> {
+        if unit.is_reordered && self.sink.has_times() {
+            return Err(PushError::Unfit(format!(
+                "frame {number} is displayed before a frame that precedes it (B-frames), so the \
+                 recorded times cannot be kept; record the topic without B-frames, or copy it \
+                 without times (--format annexb)"
+            )));
+        }
+        if let Some(gap) = unit.gap.take() {
+            warn!(frame = number, "{gap}");
+            self.gaps += 1;
+            if self.listed_gaps.len() < LISTED_GAPS {
+                self.listed_gaps.push((number, gap));
+            }
+        }
+        let (pts, keyframe, index) = (self.analysis.frames(), unit.keyframe, unit.index);
+        let is_next = pts > 0 && index == self.last + 1;
+        let data = if keyframe && !is_next { unit.into_first() } else { unit.data };
+        self.last = index;
         self.analysis.push(&times);
-        self.bytes += unit.data.len() as u64;
-        let chunk =
-            EncodedChunk { data: unit.data, pts: index, dts: index, keyframe: unit.keyframe };
-        self.sink.write(chunk, &times)
+        self.bytes += data.len() as u64;
+        let chunk = EncodedChunk { data, pts, dts: pts, keyframe };
+        self.sink.write(chunk, &times).map_err(PushError::Sink)
     }
 
-    /// Ends the video after an error: keeps what is of use, and adds where it is to the error.
-    pub fn abandon(self, error: SinkError) -> SinkError {
+    /// Ends the video after an error. What was copied is kept; but `None`, and no video, where that
+    /// is little and the topic is unfit.
+    pub fn stop(self, error: PushError) -> Option<SessionError> {
+        Some(match error {
+            PushError::Sink(error) => self.abandon(error).into(),
+            PushError::Unfit(_) if self.analysis.frames() < WORTH_KEEPING => return None,
+            PushError::Unfit(reason) => {
+                let error = SessionError::Stream(reason);
+                match self.sink.abandon() {
+                    Some(part) => SessionError::Kept { error: Box::new(error), part },
+                    None => error,
+                }
+            }
+        })
+    }
+
+    /// Ends the video after an error of its sink. Keeps what was written.
+    fn abandon(self, error: SinkError) -> SinkError {
         match self.sink.abandon() {
             Some(kept) => error.kept(kept),
             None => error,
@@ -105,21 +237,23 @@ impl Passthrough {
     /// When it cannot be written.
     pub fn finish(self) -> Result<VideoReport, SinkError> {
         const DESCRIPTION: &str = "copied as recorded";
-        let layout = self.analysis.layout();
-        layout.log();
+        let timeline = self.analysis.timeline();
+        timeline.log();
         let count = self.analysis.frames();
-        let finished = self.sink.finish(&layout)?;
+        let finished = self.sink.finish(&timeline)?;
         let mut report = VideoReport::new(COPY, DESCRIPTION, self.size);
         report.spans =
             vec![EncoderSpan { encoder: COPY, description: DESCRIPTION.into(), frames: count }];
         report.file = finished.location;
-        report.frames_in = count;
+        report.frames_in = count + self.gaps;
         report.frames_encoded = count;
+        report.frames_failed = self.gaps;
+        report.failures = self.listed_gaps;
         report.bytes_out = self.bytes;
-        report.duration_s = layout.duration_s();
-        report.first_ns = layout.first_ns;
-        report.last_ns = layout.last_ns;
-        report.warnings = layout.warnings.into_iter().chain(finished.warnings).collect();
+        report.duration_s = timeline.duration_s();
+        report.first_ns = timeline.first_ns;
+        report.last_ns = timeline.last_ns;
+        report.warnings = timeline.warnings.into_iter().chain(finished.warnings).collect();
         report.warnings.push("the topic is H.264 already: it was copied, not encoded again".into());
         Ok(report)
     }
@@ -129,30 +263,44 @@ impl Passthrough {
 mod tests {
     use super::*;
 
+    const SPS: [u8; 10] = [0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88];
+    const PPS: [u8; 4] = [0x68, 0xce, 0x3c, 0x80];
+    /// An IDR picture and one that is none.
+    const IDR: [u8; 5] = [0x65, 0xb8, 0x40, 0x08, 0x22];
+    const P: [u8; 5] = [0x41, 0xe2, 0x10, 0x08, 0x22];
+
+    fn message(units: &[&[u8]]) -> Bytes {
+        units.iter().flat_map(|unit| [&[0, 0, 1], *unit].concat()).collect()
+    }
+
+    fn stream(units: &[&[u8]]) -> Vec<u8> {
+        units.iter().flat_map(|unit| [&[0, 0, 0, 1], *unit].concat()).collect()
+    }
+
     #[test]
-    fn access_units_are_read_and_judged() {
-        let sps = [0u8, 0, 1, 0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88];
-        // Bytes; key frame and start of decoding, or the error.
-        type Row<'a> = (&'a [u8], Result<(bool, bool), &'a str>);
-        let table: &[Row<'_>] = &[
-            (&[], Err("no picture")),
-            (&[0, 0, 1, 0x67, 0xff], Err("SPS")),
-            (&sps, Err("no picture")),
-            (&[0, 0, 1, 0x41, 1], Ok((false, false))),
-            (&[0, 0, 1, 0x65, 1], Ok((true, false))),
-        ];
-        for (data, expected) in table {
-            match (AccessUnit::read(&Bytes::copy_from_slice(data)), expected) {
-                (Ok(unit), Ok((key, start))) => {
-                    assert_eq!((unit.keyframe, unit.starts_decoding()), (*key, *start));
-                    assert!(unit.data.starts_with(&[0, 0, 0, 1]));
-                }
-                (Err(error), Err(part)) => assert!(error.contains(part), "{error}"),
-                (got, _) => panic!("{data:?}: {:?}", got.map(|u| u.data)),
-            }
+    fn parameter_sets_of_messages_that_are_not_copied_come_with_the_next() {
+        let mut reader = AccessUnitReader::default();
+        let mut read = |units: &[&[u8]]| reader.read(&message(units));
+        // Before the first key frame: in a broken message, and alone.
+        assert!(matches!(read(&[&SPS, &P]), Err(MessageError::Broken(_))));
+        assert!(matches!(read(&[&PPS]), Ok(None)));
+        let first = read(&[&IDR]).ok().flatten().unwrap_or_else(|| panic!("no picture"));
+        assert!(first.starts_decoding() && !first.is_reordered && first.gap.is_none());
+        assert_eq!(first.data, stream(&[&SPS, &PPS, &IDR]));
+        assert_eq!(first.into_first(), stream(&[&SPS, &PPS, &IDR]));
+        // As recorded otherwise.
+        for units in [&[&P[..]][..], &[&PPS, &P], &[&P, &PPS]] {
+            let next = read(units).ok().flatten().unwrap_or_else(|| panic!("no picture"));
+            assert!(!next.starts_decoding());
+            assert_eq!(next.data, stream(units));
         }
-        let whole = [&sps[..], &[0, 0, 0, 1, 0x65, 9]].concat();
-        let unit = AccessUnit::read(&Bytes::from(whole)).map(|u| u.starts_decoding());
-        assert_eq!(unit, Ok(true));
+        assert!(matches!(read(&[&SPS, &PPS]), Ok(None)));
+        let next = read(&[&P]).ok().flatten().unwrap_or_else(|| panic!("no picture"));
+        assert_eq!(next.data, stream(&[&SPS, &PPS, &P]));
+        // A key frame that begins a file has each parameter set once.
+        let again = read(&[&SPS, &PPS, &IDR, &PPS]).ok().flatten();
+        let again = again.unwrap_or_else(|| panic!("no picture"));
+        assert_eq!(again.data, stream(&[&SPS, &PPS, &IDR, &PPS]));
+        assert_eq!(again.into_first(), stream(&[&SPS, &PPS, &IDR, &PPS]));
     }
 }

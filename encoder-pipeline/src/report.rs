@@ -123,6 +123,11 @@ pub enum SkipReason {
     },
     /// It is an H.264 video, and copying cannot make a constant rate.
     FixedRate,
+    /// It is an H.264 video that cannot be copied as it was recorded.
+    CannotCopy {
+        /// Why, and what a user can do.
+        reason: String,
+    },
 }
 
 impl SkipReason {
@@ -135,6 +140,7 @@ impl SkipReason {
             Self::Unsupported { .. } => "unsupported",
             Self::Codec { .. } => "codec",
             Self::FixedRate => "fixed-rate",
+            Self::CannotCopy { .. } => "cannot-copy",
         }
     }
 }
@@ -156,6 +162,7 @@ impl fmt::Display for SkipReason {
             Self::FixedRate => {
                 f.write_str("an H.264 topic is copied as recorded, which cannot change its rate")
             }
+            Self::CannotCopy { reason } => f.write_str(reason),
         }
     }
 }

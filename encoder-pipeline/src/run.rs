@@ -1,6 +1,6 @@
 //! One run over one recording: every camera topic becomes a video, the recording is read once.
 
-use std::{path::PathBuf, time::Instant};
+use std::{path::Path, time::Instant};
 
 use encoder_core::FrameRate;
 use encoder_media::resample;
@@ -179,6 +179,9 @@ impl Options {
             Err(error) => return (destination, Err(error)),
         };
         let mut config = self.session.clone();
+        if let Some(stop) = &self.stop {
+            config.waiter = stop.waiter().clone();
+        }
         if let Some(rate) = self.resample {
             config.timing = Timing::Rate(rate);
         }
@@ -262,7 +265,7 @@ impl Options {
                         times.push(FrameTimes { header_ns, log_ns: packet.log_ns });
                     }
                 }
-                Event::Warning(_) => {}
+                _ => {}
             }
         }
         let mut plans = Vec::new();
@@ -334,6 +337,8 @@ impl Work<'_> {
                     }
                 }
                 Event::Warning(warning) => self.warn(warning.text, warning.loss),
+                // For the destination alone.
+                _ => {}
             }
         }
     }
@@ -375,8 +380,7 @@ impl Work<'_> {
 /// Why there is nothing to convert.
 fn nothing(skipped: &[SkippedTopic], others: &[(String, String)], recording: &str) -> RunError {
     if skipped.is_empty() {
-        let path = PathBuf::from(recording);
-        return SourceError::NoCamera { path, topics: others.to_vec() }.into();
+        return SourceError::no_camera(Path::new(recording), others.to_vec()).into();
     }
     RunError::NothingConverted { recording: recording.into(), skipped: skipped.to_vec() }
 }

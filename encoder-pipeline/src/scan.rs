@@ -2,11 +2,10 @@
 
 use std::fmt;
 
-use encoder_core::Resolution;
 use serde::Serialize;
 
 use crate::{
-    passthrough::AccessUnit,
+    passthrough::{AccessUnitReader, MessageError},
     picture::{self, PictureOptions},
     source::{Event, Packet, Payload, Source, SourceError},
     timeline::{self, Clock, FrameTimes},
@@ -56,10 +55,12 @@ pub fn scan(
 ) -> Result<RecordingInfo, SourceError> {
     let mut info = RecordingInfo::default();
     let mut times: Vec<Vec<FrameTimes>> = Vec::new();
+    let mut videos: Vec<AccessUnitReader> = Vec::new();
     loop {
         match source.next_event() {
             Ok(Some(Event::Stream(stream))) => {
                 times.push(Vec::new());
+                videos.push(AccessUnitReader::default());
                 info.cameras.push(CameraInfo {
                     topic: stream.topic,
                     schema: stream.schema,
@@ -74,14 +75,16 @@ pub fn scan(
             }
             Ok(Some(Event::Packet(packet))) => {
                 let stream = packet.stream;
-                if let (Some(camera), Some(times)) =
-                    (info.cameras.get_mut(stream), times.get_mut(stream))
+                if let (Some(camera), Some(times), Some(video)) =
+                    (info.cameras.get_mut(stream), times.get_mut(stream), videos.get_mut(stream))
                 {
                     times.push(FrameTimes { header_ns: packet.header_ns, log_ns: packet.log_ns });
-                    camera.count(packet, options);
+                    camera.count(packet, options, video);
                 }
             }
             Ok(Some(Event::Warning(warning))) => info.warnings.push(warning.text),
+            // What is no camera's is not asked for.
+            Ok(Some(_)) => {}
             Ok(None) => break,
             Err(SourceError::NoCamera { .. }) => break,
             Err(error) => return Err(error),
@@ -101,7 +104,7 @@ pub fn scan(
 }
 
 impl CameraInfo {
-    fn count(&mut self, packet: Packet, options: &PictureOptions) {
+    fn count(&mut self, packet: Packet, options: &PictureOptions, video: &mut AccessUnitReader) {
         self.frames += 1;
         let (encoding, size) = match &packet.payload {
             Err(_) => (None, None),
@@ -112,11 +115,18 @@ impl CameraInfo {
                 (Some(format.clone()), picture::size(payload, options).ok())
             }
             Ok(Payload::Video { format, data }) => {
-                // Only key frames have the size; the other frames have that of the last one.
-                let unit = AccessUnit::read(data);
-                let known = self.sizes.last().and_then(|s| s.parse::<Resolution>().ok());
-                (Some(format.clone()), unit.ok().and_then(|u| u.size.or(known)))
+                let size = match video.read(data) {
+                    Ok(Some(unit)) => Some(unit.size),
+                    // The message is good, but has no picture of its own.
+                    Ok(None) | Err(MessageError::Unfit(_)) => {
+                        remember(&mut self.encodings, format.clone());
+                        return;
+                    }
+                    Err(MessageError::Broken(_)) => None,
+                };
+                (Some(format.clone()), size)
             }
+            Ok(_) => (None, None),
         };
         match size {
             Some(size) => remember(&mut self.sizes, size.to_string()),

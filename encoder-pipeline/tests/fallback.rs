@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 use encoder_core::{
-    Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat, Plan,
-    Presets, ProbeResult, Refusal, RefusalKind, Resolution, Settings, VideoEncoder,
+    Backend, EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat, Plan, Refusal,
+    RefusalKind, Resolution, Settings, VideoEncoder, Waiter,
 };
 use encoder_pipeline::{
     mux::{Mp4Options, Mp4Sink},
@@ -27,18 +27,9 @@ const LATE: EncoderType = EncoderType::new("late");
 macro_rules! register {
     ($($id:ident $delay:literal),*) => {$(
         encoder_core::inventory::submit! {
-            Backend {
-                id: $id,
-                rank: |_| 1,
-                hardware: true,
-                codecs: &[Codec::H264],
-                presets: Presets::NONE,
-                check_options: |_| Ok(()),
-                inspect: |_| Ok(Device::default()),
-                probe: |_, _| ProbeResult::Usable(Caps::default()),
-                max_delay: |_| $delay,
-                open: |_| Ok(Box::new(Fake { id: $id, taken: 0, delay: $delay })),
-            }
+            Backend::new($id, |_| Ok(Box::new(Fake { id: $id, taken: 0, delay: $delay })))
+                .hardware(true)
+                .max_delay(|_| $delay)
         }
     )*};
 }
@@ -132,23 +123,24 @@ fn one_that_is_busy_is_asked_again_before_the_next_is_taken() {
     let path = directory.path().join("a.mp4");
     let sink = Box::new(Mp4Sink::create(&path, &Mp4Options::default()).unwrap());
     let before = CROWD.load(SeqCst);
-    let config = config(&[CROWDED, EncoderType::OPENH264], 1);
+    let mut config = config(&[CROWDED, EncoderType::OPENH264], 100);
+    config.waiter = Waiter::manual();
     let mut session = Session::open(SIZE, &config, sink).unwrap();
     for n in 0..5 {
         session.push(&picture(n), FrameTimes::at(EPOCH + n as i64 * 40 * MS)).unwrap();
     }
     let report = session.finish().unwrap();
     assert!(CROWD.load(SeqCst) > before + 1);
-    assert!(report.refusals[0].reason.contains("for 1 s now"), "{}", report.refusals[0]);
+    assert!(report.refusals[0].reason.contains("for 100 s now"), "{}", report.refusals[0]);
     assert_eq!(decode(&path).numbers(), numbers(5));
 }
 
 #[test]
 fn when_none_is_left_or_it_is_too_late_there_is_no_file() {
     for (order, expected) in [
-        (vec![REFUSING], "no encoder could be opened: refusing: refusing says no (wait)"),
+        (vec![REFUSING], "no encoder could be opened: refusing: refusing says no; hint: wait"),
         // Three times, and nothing is left.
-        (vec![LATE], "no encoder could be opened: late: late says no (wait)"),
+        (vec![LATE], "no encoder could be opened: late: late says no; hint: wait"),
     ] {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.mp4");

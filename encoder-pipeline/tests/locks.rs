@@ -10,8 +10,8 @@ use std::{
 
 use bytes::Bytes;
 use encoder_core::{
-    Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
-    OpenRequest, PixelFormat, Plan, Presets, ProbeResult, Resolution, Settings, VideoEncoder,
+    Backend, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame, OpenRequest, PixelFormat,
+    Plan, Resolution, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
     mux::CallbackSink,
@@ -28,18 +28,11 @@ const BETA: EncoderType = EncoderType::new("beta");
 macro_rules! register {
     ($($id:ident $format:ident),*) => {$(
         encoder_core::inventory::submit! {
-            Backend {
-                id: $id,
-                rank: |_| 1,
-                hardware: false,
-                codecs: &[Codec::H264],
-                presets: Presets::NONE,
-                check_options: |_| Ok(()),
-                inspect: |_| Ok(Device::default()),
-                probe: |_, _| ProbeResult::Usable(Caps::default()),
-                max_delay: |request| number(request, "delay"),
-                open: |request| Ok(Box::new(Counting::open($id, PixelFormat::$format, request))),
-            }
+            Backend::new($id, |request| {
+                Ok(Box::new(Counting::open($id, PixelFormat::$format, request)))
+            })
+            .check_options(|_| Ok(()))
+            .max_delay(|request| number(request, "delay"))
         }
     )*};
 }

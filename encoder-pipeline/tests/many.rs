@@ -175,7 +175,7 @@ fn a_live_source_drops_what_it_was_told_to_and_counts_it() {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("a.mp4");
             let rate: FrameRate = "25".parse().unwrap();
-            let mut config = SessionConfig { on_full, ..config() };
+            let mut config = config().with_on_full(on_full);
             if is_rate {
                 config.timing = Timing::Rate(rate);
             }
@@ -214,7 +214,7 @@ fn a_live_source_drops_what_it_was_told_to_and_counts_it() {
 fn where_a_full_ring_is_an_error_it_is_one_and_what_was_taken_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.mp4");
-    let config = SessionConfig { on_full: OnFull::Error, ..config() };
+    let config = config().with_on_full(OnFull::Error);
     let (stands, is_standing) = mpsc::channel();
     let (go, told) = mpsc::channel();
     let sink = Mp4Sink::create(&path, &Mp4Options::default()).unwrap();

@@ -9,8 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use encoder_core::{
-    Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
-    OpenRequest, PixelFormat, Plan, Presets, ProbeResult, Resolution, Settings, VideoEncoder,
+    Backend, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame, OpenRequest, PixelFormat,
+    Plan, Resolution, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
     mux::{CallbackSink, Finished, Location, Mp4Options, Mp4Sink, Sink, SinkError},
@@ -335,18 +335,8 @@ const DELAY: usize = 40;
 macro_rules! register {
     ($($id:ident),*) => {$(
         encoder_core::inventory::submit! {
-            Backend {
-                id: $id,
-                rank: |_| 1000,
-                hardware: false,
-                codecs: &[Codec::H264],
-                presets: Presets::NONE,
-                check_options: |_| Ok(()),
-                inspect: |_| Ok(Device::default()),
-                probe: |_, _| ProbeResult::Usable(Caps::default()),
-                max_delay: |_| delay($id),
-                open: |request| Ok(Box::new(Fake::open($id, request))),
-            }
+            Backend::new($id, |request| Ok(Box::new(Fake::open($id, request))))
+                .max_delay(|_| delay($id))
         }
     )*};
 }
@@ -493,7 +483,7 @@ fn frames_left_out_do_not_fill_the_ring_of_an_encoder_that_looks_ahead() {
         log.lock().unwrap().push((chunk.pts, *times));
     });
     let report = within("skip", move || {
-        let config = SessionConfig { on_bad_frame: OnBadFrame::Skip, ..small_ring(DELAYED) };
+        let config = small_ring(DELAYED).with_on_bad_frame(OnBadFrame::Skip);
         let mut session = Session::open(SIZE, &config, Box::new(sink)).unwrap();
         for n in 0..100 {
             let payload = if (1..60).contains(&n) { broken() } else { picture(n) };

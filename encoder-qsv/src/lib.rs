@@ -1,22 +1,25 @@
 //! The Quick Sync backend: Intel's encoder, hosted by FFmpeg's `h264_qsv`.
 //!
 //! FFmpeg reaches it through a runtime of Intel's: oneVPL (`libmfx-gen`, an FFmpeg built with
-//! `--enable-libvpl`, 6.0 or later) or the Media SDK before it (`libmfx`, `--enable-libmfx`). Which
-//! one an FFmpeg wants is its own affair; where the runtime is missing, its words tell which one
-//! to install.
+//! `--enable-libvpl`, 6.0 or later) or the Media SDK before it (`libmfx`, `--enable-libmfx`). Each
+//! FFmpeg build uses one of them; if that runtime is missing, the refusal names the runtime to
+//! install.
 //!
-//! On Linux the encoder is on a render node: the one that `device` names, else the first of
-//! Intel's that this user may open. FFmpeg is told that node by name, because older versions by
-//! themselves look only at those of the driver `i915`, not of the newer `xe`. Where the kernel
-//! does not tell whose a node is, as in some containers, the choice is FFmpeg's.
+//! On Linux the encoder uses a render node: the node that `device` names, else the first Intel node
+//! that this user may open. The node is passed to FFmpeg by name, because older versions find only
+//! nodes of the driver `i915`, not of the newer `xe`. If the kernel does not report the vendor of a
+//! node, as in some containers, FFmpeg chooses the node.
 //!
-//! Frames are NV12, whatever `pixel_format` asks for: the encoder takes nothing else, and
-//! [`VideoEncoder::pixel_format`] says so.
+//! Frames are NV12, whatever `pixel_format` is: the encoder takes no other format, and
+//! [`VideoEncoder::pixel_format`] returns NV12.
 //!
-//! Quality: `crf` becomes `-global_quality` of the same number, between 1 and 51, without look-ahead
-//! or bit rate: intelligent constant quality (ICQ). The scales look alike and are not equal.
+//! Quality: `crf` becomes `-global_quality` of the same number, between 1 and 51, without
+//! look-ahead or bit rate: intelligent constant quality (ICQ). The scales are similar and not
+//! equal.
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used, for both runtimes.
+
+mod rules;
 
 use std::{
     path::{Path, PathBuf},
@@ -24,7 +27,7 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
     OpenRequest, PixelFormat, Preset, Presets, ProbeResult, VideoEncoder,
 };
 use encoder_ffmpeg::{
@@ -34,21 +37,17 @@ use encoder_ffmpeg::{
 use serde::Deserialize;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::QSV,
-        rank: |_| 20,
-        hardware: true,
-        codecs: &[Codec::H264],
-        presets: Presets::common(&["veryfast", "medium", "veryslow"]),
-        check_options: |options| QsvOptions::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |request| {
+    Backend::new(EncoderType::QSV, open)
+        .rank(|_| 20)
+        .hardware(true)
+        .presets(Presets::common(&["veryfast", "medium", "veryslow"]))
+        .check_options(|options| QsvOptions::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|request| {
             QsvOptions::read(request.options)
                 .map_or(0, |options| max_delay(request.config, &options))
-        },
-        open,
-    }
+        })
 }
 
 const WANTED: Wanted = Wanted {
@@ -71,7 +70,7 @@ pub struct QsvOptions {
     pub device: Option<PathBuf>,
     /// Frames that are encoded at once, 1 to 32. Default 4.
     pub async_depth: u32,
-    /// Whether to use the device's low-power encoder. Default: what the driver chooses.
+    /// Whether to use the device's low-power encoder. Default: the driver chooses.
     pub low_power: Option<bool>,
 }
 
@@ -105,14 +104,17 @@ pub fn spec(config: &EncoderConfig, options: &QsvOptions, node: Option<&Path>) -
     let quality = config.crf.max(1);
     let EncoderConfig { gop_size, b_frames, .. } = *config;
     let depth = options.async_depth;
-    let mut words = format!(
+    let mut arguments = format!(
         "-preset {preset} -global_quality {quality} -look_ahead 0 -g {gop_size} -bf {b_frames} \
          -idr_interval 0 -forced_idr 1 -async_depth {depth}"
     );
     if let Some(low_power) = options.low_power {
-        words.push_str(&format!(" -low_power {}", u8::from(low_power)));
+        arguments.push_str(&format!(" -low_power {}", u8::from(low_power)));
     }
-    let mut spec = FfmpegSpec::new(EncoderType::QSV, "h264_qsv", config).with_options(&words);
+    let mut spec = FfmpegSpec::new(EncoderType::QSV, "h264_qsv", config)
+        .with_options(&arguments)
+        .with_rules(render::RULES)
+        .with_rules(rules::RULES);
     if let Some(node) = node {
         let device = format!("qsv=qs:hw_any,child_device={}", node.display());
         spec.global = vec!["-init_hw_device".into(), device];
@@ -122,14 +124,14 @@ pub fn spec(config: &EncoderConfig, options: &QsvOptions, node: Option<&Path>) -
     spec
 }
 
-/// FFmpeg gives an access unit back when `async_depth` others are on their way behind it, and the
-/// runtime keeps B-frames until the picture that they refer to. The rest is reserve: runtimes
-/// promise no bound, one that is too low ends in a stall, and each frame more costs only memory.
+/// FFmpeg returns an access unit when `async_depth` later frames are in flight, and the runtime
+/// keeps B-frames until the picture that they refer to. The rest is reserve: runtimes guarantee no
+/// bound, a bound that is too low ends in a stall, and each additional frame costs only memory.
 fn max_delay(config: &EncoderConfig, options: &QsvOptions) -> usize {
     options.async_depth as usize + 2 * usize::from(config.b_frames) + 12
 }
 
-/// The options and the node to use: none where the system has no render nodes.
+/// The options and the node to use; no node if the system has no render nodes.
 fn look(request: &OpenRequest<'_>) -> Result<(QsvOptions, Option<Node>), OpenError> {
     let options = QsvOptions::read(request.options)?;
     if !cfg!(target_os = "linux") {
@@ -140,7 +142,7 @@ fn look(request: &OpenRequest<'_>) -> Result<(QsvOptions, Option<Node>), OpenErr
 }
 
 fn spec_on(config: &EncoderConfig, options: &QsvOptions, node: Option<&Node>) -> FfmpegSpec {
-    // A node that may be another vendor's is not forced on the runtime, unless the user names it.
+    // A node that may belong to another vendor is passed to the runtime only if the user names it.
     let known = node.filter(|node| options.device.is_some() || node.vendor == Some(INTEL));
     spec(config, options, known.map(|node| node.path.as_path()))
 }
@@ -150,7 +152,7 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let identity = encoder_ffmpeg::identity(&spec_on(request.config, &options, node.as_ref()))?;
     Ok(match node {
         Some(node) => node.device(identity, &RUNTIMES),
-        None => Device { identity, ..Device::default() },
+        None => Device::default().with_identity(identity),
     })
 }
 
@@ -227,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn the_node_is_named_where_it_is_known_to_be_intels() {
+    fn an_intel_node_is_passed_by_name() {
         let config = EncoderConfig::default();
         let named = QsvOptions { device: Some("/dev/dri/renderD129".into()), ..Default::default() };
         let node = |vendor| Node { path: "/dev/dri/renderD129".into(), vendor, ..Node::default() };
@@ -242,7 +244,7 @@ mod tests {
         assert!(spec_on(&config, &QsvOptions::default(), None).global.is_empty());
     }
 
-    /// With or without a device: FFmpeg reads the options first. Needs FFmpeg.
+    /// FFmpeg reads the options before it looks for a device, so no device is needed. Needs FFmpeg.
     #[test]
     fn ffmpeg_knows_every_option() {
         let config = EncoderConfig { b_frames: 2, ..Default::default() };
@@ -259,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn it_registers_itself() {
+    fn the_backend_is_registered() {
         let settings = encoder_core::Settings::default();
         let request = OpenRequest::new(&settings, EncoderType::QSV, 2);
         let all = encoder_core::backends();

@@ -8,12 +8,9 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::images::ImagesSource;
-use super::mcap::McapSource;
-use super::raw::RawSource;
 use super::rosbag1::RosbagSource;
-use super::rosbag2::Rosbag2Source;
 use super::y4m::Y4mSource;
-use super::{Event, Source, SourceError, SourceOptions};
+use super::{Event, Source, SourceError, SourceOptions, open_raw};
 
 #[derive(Deserialize)]
 struct Corpus {
@@ -64,6 +61,7 @@ fn read(source: &mut dyn Source) -> (BTreeMap<String, Found>, bool) {
                 packet.payload.unwrap();
             }
             Event::Warning(warning) => loss |= warning.loss,
+            other => panic!("{other:?}"),
         }
     }
     (found, loss)
@@ -72,13 +70,12 @@ fn read(source: &mut dyn Source) -> (BTreeMap<String, Found>, bool) {
 fn open(path: &Path, name: &str) -> Option<Result<Box<dyn Source>, SourceError>> {
     let options = SourceOptions::default();
     let raw = |spec: &str| -> Option<Result<Box<dyn Source>, SourceError>> {
-        let file = std::fs::File::open(path).unwrap();
-        Some(Ok(Box::new(RawSource::new(Box::new(file), spec.parse().unwrap(), name))))
+        Some(open_raw(path, &spec.parse().unwrap(), &options))
     };
     match name.rsplit_once(['/', '.'])? {
         (_, "bag") => Some(RosbagSource::open(path, &options)),
         (_, "y4m") => Some(Y4mSource::open(path, &options)),
-        (_, "rosbag2_dir") => Some(Rosbag2Source::open(path, &options, McapSource::open)),
+        (_, "rosbag2_dir") => Some(crate::open(path, &options)),
         ("dirs", _) => Some(ImagesSource::open(path, &options)),
         (_, "rgb24") => raw("rgb24:320x240@15"),
         (_, "nv12") => raw("nv12:320x240@15"),

@@ -1,31 +1,43 @@
-//! What kind of recording something is.
+//! Detects the kind of a recording.
 
-use std::{fs::File, io::Read, path::Path};
+use std::{fs::File, path::Path};
 
 use super::{
-    RawSpec, Source, SourceError, SourceOptions, formats, images::ImagesSource, raw::RawSource,
-    y4m::Y4mSource,
+    RawSpec, Source, SourceError, SourceOptions, filter::TopicFilter, formats,
+    images::ImagesSource, raw::RawSource, signature, y4m::Y4mSource,
 };
 use encoder_media::Stop;
 
-/// Opens a recording by what it is: its first bytes, not its name. The name counts only where
-/// these say nothing, for the error.
+/// Bytes of a file that its kind is detected by.
+const HEAD: u64 = 4096;
+
+/// First words of playlists: FFmpeg would read the files that they name.
+const PLAYLISTS: [&[u8]; 3] = [b"#EXTM3U", b"ffconcat", b"[playlist]"];
+/// Elements of playlists in XML.
+const XML_PLAYLISTS: [&[u8]; 2] = [b"<MPD", b"<CompositionPlaylist"];
+
+/// Opens a recording. Its kind is detected by its first bytes. Its name counts only where these are
+/// of no known kind: the error is that of the reader that the name promises.
 ///
 /// # Errors
-/// [`SourceError`] when it is missing, empty or of no known kind.
+/// [`SourceError`] when the recording is missing, empty or of no known kind.
 pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     if path.is_dir() {
         return open_directory(path, options);
     }
-    let mut head = Vec::new();
-    let mut file = File::open(path).map_err(|e| SourceError::io(path, e))?;
-    file.by_ref().take(16).read_to_end(&mut head).map_err(|e| SourceError::io(path, e))?;
-    drop(file);
+    let head = signature::head(path, HEAD)?;
+    if let Some(error) = signature::packed(path, &head) {
+        return Err(error);
+    }
     match kind(&head, path) {
         Kind::Mcap => formats::open_mcap(path, options),
         Kind::Bag => formats::open_bag(path, options),
         Kind::Sqlite => formats::open_sqlite(path, options),
-        Kind::Y4m => Y4mSource::open(path, options),
+        Kind::Zstd => formats::open_zstd(path, options),
+        Kind::Y4m => {
+            check_topic(path, &stream_name(path), options)?;
+            Y4mSource::open(path, options)
+        }
         Kind::Still => Err(SourceError::invalid(
             path,
             "a single picture",
@@ -36,27 +48,34 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
             "the file is empty",
             "record it again, or take another file",
         )),
-        Kind::Other => formats::open_video(path, options),
+        Kind::Playlist => Err(SourceError::invalid(
+            path,
+            "a playlist, which names other files",
+            "give the video files themselves",
+        )),
+        Kind::Other => {
+            check_topic(path, &stream_name(path), options)?;
+            formats::open_video(path, options)
+        }
     }
 }
 
-/// Opens standard input: raw frames as `raw` describes them, Y4M without it. It ends when `stop` is
-/// said.
+/// Opens standard input: raw frames as `raw` describes them, Y4M without it. The stream ends when
+/// `stop` is called.
 ///
 /// # Errors
-/// [`SourceError`] when it is no Y4M.
+/// [`SourceError`] when it is not Y4M.
 pub fn open_stdin(
     raw: Option<&RawSpec>,
     options: &SourceOptions,
     stop: &Stop,
 ) -> Result<Box<dyn Source>, SourceError> {
-    let reader = stop.stdin().map_err(|e| SourceError::io(Path::new("stdin"), e))?;
+    let path = Path::new("stdin");
+    check_topic(path, &stream_name(path), options)?;
+    let reader = stop.stdin().map_err(|e| SourceError::io(path, e))?;
     match raw {
-        Some(spec) => {
-            let spec = RawSpec { rate: spec.rate.or(options.rate), ..*spec };
-            Ok(Box::new(RawSource::new(reader, spec, "stdin")))
-        }
-        None => Ok(Box::new(Y4mSource::new(reader, Path::new("stdin"), options)?)),
+        Some(spec) => Ok(Box::new(RawSource::new(reader, spec, path, options))),
+        None => Ok(Box::new(Y4mSource::new(reader, path, options)?)),
     }
 }
 
@@ -64,22 +83,47 @@ pub fn open_stdin(
 ///
 /// # Errors
 /// [`SourceError`] when it cannot be opened.
-pub fn open_raw(path: &Path, spec: &RawSpec) -> Result<Box<dyn Source>, SourceError> {
+pub fn open_raw(
+    path: &Path,
+    spec: &RawSpec,
+    options: &SourceOptions,
+) -> Result<Box<dyn Source>, SourceError> {
+    check_topic(path, &stream_name(path), options)?;
     let file = File::open(path).map_err(|e| SourceError::io(path, e))?;
-    Ok(Box::new(RawSource::new(Box::new(std::io::BufReader::new(file)), *spec, path)))
+    let reader = Box::new(std::io::BufReader::new(file));
+    Ok(Box::new(RawSource::new(reader, spec, path, options)))
 }
 
+/// Opens a directory: a rosbag2 recording when it has a file of one or describes one, otherwise
+/// pictures.
 fn open_directory(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     let entries = std::fs::read_dir(path).map_err(|e| SourceError::io(path, e))?;
-    let is_recording = entries.flatten().any(|entry| {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        name == formats::ROSBAG2_METADATA || name.ends_with(".mcap") || name.ends_with(".db3")
+    let is_file = entries.flatten().any(|entry| {
+        // A link that leads nowhere is a file of the recording that is missing.
+        signature::is_rosbag2_name(&entry.file_name().to_string_lossy()) && !entry.path().is_dir()
     });
-    if is_recording {
+    if is_file || signature::has_rosbag2_metadata(path) {
         return formats::open_rosbag2(path, options);
     }
     ImagesSource::open(path, options)
+}
+
+/// The topic of a source that has one stream and no topics: the name of its file.
+pub(crate) fn stream_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Refuses a source whose only stream is not among the topics that are asked for.
+pub(crate) fn check_topic(
+    path: &Path,
+    topic: &str,
+    options: &SourceOptions,
+) -> Result<(), SourceError> {
+    if TopicFilter::new(path, options)?.matches(topic) {
+        return Ok(());
+    }
+    let hint = format!("its only stream is named `{topic}`");
+    Err(SourceError::invalid(path, signature::NO_TOPIC_MATCHES, hint))
 }
 
 #[derive(Debug, PartialEq)]
@@ -87,34 +131,52 @@ enum Kind {
     Mcap,
     Bag,
     Sqlite,
+    /// Compressed as a whole.
+    Zstd,
     Y4m,
     Still,
     Empty,
+    Playlist,
     Other,
 }
 
 fn kind(head: &[u8], path: &Path) -> Kind {
     let magics: [(&[u8], Kind); 6] = [
-        (formats::MCAP, Kind::Mcap),
-        (formats::BAG, Kind::Bag),
-        (formats::SQLITE, Kind::Sqlite),
+        (signature::MCAP, Kind::Mcap),
+        (signature::BAG, Kind::Bag),
+        (signature::SQLITE, Kind::Sqlite),
         (b"YUV4MPEG2", Kind::Y4m),
         (b"\xff\xd8\xff", Kind::Still),
         (b"\x89PNG\r\n\x1a\n", Kind::Still),
     ];
-    if let Some((_, kind)) = magics.into_iter().find(|(magic, _)| head.starts_with(magic)) {
-        return kind;
-    }
-    // The reader of the kind that the name promises tells best what is wrong.
     let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    if let Some((_, kind)) = magics.into_iter().find(|(magic, _)| head.starts_with(magic)) {
+        // A Motion JPEG stream begins as its first picture does.
+        let is_stream = kind == Kind::Still && ["mjpeg", "mjpg"].contains(&extension.as_str());
+        return if is_stream { Kind::Other } else { kind };
+    }
+    if signature::is_zstd(head) {
+        return Kind::Zstd;
+    }
     match extension.as_str() {
         "mcap" => Kind::Mcap,
         "bag" => Kind::Bag,
         "db3" => Kind::Sqlite,
         "y4m" => Kind::Y4m,
         _ if head.is_empty() => Kind::Empty,
+        _ if is_playlist(head) => Kind::Playlist,
         _ => Kind::Other,
     }
+}
+
+fn is_playlist(head: &[u8]) -> bool {
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
+    let starts_with =
+        |word: &&[u8]| text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    let contains =
+        |word: &&[u8]| text.windows(word.len()).any(|window| window.eq_ignore_ascii_case(word));
+    PLAYLISTS.iter().any(starts_with)
+        || (text.starts_with(b"<") && XML_PLAYLISTS.iter().any(contains))
 }
 
 #[cfg(test)]
@@ -130,9 +192,17 @@ mod tests {
             (b"SQLite format 3\0", "a.mcap", Kind::Sqlite),
             (b"YUV4MPEG2 W1", "a.mp4", Kind::Y4m),
             (b"\xff\xd8\xff\xe0", "a", Kind::Still),
+            (b"\xff\xd8\xff\xe0", "a.mjpeg", Kind::Other),
+            (b"\x28\xb5\x2f\xfd\x04", "a.mcap", Kind::Zstd),
+            (b"\x50\x2a\x4d\x18\x04\0\0\0", "a.db3.zst", Kind::Zstd),
             (b"hello", "a.MCAP", Kind::Mcap),
             (b"", "a.bag", Kind::Bag),
             (b"", "a", Kind::Empty),
+            (b"#EXTM3U\n#EXT-X-VERSION:3\n", "a.mp4", Kind::Playlist),
+            (b"\xef\xbb\xbf\n#extm3u\n", "a", Kind::Playlist),
+            (b"ffconcat version 1.0\nfile /x.mp4\n", "a.mp4", Kind::Playlist),
+            (b"<?xml version=\"1.0\"?>\n<MPD profiles=\"\">", "a.mpd", Kind::Playlist),
+            (b"\0\0\0\x18ftyp <MPD", "a.mp4", Kind::Other),
             (b"\0\0\0\x18ftyp", "a.mp4", Kind::Other),
         ] {
             assert_eq!(kind(head, Path::new(name)), expected, "{name}");

@@ -1,8 +1,8 @@
-//! What of a recording is wanted: topics by glob, and a window of log time.
+//! Which part of a recording is wanted: topics by glob, and a window of log time.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
 
+use encoder_media::Location;
 use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::{Moment, SourceError, SourceOptions};
@@ -18,32 +18,35 @@ impl TopicFilter {
     /// `*` also matches `/`, so `/front*` takes every topic below `/front`.
     ///
     /// # Errors
-    /// [`SourceError::Invalid`] for a glob that is none.
-    pub(crate) fn new(path: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
+    /// [`SourceError::Invalid`] for a glob that cannot be parsed.
+    pub(crate) fn new(
+        location: impl Into<Location>,
+        options: &SourceOptions,
+    ) -> Result<Self, SourceError> {
         if options.topics.is_empty() {
             return Ok(Self { globs: None });
         }
-        let mut globs = GlobSetBuilder::new();
-        for topic in &options.topics {
-            let glob = Glob::new(topic).map_err(|error| bad_glob(path, &error))?;
-            globs.add(glob);
+        let build = || {
+            let mut globs = GlobSetBuilder::new();
+            for topic in &options.topics {
+                globs.add(Glob::new(topic)?);
+            }
+            globs.build()
+        };
+        match build() {
+            Ok(globs) => Ok(Self { globs: Some(globs) }),
+            Err(error) => Err(SourceError::invalid(
+                location,
+                format!("topic pattern: {error}"),
+                "write topics as they are, or with * and ?; put \\ before a literal [ or {",
+            )),
         }
-        let globs = globs.build().map_err(|error| bad_glob(path, &error))?;
-        Ok(Self { globs: Some(globs) })
     }
 
     /// Whether `topic` is wanted.
     pub(crate) fn matches(&self, topic: &str) -> bool {
         self.globs.as_ref().is_none_or(|globs| globs.is_match(topic))
     }
-}
-
-fn bad_glob(path: &Path, error: &globset::Error) -> SourceError {
-    SourceError::invalid(
-        path,
-        format!("topic pattern: {error}"),
-        "write topics as they are, or with * and ?; put \\ before a literal [ or {",
-    )
 }
 
 /// Which part of a recording's time is wanted.
@@ -79,6 +82,8 @@ impl Window {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn filter(topics: &[&str]) -> Result<TopicFilter, SourceError> {

@@ -2,21 +2,45 @@
 
 use std::path::Path;
 
-use encoder_media::{Source, SourceError, SourceOptions};
+use encoder_media::{Location, ReadAt, Source, SourceError, SourceOptions};
 
-/// First bytes of an MCAP file.
-pub(crate) const MCAP: &[u8] = b"\x89MCAP0\r\n";
-/// First bytes of a ROS 1 bag, of any version.
-pub(crate) const BAG: &[u8] = b"#ROSBAG";
-/// First bytes of a SQLite database.
-pub(crate) const SQLITE: &[u8] = b"SQLite format 3\0";
-/// First bytes of Zstandard data. No serialised message starts with them.
-#[cfg(feature = "rosbag2")]
-pub(crate) const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
-/// Name of the file that describes a rosbag2 directory.
-pub(crate) const ROSBAG2_METADATA: &str = "metadata.yaml";
+use crate::signature::{BAG, MCAP};
 
 type Opened = Result<Box<dyn Source>, SourceError>;
+
+/// Opens a recording that is not a file of its own, by its first bytes: an MCAP file or a ROS 1 bag
+/// in memory or in a store. Errors print `location`, so it must be
+/// without credentials.
+///
+/// # Errors
+/// [`SourceError`] when it cannot be read or is of another format.
+pub fn open_input(
+    input: Box<dyn ReadAt>,
+    location: impl Into<Location>,
+    options: &SourceOptions,
+) -> Result<Box<dyn Source>, SourceError> {
+    let location = location.into();
+    let longest = BAG.len().max(MCAP.len());
+    let mut start = vec![0; usize::try_from(input.len()).unwrap_or(usize::MAX).min(longest)];
+    input.read_at(0, &mut start).map_err(|error| SourceError::io(location.clone(), error))?;
+    if start.starts_with(MCAP) {
+        #[cfg(feature = "mcap")]
+        return crate::mcap::McapSource::from_reader(input, location, options);
+        #[cfg(not(feature = "mcap"))]
+        return not_built(location, options, "an MCAP file", "mcap");
+    }
+    if start.starts_with(BAG) {
+        #[cfg(feature = "rosbag1")]
+        return crate::rosbag1::RosbagSource::from_reader(input, location, options);
+        #[cfg(not(feature = "rosbag1"))]
+        return not_built(location, options, "a ROS 1 bag", "rosbag1");
+    }
+    let reason = match start.is_empty() {
+        true => "it is empty",
+        false => "neither an MCAP file nor a ROS 1 bag",
+    };
+    Err(SourceError::invalid(location, reason, "copy other recordings to a file first"))
+}
 
 /// Opens an MCAP file.
 pub(crate) fn open_mcap(path: &Path, options: &SourceOptions) -> Opened {
@@ -42,12 +66,26 @@ pub(crate) fn open_sqlite(path: &Path, options: &SourceOptions) -> Opened {
     not_built(path, options, "a SQLite file of rosbag2", "sqlite")
 }
 
+/// The storages of rosbag2.
+#[cfg(feature = "rosbag2")]
+fn storages() -> crate::rosbag2::Storages {
+    crate::rosbag2::Storages { mcap: Box::new(open_mcap), sqlite: Box::new(open_sqlite) }
+}
+
 /// Opens a rosbag2 directory.
 pub(crate) fn open_rosbag2(path: &Path, options: &SourceOptions) -> Opened {
     #[cfg(feature = "rosbag2")]
-    return crate::rosbag2::Rosbag2Source::open(path, options, open_mcap);
+    return crate::rosbag2::Rosbag2Source::open(path, options, storages());
     #[cfg(not(feature = "rosbag2"))]
     not_built(path, options, "a rosbag2 directory", "rosbag2")
+}
+
+/// Opens a file of rosbag2 that is compressed as a whole.
+pub(crate) fn open_zstd(path: &Path, options: &SourceOptions) -> Opened {
+    #[cfg(feature = "rosbag2")]
+    return crate::rosbag2::Rosbag2Source::open_packed(path, options, storages());
+    #[cfg(not(feature = "rosbag2"))]
+    not_built(path, options, "a file that is compressed with Zstandard", "rosbag2")
 }
 
 /// Opens a video file.
@@ -65,12 +103,45 @@ pub(crate) fn open_video(path: &Path, options: &SourceOptions) -> Opened {
     feature = "sqlite",
     feature = "video"
 )))]
-fn not_built(path: &Path, _: &SourceOptions, format: &str, feature: &str) -> Opened {
+fn not_built(
+    location: impl Into<Location>,
+    _: &SourceOptions,
+    format: &str,
+    feature: &str,
+) -> Opened {
     // Only FFmpeg knows whether a file of no other kind is a video.
     let reason = match format {
         "" => "not a recording of a format that this build reads".to_string(),
         format => format!("{format}, which this build does not read"),
     };
     let hint = format!("build with the feature `{feature}` of encoder-recording");
-    Err(SourceError::invalid(path, reason, hint))
+    Err(SourceError::invalid(location, reason, hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::signature::SQLITE;
+
+    #[test]
+    fn input_that_is_not_a_file() {
+        let open = |bytes: &'static [u8]| {
+            let name = Location::Name("s3://bucket/key".into());
+            open_input(Box::new(Bytes::from(bytes)), name, &SourceOptions::default())
+                .err()
+                .map(|error| error.to_string())
+                .unwrap_or_default()
+        };
+        for (bytes, reason) in [
+            (&b""[..], "s3://bucket/key: it is empty"),
+            (SQLITE, "s3://bucket/key: neither an MCAP file nor a ROS 1 bag"),
+            (b"\x89MCAP0\r\n", ""),
+            (b"#ROSBAG V1.2\n", "s3://bucket/key: a bag of an old version"),
+        ] {
+            let error = open(bytes);
+            assert!(error.starts_with(reason) && error.is_empty() == reason.is_empty(), "{error}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! A directory of pictures, one file per frame.
 
 use std::cmp::Ordering;
+use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
@@ -9,10 +10,18 @@ use std::path::{Path, PathBuf};
 
 use encoder_core::FrameRate;
 
+use super::detect::{check_topic, stream_name};
 use super::filter::{TopicFilter, Window};
 use super::{
     BadMessage, Event, Limits, Packet, Payload, Source, SourceError, SourceOptions, StreamInfo,
+    Warning,
 };
+
+/// Extensions of pictures that are not decoded.
+const NOT_DECODED: [&str; 16] = [
+    "avif", "bmp", "dng", "exr", "gif", "heic", "heif", "jp2", "jxl", "pgm", "pnm", "ppm", "qoi",
+    "tif", "tiff", "webp",
+];
 
 /// A directory of JPEG and PNG files; where it has none itself, each directory below it that has
 /// some is a stream.
@@ -22,8 +31,9 @@ pub(crate) struct ImagesSource {
     /// `None`: names are stamps.
     rate: Option<FrameRate>,
     wanted: RangeInclusive<i64>,
-    /// Streams that have been announced.
+    /// Streams that were returned.
     announced: usize,
+    warnings: VecDeque<Warning>,
 }
 
 /// The pictures of one directory, in order.
@@ -36,8 +46,39 @@ struct Camera {
 struct Picture {
     path: PathBuf,
     format: &'static str,
-    /// The stamp that its name is, in nanoseconds.
+    /// Its name as a stamp in nanoseconds, if it is one.
     stamp: Option<i64>,
+}
+
+/// What is in a directory, in natural order and without names that start with a dot.
+#[derive(Default)]
+struct Listing {
+    pictures: Vec<Picture>,
+    directories: Vec<PathBuf>,
+    /// How many pictures are of a format that is not decoded, and the name of the first.
+    not_decoded: u64,
+    example: String,
+    /// Whether there are ROS 1 bags.
+    has_bags: bool,
+}
+
+impl Listing {
+    /// The warning about pictures that are left out.
+    fn warning(&self, topic: &str) -> Option<Warning> {
+        let others = self.others()?;
+        let text = format!("{topic}: {others} left out: only JPEG and PNG are decoded");
+        Some(Warning { text, loss: true })
+    }
+
+    /// Names the pictures that are not decoded.
+    fn others(&self) -> Option<String> {
+        let example = &self.example;
+        match self.not_decoded {
+            0 => None,
+            1 => Some(format!("1 picture ({example})")),
+            count => Some(format!("{count} pictures ({example} and others)")),
+        }
+    }
 }
 
 impl Camera {
@@ -62,18 +103,28 @@ impl ImagesSource {
         path: &Path,
         options: &SourceOptions,
     ) -> Result<Box<dyn Source>, SourceError> {
-        let (pictures, directories) = list(path)?;
-        let mut cameras = Vec::new();
-        if pictures.is_empty() {
+        let top = list(path)?;
+        let (mut cameras, mut warnings) = (Vec::new(), VecDeque::new());
+        if top.pictures.is_empty() {
             let filter = TopicFilter::new(path, options)?;
             let mut unwanted = Vec::new();
-            for directory in directories {
-                let (pictures, _) = list(&directory)?;
-                let topic = name(&directory);
-                if pictures.is_empty() {
+            for directory in &top.directories {
+                let topic = name(directory);
+                let listing = match list(directory) {
+                    Ok(listing) => listing,
+                    Err(error) if filter.matches(&topic) => {
+                        let text = format!("{error}; this directory is left out");
+                        warnings.push_back(Warning { text, loss: true });
+                        continue;
+                    }
+                    Err(_) => continue,
+                };
+                let is_wanted = filter.matches(&topic);
+                warnings.extend(listing.warning(&topic).filter(|_| is_wanted));
+                if listing.pictures.is_empty() {
                     continue;
-                } else if filter.matches(&topic) {
-                    cameras.push(Camera { topic, pictures, next: 0 });
+                } else if is_wanted {
+                    cameras.push(Camera { topic, pictures: listing.pictures, next: 0 });
                 } else {
                     unwanted.push(topic);
                 }
@@ -85,15 +136,14 @@ impl ImagesSource {
                     format!("those directly below are: {}", unwanted.join(", ")),
                 ));
             }
+            if cameras.is_empty() {
+                return Err(no_pictures(path, &top, warnings.front()));
+            }
         } else {
-            cameras.push(Camera { topic: name(path), pictures, next: 0 });
-        }
-        if cameras.is_empty() {
-            return Err(SourceError::invalid(
-                path,
-                "no pictures in this directory (*.jpg, *.jpeg, *.png), nor in those directly below",
-                "name the directory that has them",
-            ));
+            let topic = name(path);
+            check_topic(path, &topic, options)?;
+            warnings.extend(top.warning(&topic));
+            cameras.push(Camera { topic, pictures: top.pictures, next: 0 });
         }
         let stamped = cameras.iter().all(|camera| all_stamped(&camera.pictures));
         let rate = options.rate.or((!stamped).then(FrameRate::default));
@@ -104,12 +154,32 @@ impl ImagesSource {
             rate,
             wanted: Window::new(options).bounds(first),
             announced: 0,
+            warnings,
         }))
     }
 }
 
+/// The error for a directory without pictures.
+fn no_pictures(path: &Path, top: &Listing, warning: Option<&Warning>) -> SourceError {
+    let mut reason = String::from(
+        "no pictures in this directory (*.jpg, *.jpeg, *.png), nor in those directly below",
+    );
+    if let Some(Warning { text, .. }) = warning {
+        reason.push_str(&format!("; {text}"));
+    }
+    let hint = match top.others() {
+        _ if top.has_bags => "it has ROS 1 bags: name these one by one".into(),
+        Some(others) => format!("it has {others}: convert them to PNG"),
+        None => "name the directory that has them".into(),
+    };
+    SourceError::invalid(path, reason, hint)
+}
+
 impl Source for ImagesSource {
     fn next_event(&mut self) -> Result<Option<Event>, SourceError> {
+        if let Some(warning) = self.warnings.pop_front() {
+            return Ok(Some(Event::Warning(warning)));
+        }
         if let Some(camera) = self.cameras.get(self.announced) {
             let info = StreamInfo {
                 id: self.announced,
@@ -134,6 +204,7 @@ impl Source for ImagesSource {
                 continue;
             };
             return Ok(Some(Event::Packet(Packet {
+                message: None,
                 stream,
                 number: number as u64,
                 log_ns,
@@ -152,7 +223,7 @@ impl Picture {
     fn new(path: PathBuf) -> Option<Self> {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
         let format = match extension.as_str() {
-            "jpg" | "jpeg" => "jpeg",
+            "jpg" | "jpeg" | "jpe" | "jfif" => "jpeg",
             "png" => "png",
             _ => return None,
         };
@@ -168,7 +239,9 @@ impl Picture {
             .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut data))
             .map_err(|error| bad(error.to_string()))?;
         if data.len() as u64 > limit {
-            return Err(bad(format!("larger than the limit of {limit} bytes")));
+            return Err(bad(format!(
+                "larger than the limit of {limit} bytes; raise --max-message-bytes"
+            )));
         }
         Ok(Payload::Compressed { format: self.format.into(), data: data.into() })
     }
@@ -197,21 +270,31 @@ fn name(directory: &Path) -> String {
     full.file_name().unwrap_or(directory.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// The pictures in a directory, and the directories in it, in natural order and without those
-/// whose name starts with a dot.
-fn list(directory: &Path) -> Result<(Vec<Picture>, Vec<PathBuf>), SourceError> {
-    let (mut pictures, mut directories) = (Vec::new(), Vec::new());
+/// Lists a directory.
+fn list(directory: &Path) -> Result<Listing, SourceError> {
+    let mut listing = Listing::default();
     for path in entries(directory)? {
         if path.is_dir() {
-            directories.push(path);
-        } else if path.is_file() {
-            pictures.extend(Picture::new(path));
+            listing.directories.push(path);
+            continue;
         }
+        if !path.is_file() {
+            continue;
+        }
+        let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+        listing.has_bags |= extension == "bag";
+        if NOT_DECODED.contains(&extension.as_str()) {
+            listing.not_decoded += 1;
+            if listing.example.is_empty() {
+                listing.example = stream_name(&path);
+            }
+        }
+        listing.pictures.extend(Picture::new(path));
     }
-    Ok((pictures, directories))
+    Ok(listing)
 }
 
-/// What is in a directory, in natural order and without names that start with a dot.
+/// The paths in a directory, in natural order and without names that start with a dot.
 pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
     let io = |error| SourceError::io(directory, error);
     let mut named = Vec::new();
@@ -248,7 +331,7 @@ fn natural(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// Splits the digits off the front; gives them without leading zeros.
+/// Splits the digits off the front, and returns them without leading zeros.
 fn number<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
     let end = bytes.iter().position(|b| !b.is_ascii_digit()).unwrap_or(bytes.len());
     let (digits, rest) = bytes.split_at(end);
@@ -321,10 +404,57 @@ mod tests {
                     assert_eq!(format == "png", name.to_lowercase().ends_with("png"));
                     packets.push((p.stream, p.number, p.log_ns, p.header_ns, name));
                 }
-                Event::Warning(warning) => panic!("{warning:?}"),
+                other => panic!("{other:?}"),
             }
         }
         (streams, packets)
+    }
+
+    #[test]
+    fn pictures_that_are_not_decoded_are_a_loss() {
+        for (files, count) in [
+            (&["1.jpg", "2.txt", "3.csv"][..], None),
+            (&["1.jpg", "2.webp", "3.jfif"], Some("1 picture (2.webp)")),
+            (&["1.JPG", "2.BMP", "3.tiff"], Some("2 pictures (2.BMP and others)")),
+            (&["left/1.jpg", "left/2.webp"], Some("left: 1 picture (2.webp)")),
+            (&["left/1.jpg", "right/1.gif"], Some("right: 1 picture (1.gif)")),
+        ] {
+            let directory = directory(files);
+            let options = SourceOptions::default();
+            let mut source = ImagesSource::open(directory.path(), &options).unwrap();
+            let event = source.next_event().unwrap();
+            match (count, event) {
+                (None, Some(Event::Stream(_))) => {}
+                (Some(count), Some(Event::Warning(Warning { text, loss: true }))) => {
+                    assert!(text.contains(count), "{text}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        for (files, hint) in [
+            (&["1.bmp", "2.bmp"][..], "2 pictures (1.bmp and others)"),
+            (&["a.bag", "b.bag"], "name these one by one"),
+            (&["a.txt"], "name the directory"),
+        ] {
+            let directory = directory(files);
+            let error = ImagesSource::open(directory.path(), &SourceOptions::default());
+            let error = error.err().unwrap().to_string();
+            assert!(error.contains(hint), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_single_directory_is_a_topic_too() {
+        let directory = directory(&["1.jpg"]);
+        let name = name(directory.path());
+        for (topic, opens) in [(name.as_str(), true), ("*", true), ("/cam", false)] {
+            let options = SourceOptions { topics: vec![topic.into()], ..Default::default() };
+            let source = ImagesSource::open(directory.path(), &options);
+            assert_eq!(source.is_ok(), opens, "{topic}");
+            if let Err(error) = source {
+                assert!(error.to_string().contains(&name), "{error}");
+            }
+        }
     }
 
     #[test]

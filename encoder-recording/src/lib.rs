@@ -7,31 +7,42 @@
 
 #[cfg(all(test, feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
 mod corpus;
+#[cfg(all(test, any(feature = "mcap", feature = "rosbag1")))]
+mod counted;
 mod detect;
 mod filter;
 mod formats;
 mod images;
+#[cfg(feature = "rosbag2")]
+mod joined;
 #[cfg(feature = "mcap")]
 mod mcap;
 #[cfg(feature = "messages")]
 #[doc(hidden)]
 pub mod message;
+#[cfg(any(feature = "mcap", feature = "rosbag1"))]
+mod order;
 mod raw;
 #[cfg(feature = "rosbag1")]
 mod rosbag1;
 #[cfg(feature = "rosbag2")]
 mod rosbag2;
+mod signature;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(feature = "rosbag2")]
+mod temporary;
 #[cfg(feature = "video")]
 mod video;
 mod y4m;
 
 pub use detect::{open, open_raw, open_stdin};
 pub use encoder_media::{
-    BadMessage, Event, Limits, Moment, Packet, Payload, RawImage, Source, SourceError,
-    SourceOptions, StreamId, StreamInfo, Warning,
+    Attachment, BadMessage, ChannelId, ChannelInfo, Event, Limits, Location, Message, Metadata,
+    Moment, Packet, Payload, RawImage, ReadAt, Schema, Source, SourceError, SourceOptions,
+    StreamId, StreamInfo, Warning,
 };
+pub use formats::open_input;
 #[cfg(feature = "mcap")]
 pub use mcap::McapSource;
 pub use raw::RawSpec;

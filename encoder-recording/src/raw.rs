@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io::{ErrorKind, Read};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -9,9 +10,13 @@ use bytes::Bytes;
 use encoder_core::{EncoderConfig, FrameRate, Resolution};
 use thiserror::Error;
 
-use super::{Event, Packet, Payload, RawImage, Source, SourceError, StreamInfo, Warning};
+use super::detect::stream_name;
+use super::filter::Window;
+use super::{
+    Event, Packet, Payload, RawImage, Source, SourceError, SourceOptions, StreamInfo, Warning,
+};
 
-/// Pixel formats: the name of FFmpeg, the name that the recording world has for it.
+/// Pixel formats: the name in FFmpeg, the name in ROS.
 const FORMATS: [(&str, &str); 11] = [
     ("rgb24", "rgb8"),
     ("bgr24", "bgr8"),
@@ -26,16 +31,17 @@ const FORMATS: [(&str, &str); 11] = [
     ("uyvy422", "yuv422"),
 ];
 
-/// What raw frames look like: `rgb24:640x480@30`.
+/// A description of raw frames: `rgb24:640x480@30`.
 ///
-/// Written `FORMAT:WIDTHxHEIGHT`, then perhaps `@RATE`. Formats are those of FFmpeg or of ROS.
+/// Written `FORMAT:WIDTHxHEIGHT` or `FORMAT:WIDTHxHEIGHT@RATE`. Formats have their names in FFmpeg
+/// or in ROS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawSpec {
     /// The encoding, by its ROS name: `rgb8`, `nv12`, `i420` …
     pub encoding: &'static str,
     /// Size of every frame.
     pub resolution: Resolution,
-    /// Frames per second; `None` where it is not written.
+    /// Frames per second, if the description has a rate.
     pub rate: Option<FrameRate>,
 }
 
@@ -107,71 +113,104 @@ pub(crate) struct RawSource {
     reader: Box<dyn Read + Send>,
     spec: RawSpec,
     rate: FrameRate,
-    name: PathBuf,
-    /// Frames so far; `None` before the stream has been announced.
-    frames: Option<u64>,
+    path: PathBuf,
+    wanted: RangeInclusive<i64>,
+    announced: bool,
+    /// Frames read so far.
+    frames: u64,
     ended: bool,
 }
 
 impl RawSource {
-    /// Frames as `spec` describes them, 30 in a second when it has no rate. `name` stands for the
-    /// stream in messages.
-    pub(crate) fn new(reader: Box<dyn Read + Send>, spec: RawSpec, name: impl AsRef<Path>) -> Self {
-        let rate = spec.rate.unwrap_or_default();
-        let name = name.as_ref().into();
-        Self { reader, spec, rate, name, frames: None, ended: false }
-    }
-}
-
-impl Source for RawSource {
-    fn next_event(&mut self) -> Result<Option<Event>, SourceError> {
-        let Some(number) = self.frames else {
-            self.frames = Some(0);
-            return Ok(Some(Event::Stream(StreamInfo {
-                id: 0,
-                topic: self.name.display().to_string(),
-                schema: String::new(),
-                messages: None,
-                rate: Some(self.rate),
-            })));
-        };
-        if self.ended {
-            return Ok(None);
+    /// Frames as `spec` describes them. Their rate is `options.rate`, otherwise that of `spec`,
+    /// otherwise 30. `path` names the stream in messages.
+    pub(crate) fn new(
+        reader: Box<dyn Read + Send>,
+        spec: &RawSpec,
+        path: &Path,
+        options: &SourceOptions,
+    ) -> Self {
+        Self {
+            reader,
+            spec: *spec,
+            rate: options.rate.or(spec.rate).unwrap_or_default(),
+            path: path.into(),
+            wanted: Window::new(options).bounds(0),
+            announced: false,
+            frames: 0,
+            ended: false,
         }
+    }
+
+    /// Reads the next frame, whether it is wanted or not; `Err` ends the stream.
+    fn frame(&mut self) -> Result<Result<Bytes, Option<Event>>, SourceError> {
+        let number = self.frames;
         let size = self.spec.frame_bytes();
-        let data =
-            read_frame(&mut self.reader, size).map_err(|e| SourceError::io(&self.name, e))?;
-        let data = match data {
-            Ok(data) => data,
-            Err(0) => {
-                self.ended = true;
-                return Ok(None);
+        let read = read_frame(&mut self.reader, size);
+        Ok(match read.map_err(|e| SourceError::io(self.path.as_path(), e))? {
+            Ok(data) => {
+                self.frames += 1;
+                Ok(data)
             }
+            Err(0) => Err(None),
             Err(got) => {
-                self.ended = true;
                 let text = format!(
                     "the stream ends within frame {number}: {got} of {size} bytes came; the frame \
                      is left out (or the frames are not {})",
                     self.spec
                 );
-                return Ok(Some(Event::Warning(Warning { text, loss: true })));
+                Err(Some(Event::Warning(Warning { text, loss: true })))
             }
-        };
-        self.frames = Some(number + 1);
-        Ok(Some(Event::Packet(Packet {
-            stream: 0,
-            number,
-            log_ns: i64::try_from(self.rate.nanoseconds(number)).unwrap_or(i64::MAX),
-            header_ns: None,
-            payload: Ok(Payload::Raw(RawImage {
-                encoding: self.spec.encoding.into(),
-                width: self.spec.resolution.width,
-                height: self.spec.resolution.height,
-                step: 0,
-                is_bigendian: false,
-                data,
-            })),
-        })))
+        })
+    }
+}
+
+impl Source for RawSource {
+    fn next_event(&mut self) -> Result<Option<Event>, SourceError> {
+        if !self.announced {
+            self.announced = true;
+            return Ok(Some(Event::Stream(StreamInfo {
+                id: 0,
+                topic: stream_name(&self.path),
+                schema: String::new(),
+                messages: None,
+                rate: Some(self.rate),
+            })));
+        }
+        while !self.ended {
+            let number = self.frames;
+            let log_ns = i64::try_from(self.rate.nanoseconds(number)).unwrap_or(i64::MAX);
+            if log_ns > *self.wanted.end() {
+                break;
+            }
+            let data = match self.frame()? {
+                Ok(data) => data,
+                Err(event) => {
+                    self.ended = true;
+                    return Ok(event);
+                }
+            };
+            if !self.wanted.contains(&log_ns) {
+                continue;
+            }
+            return Ok(Some(Event::Packet(Packet {
+                message: None,
+                stream: 0,
+                number,
+                log_ns,
+                header_ns: None,
+                payload: Ok(Payload::Raw(RawImage {
+                    encoding: self.spec.encoding.into(),
+                    width: self.spec.resolution.width,
+                    height: self.spec.resolution.height,
+                    step: 0,
+                    is_bigendian: false,
+                    data,
+                })),
+            })));
+        }
+        self.ended = true;
+        Ok(None)
     }
 
     fn other_topics(&self) -> Vec<(String, String)> {
@@ -179,7 +218,7 @@ impl Source for RawSource {
     }
 }
 
-/// Reads exactly one frame; the inner error is the number of bytes that came instead.
+/// Reads one whole frame. The inner error is the number of bytes before the end of the stream.
 pub(super) fn read_frame(
     reader: &mut dyn Read,
     size: u64,
@@ -195,6 +234,7 @@ pub(super) fn read_frame(
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::Moment;
 
     #[test]
     fn specs() {
@@ -238,13 +278,69 @@ mod tests {
         }
     }
 
+    fn open(bytes: Vec<u8>, spec: &RawSpec, options: &SourceOptions) -> RawSource {
+        let reader = Box::new(std::io::Cursor::new(bytes));
+        RawSource::new(reader, spec, Path::new("d/frames.raw"), options)
+    }
+
+    /// Numbers and times of the frames, and whether there is a warning.
+    fn read(source: &mut RawSource) -> (Vec<(u64, i64)>, bool) {
+        let (mut frames, mut warned) = (Vec::new(), false);
+        while let Some(event) = source.next_event().unwrap() {
+            match event {
+                Event::Packet(packet) => {
+                    let Ok(Payload::Raw(image)) = packet.payload else { panic!() };
+                    assert!(image.data.iter().all(|byte| u64::from(*byte) == packet.number));
+                    frames.push((packet.number, packet.log_ns));
+                }
+                Event::Warning(warning) => warned |= warning.loss,
+                _ => {}
+            }
+        }
+        assert!(source.next_event().unwrap().is_none());
+        (frames, warned)
+    }
+
+    #[test]
+    fn windows() {
+        const TENTH: i64 = 100_000_000;
+        let at = |tenths: i64| Some(Moment::FromStart(tenths * TENTH));
+        let ten: RawSpec = "gray:2x2@10".parse().unwrap();
+        let unrated: RawSpec = "gray:2x2".parse().unwrap();
+        let five = Some("5".parse().unwrap());
+        // Frames, rate of the options, start, end, the frames that are read, and their distance.
+        let table = [
+            (&ten, None, None, None, 0..6, TENTH),
+            (&ten, None, at(2), at(4), 2..5, TENTH),
+            (&ten, None, at(2), None, 2..6, TENTH),
+            (&ten, None, None, Some(Moment::Absolute(TENTH)), 0..2, TENTH),
+            (&ten, None, at(9), None, 0..0, TENTH),
+            (&ten, None, at(4), at(2), 0..0, TENTH),
+            // The rate that is asked for counts, as for Y4M.
+            (&ten, five, at(2), at(4), 1..3, 2 * TENTH),
+            (&unrated, five, at(2), None, 1..6, 2 * TENTH),
+        ];
+        // Six frames, whose bytes are their numbers.
+        let bytes: Vec<u8> = (0..6).flat_map(|n| [n; 4]).collect();
+        for (spec, rate, start, end, numbers, distance) in table {
+            let options = SourceOptions { rate, start, end, ..Default::default() };
+            let expected: Vec<_> = numbers.map(|n| (n, n as i64 * distance)).collect();
+            let (frames, warned) = read(&mut open(bytes.clone(), spec, &options));
+            assert_eq!((frames, warned), (expected, false), "{spec} {options:?}");
+            // A frame that is cut after the window is not read at all.
+            let cut = bytes[..bytes.len() - 1].to_vec();
+            let warned = read(&mut open(cut, spec, &options)).1;
+            assert_eq!(warned, end.is_none(), "{spec} {options:?}");
+        }
+    }
+
     #[test]
     fn frames_and_a_cut_one() {
         let bytes: Vec<u8> = (0..30).collect();
         let spec = "gray:4x3@10".parse().unwrap();
-        let mut source = RawSource::new(Box::new(std::io::Cursor::new(bytes)), spec, "-");
+        let mut source = open(bytes, &spec, &SourceOptions::default());
         let Some(Event::Stream(info)) = source.next_event().unwrap() else { panic!() };
-        assert_eq!((info.topic.as_str(), info.rate), ("-", spec.rate));
+        assert_eq!((info.topic.as_str(), info.rate), ("frames.raw", spec.rate));
         for n in 0..2u8 {
             let Some(Event::Packet(packet)) = source.next_event().unwrap() else { panic!() };
             assert_eq!((packet.number, packet.log_ns), (n.into(), i64::from(n) * 100_000_000));

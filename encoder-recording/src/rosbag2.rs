@@ -1,91 +1,87 @@
 //! rosbag2 directories: `metadata.yaml` and the files that it lists, joined to one recording.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::fs::File;
-use std::io::{BufReader, Read};
+mod files;
+mod metadata;
+mod packed;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use tempfile::NamedTempFile;
+use self::files::Files;
+use self::metadata::Metadata;
+use super::joined::JoinedChannels;
+use super::signature::{self, ROSBAG2_METADATA};
+use super::temporary::{Opened, Room};
+use super::{Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning};
 
-use super::formats::{self, ROSBAG2_METADATA as METADATA};
-use super::{
-    Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning, images,
-};
-
-/// A longer description is none.
-const MAX_METADATA: u64 = 16 << 20;
-
-/// The part of `metadata.yaml` that is needed to read the recording.
-#[derive(Debug, Default, Deserialize)]
-struct Metadata {
-    #[serde(default)]
-    storage_identifier: String,
-    #[serde(default)]
-    relative_file_paths: Vec<String>,
-    starting_time: Option<StartingTime>,
-    #[serde(default)]
-    topics_with_message_count: Vec<TopicCount>,
-}
-
-#[derive(Debug, Deserialize)]
-struct StartingTime {
-    nanoseconds_since_epoch: i64,
-}
-
-#[derive(Debug, Deserialize)]
-struct TopicCount {
-    message_count: u64,
-    topic_metadata: TopicName,
-}
-
-#[derive(Debug, Deserialize)]
-struct TopicName {
-    name: String,
-}
+/// Bytes of a file that its kind is detected by.
+const HEAD: u64 = 16;
 
 /// Opens an MCAP file.
-type OpenMcap = Box<dyn Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send>;
+type Open = Box<dyn Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send>;
 
-/// A rosbag2 directory.
+/// The readers of the storages that a directory may have.
+pub(crate) struct Storages {
+    pub mcap: Open,
+    pub sqlite: Open,
+}
+
+/// A rosbag2 directory, or one compressed file of one.
 pub(crate) struct Rosbag2Source {
-    directory: PathBuf,
+    /// The directory or the file.
+    path: PathBuf,
     metadata: Metadata,
     options: SourceOptions,
-    open_mcap: OpenMcap,
+    room: Room,
+    storages: Storages,
+    /// The files that were not opened yet.
     files: VecDeque<PathBuf>,
     current: Option<Part>,
     /// Whether any file could be opened.
     opened: bool,
-    /// Why the first file that gave nothing, did not.
+    /// The error of the first file that could not be read, or of the first without cameras.
     first_error: Option<SourceError>,
     streams: Vec<Stream>,
+    /// Numbers of the streams by topic and schema.
+    ids: HashMap<(String, String), StreamId>,
+    channels: JoinedChannels,
+    profile: String,
     others: BTreeSet<(String, String)>,
     events: VecDeque<Event>,
 }
 
 /// A file that is being read.
 struct Part {
+    path: PathBuf,
+    /// Its name in messages.
     name: String,
     source: Box<dyn Source>,
     /// Number of each of its streams in the recording.
-    streams: Vec<(StreamId, StreamId)>,
-    /// What was decompressed for it, deleted with it.
-    _temporary: Option<NamedTempFile>,
+    streams: HashMap<StreamId, StreamId>,
+    /// The file that it was decompressed to. Dropped after the source.
+    temporary: Option<Opened>,
 }
 
 /// A stream of the recording.
+#[derive(Default)]
 struct Stream {
-    topic: String,
-    schema: String,
     /// Messages in the files before the current one.
     before: u64,
     /// Messages up to the end of the current one.
     after: u64,
 }
 
+/// An opened file.
+struct OpenFile {
+    source: Box<dyn Source>,
+    temporary: Option<Opened>,
+    warning: Option<Warning>,
+}
+
 impl Rosbag2Source {
-    /// Opens a directory. `open_mcap` opens an MCAP file; databases are opened here. The window
+    /// Opens a directory, with the readers of its storages. The window
     /// of `options` counts from the recording's start, not from that of each file.
     ///
     /// # Errors
@@ -93,54 +89,78 @@ impl Rosbag2Source {
     pub(crate) fn open(
         directory: &Path,
         options: &SourceOptions,
-        open_mcap: impl Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError>
-        + Send
-        + 'static,
+        storages: Storages,
     ) -> Result<Box<dyn Source>, SourceError> {
-        let mut events = VecDeque::new();
-        let mut warn = |text: String, loss| {
-            events.push_back(Event::Warning(Warning { text, loss }));
-        };
-        let metadata = read_metadata(&directory.join(METADATA)).unwrap_or_else(|reason| {
-            warn(
-                format!("{METADATA} {reason}: the recordings in the directory are read, by name"),
-                false,
-            );
-            Metadata::default()
-        });
-        let mut files = VecDeque::new();
-        for listed in &metadata.relative_file_paths {
-            match locate(directory, listed) {
-                Some(path) => files.push_back(path),
-                None => {
-                    warn(format!("{listed}, listed in {METADATA}, is not there"), true);
-                }
+        let mut warnings = Vec::new();
+        let (metadata, files) = match Metadata::read(directory) {
+            Ok(metadata) => {
+                let files = files::listed(directory, &metadata.relative_file_paths)?;
+                (metadata, files)
             }
+            Err(reason) => {
+                let text = format!(
+                    "{ROSBAG2_METADATA} {reason}: the recordings in the directory are read, by name"
+                );
+                warnings.push(Warning { text, loss: false });
+                (Metadata::default(), files::unlisted(directory)?)
+            }
+        };
+        let Files { paths, warnings: found } = files;
+        if paths.is_empty() {
+            let mut reason =
+                String::from("a rosbag2 directory without any of its recordings (*.mcap, *.db3)");
+            if let Some(Warning { text, .. }) = found.first() {
+                reason.push_str(&format!(": {text}"));
+            }
+            let hint = format!("bring the files that {ROSBAG2_METADATA} lists into the directory");
+            return Err(SourceError::invalid(directory, reason, hint));
         }
-        if metadata.relative_file_paths.is_empty() {
-            files = images::entries(directory)?.into_iter().filter(|p| is_recording(p)).collect();
-        }
-        if files.is_empty() {
-            return Err(SourceError::invalid(
-                directory,
-                "a rosbag2 directory without any of its recordings (*.mcap, *.db3)",
-                format!("bring the files that {METADATA} lists into the directory"),
-            ));
-        }
+        warnings.extend(found);
+        let room = Room::new(options.limits.temporary_bytes);
+        Self::open_files(directory, metadata, paths, warnings, options, room, storages)
+    }
+
+    /// Opens a single file that is compressed as a whole.
+    ///
+    /// # Errors
+    /// [`SourceError`] when it cannot be decompressed or read.
+    pub(crate) fn open_packed(
+        path: &Path,
+        options: &SourceOptions,
+        storages: Storages,
+    ) -> Result<Box<dyn Source>, SourceError> {
+        let (metadata, files) = (Metadata::default(), VecDeque::from([path.to_owned()]));
+        let room = Room::new(options.limits.temporary_bytes);
+        Self::open_files(path, metadata, files, Vec::new(), options, room, storages)
+    }
+
+    fn open_files(
+        path: &Path,
+        metadata: Metadata,
+        files: VecDeque<PathBuf>,
+        warnings: Vec<Warning>,
+        options: &SourceOptions,
+        room: Room,
+        storages: Storages,
+    ) -> Result<Box<dyn Source>, SourceError> {
         let mut source = Self {
-            directory: directory.into(),
+            path: path.into(),
             metadata,
             options: options.clone(),
-            open_mcap: Box::new(open_mcap),
+            room,
+            storages,
             files,
             current: None,
             opened: false,
             first_error: None,
             streams: Vec::new(),
+            ids: HashMap::new(),
+            channels: JoinedChannels::default(),
+            profile: String::new(),
             others: BTreeSet::new(),
-            events,
+            events: warnings.into_iter().map(Event::Warning).collect(),
         };
-        source.fix_window()?;
+        source.fix_window();
         source.next_file();
         match source.first_error.take() {
             Some(error) if !source.opened && source.files.is_empty() => return Err(error),
@@ -150,132 +170,182 @@ impl Rosbag2Source {
     }
 
     /// Makes the moments of the window absolute, so that they mean the same in every file.
-    fn fix_window(&mut self) -> Result<(), SourceError> {
+    fn fix_window(&mut self) {
         let relative = |moment| matches!(moment, Some(Moment::FromStart(_)));
         if !relative(self.options.start) && !relative(self.options.end) {
-            return Ok(());
+            return;
         }
-        let start = match (&self.metadata.starting_time, self.files.front().cloned()) {
-            (Some(time), _) => time.nanoseconds_since_epoch,
-            (None, Some(first)) => self.first_packet(&first)?,
-            (None, None) => return Ok(()),
+        let start = match self.metadata.start() {
+            Some(start) => Some(start),
+            // The window of a single file counts from its start anyway.
+            None if self.files.len() == 1 => None,
+            // A file that cannot be read is reported when its turn comes.
+            None => self.files.iter().find_map(|path| self.first_packet(path)),
         };
+        let Some(start) = start else { return };
         for moment in [&mut self.options.start, &mut self.options.end] {
             if let Some(Moment::FromStart(ns)) = *moment {
                 *moment = Some(Moment::Absolute(start.saturating_add(ns)));
             }
         }
-        Ok(())
     }
 
-    /// When the first camera message of a file was logged.
-    fn first_packet(&self, path: &Path) -> Result<i64, SourceError> {
+    /// When the first message of a file was logged.
+    fn first_packet(&self, path: &Path) -> Option<i64> {
         let whole = SourceOptions { start: None, end: None, ..self.options.clone() };
-        let (mut source, _temporary) = self.open_file(path, &whole)?;
-        while let Some(event) = source.next_event()? {
-            if let Event::Packet(packet) = event {
-                return Ok(packet.log_ns);
+        let mut file = self.open_file(path, &whole).ok()?;
+        while let Ok(Some(event)) = file.source.next_event() {
+            match event {
+                Event::Packet(packet) => return Some(packet.log_ns),
+                Event::Message(message) => return i64::try_from(message.log_ns).ok(),
+                _ => {}
             }
         }
-        Ok(0)
+        None
     }
 
     /// Opens a file by its first bytes.
-    fn open_file(
-        &self,
-        path: &Path,
-        options: &SourceOptions,
-    ) -> Result<(Box<dyn Source>, Option<NamedTempFile>), SourceError> {
-        let io = |error| SourceError::io(path, error);
-        let mut start = Vec::new();
-        let file = File::open(path).map_err(io)?;
-        (&file).take(formats::SQLITE.len() as u64).read_to_end(&mut start).map_err(io)?;
-        if start == formats::SQLITE {
-            return Ok((formats::open_sqlite(path, options)?, None));
+    fn open_file(&self, path: &Path, options: &SourceOptions) -> Result<OpenFile, SourceError> {
+        let head = signature::head(path, HEAD)?;
+        if !signature::is_zstd(&head) {
+            let source = self.open_plain(path, &head, options)?;
+            return Ok(OpenFile { source, temporary: None, warning: None });
         }
-        if !start.starts_with(formats::ZSTD) {
-            // Whatever it is, or is not: the reader of MCAP files says what is wrong with it.
-            return match self.metadata.storage_identifier.as_str() {
-                "sqlite3" => Ok((formats::open_sqlite(path, options)?, None)),
-                _ => Ok(((self.open_mcap)(path, options)?, None)),
-            };
-        }
-        // Compressed as a whole: `compression_mode: FILE`.
-        let mut temporary = NamedTempFile::new().map_err(io)?;
-        let compressed = BufReader::new(File::open(path).map_err(io)?);
-        zstd::stream::copy_decode(compressed, temporary.as_file_mut()).map_err(|error| {
-            let reason =
-                format!("cannot be decompressed to {}: {error}", temporary.path().display());
-            SourceError::invalid(path, reason, "decompress it first: zstd -d FILE")
-        })?;
-        let unpacked = temporary.path();
-        let mut start = Vec::new();
-        File::open(unpacked)
-            .and_then(|file| file.take(formats::SQLITE.len() as u64).read_to_end(&mut start))
-            .map_err(io)?;
-        let source = match start == formats::SQLITE {
-            true => formats::open_sqlite(unpacked, options)?,
-            false => (self.open_mcap)(unpacked, options)?,
-        };
-        Ok((source, Some(temporary)))
+        let head = packed::head(path, HEAD)?;
+        let (file, warning) = packed::unpack(path, &self.room)?;
+        let (source, temporary) =
+            file.open(|unpacked| self.open_plain(unpacked, &head, options))
+                .map_err(|error| SourceError::io(self.room.directory.as_path(), error))?;
+        let source = source.map_err(|error| renamed(error, path))?;
+        Ok(OpenFile { source, temporary: Some(temporary), warning })
     }
 
-    /// Goes on to the next file that can be opened.
+    /// Opens a file that is not compressed, and starts with `head`.
+    fn open_plain(
+        &self,
+        path: &Path,
+        head: &[u8],
+        options: &SourceOptions,
+    ) -> Result<Box<dyn Source>, SourceError> {
+        if head.starts_with(signature::SQLITE) {
+            return (self.storages.sqlite)(path, options);
+        }
+        if let Some(error) = signature::packed(path, head) {
+            return Err(error);
+        }
+        // The error for other files is that of the reader that the metadata promises.
+        match self.metadata.storage_identifier.as_str() {
+            "sqlite3" => (self.storages.sqlite)(path, options),
+            _ => (self.storages.mcap)(path, options),
+        }
+    }
+
+    /// Opens the next file that can be opened.
     fn next_file(&mut self) {
         for stream in &mut self.streams {
             stream.before = stream.after;
         }
         while let Some(path) = self.files.pop_front() {
-            let name = path.strip_prefix(&self.directory).unwrap_or(&path).display().to_string();
             match self.open_file(&path, &self.options) {
-                Ok((source, temporary)) => {
+                Ok(OpenFile { source, temporary, warning }) => {
                     self.opened = true;
-                    self.current =
-                        Some(Part { name, source, streams: Vec::new(), _temporary: temporary });
+                    self.profile = source.profile().into();
+                    self.channels.next_file();
+                    let name = match path == self.path {
+                        true => path.file_name().unwrap_or_default().display().to_string(),
+                        false => {
+                            path.strip_prefix(&self.path).unwrap_or(&path).display().to_string()
+                        }
+                    };
+                    let named = |Warning { text, loss }| {
+                        Event::Warning(Warning { text: format!("{name}: {text}"), loss })
+                    };
+                    self.events.extend(warning.map(named));
+                    let streams = HashMap::new();
+                    self.current = Some(Part { path, name, source, streams, temporary });
                     return;
                 }
                 Err(error) => {
-                    let text = format!("{error}; the recording goes on without this file");
+                    let text = format!("{error}; the file is left out");
                     self.events.push_back(Event::Warning(Warning { text, loss: true }));
-                    self.first_error.get_or_insert(error);
+                    self.remember(error);
                 }
             }
         }
     }
 
-    /// Why the recording gave nothing.
+    /// Ends the current file because of an error.
+    fn fail(&mut self, error: SourceError) {
+        let Some(part) = &self.current else { return };
+        let error = match part.temporary {
+            Some(_) => renamed(error, &part.path),
+            None => error,
+        };
+        // A part of a recording may be without pictures, or without those that are asked for.
+        if !(part.streams.is_empty() && is_without_cameras(&error)) {
+            let text = match self.files.is_empty() {
+                true => format!("{error}; the rest of this file is missing"),
+                false => {
+                    format!("{error}; the rest of this file is missing, the next ones are read")
+                }
+            };
+            self.events.push_back(Event::Warning(Warning { text, loss: true }));
+        }
+        self.remember(error);
+    }
+
+    /// Keeps an error for a recording that turns out to have nothing to read.
+    fn remember(&mut self, error: SourceError) {
+        if self.first_error.as_ref().is_none_or(is_without_cameras) {
+            self.first_error = Some(error);
+        }
+    }
+
+    /// The error for a recording that has nothing to read.
     fn nothing(&mut self) -> SourceError {
         match self.first_error.take() {
             Some(error @ (SourceError::Io { .. } | SourceError::Invalid { .. })) => error,
-            _ => {
-                SourceError::NoCamera { path: self.directory.clone(), topics: self.other_topics() }
-            }
+            _ => SourceError::no_camera(&self.path, self.other_topics()),
         }
     }
 
     /// Joins a stream of the current file with the recording's.
     fn join(&mut self, info: StreamInfo) -> Option<Event> {
-        let known =
-            self.streams.iter().position(|s| s.topic == info.topic && s.schema == info.schema);
-        let id = known.unwrap_or(self.streams.len());
+        let new = self.streams.len();
+        let id = *self.ids.entry((info.topic.clone(), info.schema.clone())).or_insert(new);
         if let Some(part) = &mut self.current {
-            part.streams.push((info.id, id));
+            part.streams.insert(info.id, id);
         }
         let promised = info.messages.unwrap_or(0);
         if let Some(stream) = self.streams.get_mut(id) {
-            stream.after = stream.before + promised;
+            stream.after = stream.before.saturating_add(promised);
             return None;
         }
-        let counts = &self.metadata.topics_with_message_count;
-        let mut listed = counts.iter().filter(|t| t.topic_metadata.name == info.topic);
-        let messages = match (listed.next(), self.files.is_empty()) {
-            (Some(topic), _) => Some(topic.message_count),
+        let messages = match (self.metadata.messages(&info.topic), self.files.is_empty()) {
+            (Some(messages), _) => Some(messages),
             (None, true) => info.messages,
             (None, false) => None,
         };
-        let (topic, schema) = (info.topic.clone(), info.schema.clone());
-        self.streams.push(Stream { topic, schema, before: 0, after: promised });
+        self.streams.push(Stream { before: 0, after: promised });
         Some(Event::Stream(StreamInfo { id, messages, ..info }))
+    }
+}
+
+/// Whether a file has no camera topic, or none that is asked for.
+fn is_without_cameras(error: &SourceError) -> bool {
+    match error {
+        SourceError::NoCamera { .. } => true,
+        SourceError::Invalid { reason, .. } => reason == signature::NO_TOPIC_MATCHES,
+        _ => false,
+    }
+}
+
+/// An error about a temporary file, as one about the file that was decompressed to it.
+fn renamed(error: SourceError, path: &Path) -> SourceError {
+    match error {
+        SourceError::Io { error, .. } => SourceError::io(path, error),
+        SourceError::Invalid { reason, hint, .. } => SourceError::invalid(path, reason, hint),
+        other => other,
     }
 }
 
@@ -286,36 +356,43 @@ impl Source for Rosbag2Source {
                 return Ok(Some(event));
             }
             let Some(part) = &mut self.current else {
+                // Without a camera, all messages are of use.
+                let is_useful = self.options.all_messages && !self.channels.is_empty();
                 return match self.streams.as_slice() {
-                    [] => Err(self.nothing()),
+                    [] if !is_useful => Err(self.nothing()),
                     _ => Ok(None),
                 };
             };
             let event = match part.source.next_event() {
-                // A part of a recording may be without pictures.
-                Err(error @ (SourceError::NoCamera { .. } | SourceError::Invalid { .. })) => {
-                    self.first_error.get_or_insert(error);
+                Ok(event) => event,
+                Err(error) => {
+                    self.fail(error);
                     None
                 }
-                other => other?,
             };
+            let Some(part) = &mut self.current else { continue };
             match event {
                 Some(Event::Stream(info)) => {
                     let event = self.join(info);
                     self.events.extend(event);
                 }
                 Some(Event::Packet(mut packet)) => {
-                    let global = part.streams.iter().find(|(local, _)| *local == packet.stream);
-                    let Some((_, global)) = global else { continue };
-                    let Some(stream) = self.streams.get_mut(*global) else { continue };
-                    packet.stream = *global;
-                    packet.number += stream.before;
-                    stream.after = stream.after.max(packet.number + 1);
+                    let Some(id) = part.streams.get(&packet.stream) else { continue };
+                    let Some(stream) = self.streams.get_mut(*id) else { continue };
+                    packet.stream = *id;
+                    packet.number = packet.number.saturating_add(stream.before);
+                    stream.after = stream.after.max(packet.number.saturating_add(1));
+                    packet.message = packet.message.and_then(|message| self.channels.of(message));
                     return Ok(Some(Event::Packet(packet)));
                 }
                 Some(Event::Warning(Warning { text, loss })) => {
                     let text = format!("{}: {text}", part.name);
                     return Ok(Some(Event::Warning(Warning { text, loss })));
+                }
+                Some(other) => {
+                    if let Some(event) = self.channels.event(other, &part.streams) {
+                        return Ok(Some(event));
+                    }
                 }
                 None => {
                     self.others.extend(part.source.other_topics());
@@ -329,246 +406,8 @@ impl Source for Rosbag2Source {
     fn other_topics(&self) -> Vec<(String, String)> {
         self.others.iter().cloned().collect()
     }
-}
 
-/// Reads the description; the error says what is wrong with it.
-fn read_metadata(path: &Path) -> Result<Metadata, String> {
-    #[derive(Deserialize)]
-    struct Document {
-        rosbag2_bagfile_information: Metadata,
-    }
-    let mut text = String::new();
-    File::open(path).and_then(|file| file.take(MAX_METADATA).read_to_string(&mut text)).map_err(
-        |error| match error.kind() {
-            std::io::ErrorKind::NotFound => "is missing".to_owned(),
-            _ => format!("cannot be read ({error})"),
-        },
-    )?;
-    let document: Document =
-        serde_saphyr::from_str(&text).map_err(|error| format!("cannot be understood ({error})"))?;
-    let metadata = document.rosbag2_bagfile_information;
-    if metadata.relative_file_paths.is_empty() {
-        return Err("lists no files".into());
-    }
-    Ok(metadata)
-}
-
-/// A listed file. Paths are relative to the directory; the first versions of rosbag2 wrote them
-/// with the directory's name in front.
-fn locate(directory: &Path, listed: &str) -> Option<PathBuf> {
-    let listed = Path::new(listed);
-    [directory.join(listed), directory.join(listed.file_name()?)].into_iter().find(|p| p.is_file())
-}
-
-/// By its name, also when it is compressed.
-fn is_recording(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let name = name.strip_suffix(".zstd").unwrap_or(&name);
-    (name.ends_with(".mcap") || name.ends_with(".db3")) && path.is_file()
-}
-
-#[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-    use crate::Payload;
-    use crate::sqlite::tests::write;
-
-    /// Stands for the reader of MCAP files: opens databases, whatever their name.
-    fn open(directory: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-        Rosbag2Source::open(directory, options, |path, _| {
-            Err(SourceError::invalid(path, "not an MCAP file", "check what it is"))
-        })
-    }
-
-    #[derive(Debug, Default, PartialEq)]
-    struct Read {
-        streams: Vec<Option<u64>>,
-        /// Number of the message, number in the picture.
-        frames: Vec<(u64, u32)>,
-        warnings: Vec<Warning>,
-    }
-
-    fn read(directory: &Path, options: &SourceOptions) -> Result<Read, SourceError> {
-        let mut source = open(directory, options)?;
-        let mut read = Read::default();
-        while let Some(event) = source.next_event()? {
-            match event {
-                Event::Stream(info) => {
-                    assert_eq!(info.id, read.streams.len());
-                    read.streams.push(info.messages);
-                }
-                Event::Warning(warning) => read.warnings.push(warning),
-                Event::Packet(packet) => {
-                    assert_eq!(packet.stream, 0);
-                    let Ok(Payload::Compressed { data, .. }) = packet.payload else { panic!() };
-                    read.frames.push((packet.number, data[0].into()));
-                }
-            }
-        }
-        assert_eq!(source.other_topics(), [("/imu".into(), "sensor_msgs/msg/Imu".into())]);
-        Ok(read)
-    }
-
-    fn metadata(files: &[&str], start: &str, compression: &str) -> String {
-        let files: String = files.iter().map(|file| format!("    - {file}\n")).collect();
-        format!(
-            "rosbag2_bagfile_information:
-  version: 5
-  storage_identifier: sqlite3
-  duration:
-    nanoseconds: 29000000
-{start}  message_count: 60
-  topics_with_message_count:
-    - topic_metadata:
-        name: /cam
-        type: sensor_msgs/msg/CompressedImage
-        serialization_format: cdr
-        offered_qos_profiles: \"- history: 3\\n  depth: 0\"
-      message_count: 30
-  compression_format: {compression}
-  compression_mode: {compression}
-  relative_file_paths:
-{files}  custom_data: ~
-"
-        )
-    }
-
-    const START: &str = "  starting_time:\n    nanoseconds_since_epoch: 0\n";
-
-    /// Three files of ten frames each.
-    fn recording() -> tempfile::TempDir {
-        let directory = tempfile::tempdir().unwrap();
-        for (name, frames) in [("x_0.db3", 0..10), ("x_2.db3", 10..20), ("x_10.db3", 20..30)] {
-            drop(write(&directory.path().join(name), frames, false));
-        }
-        directory
-    }
-
-    fn expected(numbers: std::ops::Range<u32>) -> Vec<(u64, u32)> {
-        numbers.map(|n| (n.into(), n)).collect()
-    }
-
-    #[test]
-    fn files_are_joined() {
-        let directory = recording();
-        let yaml = directory.path().join(METADATA);
-        // As written today, and as first versions wrote it.
-        for files in [["x_0.db3", "x_2.db3", "x_10.db3"], ["d/x_0.db3", "d/x_2.db3", "d/x_10.db3"]]
-        {
-            std::fs::write(&yaml, metadata(&files, START, "\"\"")).unwrap();
-            let read = read(directory.path(), &SourceOptions::default()).unwrap();
-            assert_eq!(
-                read,
-                Read { streams: vec![Some(30)], frames: expected(0..30), warnings: vec![] }
-            );
-        }
-    }
-
-    #[test]
-    fn windows_count_from_the_recording() {
-        let directory = recording();
-        let yaml = directory.path().join(METADATA);
-        let window = SourceOptions {
-            start: Some(Moment::FromStart(8_000_000)),
-            end: Some(Moment::FromStart(21_000_000)),
-            ..Default::default()
-        };
-        for start in [START, ""] {
-            let files = ["x_0.db3", "x_2.db3", "x_10.db3"];
-            std::fs::write(&yaml, metadata(&files, start, "\"\"")).unwrap();
-            assert_eq!(read(directory.path(), &window).unwrap().frames, expected(8..22));
-        }
-    }
-
-    #[test]
-    fn without_metadata_the_files_are_found() {
-        let directory = recording();
-        for text in [None, Some("rosbag2_bagfile_information: [1, 2"), Some("x: 1")] {
-            if let Some(text) = text {
-                std::fs::write(directory.path().join(METADATA), text).unwrap();
-            }
-            // Without the metadata, only the first bytes tell what the files are.
-            let read = read(directory.path(), &SourceOptions::default()).unwrap();
-            assert_eq!(read.frames, expected(0..30));
-            assert!(matches!(read.warnings.as_slice(), [Warning { loss: false, .. }]), "{read:?}");
-        }
-    }
-
-    #[test]
-    fn files_that_are_missing_or_broken() {
-        let directory = recording();
-        let files = ["x_0.db3", "x_1.db3", "x_2.db3", "x_10.db3"];
-        std::fs::write(directory.path().join(METADATA), metadata(&files, START, "\"\"")).unwrap();
-        std::fs::write(directory.path().join("x_2.db3"), "").unwrap();
-        let all = read(directory.path(), &SourceOptions::default()).unwrap();
-        assert_eq!(
-            all.frames.iter().map(|f| f.1).collect::<Vec<_>>(),
-            (0..10).chain(20..30).collect::<Vec<_>>()
-        );
-        assert_eq!(all.warnings.iter().filter(|w| w.loss).count(), 2, "{:?}", all.warnings);
-        assert!(all.warnings[0].text.contains("x_1.db3"));
-        assert!(all.warnings[1].text.contains("x_2.db3"));
-        for name in files {
-            let _ = std::fs::write(directory.path().join(name), "");
-        }
-        let error = read(directory.path(), &SourceOptions::default()).unwrap_err().to_string();
-        assert!(error.contains("x_0.db3"), "{error}");
-        for name in files {
-            std::fs::remove_file(directory.path().join(name)).unwrap();
-        }
-        let error = read(directory.path(), &SourceOptions::default()).unwrap_err().to_string();
-        assert!(error.contains("without any of its recordings"), "{error}");
-    }
-
-    #[test]
-    fn compressed_files() {
-        let directory = recording();
-        for name in ["x_0.db3", "x_2.db3", "x_10.db3"] {
-            let path = directory.path().join(name);
-            let bytes = std::fs::read(&path).unwrap();
-            let zipped = zstd::encode_all(bytes.as_slice(), 1).unwrap();
-            std::fs::write(directory.path().join(format!("{name}.zstd")), zipped).unwrap();
-            std::fs::remove_file(path).unwrap();
-        }
-        let files = ["x_0.db3.zstd", "x_2.db3.zstd", "x_10.db3.zstd"];
-        std::fs::write(directory.path().join(METADATA), metadata(&files, START, "zstd")).unwrap();
-        let all = read(directory.path(), &SourceOptions::default()).unwrap();
-        assert_eq!((all.frames, all.warnings), (expected(0..30), vec![]));
-        // Cut within the compressed data.
-        let path = directory.path().join("x_2.db3.zstd");
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
-        let part = read(directory.path(), &SourceOptions::default()).unwrap();
-        assert!(part.warnings[0].loss && part.warnings[0].text.contains("zstd -d"), "{part:?}");
-    }
-
-    #[test]
-    fn parts_without_a_camera() {
-        let directory = recording();
-        let strip = |name: &str| {
-            let path = directory.path().join(name);
-            std::fs::remove_file(&path).unwrap();
-            let database = write(&path, 10..20, false);
-            database.execute("DELETE FROM topics WHERE id = 2", []).unwrap();
-        };
-        let files = ["x_0.db3", "x_2.db3", "x_10.db3"];
-        std::fs::write(directory.path().join(METADATA), metadata(&files, START, "\"\"")).unwrap();
-        strip("x_2.db3");
-        let part = read(directory.path(), &SourceOptions::default()).unwrap();
-        assert_eq!((part.frames.len(), part.warnings), (20, vec![]));
-        strip("x_0.db3");
-        strip("x_10.db3");
-        let error = read(directory.path(), &SourceOptions::default()).unwrap_err();
-        let SourceError::NoCamera { topics, path } = error else { panic!("{error}") };
-        assert_eq!((topics.len(), path.as_path()), (1, directory.path()));
-    }
-
-    #[test]
-    fn other_files_go_to_the_reader_of_mcap() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("x.mcap"), b"\x89MCAP0\r\n").unwrap();
-        let error = open(directory.path(), &SourceOptions::default()).err().unwrap().to_string();
-        assert!(error.contains("x.mcap: not an MCAP file"), "{error}");
+    fn profile(&self) -> &str {
+        &self.profile
     }
 }

@@ -1,56 +1,29 @@
-//! Any video file, decoded by FFmpeg in a process of its own.
-//!
-//! FFmpeg writes the pictures to its standard output and, by its filter `showinfo`, size and time
-//! of each to its standard error: the two are put together again here. Times stay fractions of
-//! the file's own time base until they become nanoseconds.
+//! Any video file, decoded by an FFmpeg child: [`VideoDecoder`].
 
-use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStderr, ChildStdout, Command, Stdio};
-use std::thread::JoinHandle;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
 use encoder_core::{EncoderType, FrameRate};
-use encoder_ffmpeg::{Ffmpeg, Version};
+use encoder_ffmpeg::{DecodeError, Ffmpeg, PictureInfo, VideoDecoder};
 
 use super::filter::Window;
-use super::raw::read_frame;
 use super::{
     BadMessage, Event, Limits, Packet, Payload, RawImage, Source, SourceError, SourceOptions,
     StreamInfo, Warning,
 };
 
-/// Limited range and BT.601 whatever the file has, as all pictures of this crate.
-const FILTER: &str = "scale=out_color_matrix=smpte170m:out_range=tv:\
-                      flags=bicubic+accurate_rnd+full_chroma_int,format=yuv420p,showinfo";
-/// Who asks for FFmpeg.
+/// The name of this reader in a refusal of FFmpeg.
 const READER: EncoderType = EncoderType::new("video-file");
-/// Demuxers of bare elementary streams: their frames have no times.
-const WITHOUT_CLOCK: [&str; 10] =
-    ["h264", "hevc", "vvc", "mpegvideo", "m4v", "mjpeg", "h263", "h261", "cavsvideo", "obu"];
-/// Lines of FFmpeg's that an error shows.
-const TAIL: usize = 8;
-/// A longer line is cut.
-const MAX_LINE: u64 = 1 << 16;
 
 /// A video file.
 pub(crate) struct VideoSource {
     path: PathBuf,
-    child: Child,
-    pictures: ChildStdout,
-    /// `None` only while it is dropped.
-    told: Option<Receiver<LogEvent>>,
-    /// What FFmpeg said; taken at the end.
-    log: Option<JoinHandle<Log>>,
+    decoder: VideoDecoder,
     limits: Limits,
-    wanted: RangeInclusive<i64>,
-    /// Of a file without times.
+    /// Times that are asked for.
+    window: RangeInclusive<i64>,
+    /// The rate of a file without times.
     rate: Option<FrameRate>,
-    /// The first frame, which tells that there is a video at all.
-    first: Option<Frame>,
     announced: bool,
     /// Frames so far.
     frames: u64,
@@ -60,37 +33,12 @@ pub(crate) struct VideoSource {
     ended: bool,
 }
 
-/// What the thread that reads FFmpeg's standard error found.
-#[derive(Clone, Debug, PartialEq)]
-enum LogEvent {
-    /// The name of the demuxer.
-    Demuxer(String),
-    Frame(Frame),
-}
-
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Frame {
-    width: u32,
-    height: u32,
-    /// Nanoseconds; `None` where the file has no time for it.
-    time: Option<i64>,
-}
-
-/// The rest of what FFmpeg said.
-#[derive(Default)]
-struct Log {
-    tail: VecDeque<String>,
-    errors: u64,
-    first_error: String,
-}
-
 impl VideoSource {
     /// Opens a file and waits for its first picture. The first video stream is shown, upright
     /// (rotation in the file is applied). A bare elementary stream has `options.rate`, or 30.
     ///
     /// # Errors
-    /// [`SourceError`] when FFmpeg is missing or can make no picture of the file; it has FFmpeg's
-    /// own words.
+    /// [`SourceError`] when FFmpeg is missing or decodes no picture of the file.
     pub(crate) fn open(
         path: &Path,
         options: &SourceOptions,
@@ -111,111 +59,45 @@ impl VideoSource {
         path: &Path,
         options: &SourceOptions,
     ) -> Result<Box<dyn Source>, SourceError> {
-        let mut file = OsString::from("file:");
-        file.push(path);
-        let mut child = Command::new(&ffmpeg.path)
-            .args(["-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"])
-            // A playlist must not reach out to the network.
-            .args(["-protocol_whitelist", "file", "-i"])
-            .arg(file)
-            .args(["-map", "0:V:0", "-vf", FILTER])
-            .args([Version::passthrough(ffmpeg.version), "passthrough"])
-            .args(["-f", "rawvideo", "-pix_fmt", "yuv420p", "pipe:1"])
-            .env("AV_LOG_FORCE_NOCOLOR", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(|e| SourceError::io(&ffmpeg.path, e))?;
-        let (Some(pictures), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
-            let _ = (child.kill(), child.wait());
-            return Err(SourceError::io(path, ErrorKind::BrokenPipe.into()));
-        };
-        // FFmpeg is never more than some frames ahead of the pictures that were read, so that
-        // this does not fill up while FFmpeg waits.
-        let (sender, told) = bounded(1024);
-        let log = std::thread::spawn(move || read_log(stderr, &sender));
-        let mut source = Self {
+        let decoder = VideoDecoder::open(ffmpeg, path).map_err(|error| match error {
+            DecodeError::Start { program, error } => SourceError::io(program, error),
+            DecodeError::Read(error) => SourceError::io(path, error),
+            error => SourceError::invalid(path, error.to_string(), "check that it is a video file"),
+        })?;
+        let rate = (!decoder.has_times()).then(|| options.rate.unwrap_or_default());
+        Ok(Box::new(Self {
             path: path.into(),
-            child,
-            pictures,
-            told: Some(told),
-            log: Some(log),
+            decoder,
             limits: options.limits,
-            wanted: Window::new(options).bounds(0),
-            rate: None,
-            first: None,
+            window: Window::new(options).bounds(0),
+            rate,
             announced: false,
             frames: 0,
             origin: None,
             last: 0,
             ended: false,
-        };
-        while let Some(told) = source.told() {
-            match told {
-                LogEvent::Demuxer(name) if WITHOUT_CLOCK.contains(&name.as_str()) => {
-                    source.rate = Some(options.rate.unwrap_or_default());
-                }
-                LogEvent::Demuxer(_) => {}
-                LogEvent::Frame(frame) => {
-                    source.first = Some(frame);
-                    return Ok(Box::new(source));
-                }
-            }
-        }
-        let (_, log) = source.finish();
-        Err(SourceError::invalid(
-            path,
-            format!("FFmpeg makes no picture of it: {}", log.tail()),
-            "check that it is a video file",
-        ))
+        }))
     }
 
-    fn told(&self) -> Option<LogEvent> {
-        self.told.as_ref()?.recv().ok()
-    }
-
-    fn next_frame(&mut self) -> Option<Frame> {
-        if let Some(frame) = self.first.take() {
-            return Some(frame);
-        }
-        loop {
-            if let LogEvent::Frame(frame) = self.told()? {
-                return Some(frame);
-            }
-        }
-    }
-
-    /// Waits for FFmpeg, whose output has ended; tells how it ended.
-    fn finish(&mut self) -> (String, Log) {
-        let status = match self.child.wait() {
-            Ok(status) if status.success() => String::new(),
-            Ok(status) => format!("FFmpeg ended with {status}"),
-            Err(error) => format!("FFmpeg cannot be waited for: {error}"),
-        };
-        let log = self.log.take().and_then(|thread| thread.join().ok()).unwrap_or_default();
-        (status, log)
-    }
-
-    /// The end of the video; a warning when it is not a good one.
-    fn end(&mut self, cut: Option<usize>) -> Option<Event> {
+    /// The end of the video, at a failure or behind the last picture; a warning unless all is well.
+    fn end(&mut self, failure: Option<&DecodeError>) -> Option<Event> {
         self.ended = true;
-        if cut.is_some() {
-            // It may not have ended by itself.
-            let _ = self.child.kill();
-        }
-        let (status, log) = self.finish();
-        let text = match cut {
-            Some(got) => format!(
-                "the video breaks off within frame {}, after {got} bytes: {status}: {}",
-                self.frames,
-                log.tail()
-            ),
-            None if !status.is_empty() => format!("{status}: {}", log.tail()),
-            None if log.errors > 0 => format!(
+        let ending = self.decoder.finish();
+        let (exit, log) = (ending.exit, ending.log);
+        let text = match failure {
+            Some(failure) => {
+                format!("frame {}: {failure}; FFmpeg ended with {exit}: {log}", self.frames)
+            }
+            None if !exit.is_success() => format!("FFmpeg ended with {exit}: {log}"),
+            None if ending.has_more_samples => {
+                "FFmpeg wrote more pictures than it reported times of: frames may be missing or at \
+                 wrong times"
+                    .into()
+            }
+            None if ending.errors > 0 => format!(
                 "the video is damaged: FFmpeg reported {} errors, the first is: {}; frames may be \
                  missing or broken",
-                log.errors, log.first_error
+                ending.errors, ending.first_error
             ),
             None => return None,
         };
@@ -223,45 +105,45 @@ impl VideoSource {
     }
 
     /// Reads the samples of a frame.
-    fn picture(&mut self, frame: Frame) -> std::io::Result<Result<Picture, usize>> {
-        let (width, height) = (u64::from(frame.width), u64::from(frame.height));
-        let pixels = width * height;
-        let size = pixels + 2 * width.div_ceil(2) * height.div_ceil(2);
-        if pixels > self.limits.pixels || size > self.limits.message_bytes {
-            let passed = std::io::copy(&mut (&mut self.pictures).take(size), &mut std::io::sink())?;
-            if passed < size {
-                return Ok(Err(usize::try_from(passed).unwrap_or(usize::MAX)));
-            }
+    fn picture(&mut self, info: &PictureInfo) -> Result<Picture, DecodeError> {
+        let PictureInfo { width, height, .. } = *info;
+        let pixels = u64::from(width) * u64::from(height);
+        if pixels > self.limits.pixels || info.bytes() > self.limits.message_bytes {
+            self.decoder.skip(info)?;
             let reason = format!("{width}x{height} pixels are more than the limit");
-            return Ok(Ok(Err(BadMessage { reason })));
+            return Ok(Err(BadMessage { reason }));
         }
-        let data = read_frame(&mut self.pictures, size)?;
-        Ok(data.map(|data| {
-            Ok(Payload::Raw(RawImage {
-                encoding: "i420".into(),
-                width: frame.width,
-                height: frame.height,
-                step: 0,
-                is_bigendian: false,
-                data,
-            }))
-        }))
+        Ok(Ok(Payload::Raw(RawImage {
+            encoding: "i420".into(),
+            width,
+            height,
+            step: 0,
+            is_bigendian: false,
+            data: self.decoder.read(info)?.into(),
+        })))
     }
 
-    /// When a frame is shown, from the first one on.
-    fn time(&mut self, frame: Frame, number: u64) -> i64 {
+    /// When a frame is shown, from the first frame on.
+    fn time(&mut self, info: &PictureInfo, number: u64) -> i64 {
         let shown = |rate: FrameRate, n| i64::try_from(rate.nanoseconds(n)).unwrap_or(i64::MAX);
         if let Some(rate) = self.rate {
             return shown(rate, number);
         }
         let next = self.last.saturating_add(shown(FrameRate::default(), 1));
-        let time = match (frame.time, number) {
+        let time = match (info.time_ns, number) {
             (Some(time), _) => time.saturating_sub(*self.origin.get_or_insert(time)),
             (None, 0) => 0,
             (None, _) => next,
         };
         self.last = time;
         time
+    }
+
+    /// The next frame; `None` at the end of the video.
+    fn next_frame(&mut self) -> Result<Option<(PictureInfo, Picture)>, DecodeError> {
+        let Some(info) = self.decoder.next_picture()? else { return Ok(None) };
+        let picture = self.picture(&info)?;
+        Ok(Some((info, picture)))
     }
 }
 
@@ -281,21 +163,22 @@ impl Source for VideoSource {
             })));
         }
         while !self.ended {
-            let Some(frame) = self.next_frame() else { return Ok(self.end(None)) };
-            let picture = self.picture(frame).map_err(|e| SourceError::io(&self.path, e))?;
-            let payload = match picture {
-                Ok(payload) => payload,
-                Err(got) => return Ok(self.end(Some(got))),
+            let (info, payload) = match self.next_frame() {
+                Ok(Some(frame)) => frame,
+                Ok(None) => return Ok(self.end(None)),
+                Err(DecodeError::Read(error)) => return Err(SourceError::io(&self.path, error)),
+                Err(failure) => return Ok(self.end(Some(&failure))),
             };
             let number = self.frames;
             self.frames += 1;
-            let log_ns = self.time(frame, number);
-            if log_ns > *self.wanted.end() {
+            let log_ns = self.time(&info, number);
+            if log_ns > *self.window.end() {
                 // Dropping the source ends FFmpeg.
                 self.ended = true;
-            } else if self.wanted.contains(&log_ns) {
+            } else if self.window.contains(&log_ns) {
                 let header_ns = Some(log_ns);
-                let packet = Packet { stream: 0, number, log_ns, header_ns, payload };
+                let message = None;
+                let packet = Packet { stream: 0, number, log_ns, header_ns, payload, message };
                 return Ok(Some(Event::Packet(packet)));
             }
         }
@@ -307,148 +190,12 @@ impl Source for VideoSource {
     }
 }
 
-impl Drop for VideoSource {
-    fn drop(&mut self) {
-        // The thread must not wait for room in the channel.
-        self.told = None;
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if let Some(thread) = self.log.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Reads FFmpeg's standard error to its end, whatever becomes of the receiver.
-fn read_log(stderr: ChildStderr, sender: &Sender<LogEvent>) -> Log {
-    let mut log = Log::default();
-    let mut reader = BufReader::new(stderr);
-    let mut parser = Parser::default();
-    let mut line = Vec::new();
-    loop {
-        line.clear();
-        match (&mut reader).take(MAX_LINE).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return log,
-            Ok(_) => {}
-        }
-        let text = String::from_utf8_lossy(&line);
-        let text = text.trim_end();
-        match parser.line(text) {
-            // The source may be gone; FFmpeg must not wait for it.
-            Some(told) => drop(sender.send(told)),
-            None => log.keep(text),
-        }
-    }
-}
-
-impl Log {
-    fn keep(&mut self, line: &str) {
-        if line.starts_with("[Parsed_showinfo") || line.trim().is_empty() {
-            return;
-        }
-        if line.contains("[error] ") || line.contains("[fatal] ") {
-            self.errors += 1;
-            if self.errors == 1 {
-                self.first_error = line.into();
-            }
-        } else if self.errors > 0 {
-            // Once there are errors, the rest is no explanation.
-            return;
-        }
-        self.tail.push_back(line.into());
-        if self.tail.len() > TAIL {
-            self.tail.pop_front();
-        }
-    }
-
-    /// The last words.
-    fn tail(&self) -> String {
-        if self.tail.is_empty() {
-            return "it said nothing".into();
-        }
-        self.tail.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" | ")
-    }
-}
-
-/// Understands the lines that matter.
-#[derive(Default)]
-struct Parser {
-    /// Numerator and denominator of the time base, in seconds.
-    time_base: Option<(i64, i64)>,
-}
-
-impl Parser {
-    fn line(&mut self, line: &str) -> Option<LogEvent> {
-        if let Some((_, rest)) = line.split_once("Input #0, ") {
-            let (name, _) = rest.split_once(", from ")?;
-            return Some(LogEvent::Demuxer(name.into()));
-        }
-        if !line.starts_with("[Parsed_showinfo") {
-            return None;
-        }
-        if let Some((_, rest)) = line.split_once("config in time_base: ") {
-            let (base, _) = rest.split_once(',')?;
-            let (n, d) = base.split_once('/')?;
-            self.time_base = Some((n.parse().ok()?, d.parse().ok()?));
-            return None;
-        }
-        // `n:   3 pts:   1536 pts_time:0.12 … s:640x272 i:P …`
-        let (_, rest) = line.split_once(" n:")?;
-        let pts = word(rest, " pts:")?;
-        let (width, height) = word(rest, " s:")?.split_once('x')?;
-        Some(LogEvent::Frame(Frame {
-            width: width.parse().ok()?,
-            height: height.parse().ok()?,
-            time: pts.parse().ok().and_then(|pts| self.nanoseconds(pts)),
-        }))
-    }
-
-    fn nanoseconds(&self, pts: i64) -> Option<i64> {
-        let (n, d) = self.time_base.filter(|(_, d)| *d > 0)?;
-        let ns = i128::from(pts) * i128::from(n) * 1_000_000_000;
-        i64::try_from((ns + i128::from(d) / 2).div_euclid(i128::from(d))).ok()
-    }
-}
-
-/// The word behind `key`, which may be padded.
-fn word<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    text.split_once(key)?.1.split_whitespace().next()
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use super::*;
+    use std::process::Command;
 
-    #[test]
-    fn lines() {
-        let mut parser = Parser::default();
-        let frame = |time| Some(LogEvent::Frame(Frame { width: 640, height: 272, time }));
-        let table = [
-            ("[info] Input #0, h264, from 'file:x':", Some(LogEvent::Demuxer("h264".into()))),
-            (
-                "[Parsed_showinfo_2 @ 0x5] [info] config in time_base: 1/12800, frame_rate: 25/1",
-                None,
-            ),
-            ("[Parsed_showinfo_2 @ 0x5] [info] config out time_base: 0/0, frame_rate: 0/0", None),
-            (
-                "[Parsed_showinfo_2 @ 0x5] [info] n:   3 pts:   1536 pts_time:0.12    pos: 1 \
-                 fmt:yuv420p sar:1/1 s:640x272 i:P iskey:0",
-                frame(Some(120_000_000)),
-            ),
-            (
-                "[Parsed_showinfo_2 @ 0x5] [info] n:12 pts:-1 duration:1 s:640x272 i:P",
-                frame(Some(-78_125)),
-            ),
-            ("[Parsed_showinfo_2 @ 0x5] [info] n:4 pts:NOPTS s:640x272 i:P", frame(None)),
-            ("[Parsed_showinfo_2 @ 0x5] [info] n:4 pts:7 s:640 i:P", None),
-            ("[Parsed_showinfo_2 @ 0x5] [info] color_range:tv color_space:unknown", None),
-            ("[info]   n: 1 pts: 2 s:1x1", None),
-        ];
-        for (line, told) in table {
-            assert_eq!(parser.line(line), told, "{line}");
-        }
-    }
+    use super::*;
 
     fn ffmpeg(arguments: &[&str], output: &Path) {
         let status = Command::new("ffmpeg")
@@ -474,7 +221,7 @@ mod tests {
                     frames.push((packet.log_ns, image.width, image.height, image.data[0]));
                 }
                 Event::Warning(warning) => warnings.push(warning),
-                Event::Stream(_) => panic!(),
+                other => panic!("{other:?}"),
             }
         }
         (frames, warnings)
@@ -543,7 +290,7 @@ mod tests {
         let source = ["-f", "lavfi", "-i", "testsrc2=size=320x240:rate=10:duration=2"];
         ffmpeg(&[&source[..], &["-c:v", "mjpeg"]].concat(), &whole);
         let mut bytes = std::fs::read(&whole).unwrap();
-        // Zeros within the pictures: FFmpeg must complain.
+        // Zeros within the pictures: FFmpeg must report errors.
         let middle = bytes.len() / 2;
         bytes[middle..middle + 20_000].fill(0);
         std::fs::write(&cut, &bytes).unwrap();
@@ -552,20 +299,50 @@ mod tests {
         assert!(matches!(warnings.as_slice(), [Warning { loss: true, .. }]), "{warnings:?}");
     }
 
+    /// A program in place of FFmpeg.
+    #[cfg(unix)]
     #[test]
-    fn dropping_ends_ffmpeg() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("long.mkv");
-        let source = ["-f", "lavfi", "-i", "color=size=640x480:rate=25:duration=20"];
-        ffmpeg(&[&source[..], &["-c:v", "mpeg4"]].concat(), &path);
-        let mut source = VideoSource::open(&path, &SourceOptions::default()).unwrap();
-        source.next_event().unwrap();
-        source.next_event().unwrap();
-        drop(source);
+    fn a_video_that_breaks_off_is_a_loss_and_a_picture_too_large_is_left_out() {
+        use encoder_testbed::scripted::{Script, Step};
+
+        let announce = |n, size| {
+            Step::say(format!("[Parsed_showinfo_2 @ 0x5] [info] n:{n} pts:{n} s:{size} i:P"))
+        };
+        let script = Script::new().encoding([
+            announce(0, "16x8"),
+            Step::Write(vec![7; 192]),
+            announce(1, "32x16"),
+            Step::Write(vec![8; 768]),
+            announce(2, "16x8"),
+            Step::Write(vec![9; 100]),
+            Step::say("[mov @ 0x5] [error] the disk is gone"),
+            Step::Exit(3),
+        ]);
+        let scripted = script.lay_down().unwrap();
+        let minute = std::time::Duration::from_secs(60);
+        let ffmpeg = Ffmpeg::at(scripted.path(), READER, minute).unwrap();
+        let limits = Limits { pixels: 128, ..Limits::default() };
+        let options = SourceOptions { limits, ..SourceOptions::default() };
+        let mut source = VideoSource::open_with(&ffmpeg, Path::new("x"), &options).unwrap();
+        let mut next = || source.next_event().unwrap();
+        assert!(matches!(next(), Some(Event::Stream(_))));
+        let Some(Event::Packet(Packet { payload: Ok(Payload::Raw(image)), .. })) = next() else {
+            panic!()
+        };
+        assert_eq!(image.data, [7; 192].as_slice());
+        let Some(Event::Packet(Packet { payload: Err(bad), .. })) = next() else { panic!() };
+        assert_eq!(bad.reason, "32x16 pixels are more than the limit");
+        let Some(Event::Warning(Warning { text, loss: true })) = next() else { panic!() };
+        assert_eq!(
+            text,
+            "frame 2: the video breaks off after 100 of 192 bytes of a picture; FFmpeg ended with \
+             exit status 3: [mov] [error] the disk is gone"
+        );
+        assert!(next().is_none());
     }
 
     #[test]
-    fn errors_have_the_cause_and_the_cure() {
+    fn errors_have_the_cause_and_a_hint() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x.mp4");
         let options = SourceOptions::default();

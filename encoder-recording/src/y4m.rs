@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use bytes::{Bytes, BytesMut};
 use encoder_core::FrameRate;
 
+use super::detect::stream_name;
 use super::filter::Window;
 use super::raw::read_frame;
 use super::{
@@ -29,7 +30,7 @@ enum Chroma {
     C444,
 }
 
-/// What the first line says.
+/// The first line.
 #[derive(Clone, Debug, PartialEq)]
 struct Header {
     width: u32,
@@ -41,7 +42,7 @@ struct Header {
 }
 
 impl Header {
-    /// Reads the line, without its end. The error says what is wrong.
+    /// Parses the line, without its end. The error is the reason why it is not a header.
     fn parse(line: &str) -> Result<Self, String> {
         let mut words = line.split(' ').filter(|word| !word.is_empty());
         if words.next() != Some(MAGIC) {
@@ -100,8 +101,8 @@ impl Header {
         (width * height, chroma)
     }
 
-    /// The encoding of the pictures. `mono8` is of full range everywhere, so that limited grey
-    /// travels as 4:2:0 without colour.
+    /// The encoding of the pictures. `mono8` has full range everywhere, so grey of limited range is
+    /// returned as 4:2:0 without colour.
     fn encoding(&self) -> &'static str {
         match (self.chroma, self.full_range) {
             (Chroma::Mono, true) => "mono8",
@@ -114,7 +115,7 @@ impl Header {
         }
     }
 
-    /// A frame as it is given on.
+    /// The data of a picture in [`encoding`](Self::encoding).
     fn picture(&self, data: Bytes) -> Bytes {
         if self.chroma != Chroma::Mono || self.full_range {
             return data;
@@ -135,7 +136,7 @@ pub(crate) struct Y4mSource {
     wanted: RangeInclusive<i64>,
     /// Frames so far.
     frames: u64,
-    /// Events to give before the next frame, the last one first.
+    /// Events to return before the next frame, in reverse.
     events: Vec<Event>,
     ended: bool,
 }
@@ -186,7 +187,7 @@ impl Y4mSource {
         }
         events.push(Event::Stream(StreamInfo {
             id: 0,
-            topic: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            topic: stream_name(path),
             schema: String::new(),
             messages: None,
             rate: Some(rate),
@@ -210,7 +211,7 @@ impl Y4mSource {
         Some(Event::Warning(Warning { text, loss: true }))
     }
 
-    /// The next frame, wanted or not; `Err` ends the stream.
+    /// Reads the next frame, whether it is wanted or not; `Err` ends the stream.
     fn frame(&mut self) -> Result<Result<Bytes, Option<Event>>, SourceError> {
         let io = |e| SourceError::io(&self.path, e);
         match read_line(&mut self.reader).map_err(io)? {
@@ -236,20 +237,21 @@ impl Source for Y4mSource {
             return Ok(Some(event));
         }
         while !self.ended {
-            let data = match self.frame()? {
-                Ok(data) => data,
-                Err(event) => return Ok(event),
-            };
             let number = self.frames;
-            self.frames += 1;
             let log_ns = i64::try_from(self.rate.nanoseconds(number)).unwrap_or(i64::MAX);
             if log_ns > *self.wanted.end() {
                 break;
             }
+            let data = match self.frame()? {
+                Ok(data) => data,
+                Err(event) => return Ok(event),
+            };
+            self.frames += 1;
             if !self.wanted.contains(&log_ns) {
                 continue;
             }
             return Ok(Some(Event::Packet(Packet {
+                message: None,
                 stream: 0,
                 number,
                 log_ns,
@@ -278,7 +280,10 @@ fn check_size(header: &Header, limits: &Limits) -> Result<(), String> {
     let pixels = u64::from(*width) * u64::from(*height);
     // Three samples at most for a pixel: no overflow below.
     if pixels > limits.pixels || pixels * 3 > limits.message_bytes {
-        return Err(format!("the header claims {width}x{height} pixels, more than the limit"));
+        return Err(format!(
+            "the header claims {width}x{height} pixels, more than the limit (--max-pixels, \
+             --max-message-bytes)"
+        ));
     }
     Ok(())
 }
@@ -327,6 +332,7 @@ mod tests {
                     let Ok(Payload::Raw(image)) = packet.payload else { panic!() };
                     images.push((packet.log_ns, image));
                 }
+                other => panic!("{other:?}"),
             }
         }
         Ok((rate, images, warnings))
@@ -344,7 +350,7 @@ mod tests {
 
     #[test]
     fn formats() {
-        // Header, encoding, bytes of a frame in the file and as given on.
+        // Header, encoding, bytes of a frame in the file and as it is returned.
         let table = [
             ("W4 H2", "i420", 12, 12),
             ("W5 H3 F30:1 Ip A1:1 C420jpeg", "i420", 15 + 2 * 6, 27),

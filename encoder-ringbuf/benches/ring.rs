@@ -1,4 +1,5 @@
-//! What a frame costs to go through the ring, without its pixels: `cargo bench -p encoder-ringbuf`.
+//! The time that a frame takes to pass through the ring, without its pixels: `cargo bench -p
+//! encoder-ringbuf`.
 
 use divan::{Bencher, counter::ItemsCount};
 use encoder_ringbuf::{Consumer, Next, Producer, ReadSlot, RingOptions, ring};

@@ -9,26 +9,26 @@ use crate::{
 
 /// The end that reads frames, strictly in the order of reservation, and commits them.
 ///
-/// When it is dropped the producer gets [`Closed`](crate::Closed) at once.
+/// Dropping it closes the ring: the producer gets [`Closed`](crate::Closed) at once.
 pub struct Consumer<M> {
     pub(crate) ring: Arc<Ring<M>>,
 }
 
-/// What there is to read.
+/// The result of [`Consumer::next_timeout`].
 #[derive(Debug)]
 pub enum Next<M> {
     /// The next frame.
     Slot(ReadSlot<M>),
     /// The producer is closed, and every frame was read.
     Ended,
-    /// Nothing yet.
+    /// No frame became readable in time.
     TimedOut,
 }
 
 impl<M> Consumer<M> {
-    /// The next frame; blocks until it is published. `None` when the producer is closed and every
-    /// frame was read; after a [`rewind`](Self::rewind) there are frames again.
-    // Not an iterator: reading goes on after an end, and a `for` loop could not commit.
+    /// Returns the next frame; blocks until it is published. `None` when the producer is closed and
+    /// every frame was read; after a [`rewind`](Self::rewind) there are frames again.
+    // Not an iterator: frames can follow after `None`, and a `for` loop could not commit.
     #[allow(clippy::should_implement_trait)]
     pub fn next(&mut self) -> Option<ReadSlot<M>> {
         let taken = self.ring.shared.wait(Side::Consumer, None, State::next);
@@ -44,13 +44,14 @@ impl<M> Consumer<M> {
         }
     }
 
-    /// As [`next`](Self::next), but never waits: [`Next::TimedOut`] if the next frame is not there.
+    /// As [`next`](Self::next), but never waits: [`Next::TimedOut`] if the next frame is not
+    /// published.
     pub fn try_next(&mut self) -> Next<M> {
         self.next_timeout(Duration::ZERO)
     }
 
     /// As [`next`](Self::next), for a task of any executor. Cancel-safe: a future that is dropped
-    /// before it is ready has read nothing.
+    /// before it is ready reads no frame.
     pub async fn next_async(&mut self) -> Option<ReadSlot<M>> {
         let taken = self.ring.shared.wait_async(Side::Consumer, State::next).await;
         taken.map(|taken| self.read_slot(taken))
@@ -61,32 +62,32 @@ impl<M> Consumer<M> {
         ReadSlot { ring: self.ring.clone(), seq, index, meta }
     }
 
-    /// All frames before `upto` are done for good: their slots become free as soon as no
-    /// [`ReadSlot`] looks at them.
+    /// Commits all frames before `upto`: they are not returned again, and their slots become free
+    /// as soon as no [`ReadSlot`] holds them.
     ///
-    /// The cursor never moves back, and never beyond what was read: an `upto` of either kind
-    /// changes nothing at all. (The late answer of an encoder that was given up before a
-    /// [`rewind`](Self::rewind) is such a one.)
+    /// The cursor never moves back, and never beyond the frames that were read: such an `upto` has
+    /// no effect. (An example is a late access unit of an encoder that was replaced before a
+    /// [`rewind`](Self::rewind).)
     pub fn commit(&mut self, upto: u64) {
         self.ring.shared.change(Side::Producer, |state| state.commit(upto));
     }
 
-    /// A frame that was read and shall not come again, such as one without a picture: its slot
-    /// becomes free as soon as no [`ReadSlot`] looks at it, wherever the commit cursor is. Without
-    /// this, frames that no encoder is given could fill the ring while the encoder still waits for
-    /// more. A frame that was not read, or is committed, is left as it is.
+    /// Discards a frame that was read, such as one without a picture: it is not returned again, and
+    /// its slot becomes free as soon as no [`ReadSlot`] holds it, wherever the commit cursor is.
+    /// Otherwise frames that no encoder gets could fill the ring while the encoder waits for more
+    /// frames. Does nothing for a frame that was not read or is committed.
     pub fn discard(&mut self, seq: u64) {
         self.ring.shared.change(Side::Producer, |state| state.discard(seq));
     }
 
     /// Moves the read cursor back to the commit cursor and returns it: the frames that were read
-    /// but not committed come again, with the same bytes and metadata.
+    /// but not committed are returned again, with the same bytes and metadata.
     pub fn rewind(&mut self) -> u64 {
         self.ring.shared.lock().rewind()
     }
 
-    /// No more frames are read; the producer gets [`Closed`](crate::Closed), also where it waits.
-    /// The same as to drop the consumer.
+    /// Ends reading; the producer gets [`Closed`](crate::Closed), also while it waits. The same as
+    /// dropping the consumer.
     pub fn close(self) {}
 
     /// Fill level, cursors and waits at this moment.
@@ -112,8 +113,8 @@ impl<M> fmt::Debug for Consumer<M> {
     }
 }
 
-/// A frame to read. As long as it is held its bytes do not change, also after they were committed
-/// and after both ends are gone; but a slot that is held is one slot less for the producer.
+/// A frame to read. Its bytes do not change while it is held, even after it was committed and both
+/// ends were dropped. Until then the producer cannot use the slot.
 pub struct ReadSlot<M> {
     ring: Arc<Ring<M>>,
     seq: u64,
@@ -127,8 +128,8 @@ impl<M> ReadSlot<M> {
         self.seq
     }
 
-    /// What was given at publication; `None` if the frame was abandoned, and then the bytes mean
-    /// nothing.
+    /// The metadata that was published with the frame; `None` if the frame was abandoned: then its
+    /// bytes are no picture.
     pub fn meta(&self) -> Option<&M> {
         self.meta.as_deref()
     }
@@ -139,14 +140,15 @@ impl<M> Deref for ReadSlot<M> {
 
     fn deref(&self) -> &[u8] {
         // SAFETY: this reader was counted when the slot was published, and a slot with readers is
-        // not reserved, so nobody writes to it.
+        // not reserved, so nothing writes to it.
         unsafe { self.ring.block.bytes(self.index) }
     }
 }
 
 impl<M> Drop for ReadSlot<M> {
     fn drop(&mut self) {
-        // First: metadata ends where the slot is reused, never here, unless the ring is dying.
+        // This reference is dropped first, so that the metadata itself is dropped when the slot is
+        // reused and not here, unless the ring is dropped.
         self.meta = None;
         self.ring.shared.change(Side::Producer, |state| state.release(self.index));
     }

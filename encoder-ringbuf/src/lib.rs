@@ -2,6 +2,7 @@
 
 mod block;
 mod consumer;
+mod memory;
 mod producer;
 mod shared;
 mod snapshot;
@@ -11,6 +12,7 @@ mod sync;
 use thiserror::Error;
 
 pub use consumer::{Consumer, Next, ReadSlot};
+pub use memory::{Heap, PAGE, SlotAllocator, SlotMemory};
 pub use producer::{OverOldest, Producer, WriteSlot};
 pub(crate) use shared::Side;
 pub use snapshot::{Monitor, Snapshot};
@@ -18,19 +20,20 @@ pub use snapshot::{Monitor, Snapshot};
 /// The size of a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RingOptions {
-    /// Frames that fit in: at least 2.
+    /// The number of slots: at least 2.
     pub slots: usize,
     /// Bytes of one frame: at least 1.
     pub slot_bytes: usize,
 }
 
-/// Why there is no ring.
+/// Why a ring could not be made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
 pub enum RingError {
     /// Fewer than 2 slots.
     #[error("a ring of {slots} slots cannot be filled and read at once; give it at least 2")]
     TooFewSlots {
-        /// What was asked for.
+        /// Requested slots.
         slots: usize,
     },
     /// Slots of no bytes.
@@ -39,33 +42,48 @@ pub enum RingError {
     /// More bytes than the address space has.
     #[error("{slots} slots of {slot_bytes} bytes are more than can be addressed; use fewer slots")]
     TooLarge {
-        /// What was asked for.
+        /// Requested slots.
         slots: usize,
-        /// What was asked for.
+        /// Requested bytes of a slot.
         slot_bytes: usize,
     },
-    /// The system did not give the memory.
+    /// The allocator does not have enough memory.
     #[error("the system refused {bytes} bytes for the ring; use fewer slots")]
     OutOfMemory {
-        /// What was asked of the system.
+        /// Requested bytes.
         bytes: usize,
     },
 }
 
-/// The consumer is gone, so frames would go nowhere.
+/// The consumer was dropped, so further frames would not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error("the ring was closed by its consumer")]
 pub struct Closed;
 
-/// Makes a ring: one zeroed block of memory, in which every slot starts on a page
-/// (4096 bytes). It is the only allocation for frames that there ever is.
+/// Makes a ring in zeroed memory of the [`Heap`]. Every slot starts on a [`PAGE`]. This is the only
+/// allocation for frames; reserving and reading allocate none.
 ///
-/// `M` is what is told of each frame at its publication. Frames may be held by several readers at
-/// once, so it is shared between threads.
+/// `M` is the metadata that is published with each frame. Several readers may hold a frame at once,
+/// so metadata is shared between threads.
 ///
 /// # Errors
 /// [`RingError`] for fewer than 2 slots, slots of 0 bytes, or more memory than there is.
 pub fn ring<M: Send + Sync>(options: RingOptions) -> Result<(Producer<M>, Consumer<M>), RingError> {
-    let ring = sync::Arc::new(shared::Ring::new(&options)?);
+    ring_in(options, &Heap)
+}
+
+/// As [`ring`], in memory of `allocator`: page-locked memory, for example, from which a device reads
+/// frames faster.
+///
+/// # Errors
+/// As [`ring`].
+///
+/// # Panics
+/// If the memory does not start on a [`PAGE`], against the contract of [`SlotMemory`].
+pub fn ring_in<M: Send + Sync>(
+    options: RingOptions,
+    allocator: &dyn SlotAllocator,
+) -> Result<(Producer<M>, Consumer<M>), RingError> {
+    let ring = sync::Arc::new(shared::Ring::new(&options, allocator)?);
     Ok((Producer { ring: ring.clone() }, Consumer { ring }))
 }

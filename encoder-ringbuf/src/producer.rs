@@ -12,23 +12,22 @@ use crate::{
 };
 
 /// The end that reserves slots. The order of reservation is the order of the frames, so there is
-/// one producer; the slots that it gives may be filled and published by several threads, in any
-/// order.
+/// one producer; several threads may fill and publish its slots, in any order.
 ///
-/// When it is dropped no more frames come, and the consumer drains what is there.
+/// Dropping it ends the stream: the consumer reads the frames that are in the ring, then `None`.
 pub struct Producer<M> {
     pub(crate) ring: Arc<Ring<M>>,
 }
 
 impl<M> Producer<M> {
-    /// Reserves the slot of the next frame; blocks while there is no free one.
+    /// Reserves the slot of the next frame; blocks while no slot is free.
     ///
     /// # Errors
-    /// [`Closed`] as soon as the consumer is gone, also if that happens during the wait.
+    /// [`Closed`] as soon as the consumer is dropped, also during the wait.
     pub fn reserve(&mut self) -> Result<WriteSlot<M>, Closed> {
         match self.ring.shared.wait(Side::Producer, None, State::reserve) {
             Some(reserved) => reserved.map(|reserved| self.write_slot(reserved)),
-            // Without a deadline no wait ends with nothing.
+            // Without a deadline the wait always returns a slot or an error.
             None => Err(Closed),
         }
     }
@@ -50,12 +49,12 @@ impl<M> Producer<M> {
         self.reserve_timeout(Duration::ZERO)
     }
 
-    /// As [`try_reserve`](Self::try_reserve), but where there is no free slot, the oldest frame that
-    /// is published and was never read is dropped for it: for live sources, of which the newest
-    /// frames count. Gives what was published with the frame that was dropped, if one was (and
-    /// `Some(None)` in its place if that frame was abandoned).
+    /// As [`try_reserve`](Self::try_reserve), but drops the oldest frame that is published and was
+    /// never read if there is no free slot: for live sources, whose newest frames matter most.
+    /// [`OverOldest::dropped`] is the metadata of the dropped frame, if there was one (`Some(None)`
+    /// if that frame was abandoned).
     ///
-    /// `None` if all frames in the ring are being written or were read: none of them can go.
+    /// `None` if all frames in the ring are being written or were read: none can be dropped.
     ///
     /// # Errors
     /// As [`reserve`](Self::reserve).
@@ -65,7 +64,7 @@ impl<M> Producer<M> {
         match shared.wait(Side::Producer, now, State::reserve_over_oldest).transpose()? {
             None => Ok(None),
             Some((mut reserved, is_over)) => {
-                // The slot of the frame that went is the one that was free next.
+                // The slot of the dropped frame was the next free slot, so it is the reserved slot.
                 let dropped = is_over.then(|| reserved.stale.take());
                 Ok(Some(OverOldest { slot: self.write_slot(reserved), dropped }))
             }
@@ -73,7 +72,7 @@ impl<M> Producer<M> {
     }
 
     /// As [`reserve`](Self::reserve), for a task of any executor. Cancel-safe: a future that is
-    /// dropped before it is ready has reserved nothing.
+    /// dropped before it is ready reserves no slot.
     ///
     /// # Errors
     /// As [`reserve`](Self::reserve).
@@ -85,13 +84,14 @@ impl<M> Producer<M> {
     fn write_slot(&self, reserved: Reserved<M>) -> WriteSlot<M> {
         let Reserved { seq, index, stale } = reserved;
         let slot = WriteSlot { ring: self.ring.clone(), seq, index, meta: None };
-        // Only now: should the metadata's own drop panic, the slot is abandoned and not lost.
+        // The old metadata is dropped only now: if its drop panics, the slot is abandoned instead
+        // of leaked.
         drop(stale);
         slot
     }
 
-    /// No more frames come; the consumer drains what is there, and waits for slots that are still
-    /// being filled. The same as to drop the producer.
+    /// Ends the stream: the consumer reads the frames that are in the ring, and waits for slots
+    /// that are still being filled. The same as dropping the producer.
     pub fn close(self) {}
 
     /// Fill level, cursors and waits at this moment.
@@ -117,19 +117,19 @@ impl<M> fmt::Debug for Producer<M> {
     }
 }
 
-/// What [`Producer::try_reserve_over_oldest`] gives.
+/// The result of [`Producer::try_reserve_over_oldest`].
 #[derive(Debug)]
 pub struct OverOldest<M> {
     /// The slot of the next frame.
     pub slot: WriteSlot<M>,
-    /// What was published with the frame that made place for it, if one had to.
+    /// The metadata of the frame that was dropped for it, if there was one.
     pub dropped: Option<Option<std::sync::Arc<M>>>,
 }
 
-/// A slot to fill. Its bytes are those of some earlier frame, or zero.
+/// A slot to fill. It contains the bytes of an earlier frame, or zeros.
 ///
-/// A slot that is dropped unpublished (its worker failed or panicked) is published as *abandoned*,
-/// so that the frames behind it never hang.
+/// Dropping a slot unpublished (its worker failed or panicked) publishes it as *abandoned*, so that
+/// the frames behind it become readable.
 pub struct WriteSlot<M> {
     ring: Arc<Ring<M>>,
     seq: u64,
@@ -143,7 +143,7 @@ impl<M> WriteSlot<M> {
         self.seq
     }
 
-    /// Makes the frame readable, as soon as all frames before it are.
+    /// Makes the frame readable as soon as all frames before it are.
     pub fn publish(mut self, meta: M) {
         self.meta = Some(std::sync::Arc::new(meta));
     }

@@ -1,4 +1,4 @@
-//! What the ends share: the state under its lock, waiting for it, and the memory.
+//! The state that both ends share: its lock, the waits for it, and the memory.
 
 use std::{
     future::poll_fn,
@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    RingError, RingOptions, Snapshot,
+    RingError, RingOptions, SlotAllocator, Snapshot,
     block::Block,
     state::State,
     sync::{Arc, Condvar, Mutex, MutexGuard},
@@ -21,10 +21,10 @@ pub(crate) enum Side {
     Consumer,
 }
 
-/// The state and those who wait for it to change.
+/// The state, and the wake-up of the two ends that wait for it to change.
 ///
-/// No code from outside runs under the lock: wakers and metadata are dropped, and wakers woken,
-/// after it was given back.
+/// No code from outside runs under the lock: wakers are woken, and wakers and metadata dropped,
+/// after the lock is released.
 pub(crate) struct Shared<M> {
     state: Mutex<State<M>>,
     changed: [Condvar; 2],
@@ -32,11 +32,11 @@ pub(crate) struct Shared<M> {
 
 impl<M> Shared<M> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, State<M>> {
-        // Nothing panics under the lock, so a poisoned state is a whole state.
+        // Nothing panics under the lock, so even a poisoned state is consistent.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives the lock back and wakes the waiter of one side, however it waits.
+    /// Releases the lock and wakes the waiter of one side: a thread, a task, or both.
     fn wake(&self, mut state: MutexGuard<'_, State<M>>, side: Side) {
         let waker = state.waiter(side).waker.take();
         drop(state);
@@ -46,7 +46,7 @@ impl<M> Shared<M> {
         }
     }
 
-    /// Changes the state; wakes `side` if the change says so.
+    /// Changes the state; wakes `side` if `change` returns true.
     pub(crate) fn change(&self, side: Side, change: impl FnOnce(&mut State<M>) -> bool) {
         let mut state = self.lock();
         if change(&mut state) {
@@ -98,8 +98,8 @@ impl<M> Shared<M> {
         }
     }
 
-    /// As [`wait`](Self::wait), for a task. Cancel-safe: what `attempt` took from the state is
-    /// given out by the very poll in which it was taken.
+    /// As [`wait`](Self::wait), for a task. Cancel-safe: the poll in which `attempt` takes a slot
+    /// from the state returns that slot.
     pub(crate) async fn wait_async<T>(
         &self,
         side: Side,
@@ -144,17 +144,20 @@ impl<M> Drop for EndOfWait<'_, M> {
     }
 }
 
-/// The ring: dies with the last of its ends and slots. A [`Monitor`](crate::Monitor) holds
-/// `shared` only, so that it keeps neither frames nor metadata alive.
+/// The ring, dropped with the last of its ends and slots. A [`Monitor`](crate::Monitor) holds
+/// `shared` only, so it keeps neither frames nor metadata alive.
 pub(crate) struct Ring<M> {
     pub(crate) shared: Arc<Shared<M>>,
     pub(crate) block: Block,
 }
 
 impl<M> Ring<M> {
-    pub(crate) fn new(options: &RingOptions) -> Result<Self, RingError> {
-        // First, because it checks the options.
-        let block = Block::new(options)?;
+    pub(crate) fn new(
+        options: &RingOptions,
+        allocator: &dyn SlotAllocator,
+    ) -> Result<Self, RingError> {
+        // This comes first, because it checks the options.
+        let block = Block::new(options, allocator)?;
         let state = Mutex::new(State::new(options.slots)?);
         let changed = [Condvar::new(), Condvar::new()];
         Ok(Self { shared: Arc::new(Shared { state, changed }), block })
@@ -168,7 +171,7 @@ impl<M> Drop for Ring<M> {
     }
 }
 
-/// The moment at which a wait times out; `None` if that is too far away to be told.
+/// The moment at which a wait times out; `None` if an `Instant` cannot represent it.
 pub(crate) fn deadline(timeout: Duration) -> Option<Instant> {
     Instant::now().checked_add(timeout)
 }

@@ -11,7 +11,8 @@ pub struct Snapshot {
     pub len: usize,
     /// Frames that are published, with all before them, and not read: `written - read`.
     pub readable: usize,
-    /// Frames that are read and not committed: `read - committed`. These would come again.
+    /// Frames that are read and not committed: `read - committed`. After a rewind they are read
+    /// again.
     pub in_flight: usize,
     /// Write cursor: the first frame that is not published.
     pub written: u64,
@@ -21,18 +22,18 @@ pub struct Snapshot {
     pub committed: u64,
     /// The largest `len` so far.
     pub high_water: usize,
-    /// How often the producer had to wait for a free slot: the consumer is the slower one.
+    /// How often the producer had to wait for a free slot, because the consumer is slower.
     pub producer_waits: u64,
-    /// How often the consumer had to wait for a frame: the producer is the slower one.
+    /// How often the consumer had to wait for a frame, because the producer is slower.
     pub consumer_waits: u64,
-    /// How long the producer waited, with the wait that is going on.
+    /// How long the producer waited, the current wait included.
     pub producer_wait: Duration,
-    /// How long the consumer waited, with the wait that is going on.
+    /// How long the consumer waited, the current wait included.
     pub consumer_wait: Duration,
 }
 
-/// Takes snapshots from anywhere, for metrics. Cheap to clone. Keeps neither the frames' memory
-/// nor the metadata alive: what it tells after the ring's end is the last state.
+/// Takes snapshots from any thread, for metrics. Cheap to clone. Keeps neither the frames' memory
+/// nor the metadata alive: after the end of the ring it returns the last state.
 pub struct Monitor<M> {
     pub(crate) shared: Arc<Shared<M>>,
 }

@@ -1,4 +1,4 @@
-//! The cursors and the slots' bookkeeping: plain data behind one mutex, which never waits.
+//! The cursors and the states of the slots: plain data behind one mutex. Nothing here blocks.
 
 use std::{
     collections::VecDeque,
@@ -10,12 +10,12 @@ use std::{
 
 use crate::{Closed, RingError, Side, Snapshot};
 
-/// What is known of a slot, besides its bytes.
+/// The state of a slot, without its bytes.
 struct Slot<M> {
     phase: Phase,
-    /// `None` where the frame was abandoned. Stays until the slot is reserved again.
+    /// `None` if the frame was abandoned. Kept until the slot is reserved again.
     meta: Option<Arc<M>>,
-    /// How many `ReadSlot`s look at it.
+    /// How many `ReadSlot`s hold it.
     readers: usize,
 }
 
@@ -23,9 +23,9 @@ struct Slot<M> {
 enum Phase {
     /// Reserved: a `WriteSlot` owns the bytes.
     Writing,
-    /// Waits to be read or, if it was read, to be committed.
+    /// Readable or, if it was read, not yet committed.
     Published,
-    /// Not in the window. Free as soon as there are no readers.
+    /// Not in the window. The slot is free as soon as it has no readers.
     Done,
 }
 
@@ -33,18 +33,18 @@ enum Phase {
 pub(crate) struct Reserved<M> {
     pub(crate) seq: u64,
     pub(crate) index: usize,
-    /// What the slot held before, to be dropped without the lock.
+    /// The metadata of the slot's earlier frame, to be dropped without the lock.
     pub(crate) stale: Option<Arc<M>>,
 }
 
-/// A slot that is read.
+/// A slot that was taken to be read.
 pub(crate) struct Taken<M> {
     pub(crate) seq: u64,
     pub(crate) index: usize,
     pub(crate) meta: Option<Arc<M>>,
 }
 
-/// One side's waiting: each side has at most one waiter, since waiting needs `&mut` of the end.
+/// The wait of one side. Each side has at most one waiter, since waiting needs `&mut` of the end.
 #[derive(Default)]
 pub(crate) struct Waiter {
     pub(crate) waker: Option<Waker>,
@@ -66,7 +66,7 @@ impl Waiter {
         self.since = None;
     }
 
-    /// All the time waited so far, with the wait that is going on.
+    /// All the time waited so far, the current wait included.
     fn waited(&self) -> Duration {
         self.waited + self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
@@ -75,8 +75,8 @@ impl Waiter {
 pub(crate) struct State<M> {
     capacity: usize,
     slots: Vec<Slot<M>>,
-    /// Slots that can be reserved. A stack: what was used last is still in the cache, and a ring
-    /// that never fills never touches its other pages.
+    /// Slots that can be reserved. A stack: the slot that was used last is still in the CPU's
+    /// cache, and a ring that never fills uses few pages.
     free: Vec<usize>,
     /// The slot of each frame from `committed` to the last that was reserved; `None` where the
     /// frame was discarded.
@@ -87,8 +87,8 @@ pub(crate) struct State<M> {
     written: u64,
     read: u64,
     committed: u64,
-    /// The first frame that was never read: those before it may come again after a rewind, and
-    /// somebody counts on them.
+    /// The first frame that was never read. Frames before it may be read again after a rewind, so
+    /// they are not dropped for a live source.
     fresh: u64,
     producer_closed: bool,
     consumer_closed: bool,
@@ -164,8 +164,8 @@ impl<M> State<M> {
         Poll::Ready(Ok(Reserved { seq, index, stale: slot.meta.take() }))
     }
 
-    /// As [`reserve`](Self::reserve), but the oldest frame that nobody has read makes place where
-    /// there is no free slot; pending where there is no such frame either.
+    /// As [`reserve`](Self::reserve), but drops the oldest frame that was never read if there is no
+    /// free slot. Pending if there is no such frame either.
     pub(crate) fn reserve_over_oldest(&mut self) -> Poll<Result<(Reserved<M>, bool), Closed>> {
         let is_full = self.free.is_empty() && !self.consumer_closed;
         if is_full {
@@ -178,7 +178,7 @@ impl<M> State<M> {
         self.reserve().map_ok(|reserved| (reserved, is_full))
     }
 
-    /// Ends the writing of a slot. True if frames became readable by it.
+    /// Ends the writing of a slot. Returns whether frames became readable.
     pub(crate) fn publish(&mut self, index: usize, meta: Option<Arc<M>>) -> bool {
         let slot = &mut self.slots[index];
         slot.phase = Phase::Published;
@@ -213,13 +213,13 @@ impl<M> State<M> {
         }
     }
 
-    /// Ends one reader of a slot. True if the slot became free by it.
+    /// Ends one reader of a slot. Returns whether the slot became free.
     pub(crate) fn release(&mut self, index: usize) -> bool {
         self.slots[index].readers -= 1;
         self.free_if_unused(index)
     }
 
-    /// True if a slot became free by it.
+    /// Returns whether a slot became free.
     pub(crate) fn commit(&mut self, upto: u64) -> bool {
         if upto > self.read {
             return false;
@@ -240,7 +240,7 @@ impl<M> State<M> {
         freed
     }
 
-    /// True if a slot became free by it.
+    /// Returns whether a slot became free.
     pub(crate) fn discard(&mut self, seq: u64) -> bool {
         if seq >= self.read {
             return false;
@@ -248,7 +248,7 @@ impl<M> State<M> {
         self.remove(seq)
     }
 
-    /// Takes a published frame out of the window. True if a slot became free by it.
+    /// Takes a published frame out of the window. Returns whether its slot became free.
     fn remove(&mut self, seq: u64) -> bool {
         let Some(index) = self.index(seq) else { return false };
         self.window[(seq - self.committed) as usize] = None;
@@ -278,7 +278,7 @@ impl<M> State<M> {
         }
     }
 
-    /// Everything that is to be dropped with the ring.
+    /// Takes all metadata, to be dropped with the ring.
     pub(crate) fn take_metas(&mut self) -> Vec<Option<Arc<M>>> {
         mem::take(&mut self.slots).into_iter().map(|slot| slot.meta).collect()
     }

@@ -1,4 +1,4 @@
-//! The primitives of synchronisation: those of `std`, or those of `loom` for its model tests.
+//! The synchronisation primitives: those of `std`, or those of `loom` for the model tests.
 
 #[cfg(not(ring_loom))]
 pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -6,8 +6,8 @@ pub(crate) use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 #[cfg(ring_loom)]
 pub(crate) use loom::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-/// Tells loom of every access to the bytes of one slot, which go through raw pointers that loom
-/// cannot see. Nothing at all without loom.
+/// Reports every access to the bytes of one slot to loom, which cannot see accesses through raw
+/// pointers. Compiles to nothing without loom.
 #[derive(Default)]
 pub(crate) struct Access {
     #[cfg(ring_loom)]

@@ -47,8 +47,8 @@ fn full() -> (Producer<u64>, Consumer<u64>) {
 }
 
 #[test]
-fn a_future_is_woken_by_what_it_waits_for() {
-    // Room, by commit and by the drop of a late reader; the end of the consumer.
+fn a_future_is_woken_when_it_can_continue() {
+    // The producer is woken by a commit, the drop of a late reader, and the end of the consumer.
     let (mut producer, mut consumer) = full();
     let (woken, waker) = counting();
     {
@@ -72,7 +72,7 @@ fn a_future_is_woken_by_what_it_waits_for() {
         };
     }
 
-    // A frame, and the end of the producer.
+    // The consumer is woken by a frame and by the end of the producer.
     let (mut producer, mut consumer) = ring(RingOptions { slots: 2, slot_bytes: 8 }).unwrap();
     let (woken, waker) = counting();
     let slot = producer.reserve().unwrap();
@@ -94,7 +94,7 @@ fn a_future_is_woken_by_what_it_waits_for() {
 }
 
 #[test]
-fn a_future_that_is_dropped_took_nothing_and_is_forgotten() {
+fn a_dropped_future_takes_nothing_and_is_not_woken() {
     let (mut producer, mut consumer) = full();
     let (woken, waker) = counting();
     assert!(poll(producer.reserve_async(), &waker).is_pending());
@@ -120,7 +120,7 @@ fn a_future_that_is_dropped_took_nothing_and_is_forgotten() {
 }
 
 #[test]
-fn the_last_waker_is_the_one_that_is_woken() {
+fn the_last_waker_is_woken() {
     let (mut producer, mut consumer) = full();
     let ((first, first_waker), (second, second_waker)) = (counting(), counting());
     let mut future = pin!(producer.reserve_async());
@@ -192,7 +192,7 @@ mod on_tokio {
     fn cancellation_loses_no_frame() {
         runtime().block_on(async {
             let (mut producer, mut consumer) = full();
-            // Cancelled while it waits, by a time-out and by another branch that is ready.
+            // Cancelled during the wait, by a time-out and by another branch that is ready.
             let timed = tokio::time::timeout(Duration::ZERO, producer.reserve_async()).await;
             assert!(timed.is_err());
             tokio::select! {
@@ -211,7 +211,7 @@ mod on_tokio {
             let slot = consumer.next_async().await.unwrap();
             assert_eq!((slot.seq(), slot.meta()), (2, Some(&2)));
 
-            // Aborted as a task: its end of the ring goes with it.
+            // Aborting a task drops its end of the ring.
             let task = tokio::spawn(async move { consumer.next_async().await.map(|s| s.seq()) });
             task.abort();
             assert!(task.await.unwrap_err().is_cancelled());

@@ -1,13 +1,13 @@
 //! Model tests: loom runs each of these in every interleaving of its threads (up to a bound on
-//! preemptions), and tells of lost wake-ups (as deadlocks), of leaks, and of bytes that are read
-//! and written at once. It does not model time, so the waits with time-outs are not here.
+//! preemptions), and reports lost wake-ups (as deadlocks), leaks, and bytes that are read and
+//! written at once. It does not model time, so the waits with time-outs are not here.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg ring_loom" CARGO_TARGET_DIR=target/loom \
 //!     cargo test -p encoder-ringbuf --test loom
 //! ```
 //!
-//! The target directory of its own spares the rebuild of everything else afterwards.
+//! A separate target directory avoids a rebuild of everything else afterwards.
 #![cfg(ring_loom)]
 #![allow(clippy::unwrap_used)]
 
@@ -26,8 +26,8 @@ use loom::{
 };
 
 /// Explores all interleavings in which threads are preempted at most five times where they could
-/// have gone on. Errors of this kind nearly always show with two; without a bound the larger tests
-/// take minutes.
+/// have continued. Errors of this kind nearly always occur with two; without a bound the larger
+/// tests take minutes.
 fn explore(test: impl Fn() + Send + Sync + 'static) {
     let mut builder = Builder::new();
     builder.preemption_bound = Some(5);
@@ -161,7 +161,7 @@ fn the_producer_closes_while_the_consumer_waits() {
 }
 
 #[test]
-fn the_producer_closes_with_a_slot_still_to_come() {
+fn the_producer_closes_before_its_last_slot_is_published() {
     explore(|| {
         let (mut producer, mut consumer) = two();
         let slot = producer.reserve().unwrap();
@@ -223,7 +223,7 @@ fn rewind_while_the_producer_is_blocked() {
     explore(|| {
         let (mut producer, mut consumer) = full();
         let writing = thread::spawn(move || fill(producer.reserve().unwrap()));
-        // The encoder dies with two frames in flight, and so does the next with one.
+        // The encoder fails with two frames in flight, and the next encoder with one.
         let held = consumer.next().unwrap();
         check(&consumer.next().unwrap(), 1);
         assert_eq!(consumer.rewind(), 0);
@@ -262,7 +262,8 @@ fn a_live_source_drops_the_oldest_unread_frame_while_the_consumer_reads() {
         let writing = thread::spawn(move || {
             let mut dropped = Vec::new();
             for _ in 0..2 {
-                // Nothing can go while both slots are read; then the frame is the source's loss.
+                // While both slots are being read, no frame can be dropped, so the source drops its
+                // new frame.
                 if let Some(got) = producer.try_reserve_over_oldest().unwrap() {
                     dropped.extend(got.dropped.map(|meta| *meta.unwrap()));
                     fill(got.slot);

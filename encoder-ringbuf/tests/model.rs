@@ -1,4 +1,4 @@
-//! Random sequences of operations, against a model that is too simple to be wrong.
+//! Random sequences of operations, compared with a simple model.
 #![cfg(not(any(ring_loom, miri)))]
 #![allow(clippy::unwrap_used)]
 
@@ -16,7 +16,8 @@ enum Op {
     Abandon(usize),
     Next,
     Release(usize),
-    /// Commits up to the commit cursor plus this less two: also too little and too much.
+    /// Commits up to the commit cursor plus this minus two: also below the cursor and beyond the
+    /// frames that were read.
     Commit(u64),
     Discard(usize),
     Rewind,
@@ -47,7 +48,7 @@ struct Model {
     capacity: usize,
     /// The frames that are not committed.
     window: VecDeque<Frame>,
-    /// Frames that never come again; those before the window do not matter.
+    /// Frames that are not returned again; those before the window do not matter.
     discarded: BTreeSet<u64>,
     committed: u64,
     read: u64,
@@ -83,7 +84,7 @@ impl Model {
         self.high_water = self.high_water.max(self.len());
     }
 
-    /// Slots in use: the window, and what is committed but still looked at.
+    /// Slots in use: those of the window, and those of committed frames that are still held.
     fn used(&self, held: &[ReadSlot<String>]) -> usize {
         let late: BTreeSet<_> = held
             .iter()
@@ -251,7 +252,7 @@ proptest! {
             prop_assert_eq!(snapshot.read, model.read);
             prop_assert_eq!(snapshot.committed, model.committed);
             prop_assert_eq!(snapshot.high_water, model.high_water);
-            // Nobody waited, and no frame that is looked at was overwritten.
+            // No end waited, and no held frame was overwritten.
             prop_assert_eq!((snapshot.producer_waits, snapshot.consumer_waits), (0, 0));
             for slot in &held {
                 prop_assert_eq!(&**slot, &bytes(slot.seq(), slot_bytes)[..]);

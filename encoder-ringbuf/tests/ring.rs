@@ -1,5 +1,5 @@
-//! Every operation of the ring, one by one. Threads that must be seen waiting are watched through
-//! the ring's own count of waits, so no test depends on the speed of the machine.
+//! Every operation of the ring, one by one. Tests detect a waiting thread by the ring's own count
+//! of waits, so no test depends on the speed of the machine.
 #![cfg(not(ring_loom))]
 #![allow(clippy::unwrap_used)]
 
@@ -39,7 +39,7 @@ fn put_many(producer: &mut Producer<u64>, frames: usize) {
     }
 }
 
-/// Reads the next frame, which must be there, and looks at its content.
+/// Reads the next frame, which must be published, and checks its content.
 fn take(consumer: &mut Consumer<u64>) -> ReadSlot<u64> {
     let Next::Slot(slot) = consumer.try_next() else { panic!("no frame: {consumer:?}") };
     assert_eq!(slot.meta(), Some(&slot.seq()));
@@ -54,7 +54,7 @@ fn until<M>(monitor: &Monitor<M>, condition: impl Fn(&Snapshot) -> bool) {
 }
 
 #[test]
-fn ends_and_slots_go_to_other_threads() {
+fn ends_and_slots_can_be_sent_to_other_threads() {
     fn send<T: Send>() {}
     fn sync<T: Sync>() {}
     send::<Producer<u64>>();
@@ -66,7 +66,7 @@ fn ends_and_slots_go_to_other_threads() {
 }
 
 #[test]
-fn sizes_that_cannot_be() {
+fn impossible_sizes_are_errors() {
     let table = [
         (0, 1, RingError::TooFewSlots { slots: 0 }),
         (1, 1, RingError::TooFewSlots { slots: 1 }),
@@ -83,8 +83,8 @@ fn sizes_that_cannot_be() {
 // (Miri ends the program where a system would refuse.)
 #[test]
 #[cfg(all(target_pointer_width = "64", not(miri)))]
-fn memory_that_there_is_not_is_an_error() {
-    // Within the limits of a layout, beyond those of any address space of today.
+fn missing_memory_is_an_error() {
+    // The size fits a layout, but not the address space of any current machine.
     let options = RingOptions { slots: 2, slot_bytes: 1 << 61 };
     assert_eq!(ring::<()>(options).unwrap_err(), RingError::OutOfMemory { bytes: 1 << 62 });
 }
@@ -114,7 +114,7 @@ fn frames_come_in_order_and_are_drained_after_a_close() {
     }
     assert!(consumer.next().is_none());
     assert!(matches!(consumer.try_next(), Next::Ended));
-    // The end is no end for the next encoder.
+    // After a rewind there are frames again, for the next encoder.
     consumer.commit(1);
     assert_eq!(consumer.rewind(), 1);
     assert_eq!(consumer.next().unwrap().seq(), 1);
@@ -134,7 +134,7 @@ fn a_closed_producer_still_waits_for_its_workers() {
 }
 
 #[test]
-fn nothing_waits_longer_than_it_may() {
+fn waits_end_at_their_timeout() {
     let (mut producer, mut consumer) = small(2);
     for timeout in [Duration::ZERO, TINY] {
         assert!(matches!(consumer.next_timeout(timeout), Next::TimedOut));
@@ -147,7 +147,7 @@ fn nothing_waits_longer_than_it_may() {
     }
     assert!(matches!(consumer.next_timeout(Duration::ZERO), Next::Slot(_)));
     consumer.commit(1);
-    // A time-out beyond all clocks is none at all.
+    // A time-out that no `Instant` can represent is no time-out.
     assert_eq!(producer.reserve_timeout(Duration::MAX).unwrap().unwrap().seq(), 2);
 }
 
@@ -168,7 +168,7 @@ fn frames_are_readable_only_in_order() {
 }
 
 #[test]
-fn an_abandoned_slot_holds_up_nobody() {
+fn an_abandoned_slot_does_not_block_later_frames() {
     let (mut producer, mut consumer) = small(3);
     let slot = producer.reserve().unwrap();
     let panicking = thread::spawn(move || {
@@ -180,7 +180,7 @@ fn an_abandoned_slot_holds_up_nobody() {
     let abandoned = consumer.next().unwrap();
     assert_eq!((abandoned.seq(), abandoned.meta()), (0, None));
     assert_eq!(take(&mut consumer).seq(), 1);
-    // It comes again like any other.
+    // After a rewind it is returned again like any other frame.
     consumer.rewind();
     assert_eq!(consumer.next().unwrap().meta(), None);
 }
@@ -200,7 +200,7 @@ fn slots_are_free_only_after_commit() {
 }
 
 #[test]
-fn commit_moves_neither_back_nor_beyond_what_was_read() {
+fn commit_moves_neither_back_nor_beyond_the_frames_that_were_read() {
     let (mut producer, mut consumer) = small(4);
     put_many(&mut producer, 4);
     drop((take(&mut consumer), take(&mut consumer), take(&mut consumer)));
@@ -223,7 +223,7 @@ fn a_late_commit_after_a_rewind_is_ignored() {
 }
 
 #[test]
-fn rewind_brings_the_same_frames_again() {
+fn rewind_returns_the_same_frames_again() {
     let (mut producer, mut consumer) = small(4);
     put_many(&mut producer, 4);
     let held: Vec<_> = (0..3).map(|_| take(&mut consumer)).collect();
@@ -243,11 +243,11 @@ fn rewind_brings_the_same_frames_again() {
 }
 
 #[test]
-fn a_discarded_frame_is_free_before_the_frames_in_front_of_it() {
+fn the_slot_of_a_discarded_frame_is_free_before_earlier_frames_are_committed() {
     let (mut producer, mut consumer) = small(3);
     put_many(&mut producer, 3);
     let first = take(&mut consumer);
-    // However many frames are given up behind one that is not committed, the ring goes on.
+    // However many frames are discarded after an uncommitted frame, slots become free.
     for seq in 1..20 {
         assert_eq!(take(&mut consumer).seq(), seq);
         consumer.discard(seq);
@@ -255,13 +255,13 @@ fn a_discarded_frame_is_free_before_the_frames_in_front_of_it() {
         put(&mut producer);
     }
     assert_eq!(first.seq(), 0);
-    // They do not come again.
+    // They are not returned again.
     assert_eq!(consumer.rewind(), 0);
     let seqs: Vec<_> = (0..3).map(|_| take(&mut consumer).seq()).collect();
     assert_eq!(seqs, [0, 20, 21]);
     consumer.commit(22);
     assert_eq!(consumer.snapshot().len, 0);
-    // Too early, too late.
+    // Before they are read, and after they are committed, discards have no effect.
     consumer.discard(22);
     consumer.discard(3);
     assert_eq!(put(&mut producer), 22);
@@ -269,7 +269,7 @@ fn a_discarded_frame_is_free_before_the_frames_in_front_of_it() {
 }
 
 #[test]
-fn the_oldest_unread_frame_makes_place_and_none_that_was_read() {
+fn only_the_oldest_unread_frame_is_dropped_for_a_new_one() {
     let (mut producer, mut consumer) = small::<u64>(3);
     put_many(&mut producer, 3);
     let dropped = |producer: &mut Producer<u64>| {
@@ -280,18 +280,18 @@ fn the_oldest_unread_frame_makes_place_and_none_that_was_read() {
         Some(got.dropped.map(|meta| *meta.unwrap()))
     };
     drop(take(&mut consumer));
-    // Frame 0 is with the encoder: 1 goes.
+    // Frame 0 was read, so frame 1 is dropped.
     assert_eq!(dropped(&mut producer), Some(Some(1)));
-    // Also when it comes again.
+    // The same after a rewind.
     consumer.rewind();
     assert_eq!(dropped(&mut producer), Some(Some(2)));
     assert_eq!(take(&mut consumer).seq(), 0);
     assert_eq!(take(&mut consumer).seq(), 3);
     assert_eq!(take(&mut consumer).seq(), 4);
-    // All are with the encoder.
+    // All frames were read, so none can be dropped.
     assert_eq!(dropped(&mut producer), None);
     consumer.commit(1);
-    // A free slot costs nobody anything.
+    // If a slot is free, no frame is dropped.
     assert_eq!(dropped(&mut producer), Some(None));
     assert_eq!(dropped(&mut producer), Some(Some(5)));
     drop(consumer);
@@ -299,14 +299,14 @@ fn the_oldest_unread_frame_makes_place_and_none_that_was_read() {
 }
 
 #[test]
-fn a_held_frame_keeps_its_slot_and_no_other() {
+fn a_held_frame_keeps_only_its_own_slot() {
     let (mut producer, mut consumer) = small(3);
     put(&mut producer);
     let first = take(&mut consumer);
     consumer.rewind();
     let second = take(&mut consumer);
     consumer.commit(1);
-    // The other two slots go round and round.
+    // The other two slots are reused in turn.
     for seq in 1..8 {
         assert_eq!(put(&mut producer), seq);
         drop(take(&mut consumer));
@@ -323,7 +323,7 @@ fn a_held_frame_keeps_its_slot_and_no_other() {
 }
 
 #[test]
-fn a_blocked_producer_goes_on_when_a_slot_is_free() {
+fn a_blocked_producer_continues_when_a_slot_is_free() {
     for held in [false, true] {
         let (mut producer, mut consumer) = small(2);
         let monitor = producer.monitor();
@@ -346,7 +346,7 @@ fn a_blocked_producer_goes_on_when_a_slot_is_free() {
 }
 
 #[test]
-fn a_blocked_consumer_goes_on_when_a_frame_is_there_or_none_will_be() {
+fn a_blocked_consumer_continues_at_the_next_frame_or_the_end() {
     for publish in [true, false] {
         let (mut producer, mut consumer) = small(2);
         let monitor = consumer.monitor();
@@ -362,7 +362,7 @@ fn a_blocked_consumer_goes_on_when_a_frame_is_there_or_none_will_be() {
 }
 
 #[test]
-fn a_consumer_that_goes_closes_the_ring_at_once() {
+fn dropping_the_consumer_closes_the_ring_at_once() {
     // While there is room …
     let (mut producer, consumer) = small(2);
     let slot = producer.reserve().unwrap();
@@ -386,7 +386,7 @@ fn a_consumer_that_goes_closes_the_ring_at_once() {
 #[test]
 fn every_order_of_dropping_is_safe() {
     type Part = Box<dyn std::any::Any>;
-    // Every permutation of the four parts, in the manner of Lehmer codes.
+    // Every permutation of the four parts, by Lehmer codes.
     for code in 0..24 {
         let (mut producer, mut consumer) = small(3);
         put(&mut producer);
@@ -401,7 +401,7 @@ fn every_order_of_dropping_is_safe() {
             let at = rest % parts.len();
             rest /= parts.len();
             drop(parts.remove(at));
-            // What is left can still be used.
+            // The remaining parts can still be used.
             for part in &mut parts {
                 if let Some(read) = part.downcast_ref::<ReadSlot<u64>>() {
                     assert_eq!((&**read, read.meta()), (&[0; 16][..], Some(&0)));
@@ -424,7 +424,7 @@ impl Drop for Counted {
 }
 
 #[test]
-fn metadata_is_dropped_when_its_slot_is_reused_or_the_ring_dies() {
+fn metadata_is_dropped_when_its_slot_is_reused_or_the_ring_is_dropped() {
     let dropped = Arc::new(AtomicUsize::new(0));
     let count = || dropped.load(Ordering::Relaxed);
     let (mut producer, mut consumer) = small(2);
@@ -443,12 +443,12 @@ fn metadata_is_dropped_when_its_slot_is_reused_or_the_ring_dies() {
     assert_eq!(count(), 1);
     drop(held);
     assert_eq!(count(), 3);
-    // A monitor keeps nothing but the numbers.
+    // A monitor keeps only the numbers.
     assert_eq!(monitor.snapshot().written, 3);
 }
 
 #[test]
-fn metadata_that_panics_when_dropped_costs_one_frame_only() {
+fn metadata_that_panics_when_dropped_loses_only_one_frame() {
     struct Bomb(bool);
     impl Drop for Bomb {
         fn drop(&mut self) {
@@ -470,7 +470,7 @@ fn metadata_that_panics_when_dropped_costs_one_frame_only() {
 }
 
 #[test]
-fn snapshots_tell_cursors_and_waits() {
+fn snapshots_contain_cursors_and_waits() {
     let (mut producer, mut consumer) = small(4);
     let monitor = producer.monitor().clone();
     assert_eq!(monitor.snapshot(), Snapshot { capacity: 4, ..Snapshot::default() });
@@ -496,7 +496,7 @@ fn snapshots_tell_cursors_and_waits() {
     assert_eq!(producer.snapshot(), expected);
     assert_eq!(consumer.snapshot(), expected);
 
-    // A wait is counted when it begins, and its time when it goes on and when it is over.
+    // A wait is counted when it begins; its time is counted during the wait and after it.
     let thread = thread::spawn(move || {
         while let Some(slot) = consumer.next() {
             consumer.commit(slot.seq() + 1);
@@ -534,7 +534,7 @@ fn many_workers_fill_one_ring() {
             jobs.send(producer.reserve().unwrap()).unwrap();
         }
     });
-    // Every fifth frame the encoder dies, with up to three frames in flight.
+    // At every fifth frame the encoder fails, with up to three frames in flight.
     let mut expected = 0;
     let mut reads = 0;
     while let Some(slot) = consumer.next() {

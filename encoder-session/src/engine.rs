@@ -1,64 +1,65 @@
-//! The encoders of a session, as if they were one that cannot be lost.
+//! Makes the encoders of a chain look like one encoder that is never lost.
 
 use std::{
     collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use encoder_core::{
-    Chain, EncodeError, EncodedChunk, EncoderType, FailureKind, FrameBuffer, FrameLayout,
-    OpenError, Refusal, RefusalKind, Resolution, VideoEncoder,
+    Chain, EncodeError, EncodedChunk, EncoderType, FailureKind, FrameLayout, OpenError, Refusal,
+    RefusalKind, VideoEncoder,
 };
 use tracing::{info, warn};
 
-use super::{EncoderSpan, Failover, SessionError};
+use super::{EncoderSpan, Failover, SessionError, active::Active};
 use crate::metrics::Meter;
 
-/// How it goes on.
-#[derive(Clone, Copy, PartialEq)]
+/// What the caller does next.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Step {
-    /// With the next frame.
+    /// Encode the next frame.
     On,
-    /// The encoder was lost. Another is open, and wants all frames from [`Engine::complete_until`] on.
+    /// The encoder was lost and another is open: encode all frames from [`Engine::complete_until`]
+    /// on again.
     Replay,
 }
 
-/// Gives frames to the encoder whose turn it is. When that one is lost, it takes the next of the
-/// chain and asks for the frames that were not answered for.
+/// Gives frames to the active encoder of a chain. When that encoder is lost, the engine opens the
+/// next one and asks for the frames whose access units had not come out.
 ///
-/// Access units are reorder_hold back until all frames complete_until before them are there too, and those that they
-/// may be predicted from. So whatever has emitted the engine is a whole video up to a frame, and what
-/// was reorder_hold back can be forgotten and encoded again.
+/// An access unit is held back until the access units of all earlier frames have come out, and
+/// those of the frames that it may be predicted from. So every access unit emitted so far is part
+/// of a decodable prefix of the video, and all others can be dropped and encoded again.
 pub(super) struct Engine {
     chain: Chain,
-    /// `None` only while one is exchanged for another, and after the last was lost.
-    encoder: Option<Box<dyn VideoEncoder>>,
+    /// `None` only while one encoder replaces another, and after the last one was lost.
+    active: Option<Active>,
     layout: FrameLayout,
-    /// Where frames are laid out anew for an encoder that does not take the ring's format.
-    converted: Option<FrameBuffer>,
     /// Most B-frames in a row.
     b_frames: u64,
     gop_size: u64,
-    /// Index of the first frame that the encoder was in_flight.
+    /// Index of the first frame of the active encoder.
     base: u64,
-    /// Whether it has in_flight an access unit.
+    /// Whether the active encoder has returned an access unit.
     has_begun: bool,
-    /// Frames before this index are complete.
+    /// All frames before this index are complete: their access units have been emitted.
     complete_until: u64,
-    /// When each frame from `complete_until` on was in_flight to the encoder.
+    /// When each frame from `complete_until` on was given to the encoder.
     in_flight: VecDeque<Instant>,
-    /// Access units that came out and are not complete in display order, in decoding order.
+    /// Access units that have come out and are held back, in decoding order.
     reorder_hold: Vec<EncodedChunk>,
-    /// Access units that are complete in display order, to be taken away.
+    /// Access units that [`Self::take`] will return.
     ready: Vec<EncodedChunk>,
-    /// How many have become so.
+    /// How many access units were emitted.
     emitted: u64,
     spans: Vec<EncoderSpan>,
     failovers: Vec<Failover>,
     meter: Meter,
     refusals_counted: usize,
 }
+
+/// After so many spans, further frames of an encoder are added to its latest span.
+pub(super) const MOST_SPANS: usize = 64;
 
 impl Engine {
     /// An engine with an open encoder of the chain.
@@ -71,9 +72,8 @@ impl Engine {
     ) -> Self {
         let mut engine = Self {
             chain,
-            encoder: None,
+            active: None,
             layout,
-            converted: None,
             b_frames,
             gop_size,
             base: 0,
@@ -89,12 +89,12 @@ impl Engine {
             refusals_counted: 0,
         };
         engine.count_refusals();
-        engine.install(encoder);
+        engine.install(Active::new(encoder, layout));
         engine
     }
 
-    /// The access units that are complete in display order, in decoding order. To be taken after
-    /// every other call, also after one that failed.
+    /// The access units emitted since the last call, in decoding order. To be called after every
+    /// other call, also after an error.
     pub fn take(&mut self) -> Vec<EncodedChunk> {
         std::mem::take(&mut self.ready)
     }
@@ -104,17 +104,17 @@ impl Engine {
         self.complete_until
     }
 
-    /// Index of the frame that is wanted next.
+    /// Index of the frame to be encoded next.
     pub fn next(&self) -> u64 {
         self.complete_until + self.in_flight.len() as u64
     }
 
-    /// Every change of the encoder.
+    /// The changes of the encoder: one entry for all changes with the same encoders and cause.
     pub fn failovers(&self) -> &[Failover] {
         &self.failovers
     }
 
-    /// The encoders that were used, in order, with the frames that each of them made.
+    /// The encoders that were used, in order, with the number of frames that each of them made.
     pub fn spans(&self) -> &[EncoderSpan] {
         &self.spans
     }
@@ -124,35 +124,34 @@ impl Engine {
         self.chain.refusals()
     }
 
-    /// Where the numbers go.
+    /// The metrics of the session.
     pub fn meter(&mut self) -> &mut Meter {
         &mut self.meter
     }
 
-    /// Gives the frame [`next`](Self::next) to the encoder, in the ring's layout.
+    /// Encodes the frame [`next`](Self::next), which is laid out as in the ring. At the end of a
+    /// GOP it may go to a better encoder, which then replaces the active one.
     ///
     /// # Errors
-    /// When no encoder is emitted, with the last one's words.
+    /// When no encoder is left, with the error of the last one.
     pub fn encode(&mut self, memory: &[u8]) -> Result<Step, SessionError> {
-        let index = self.next();
-        let now = Instant::now();
-        self.in_flight.push_back(now);
-        let taken = match self.give(memory, index) {
-            Ok(Some(chunk)) => self.accept(chunk),
-            other => other.map(drop),
+        let encoded = match self.failback(memory) {
+            Ok(true) => Ok(()),
+            Ok(false) => self.give(memory),
+            Err(error) => Err(error),
         };
-        match taken.and_then(|()| self.check_debt()) {
+        match encoded.and_then(|()| self.check_debt()) {
             Ok(()) => {
                 self.meter.frame(self.layout.packed_bytes());
-                self.chain.steady(now);
-                self.release(now, false);
+                self.chain.steady();
+                self.release(false);
                 Ok(Step::On)
             }
             Err(error) => self.lost(error),
         }
     }
 
-    /// Ends the stream. Without an error or a replay, every frame is complete then.
+    /// Ends the stream. If it returns [`Step::On`], every frame is complete.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -163,56 +162,86 @@ impl Engine {
         }
     }
 
-    /// Where a GOP ends: goes back to an encoder that is wanted more and was lost or busy a while
-    /// ago. What the present one holds is drained first, so that nothing is encoded twice.
+    /// At the end of a GOP, gives the frame to a better encoder, if one can be tried again. Returns
+    /// whether that encoder has the frame.
     ///
-    /// # Errors
-    /// As [`encode`](Self::encode).
-    pub fn failback(&mut self) -> Result<Step, SessionError> {
-        let now = Instant::now();
-        let next = self.next();
-        let is_boundary = next > self.base && (next - self.base).is_multiple_of(self.gop_size);
-        if !is_boundary || !self.chain.has_better(now) {
-            return Ok(Step::On);
+    /// An encoder in a child process is really open only when it has accepted a frame. Until then
+    /// the active encoder stays open; only then it is drained and dropped. If the better encoder
+    /// does not open, the active one continues and its stream is not interrupted.
+    fn failback(&mut self, memory: &[u8]) -> Result<bool, EncodeError> {
+        let index = self.next();
+        let is_boundary = index > self.base && (index - self.base).is_multiple_of(self.gop_size);
+        if !is_boundary || !self.chain.has_better() {
+            return Ok(false);
         }
+        let better = self.chain.open_better();
+        self.count_refusals();
+        let Some(better) = better else { return Ok(false) };
+        let mut better = Active::new(better, self.layout);
+        let given = self.chain.now();
+        let first = match better.encode(memory, index) {
+            Ok(first) => first,
+            Err(error) => {
+                let id = better.id();
+                better.discard();
+                self.chain.refuse_better(refusal(id, error));
+                self.count_refusals();
+                return Ok(false);
+            }
+        };
         if let Err(error) = self.drain() {
-            return self.lost(error);
+            // The frames that the active encoder lost come before those of the better one.
+            better.discard();
+            return Err(error);
         }
         let from = self.retire();
-        self.chain.take_better(now);
-        self.reopen(from, "back", "it has rested and is tried again".into())?;
-        Ok(Step::On)
+        self.chain.take_better();
+        let reason = "it can be opened again".into();
+        self.changed(from, better.id(), "failback", reason);
+        self.install(better);
+        self.accept_frame(given, first).map(|()| true)
     }
 
-    /// The encoder that is open, or was last.
+    /// The active encoder, or the last one that was.
     fn id(&self) -> EncoderType {
         self.spans.last().map_or(EncoderType::new("none"), |span| span.encoder)
     }
 
-    /// Gives a frame to the encoder, in the format that it takes.
-    fn give(&mut self, memory: &[u8], index: u64) -> Result<Option<EncodedChunk>, EncodeError> {
-        let frame = self.layout.frame(memory, index);
-        let converted = &mut self.converted;
-        guarded(&mut self.encoder, |encoder| match converted {
-            // A place in the ring is not written again before its frame has been answered for.
-            None => encoder.encode_frame(&frame.stable()),
-            Some(buffer) => {
-                buffer.copy_from(&frame);
-                encoder.encode_frame(&buffer.frame(index))
-            }
-        })
+    /// Gives the next frame to the active encoder.
+    fn give(&mut self, memory: &[u8]) -> Result<(), EncodeError> {
+        let (index, given) = (self.next(), self.chain.now());
+        let Some(active) = &mut self.active else { return Err(self.none_open()) };
+        let chunk = active.encode(memory, index)?;
+        self.accept_frame(given, chunk)
     }
 
-    /// Everything that the encoder still holds.
+    /// The active encoder has the next frame, and returned an access unit or none.
+    fn accept_frame(
+        &mut self,
+        given: Instant,
+        chunk: Option<EncodedChunk>,
+    ) -> Result<(), EncodeError> {
+        self.in_flight.push_back(given);
+        chunk.map_or(Ok(()), |chunk| self.accept(chunk))
+    }
+
+    fn none_open(&self) -> EncodeError {
+        let (encoder, index) = (self.id(), self.next());
+        let message = "no encoder is open".into();
+        EncodeError::Failed { encoder, index, kind: FailureKind::Failed, message }
+    }
+
+    /// Makes the active encoder return everything that it still holds.
     fn drain(&mut self) -> Result<(), EncodeError> {
         if self.next() > self.base {
-            for chunk in guarded(&mut self.encoder, |encoder| encoder.flush())? {
+            let Some(active) = &mut self.active else { return Err(self.none_open()) };
+            for chunk in active.flush()? {
                 self.accept(chunk)?;
             }
         }
-        // What is whole without what is missing leaves only if nothing is missing.
+        // Access units that may lack their references are emitted only if none is missing.
         let is_whole = self.reorder_hold.len() == self.in_flight.len();
-        self.release(Instant::now(), is_whole);
+        self.release(is_whole);
         match self.in_flight.len() {
             0 => Ok(()),
             missing => Err(self.broken(format!(
@@ -227,26 +256,24 @@ impl Engine {
         if pts >= self.next() {
             return Err(self.broken(format!("it gave an access unit for frame {pts}, unasked")));
         }
-        // Only with an IDR picture is it a seam at which decoding goes on.
+        // A decoder can continue only at an IDR picture.
         if !self.has_begun && (pts != self.base || !chunk.keyframe) {
             return Err(self.broken(format!("its first access unit is no key frame {}", self.base)));
         }
         self.has_begun = true;
-        if pts < self.complete_until
-            || self.reorder_hold.iter().any(|reorder_hold| reorder_hold.pts == pts)
-        {
+        if pts < self.complete_until || self.reorder_hold.iter().any(|known| known.pts == pts) {
             return Err(self.broken(format!("it gave two access units for frame {pts}")));
         }
         self.reorder_hold.push(chunk);
         Ok(())
     }
 
-    /// One that never gives what it owes would lock the ring.
+    /// Fails if the active encoder holds more frames than it may: the ring would be full for ever.
     fn check_debt(&self) -> Result<(), EncodeError> {
-        let Some(encoder) = &self.encoder else { return Ok(()) };
-        let most = encoder.max_delay() as u64 + max_reorder(self.b_frames);
+        let Some(active) = &self.active else { return Ok(()) };
+        let most = active.encoder.max_delay() as u64 + max_reorder(self.b_frames);
         let owed = self.in_flight.len() as u64;
-        // The first frame may be complete already, and leaves in a moment.
+        // Access units that can be emitted are no debt; the next `release` emits them.
         if owed <= most + self.complete(false) as u64 {
             return Ok(());
         }
@@ -271,9 +298,10 @@ impl Engine {
         EncodeError::Failed { encoder, index, kind: FailureKind::WrongOutput, message }
     }
 
-    /// How many of the access units that are reorder_hold back can leave: a whole span of the video, of
-    /// which none can be predicted from a picture that has not come. (A picture may be predicted from
-    /// one that is complete_until up to `b_frames` later. Were that one lost, this one could not be decoded.)
+    /// How many of the access units that are held back can be emitted: those of a span of frames
+    /// without a gap, none of which can be predicted from a picture that has not come out. (A
+    /// picture may be predicted from one that is shown up to `b_frames` later. If that picture is
+    /// lost, this one cannot be decoded.)
     fn complete(&self, is_end: bool) -> usize {
         let behind = if is_end { 0 } else { self.b_frames };
         let mut there: Vec<u64> = self.reorder_hold.iter().map(|chunk| chunk.pts).collect();
@@ -291,17 +319,21 @@ impl Engine {
         complete
     }
 
-    /// Lets go of what is complete in display order.
-    fn release(&mut self, now: Instant, is_end: bool) {
+    /// Emits the access units that can be emitted.
+    fn release(&mut self, is_end: bool) {
         let complete = self.complete(is_end);
-        let first = self.complete_until;
+        if complete == 0 {
+            return;
+        }
+        let (first, now) = (self.complete_until, self.chain.now());
         for mut chunk in self.reorder_hold.drain(..complete) {
-            let in_flight =
-                self.in_flight.get((chunk.pts - first) as usize).copied().unwrap_or(now);
-            // Across encoders it counts on.
+            let given = self.in_flight.get((chunk.pts - first) as usize).copied();
+            let latency =
+                given.map_or(Duration::ZERO, |given| now.saturating_duration_since(given));
+            // Decoding order is counted through, across encoders.
             chunk.dts = self.emitted;
             self.emitted += 1;
-            self.meter.unit(chunk.data.len(), now.saturating_duration_since(in_flight));
+            self.meter.unit(chunk.data.len(), latency);
             self.ready.push(chunk);
         }
         self.complete_until += complete as u64;
@@ -311,20 +343,19 @@ impl Engine {
         }
     }
 
-    /// Takes the encoder away; gives its name.
+    /// Drops the active encoder, and what it held. Returns its name.
     fn retire(&mut self) -> EncoderType {
-        // Before another is opened: it may hold the last session of a device.
-        if let Some(encoder) = self.encoder.take() {
-            // One that panics when it is dropped must not take the video with it.
-            let _ = catch_unwind(AssertUnwindSafe(|| drop(encoder)));
+        if let Some(active) = self.active.take() {
+            active.discard();
         }
         self.reorder_hold.clear();
         self.in_flight.clear();
         self.id()
     }
 
-    /// The encoder was lost: opens another, for the frames from `complete_until` on.
+    /// The active encoder was lost: opens another, for the frames from `complete_until` on.
     fn lost(&mut self, error: EncodeError) -> Result<Step, SessionError> {
+        // Dropped before another is opened: it may hold the last session of a device.
         let from = self.retire();
         match error {
             EncodeError::Refused(refusal) => {
@@ -340,16 +371,17 @@ impl Engine {
                     self.meter.failover(None, kind.as_str());
                     return Err(error.into());
                 }
-                self.reopen(from, kind.as_str(), message).map_err(|emitted| {
-                    SessionError::Lost { error: error.into(), left: emitted.into() }
+                self.reopen(from, kind.as_str(), message).map_err(|left| SessionError::Lost {
+                    error: error.into(),
+                    left: left.into(),
                 })?;
             }
-            EncodeError::Mismatch { .. } => return Err(error.into()),
+            _ => return Err(error.into()),
         }
         Ok(Step::Replay)
     }
 
-    /// Opens the encoder whose turn it is, after `from`, and tells of the change.
+    /// Opens an encoder in place of `from`, which was lost.
     fn reopen(
         &mut self,
         from: EncoderType,
@@ -358,42 +390,63 @@ impl Engine {
     ) -> Result<(), OpenError> {
         let opened = self.chain.open();
         self.count_refusals();
-        let to = opened.as_ref().ok().map(|encoder| encoder.encoder_type());
-        let frame = self.complete_until;
-        self.meter.failover(to, cause);
-        let encoder = opened?;
-        let to = encoder.encoder_type();
-        match cause {
-            "refused" => {}
-            "back" => info!(%from, %to, frame, "going back: {reason}"),
-            _ => warn!(%from, %to, frame, cause, "encoder lost, no frame is: {reason}"),
-        }
-        // Who refused the very first frame is among the refusals.
-        if cause != "refused" || frame > 0 {
-            self.failovers.push(Failover { frame, from, to, cause, reason });
-        }
-        self.install(encoder);
+        let encoder = opened.inspect_err(|error| {
+            if !matches!(error, OpenError::Stopped) {
+                self.meter.failover(None, cause);
+            }
+        })?;
+        self.changed(from, encoder.encoder_type(), cause, reason);
+        self.install(Active::new(encoder, self.layout));
         Ok(())
     }
 
-    fn install(&mut self, encoder: Box<dyn VideoEncoder>) {
-        let format = encoder.pixel_format();
-        let size = Resolution::new(self.layout.width, self.layout.height);
-        self.converted = (format != self.layout.format)
-            .then(|| FrameBuffer::new(FrameLayout::new(format, size)));
+    /// Logs and counts a change of the encoder at the frame `complete_until`.
+    fn changed(&mut self, from: EncoderType, to: EncoderType, cause: &'static str, reason: String) {
+        let frame = self.complete_until;
+        self.meter.failover(Some(to), cause);
+        match cause {
+            "refused" => {}
+            "failback" => info!(%from, %to, frame, "going back to a better encoder: {reason}"),
+            _ => warn!(%from, %to, frame, cause, "encoder lost, no frame is: {reason}"),
+        }
+        // An encoder that refused the very first frame is in the list of refusals.
+        if cause == "refused" && frame == 0 {
+            return;
+        }
+        let is_same =
+            |known: &&mut Failover| (known.from, known.to, known.cause) == (from, to, cause);
+        match self.failovers.iter_mut().find(is_same) {
+            Some(known) => {
+                known.count += 1;
+                (known.last_frame, known.reason) = (frame, reason);
+            }
+            None => {
+                let (last_frame, count) = (frame, 1);
+                self.failovers.push(Failover { frame, last_frame, count, from, to, cause, reason });
+            }
+        }
+    }
+
+    /// Makes an encoder the active one, from the frame `complete_until` on.
+    fn install(&mut self, active: Active) {
         (self.base, self.has_begun) = (self.complete_until, false);
-        let (id, description) = (encoder.encoder_type(), encoder.description());
+        let (id, description) = (active.id(), active.encoder.description());
         tracing::Span::current().record("encoder", id.as_str());
-        // One that never made a frame was not used.
+        // An encoder that made no frame was not used.
         if self.spans.last().is_some_and(|span| span.frames == 0) {
             self.spans.pop();
         }
-        match self.spans.last_mut() {
-            Some(span) if span.encoder == id && span.description == description => {}
-            _ => self.spans.push(EncoderSpan { encoder: id, description, frames: 0 }),
+        let is_same = |span: &EncoderSpan| span.encoder == id && span.description == description;
+        if !self.spans.last().is_some_and(is_same) {
+            let known = self.spans.iter().rposition(is_same);
+            let span = match known.filter(|_| self.spans.len() >= MOST_SPANS) {
+                Some(known) => self.spans.remove(known),
+                None => EncoderSpan { encoder: id, description, frames: 0 },
+            };
+            self.spans.push(span);
         }
-        self.meter.switch(id, encoder.load());
-        self.encoder = Some(encoder);
+        self.meter.switch(id, active.encoder.load());
+        self.active = Some(active);
     }
 
     fn count_refusals(&mut self) {
@@ -405,27 +458,29 @@ impl Engine {
     }
 }
 
-/// The most access units that are reorder_hold back: a group of B-frames with the picture behind them, and
-/// the next group, without which the first may not leave.
-pub(super) const fn max_reorder(b_frames: u64) -> u64 {
-    if b_frames == 0 { 0 } else { 2 * (b_frames + 1) }
+/// Why an encoder was not gone back to.
+fn refusal(encoder: EncoderType, error: EncodeError) -> Refusal {
+    match error {
+        EncodeError::Refused(refusal) => refusal,
+        error => {
+            let kind = match &error {
+                EncodeError::Failed { kind: FailureKind::WrongOutput, .. } => {
+                    RefusalKind::WrongOutput
+                }
+                EncodeError::Failed { kind: FailureKind::Stalled, .. } => RefusalKind::Timeout,
+                _ => RefusalKind::Failed,
+            };
+            let reason = match error {
+                EncodeError::Failed { message, .. } => message,
+                error => error.to_string(),
+            };
+            Refusal::new(encoder, kind, reason, "it is tried again later")
+        }
+    }
 }
 
-/// Lets the encoder work. One that panics is one that failed.
-fn guarded<T>(
-    encoder: &mut Option<Box<dyn VideoEncoder>>,
-    work: impl FnOnce(&mut dyn VideoEncoder) -> Result<T, EncodeError>,
-) -> Result<T, EncodeError> {
-    let failed = |encoder, message: &str| EncodeError::Failed {
-        encoder,
-        index: 0,
-        kind: FailureKind::Failed,
-        message: message.into(),
-    };
-    let Some(encoder) = encoder else {
-        return Err(failed(EncoderType::new("none"), "no encoder is open"));
-    };
-    let id = encoder.encoder_type();
-    catch_unwind(AssertUnwindSafe(|| work(encoder.as_mut())))
-        .unwrap_or_else(|_| Err(failed(id, "it panicked")))
+/// The most access units that are held back: a group of B-frames with the picture that follows it,
+/// and the next group, which the first may be predicted from.
+pub(super) const fn max_reorder(b_frames: u64) -> u64 {
+    if b_frames == 0 { 0 } else { 2 * (b_frames + 1) }
 }

@@ -10,27 +10,35 @@
 //! are in the sink. When the encoder is lost, the next one of the plan, or the same begun again,
 //! gets the frames that were not answered for: they are still in the ring.
 
+mod active;
 mod engine;
 pub mod metrics;
 mod report;
+mod setters;
 mod slot;
 mod worker;
 
 use std::{
+    any::Any,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
     thread::JoinHandle,
 };
 
 use encoder_core::{
     Chain, EncodeError, EncoderType, FrameLayout, FrameRate, OpenError, Plan, Resolution, Settings,
+    Waiter,
 };
-use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring};
+use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring_in};
 use engine::Engine;
 pub use report::VideoReport;
 use serde::Serialize;
+use setters::Allocators;
 use slot::Meta;
 pub use slot::Slot;
 use thiserror::Error;
@@ -74,6 +82,7 @@ pub enum OnFull {
 
 /// How a session works.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct SessionConfig {
     /// The encoder's configuration; `encoder.resolution` is set from the size at opening.
     pub settings: Settings,
@@ -94,6 +103,11 @@ pub struct SessionConfig {
     pub camera_label: Option<String>,
     /// Which file of its camera this is, for messages.
     pub part: Option<usize>,
+    /// The clock of sessions, and the way to end their waits for a busy encoder: interrupting it
+    /// ends the waits, stopping it ends the sessions that have no encoder then. A `Run` sets it to
+    /// the waiter of its `Stop`.
+    pub waiter: Waiter,
+    allocators: Allocators,
 }
 
 impl SessionConfig {
@@ -109,6 +123,8 @@ impl SessionConfig {
             picture: PictureOptions::default(),
             camera_label: None,
             part: None,
+            waiter: Waiter::new(),
+            allocators: Allocators::new(),
         }
     }
 }
@@ -180,6 +196,9 @@ pub enum SessionError {
         /// What plays up to there.
         part: Location,
     },
+    /// A recorded H.264 stream that is copied cannot be continued, for this reason.
+    #[error("the H.264 stream cannot be copied: {0}")]
+    Stream(String),
     /// The session has failed before; [`Session::finish`] returns why.
     #[error("the session has ended")]
     Ended,
@@ -216,19 +235,24 @@ pub struct EncoderSpan {
     pub frames: u64,
 }
 
-/// A change of the encoder in mid-stream. No frame is lost by it.
+/// The changes of the encoder in mid-stream with the same encoders and cause: one entry for all of
+/// them, so that the list stays short however long the stream is. No frame is lost by them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failover {
-    /// The first frame that the new one made.
+    /// The first frame that the new encoder made, at the first change.
     pub frame: u64,
+    /// The same at the latest change.
+    pub last_frame: u64,
+    /// How many changes there were.
+    pub count: u64,
     /// The encoder before.
     pub from: EncoderType,
-    /// The encoder after; the same where it was begun again.
+    /// The encoder after; the same if it was opened again.
     pub to: EncoderType,
-    /// `died`, `stalled`, `wrong-output`, `failed`, `refused`, or `back` for a return to an encoder
-    /// that is wanted more.
+    /// `died`, `stalled`, `wrong-output`, `failed`, `refused`, or `failback` for the return to a
+    /// better encoder.
     pub cause: &'static str,
-    /// What the encoder before had to say.
+    /// The error of the encoder before, at the latest change.
     pub reason: String,
 }
 
@@ -280,7 +304,10 @@ impl Session {
             if settings.gpu.enable_ring_buffer { settings.gpu.ring_buffer_size } else { 0 };
         let rate = settings.encoder.frame_rate;
         let camera = config.camera_label.as_deref();
-        let mut chain = Chain::new(&config.plan, settings, config.threads)?;
+        let waiter = config.waiter.child();
+        let mut chain =
+            Chain::new(&config.plan, settings, config.threads)?.with_waiter(waiter.clone());
+        let is_ending = chain.ending_flag();
         let encoder = chain.open().inspect_err(|error| metrics::not_opened(error, camera))?;
         let meter = Meter::new(encoder.encoder_type(), encoder.load(), camera);
         let layout = FrameLayout::new(encoder.pixel_format(), size);
@@ -292,7 +319,8 @@ impl Session {
         let held = engine::max_reorder(b_frames.into()) as usize;
         let least = chain.max_delay().max(encoder.max_delay()) + held + 3;
         let slots = wished.max(least);
-        let (producer, consumer) = ring(RingOptions { slots, slot_bytes: layout.bytes() })?;
+        let options = RingOptions { slots, slot_bytes: layout.bytes() };
+        let (producer, consumer) = ring_in(options, config.allocator(encoder.encoder_type()))?;
         let counters = Arc::new(Counters::default());
         let id = encoder.encoder_type();
         let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));
@@ -318,7 +346,7 @@ impl Session {
             .map_err(|e| SessionError::Internal(format!("no thread: {e}")))?;
         drop(entered);
         Ok(Self {
-            running: Closing { thread: Some(thread), sink, counters, fault },
+            running: Closing { thread: Some(thread), sink, counters, fault, waiter, is_ending },
             producer: Some(producer),
             layout,
             options: config.picture,
@@ -389,6 +417,7 @@ impl Session {
         let full = || SessionError::Full { number: self.next_number, slots: self.slots };
         *self.running.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(full());
         let full = full();
+        self.running.is_ending.store(true, SeqCst);
         self.producer = None;
         full
     }
@@ -468,6 +497,7 @@ impl Session {
     /// Closes the ring and lets the rest run on: so that the next segment can begin at once.
     pub fn close(self) -> Closing {
         let Self { running, producer, .. } = self;
+        running.is_ending.store(true, SeqCst);
         drop(producer);
         running
     }
@@ -478,6 +508,10 @@ pub struct Closing {
     thread: Option<JoinHandle<Result<VideoReport, SessionError>>>,
     sink: SharedSink,
     fault: Fault,
+    /// Stopped when the session is dropped, so that its thread ends a wait for an encoder.
+    waiter: Waiter,
+    /// Whether no more frames come.
+    is_ending: Arc<AtomicBool>,
     /// Counts that grow until the session has ended.
     pub counters: Arc<Counters>,
 }
@@ -488,18 +522,34 @@ impl Closing {
     /// # Errors
     /// As [`Session::finish`].
     pub fn join(mut self) -> Result<VideoReport, SessionError> {
-        let ended = self.thread.take().and_then(|thread| thread.join().ok());
-        ended.unwrap_or_else(|| Err(SessionError::Internal("the encoder's thread panicked".into())))
+        let ended = self.thread.take().map(JoinHandle::join);
+        ended.map_or(Err(SessionError::Ended), |ended| {
+            ended.unwrap_or_else(|panic| Err(panicked(&*panic)))
+        })
     }
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
+        self.is_ending.store(true, SeqCst);
+        self.waiter.stop();
         drop(lock(&self.sink).take());
     }
 }
 
-/// A sink that panicked is still to be dropped.
+/// A panic of the encoder's thread, with its text.
+fn panicked(panic: &(dyn Any + Send)) -> SessionError {
+    SessionError::Internal(format!("the encoder's thread panicked: {}", panic_text(panic)))
+}
+
+/// The text of a panic.
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref().copied()).unwrap_or("it has no text")
+}
+
+/// Locks the sink, also after a panic under the lock: the sink is still there to be abandoned or
+/// dropped.
 fn lock(sink: &SharedSink) -> std::sync::MutexGuard<'_, Option<Box<dyn Sink>>> {
     sink.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -68,7 +68,7 @@ pub const LATENCY_BUCKETS: [f64; 13] =
 
 /// The values of the label `reason` of [`FAILOVERS`].
 pub const FAILOVER_REASONS: [&str; 6] =
-    ["died", "stalled", "wrong-output", "failed", "refused", "back"];
+    ["died", "stalled", "wrong-output", "failed", "refused", "failback"];
 
 /// How a metric moves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,7 +221,8 @@ pub fn not_opened(error: &OpenError, camera: Option<&str>) {
     let refusals = match error {
         OpenError::Refused(refusal) => std::slice::from_ref(refusal),
         OpenError::NoneLeft { refusals } => refusals,
-        OpenError::Config(_) | OpenError::Unknown { .. } => &[],
+        OpenError::Config(_) | OpenError::Stopped | OpenError::Unknown { .. } => &[],
+        _ => &[],
     };
     refusals.iter().for_each(|one| refusal(one, camera.as_ref()));
 }

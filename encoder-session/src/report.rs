@@ -19,10 +19,12 @@ pub struct VideoReport {
     /// How it ran: library or program, with its version. Empty where no encoder was opened.
     #[serde(rename = "encoder_description", serialize_with = "text_or_null")]
     pub description: String,
-    /// All encoders that were used, in order.
+    /// All encoders that were used, in order. Of more than 64 changes, the frames of the later ones
+    /// are added to the latest span of the same encoder, which is then the last.
     #[serde(rename = "encoders")]
     pub spans: Vec<EncoderSpan>,
-    /// Each loss of an encoder in mid-stream, and each return. No frame is lost by them.
+    /// The losses of encoders in mid-stream, and the returns to a better one. No frame is lost by
+    /// them.
     pub failovers: Vec<Failover>,
     /// Coded size of the pictures in pixels.
     #[serde(flatten, serialize_with = "width_and_height")]
@@ -51,7 +53,7 @@ pub struct VideoReport {
     /// Bytes of access units.
     #[serde(rename = "bytes")]
     pub bytes_out: u64,
-    /// Encoders that were passed over, with reason and hint.
+    /// Encoders that were passed over, with reason and hint: one entry for each encoder and kind.
     pub refusals: Vec<Refusal>,
     /// What a user should know about this video.
     pub warnings: Vec<String>,

@@ -2,6 +2,8 @@
 
 use std::{
     collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
@@ -13,7 +15,7 @@ use tracing::{debug, warn};
 use super::{
     Counters, Fault, Meta, OnBadFrame, SessionError, SharedSink, VideoReport,
     engine::{Engine, Step},
-    lock,
+    lock, panicked,
 };
 use encoder_media::{
     SinkError,
@@ -121,9 +123,24 @@ impl Worker {
     }
 
     /// Runs until the ring is closed and empty, and ends the video.
+    ///
+    /// Encoders, sinks, wakers and metrics are code from outside. A panic in any of them is a
+    /// failure like any other: what was written is kept, and the error has the panic's text.
     pub fn run(mut self) -> Result<VideoReport, SessionError> {
-        let done = self.work().and_then(|()| self.finish());
-        done.map_err(|error| self.give_up(error))
+        let done = caught(|| self.work().and_then(|()| self.finish()));
+        let mut done = done.map_err(|error| self.give_up(error));
+        // One by one: a second panic while the first unwinds would abort the process.
+        let Self { parts: Parts { consumer, engine, .. }, last, .. } = self;
+        for closed in [close(last), close(consumer), close(engine)] {
+            let Err(error) = closed else { continue };
+            // The video has ended by now: nothing of it depends on what panicked.
+            let text = format!("the session has ended, and then: {error}");
+            warn!("{text}");
+            if let Ok(report) = &mut done {
+                report.warnings.push(text);
+            }
+        }
+        done
     }
 
     fn work(&mut self) -> Result<(), SessionError> {
@@ -170,10 +187,6 @@ impl Worker {
         if let Some(decision) = self.decided.get(n).filter(|decision| decision.slot == seq) {
             let (end, picture) = (decision.end, decision.picture.clone());
             while self.parts.engine.next() < end {
-                let step = self.parts.engine.failback();
-                if self.after(step)? == Step::Replay {
-                    return Ok(());
-                }
                 let step = self.parts.engine.encode(picture.as_deref().unwrap_or(&slot));
                 if self.after(step)? == Step::Replay {
                     return Ok(());
@@ -296,13 +309,16 @@ impl Worker {
     }
 
     fn finish(&mut self) -> Result<VideoReport, SessionError> {
-        let layout = self.parts.analysis.layout();
-        layout.log();
+        let timeline = self.parts.analysis.timeline();
+        timeline.log();
         let count = self.parts.analysis.frames();
         // Locked to the end, so that a drop cannot return in the middle of it.
         let mut sink = lock(&self.parts.sink);
         let finished = match sink.take().ok_or(SessionError::Ended)? {
-            sink if count > 0 => sink.finish(&layout)?,
+            sink if count > 0 => {
+                let part = sink.part_file().map(PathBuf::from);
+                caught(|| Ok(sink.finish(&timeline))).map_err(|panic| kept_in(part, panic))??
+            }
             _ => Default::default(),
         };
         drop(sink);
@@ -326,27 +342,53 @@ impl Worker {
         report.frames_dropped = counters.frames_dropped.load(Relaxed);
         report.failures = std::mem::take(&mut self.failures);
         report.bytes_out = counters.bytes_out.load(Relaxed);
-        report.duration_s = layout.duration_s();
-        report.first_ns = layout.first_ns;
-        report.last_ns = layout.last_ns;
-        report.warnings = layout.warnings.into_iter().chain(finished.warnings).collect();
+        report.duration_s = timeline.duration_s();
+        report.first_ns = timeline.first_ns;
+        report.last_ns = timeline.last_ns;
+        report.warnings = timeline.warnings.into_iter().chain(finished.warnings).collect();
         report.warnings.extend(self.leading.warning());
         Ok(report)
     }
 
     /// Keeps what was written before an error.
     fn give_up(&mut self, error: SessionError) -> SessionError {
-        // With `OnBadFrame::Fail` a bad frame leaves no file.
-        if matches!(error, SessionError::BadFrame { .. }) {
-            return error;
+        match error {
+            // `OnBadFrame::Fail`: no file is wanted.
+            SessionError::BadFrame { .. } | SessionError::Kept { .. } => return error,
+            SessionError::Sink(SinkError::Unfinished { error, kept }) => {
+                return SessionError::Kept { error: Box::new((*error).into()), part: kept };
+            }
+            _ => {}
         }
-        if let SessionError::Sink(SinkError::Unfinished { error, kept }) = error {
-            return SessionError::Kept { error: Box::new((*error).into()), part: kept };
-        }
-        let kept = lock(&self.parts.sink).take().and_then(|sink| sink.abandon());
-        match kept {
-            Some(part) => SessionError::Kept { error: Box::new(error), part },
-            None => error,
+        let Some(sink) = lock(&self.parts.sink).take() else { return error };
+        let part = caught(|| Ok(sink.part_file().map(PathBuf::from))).unwrap_or_default();
+        match caught(|| Ok(sink.abandon())) {
+            Ok(Some(part)) => SessionError::Kept { error: Box::new(error), part },
+            Ok(None) => error,
+            Err(panic) => {
+                warn!("the file could not be completed: {panic}");
+                kept_in(part, error)
+            }
         }
     }
+}
+
+/// The error of a session whose sink panicked and left its part file in place.
+fn kept_in(part: Option<PathBuf>, error: SessionError) -> SessionError {
+    match part.filter(|part| part.exists()) {
+        Some(part) => SessionError::Kept { error: Box::new(error), part: part.into() },
+        None => error,
+    }
+}
+
+fn close<T>(closed: T) -> Result<(), SessionError> {
+    caught(|| {
+        drop(closed);
+        Ok(())
+    })
+}
+
+/// The result of `work`; a panic is an error with its text.
+fn caught<T>(work: impl FnOnce() -> Result<T, SessionError>) -> Result<T, SessionError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(&*panic)))
 }

@@ -1,20 +1,22 @@
 //! The VA-API backend: the encoders of AMD and Intel on Linux, hosted by FFmpeg's `h264_vaapi`.
 //!
-//! Frames are NV12, whatever `pixel_format` asks for, and FFmpeg uploads them to the device
-//! (`hwupload`): the encoder takes nothing that is not there already. Its render node is the one
-//! that `device` names, else the first that opens and is not NVIDIA's, whose driver has no encoder
-//! for VA-API. On Intel, Quick Sync comes first by rank; this backend is for older devices and for
-//! an FFmpeg without Quick Sync.
+//! Frames are NV12, whatever `pixel_format` is, and FFmpeg uploads them to the device (`hwupload`):
+//! the encoder takes only frames in device memory. Its render node is the node that `device` names,
+//! else the first node that opens and is not NVIDIA's, whose driver has no encoder for VA-API. On
+//! Intel, Quick Sync comes first by rank; this backend is for older devices and for an FFmpeg
+//! without Quick Sync.
 //!
 //! Quality: `crf` becomes the same number, between 1 and 51, as the quantiser of every P picture
-//! (`-rc_mode CQP -qp`), because that is what every driver has. Unlike x264's `crf` it does not
-//! spend less where motion hides errors, so files are larger. `rc_mode = "icq"` uses the scale of
-//! the driver's own constant quality instead, where it has one (Intel; AMD's RDNA 3 has not).
+//! (`-rc_mode CQP -qp`), because every driver supports it. Unlike x264's `crf` it does not spend
+//! less where motion hides errors, so files are larger. `rc_mode = "icq"` uses the scale of the
+//! driver's own constant quality instead, if it has one (Intel; AMD's RDNA 3 does not).
 //!
-//! `preset` says nothing to VA-API, whose drivers do not agree on a scale: see
+//! `preset` has no effect, because the drivers of VA-API have no common scale: see
 //! [`VaapiOptions::compression_level`].
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used.
+
+mod rules;
 
 use std::{
     path::{Path, PathBuf},
@@ -22,8 +24,8 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, PixelFormat, Presets, ProbeResult, Refusal, RefusalKind, VideoEncoder,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
+    OpenRequest, PixelFormat, ProbeResult, Refusal, RefusalKind, VideoEncoder,
 };
 use encoder_ffmpeg::{
     Feature, FfmpegSpec, TAG_COLOURS, read_options,
@@ -32,18 +34,13 @@ use encoder_ffmpeg::{
 use serde::Deserialize;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::VAAPI,
-        rank: |_| 25,
-        hardware: true,
-        codecs: &[Codec::H264],
-        presets: Presets::NONE,
-        check_options: |options| VaapiOptions::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |request| max_delay(request.config),
-        open,
-    }
+    Backend::new(EncoderType::VAAPI, open)
+        .rank(|_| 25)
+        .hardware(true)
+        .check_options(|options| VaapiOptions::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|request| max_delay(request.config))
 }
 
 const WANTED: Wanted = Wanted {
@@ -74,15 +71,15 @@ pub enum RateControl {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VaapiOptions {
-    /// The render node: `/dev/dri/renderD128`. Default: the first that can do it.
+    /// The render node: `/dev/dri/renderD128`. Default: the first node that fits.
     pub device: Option<PathBuf>,
-    /// What `crf` means to the driver: `cqp` or `icq`. Default `cqp`.
+    /// How the driver uses `crf`: `cqp` or `icq`. Default `cqp`.
     pub rc_mode: RateControl,
-    /// Use the device's low-power encoder, which the newest Intel devices have alone. Default
+    /// Use the device's low-power encoder, the only encoder of the newest Intel devices. Default
     /// false.
     pub low_power: bool,
-    /// Speed against size on the driver's own scale, 1 to 255; Intel's goes from 1 (best) to 7
-    /// (fastest). A driver takes the nearest that it has. Default: what the driver chooses.
+    /// Speed against size on the driver's own scale, 1 to 255; Intel's scale is 1 (best) to 7
+    /// (fastest). A driver uses the nearest level that it has. Default: the driver chooses.
     pub compression_level: Option<u8>,
 }
 
@@ -107,22 +104,27 @@ impl VaapiOptions {
 pub fn spec(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> FfmpegSpec {
     let quality = config.crf.max(1);
     let EncoderConfig { gop_size, b_frames, .. } = *config;
-    let mut words = match options.rc_mode {
+    let mut arguments = match options.rc_mode {
         RateControl::Cqp => format!("-rc_mode CQP -qp {quality}"),
         RateControl::Icq => format!("-rc_mode ICQ -global_quality {quality}"),
     };
-    words.push_str(&format!(" -profile:v high -g {gop_size} -bf {b_frames} -idr_interval 0"));
+    arguments.push_str(&format!(" -profile:v high -g {gop_size} -bf {b_frames} -idr_interval 0"));
     // Some drivers write the parameter sets themselves, without colour tags and into the stream
-    // alone. FLV needs them in front, and FFmpeg before 6 does not move them by itself.
-    words.push_str(&format!(" -bsf:v {TAG_COLOURS},extract_extradata"));
+    // alone. FLV needs them at the start of the stream, and FFmpeg before 6 does not move them by
+    // itself.
+    arguments.push_str(&format!(" -bsf:v {TAG_COLOURS},extract_extradata"));
     if options.low_power {
-        words.push_str(" -low_power 1");
+        arguments.push_str(" -low_power 1");
     }
     if let Some(level) = options.compression_level {
-        words.push_str(&format!(" -compression_level {level}"));
+        arguments.push_str(&format!(" -compression_level {level}"));
     }
-    let mut spec = FfmpegSpec::new(EncoderType::VAAPI, "h264_vaapi", config).with_options(&words);
-    // Both by name: FFmpeg 8 no longer takes the one device that there is for the filters.
+    let mut spec = FfmpegSpec::new(EncoderType::VAAPI, "h264_vaapi", config)
+        .with_options(&arguments)
+        .with_rules(render::RULES)
+        .with_rules(rules::RULES);
+    // Encoder and filters name the device: FFmpeg 8 no longer uses the only device for filters
+    // automatically.
     let device = format!("vaapi=va:{}", node.display());
     spec.global = ["-init_hw_device", &device, "-filter_hw_device", "va"].map(Into::into).into();
     spec.format = PixelFormat::Nv12;
@@ -131,9 +133,9 @@ pub fn spec(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> Ffmp
     spec
 }
 
-/// FFmpeg keeps B-frames until the picture that they refer to, and since 5.0 two pictures more,
-/// which the device encodes meanwhile (`-async_depth`, unknown to 4.4 and so left as it is). The
-/// rest is reserve.
+/// FFmpeg keeps B-frames until the picture that they refer to, and since 5.0 two more pictures,
+/// which the device encodes in parallel (`-async_depth`, which 4.4 does not know, so its default is
+/// used). The rest is reserve.
 fn max_delay(config: &EncoderConfig) -> usize {
     8 + 2 * usize::from(config.b_frames)
 }
@@ -232,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_device_that_is_not_there_is_an_error_of_the_configuration() {
+    fn a_configured_device_that_does_not_exist_is_an_error() {
         let options = "device = \"/nowhere/renderD128\"".parse().unwrap();
         let settings = encoder_core::Settings {
             backend: [("vaapi".to_owned(), options)].into(),
@@ -264,8 +266,8 @@ mod tests {
             .output()
             .unwrap();
         let help = String::from_utf8(help.stdout).unwrap();
-        let words = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
-        let known: Vec<_> = help.lines().map(words).collect();
+        let first = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+        let known: Vec<_> = help.lines().map(first).collect();
         let config = EncoderConfig::default();
         for options in [options, VaapiOptions::default()] {
             let spec = spec(&config, &options, Path::new("/dev/dri/renderD128"));
@@ -283,9 +285,9 @@ mod tests {
         }
     }
 
-    /// On a machine without a device the words of FFmpeg for a node that is none. Needs FFmpeg.
+    /// FFmpeg's log for a file that is not a device. Needs FFmpeg, and no device.
     #[test]
-    fn a_file_that_is_no_device_is_refused_by_name() {
+    fn a_file_that_is_not_a_device_is_refused_by_name() {
         let node = Path::new("/dev/null");
         let spec = spec(&EncoderConfig::default(), &VaapiOptions::default(), node);
         let result = encoder_ffmpeg::test_encode(&spec, Duration::from_secs(60));
@@ -296,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn it_registers_itself() {
+    fn the_backend_is_registered() {
         let settings = encoder_core::Settings::default();
         let request = OpenRequest::new(&settings, EncoderType::VAAPI, 2);
         let all = encoder_core::backends();

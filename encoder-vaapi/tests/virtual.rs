@@ -1,6 +1,6 @@
 //! The backends of render nodes on a virtual one: the real `h264_vaapi` and `h264_qsv` of the real
-//! FFmpeg, on a driver that stands in for that of a device. It shows that the node is found, that
-//! options and pictures arrive, and that refusals say the cause; nothing about a real device.
+//! FFmpeg, on a virtual driver. The tests show that the node is found, that options and pictures
+//! reach the driver, and that refusals name the cause; they show nothing about a real device.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -22,7 +22,8 @@ use encoder_testbed::{
 use encoder_vaapi as _;
 use serde_json::Value;
 
-/// The variable that makes this program the child: a folder with `settings.toml`.
+/// The environment variable that makes this program the child; its value is a folder with
+/// `settings.toml`.
 const FOLDER: &str = "ENCODER_VIRTUAL_FOLDER";
 /// An odd shape: rows of the surface are longer than those of the picture.
 const SIZE: Resolution = Resolution::new(650, 362);
@@ -33,8 +34,8 @@ fn pictures() -> Vec<FrameBuffer> {
     (0..PICTURES).map(|n| FrameBuffer::test_picture(layout, n)).collect()
 }
 
-/// The part in the environment of the device, which must not change in a process that runs:
-/// detects, and encodes with VA-API where that is usable.
+/// The part that runs in the environment of the device, which must not change in a running process:
+/// detects encoders, and encodes with VA-API if it is usable.
 #[test]
 fn child() {
     let Some(folder) = env::var_os(FOLDER) else { return };
@@ -71,7 +72,7 @@ fn stream(mut encoder: Box<dyn VideoEncoder>) -> Result<Vec<u8>, String> {
     Ok(chunks.into_iter().flat_map(|chunk| chunk.data).collect())
 }
 
-/// What a child found on a machine.
+/// The report of a child.
 struct Machine {
     folder: tempfile::TempDir,
     found: Value,
@@ -96,8 +97,8 @@ impl Machine {
         all.iter().find(|found| found["encoder"] == encoder).unwrap()
     }
 
-    /// False where the libva of this machine is too old for the FFmpeg: what else is wrong with
-    /// the device never shows.
+    /// False if the libva of this machine is too old for the FFmpeg, which hides every other fault
+    /// of the device.
     fn has_libva(&self) -> bool {
         let vaapi = self.of("vaapi");
         let old = vaapi["kind"] == "driver-too-old";
@@ -108,7 +109,8 @@ impl Machine {
         !old
     }
 
-    /// The pictures of the stream, as FFmpeg's software decoder gives them; their tags are right.
+    /// The pictures of the stream from FFmpeg's software decoder, after a check of their colour
+    /// tags.
     fn decoded(&self) -> Vec<u8> {
         let ffmpeg = encoder_ffmpeg::Ffmpeg::find(EncoderType::VAAPI).unwrap();
         let output = Command::new(&ffmpeg.path)
@@ -128,7 +130,7 @@ fn device() -> Option<VirtualQsv> {
 }
 
 #[test]
-fn the_node_of_each_maker() {
+fn the_node_of_each_vendor() {
     for gpu in [Gpu::Intel, Gpu::Amd] {
         let Some(device) = device() else { return };
         let device = device.node(131).gpu(gpu);
@@ -162,7 +164,7 @@ fn the_node_of_each_maker() {
 }
 
 #[test]
-fn every_picture_comes_back_and_every_option_arrives() {
+fn decoding_restores_every_picture_and_options_reach_the_driver() {
     // settings | rate control, its number, B-frames + 1, quality level
     let table = [
         ("", (16, 23, 1, 0)),
@@ -195,7 +197,7 @@ fn every_picture_comes_back_and_every_option_arrives() {
 }
 
 #[test]
-fn each_miss_has_its_own_refusal() {
+fn each_missing_part_has_its_own_refusal() {
     type Change = fn(VirtualQsv) -> VirtualQsv;
     let table: [(Change, &str, &str); 4] = [
         (|d| d.without(Part::Node), "no-device", "no render node"),
@@ -227,7 +229,7 @@ fn each_miss_has_its_own_refusal() {
 }
 
 #[test]
-fn what_goes_wrong_amid_a_stream_is_an_error_with_its_cause() {
+fn a_failure_in_mid_stream_is_an_error_with_its_cause() {
     let Some(device) = device() else { return };
     let device = device.fault(Fault::new(Stage::Encode, Action::Error(23)).frame(20));
     let machine = look(&device, "");

@@ -2,45 +2,42 @@
 //!
 //! Quality: VideoToolbox has a scale of 1 (worst) to 100 on Apple silicon only: `crf` becomes
 //! `-q:v` = 100 - 2 × crf, at least 1 (crf 23 gives 54). On Intel there is only a bit rate: 0.1 bit
-//! per pixel at crf 23, twice as many for each 6 steps down, as x264's scale goes.
+//! per pixel at crf 23, twice as many for each 6 steps down, as on x264's scale.
 //!
-//! `preset` says nothing to it. Of `b_frames` only matters whether there are any: how many come in
-//! a row is VideoToolbox's choice.
+//! `preset` has no effect. `b_frames` only allows or forbids B-frames: VideoToolbox chooses how
+//! many follow each other.
 //!
-//! It is an encoder in hardware or none: `-allow_sw 0`. Encoders of Intel Macs refuse small
-//! pictures, so their probe is made at 1280x720.
+//! Only hardware encoders are used: `-allow_sw 0`. Encoders of Intel Macs refuse small pictures, so
+//! their probe uses 1280x720.
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used.
+
+mod rules;
 
 use std::{fs, time::Duration};
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, Presets, ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
+    OpenRequest, ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder,
 };
 use encoder_ffmpeg::{Feature, FfmpegSpec, PROBE_SIZE, read_options};
 use serde::Deserialize;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::VIDEOTOOLBOX,
-        rank: |_| 30,
-        hardware: true,
-        codecs: &[Codec::H264],
-        presets: Presets::NONE,
-        check_options: |options| VideotoolboxOptions::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |_| MAX_DELAY,
-        open,
-    }
+    Backend::new(EncoderType::VIDEOTOOLBOX, open)
+        .rank(|_| 30)
+        .hardware(true)
+        .check_options(|options| VideotoolboxOptions::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|_| MAX_DELAY)
 }
 
-/// VideoToolbox promises no bound and decides by itself how far it looks ahead; tens of frames at
-/// most are known. A bound that is too low would end in a stall.
+/// VideoToolbox guarantees no bound and chooses its look-ahead; the longest known is some tens of
+/// frames. A bound that is too low would end in a stall.
 const MAX_DELAY: usize = 64;
 
-/// Table `[backend.videotoolbox]`: nothing can be set.
+/// Table `[backend.videotoolbox]`: it has no keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VideotoolboxOptions {}
@@ -58,14 +55,14 @@ impl VideotoolboxOptions {
 /// The two families of Macs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Machine {
-    /// Has constant quality.
+    /// Apple silicon: has constant quality.
     AppleSilicon,
-    /// Has a bit rate only.
+    /// Intel: has a bit rate only.
     Intel,
 }
 
 impl Machine {
-    /// What this program was built for.
+    /// The family that this program was built for.
     pub const HERE: Self =
         if cfg!(target_arch = "aarch64") { Self::AppleSilicon } else { Self::Intel };
 
@@ -94,13 +91,14 @@ pub fn spec(config: &EncoderConfig, machine: Machine) -> FfmpegSpec {
     let mut spec = FfmpegSpec::new(EncoderType::VIDEOTOOLBOX, "h264_videotoolbox", config)
         .with_options(&format!(
             "{quality} -profile:v high -g {gop_size} -bf {b_frames} -realtime 0 -allow_sw 0"
-        ));
+        ))
+        .with_rules(rules::RULES);
     spec.probe_size = machine.probe_size();
     spec.max_delay = MAX_DELAY;
     spec
 }
 
-/// Bits per second where there is no scale of quality.
+/// Bits per second for Macs without constant quality.
 fn bit_rate(config: &EncoderConfig, machine: Machine) -> u64 {
     let size = config.resolution.unwrap_or(machine.probe_size());
     let pixels = f64::from(size.width) * f64::from(size.height) * config.frame_rate.as_f64();
@@ -129,7 +127,7 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let version = fs::read_to_string(file).ok().and_then(|text| product_version(&text));
     let driver = version.map(|version| format!("macOS {version}"));
     identity.extend(driver.clone());
-    Ok(Device { name: Machine::HERE.name().into(), driver, identity })
+    Ok(Device::new(Machine::HERE.name()).with_driver(driver).with_identity(identity))
 }
 
 /// The version in a property list in XML, as Apple writes it: a key, then its value.
@@ -141,9 +139,9 @@ fn product_version(plist: &str) -> Option<String> {
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
-    let job_with = |config| spec(config, Machine::HERE);
-    let b_frames = Feature { name: "b-frames", spec: job_with(&two).reordering(), exact: false };
-    encoder_ffmpeg::test_encode_features(&job_with(request.config), &[b_frames], deadline)
+    let here = |config| spec(config, Machine::HERE);
+    let b_frames = Feature { name: "b-frames", spec: here(&two).reordering(), exact: false };
+    encoder_ffmpeg::test_encode_features(&here(request.config), &[b_frames], deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
@@ -202,7 +200,7 @@ mod tests {
             };
             assert_eq!(spec(&config, machine).options.join(" "), expected);
         }
-        // A probe has a size of its own, and on Intel the bit rate that belongs to it.
+        // A probe has its own size, and on Intel the bit rate for that size.
         let config = EncoderConfig::default();
         let (silicon, intel) =
             (spec(&config, Machine::AppleSilicon), spec(&config, Machine::Intel));
@@ -236,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn it_registers_itself() {
+    fn the_backend_is_registered() {
         let settings = encoder_core::Settings::default();
         let request = OpenRequest::new(&settings, EncoderType::VIDEOTOOLBOX, 2);
         let all = encoder_core::backends();

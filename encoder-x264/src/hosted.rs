@@ -1,9 +1,13 @@
 //! x264 in an FFmpeg child.
 
-use encoder_core::{ConfigError, EncoderConfig, EncoderType};
-use encoder_ffmpeg::FfmpegSpec;
+use encoder_core::{ConfigError, EncoderConfig, EncoderType, RefusalKind};
+use encoder_ffmpeg::{FfmpegSpec, Rule, hints::SIZE};
 
 use crate::{Plan, X264Options};
+
+/// The meaning of lines of FFmpeg's log for `libx264`.
+const RULES: &[Rule] =
+    &[Rule::new("not divisible by 2", RefusalKind::Unsupported, "odd sizes are not taken", SIZE)];
 
 /// The spec for FFmpeg's libx264.
 ///
@@ -19,12 +23,14 @@ pub fn spec(
 
 pub(crate) fn spec_of(plan: &Plan, config: &EncoderConfig) -> FfmpegSpec {
     let Plan { preset, tune, crf, gop_size, b_frames, threads, lookahead } = *plan;
-    let tune_words = tune.map_or(String::new(), |tune| format!("-tune {}", tune.as_str()));
-    let mut spec = FfmpegSpec::new(EncoderType::X264, "libx264", config).with_options(&format!(
-        "-preset {preset} {tune_words} -crf {crf} -g {gop_size} -keyint_min {gop_size} \
-         -sc_threshold 0 -bf {b_frames} -rc-lookahead {lookahead} -forced-idr 1 \
-         -threads {threads}"
-    ));
+    let tune = tune.map_or(String::new(), |tune| format!("-tune {}", tune.as_str()));
+    let mut spec = FfmpegSpec::new(EncoderType::X264, "libx264", config)
+        .with_options(&format!(
+            "-preset {preset} {tune} -crf {crf} -g {gop_size} -keyint_min {gop_size} \
+             -sc_threshold 0 -bf {b_frames} -rc-lookahead {lookahead} -forced-idr 1 \
+             -threads {threads}"
+        ))
+        .with_rules(RULES);
     spec.max_delay = plan.max_delay();
     spec
 }
@@ -33,8 +39,17 @@ pub(crate) fn spec_of(plan: &Plan, config: &EncoderConfig) -> FfmpegSpec {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use encoder_core::Preset;
+    use encoder_ffmpeg::{Exit, classify};
 
     use super::*;
+
+    #[test]
+    fn odd_sizes_are_refused_by_name() {
+        let line = "[libx264] [error] width not divisible by 2 (641x480)";
+        let refusal = classify(EncoderType::X264, &[RULES], line, Exit::Code(1));
+        assert_eq!(refusal.kind, RefusalKind::Unsupported, "{refusal}");
+        assert!(refusal.reason.contains("641x480"), "{refusal}");
+    }
 
     #[test]
     fn argument_lists() {

@@ -10,7 +10,7 @@ mod native;
 use std::time::Duration;
 
 use encoder_core::{
-    Backend, BackendOptions, Codec, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
+    Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
     OpenRequest, Preset, Presets, ProbeResult, VideoEncoder,
 };
 use encoder_ffmpeg::{misconfigured, read_options};
@@ -19,21 +19,16 @@ use serde::Deserialize;
 pub use hosted::spec;
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: EncoderType::X264,
-        rank,
-        hardware: false,
-        codecs: &[Codec::H264],
-        presets: Presets::common(&["ultrafast", "superfast", "veryfast", "medium"]),
-        check_options: |options| X264Options::read(options).map(|_| ()),
-        inspect,
-        probe,
-        max_delay: |request| Plan::of(request).map_or(0, |(plan, _)| plan.max_delay()),
-        open,
-    }
+    Backend::new(EncoderType::X264, open)
+        .rank(rank)
+        .presets(Presets::common(&["ultrafast", "superfast", "veryfast", "medium"]))
+        .check_options(|options| X264Options::read(options).map(|_| ()))
+        .inspect(inspect)
+        .probe(probe)
+        .max_delay(|request| Plan::of(request).map_or(0, |(plan, _)| plan.max_delay()))
 }
 
-/// In this process, the fastest preset is the fastest that there is.
+/// In process, x264's fastest preset is the fastest of all software encoders, so its rank is lower.
 fn rank(request: &OpenRequest<'_>) -> u16 {
     let is_native = X264Options::read(request.options).is_ok_and(|options| is_native(&options));
     if is_native && request.config.preset == Preset::Ultrafast { 50 } else { 60 }
@@ -43,7 +38,7 @@ fn rank(request: &OpenRequest<'_>) -> u16 {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct X264Options {
-    /// What x264 is tuned for. Default: nothing in particular.
+    /// The tuning of x264. Default: none.
     pub tune: Option<Tune>,
     /// Where x264 runs. Default `auto`. The old key `way` is still read.
     #[serde(alias = "way")]
@@ -81,7 +76,7 @@ impl Tune {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// In this process where it is compiled in, else in FFmpeg.
+    /// In this process if it is compiled in, else in FFmpeg.
     #[default]
     Auto,
     /// In an FFmpeg child.
@@ -106,7 +101,7 @@ impl X264Options {
     }
 }
 
-/// What both ways are told, in the terms of x264.
+/// The parameters of both modes, in the terms of x264.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) preset: Preset,
@@ -123,7 +118,7 @@ impl Plan {
     /// More threads than this make x264 worse, not faster.
     const MOST_THREADS: usize = 32;
 
-    /// What a request comes to.
+    /// The plan and the options of a request.
     fn of(request: &OpenRequest<'_>) -> Result<(Self, X264Options), ConfigError> {
         let options = X264Options::read(request.options)?;
         Ok((Self::new(request.config, &options, request.threads)?, options))
@@ -139,7 +134,7 @@ impl Plan {
             let allowed = "0 with backend.x264.tune = \"zerolatency\"";
             return Err(ConfigError::value("encoder.b_frames", config.b_frames, allowed));
         }
-        // x264's own values, told to it all the same: the delay is computed from them.
+        // x264's own values, set explicitly because the delay is computed from them.
         let lookahead = match config.preset {
             _ if at_once => 0,
             Preset::Ultrafast | Preset::Superfast => 0,
@@ -161,15 +156,15 @@ impl Plan {
         })
     }
 
-    /// The most frames that x264 in FFmpeg keeps: what x264 decides on together, one per other
-    /// thread, those between its threads, and a few in FFmpeg's own queues. In this process it
-    /// keeps fewer.
+    /// The most frames that x264 in FFmpeg keeps: the frames that x264 decides on together, one per
+    /// other thread, the frames between its threads, and a few in FFmpeg's own queues. In this
+    /// process it keeps fewer.
     pub(crate) fn max_delay(&self) -> usize {
         const QUEUES: usize = 4;
         let b_frames = usize::from(self.b_frames);
         let decided = match (self.tune, self.preset >= Preset::Slow) {
             (Some(Tune::Zerolatency), _) => 0,
-            // The slow presets try arrangements of B-frames over a longer stretch.
+            // The slow presets decide on B-frames over more frames.
             (_, true) => (b_frames.max(3) * 4).max(self.lookahead as usize),
             (_, false) => b_frames.max(self.lookahead as usize),
         };
@@ -185,12 +180,12 @@ fn is_native(options: &X264Options) -> bool {
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (plan, options) = Plan::of(request)?;
     let identity = if is_native(&options) {
-        // What is built into this program needs no look.
+        // The library is part of this program, so no file has to be inspected.
         vec![format!("native {plan:?} {:?}", request.config.pixel_format)]
     } else {
         encoder_ffmpeg::identity(&hosted::spec_of(&plan, request.config))?
     };
-    Ok(Device { identity, ..Device::default() })
+    Ok(Device::default().with_identity(identity))
 }
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
@@ -252,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn it_registers_itself() {
+    fn the_backend_is_registered() {
         let all = encoder_core::backends();
         let ids: Vec<_> = all.iter().map(|b| (b.id, b.hardware)).collect();
         assert_eq!(ids, [(EncoderType::X264, false)]);

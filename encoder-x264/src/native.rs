@@ -20,6 +20,8 @@ use crate::{Plan, Tune};
 struct NativeEncoder {
     x264: Handle,
     format: PixelFormat,
+    /// The format, as libx264 names it.
+    csp: i32,
     size: Resolution,
     max_delay: usize,
     base: Option<u64>,
@@ -31,8 +33,8 @@ struct NativeEncoder {
 /// Owns the library's encoder.
 struct Handle(NonNull<x264_t>);
 
-// SAFETY: libx264 ties an encoder to no thread; it must only not be used by two at once, and a
-// `Handle` is used through `&mut` alone.
+// SAFETY: libx264 ties an encoder to no thread; two threads must not use it at the same time, and a
+// `Handle` is used through `&mut` only.
 unsafe impl Send for Handle {}
 
 impl Drop for Handle {
@@ -42,14 +44,13 @@ impl Drop for Handle {
     }
 }
 
-/// How it is called in reports.
+/// The name in reports.
 fn label() -> String {
     format!("libx264 {X264_BUILD} in process")
 }
 
 pub(crate) fn probe(plan: &Plan, config: &EncoderConfig) -> ProbeResult {
-    let caps =
-        Caps { library: label(), pixel_formats: vec![config.pixel_format], ..Caps::default() };
+    let caps = Caps::new(label()).with_pixel_formats([config.pixel_format]);
     probe_in_process(EncoderType::X264, caps, config, |config| open(plan, config), None)
 }
 
@@ -69,7 +70,10 @@ pub(crate) fn open(
             "use another size or preset, or set backend.x264.mode = \"ffmpeg\"",
         ))
     };
-    let mut param = parameters(plan, config, size).ok_or_else(|| refused("lacks the preset"))?;
+    let format = config.pixel_format;
+    let csp = colour_space(format).ok_or_else(|| refused(&format!("does not take {format}")))?;
+    let mut param =
+        parameters(plan, config, csp, size).ok_or_else(|| refused("lacks the preset"))?;
     // SAFETY: `param` was filled by x264_param_default_preset and lives for the call, which
     // copies it; x264_param_cleanup frees what the library has put into it.
     let x264 = unsafe {
@@ -83,7 +87,8 @@ pub(crate) fn open(
     let delay = unsafe { x264_encoder_maximum_delayed_frames(x264.0.as_ptr()) };
     Ok(Box::new(NativeEncoder {
         x264,
-        format: config.pixel_format,
+        format,
+        csp,
         size,
         max_delay: usize::try_from(delay).unwrap_or(0),
         base: None,
@@ -94,7 +99,12 @@ pub(crate) fn open(
 }
 
 /// The same as the arguments of the hosted mode; `None` when the library does not know a name.
-fn parameters(plan: &Plan, config: &EncoderConfig, size: Resolution) -> Option<x264_param_t> {
+fn parameters(
+    plan: &Plan,
+    config: &EncoderConfig,
+    csp: i32,
+    size: Resolution,
+) -> Option<x264_param_t> {
     let preset = CString::new(plan.preset.as_str()).ok()?;
     let tune = match plan.tune {
         Some(tune) => Some(CString::new(tune.as_str()).ok()?),
@@ -112,7 +122,7 @@ fn parameters(plan: &Plan, config: &EncoderConfig, size: Resolution) -> Option<x
     let number = |value: u32| i32::try_from(value).unwrap_or(i32::MAX);
     p.i_width = number(size.width);
     p.i_height = number(size.height);
-    p.i_csp = colour_space(config.pixel_format);
+    p.i_csp = csp;
     p.i_fps_num = config.frame_rate.numerator();
     p.i_fps_den = config.frame_rate.denominator();
     p.i_timebase_num = p.i_fps_den;
@@ -142,10 +152,11 @@ fn parameters(plan: &Plan, config: &EncoderConfig, size: Resolution) -> Option<x
     Some(p)
 }
 
-fn colour_space(format: PixelFormat) -> i32 {
+fn colour_space(format: PixelFormat) -> Option<i32> {
     match format {
-        PixelFormat::Yuv420p => X264_CSP_I420 as i32,
-        PixelFormat::Nv12 => X264_CSP_NV12 as i32,
+        PixelFormat::Yuv420p => Some(X264_CSP_I420 as i32),
+        PixelFormat::Nv12 => Some(X264_CSP_NV12 as i32),
+        _ => None,
     }
 }
 
@@ -160,7 +171,7 @@ impl NativeEncoder {
         }
     }
 
-    /// Gives the library a picture, or nothing to get what it holds.
+    /// Passes a picture to the library; without a picture, fetches one that the library holds.
     fn step(
         &mut self,
         picture: Option<&mut x264_picture_t>,
@@ -172,7 +183,7 @@ impl NativeEncoder {
         let mut shown: x264_picture_t = unsafe { std::mem::zeroed() };
         let handle = self.x264.0.as_ptr();
         // SAFETY: the encoder is open; the picture's planes are as large as its strides and the
-        // opened size say (checked by the caller) and are only read, during this call.
+        // opened size require (checked by the caller) and are only read, during this call.
         let size = unsafe {
             x264_encoder_encode(handle, &raw mut nals, &raw mut count, input, &raw mut shown)
         };
@@ -183,7 +194,7 @@ impl NativeEncoder {
             return Ok(None);
         }
         let mut data = Vec::with_capacity(size as usize + count.max(0) as usize);
-        // SAFETY: the library gives `count` units, valid until its next call.
+        // SAFETY: the library returns `count` units, valid until its next call.
         let nals = unsafe { std::slice::from_raw_parts(nals, count.max(0) as usize) };
         for nal in nals {
             // SAFETY: each unit has `i_payload` bytes, valid until the library's next call.
@@ -206,19 +217,7 @@ impl VideoEncoder for NativeEncoder {
         if self.ended {
             return Err(self.error("it has ended and takes no more frames".into()));
         }
-        if (frame.format, frame.width, frame.height)
-            != (self.format, self.size.width, self.size.height)
-        {
-            return Err(EncodeError::Mismatch {
-                index: frame.index,
-                got_format: frame.format,
-                got_width: frame.width,
-                got_height: frame.height,
-                format: self.format,
-                width: self.size.width,
-                height: self.size.height,
-            });
-        }
+        frame.check(self.format, self.size)?;
         let expected = *self.base.get_or_insert(frame.index) + self.frames_in;
         if frame.index != expected {
             return Err(self.error(format!("frame {} came instead of {expected}", frame.index)));
@@ -229,10 +228,10 @@ impl VideoEncoder for NativeEncoder {
         unsafe { x264_picture_init(&raw mut picture) };
         picture.i_type = if frame.force_idr { X264_TYPE_IDR as i32 } else { X264_TYPE_AUTO as i32 };
         picture.i_pts = self.frames_in as i64;
-        picture.img.i_csp = colour_space(self.format);
+        picture.img.i_csp = self.csp;
         picture.img.i_plane = frame.planes().len() as i32;
         for (n, plane) in frame.planes().iter().enumerate() {
-            // What the library will read must be there.
+            // Checks that the planes are as large as the library reads.
             if plane.data.len() < plane.stride * plane.rows || plane.stride < plane.row_bytes {
                 return Err(self.error(format!("plane {n} is shorter than its rows")));
             }

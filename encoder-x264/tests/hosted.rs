@@ -19,7 +19,7 @@ fn encode(
     let ffmpeg = Ffmpeg::find(EncoderType::X264).expect("these tests need FFmpeg");
     let options = X264Options { tune, mode: Mode::Ffmpeg };
     let mut spec = spec(config, &options, threads).unwrap();
-    // A bound that is too low stops the encode, so this time only passes when the test fails.
+    // A bound that is too low blocks the encode, so this timeout is reached only if the test fails.
     spec.stall = Duration::from_secs(20);
     let mut encoder = HostedEncoder::open(&ffmpeg, spec, config).unwrap();
     let layout = FrameLayout::new(config.pixel_format, config.resolution.unwrap());
@@ -35,14 +35,14 @@ fn encode(
 }
 
 #[test]
-fn the_delay_is_never_longer_than_promised() {
+fn the_delay_is_never_longer_than_max_delay() {
     for preset in Preset::ALL {
         for (b_frames, threads, tune, gop_size) in [
             (0, 1, None, 250),
             (0, 4, Some(Tune::Film), 30),
             (2, 2, None, 250),
             (4, 16, Some(Tune::Animation), 600),
-            // Threads are as many as the picture has rows for.
+            // The rows of the picture limit the number of threads.
             (1, 12, None, 60),
             (3, 3, None, 1),
             (0, 4, Some(Tune::Zerolatency), 30),
@@ -87,10 +87,10 @@ fn the_probe_passes() {
     let backend = all.iter().find(|b| b.id == EncoderType::X264).unwrap();
     let settings = Settings::default();
     let request = OpenRequest::new(&settings, EncoderType::X264, 2);
-    match (backend.probe)(&request, Duration::from_secs(60)) {
+    match backend.run_probe(&request, Duration::from_secs(60)) {
         ProbeResult::Usable(caps) => {
             assert!(caps.library.contains("x264"), "{caps:?}");
-            // The format of the probe, no other.
+            // Only the format of the probe.
             assert_eq!(caps.pixel_formats, [PixelFormat::Yuv420p]);
         }
         ProbeResult::Refused(refusal) => panic!("{refusal}"),

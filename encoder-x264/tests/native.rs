@@ -8,9 +8,9 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, BackendOptions, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout,
-    GpuEncoderConfig, NalKind, OpenRequest, PixelFormat, Preset, Resolution, Settings, backends,
-    mean_absolute_difference, nal_units,
+    Backend, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, NalKind,
+    OpenRequest, PixelFormat, Preset, Resolution, Settings, backends, mean_absolute_difference,
+    nal_units,
 };
 use encoder_ffmpeg::Ffmpeg;
 use encoder_x264 as _;
@@ -28,9 +28,10 @@ fn pictures(format: PixelFormat) -> Vec<FrameBuffer> {
 }
 
 fn encode(config: &EncoderConfig, mode: &str, idr_at: Option<u64>) -> Vec<EncodedChunk> {
-    let options: BackendOptions = format!("mode = \"{mode}\"").parse().unwrap();
-    let gpu = GpuEncoderConfig::default();
-    let request = OpenRequest { config, gpu: &gpu, options: &options, threads: 2, probe: None };
+    let options = format!("mode = \"{mode}\"").parse().unwrap();
+    let backends = [("x264".to_owned(), options)].into();
+    let settings = Settings { encoder: config.clone(), backend: backends, ..Settings::default() };
+    let request = OpenRequest::new(&settings, EncoderType::X264, 2);
     let mut encoder = (backend().open)(&request).unwrap();
     assert!(encoder.max_delay() <= (backend().max_delay)(&request));
     assert!(encoder.description().contains(if mode == "native" { "in process" } else { "ffmpeg" }));
@@ -63,7 +64,7 @@ fn decoded_luma(chunks: &[EncodedChunk]) -> Vec<u8> {
 }
 
 #[test]
-fn both_ways_give_nearly_the_same() {
+fn both_modes_produce_nearly_the_same_stream() {
     for (format, b_frames) in [(PixelFormat::Yuv420p, 0), (PixelFormat::Nv12, 2)] {
         let config = EncoderConfig {
             preset: Preset::Fast,
@@ -88,7 +89,7 @@ fn both_ways_give_nearly_the_same() {
             assert_eq!(keys, [0, 12, 24, 36]);
             for chunk in chunks {
                 let units: Vec<_> = nal_units(&chunk.data).collect();
-                // Four bytes in front of every unit, and nothing else.
+                // A start code of four bytes in front of every unit, and nothing else.
                 let length: usize = units.iter().map(|unit| unit.len() + 4).sum();
                 assert_eq!(length, chunk.data.len());
                 let kinds: Vec<_> = units.iter().map(|unit| NalKind::of(unit[0])).collect();
@@ -103,7 +104,7 @@ fn both_ways_give_nearly_the_same() {
 }
 
 #[test]
-fn idr_pictures_can_be_asked_for() {
+fn idr_pictures_can_be_forced() {
     let config = EncoderConfig {
         gop_size: 100,
         b_frames: 2,
@@ -119,12 +120,10 @@ fn idr_pictures_can_be_asked_for() {
 fn the_probe_passes_and_faults_are_errors() {
     let settings = Settings::default();
     let request = OpenRequest::new(&settings, EncoderType::X264, 2);
-    let result = (backend().probe)(&request, std::time::Duration::from_secs(10));
+    let result = backend().run_probe(&request, std::time::Duration::from_secs(10));
     assert!(result.is_usable(), "{result:?}");
     let config = EncoderConfig { resolution: Some(SIZE), ..EncoderConfig::default() };
-    let (gpu, options) = (GpuEncoderConfig::default(), BackendOptions::new());
-    let request =
-        OpenRequest { config: &config, gpu: &gpu, options: &options, threads: 1, probe: None };
+    let request = request.with_config(&config);
     let mut encoder = (backend().open)(&request).unwrap();
     let other = FrameLayout::new(PixelFormat::Nv12, SIZE);
     assert!(encoder.encode_frame(&FrameBuffer::new(other).frame(0)).is_err());

@@ -1,4 +1,4 @@
-//! Runs a command with a virtual device in place and tells what the device saw.
+//! Runs a command with a virtual device and prints the device's log.
 //!
 //! ```text
 //! cargo run -p encoder-testbed --example virtual-device -- nvenc|qsv [KEY=VALUE]… COMMAND…

@@ -1,4 +1,4 @@
-//! C sources to shared libraries, once per content.
+//! Compiles C sources to shared libraries, once per content.
 
 use std::{
     collections::hash_map::DefaultHasher,
@@ -11,13 +11,14 @@ use std::{
 
 use thiserror::Error;
 
-/// Why a virtual device cannot be made on this machine.
+/// The reason why a virtual device cannot be made on this machine.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{0}; `cargo xtask setup` provides what is missing")]
 pub struct Missing(pub String);
 
-/// What a test does where a virtual device cannot be made: says so and is left out. Under
-/// `cargo xtask test`, which sets `ENCODER_TESTBED=required`, it fails.
+/// For tests on a virtual device: if it cannot be made, prints the reason and returns `None`, so
+/// that the test is left out. Under `cargo xtask test`, which sets `ENCODER_TESTBED=required`, the
+/// test fails.
 ///
 /// # Panics
 /// When the device is missing and required.
@@ -46,8 +47,8 @@ pub(crate) struct Library<'a> {
     pub(crate) arguments: &'a [&'a str],
 }
 
-/// Compiles `libraries` and gives the folder that holds them all. What was compiled before from
-/// the same sources, headers and arguments is used again, also by another process.
+/// Compiles `libraries` and returns the folder that contains them. Libraries that were compiled
+/// from the same sources, headers and arguments are reused, also those of another process.
 pub(crate) fn compile(libraries: &[Library<'_>]) -> Result<PathBuf, Missing> {
     let missing =
         |error: io::Error| Missing(format!("virtual devices cannot be compiled: {error}"));
@@ -71,7 +72,7 @@ pub(crate) fn compile(libraries: &[Library<'_>]) -> Result<PathBuf, Missing> {
     }
     match fs::rename(work.path(), &done) {
         Ok(()) => drop(work.keep()),
-        // Another process was first.
+        // Another process has compiled them in the meantime.
         Err(_) if done.is_dir() => {}
         Err(error) => return Err(missing(error)),
     }
@@ -84,7 +85,7 @@ fn compile_one(library: &Library<'_>, folder: &Path) -> Result<(), Missing> {
     command.args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]);
     command.arg("-o").arg(folder.join(library.file)).arg(format!("-Wl,-soname,{}", library.file));
     for include in library.includes {
-        // Vendors' headers are not held to our warnings.
+        // Warnings are disabled for vendors' headers.
         command.arg("-isystem").arg(include);
     }
     command.args(library.sources.iter().map(|source| sources().join(source)));
@@ -114,7 +115,7 @@ fn hash_folder(folder: &Path, hasher: &mut impl Hasher) -> io::Result<()> {
     Ok(())
 }
 
-/// The folder with the headers called `name`, as `cargo xtask setup` lays them down.
+/// The folder with the headers called `name`, as `cargo xtask setup` installs them.
 pub(crate) fn headers(name: &str, file: &str) -> Result<PathBuf, Missing> {
     let folder = target().join("tools").join("headers").join(name);
     match folder.join(file).is_file() {

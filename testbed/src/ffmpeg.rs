@@ -17,12 +17,12 @@ pub struct Ffmpeg {
     pub major: u32,
 }
 
-/// The FFmpegs that have `encoder` and are `usable`, each version once: those that the variables
-/// `ENCODER_FFMPEG` and `ENCODER_FFMPEG_2` name, the one on the path, and the one that
-/// `cargo xtask setup` fetches.
+/// The FFmpegs that have `encoder` and are `usable`, each version once: the programs that the
+/// variables `ENCODER_FFMPEG` and `ENCODER_FFMPEG_2` name, the program on the path, and the program
+/// that `cargo xtask setup` fetches.
 ///
 /// # Panics
-/// When there is none and the test bed is required: see [`or_left_out`].
+/// If there is none and the test bed is required: see [`or_left_out`].
 pub fn ffmpegs(encoder: &str, usable: impl Fn(&Ffmpeg) -> bool) -> Vec<Ffmpeg> {
     let named = ["ENCODER_FFMPEG", "ENCODER_FFMPEG_2"].into_iter().filter_map(env::var_os);
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -42,7 +42,7 @@ pub fn ffmpegs(encoder: &str, usable: impl Fn(&Ffmpeg) -> bool) -> Vec<Ffmpeg> {
     found
 }
 
-/// The FFmpeg at `path`, when it has the encoder.
+/// The FFmpeg at `path`, if it has the encoder.
 fn look(path: &Path, encoder: &str) -> Option<Ffmpeg> {
     let text = |argument| {
         let output = Command::new(path).args(["-hide_banner", argument]).output().ok()?;

@@ -1,5 +1,5 @@
-//! What the tests of this workspace use in place of hardware: virtual encoder devices, which the
-//! real FFmpeg drives, and a scripted program in place of FFmpeg.
+//! Test doubles for hardware and FFmpeg: virtual encoder devices, which the real FFmpeg drives, and
+//! a scripted program in place of FFmpeg.
 //!
 //! The devices are C libraries that are compiled when a test first asks for them, with the C
 //! compiler and the vendors' public headers that `cargo xtask setup` provides.

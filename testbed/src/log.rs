@@ -4,7 +4,7 @@ use std::{fs, io, path::Path};
 
 use serde::de::DeserializeOwned;
 
-/// What stands in the log in a device's `folder`; nothing has happened where there is none.
+/// Reads the log in a device's `folder`; without a log file there are no events.
 ///
 /// # Panics
 /// When the log cannot be read.

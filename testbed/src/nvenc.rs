@@ -1,10 +1,9 @@
 //! The virtual NVENC device: `libcuda.so.1`, `libnvidia-encode.so.1` and `libnvidia-ml.so.1` of
 //! our own, which the real FFmpeg loads in place of NVIDIA's, and an `nvidia-smi`.
 //!
-//! It is as strict as a driver: it checks the version of every struct, the state in every call
-//! and that everything is given back, and it writes lossless H.264, so that the decoded pictures
-//! can be compared with those that went in. It serves clients of the encode APIs 11.1, 13.0 and
-//! 13.1.
+//! It is as strict as a driver: it checks the version of every struct, the state in every call and
+//! the release of every resource, and it writes lossless H.264, so that the decoded pictures can be
+//! compared with the input. It serves clients of the encode APIs 11.1, 13.0 and 13.1.
 
 mod event;
 mod fault;
@@ -30,7 +29,7 @@ use crate::{
     log,
 };
 
-/// A capability of the encoder, and what it is by itself.
+/// A capability of the encoder, with its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Capability {
@@ -89,26 +88,26 @@ pub enum Part {
 /// How `nvidia-smi` behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Smi {
-    /// It tells names and the version of the driver.
+    /// It prints names and the version of the driver.
     Works,
     /// It cannot communicate with the driver.
     Fails,
     /// "Driver/library version mismatch".
     Mismatch,
-    /// It never ends.
+    /// It hangs.
     Hangs,
 }
 
-/// One device with a folder of its own, which goes when the value is dropped.
+/// One device with its own folder, which is removed when the value is dropped.
 ///
-/// Without further words it has one healthy GPU. Programs see it through [`apply`](Self::apply)
-/// or [`environment`](Self::environment); several may run at the same time.
+/// By default it has one GPU without faults. Programs see it through [`apply`](Self::apply) or
+/// [`environment`](Self::environment); several may run at the same time.
 ///
-/// A part that is left out is absent only where the machine itself has none.
+/// A part that is left out is absent only if the machine itself has none.
 #[derive(Debug)]
 pub struct VirtualNvenc {
     folder: TempDir,
-    /// Each in a folder of its own.
+    /// Each part in its own folder.
     parts: Vec<(Part, PathBuf)>,
     spec: Vec<(String, String)>,
 }
@@ -152,7 +151,7 @@ impl VirtualNvenc {
         self.set("sessions", &sessions.to_string()).set("session_code", &code.to_string())
     }
 
-    /// A capability other than it is by itself.
+    /// Sets a capability to another value than its default.
     #[must_use]
     pub fn capability(self, capability: Capability, value: i32) -> Self {
         self.set(capability.key(), &value.to_string())
@@ -164,7 +163,7 @@ impl VirtualNvenc {
         self.set("frame_ms", &time.as_millis().to_string())
     }
 
-    /// What goes wrong. A device has one fault at most: this one replaces another.
+    /// Injects a fault. A device has at most one fault: this one replaces an earlier one.
     #[must_use]
     pub fn fault(self, fault: Fault) -> Self {
         fault.pairs().into_iter().fold(self, |device, (key, value)| device.set(key, &value))
@@ -197,8 +196,8 @@ impl VirtualNvenc {
         self
     }
 
-    /// What a program needs in its environment to find the device. Values that come from lists,
-    /// such as `PATH`, have what this process has behind them.
+    /// The environment in which a program finds the device. Lists such as `PATH` end with the
+    /// values of this process.
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         let spec: Vec<_> = self.spec.iter().map(|(key, value)| format!("{key}={value}")).collect();
         vec![
@@ -214,7 +213,7 @@ impl VirtualNvenc {
         let behind: Vec<_> = behind.iter().flat_map(env::split_paths).collect();
         let parts = self.parts.iter().filter(|(part, _)| wanted(*part));
         let folders = parts.filter_map(|(_, file)| file.parent().map(Path::to_path_buf));
-        // A folder with a colon in its name cannot stand in the list, nor be found in it.
+        // A folder with a colon in its name cannot be an entry of the list.
         env::join_paths(folders.chain(behind)).unwrap_or_default()
     }
 
@@ -228,7 +227,7 @@ impl VirtualNvenc {
         self.parts.iter().find(|(known, _)| *known == part).map(|(_, file)| file.as_path())
     }
 
-    /// What happened so far, in all processes.
+    /// The events so far, in all processes.
     ///
     /// # Panics
     /// When the log cannot be read.
@@ -236,8 +235,8 @@ impl VirtualNvenc {
         log::read(self.folder.path())
     }
 
-    /// What a real driver could have taken amiss so far, and what was not given back. Meaningful
-    /// without a fault: after an injected one, FFmpeg's own clean-up is untidy.
+    /// Calls so far that a real driver might reject, and resources that were not released.
+    /// Meaningful without a fault: after an injected fault, FFmpeg's own clean-up is incomplete.
     pub fn violations(&self) -> Vec<String> {
         let violation = |event: Event| match event.what {
             What::Violation { what } | What::Leak { what } => Some(what),
@@ -246,7 +245,7 @@ impl VirtualNvenc {
         self.log().into_iter().filter_map(violation).collect()
     }
 
-    /// With what sessions were initialised so far.
+    /// The configurations with which sessions were initialised so far.
     pub fn configs(&self) -> Vec<Config> {
         let config = |event: Event| match event.what {
             What::Initialized(config) => Some(*config),
@@ -261,7 +260,7 @@ impl VirtualNvenc {
     /// When the device's folder cannot be read.
     pub fn open_sessions(&self) -> usize {
         let held = || -> io::Result<usize> {
-            // As the libraries do: nobody takes a slot while it is looked at.
+            // As in the libraries, the lock prevents that a slot is taken during the count.
             let gate = File::create(self.folder.path().join("gate"))?;
             gate.lock()?;
             let mut held = 0;
@@ -278,7 +277,7 @@ impl VirtualNvenc {
     }
 }
 
-/// The parts of the driver, compiled if need be.
+/// The parts of the driver, compiled if needed.
 fn parts() -> Result<Vec<(Part, PathBuf)>, Missing> {
     let old = compile::headers("nvenc-11.1", "nvEncodeAPI.h")?;
     let new = compile::headers("nvenc-13.0", "nvEncodeAPI.h")?;

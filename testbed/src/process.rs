@@ -1,23 +1,23 @@
-//! What runs on this machine: for tests that nothing is left behind.
+//! The processes of this machine, for tests that none is left behind.
 
 use std::{
     fs,
     time::{Duration, Instant},
 };
 
-/// How long [`until`] waits: far longer than anything that happens at all.
+/// How long [`until`] waits: far longer than any condition of a test needs.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A process, as the system's table has it.
+/// A process, as in the system's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Process {
     /// Its id.
     pub id: u32,
     /// The id of its parent.
     pub parent: u32,
-    /// The id of its process group: that of the group's first process.
+    /// The id of its process group, which is the id of the group's first process.
     pub group: u32,
-    /// Whether it has ended and nobody has asked how.
+    /// Whether it has ended and was not reaped.
     pub zombie: bool,
     /// The name of its program, cut to 15 bytes.
     pub name: String,
@@ -41,8 +41,8 @@ impl Process {
         })
     }
 
-    /// Whether it may count as gone: it has ended, and that it was not asked how is not our doing.
-    /// An orphan's new parent may be one that never asks, as in some containers.
+    /// Whether it counts as gone: it has ended, and this process is not responsible for reaping it.
+    /// The new parent of an orphan may never reap it, as in some containers.
     fn is_gone(&self) -> bool {
         self.zombie && self.parent != std::process::id()
     }
@@ -62,8 +62,8 @@ pub fn children_of(id: u32) -> Vec<Process> {
     all().into_iter().filter(|process| process.parent == id).collect()
 }
 
-/// The children of `id`, their children and so on. Orphans are no descendants any more: they are
-/// still in their [`group`].
+/// The children of `id`, their children and so on. Orphans are no longer descendants, but are still
+/// in their [`group`].
 pub fn descendants_of(id: u32) -> Vec<Process> {
     let all = all();
     let mut found: Vec<Process> = Vec::new();
@@ -81,7 +81,7 @@ pub fn group(id: u32) -> Vec<Process> {
     all().into_iter().filter(|process| process.group == id).collect()
 }
 
-/// Whether the process `id` is over and, if it was a child of ours, reaped.
+/// Whether the process `id` has ended and, if it was a child of this process, was reaped.
 pub fn is_gone(id: u32) -> bool {
     let stat = fs::read(format!("/proc/{id}/stat")).unwrap_or_default();
     Process::parse(&String::from_utf8_lossy(&stat)).is_none_or(|process| process.is_gone())
@@ -90,7 +90,7 @@ pub fn is_gone(id: u32) -> bool {
 /// Waits until the process `id` [is gone](is_gone).
 ///
 /// # Panics
-/// When it is still there after [`PATIENCE`].
+/// If it still exists after [`PATIENCE`].
 #[track_caller]
 pub fn assert_gone(id: u32) {
     until(&format!("process {id} is gone"), || is_gone(id));
@@ -99,7 +99,7 @@ pub fn assert_gone(id: u32) {
 /// Waits until all processes of the group `id` are gone.
 ///
 /// # Panics
-/// When one is still there after [`PATIENCE`].
+/// If one still exists after [`PATIENCE`].
 #[track_caller]
 pub fn assert_group_gone(id: u32) {
     let end = Instant::now() + PATIENCE;
@@ -113,10 +113,10 @@ pub fn assert_group_gone(id: u32) {
     }
 }
 
-/// Waits until `condition` holds, which `what` names.
+/// Waits until `condition` holds; `what` names it in the panic.
 ///
 /// # Panics
-/// When it does not after [`PATIENCE`].
+/// If it does not hold after [`PATIENCE`].
 #[track_caller]
 pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
@@ -126,7 +126,7 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Those with this text in their environment, such as the folder of a device of theirs.
+/// Processes with this text in their environment, such as the folder of their device.
 pub fn with_environment(text: &str) -> Vec<Process> {
     all()
         .into_iter()
@@ -173,11 +173,11 @@ mod tests {
         assert!(children_of(me).iter().all(|p| p.id != sleeper));
         drop(child.stdin.take());
         until("the child has ended", || children_of(me).iter().any(|p| p.id == id && p.zombie));
-        // Ended, but nobody has asked how: left behind.
+        // Ended and not reaped: it counts as left behind.
         assert!(!is_gone(id));
         assert!(child.wait().unwrap().code().is_some());
         assert!(is_gone(id));
-        // The orphan is known by its group alone.
+        // The orphan is found by its group only.
         assert!(group(id).iter().any(|p| p.id == sleeper));
         assert!(!is_gone(sleeper));
         assert!(Command::new("kill").arg(sleeper.to_string()).status().unwrap().success());

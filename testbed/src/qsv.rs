@@ -2,9 +2,9 @@
 //! of our own, which the real FFmpeg finds in place of Intel's. The driver is a VA-API encoder too,
 //! also on a node that is AMD's.
 //!
-//! The dispatchers are the real ones: `libmfx.so.1` of the Media SDK, or the one of oneVPL that is
-//! a part of FFmpeg; so is libva. The encoders take NV12 and write lossless H.264, so that the
-//! decoded pictures can be compared with those that went in.
+//! The dispatchers are real: `libmfx.so.1` of the Media SDK, or the oneVPL dispatcher that is a
+//! part of FFmpeg. libva is real too. The encoders take NV12 and write lossless H.264, so that the
+//! decoded pictures can be compared with the input.
 
 mod event;
 mod fault;
@@ -29,7 +29,7 @@ use crate::{
     log,
 };
 
-/// What a machine with Quick Sync has, and what can be left out of this one.
+/// A part of a machine with Quick Sync that can be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The render node `/dev/dri/renderD128`: there is no GPU.
@@ -40,21 +40,21 @@ pub enum Part {
     Runtime,
 }
 
-/// Whose device the render node is.
+/// The vendor of the render node's device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gpu {
     /// 8086:56a0 with the drivers i915 and iHD.
     Intel,
-    /// 1002:744c with the drivers amdgpu and radeonsi. The runtime is there still: use
+    /// 1002:744c with the drivers amdgpu and radeonsi. The runtime is still present: use
     /// [`Part::Runtime`] to leave it out.
     Amd,
 }
 
-/// One device with a folder of its own, which goes when the value is dropped.
+/// One device with its own folder, which is removed when the value is dropped.
 ///
 /// Programs see it through [`apply`](Self::apply) or [`environment`](Self::environment); several
 /// may run at the same time. It shows a render node to every program that is linked to the C
-/// library, in place of all that are in the machine.
+/// library, in place of all nodes of the machine.
 #[derive(Debug)]
 pub struct VirtualQsv {
     folder: TempDir,
@@ -99,7 +99,7 @@ impl VirtualQsv {
         self.set("node", &number.to_string())
     }
 
-    /// Whose device it is; Intel's by itself.
+    /// Sets the vendor of the device. Default: Intel.
     ///
     /// # Panics
     /// When the device's folder cannot be written.
@@ -126,7 +126,7 @@ impl VirtualQsv {
         self.set("frame_ms", &time.as_millis().to_string())
     }
 
-    /// What goes wrong. A device has one fault at most: this one replaces another.
+    /// Injects a fault. A device has at most one fault: this one replaces an earlier one.
     #[must_use]
     pub fn fault(self, fault: Fault) -> Self {
         fault.pairs().into_iter().fold(self, |device, (key, value)| device.set(key, &value))
@@ -158,8 +158,8 @@ impl VirtualQsv {
         self.spec.iter().find(|(known, _)| known == key).map_or("", |(_, value)| value)
     }
 
-    /// What a program needs in its environment to find the device. Values that are lists have what
-    /// this process has behind them.
+    /// The environment in which a program finds the device. Lists end with the values of this
+    /// process.
     pub fn environment(&self) -> Vec<(OsString, OsString)> {
         let spec: Vec<_> = self.spec.iter().map(|(key, value)| format!("{key}={value}")).collect();
         let empty = self.folder.path();
@@ -183,7 +183,7 @@ impl VirtualQsv {
         command.envs(self.environment())
     }
 
-    /// What happened so far, in all processes.
+    /// The events so far, in all processes.
     ///
     /// # Panics
     /// When the log cannot be read.
@@ -191,8 +191,8 @@ impl VirtualQsv {
         log::read(self.folder.path())
     }
 
-    /// What a real runtime could have taken amiss so far, and what was not given back. Meaningful
-    /// without a fault.
+    /// Calls so far that a real runtime might reject, and resources that were not released.
+    /// Meaningful without a fault.
     pub fn violations(&self) -> Vec<String> {
         let violation = |event: Event| match event.what {
             What::Violation { what } | What::Leak { what } => Some(what),
@@ -201,7 +201,7 @@ impl VirtualQsv {
         self.log().into_iter().filter_map(violation).collect()
     }
 
-    /// With what encoders of VA-API were initialised so far.
+    /// The configurations with which VA-API encoders were initialised so far.
     pub fn va_configs(&self) -> Vec<VaConfig> {
         let config = |event: Event| match event.what {
             What::VaInitialized(config) => Some(*config),
@@ -210,7 +210,7 @@ impl VirtualQsv {
         self.log().into_iter().filter_map(config).collect()
     }
 
-    /// With what encoders of Quick Sync were initialised so far.
+    /// The configurations with which Quick Sync encoders were initialised so far.
     pub fn configs(&self) -> Vec<Config> {
         let config = |event: Event| match event.what {
             What::Initialized(config) => Some(*config),
@@ -230,7 +230,7 @@ fn in_front(first: &OsStr, variable: &str) -> OsString {
     list
 }
 
-/// What the system tells about the PCI device of the render node.
+/// Writes the files by which the system describes the PCI device of the render node.
 fn describe_node(folder: &Path, vendor: &str, model: &str, driver: &str) -> io::Result<()> {
     renew_link(Path::new("/sys/bus/pci"), &folder.join("subsystem"))?;
     renew_link(&Path::new("/sys/bus/pci/drivers").join(driver), &folder.join("driver"))?;
@@ -267,11 +267,11 @@ struct Libraries {
     shim: PathBuf,
     /// The folder of the VA-API driver.
     driver: PathBuf,
-    /// The folder of the runtime, in which there is nothing else.
+    /// The folder of the runtime, which contains nothing else.
     runtime: PathBuf,
 }
 
-/// The libraries, compiled if need be.
+/// The libraries, compiled if needed.
 fn libraries() -> Result<Libraries, Missing> {
     let folder = |file, sources: &[&str]| {
         let arguments = &["-fvisibility=hidden", "-ldl", "-lpthread"];

@@ -1,5 +1,5 @@
-//! The scripted FFmpeg does what it is told. Needs a real one with libx264 behind it: set
-//! ENCODER_FFMPEG or put it on the PATH.
+//! The scripted FFmpeg follows its script. Needs a real FFmpeg with libx264: set ENCODER_FFMPEG or
+//! put it on the PATH.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -40,7 +40,7 @@ fn start(scripted: &Scripted, arguments: &str) -> Child {
         .unwrap()
 }
 
-/// Runs it to its end with `input`, of which it may leave a part.
+/// Runs it to its end with `input`, which it may read in part.
 fn run(scripted: &Scripted, arguments: &str, input: &[u8]) -> Output {
     let mut child = start(scripted, arguments);
     let mut stdin = child.stdin.take().unwrap();
@@ -61,7 +61,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// What a script says and does as an encoder that gets no input.
+/// The output of a script that encodes without input.
 fn encode(steps: impl Into<Vec<Step>>) -> Output {
     run(&Script::new().encoding(steps).lay_down().unwrap(), ENCODE, &[])
 }
@@ -71,7 +71,7 @@ fn frames(count: usize) -> Vec<u8> {
 }
 
 #[test]
-fn it_lists_what_it_is_told_to() {
+fn it_lists_the_encoders_of_the_script() {
     let scripted = Script::new()
         .version("4.4.2-0ubuntu0.22.04.1")
         .encoders(&["h264_qsv", "libx264"])
@@ -90,7 +90,7 @@ fn it_lists_what_it_is_told_to() {
 }
 
 #[test]
-fn it_says_what_it_was_asked() {
+fn calls_are_recorded() {
     let scripted = Script::new().lay_down().unwrap();
     for arguments in [LIST, ENCODE, DECODE] {
         assert!(run(&scripted, arguments, b"input").status.success());
@@ -136,11 +136,11 @@ fn steps_follow_each_other() {
 }
 
 #[test]
-fn floods_have_the_length_they_are_told() {
+fn floods_have_their_length() {
     let output = encode([Step::FloodStderr(Some(3 << 20)), Step::FloodStdout(Some(2 << 20))]);
     assert!(output.status.success());
     assert_eq!((output.stderr.len(), output.stdout.len()), (3 << 20, 2 << 20));
-    // Without an end: a hundred times what a pipe holds, and still going.
+    // Without an end: it continues after a hundred times the size of a pipe.
     let scripted = Script::new().encoding([Step::FloodStderr(None)]).lay_down().unwrap();
     let mut child = start(&scripted, ENCODE);
     let mut some = vec![0; 100 << 16];
@@ -181,7 +181,7 @@ fn signals_are_ignored_and_hanging_ends_only_by_force() {
         let id = child.id().to_string();
         assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
     }
-    // It becomes the sleeper, which would be gone already.
+    // The program is replaced by the sleeper, which would otherwise have ended.
     until("it sleeps", || group(child.id()).iter().any(|p| p.name == "sleep"));
     assert!(child.try_wait().unwrap().is_none());
     child.kill().unwrap();
@@ -190,7 +190,7 @@ fn signals_are_ignored_and_hanging_ends_only_by_force() {
 }
 
 #[test]
-fn pipes_stay_open_behind_it() {
+fn pipes_stay_open_after_its_end() {
     for (step, stderr_too) in [(Step::HoldPipes, true), (Step::HoldStdout, false)] {
         let scripted = Script::new().encoding([step, Step::say("bye")]).lay_down().unwrap();
         let mut child = start(&scripted, ENCODE);
@@ -224,7 +224,7 @@ fn pipes_stay_open_behind_it() {
 }
 
 #[test]
-fn the_first_times_are_different() {
+fn the_first_encodes_have_their_own_steps() {
     let scripted = Script::new()
         .first(1, [Step::Exit(1)])
         .first(2, [Step::Exit(2)])
@@ -233,7 +233,7 @@ fn the_first_times_are_different() {
         .unwrap();
     let mut codes = Vec::new();
     for _ in 0..5 {
-        // Neither listing nor decoding counts.
+        // Listing and decoding are not counted.
         assert!(run(&scripted, LIST, &[]).status.success());
         assert!(run(&scripted, DECODE, &[]).status.success());
         codes.push(run(&scripted, ENCODE, &[]).status.code().unwrap());
@@ -242,7 +242,7 @@ fn the_first_times_are_different() {
 }
 
 #[test]
-fn calls_side_by_side_have_numbers_of_their_own() {
+fn concurrent_calls_have_different_numbers() {
     let scripted = Script::new().first(5, [Step::Exit(1)]).lay_down().unwrap();
     let children: Vec<_> = (0..20).map(|_| start(&scripted, ENCODE)).collect();
     let ends = children.into_iter().map(|child| child.wait_with_output().unwrap());
@@ -254,12 +254,12 @@ fn calls_side_by_side_have_numbers_of_their_own() {
 }
 
 #[test]
-fn a_real_one_does_the_work() {
+fn a_real_ffmpeg_runs_in_its_place() {
     let scripted = Script::over(real()).lay_down().unwrap();
     assert!(text(&run(&scripted, LIST, &[]).stdout).contains("libx264"));
     let encoded = run(&scripted, ENCODE, &frames(4)).stdout;
     assert_eq!(run(&scripted, DECODE, &encoded).stdout.len(), 4 * FRAME);
-    // Its own end is the program's.
+    // Its exit is the program's exit.
     assert!(!run(&scripted, DECODE, b"no video at all").status.success());
     let then = Script::over(real())
         .encoding([Step::real(real()), Step::say("and then"), Step::Exit(5)])
@@ -271,7 +271,7 @@ fn a_real_one_does_the_work() {
 }
 
 #[test]
-fn it_dies_after_some_frames_that_really_are_encoded() {
+fn it_can_end_after_some_encoded_frames() {
     let first = Real::new(real()).taking(3, FRAME as u64);
     let scripted = Script::over(real())
         .encoding([Step::Real(first), Step::say("the GPU is gone"), Step::Die("KILL")])
@@ -302,7 +302,7 @@ fn vendors_differ() {
     let versions: HashSet<_> = VENDORS.iter().map(|vendor| vendor.version).collect();
     assert_eq!(versions.len(), VENDORS.len());
     for vendor in VENDORS {
-        // A number that stands in the text, behind an `n` at most.
+        // The number is in the text, at most after an `n`.
         if let Some((major, minor)) = vendor.release {
             let number = format!("{major}.{minor}");
             let text = vendor.version.trim_start_matches('n');

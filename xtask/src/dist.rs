@@ -16,7 +16,7 @@ use crate::{
     macos,
     process::{Result, cargo, output, root, show, target, typed},
     program::{contains_exactly, detect},
-    workspace::{Backend, OTHERS, backends, feature_list},
+    workspace::{Backend, PROGRAM, backends, feature_list, other_features, target_of},
 };
 
 /// The time of every file in an archive, so that equal contents make equal archives: the
@@ -76,9 +76,9 @@ pub fn dist(platform: Platform) -> Result<()> {
     let triple = platform.target()?;
     println!("dist: {} for {triple}: {}", platform.name(), features.join(", "));
     // Before the long build, so that a licence that is not permitted is told at once.
-    let with_metrics = [&features[..], &OTHERS.map(String::from)].concat();
-    let texts = licences(&with_metrics, &triple)?;
-    let program = build(platform, &triple, &with_metrics)?;
+    let whole = [features.clone(), other_features()?].concat();
+    let texts = licences(&whole, &triple)?;
+    let program = build(platform, &triple, &whole)?;
     contains_exactly(&program, &features, &backends)?;
 
     let version = env!("CARGO_PKG_VERSION");
@@ -118,8 +118,9 @@ fn build(platform: Platform, triple: &str, features: &[String]) -> Result<PathBu
             cargo
         }
     };
-    command.args(["--profile", "dist", "--package", "encoder-cli", "--bin", "encoder"]);
-    command.args(["--no-default-features", "--features", &feature_list(features)]);
+    let package = target_of("bin", PROGRAM)?.package;
+    command.args(["--profile", "dist", "--package", &package, "--bin", PROGRAM]);
+    command.args(["--no-default-features", "--features", &feature_list(features)?]);
     // What the program says of its sources names no folder of this machine.
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
@@ -130,7 +131,7 @@ fn build(platform: Platform, triple: &str, features: &[String]) -> Result<PathBu
     if !show(command.env("CARGO_ENCODED_RUSTFLAGS", flags))? {
         return Err("the program does not build".into());
     }
-    Ok(target().join(triple).join("dist").join("encoder"))
+    Ok(target().join(triple).join("dist").join(PROGRAM))
 }
 
 /// The archive: sorted, and without any trace of who made it and when.

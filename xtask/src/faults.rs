@@ -4,9 +4,10 @@ use crate::{
     process::{Result, cargo, show},
     setup,
     test::libx264,
+    workspace::{NATIVE, target_of},
 };
 
-/// The faults of `encoder-cli/tests/faults`, and all of them.
+/// The faults of the test `faults`, and all of them.
 pub const NAMES: [&str; 9] =
     ["full", "kill", "hang", "error", "late-error", "swallow", "double", "panic", "busy"];
 
@@ -19,9 +20,10 @@ pub const NAMES: [&str; 9] =
 pub fn faults(fault: &str) -> Result<bool> {
     let tools = setup::setup()?;
     let mut campaign = cargo();
-    campaign.args(["test", "-p", "encoder-cli", "--test", "faults"]);
+    let package = target_of("test", "faults")?.package;
+    campaign.args(["test", "--package", &package, "--test", "faults"]);
     if libx264() {
-        campaign.args(["--features", "x264-native"]);
+        campaign.args(["--features", NATIVE]);
     } else {
         println!("faults: x264 in process is left out: it needs libx264-dev and libclang-dev");
     }
@@ -38,7 +40,8 @@ pub fn faults(fault: &str) -> Result<bool> {
 pub fn soak(minutes: u32, encoder: &str) -> Result<bool> {
     let tools = setup::setup()?;
     let mut soak = cargo();
-    soak.args(["run", "--release", "-p", "encoder-pipeline", "--example", "soak", "--"]);
+    let package = target_of("example", "soak")?.package;
+    soak.args(["run", "--release", "--package", &package, "--example", "soak", "--"]);
     soak.args([&minutes.to_string(), encoder]);
     show(tools.announce(&mut soak))
 }

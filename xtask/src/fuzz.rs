@@ -5,7 +5,7 @@ use std::{fs, path::Path, process::Command};
 
 use crate::{
     process::{Result, cargo, root, show, succeeds},
-    workspace::metadata,
+    workspace::{metadata, target_of},
 };
 
 /// Runs each target, or only `target`, for so many minutes: whether none had a finding.
@@ -82,6 +82,7 @@ fn run(folder: &Path, name: &str, minutes: u32) -> Result<bool> {
 /// When Cargo cannot be started.
 pub fn seeds() -> Result<bool> {
     let mut test = cargo();
-    test.args(["test", "-p", "encoder-fuzz-cases", "--test", "seeds", "what_their_names_say"]);
+    let package = target_of("test", "seeds")?.package;
+    test.args(["test", "--package", &package, "--test", "seeds", "what_their_names_say"]);
     show(test.env("ENCODER_WRITE_SEEDS", "1"))
 }

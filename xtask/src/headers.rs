@@ -7,8 +7,8 @@ use std::{
 };
 
 use crate::{
+    apt::apt,
     process::{Result, cargo, output, succeeds, target},
-    setup::apt,
 };
 
 /// The interface of a virtual Quick Sync runtime, as Debian's packages lay it down.

@@ -6,10 +6,13 @@ use std::{collections::BTreeMap, env, fs, path::PathBuf, process::Command};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    process::{Result, cargo, output, root, show, succeeds, target},
-    setup::apt,
+    apt::apt,
+    process::{Result, cargo, output, show, succeeds, target},
+    workspace::target_of,
 };
 
+/// The program that does the work; what it is measured against stands beside its source.
+const BENCH: &str = "instructions";
 /// How much a count may grow before it counts as worse: allocators and hash maps differ a little.
 const TOLERANCE: f64 = 0.03;
 /// How often a work is done in the two runs whose difference is taken.
@@ -44,7 +47,7 @@ pub fn instructions(save: bool) -> Result<bool> {
         let each = (more? - few?) / (TIMES[1] - TIMES[0]);
         now.counts.insert(name.into(), each);
     }
-    let path = root().join("encoder-pipeline/benches/instructions.json");
+    let path = target_of("bench", BENCH)?.source.with_extension("json");
     if save {
         fs::write(&path, serde_json::to_string_pretty(&now)? + "\n")?;
         println!("instructions: recorded in {}", path.display());
@@ -87,7 +90,7 @@ fn judge(now: &Record, known: &Record) -> (String, Vec<String>) {
 /// The program that does the work, as tests are built: so that its dependencies are there already.
 fn build() -> Result<PathBuf> {
     let mut command = cargo();
-    command.args(["build", "--workspace", "--bench", "instructions"]);
+    command.args(["build", "--workspace", "--bench", BENCH]);
     // Both change what is inlined.
     command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_INCREMENTAL", "0");
     if !show(&mut command)? {
@@ -98,7 +101,7 @@ fn build() -> Result<PathBuf> {
     let told = String::from_utf8_lossy(&told.stdout);
     let program = told.lines().rev().find_map(|line| {
         let message: serde_json::Value = serde_json::from_str(line).ok()?;
-        (message["target"]["name"] == "instructions")
+        (message["target"]["name"] == BENCH)
             .then(|| message["executable"].as_str().map(PathBuf::from))?
     });
     program.ok_or_else(|| "Cargo did not tell where the benchmark is".into())

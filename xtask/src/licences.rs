@@ -1,4 +1,8 @@
-//! The licences of everything that is linked into the program.
+//! The licence texts of everything that is linked into the program, for its archive.
+//!
+//! Which licences are permitted is in `deny.toml`, and `cargo xtask deny` checks the whole tree by
+//! it. The texts are collected here: cargo-about omits those of C libraries in a crate under
+//! another licence (LZ4), that of Rust's standard library, and takes minutes to build and to run.
 
 use std::{
     env, fs,
@@ -9,25 +13,9 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    process::{Result, cargo, output},
-    workspace::{feature_list, metadata},
+    process::{Result, cargo, output, root},
+    workspace::{PROGRAM, feature_list, metadata, target_of},
 };
-
-/// Licences, by their SPDX names, whose terms an archive meets that carries their texts.
-const PERMITTED: [&str; 12] = [
-    "0BSD",
-    "Apache-2.0",
-    "BSD-2-Clause",
-    "BSD-3-Clause",
-    "BSL-1.0",
-    "CC0-1.0",
-    "ISC",
-    "MIT",
-    "Unicode-3.0",
-    "Unlicense",
-    "Zlib",
-    "bzip2-1.0.6",
-];
 
 /// How the name of a file with a licence begins, in lower case.
 const NAMES: [&str; 6] = ["licence", "license", "copying", "copyright", "notice", "unlicense"];
@@ -54,6 +42,7 @@ pub struct Text {
 /// Names every crate without a licence, and every licence that is not permitted.
 pub fn licences(features: &[String], target: &str) -> Result<Vec<Text>> {
     let shared = toolchain()?;
+    let permitted = permitted(&read(&root().join("deny.toml"))?)?;
     let metadata = metadata(&[])?;
     let packages: Vec<_> = metadata["packages"].as_array().into_iter().flatten().collect();
     let mut index = String::from(
@@ -71,7 +60,7 @@ pub fn licences(features: &[String], target: &str) -> Result<Vec<Text>> {
         if package["source"].is_null() {
             continue;
         }
-        match of_crate(package, &name, &version, &shared) {
+        match of_crate(package, &name, &version, &shared, &permitted) {
             Ok(found) => texts.extend(found),
             Err(error) => wrong.push(format!("{name} {version}: {error}")),
         }
@@ -95,9 +84,10 @@ pub fn licences(features: &[String], target: &str) -> Result<Vec<Text>> {
 /// The names and versions of what Cargo links; what only runs while building is not among them.
 fn linked(features: &[String], target: &str) -> Result<Vec<(String, String)>> {
     let mut command = cargo();
-    command.args(["tree", "--package", "encoder-cli", "--edges", "normal,no-proc-macro"]);
+    let package = target_of("bin", PROGRAM)?.package;
+    command.args(["tree", "--package", &package, "--edges", "normal,no-proc-macro"]);
     command.args(["--prefix", "none", "--format", "{p}", "--no-default-features"]);
-    command.args(["--features", &feature_list(features), "--target", target]);
+    command.args(["--features", &feature_list(features)?, "--target", target]);
     let text = String::from_utf8(output(&mut command)?.stdout)?;
     let read = |line: &str| {
         let mut words = line.split_whitespace();
@@ -110,9 +100,15 @@ fn linked(features: &[String], target: &str) -> Result<Vec<(String, String)>> {
     Ok(all)
 }
 
-fn of_crate(package: &Value, name: &str, version: &str, shared: &Path) -> Result<Vec<Text>> {
+fn of_crate(
+    package: &Value,
+    name: &str,
+    version: &str,
+    shared: &Path,
+    permitted: &[String],
+) -> Result<Vec<Text>> {
     let expression = package["license"].as_str().ok_or("names no licence")?;
-    let chosen = choose(expression)?;
+    let chosen = choose(expression, permitted)?;
     let manifest = Path::new(package["manifest_path"].as_str().ok_or("has no manifest")?);
     let folder = manifest.parent().unwrap_or(manifest);
     let mut files = Vec::new();
@@ -158,36 +154,45 @@ fn holders(package: &Value, name: &str) -> String {
     }
 }
 
+/// The list `[licenses] allow` of `deny.toml`: SPDX names, some of them with an exception.
+fn permitted(deny: &str) -> Result<Vec<String>> {
+    let table: toml::Table = deny.parse()?;
+    let list = table.get("licenses").and_then(|licenses| licenses.get("allow"));
+    let list =
+        list.and_then(toml::Value::as_array).ok_or("deny.toml has no list licenses.allow")?;
+    Ok(list.iter().filter_map(toml::Value::as_str).map(String::from).collect())
+}
+
 /// The licences under which a work is taken, by its SPDX expression (also with the old `/` for
 /// `OR`): of alternatives the first that is permitted.
 ///
 /// # Errors
 /// When every alternative has a licence that is not permitted.
-fn choose(expression: &str) -> Result<Vec<String>> {
+fn choose(expression: &str, permitted: &[String]) -> Result<Vec<String>> {
     let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
     let words: Vec<_> = spaced.split_whitespace().collect();
     let mut rest = words.as_slice();
-    match (any_of(&mut rest), rest.is_empty()) {
+    match (any_of(&mut rest, permitted), rest.is_empty()) {
         (Some(chosen), true) => Ok(chosen),
         _ => Err(format!("licence not permitted: {expression}").into()),
     }
 }
 
-fn any_of(words: &mut &[&str]) -> Option<Vec<String>> {
-    let mut chosen = all_of(words);
+fn any_of(words: &mut &[&str], permitted: &[String]) -> Option<Vec<String>> {
+    let mut chosen = all_of(words, permitted);
     while let Some((&"OR", rest)) = words.split_first() {
         *words = rest;
-        let next = all_of(words);
+        let next = all_of(words, permitted);
         chosen = chosen.or(next);
     }
     chosen
 }
 
-fn all_of(words: &mut &[&str]) -> Option<Vec<String>> {
-    let mut chosen = one(words);
+fn all_of(words: &mut &[&str], permitted: &[String]) -> Option<Vec<String>> {
+    let mut chosen = one(words, permitted);
     while let Some((&"AND", rest)) = words.split_first() {
         *words = rest;
-        let next = one(words);
+        let next = one(words, permitted);
         chosen = chosen.zip(next).map(|(mut all, more)| {
             all.extend(more);
             all
@@ -196,11 +201,11 @@ fn all_of(words: &mut &[&str]) -> Option<Vec<String>> {
     chosen
 }
 
-fn one(words: &mut &[&str]) -> Option<Vec<String>> {
+fn one(words: &mut &[&str], permitted: &[String]) -> Option<Vec<String>> {
     let (&word, rest) = words.split_first()?;
     *words = rest;
     if word == "(" {
-        let inner = any_of(words);
+        let inner = any_of(words, permitted);
         let (_, rest) = words.split_first().filter(|(word, _)| **word == ")")?;
         *words = rest;
         return inner;
@@ -209,7 +214,7 @@ fn one(words: &mut &[&str]) -> Option<Vec<String>> {
     if let ["WITH", _, rest @ ..] = words {
         *words = rest;
     }
-    PERMITTED.contains(&word).then(|| vec![word.to_string()])
+    permitted.iter().any(|p| p == word).then(|| vec![word.to_string()])
 }
 
 /// Files with licences, also those of libraries bundled in a crate.
@@ -247,6 +252,7 @@ mod tests {
 
     #[test]
     fn expressions() {
+        let permitted = ["MIT", "Apache-2.0", "BSD-3-Clause", "ISC", "Zlib"].map(String::from);
         // expression | chosen
         for (expression, expected) in [
             ("MIT", "MIT"),
@@ -258,7 +264,7 @@ mod tests {
             ("Apache-2.0 WITH LLVM-exception OR MIT", "Apache-2.0"),
             ("MIT OR GPL-2.0 AND ISC", "MIT"),
         ] {
-            assert_eq!(choose(expression).unwrap().join(" "), expected, "{expression}");
+            assert_eq!(choose(expression, &permitted).unwrap().join(" "), expected, "{expression}");
         }
         for expression in [
             "GPL-2.0-or-later",
@@ -270,7 +276,16 @@ mod tests {
             "MIT MIT",
             "MIT AND",
         ] {
-            assert!(choose(expression).is_err(), "{expression}");
+            assert!(choose(expression, &permitted).is_err(), "{expression}");
         }
+    }
+
+    #[test]
+    fn the_list_of_licences_is_that_of_cargo_deny() {
+        let deny = fs::read_to_string(root().join("deny.toml")).unwrap();
+        let permitted = permitted(&deny).unwrap();
+        assert_eq!(choose("GPL-2.0 OR MIT", &permitted).unwrap(), ["MIT"]);
+        assert!(choose("GPL-2.0-or-later", &permitted).is_err());
+        assert!(super::permitted("[licenses]").is_err());
     }
 }

@@ -5,7 +5,7 @@ use std::{env, path::Path, process::Command};
 use crate::{
     process::{Result, cargo, merged, output, succeeds},
     pypi,
-    workspace::feature_list,
+    workspace::{PROGRAM, feature_list, target_of},
 };
 
 /// The oldest macOS on which programs run: the first on Apple silicon. (Zig would take its own.)
@@ -39,8 +39,9 @@ pub fn cargo_for_macos(subcommand: &str) -> Result<Command> {
 /// Names what is missing; the types have not been checked then.
 pub fn check(features: &[String]) -> Result<(bool, String)> {
     let mut command = cargo_for_macos("check")?;
-    command.args(["-p", "encoder-videotoolbox", "-p", "encoder-cli", "--no-default-features"]);
-    command.args(["--features", &feature_list(features)]);
+    let package = target_of("bin", PROGRAM)?.package;
+    command.args(["-p", "encoder-videotoolbox", "-p", &package, "--no-default-features"]);
+    command.args(["--features", &feature_list(features)?]);
     merged(command)
 }
 

@@ -1,6 +1,8 @@
 //! Work commands: `cargo xtask --help`. One file per duty.
 
+mod apt;
 mod corpus;
+mod deny;
 mod dist;
 mod faults;
 mod fuzz;
@@ -9,6 +11,7 @@ mod instructions;
 mod licences;
 mod macos;
 mod matrix;
+mod package;
 mod process;
 mod program;
 mod pypi;
@@ -77,13 +80,21 @@ enum Command {
     },
     /// Make the seeds of the fuzz targets again.
     Seeds,
+    /// Check licences, bans, sources and advisories of the dependencies against deny.toml.
+    Deny,
     /// Make a platform's archive, with its licences and checksum, in target/dist.
     Dist {
         /// What it is for.
         platform: dist::Platform,
     },
+    /// Package every crate that is to be published, and check them from their packages alone.
+    Package {
+        /// Let Cargo build each package by itself too, as it does before it publishes: minutes.
+        #[arg(long)]
+        build: bool,
+    },
     /// Count the instructions of what stands around the encoder; fails where a count has grown
-    /// over what encoder-pipeline/benches/instructions.json has.
+    /// over what benches/instructions.json has.
     Instructions {
         /// Record the counts instead.
         #[arg(long)]
@@ -124,7 +135,9 @@ fn main() -> ExitCode {
         Command::Soak { minutes, encoder } => faults::soak(minutes, &encoder),
         Command::Fuzz { minutes, target } => fuzz::fuzz(minutes, target.as_deref()),
         Command::Seeds => fuzz::seeds(),
+        Command::Deny => deny::deny(),
         Command::Dist { platform } => dist::dist(platform).map(|()| true),
+        Command::Package { build } => package::package(build),
         Command::Instructions { save } => instructions::instructions(save),
         Command::Sample => sample::sample().map(|()| true),
         Command::Quality { clips, frames, preset } => {

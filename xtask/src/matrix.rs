@@ -1,15 +1,15 @@
 //! The matrix of backends: each alone, the usual combinations, none, all; and macOS.
 
-use std::{env, process::Command, time::Instant};
+use std::{process::Command, time::Instant};
 
 use crate::{
     macos,
-    process::{Result, cargo, merged, root, target},
-    program::{Detected, contains_exactly, detect},
+    process::{Result, cargo, merged},
+    program::{Detected, built, contains_exactly, detect},
     setup::{self, Tools},
     tally::{Tally, tallies},
     test::libx264,
-    workspace::{Backend, NATIVE, OTHERS, backends, feature_list},
+    workspace::{Backend, NATIVE, PROGRAM, backends, feature_list, has_target, other_features},
 };
 
 /// Tests on a virtual device stand in files whose names begin so, `tests/virtual.rs` in a
@@ -29,7 +29,7 @@ pub fn matrix(only: Option<&str>, quick: bool) -> Result<bool> {
         return Err(format!("no backend {name}: there are {}", names.join(", ")).into());
     }
     let mut rows = Vec::new();
-    for set in matrix.sets() {
+    for set in matrix.sets()? {
         if only.is_none_or(|name| set.iter().any(|f| f == name)) {
             rows.push(matrix.row(&set)?);
         }
@@ -66,7 +66,7 @@ struct Matrix {
 
 impl Matrix {
     /// The sets of features. The program of the last stays in the target directory.
-    fn sets(&self) -> Vec<Vec<String>> {
+    fn sets(&self) -> Result<Vec<Vec<String>>> {
         let mut sets = vec![vec![]];
         for backend in &self.backends {
             sets.push(vec![backend.name.clone()]);
@@ -80,28 +80,37 @@ impl Matrix {
             println!("{NATIVE} left out: it needs libx264-dev, libclang-dev and pkg-config");
         }
         let all = self.backends.iter().map(|backend| backend.name.clone());
-        sets.push(all.chain(OTHERS.map(String::from)).collect());
-        sets
+        sets.push(all.chain(other_features()?).collect());
+        Ok(sets)
     }
 
     fn row(&self, set: &[String]) -> Result<Row> {
         let features = if set.is_empty() { "none".into() } else { set.join(", ") };
         println!("features: {features}");
         let begun = Instant::now();
-        // A test of the package builds and links its program too. The whole workspace is named so
-        // that the dependencies are those of `cargo test --workspace`, which are built already.
-        let mut command = cargo();
-        command.args(["test", "--workspace", "--no-default-features", "--test", "registry"]);
+        // The whole workspace is named so that the dependencies are those of `cargo test
+        // --workspace`, which are built already.
+        let features_of_cargo = feature_list(set)?;
+        let mut targets = vec!["--workspace", "--no-default-features"];
+        targets.extend(["--features", &features_of_cargo, "--test", "registry"]);
         // A device is compared with x264.
-        if let [device, _] = set
-            && !self.quick
-            && root().join(format!("encoder-cli/{VIRTUAL}_{device}.rs")).is_file()
-        {
-            command.args(["--test", &format!("virtual_{device}")]);
+        let on_virtual = set.first().map(|device| format!("virtual_{device}")).unwrap_or_default();
+        if set.len() == 2 && !self.quick && has_target("test", &on_virtual)? {
+            targets.extend(["--test", &on_virtual]);
         }
-        command.args(["--no-fail-fast", "--features", &feature_list(set)]);
-        let (mut passed, mut text) = self.run(command)?;
+        // A test builds the program of its own package only.
+        let mut build = cargo();
+        build.arg("build").args(&targets).args(["--bin", PROGRAM]);
+        build.env("CARGO_TERM_COLOR", "never");
+        let (mut passed, mut text) = merged(build)?;
         let mut warnings = count_warnings(&text);
+        if passed {
+            let mut test = cargo();
+            test.arg("test").args(&targets).arg("--no-fail-fast");
+            let (succeeded, more) = self.run(test)?;
+            passed = succeeded;
+            text.push_str(&more);
+        }
         // Of a backend alone, also the tests of its crate.
         let crate_tests = match set {
             [feature] if !self.quick => self.crate_tests(feature)?,
@@ -112,22 +121,21 @@ impl Matrix {
             warnings += count_warnings(more);
             text.push_str(more);
         }
-        let program = target().join("debug").join(format!("encoder{}", env::consts::EXE_SUFFIX));
-        let contents = contains_exactly(&program, set, &self.backends);
-        let detected = detect(self.tools.announce(&mut Command::new(&program)));
+        let contents = contains_exactly(&built(), set, &self.backends);
+        let detected = detect(self.tools.announce(&mut Command::new(built())));
         let tallies = tallies(&text);
         let right = passed && warnings == 0 && contents.is_ok() && detected.is_ok();
         if !right {
             println!("{text}");
         }
-        let built = match (text.contains("error: could not compile"), warnings) {
+        let word = match (text.contains("error: could not compile"), warnings) {
             (true, _) => "FAILED".into(),
             (false, 0) => "yes".into(),
             (false, count) => format!("with {count} warnings"),
         };
         Ok(Row {
             features,
-            built,
+            built: word,
             contents: contents.map_or_else(|error| format!("NO: {error}"), |()| "yes".into()),
             tests: counts(&tallies),
             exercised: match detected {

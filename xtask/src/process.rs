@@ -121,14 +121,3 @@ pub fn succeeds(command: &mut Command) -> bool {
     let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     silent.status().is_ok_and(|status| status.success())
 }
-
-/// The program `encoder`, built for measurements.
-///
-/// # Errors
-/// When it does not build.
-pub fn encoder() -> Result<PathBuf> {
-    if !show(cargo().args(["build", "-p", "encoder-cli", "--bin", "encoder"]))? {
-        return Err("the program `encoder` does not build".into());
-    }
-    Ok(target().join("debug").join(format!("encoder{}", env::consts::EXE_SUFFIX)))
-}

@@ -1,14 +1,35 @@
-//! What stands in the built program, and what does not.
+//! The program `encoder`: building it, and what stands in it.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use memchr::memmem;
 use serde_json::Value;
 
 use crate::{
-    process::{Result, output},
-    workspace::{Backend, NATIVE},
+    process::{Result, cargo, output, show, target},
+    workspace::{Backend, NATIVE, PROGRAM, target_of},
 };
+
+/// Where Cargo puts the program when it builds with the profile `dev`.
+pub fn built() -> PathBuf {
+    target().join("debug").join(format!("{PROGRAM}{}", env::consts::EXE_SUFFIX))
+}
+
+/// The program `encoder`, built for measurements.
+///
+/// # Errors
+/// When it does not build.
+pub fn encoder() -> Result<PathBuf> {
+    let package = target_of("bin", PROGRAM)?.package;
+    if !show(cargo().args(["build", "--package", &package, "--bin", PROGRAM]))? {
+        return Err("the program `encoder` does not build".into());
+    }
+    Ok(built())
+}
 
 /// Looks for the traces of every backend: those of `features` must all be there, of the others
 /// none.

@@ -10,7 +10,8 @@ use std::{
 use serde_json::Value;
 
 use crate::{
-    process::{Result, encoder, output, target},
+    process::{Result, output, target},
+    program::encoder,
     setup::{self, Tools},
 };
 

@@ -8,8 +8,9 @@ use std::{
 };
 
 use crate::{
+    apt::apt,
     headers,
-    process::{Result, cargo, output, show, succeeds, target},
+    process::{Result, cargo, output, succeeds, target},
     pypi,
 };
 
@@ -98,27 +99,6 @@ pub fn setup() -> Result<Tools> {
         (None, None)
     };
     Ok(Tools { ffmpeg, alternative, testbed, prometheus, pyav, chromium })
-}
-
-/// Installs packages, where this is Debian or Ubuntu and the user may: whether it did.
-pub fn apt(packages: &[&str]) -> bool {
-    let is_root = || output(Command::new("id").arg("-u")).is_ok_and(|o| o.stdout == b"0\n");
-    if !cfg!(target_os = "linux") || !succeeds(Command::new("apt-get").arg("--version")) {
-        return false;
-    }
-    if !is_root() {
-        println!("setup: only root can run: apt-get install {}", packages.join(" "));
-        return false;
-    }
-    let install = || {
-        let mut command = Command::new("apt-get");
-        command.env("DEBIAN_FRONTEND", "noninteractive");
-        command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages);
-        show(&mut command).unwrap_or(false)
-    };
-    // On a fresh machine the package lists may be missing or old.
-    install()
-        || (show(Command::new("apt-get").args(["update", "-qq"])).unwrap_or(false) && install())
 }
 
 /// Prometheus: the user's, or the one of Debian's package. That is only unpacked: installed, it

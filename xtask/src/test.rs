@@ -3,8 +3,9 @@
 use std::{fs, path::Path, process::Command};
 
 use crate::{
+    apt::apt,
     process::{Result, cargo, show, succeeds, target},
-    setup::{self, apt},
+    setup,
 };
 
 /// Runs every kind of test, also after one has failed: whether all passed. `args` go to the

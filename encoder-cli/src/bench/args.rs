@@ -9,10 +9,10 @@ use encoder_pipeline::source::RawSpec;
 use super::spec::Case;
 use crate::options::{SourceArgs, VideoArgs};
 
-/// What is measured, and with what.
+/// The encoders to measure, and the frames to encode.
 #[derive(Args)]
 pub struct Bench {
-    /// A recording, whose first frames are encoded; without --topic, those of its first camera
+    /// A recording, whose first frames are encoded; without --topic, the frames of its first camera
     /// [default: a clip that the program makes]
     pub recording: Option<PathBuf>,
     /// The recording is a file of raw frames, such as rgb24:640x480@30.
@@ -33,15 +33,15 @@ pub struct Bench {
     /// Only this encoder; may be given several times.
     #[arg(long, value_name = "NAME")]
     pub encoder: Vec<String>,
-    /// Presets, by commas; an encoder is measured at those that it has [default: for each encoder
-    /// those that it tells apart]
+    /// Presets, separated by commas; each encoder is measured at the presets that it has [default:
+    /// for each encoder the presets whose results differ]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pub preset: Vec<String>,
     /// How often everything is measured; medians are shown.
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u16).range(1..=99))]
     pub rounds: u16,
-    /// Also measure this program with the same frames, in turn.
+    /// Also measure this program with the same frames, alternating.
     #[arg(long, value_enum, value_name = "PROGRAM")]
     pub baseline: Option<BaselineArg>,
     #[command(flatten)]
@@ -49,13 +49,13 @@ pub struct Bench {
     /// Write everything as JSON.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Write one page with plots, that needs no network.
+    /// Write one page with plots that needs no network.
     #[arg(long, value_name = "FILE")]
     pub html: Option<PathBuf>,
     /// Replace files that exist.
     #[arg(long)]
     pub overwrite: bool,
-    /// One measurement, for the program's own use.
+    /// One measurement, for internal use.
     #[arg(long, hide = true)]
     pub case: Option<Case>,
 }

@@ -3,7 +3,7 @@
 use std::{
     io::Write,
     path::Path,
-    process::{Command, Stdio},
+    process::Command,
     sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
@@ -12,6 +12,7 @@ use std::{
 use encoder_core::{
     Chain, EncodedChunk, EncoderType, FrameBuffer, PixelFormat, Plan, Settings, VideoEncoder,
 };
+use encoder_ffmpeg::process::{self, Input};
 use encoder_pipeline::{
     destination::FileDestination,
     mux::CallbackSink,
@@ -33,10 +34,13 @@ use super::{
 };
 use crate::settings::Refused;
 
-/// What was measured.
+/// A measurement that has not ended after this long is stopped.
+pub const LIMIT: Duration = Duration::from_secs(6 * 3600);
+
+/// The result of a measurement.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Measured {
-    /// From the first frame that is handed in to the last file that is whole.
+    /// From the first frame that is encoded to the last file that is complete.
     pub wall_s: f64,
     /// CPU time of the process and its children in that time.
     pub cpu_s: Option<f64>,
@@ -46,9 +50,9 @@ pub struct Measured {
     pub bytes: u64,
     /// Memory on top of the frames, children included, in KiB.
     pub memory_kib: Option<u64>,
-    /// Milliseconds from handing in a frame to its access unit: half, and 99 of 100, are faster.
+    /// Milliseconds from submitting a frame to its access unit: the median and the 99th percentile.
     pub latency_ms: Option<[f64; 2]>,
-    /// How the encoder ran.
+    /// The library and version of the encoder.
     pub description: String,
 }
 
@@ -63,7 +67,8 @@ pub fn run(args: &Bench, case: &Case) -> Result<u8, Refused> {
         threads: args.video.threads(),
         case,
     };
-    // Before a recording is begun, detection has asked it or remembers its answer.
+    // In an encode, detection finds FFmpeg before the recording is opened, so this search is not
+    // measured.
     let _known = encoder_ffmpeg::Ffmpeg::find(work.id().map_err(Refused::failed)?);
     let measured = match case.mode {
         Mode::Whole => work.whole(),
@@ -85,7 +90,7 @@ struct Work<'a> {
     case: &'a Case,
 }
 
-/// What was there before the work began.
+/// The usage before the work began.
 struct Before {
     begun: Instant,
     cpu: Option<Duration>,
@@ -118,14 +123,13 @@ impl Work<'_> {
         let plan = Plan::new(vec![self.id()?], vec![]);
         let mut settings = self.settings.clone();
         settings.encoder.frame_rate = self.frames.rate;
-        let mut session = SessionConfig::new(settings, plan);
-        session.threads = self.threads();
-        session.timing = Timing::Rate(self.frames.rate);
-        session.on_bad_frame = OnBadFrame::Fail;
-        Ok(session)
+        Ok(SessionConfig::new(settings, plan)
+            .with_threads(self.threads())
+            .with_timing(Timing::Rate(self.frames.rate))
+            .with_on_bad_frame(OnBadFrame::Fail))
     }
 
-    /// Threads of each camera's encoder, as `encode` shares them out.
+    /// Threads of each camera's encoder, distributed as by `encode`.
     fn threads(&self) -> usize {
         (self.threads / self.cameras).max(1)
     }
@@ -193,7 +197,7 @@ impl Work<'_> {
         Ok(before.measured(self.all_frames(), bytes, description))
     }
 
-    /// Does something for each camera, all at once; the sum of what they give.
+    /// Runs `work` for each camera in parallel; returns the sum of the results.
     fn at_once(&self, work: impl Fn(usize) -> Result<u64, String> + Sync) -> Result<u64, String> {
         thread::scope(|scope| {
             let all: Vec<_> = (0..self.cameras)
@@ -233,7 +237,8 @@ impl Work<'_> {
             let times = FrameTimes::at(rate.nanoseconds(n) as i64);
             session.push(payload, times).map_err(|error| error.to_string())?;
         }
-        // What comes only because the stream ends would have come later.
+        // Access units that the end of the stream flushes would have been returned later, so they
+        // do not count.
         let arrived = arrivals.lock().map(|all| all.clone()).unwrap_or_default();
         session.finish().map_err(|error| error.to_string())?;
         let mut waits: Vec<f64> = arrived
@@ -256,7 +261,7 @@ impl Work<'_> {
         std::fs::create_dir_all(&self.case.folder).map_err(|error| error.to_string())?;
         let before = Before::now();
         let bytes = self.at_once(|n| {
-            let mut command = Command::new(&ffmpeg.path);
+            let mut command = ffmpeg.command();
             command.args(["-hide_banner", "-loglevel", "error", "-y"]).args(&input);
             command.args(["-i", "pipe:0"]).args(&words).arg(path(n));
             feed(command, &self.frames)?;
@@ -271,22 +276,19 @@ impl Work<'_> {
 }
 
 /// Runs FFmpeg on the frames, by plain writes to its standard input.
-fn feed(mut command: Command, frames: &Frames) -> Result<(), String> {
-    let failed = |error: std::io::Error| format!("ffmpeg: {error}");
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(failed)?;
-    let stdin = child.stdin.take();
-    let written = stdin.map_or(Ok(()), |mut stdin| {
+fn feed(command: Command, frames: &Arc<Frames>) -> Result<(), String> {
+    let frames = Arc::clone(frames);
+    let input = Input::Writer(Box::new(move |mut stdin| {
         frames.payloads.iter().try_for_each(|payload| stdin.write_all(frames::bytes(payload)))
-    });
-    let output = child.wait_with_output().map_err(failed)?;
-    if !output.status.success() || written.is_err() {
-        return Err(format!("ffmpeg: {}", String::from_utf8_lossy(&output.stderr).trim()));
+    }));
+    let output = process::run(command, input, LIMIT).map_err(|error| format!("ffmpeg: {error}"))?;
+    if !output.exit.is_success() || !output.took_input {
+        return Err(format!("ffmpeg: {}: {}", output.exit, output.stderr.trim()));
     }
     Ok(())
 }
 
-/// What people tell `ffmpeg`: speed and quality, and no encoder. It takes libx264 for MP4.
+/// The usual options of `ffmpeg`: speed and quality, and no encoder. For MP4 it chooses libx264.
 fn plain_options(settings: &Settings, threads: usize) -> Vec<String> {
     let config = &settings.encoder;
     let (preset, crf, gop, b_frames) =
@@ -297,7 +299,7 @@ fn plain_options(settings: &Settings, threads: usize) -> Vec<String> {
     text.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Writes the frames as they are compared with: 4:2:0, one after the other.
+/// Writes the frames that videos are compared with: 4:2:0, one after the other.
 pub fn reference(frames: &Frames, path: &Path) -> Result<(), String> {
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     let mut file = std::io::BufWriter::new(std::fs::File::create(path).map_err(failed)?);
@@ -317,7 +319,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_ffmpeg_is_asked_for_the_same() {
+    fn plain_ffmpeg_gets_the_same_settings() {
         assert_eq!(
             plain_options(&Settings::default(), 2).join(" "),
             "-preset veryfast -crf 23 -threads 2 -g 30 -bf 0 -pix_fmt yuv420p"

@@ -1,4 +1,4 @@
-//! The frames that are encoded: of a recording, or of a clip that is made here.
+//! The frames to encode: from a recording, or of a generated clip.
 
 use std::{path::Path, sync::Arc};
 
@@ -12,16 +12,16 @@ use encoder_pipeline::{
 use super::args::Bench;
 use crate::settings::Refused;
 
-/// Memory for frames where nobody says how many.
+/// The memory for frames if no count is given.
 const BUDGET: usize = 512 << 20;
-/// Frames where nobody says how many, if they fit.
+/// The number of frames if no count is given and they fit.
 const USUAL: usize = 300;
 
 /// Frames of one camera, all of one size.
 pub struct Frames {
-    /// What they are, for people.
+    /// A description for the report.
     pub name: String,
-    /// As they were recorded.
+    /// The frames as recorded.
     pub payloads: Vec<Payload>,
     /// Size of the pictures in pixels.
     pub size: Resolution,
@@ -31,7 +31,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// The frames that the command line names.
+    /// Loads the frames that the command line names.
     pub fn load(args: &Bench) -> Result<Self, Refused> {
         match &args.recording {
             Some(path) => Self::recorded(args, path),
@@ -42,7 +42,7 @@ impl Frames {
     fn recorded(args: &Bench, path: &Path) -> Result<Self, Refused> {
         let failed = |error: SourceError| Refused::failed(error);
         let mut source = match &args.raw {
-            Some(spec) => source::open_raw(path, spec).map_err(failed)?,
+            Some(spec) => source::open_raw(path, spec, &args.source.options()).map_err(failed)?,
             None => source::open(path, &args.source.options()).map_err(failed)?,
         };
         let options = args.source.picture();
@@ -57,7 +57,7 @@ impl Frames {
                     continue;
                 }
                 Event::Packet(packet) => packet,
-                Event::Warning(_) => continue,
+                _ => continue,
             };
             let Ok(payload) = packet.payload else { continue };
             let size = match picture::size(&payload, &options) {
@@ -75,7 +75,7 @@ impl Frames {
             if (first.id, *wanted) != (packet.stream, size) {
                 continue;
             }
-            // A frame that is broken would be repeated, and cost less.
+            // A broken frame would be repeated, which takes less time.
             if picture::decode(&payload, &options, &layout, &mut vec![0; layout.bytes()]).is_err() {
                 continue;
             }
@@ -128,12 +128,12 @@ impl Frames {
         self.payloads.iter().map(convert).collect()
     }
 
-    /// Bytes of one frame in RGB: what is counted as raw input.
+    /// Bytes of one frame in RGB, the unit of raw input.
     pub fn raw_bytes(&self) -> u64 {
         u64::from(self.size.width) * u64::from(self.size.height) * 3
     }
 
-    /// How FFmpeg is told what these frames are: arguments in front of `-i`.
+    /// FFmpeg's arguments in front of `-i` for these frames.
     pub fn for_ffmpeg(&self) -> Option<Vec<String>> {
         let rate = self.rate.to_string();
         let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
@@ -143,7 +143,7 @@ impl Frames {
             }
             Payload::Raw(image) => {
                 let bytes = image.data.len() as u64;
-                // By name, the name of FFmpeg, and the bytes of two pixels.
+                // The ROS encoding, FFmpeg's name, and the bytes of two pixels.
                 let spec = [
                     ("rgb8", "rgb24", 6),
                     ("bgr8", "bgr24", 6),
@@ -162,15 +162,17 @@ impl Frames {
     }
 }
 
-/// The bytes of a payload, as they are given to somebody.
+/// The bytes of a payload, for another program.
 pub fn bytes(payload: &Payload) -> &[u8] {
     match payload {
         Payload::Raw(image) => &image.data,
         Payload::Compressed { data, .. } | Payload::Video { data, .. } => data,
+        // `picture::size` refuses payloads of other kinds before.
+        _ => &[],
     }
 }
 
-/// How many frames are taken.
+/// The number of frames to load.
 fn limit(args: &Bench, layout: &FrameLayout, payload: &Payload) -> usize {
     let most = weight(payload).max(layout.bytes());
     args.frames.map_or_else(|| USUAL.min(BUDGET / most).max(30), |n| n as usize)
@@ -218,7 +220,7 @@ impl Scene {
                     let sample = grid.at(x, y);
                     (0..3).for_each(|c| value[c] += weight * sample[c]);
                 }
-                // Less colour than brightness, as outside.
+                // Less contrast in colour than in brightness, as in natural scenes.
                 let grey = (value[0] + value[1] + value[2]) / 3.0;
                 value
                     .map(|v| ((grey + (v - grey) * 0.45 - 0.5) * 2.1 + 0.5).clamp(0.02, 0.98))
@@ -295,7 +297,7 @@ impl Grid {
     }
 }
 
-/// A generator that is the same everywhere.
+/// A random generator with the same values on every machine.
 struct Random(u64);
 
 impl Random {
@@ -307,7 +309,7 @@ impl Random {
     }
 }
 
-/// The frames as a recording with some cameras, out of memory.
+/// The frames in memory as a recording with several cameras.
 pub struct Memory {
     frames: Arc<Frames>,
     cameras: usize,
@@ -337,6 +339,7 @@ impl Source for Memory {
         let Some(payload) = self.frames.payloads.get(number) else { return Ok(None) };
         let log_ns = self.frames.rate.nanoseconds(number as u64) as i64;
         Ok(Some(Event::Packet(Packet {
+            message: None,
             stream,
             number: number as u64,
             log_ns,
@@ -356,7 +359,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_made_clip_is_the_same_everywhere_and_moves() {
+    fn the_generated_clip_is_the_same_everywhere_and_moves() {
         let size = Resolution::new(64, 48);
         let (a, b) = (Frames::made(size, Some(3)), Frames::made(size, Some(3)));
         assert_eq!(a.payloads, b.payloads);
@@ -372,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recording_out_of_memory_has_every_frame_of_every_camera() {
+    fn a_recording_in_memory_has_every_frame_of_every_camera() {
         let frames = Arc::new(Frames::made(Resolution::new(32, 32), Some(4)));
         let mut source = Memory::new(frames, 3);
         let (mut streams, mut packets) = (0, Vec::new());
@@ -383,7 +386,7 @@ mod tests {
                     streams += 1;
                 }
                 Event::Packet(packet) => packets.push((packet.number, packet.stream)),
-                Event::Warning(warning) => panic!("{}", warning.text),
+                other => panic!("{other:?}"),
             }
         }
         let expected: Vec<_> = (0..4).flat_map(|n| (0..3).map(move |s| (n, s))).collect();

@@ -1,8 +1,8 @@
 //! `encoder bench`: every encoder that works here, at several presets, measured on this machine.
 //!
-//! Each measurement is made by a process of its own, this program once more with `--case`: so CPU
-//! time and memory are those of the measurement alone. What is compared is measured in turn, round
-//! by round, and ratios are taken within a round.
+//! Each measurement runs in its own process, this program with `--case`, so that CPU time and
+//! memory are those of the measurement alone. Measurements that are compared alternate, round by
+//! round, and ratios are computed within a round.
 
 mod args;
 mod case;
@@ -18,13 +18,14 @@ use std::{
     fs,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use args::BaselineArg;
 pub use args::Bench;
 use case::Measured;
 use encoder_core::{Detected, OpenError, Presets};
+use encoder_ffmpeg::process::{self, Input};
 use frames::Frames;
 use quality::Judge;
 use result::{Results, Rounds, Row};
@@ -62,22 +63,23 @@ pub fn bench(args: &Bench) -> Result<u8, Refused> {
     Ok(if is_whole { 0 } else { 1 })
 }
 
-/// The rows to measure, and whether all that was asked for can be.
+/// The rows to measure, and whether all requested encoders work.
 fn rows(args: &Bench, found: &[Detected]) -> Result<(Vec<Row>, bool), Refused> {
-    let names: Vec<&str> = found.iter().map(|one| one.encoder.as_str()).collect();
+    let names: Vec<&str> = found.iter().map(|detected| detected.encoder.as_str()).collect();
     if let Some(unknown) = args.encoder.iter().find(|name| !names.contains(&name.as_str())) {
-        let available = found.iter().map(|one| one.encoder).collect();
+        let available = found.iter().map(|detected| detected.encoder).collect();
         return Err(Refused::usage(OpenError::Unknown { wanted: unknown.clone(), available }));
     }
     let mut is_whole = true;
     let mut rows = Vec::new();
-    for one in found {
-        let name = one.encoder.to_string();
+    for detected in found {
+        let name = detected.encoder.to_string();
         if !args.encoder.is_empty() && !args.encoder.contains(&name) {
             continue;
         }
-        if let encoder_core::ProbeResult::Refused(refusal) = &one.result {
-            // Who names it wants to know; who does not, finds it in the results.
+        if let encoder_core::ProbeResult::Refused(refusal) = &detected.result {
+            // If the user named the encoder, its refusal is an error; otherwise the results list
+            // it.
             if !args.encoder.is_empty() {
                 error!("{refusal}");
                 is_whole = false;
@@ -86,13 +88,17 @@ fn rows(args: &Bench, found: &[Detected]) -> Result<(Vec<Row>, bool), Refused> {
         }
         let known = presets::backend(&name).map_or(Presets::NONE, |backend| backend.presets);
         for preset in presets::wanted(args, &known) {
-            let row =
-                Row { encoder: name.clone(), preset, hardware: one.hardware, ..Row::default() };
+            let row = Row {
+                encoder: name.clone(),
+                preset,
+                hardware: detected.hardware,
+                ..Row::default()
+            };
             rows.push(row);
         }
     }
     if rows.is_empty() {
-        return Err(Refused::failed("there is no encoder to measure; `encoder detect` tells why"));
+        return Err(Refused::failed("there is no encoder to measure; `encoder detect` shows why"));
     }
     Ok((rows, is_whole))
 }
@@ -135,11 +141,14 @@ impl Work<'_> {
         progress("");
         result::mark_front(&mut rows);
         let mut refused = result::absent(found);
-        let measured = |one: &Detected| rows.iter().any(|row| row.encoder == one.encoder.as_str());
-        let has_other =
-            found.iter().any(|one| one.hardware && one.result.is_usable() && !measured(one));
+        let measured =
+            |detected: &Detected| rows.iter().any(|row| row.encoder == detected.encoder.as_str());
+        let has_other = found.iter().any(|detected| {
+            detected.hardware && detected.result.is_usable() && !measured(detected)
+        });
         let answer = result::answer(&rows, &refused, has_other);
-        refused.retain(|one| args.encoder.is_empty() || args.encoder.contains(&one.encoder));
+        refused
+            .retain(|detected| args.encoder.is_empty() || args.encoder.contains(&detected.encoder));
         notes.push(
             "CPU ms: user and system time of all processes, for each frame of each camera. \
                     × alone: that, against the encoder alone on frames that are ready for it. \
@@ -212,16 +221,16 @@ impl Work<'_> {
         let program = std::env::current_exe().map_err(|error| error.to_string())?;
         let mut command = Command::new(program);
         command.args(std::env::args_os().skip(1)).args(["--case", &case.to_string()]);
-        let output = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(match said.trim().lines().last() {
+        let output =
+            process::run(command, Input::Empty, case::LIMIT).map_err(|error| error.to_string())?;
+        if !output.exit.is_success() {
+            return Err(match output.stderr.trim().lines().last() {
                 Some(line) => line.to_owned(),
-                None => format!("the measurement ended with {}", output.status),
+                None => format!("the measurement ended with {}", output.exit),
             });
         }
         let measured = serde_json::from_slice(&output.stdout);
-        Ok((measured.map_err(|error| format!("the measurement told nothing: {error}"))?, folder))
+        Ok((measured.map_err(|error| format!("the measurement has no result: {error}"))?, folder))
     }
 }
 
@@ -234,7 +243,7 @@ fn video(folder: &Path) -> Result<PathBuf, String> {
     files.into_iter().find(is_video).ok_or_else(|| "there is no video".into())
 }
 
-/// Tells how far it is, on a terminal.
+/// Shows the progress, on a terminal.
 fn progress(text: &str) {
     if io::stderr().is_terminal() {
         let _ = write!(io::stderr(), "\r\x1b[K{text}");

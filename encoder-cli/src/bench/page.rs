@@ -1,4 +1,4 @@
-//! One page with everything, that needs nothing else.
+//! The results as one self-contained page.
 
 use super::result::{HEAD, NONE, Results, Row};
 
@@ -8,7 +8,7 @@ const LEFT: f64 = 64.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 46.0;
-/// Distinct for people who see colours in different ways (Okabe and Ito).
+/// Colours that are distinct with colour blindness too (Okabe and Ito).
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
 /// The page, in HTML.
@@ -116,7 +116,7 @@ impl<'a> Axis<'a> {
         Self { is_log: true, ..Self::new(name, value) }
     }
 
-    /// The ends of the axis around all values, and the marks on it.
+    /// The ends of an axis that includes all values, and the marks on it.
     fn scale(&self, values: &[f64]) -> (f64, f64, Vec<f64>) {
         let low = values.iter().copied().fold(f64::INFINITY, f64::min);
         let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -229,7 +229,7 @@ fn plot(title: &str, rows: &[&Row], encoders: &[&str], x: &Axis<'_>, y: &Axis<'_
     )
 }
 
-/// A number with as many digits as tell something.
+/// A number with its significant digits.
 fn figure(value: f64) -> String {
     if !value.is_finite() {
         return NONE.into();
@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_have_the_digits_that_count() {
+    fn figures_have_significant_digits() {
         for (value, text) in [
             (0.0, "0"),
             (0.955, "0.955"),
@@ -272,12 +272,12 @@ mod tests {
     }
 
     #[test]
-    fn axes_go_around_all_values() {
+    fn axes_include_all_values() {
         let plain = Axis::new("", |_| None);
         let (low, high, marks) = plain.scale(&[0.9, 0.95]);
         assert!(low < 0.9 && high > 0.95 && (3..=8).contains(&marks.len()), "{marks:?}");
         assert_eq!((plain.place(low, low, high), plain.place(high, low, high)), (0.0, 1.0));
-        // One value alone, and zero, have an axis too.
+        // A single value, and zero, have an axis too.
         assert!(plain.scale(&[5.0]).0 < 5.0 && plain.scale(&[0.0]).1 > 0.0);
         let log = Axis::log("", |_| None);
         let (low, high, marks) = log.scale(&[20.0, 900.0]);
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_others_are_no_markup() {
+    fn names_are_escaped() {
         assert_eq!(escape("<b>&"), "&lt;b&gt;&amp;");
         let row = Row { encoder: "<x>".into(), error: Some("a < b".into()), ..Row::default() };
         assert!(line(&row).contains("&lt;x&gt;") && line(&row).contains("a &lt; b"));

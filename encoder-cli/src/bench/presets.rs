@@ -1,14 +1,14 @@
-//! Which presets of which encoder are measured.
+//! Selects the presets of each encoder to measure.
 
 use encoder_core::{Backend, ConfigError, Presets, Settings};
 
 use super::args::Bench;
 use crate::settings::Refused;
 
-/// What stands for the preset of an encoder that has none.
+/// The name of the preset of an encoder without presets.
 const NO_PRESET: &str = "-";
 
-/// The presets of an encoder to measure: of those that were asked for, those that it knows.
+/// The presets of an encoder to measure: the requested presets that it has.
 pub fn wanted(args: &Bench, presets: &Presets) -> Vec<String> {
     if presets.all.is_empty() {
         return vec![NO_PRESET.into()];

@@ -1,23 +1,29 @@
-//! How like the original a video is, by the filters of FFmpeg.
+//! Measures the similarity of a video and its original with FFmpeg's filters.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use encoder_core::{EncoderType, Resolution};
-use encoder_ffmpeg::Ffmpeg;
+use encoder_ffmpeg::{
+    Ffmpeg,
+    process::{self, Input},
+};
 use serde::Serialize;
+
+/// A comparison that has not ended after this long is stopped.
+const LIMIT: Duration = Duration::from_secs(6 * 3600);
 
 /// Means over all frames.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Quality {
     /// Structural similarity of luma, 1 for equal pictures.
     pub ssim: f64,
-    /// Of luma, in decibels; 100 for equal pictures.
+    /// Peak signal-to-noise ratio of luma, in decibels; 100 for equal pictures.
     pub psnr: f64,
-    /// 0 to 100, where FFmpeg has it.
+    /// VMAF, 0 to 100, if FFmpeg has the filter.
     pub vmaf: Option<f64>,
 }
 
-/// The FFmpeg that judges.
+/// The FFmpeg that compares videos.
 pub struct Judge {
     ffmpeg: Arc<Ffmpeg>,
     has_vmaf: bool,
@@ -28,7 +34,9 @@ impl Judge {
     /// When there is no FFmpeg, or it lacks the filters.
     pub fn new() -> Result<Self, String> {
         let ffmpeg = Ffmpeg::find(EncoderType::X264).map_err(|error| error.to_string())?;
-        let listed = Command::new(&ffmpeg.path).args(["-hide_banner", "-filters"]).output();
+        let mut command = ffmpeg.command();
+        command.args(["-hide_banner", "-filters"]);
+        let listed = process::run(command, Input::Empty, LIMIT);
         let listed = listed.map_err(|error| format!("{}: {error}", ffmpeg.path.display()))?;
         let listed = String::from_utf8_lossy(&listed.stdout);
         let has = |name: &str| listed.lines().any(|l| l.split_whitespace().nth(1) == Some(name));
@@ -54,21 +62,21 @@ impl Judge {
              [s0][s1]ssim;[p0][p1]psnr{vmaf}"
         );
         let size = size.even().to_string();
-        let mut command = Command::new(&self.ffmpeg.path);
-        command.args(["-hide_banner", "-nostdin", "-i"]).arg(video);
+        let mut command = self.ffmpeg.command();
+        command.args(["-hide_banner", "-nostdin", "-nostats", "-i"]).arg(video);
         command.args(["-f", "rawvideo", "-pix_fmt", "yuv420p", "-video_size", &size]);
         command.args(["-framerate", "30", "-i"]).arg(original);
         command.args(["-lavfi", &graph, "-f", "null", "-"]);
-        let run = command.output().map_err(|error| error.to_string())?;
-        let said = String::from_utf8_lossy(&run.stderr);
-        read(&said).ok_or_else(|| {
-            let last = said.lines().last().unwrap_or("nothing").to_owned();
-            format!("FFmpeg told no quality; its last words: {last}")
+        let output =
+            process::run(command, Input::Empty, LIMIT).map_err(|error| error.to_string())?;
+        read(&output.stderr).ok_or_else(|| {
+            let last = output.stderr.lines().last().unwrap_or("no message");
+            format!("FFmpeg reported no quality ({}): {last}", output.exit)
         })
     }
 }
 
-/// Out of FFmpeg's words.
+/// Reads FFmpeg's log.
 fn read(text: &str) -> Option<Quality> {
     let behind = |key: &str| {
         let word = text.split(key).nth(1)?.split_whitespace().next()?;
@@ -83,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quality_is_read_from_ffmpegs_words() {
+    fn quality_is_read_from_ffmpegs_log() {
         let text = "[Parsed_ssim_4 @ 0x1] SSIM Y:0.978123 (16.6) U:0.99 (20) All:0.98 (17)\n\
                     [Parsed_psnr_5 @ 0x2] PSNR y:38.250000 u:45.1 v:44 average:39 min:30 max:50\n";
         assert_eq!(read(text), Some(Quality { ssim: 0.978_123, psnr: 38.25, vmaf: None }));

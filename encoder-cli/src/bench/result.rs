@@ -1,4 +1,4 @@
-//! What the measurements come to: medians, ratios, the front, and an answer.
+//! Evaluates the measurements: medians, ratios, the Pareto front, and a summary.
 
 use encoder_core::{Detected, ProbeResult};
 use serde::Serialize;
@@ -12,7 +12,7 @@ pub struct Results {
     pub version: &'static str,
     /// Processor and cores.
     pub machine: String,
-    /// What was encoded.
+    /// Description of the frames.
     pub clip: String,
     /// Width and height in pixels.
     pub size: [u32; 2],
@@ -22,7 +22,7 @@ pub struct Results {
     pub cameras: usize,
     /// Threads for decoding and encoding, all cameras together.
     pub threads: usize,
-    /// Rounds, of which the medians are given.
+    /// Number of rounds; results are their medians.
     pub rounds: usize,
     /// One row for each encoder and preset.
     pub rows: Vec<Row>,
@@ -30,7 +30,7 @@ pub struct Results {
     pub refused: Vec<Absent>,
     /// How much faster the GPU is than software on this machine.
     pub answer: String,
-    /// What a reader should know about the figures.
+    /// Notes about the figures.
     pub notes: Vec<String>,
 }
 
@@ -49,31 +49,31 @@ pub struct Row {
     pub encoder: String,
     pub preset: String,
     pub hardware: bool,
-    /// How it ran.
+    /// Library and version.
     pub description: String,
-    /// The whole way, all cameras together.
+    /// Frames per second of the whole pipeline, all cameras together.
     pub fps: f64,
-    /// Of the whole way, per frame, all processes.
+    /// CPU time of the whole pipeline per frame, all processes.
     pub cpu_ms: Option<f64>,
-    /// Raw RGB that was taken in, in 10^6 bytes per second.
+    /// Raw RGB input, in 10^6 bytes per second.
     pub input_mb_s: f64,
-    /// The encoder alone.
+    /// Frames per second of the encoder alone.
     pub alone_fps: f64,
     pub alone_cpu_ms: Option<f64>,
-    /// CPU time of the whole way against that of the encoder alone.
+    /// CPU time of the whole pipeline relative to that of the encoder alone.
     pub cpu_against_alone: Option<f64>,
     /// Kilobits per second of video, one camera.
     pub kbit_s: f64,
     pub bytes: u64,
     pub quality: Option<Quality>,
-    /// At the pace of the camera: half, and 99 of 100, of the access units come sooner.
+    /// Latency at the rate of the camera: the median and the 99th percentile.
     pub latency_ms: Option<[f64; 2]>,
     pub memory_mib: Option<f64>,
     /// The same frames through the plain `ffmpeg` program.
     pub ffmpeg: Option<Baseline>,
     /// No other row is faster, smaller and better at once.
     pub front: bool,
-    /// What went wrong; the figures are then worth nothing.
+    /// The error, if there was one; the figures are then invalid.
     pub error: Option<String>,
 }
 
@@ -92,7 +92,7 @@ pub struct Baseline {
     pub cpu: Option<f64>,
 }
 
-/// The measurements of one row: as many of each kind as there were rounds.
+/// The measurements of one row: one of each kind per round.
 #[derive(Default)]
 pub struct Rounds {
     pub whole: Vec<Measured>,
@@ -136,7 +136,7 @@ fn cpu_ms(measured: &Measured) -> Option<f64> {
     Some(measured.cpu_s? * 1e3 / measured.frames.max(1) as f64)
 }
 
-/// The middle one, or the mean of the two in the middle.
+/// The middle value, or the mean of the two middle values.
 fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let (low, high) = (values.len().checked_sub(1)? / 2, values.len() / 2);
@@ -147,12 +147,12 @@ fn median_of(all: &[Measured], of: impl Fn(&Measured) -> Option<f64>) -> Option<
     median(all.iter().filter_map(of).collect())
 }
 
-/// The median of the ratios of each round: what slows a round down slows down both.
+/// The median of the ratios of each round: a disturbance in a round affects both measurements.
 fn ratio(a: &[Measured], b: &[Measured], of: impl Fn(&Measured) -> Option<f64>) -> Option<f64> {
     median(a.iter().zip(b).filter_map(|(a, b)| Some(of(a)? / of(b)?)).collect())
 }
 
-/// Marks the rows that no other one beats in speed, size and quality at once.
+/// Marks the rows of the Pareto front: no other row is better in speed, size and quality at once.
 pub fn mark_front(rows: &mut [Row]) {
     let points: Vec<Option<(f64, u64, f64)>> = rows
         .iter()
@@ -170,11 +170,11 @@ pub fn mark_front(rows: &mut [Row]) {
     }
 }
 
-/// What was asked of a GPU: times faster than software, and 10^6 bytes of raw input per second.
+/// The targets for a GPU: times faster than software, and 10^6 bytes of raw input per second.
 const ASKED: (f64, f64, f64) = (5.0, 10.0, 400.0);
 
-/// How much faster is the GPU than software here? `refused` are all encoders that do not work here,
-/// `has_other` tells whether one with a device works that was not measured.
+/// States how much faster the GPU is than software here. `refused` are all encoders that do not
+/// work here; `has_other` is whether a hardware encoder works that was not measured.
 pub fn answer(rows: &[Row], refused: &[Absent], has_other: bool) -> String {
     let (low, high, rate) = ASKED;
     let good = || rows.iter().filter(|row| row.error.is_none());
@@ -233,7 +233,7 @@ pub fn answer(rows: &[Row], refused: &[Absent], has_other: bool) -> String {
     }
 }
 
-/// Those of the found encoders that do not work here.
+/// The detected encoders that do not work here.
 pub fn absent(found: &[Detected]) -> Vec<Absent> {
     let of = |detected: &Detected| match &detected.result {
         ProbeResult::Usable(_) => None,
@@ -281,7 +281,7 @@ impl Results {
     }
 }
 
-/// Stands where there is no figure.
+/// The text of a missing figure.
 pub const NONE: &str = "–";
 
 /// The columns of the table.
@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
         assert_eq!(median(vec![4.0, 1.0]), Some(2.5));
         assert_eq!(median(vec![]), None);
-        // A round in which all was slow counts as every other.
+        // A round in which all measurements were slow counts like any other.
         let rounds = Rounds {
             whole: vec![measured(1.0, 1.0), measured(4.0, 4.0), measured(1.0, 1.2)],
             alone: vec![measured(1.0, 0.8), measured(4.0, 3.2), measured(1.0, 0.8)],
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn the_front_is_what_nothing_beats() {
+    fn the_front_has_the_rows_that_no_row_beats() {
         let mut rows = vec![
             row("a", "fast", false, (100.0, 50, 0.9)),
             row("a", "slow", false, (50.0, 40, 0.9)),
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn the_answer_says_what_was_measured_and_what_was_not() {
+    fn the_answer_lists_measured_and_unmeasured_encoders() {
         let refused = vec![Absent {
             encoder: "nvenc".into(),
             hardware: true,

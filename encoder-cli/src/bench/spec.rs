@@ -1,15 +1,15 @@
-//! What one measurement is of. The program passes it to itself as text.
+//! The specification of one measurement. The program passes it to its child process as text.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
-/// What is measured.
+/// The kind of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// The whole job: frames as they were recorded, to MP4 files.
+    /// The whole pipeline: from frames as recorded to MP4 files.
     Whole,
-    /// The encoder alone, on frames that are ready for it.
+    /// The encoder alone, on frames in its format.
     Alone,
-    /// The whole job at the pace of the camera, for the latency.
+    /// The whole pipeline at the rate of the camera, for the latency.
     Live,
     /// The plain `ffmpeg` program, given the same frames by a pipe.
     Ffmpeg,
@@ -28,7 +28,7 @@ pub struct Case {
     pub mode: Mode,
     pub encoder: String,
     pub preset: String,
-    /// Where its files go.
+    /// The folder of its files.
     pub folder: PathBuf,
 }
 
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_case_is_a_word() {
+    fn a_case_has_a_text_form() {
         let folder = PathBuf::from("/tmp/a:b");
         for (mode, _) in MODES {
             let (encoder, preset) = ("x264".into(), "fast".into());

@@ -1,4 +1,4 @@
-//! What this process and its children have used: CPU time and memory.
+//! The CPU time and memory that this process and its children have used.
 
 use std::{
     fs,
@@ -10,23 +10,23 @@ use std::{
     time::Duration,
 };
 
-/// CPU time, user and system, of this process and of those children that have ended; `None` where
-/// the system does not tell.
+/// CPU time, user and system, of this process and of those children that have ended; `None` if the
+/// system does not report it.
 pub fn cpu() -> Option<Duration> {
     Some(usage(Who::Mine)? + usage(Who::Children)?)
 }
 
-/// Looks at the children of this process now and then.
+/// Samples the memory of this process's children at intervals.
 ///
-/// (What the system keeps of children that have ended counts their time before they became another
-/// program, when they had all the memory of this one.)
+/// (The system's own maximum for ended children includes the time before `exec`, when they had all
+/// the memory of this process.)
 pub struct Watch {
     is_over: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
 }
 
 impl Watch {
-    /// Begins to look.
+    /// Starts sampling.
     pub fn children() -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&is_over);
@@ -49,7 +49,7 @@ impl Watch {
     }
 }
 
-/// Memory of all children that are programs of their own, in KiB; 0 where the system does not tell.
+/// Memory of all children after their `exec`, in KiB; 0 if the system does not report it.
 fn memory_of_children() -> u64 {
     let name = |path: &str| fs::read_to_string(format!("/proc/{path}/comm")).unwrap_or_default();
     let own = name("self");
@@ -60,7 +60,7 @@ fn memory_of_children() -> u64 {
     others.filter_map(|child| status(child, "VmRSS:")).sum()
 }
 
-/// A figure of a process in KiB.
+/// A value of `/proc/PROCESS/status` in KiB.
 fn status(process: &str, key: &str) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(key))?;
@@ -74,7 +74,7 @@ pub fn memory() -> Option<(u64, u64)> {
 
 /// Forgets the most memory that this process has had so far.
 pub fn forget() {
-    // Where it cannot be forgotten, the figure is too high, not too low.
+    // If the reset fails, the figure is too high, not too low.
     let _ = fs::write("/proc/self/clear_refs", "5");
 }
 
@@ -112,21 +112,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_used_is_counted() {
-        let before = cpu().expect("Linux tells");
+    fn used_cpu_time_and_memory_are_counted() {
+        let before = cpu().expect("Linux reports it");
         let mut sum = 0u64;
-        while cpu().expect("Linux tells") < before + Duration::from_millis(20) {
+        while cpu().expect("Linux reports it") < before + Duration::from_millis(20) {
             sum = std::hint::black_box(sum + 1);
         }
         forget();
-        let (_, now) = memory().expect("Linux tells");
+        let (_, now) = memory().expect("Linux reports it");
         let taken = std::hint::black_box(vec![1u8; 64 << 20]);
-        let (most, _) = memory().expect("Linux tells");
+        let (most, _) = memory().expect("Linux reports it");
         assert!(most >= now + (60 << 10), "{now} {most} {}", taken.len());
     }
 
     #[test]
-    fn children_are_counted_while_they_live() {
+    fn running_children_are_counted() {
         let watch = Watch::children();
         let mut child = std::process::Command::new("sleep").arg("1000").spawn().expect("sleep");
         while memory_of_children() == 0 {
@@ -135,7 +135,7 @@ mod tests {
         child.kill().expect("it runs");
         child.wait().expect("it was killed");
         let most = watch.end();
-        // Less than this process has, of which it was a copy at first.
-        assert!(most < status("self", "VmRSS:").expect("Linux tells") + (8 << 10), "{most}");
+        // Less than this process, of which the child was a copy before `exec`.
+        assert!(most < status("self", "VmRSS:").expect("Linux reports it") + (8 << 10), "{most}");
     }
 }

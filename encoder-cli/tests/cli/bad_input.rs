@@ -234,7 +234,7 @@ fn pictures_whose_sizes_take_turns_need_few_threads_and_files() {
     let directory = tempfile::tempdir().unwrap();
     let (pictures, out) = (directory.path().join("cam"), directory.path().join("out"));
     std::fs::create_dir(&pictures).unwrap();
-    let width = |n: usize| if n % 2 == 0 { 160 } else { 128 };
+    let width = |n: usize| if n.is_multiple_of(2) { 160 } else { 128 };
     for n in 0..600 {
         let png = Picture::stamped(width(n), 96, n).png();
         std::fs::write(pictures.join(format!("{n}.png")), png).unwrap();

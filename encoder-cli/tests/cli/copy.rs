@@ -30,8 +30,7 @@ fn access_units(width: usize, height: usize, first: usize, count: usize) -> Vec<
     let mut settings = Settings::default();
     settings.encoder.gop_size = 5;
     let plan = Plan::new(vec![EncoderType::OPENH264], vec![]);
-    let config =
-        SessionConfig { on_bad_frame: OnBadFrame::Fail, ..SessionConfig::new(settings, plan) };
+    let config = SessionConfig::new(settings, plan).with_on_bad_frame(OnBadFrame::Fail);
     let size = Resolution::new(width as u32, height as u32);
     let mut session = Session::open(size, &config, Box::new(sink)).unwrap();
     for n in first..first + count {

@@ -16,4 +16,6 @@ mod mp4;
 mod orphans;
 mod program;
 mod prometheus;
+mod recordings;
 mod signals;
+mod streams;

@@ -83,7 +83,7 @@ fn write(
         sink.write(chunk.clone(), &times(chunk.pts)).unwrap();
     }
     (0..chunks.len() as u64).for_each(|n| analysis.push(&times(n)));
-    Box::new(sink).finish(&analysis.layout()).unwrap()
+    Box::new(sink).finish(&analysis.timeline()).unwrap()
 }
 
 /// When frames are shown, in microseconds.

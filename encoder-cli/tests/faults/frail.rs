@@ -6,9 +6,8 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
-    OpenError, OpenRequest, PixelFormat, Presets, ProbeResult, Refusal, RefusalKind, VideoEncoder,
-    backends,
+    Backend, Caps, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame, OpenError,
+    OpenRequest, PixelFormat, ProbeResult, Refusal, RefusalKind, VideoEncoder, backends,
 };
 use encoder_testbed::process;
 
@@ -16,18 +15,11 @@ use encoder_testbed::process;
 pub const FRAIL: EncoderType = EncoderType::new("frail");
 
 encoder_core::inventory::submit! {
-    Backend {
-        id: FRAIL,
-        rank: |_| 1,
-        hardware: false,
-        codecs: &[Codec::H264],
-        presets: Presets::NONE,
-        check_options: |_| Ok(()),
-        inspect: |_| Ok(Device::default()),
-        probe: |_, _| ProbeResult::Usable(Caps::default()),
-        max_delay: |request| (inner(request).max_delay)(&stripped(request)),
-        open: |request| Ok(Box::new(Frail::open(request)?)),
-    }
+    Backend::new(FRAIL, |request| Ok(Box::new(Frail::open(request)?)))
+        .rank(|_| 1)
+        .check_options(|_| Ok(()))
+        .probe(|_, _| ProbeResult::Usable(Caps::default()))
+        .max_delay(|request| (inner(request).max_delay)(&stripped(request)))
 }
 
 /// What goes wrong.
@@ -120,7 +112,7 @@ fn inner(request: &OpenRequest<'_>) -> &'static Backend {
 /// The request as the encoder inside gets it.
 fn stripped<'a>(request: &OpenRequest<'a>) -> OpenRequest<'a> {
     let options = request.options.get("options").and_then(|options| options.as_table());
-    OpenRequest { options: options.unwrap_or_else(|| panic!("no options")), ..request.clone() }
+    request.clone().with_options(options.unwrap_or_else(|| panic!("no options")))
 }
 
 /// How often each run's fault has struck.

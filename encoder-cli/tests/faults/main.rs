@@ -166,17 +166,19 @@ fn an_encoder_that_was_given_up_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.mp4");
     let (report, count) = campaign::come_back(&path);
-    let changes: Vec<_> =
-        report.failovers.iter().map(|f| (f.from.as_str(), f.to.as_str(), f.cause)).collect();
+    let changes: Vec<_> = report
+        .failovers
+        .iter()
+        .map(|f| (f.from.as_str(), f.to.as_str(), f.cause, f.count))
+        .collect();
     let expected = [
-        ("frail", "frail", "failed"),
-        ("frail", "frail", "failed"),
-        ("frail", "openh264", "failed"),
-        ("openh264", "frail", "back"),
+        ("frail", "frail", "failed", 2),
+        ("frail", "openh264", "failed", 1),
+        ("openh264", "frail", "failback", 1),
     ];
     assert_eq!(changes, expected);
-    let back = report.failovers[3].frame;
-    assert!((back - report.failovers[2].frame).is_multiple_of(12), "at the end of a GOP: {back}");
+    let back = report.failovers[2].frame;
+    assert!((back - report.failovers[1].frame).is_multiple_of(12), "at the end of a GOP: {back}");
     let used: Vec<_> = report.spans.iter().map(|s| s.encoder.as_str()).collect();
     // What the first one held when it was lost, the second one made.
     assert_eq!(used, ["openh264", "frail"]);

@@ -2,14 +2,14 @@ use encoder_core::FrameRate;
 
 use super::{Clock, FrameTimes, Numbers, Rising, Timing, distance, exact, exact_up_to, round};
 
-/// Finds out what the times of a whole recording allow, without keeping them.
+/// Chooses the clock and the timescale for a whole recording, without storing the times.
 #[derive(Clone, Debug)]
 pub struct TimestampAnalysis {
     timing: Timing,
     rate: FrameRate,
     reorder: u32,
     frames: u64,
-    /// The header stamps, as long as they are there and run forwards.
+    /// The header stamps, up to the first that is missing or runs backwards.
     header: Track,
     log: Track,
     fault: Option<Fault>,
@@ -33,17 +33,17 @@ enum Fault {
     Backwards { frame: u64, by_ns: u64 },
 }
 
-/// What one clock says.
+/// The stamps of one clock.
 #[derive(Clone, Debug, Default)]
 struct Track {
     rising: Rising,
     first: Option<i64>,
-    /// The stamp before it was moved.
+    /// The last stamp, as it was recorded.
     raw: i64,
     longest_gap: u64,
-    /// The first gaps, for the usual one.
+    /// The first gaps, for their median.
     gaps: Vec<u64>,
-    /// The last frame in ticks, for each length of a tick.
+    /// Time of the last frame in ticks, for each length of a tick.
     ends: [u64; TICKS_NS.len()],
 }
 
@@ -51,7 +51,7 @@ struct Track {
 const TICKS_NS: [u64; 10] =
     [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
-/// How many gaps decide which is usual.
+/// How many gaps the median is taken of.
 const GAPS: usize = 1024;
 
 impl Track {
@@ -79,8 +79,8 @@ impl Track {
 }
 
 impl TimestampAnalysis {
-    /// Begins. `rate` is assumed for the duration of a single frame; `reorder` is how many frames
-    /// a picture may be decoded ahead of its time.
+    /// An analysis of no frames. `rate` gives the duration of a single frame; `reorder` is how many
+    /// frames ahead of its display a picture may be decoded.
     pub fn new(timing: Timing, rate: FrameRate, reorder: u32) -> Self {
         let (header, log) = (Track::default(), Track::default());
         let numbered = match timing {
@@ -92,10 +92,10 @@ impl TimestampAnalysis {
         Self { timing, rate, reorder, frames: 0, header, log, fault: None, numbered, ends: None }
     }
 
-    /// Takes the times of the next frame, in display order.
+    /// Adds the times of the next frame, in display order.
     pub fn push(&mut self, times: &FrameTimes) {
         match (times.header_ns, self.fault) {
-            // One without a stamp is the better reason, wherever it is.
+            // A missing stamp is reported rather than one that runs backwards.
             (_, Some(Fault::Missing { .. })) => {}
             (None, _) => self.fault = Some(Fault::Missing { frame: self.frames }),
             (Some(_), Some(_)) => {}
@@ -120,8 +120,7 @@ impl TimestampAnalysis {
         self.frames
     }
 
-    /// The clock that was asked for, or the other where that one is broken, and what a user should
-    /// know about it.
+    /// `wanted`, or the log times where the header stamps cannot be used; and warnings.
     pub(super) fn clock(&self, wanted: Clock) -> (Clock, Vec<String>) {
         let mut warnings = Vec::new();
         let clock = match (wanted, self.fault) {
@@ -157,8 +156,8 @@ impl TimestampAnalysis {
         }
     }
 
-    /// Lays out the frames.
-    pub fn layout(&self) -> Timeline {
+    /// The timeline of the frames so far.
+    pub fn timeline(&self) -> Timeline {
         match self.timing {
             Timing::Rate(rate) => self.constant(exact(rate), self.frames, Pattern::Every),
             Timing::Numbered(rate) => self.numbered(rate),
@@ -231,8 +230,7 @@ impl TimestampAnalysis {
     }
 }
 
-/// Index of the shortest tick with which the longest gap still fits the 32 bits that MP4 has for
-/// it.
+/// Index of the shortest tick with which the longest gap fits the 32 bits of MP4.
 fn resolution(longest_gap_ns: u64, reorder: u32) -> usize {
     let most = longest_step(reorder);
     let fits = TICKS_NS.iter().position(|tick| longest_gap_ns / tick <= most);
@@ -248,7 +246,7 @@ fn longest_step(reorder: u32) -> u64 {
     }
 }
 
-/// How the frames of a whole recording lie in time, relative to the first one.
+/// When the frames of a whole recording are displayed, relative to the first one.
 #[derive(Clone, Debug)]
 pub struct Timeline {
     timescale: u32,
@@ -258,7 +256,7 @@ pub struct Timeline {
     pub first_ns: Option<i64>,
     /// The recorded time of the last frame, in nanoseconds.
     pub last_ns: Option<i64>,
-    /// Where the times are not what was asked for, and why.
+    /// Where the times differ from those that were asked for, and why.
     pub warnings: Vec<String>,
 }
 
@@ -275,17 +273,17 @@ impl Timeline {
         self.timescale
     }
 
-    /// How long all frames take, in ticks.
+    /// Duration of all frames in ticks.
     pub fn duration(&self) -> u64 {
         self.duration
     }
 
-    /// How long all frames take, in seconds.
+    /// Duration of all frames in seconds.
     pub fn duration_s(&self) -> f64 {
         self.duration as f64 / f64::from(self.timescale)
     }
 
-    /// The times of the frames, from the first one on.
+    /// A mapper at the first frame.
     pub fn ticks(&self) -> TickMapper {
         let numbers = match self.pattern {
             Pattern::Numbered { rate, .. } => Some(Numbers::new(rate)),
@@ -319,7 +317,7 @@ pub struct TickMapper {
 }
 
 impl TickMapper {
-    /// When the next frame is shown, in ticks from the first one.
+    /// When the next frame is displayed, in ticks from the first one.
     pub fn next(&mut self, times: &FrameTimes) -> u64 {
         let index = self.frames;
         self.frames += 1;
@@ -356,20 +354,20 @@ mod tests {
         FrameRate::default()
     }
 
-    /// The layout, and where it puts the frames.
-    fn lay(timing: Timing, reorder: u32, frames: &[(Option<i64>, i64)]) -> (Timeline, Vec<u64>) {
+    /// The timeline of frames, and their ticks.
+    fn map(timing: Timing, reorder: u32, frames: &[(Option<i64>, i64)]) -> (Timeline, Vec<u64>) {
         let mut analysis = TimestampAnalysis::new(timing, rate(), reorder);
         let frames: Vec<_> =
             frames.iter().map(|&(header_ns, log_ns)| FrameTimes { header_ns, log_ns }).collect();
         frames.iter().for_each(|times| analysis.push(times));
         assert_eq!(analysis.frames(), frames.len() as u64);
-        let layout = analysis.layout();
-        let mut ticks = layout.ticks();
-        (layout, frames.iter().map(|times| ticks.next(times)).collect())
+        let timeline = analysis.timeline();
+        let mut ticks = timeline.ticks();
+        (timeline, frames.iter().map(|times| ticks.next(times)).collect())
     }
 
     fn recorded(clock: Clock, frames: &[(Option<i64>, i64)]) -> (Timeline, Vec<u64>) {
-        lay(Timing::Recorded(clock), 0, frames)
+        map(Timing::Recorded(clock), 0, frames)
     }
 
     #[test]
@@ -385,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clock_falls_back_and_says_so() {
+    fn the_clock_falls_back_with_a_warning() {
         // Clock, header and log times, ticks, part of the warning.
         type Row<'a> = (Clock, &'a [(Option<i64>, i64)], [u64; 3], &'a str);
         let table: &[Row<'_>] = &[
@@ -430,7 +428,7 @@ mod tests {
             (S, 2, 10_000_000),
         ] {
             let frames = [(Some(0), 0), (Some(gap + 7), gap + 7)];
-            let (t, ticks) = lay(Timing::Recorded(Clock::Header), reorder(b_frames), &frames);
+            let (t, ticks) = map(Timing::Recorded(Clock::Header), reorder(b_frames), &frames);
             assert_eq!(t.timescale(), timescale, "{gap}");
             let seconds = ticks[1] as f64 / f64::from(timescale);
             let off = (seconds - (gap + 7) as f64 / 1e9).abs();
@@ -452,7 +450,7 @@ mod tests {
     fn a_constant_rate_is_exact() {
         let ntsc: FrameRate = "30000/1001".parse().unwrap();
         for (rate, timescale, step) in [(rate(), 15360, 512), (ntsc, 30000, 1001)] {
-            let (t, ticks) = lay(Timing::Rate(rate), 0, &[(None, 7), (None, 9), (None, 8)]);
+            let (t, ticks) = map(Timing::Rate(rate), 0, &[(None, 7), (None, 9), (None, 8)]);
             assert_eq!((t.timescale(), t.duration()), (timescale, 3 * step));
             assert_eq!(ticks, [0, step, 2 * step]);
         }
@@ -463,23 +461,23 @@ mod tests {
         let ntsc: FrameRate = "30000/1001".parse().unwrap();
         let at = |n: u64| (Some(7), ntsc.nanoseconds(n) as i64);
         let (t, ticks) =
-            lay(Timing::Numbered(ntsc), 0, &[at(10), at(11), at(11), at(14), at(1_000_000)]);
+            map(Timing::Numbered(ntsc), 0, &[at(10), at(11), at(11), at(14), at(1_000_000)]);
         assert_eq!(t.timescale(), 30_000);
         assert_eq!(ticks, [0, 1001, 2 * 1001, 4 * 1001, 999_990 * 1001]);
         assert_eq!(t.duration(), 999_991 * 1001);
         assert_eq!((t.first_ns, t.last_ns), (Some(7), Some(7)), "the recorded times");
         assert_eq!(t.warnings, Vec::<String>::new());
-        assert_eq!(lay(Timing::Numbered(ntsc), 0, &[]).0.duration(), 0);
+        assert_eq!(map(Timing::Numbered(ntsc), 0, &[]).0.duration(), 0);
 
         // A gap for which MP4's 32 bits are too few makes the ticks coarser, and stays exact.
-        let (t, ticks) = lay(Timing::Numbered(rate()), 0, &[(None, 0), (None, 1_000_000 * S)]);
+        let (t, ticks) = map(Timing::Numbered(rate()), 0, &[(None, 0), (None, 1_000_000 * S)]);
         assert_eq!((t.timescale(), ticks[1]), (3840, 30_000_000 * 128));
         assert_eq!(t.warnings, Vec::<String>::new());
-        let (t, ticks) = lay(Timing::Numbered(rate()), 2, &[(None, 0), (None, 1_000_000 * S)]);
+        let (t, ticks) = map(Timing::Numbered(rate()), 2, &[(None, 0), (None, 1_000_000 * S)]);
         assert_eq!((t.timescale(), ticks[1]), (60, 30_000_000 * 2));
         assert_eq!(t.warnings, Vec::<String>::new());
         let fine = FrameRate::new(999_999_937, 4_000_003).unwrap();
-        let (t, _) = lay(Timing::Numbered(fine), 0, &[(None, 0), (None, 5000 * S)]);
+        let (t, _) = map(Timing::Numbered(fine), 0, &[(None, 0), (None, 5000 * S)]);
         assert!(t.warnings[0].contains("a gap of 5000 s"), "{:?}", t.warnings);
     }
 
@@ -505,7 +503,7 @@ mod tests {
                 Timing::Numbered(rate()),
             ];
             for timing in timings {
-                let (t, ticks) = lay(timing, reorder, &frames);
+                let (t, ticks) = map(timing, reorder, &frames);
                 proptest::prop_assert!(ticks.windows(2).all(|w| w[0] < w[1]), "{ticks:?}");
                 proptest::prop_assert!(ticks[ticks.len() - 1] < t.duration());
             }

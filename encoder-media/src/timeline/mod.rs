@@ -1,8 +1,8 @@
-//! When each frame of a video is shown.
+//! When each frame of a video is displayed.
 //!
-//! A [`TimestampAnalysis`] sees the times of all frames as they come and keeps none of them; its [`Timeline`]
-//! then maps them to ticks, in a second pass. What cannot wait for the whole recording has a
-//! layout that runs ahead of it.
+//! A [`TimestampAnalysis`] receives the times of all frames and stores none of them. Its
+//! [`Timeline`] maps them to ticks in a second pass. A [`StreamingTimeline`] maps them at once, for
+//! files that are not changed once they are written.
 
 mod analysis;
 mod streaming;
@@ -11,12 +11,12 @@ pub use analysis::{TickMapper, Timeline, TimestampAnalysis};
 use encoder_core::FrameRate;
 pub use streaming::StreamingTimeline;
 
-/// When a frame was recorded, by both clocks of a recording.
+/// When a frame was recorded, by the two clocks of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameTimes {
     /// The camera driver's stamp, in nanoseconds; `None` where there is none.
     pub header_ns: Option<i64>,
-    /// When the recorder got it, in nanoseconds.
+    /// When the recorder received it, in nanoseconds.
     pub log_ns: i64,
 }
 
@@ -36,7 +36,7 @@ impl FrameTimes {
     }
 }
 
-/// Which clock of the recording counts.
+/// A clock of the recording.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Clock {
     /// The header stamps; the log times where stamps are missing or run backwards.
@@ -46,7 +46,7 @@ pub enum Clock {
     Log,
 }
 
-/// How frames are laid out in time.
+/// How the display times of frames are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Timing {
     /// As they were recorded.
@@ -59,7 +59,7 @@ pub enum Timing {
     Numbered(FrameRate),
 }
 
-/// How many frames a picture may be decoded ahead of its time, with that many B-frames in a row.
+/// How many frames ahead of its display a picture may be decoded, with that many B-frames in a row.
 pub const fn reorder(b_frames: u8) -> u32 {
     match b_frames {
         0 => 0,
@@ -67,7 +67,7 @@ pub const fn reorder(b_frames: u8) -> u32 {
     }
 }
 
-/// The times that count, in nanoseconds and rising, and what a user should know about them.
+/// Display times in nanoseconds, strictly rising, and warnings about them.
 pub fn stamps(clock: Clock, frames: &[FrameTimes]) -> (Vec<i64>, Vec<String>) {
     let mut analysis = TimestampAnalysis::new(Timing::Recorded(clock), FrameRate::default(), 0);
     frames.iter().for_each(|times| analysis.push(times));
@@ -76,10 +76,10 @@ pub fn stamps(clock: Clock, frames: &[FrameTimes]) -> (Vec<i64>, Vec<String>) {
     (frames.iter().map(|times| rising.next(times.by(clock))).collect(), warnings)
 }
 
-/// How far a frame is moved behind one with the same stamp.
+/// How far a frame is moved behind another one with the same stamp.
 const STEP_NS: i64 = 1_000_000;
 
-/// Makes stamps rise.
+/// Makes stamps rise strictly.
 #[derive(Clone, Debug, Default)]
 struct Rising {
     last: Option<i64>,
@@ -111,7 +111,7 @@ fn round(distance_ns: u64, tick_ns: u64) -> u64 {
     distance_ns.saturating_add(tick_ns / 2) / tick_ns
 }
 
-/// A timescale in which a constant rate is exact, as fine as players are used to: ticks in a
+/// A timescale in which a constant rate is exact, of at least 10 kHz as is usual in MP4: ticks in a
 /// second, and ticks of a frame.
 fn exact(rate: FrameRate) -> (u32, u64) {
     exact_up_to(rate, u64::MAX)

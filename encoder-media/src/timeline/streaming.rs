@@ -2,10 +2,10 @@ use encoder_core::FrameRate;
 
 use super::{Clock, FrameTimes, Numbers, Rising, Timing, distance, exact, round};
 
-/// Lays out frames one by one, for what cannot be taken back once it is written.
+/// Maps the times of frames to ticks one by one, for files that are not changed once they are written.
 ///
-/// The first frame chooses the clock. Where the header stamps end or run backwards later, the
-/// distances of the log times continue the line.
+/// The first frame chooses the clock. Where a header stamp is missing or runs backwards later, the
+/// distances of the log times are used from there on.
 #[derive(Debug)]
 pub struct StreamingTimeline {
     timing: Timing,
@@ -13,7 +13,7 @@ pub struct StreamingTimeline {
     numbers: Option<Numbers>,
     rising: Rising,
     origin: i64,
-    /// The clock now; behind a switch from one to the other, log times are moved by `shift`.
+    /// The current clock. After a switch to the log times, these are moved by `shift`.
     clock: Clock,
     shift: i128,
     before: Option<FrameTimes>,
@@ -23,12 +23,12 @@ pub struct StreamingTimeline {
     warnings: Vec<String>,
 }
 
-/// Recorded times are exact to this. 32 bits of it are more than an hour, so that a pause never
-/// makes all other times coarser.
+/// Length of a tick for recorded times. 32 bits of it are more than an hour: no pause needs a coarser
+/// one.
 const TICK_NS: u64 = 1000;
 
 impl StreamingTimeline {
-    /// Begins. `rate` is assumed for the duration of a single frame.
+    /// A timeline without frames. `rate` gives the duration of a single frame.
     pub fn new(timing: Timing, rate: FrameRate) -> Self {
         let (clock, nominal) = match timing {
             Timing::Recorded(clock) => (clock, (rate.nanoseconds(1) / TICK_NS).max(1)),
@@ -61,18 +61,18 @@ impl StreamingTimeline {
         }
     }
 
-    /// Where the times are not what was asked for, and why.
+    /// Where the times differ from those that were asked for, and why.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// How long the last frame is likely to be shown, in ticks: a pause before it is no sign of
-    /// another one behind it.
+    /// The likely duration of the last frame, in ticks: the shorter one of the last two distances, so
+    /// that a pause before it does not count.
     pub fn usual(&self) -> u64 {
         self.gaps[0].min(self.gaps[1])
     }
 
-    /// When the next frame is shown, in display order, in ticks from the first one.
+    /// When the next frame is displayed, in ticks from the first one. Frames come in display order.
     pub fn next(&mut self, times: &FrameTimes) -> u64 {
         let index = self.frames;
         self.frames += 1;
@@ -95,7 +95,7 @@ impl StreamingTimeline {
         tick
     }
 
-    /// Leaves the header stamps where they cannot be followed any more.
+    /// Switches to the log times where the header stamp is missing or runs backwards.
     fn check(&mut self, index: u64, times: &FrameTimes) {
         if self.clock == Clock::Log {
             return;
@@ -129,18 +129,18 @@ mod tests {
 
     const MS: i64 = 1_000_000;
 
-    fn lay(timing: Timing, frames: &[(Option<i64>, i64)]) -> (Vec<u64>, Vec<String>) {
-        let mut running = StreamingTimeline::new(timing, FrameRate::default());
+    fn map(timing: Timing, frames: &[(Option<i64>, i64)]) -> (Vec<u64>, Vec<String>) {
+        let mut timeline = StreamingTimeline::new(timing, FrameRate::default());
         let ms = |&(header, log): &(Option<i64>, i64)| FrameTimes {
             header_ns: header.map(|ms| ms * MS),
             log_ns: log * MS,
         };
-        let ticks = frames.iter().map(|frame| running.next(&ms(frame))).collect();
-        (ticks, running.warnings().to_vec())
+        let ticks = frames.iter().map(|frame| timeline.next(&ms(frame))).collect();
+        (ticks, timeline.warnings().to_vec())
     }
 
     #[test]
-    fn times_go_on_whatever_the_stamps_do() {
+    fn times_rise_whatever_the_stamps_do() {
         let header = Timing::Recorded(Clock::Header);
         // Header and log times in ms, ticks in µs, part of the warning.
         type Row<'a> = (Timing, &'a [(Option<i64>, i64)], &'a [u64], &'a str);
@@ -170,7 +170,7 @@ mod tests {
             ),
         ];
         for (timing, frames, expected, warning) in table {
-            let (ticks, warnings) = lay(*timing, frames);
+            let (ticks, warnings) = map(*timing, frames);
             assert_eq!(ticks, *expected);
             assert_eq!(warnings.len(), usize::from(!warning.is_empty()), "{warnings:?}");
             assert!(warnings.join(" ").contains(warning), "{warnings:?}");
@@ -179,26 +179,26 @@ mod tests {
 
     #[test]
     fn a_pause_is_not_taken_for_the_usual_distance() {
-        let mut running =
+        let mut timeline =
             StreamingTimeline::new(Timing::Recorded(Clock::Log), FrameRate::default());
-        assert_eq!(running.usual(), 33_333);
+        assert_eq!(timeline.usual(), 33_333);
         // Time in ms, and the usual distance then.
         for (ms, usual) in [(0, 33_333), (40, 33_333), (80, 40_000), (9000, 40_000), (9050, 50_000)]
         {
-            running.next(&FrameTimes::at(ms * MS));
-            assert_eq!(running.usual(), usual, "{ms} ms");
+            timeline.next(&FrameTimes::at(ms * MS));
+            assert_eq!(timeline.usual(), usual, "{ms} ms");
         }
     }
 
     #[test]
     fn absurd_stamps_do_not_overflow() {
-        let mut running =
+        let mut timeline =
             StreamingTimeline::new(Timing::Recorded(Clock::Header), FrameRate::default());
         let stamps = [Some(i64::MIN), Some(i64::MAX), Some(i64::MIN), None, Some(i64::MAX)];
         let ticks: Vec<_> = stamps
             .into_iter()
             .zip([i64::MAX, i64::MIN, i64::MAX, i64::MAX, i64::MIN])
-            .map(|(header_ns, log_ns)| running.next(&FrameTimes { header_ns, log_ns }))
+            .map(|(header_ns, log_ns)| timeline.next(&FrameTimes { header_ns, log_ns }))
             .collect();
         assert!(ticks.windows(2).all(|w| w[0] < w[1]), "{ticks:?}");
     }

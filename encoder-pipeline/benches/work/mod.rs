@@ -99,5 +99,5 @@ pub fn mux(units: Vec<EncodedChunk>, path: &Path, mode: OutputMode) {
         sink.write(unit, &times).expect("room");
         analysis.push(&times);
     }
-    Box::new(sink).finish(&analysis.layout()).expect("a whole file");
+    Box::new(sink).finish(&analysis.timeline()).expect("a whole file");
 }

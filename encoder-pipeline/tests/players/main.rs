@@ -162,6 +162,7 @@ fn feed(encoder: &mut dyn VideoEncoder, frames: Range<usize>) -> Vec<EncodedChun
     let encoding = match encoder.pixel_format() {
         PixelFormat::Yuv420p => "i420",
         PixelFormat::Nv12 => "nv12",
+        other => panic!("{other}"),
     };
     let mut memory = vec![0; layout.bytes()];
     let mut chunks = Vec::new();
@@ -192,7 +193,7 @@ fn write(path: &Path, mode: OutputMode, chunks: Vec<EncodedChunk>, times: &[Fram
         let times = times[chunk.pts as usize];
         sink.write(chunk, &times).unwrap();
     }
-    sink.finish(&analysis.layout()).unwrap();
+    sink.finish(&analysis.timeline()).unwrap();
 }
 
 /// A picture must be that of this frame; anything decoded with the wrong parameters is not.

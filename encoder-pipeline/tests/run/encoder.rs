@@ -4,9 +4,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use encoder_core::{
-    Backend, Caps, Codec, Device, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
-    OpenRequest, PixelFormat, Plan, Presets, ProbeResult, Refusal, RefusalKind, Resolution,
-    Settings, VideoEncoder,
+    Backend, Caps, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame, OpenRequest,
+    PixelFormat, Plan, ProbeResult, Refusal, RefusalKind, Resolution, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
     session::SessionConfig,
@@ -25,18 +24,10 @@ pub const ABSENT: EncoderType = EncoderType::new("absent");
 macro_rules! register {
     ($($id:ident),*) => {$(
         encoder_core::inventory::submit! {
-            Backend {
-                id: $id,
-                rank: |_| 1000,
-                hardware: false,
-                codecs: &[Codec::H264],
-                presets: Presets::NONE,
-                check_options: |_| Ok(()),
-                inspect: |_| Ok(Device::default()),
-                probe: |_, _| ProbeResult::Usable(Caps::default()),
-                max_delay: |_| 0,
-                open: |request| Naming::open($id, request),
-            }
+            Backend::new($id, |request| Naming::open($id, request))
+                .rank(|_| 1000)
+                .check_options(|_| Ok(()))
+                .probe(|_, _| ProbeResult::Usable(Caps::default()))
         }
     )*};
 }

@@ -262,7 +262,7 @@ fn a_lack_of_permission_is_an_error_of_the_input_or_the_output() {
 
 #[test]
 fn a_source_that_fails_later_ends_the_run_with_what_came_before() {
-    let end = || SourceError::io("drive.mcap", std::io::ErrorKind::TimedOut.into());
+    let end = || SourceError::io(Path::new("drive.mcap"), std::io::ErrorKind::TimedOut.into());
     let recording = Recording { end: Some(end), ..frames(5) };
     let report = run(&(Box::new(recording.opened()) as Open), config(&[NAMING]), memory());
     assert_eq!((report.exit, report.errors().count()), (3, 0));

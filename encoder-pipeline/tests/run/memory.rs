@@ -64,6 +64,7 @@ impl Recording {
                     log_ns: ns,
                     header_ns: Some(ns + 7),
                     payload,
+                    message: None,
                 })
             });
             let events: Vec<_> = streams.chain(packets).collect();

@@ -1,10 +1,10 @@
 //! What is inside a chunk.
 
+use encoder_media::InputReader;
 use mcap::records::op;
 use mcap::sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions};
 
-use super::file::{File, Record};
-use super::record::Fields;
+use super::record::{Fields, Record};
 use crate::{Limits, SourceError};
 
 /// Fixed part of a chunk's header before the name of the compression: start and end time,
@@ -32,13 +32,16 @@ pub(super) struct ChunkHeader {
 impl ChunkHeader {
     /// Reads the header of the chunk `record`; `None` when it makes no sense or the file ends
     /// inside it.
-    pub(super) fn read(file: &mut File, record: Record) -> Result<Option<Self>, SourceError> {
-        let cut = record.end() > file.len();
-        let available = record.len.min(file.len().saturating_sub(record.body));
+    pub(super) fn read(
+        input: &mut InputReader,
+        record: Record,
+    ) -> Result<Option<Self>, SourceError> {
+        let cut = record.end() > input.len();
+        let available = record.len.min(input.len().saturating_sub(record.body));
         if available < FIXED {
             return Ok(None);
         }
-        let fixed = file.bytes(record.body, FIXED)?;
+        let fixed = input.bytes(record.body, FIXED)?;
         let mut fields = Fields(&fixed);
         let (Some(start), Some(end), Some(uncompressed), Some(crc), Some(name)) =
             (fields.u64(), fields.u64(), fields.u64(), fields.u32(), fields.u32())
@@ -49,7 +52,7 @@ impl ChunkHeader {
         if name > MAX_NAME || available < FIXED + name + 8 {
             return Ok(None);
         }
-        let rest = file.bytes(record.body + FIXED, name + 8)?;
+        let rest = input.bytes(record.body + FIXED, name + 8)?;
         let Some((compression, compressed)) = rest.split_last_chunk() else { return Ok(None) };
         let compressed = u64::from_le_bytes(*compressed);
         let available = available - FIXED - name - 8;
@@ -68,17 +71,17 @@ impl ChunkHeader {
         }))
     }
 
-    /// Reads and decompresses the chunk and gives opcode and body of each record inside to
-    /// `visit`. `Err` inside says what is broken; what came before it is good, and of a whole
-    /// chunk whose CRC is wrong nothing comes.
+    /// Reads and decompresses the chunk and calls `visit` with opcode and body of each record
+    /// inside. The inner `Err` is what is broken; the records before it are good. Of a whole chunk
+    /// whose CRC is wrong, no record is visited.
     pub(super) fn records(
         &self,
-        file: &mut File,
+        input: &mut InputReader,
         limits: &Limits,
         mut visit: impl FnMut(u8, &[u8]),
     ) -> Result<Result<(), String>, SourceError> {
         let limit = limits.message_bytes;
-        // A chunk that was never finished does not know its sizes.
+        // The recorder writes the sizes when it finishes the chunk.
         let uncompressed = if self.cut { self.uncompressed.min(limit) } else { self.uncompressed };
         let claim = uncompressed.max(self.compressed);
         if claim > limit {
@@ -100,8 +103,8 @@ impl ChunkHeader {
                 // No record is longer than the chunk that it is in; the floor is for the header.
                 .with_record_length_limit(usize::try_from(claim.max(4096)).unwrap_or(usize::MAX)),
         );
-        // The reader gets a chunk with the sizes that are really there, and without the padding
-        // that a chunk may have: its count of bytes that remain relies on both.
+        // The reader counts the bytes that remain. So it is fed a chunk with the sizes that are
+        // really there, and without the padding that a chunk may have.
         let header_len = FIXED + self.compression.len() as u64 + 8;
         let mut header = vec![op::CHUNK];
         header.extend((header_len + self.compressed).to_le_bytes());
@@ -117,12 +120,12 @@ impl ChunkHeader {
             Ok(())
         })?;
         if let Ok(len @ 1..) = usize::try_from(self.compressed) {
-            insert(&mut reader, len, |buffer| file.read(self.data, buffer))?;
+            insert(&mut reader, len, |buffer| input.read(self.data, buffer))?;
         }
         loop {
             match reader.next_event() {
                 Some(Ok(LinearReadEvent::Record { data, opcode })) => visit(opcode, data),
-                // Everything was given: this is the end, or the last record is not whole.
+                // All bytes were inserted: this is the end, or the last record is not whole.
                 Some(Ok(LinearReadEvent::ReadRequest(_))) => reader.notify_read(0),
                 Some(Err(mcap::McapError::UnexpectedEof)) => {
                     return Ok(Err("it ends inside a record".into()));

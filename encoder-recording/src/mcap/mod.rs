@@ -1,92 +1,65 @@
 //! MCAP recordings.
 //!
-//! A file is read in blocks, which are chunks or single messages, in the order of their first log
-//! time; the messages of the blocks that were read so far wait until no other block can have
-//! earlier ones. So messages come in log-time order, whatever their order in the file, and as
-//! many chunks are in memory as overlap in time. Where the blocks are says the index at the end
-//! of the file, or, when there is none, a walk over the headers of its records: a recording that
-//! breaks off is read in the same way as a complete one.
+//! A file is read in blocks: chunks, runs of messages outside chunks, and attachments. The index at
+//! the end of the file lists them, or, where it is missing or wrong, a walk over the headers of all
+//! records: so a recording that breaks off is read like a complete one. [`MessageOrder`] brings the
+//! messages into log-time order.
+//!
+//! Only messages that are wanted count. A chunk without any, by the index, is not read. Before a
+//! chunk is read that overlaps with waiting messages, its message indexes are: a late message of
+//! another channel must not make many chunks wait.
 
+mod catalog;
 mod chunk;
-mod file;
+mod index;
 mod plan;
 mod record;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 
 use ::mcap::records::op;
 use bytes::Bytes;
+use encoder_media::{InputReader, Location, ReadAt};
 
+use self::catalog::Catalog;
 use self::chunk::ChunkHeader;
-use self::file::File;
-use self::plan::{Block, Found, Summary};
-use self::record::{Channel, Message, Schema};
-use super::filter::{TopicFilter, Window};
-use super::message::{self, CameraSchema, Serialization};
-use super::{
-    BadMessage, Event, Limits, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo,
-    Warning,
-};
+use self::plan::{Block, Found, Kind, Summary, Wanted};
+use self::record::{Fields, MessageHeader, Record};
+use super::order::{Key, MessageOrder, Next};
+use super::{Attachment, Event, Limits, Source, SourceError, SourceOptions};
 
 /// What an MCAP file begins with.
 pub const MAGIC: &[u8] = ::mcap::MAGIC;
 
+/// Blocks whose message indexes are read at once.
+const BATCH: usize = 64;
+
 /// An MCAP file that is being read.
 pub struct McapSource {
-    file: File,
-    reader: Reader,
-    /// Blocks not yet read, the earliest first.
-    blocks: VecDeque<Block>,
-    /// How the file breaks off, to be told at the end.
+    input: InputReader,
+    limits: Limits,
+    all: bool,
+    profile: String,
+    catalog: Catalog,
+    order: MessageOrder<Block, Waiting>,
+    /// Chunks whose definitions were not read.
+    unread: BTreeSet<u64>,
+    /// Offsets of metadata records that are still to be returned.
+    metadata: VecDeque<u64>,
+    /// Blocks whose defects were reported. A block may be read more than once.
+    broken: BTreeSet<u64>,
+    /// How the file breaks off, reported at the end.
     cut: Option<String>,
+    warned_of_order: bool,
     ended: bool,
 }
 
-/// What is known so far, apart from the file.
-struct Reader {
-    limits: Limits,
-    filter: TopicFilter,
-    window: Window,
-    first_log: Option<u64>,
-    schemas: BTreeMap<u16, Schema>,
-    channels: BTreeMap<u16, Channel>,
-    /// Channels that are defined in two ways.
-    conflicts: BTreeSet<u16>,
-    /// What to do with the messages of a channel; none for those that are not wanted.
-    roles: BTreeMap<u16, Role>,
-    streams: Vec<Stream>,
-    /// Messages by channel, as the statistics say.
-    promised: Option<BTreeMap<u16, u64>>,
-    other_topics: BTreeSet<(String, String)>,
-    /// Camera topics that the filter left out.
-    unwanted: BTreeSet<String>,
-    /// Camera topics in encodings that are not read.
-    unreadable: BTreeSet<String>,
-    /// Messages whose channel was never defined.
-    strays: u64,
-    /// Messages that were read but whose turn has not come, by log time and place in the file.
-    pending: BTreeMap<(u64, u64, u64), (Role, Bytes)>,
-    events: VecDeque<Event>,
-}
-
-/// A channel that is wanted.
-#[derive(Clone, Copy)]
-struct Role {
-    stream: StreamId,
-    schema: CameraSchema,
-    serialization: Serialization,
-    /// To be tried when a message does not read as `serialization`.
-    other_wire: Option<Serialization>,
-}
-
-struct Stream {
-    info: StreamInfo,
-    announced: bool,
-    /// Messages so far.
-    messages: u64,
-    last_log: u64,
-    went_back: bool,
+/// What waits for its place in the order.
+enum Waiting {
+    /// The data is empty outside of the window.
+    Message(MessageHeader, Bytes),
+    Attachment(Attachment),
 }
 
 impl McapSource {
@@ -94,489 +67,435 @@ impl McapSource {
     ///
     /// # Errors
     /// [`SourceError::Io`]; [`SourceError::Invalid`] when it is not an MCAP file or a topic
-    /// pattern is none.
+    /// pattern cannot be parsed.
     pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-        let mut file = File::open(path)?;
-        check_magic(&mut file)?;
-        let mut reader = Reader {
+        Ok(Box::new(Self::new(InputReader::open(path)?, options)?))
+    }
+
+    /// Opens a recording that is not a file, as an object in a store. Errors print
+    /// `location`, so it must be without credentials.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_reader(
+        input: Box<dyn ReadAt>,
+        location: impl Into<Location>,
+        options: &SourceOptions,
+    ) -> Result<Box<dyn Source>, SourceError> {
+        Ok(Box::new(Self::new(InputReader::new(input, location), options)?))
+    }
+
+    fn new(mut input: InputReader, options: &SourceOptions) -> Result<Self, SourceError> {
+        check_magic(&mut input)?;
+        let all = options.all_messages;
+        let mut source = Self {
+            catalog: Catalog::new(input.location(), options)?,
+            profile: if all { profile(&mut input, &options.limits)? } else { String::new() },
+            input,
             limits: options.limits,
-            filter: TopicFilter::new(path, options)?,
-            window: Window::new(options),
-            first_log: None,
-            schemas: BTreeMap::new(),
-            channels: BTreeMap::new(),
-            conflicts: BTreeSet::new(),
-            roles: BTreeMap::new(),
-            streams: Vec::new(),
-            promised: None,
-            other_topics: BTreeSet::new(),
-            unwanted: BTreeSet::new(),
-            unreadable: BTreeSet::new(),
-            strays: 0,
-            pending: BTreeMap::new(),
-            events: VecDeque::new(),
+            all,
+            order: MessageOrder::new(options.limits.held_bytes),
+            unread: BTreeSet::new(),
+            metadata: VecDeque::new(),
+            broken: BTreeSet::new(),
+            cut: None,
+            warned_of_order: false,
+            ended: false,
         };
-
-        let mut blocks = None;
-        let mut unusable = None;
-        match Summary::read(&mut file, &options.limits)? {
-            Ok(None) => {}
-            Ok(Some(mut summary)) => {
-                reader.first_log = summary.first_log();
-                match summary.blocks(&mut file)? {
-                    Ok(found) => blocks = found,
-                    Err(reason) => unusable = Some(reason),
-                }
-                reader.summary(summary);
-            }
-            Err(reason) => unusable = Some(reason),
-        }
-        let mut cut = None;
-        let mut blocks = match blocks {
-            Some(blocks) => reader.wanted(&mut file, blocks)?,
-            None => {
-                let walk = plan::walk(&mut file, &options.limits, |found| reader.found(found))?;
-                reader.first_log = reader.first_log.or(walk.first_log);
-                for skipped in walk.skipped {
-                    reader.lost(format!("{skipped}; it is left out"));
-                }
-                cut = walk.cut;
-                // A file that breaks off says so at its end, and has no index anyway.
-                if let (Some(reason), None) = (unusable, &cut) {
-                    reader.warn(format!(
-                        "the index of the recording cannot be used ({reason}), so the file was \
-                         searched from front to back; its messages are complete"
-                    ));
-                }
-                walk.blocks
-            }
+        let blocks = match source.by_summary()? {
+            Ok(blocks) => source.within_window(blocks)?,
+            Err(unusable) => source.by_walk(unusable)?,
         };
-        reader.announce();
-        let bounds = reader.bounds();
-        blocks.sort_by_key(|block| (block.start, block.at));
-        // What is after the window is not read, but something must be where no channel is known.
-        let keep = usize::from(reader.channels.is_empty());
-        if reader.first_log.is_some() {
-            let wanted = blocks.partition_point(|block| signed(block.start) <= *bounds.end());
-            blocks.truncate(wanted.max(keep));
-        }
-        Ok(Box::new(Self { file, reader, blocks: blocks.into(), cut, ended: false }))
+        source.catalog.announce();
+        source.queue(blocks);
+        Ok(source)
     }
 
-    /// The next step: a message, or nothing yet.
-    fn step(&mut self) -> Result<Option<Packet>, SourceError> {
-        let next = self.reader.pending.first_key_value().map(|((log, ..), _)| *log);
-        let is_due = |block: &Block| next.is_none_or(|log| block.start <= log);
-        if self.blocks.front().is_some_and(is_due)
-            && let Some(block) = self.blocks.pop_front()
-        {
-            self.load(&block)?;
-            self.reader.announce();
-            return Ok(None);
-        }
-        match self.reader.pending.pop_first() {
-            Some(((log, ..), (role, data))) => Ok(self.reader.packet(log, role, &data)),
-            None => {
-                self.ended = true;
-                self.reader.finish(self.cut.take(), self.file.len());
-                Ok(None)
+    /// Blocks that the summary lists. The inner `Err` is why there is no list: a reason to report,
+    /// or `None`.
+    fn by_summary(&mut self) -> Result<Result<Vec<Block>, Option<String>>, SourceError> {
+        let Self { input, catalog, .. } = self;
+        let is_camera = |channel: &_, schema: &_| catalog.is_camera(channel, schema);
+        let wanted = Wanted { all: self.all, is_camera: &is_camera };
+        let mut summary = match Summary::read(input, &self.limits, wanted)? {
+            Ok(Some(summary)) => summary,
+            Ok(None) => return Ok(Err(None)),
+            Err(reason) => return Ok(Err(Some(reason))),
+        };
+        let blocks = summary.blocks(input, wanted)?;
+        self.catalog.first_log = summary.first_log();
+        let blocks = match blocks {
+            Ok(Some(blocks)) => {
+                self.unread = summary.chunks().collect();
+                self.metadata = std::mem::take(&mut summary.metadata).into();
+                Ok(blocks)
             }
-        }
+            Ok(None) => Err(None),
+            Err(reason) => Err(Some(reason)),
+        };
+        self.catalog.summary(summary);
+        Ok(blocks)
     }
 
-    /// Reads the messages of a block.
-    fn load(&mut self, block: &Block) -> Result<(), SourceError> {
-        let Self { file, reader, .. } = self;
-        let at = block.at;
-        let record = file.record(at)?;
-        let broken = match record {
-            Some(record) if record.opcode == op::MESSAGE => {
-                match plan::read_body(file, record, &reader.limits)? {
-                    Ok(body) => {
-                        reader.message(&body, (at, 0));
-                        None
+    /// Blocks that a walk over the file finds.
+    fn by_walk(&mut self, unusable: Option<String>) -> Result<Vec<Block>, SourceError> {
+        let Self { input, catalog, .. } = self;
+        let mut walk = plan::walk(input, &self.limits, self.all, |found| match found {
+            Found::Definition(opcode, body) => {
+                catalog.definition(opcode, body);
+                false
+            }
+            Found::Message(channel) => catalog.wants(channel).unwrap_or_else(|| {
+                catalog.stray(1);
+                false
+            }),
+        })?;
+        catalog.first_log = catalog.first_log.or(walk.first_log);
+        catalog.skipped(&mut walk);
+        self.cut = walk.cut;
+        // That a file breaks off is reported at its end; it has no index anyway.
+        if let (Some(reason), None) = (unusable, &self.cut) {
+            catalog.warn(format!(
+                "the index of the recording cannot be used ({reason}), so the file was searched \
+                 from front to back; its messages are complete"
+            ));
+        }
+        let is_chunk = |block: &&Block| matches!(block.kind, Kind::Chunk { .. });
+        self.unread = walk.blocks.iter().filter(is_chunk).map(|block| block.at).collect();
+        self.metadata = walk.metadata.into();
+        Ok(walk.blocks)
+    }
+
+    /// Leaves out the blocks before the window, and counts their messages by their indexes.
+    fn within_window(&mut self, blocks: Vec<Block>) -> Result<Vec<Block>, SourceError> {
+        let bounds = self.catalog.bounds();
+        let (before, mut wanted): (Vec<_>, Vec<_>) =
+            blocks.into_iter().partition(|block| signed(block.end) < *bounds.start());
+        for batch in before.chunks(BATCH) {
+            for (block, entries) in batch.iter().zip(self.indexes(batch)?) {
+                match entries {
+                    _ if matches!(block.kind, Kind::Attachment) => {}
+                    Some(entries) if self.catalog.first_wanted(&entries).is_some() => {
+                        self.catalog.pass_by(&entries);
                     }
-                    Err(reason) => Some(format!("the message at byte {at}: {reason}")),
-                }
-            }
-            Some(record) if record.opcode == op::CHUNK => match ChunkHeader::read(file, record)? {
-                Some(chunk) => {
-                    let limits = reader.limits;
-                    let mut number = 0;
-                    let done = chunk.records(file, &limits, |opcode, body| {
-                        reader.record(opcode, body, (at, number));
-                        number += 1;
-                    })?;
-                    // That a cut chunk is broken at its end is told with the cut.
-                    done.err()
-                        .filter(|_| !chunk.cut)
-                        .map(|e| format!("the chunk at byte {at}: {e}"))
-                }
-                None => Some(format!("the chunk at byte {at}: its header is damaged")),
-            },
-            _ => Some(format!("the index points to byte {at}, where no chunk is")),
-        };
-        if let Some(broken) = broken {
-            reader.lost(format!("{broken}; the messages in it are lost"));
-        }
-        Ok(())
-    }
-
-    /// Why a recording gave nothing, if so.
-    fn nothing(&self) -> Option<SourceError> {
-        let reader = &self.reader;
-        if !reader.streams.is_empty() {
-            return None;
-        }
-        let list =
-            |topics: &BTreeSet<String>| topics.iter().cloned().collect::<Vec<_>>().join(", ");
-        let path = self.file.path();
-        Some(if !reader.unreadable.is_empty() {
-            SourceError::invalid(
-                path,
-                format!(
-                    "its camera topics are in encodings that are not read: {}",
-                    list(&reader.unreadable)
-                ),
-                "cdr, ros1, protobuf and json are read",
-            )
-        } else if !reader.unwanted.is_empty() {
-            SourceError::invalid(
-                path,
-                "no camera topic matches the topics that were asked for",
-                format!("its camera topics are: {}", list(&reader.unwanted)),
-            )
-        } else {
-            SourceError::NoCamera {
-                path: path.into(),
-                topics: reader.other_topics.iter().cloned().collect(),
-            }
-        })
-    }
-}
-
-impl Source for McapSource {
-    fn next_event(&mut self) -> Result<Option<Event>, SourceError> {
-        loop {
-            if let Some(event) = self.reader.events.pop_front() {
-                return Ok(Some(event));
-            }
-            if self.ended {
-                return self.nothing().map_or(Ok(None), Err);
-            }
-            if let Some(packet) = self.step()? {
-                return Ok(Some(Event::Packet(packet)));
-            }
-        }
-    }
-
-    fn other_topics(&self) -> Vec<(String, String)> {
-        self.reader.other_topics.iter().cloned().collect()
-    }
-}
-
-impl Reader {
-    fn warn(&mut self, text: String) {
-        self.events.push_back(Event::Warning(Warning { text, loss: false }));
-    }
-
-    fn lost(&mut self, text: String) {
-        self.events.push_back(Event::Warning(Warning { text, loss: true }));
-    }
-
-    fn summary(&mut self, summary: Summary) {
-        self.promised = summary
-            .statistics
-            .filter(|stats| stats.messages == 0 || !stats.by_channel.is_empty())
-            .map(|stats| stats.by_channel);
-        for schema in summary.schemas {
-            self.schemas.entry(schema.id).or_insert(schema);
-        }
-        for channel in summary.channels {
-            self.channel(channel);
-        }
-    }
-
-    /// Leaves out the blocks that cannot have a message that is wanted, and counts the messages
-    /// in those before the window.
-    fn wanted(&mut self, file: &mut File, blocks: Vec<Block>) -> Result<Vec<Block>, SourceError> {
-        let bounds = self.bounds();
-        let mut wanted = Vec::with_capacity(blocks.len());
-        for mut block in blocks {
-            // They are large in a long recording, and not needed any more.
-            let indexes = std::mem::take(&mut block.indexes);
-            let is_known = indexes.keys().all(|id| self.channels.contains_key(id));
-            if indexes.is_empty() || !is_known {
-                wanted.push(block);
-                continue;
-            }
-            let cameras = indexes.iter().filter(|(id, _)| self.roles.contains_key(id));
-            let is_before = signed(block.end) < *bounds.start();
-            if !is_before {
-                if cameras.count() > 0 {
-                    wanted.push(block);
-                }
-                continue;
-            }
-            let mut counts = Vec::new();
-            for (id, at) in cameras {
-                counts.push((*id, plan::count(file, *at, *id)?));
-            }
-            if counts.iter().any(|(_, count)| count.is_none()) {
-                wanted.push(block);
-                continue;
-            }
-            for (id, count) in counts {
-                if let Some(stream) = self.stream_of(id) {
-                    stream.messages = stream.messages.saturating_add(count.unwrap_or_default());
+                    _ => wanted.push(*block),
                 }
             }
         }
         Ok(wanted)
     }
 
-    fn stream_of(&mut self, channel: u16) -> Option<&mut Stream> {
-        let role = self.roles.get(&channel)?;
-        self.streams.get_mut(role.stream)
-    }
-
-    /// What a walk over the file meets; whether a message is wanted.
-    fn found(&mut self, found: Found<'_>) -> bool {
-        match found {
-            Found::Definition(opcode, body) => {
-                self.record(opcode, body, (0, 0));
-                false
-            }
-            Found::Message(channel) => {
-                if !self.channels.contains_key(&channel) {
-                    self.strays += 1;
-                }
-                self.roles.contains_key(&channel)
-            }
+    /// Queues the blocks that do not begin after the window.
+    fn queue(&mut self, mut blocks: Vec<Block>) {
+        blocks.sort_unstable_by_key(|block| (block.start, block.at));
+        let bounds = self.catalog.bounds();
+        // One is read in any case where no channel is known yet.
+        let keep = usize::from(self.catalog.is_empty());
+        if self.catalog.first_log.is_some() {
+            let wanted = blocks.partition_point(|block| signed(block.start) <= *bounds.end());
+            blocks.truncate(wanted.max(keep));
+        }
+        for block in blocks {
+            // All messages count, so that a chunk begins where its header claims.
+            let block = if self.all { block.without_indexes() } else { block };
+            self.order.add(signed(block.start), block.at, block);
         }
     }
 
-    /// A record inside a chunk, or a definition outside.
-    fn record(&mut self, opcode: u8, body: &[u8], place: (u64, u64)) {
-        match opcode {
-            op::SCHEMA => {
-                if let Some(schema) = Schema::parse(body) {
-                    self.schemas.entry(schema.id).or_insert(schema);
-                }
-            }
-            op::CHANNEL => {
-                if let Some(channel) = Channel::parse(body) {
-                    self.channel(channel);
-                }
-            }
-            op::MESSAGE => self.message(body, place),
-            _ => {}
-        }
+    fn indexes(&self, blocks: &[Block]) -> Result<Vec<index::Entries>, SourceError> {
+        let regions: Vec<_> = blocks.iter().map(Block::indexes).collect();
+        index::read(&self.input, &regions)
     }
 
-    /// Decides what to do with a channel. Channels come again and again: the first counts.
-    fn channel(&mut self, channel: Channel) {
-        if let Some(known) = self.channels.get(&channel.id) {
-            let is_same = (&known.topic, known.schema) == (&channel.topic, channel.schema);
-            if !is_same && self.conflicts.insert(channel.id) {
-                self.lost(format!(
-                    "channel {} is first {} and then {}; all its messages are taken for the \
-                     first",
-                    channel.id, known.topic, channel.topic
+    /// Looks up, for blocks that are to be read while messages wait, when their first message that
+    /// is wanted was logged. Returns whether there were any.
+    fn refine(&mut self) -> Result<bool, SourceError> {
+        let due = self.order.take_due(BATCH, |block| block.indexes().is_none());
+        let blocks: Vec<Block> = due.iter().map(|(_, block)| *block).collect();
+        let indexes = self.indexes(&blocks)?;
+        for ((start, block), entries) in due.into_iter().zip(indexes) {
+            // A chunk whose message indexes have nothing that is wanted is read all the same: it
+            // takes no memory, and an index that is damaged loses nothing.
+            let first = entries.and_then(|entries| self.catalog.first_wanted(&entries)).flatten();
+            self.order.requeue(first.map_or(start, signed), block.at, block.without_indexes());
+        }
+        Ok(!blocks.is_empty())
+    }
+
+    /// Takes a step: reads a block, or makes events of what comes next.
+    fn step(&mut self) -> Result<(), SourceError> {
+        if let Some(at) = self.metadata.pop_front() {
+            return self.read_metadata(at);
+        }
+        if self.refine()? {
+            return Ok(());
+        }
+        let next = self.order.next();
+        let is_disordered = self.order.is_disordered();
+        if is_disordered && !std::mem::replace(&mut self.warned_of_order, true) {
+            self.catalog.warn(super::order::warning(&self.limits));
+        }
+        match next {
+            Next::Block { block, is_again } => {
+                self.load(&block, is_again)?;
+                self.catalog.announce();
+            }
+            Next::Message(_, Waiting::Message(header, data)) => {
+                self.catalog.message(header, data, is_disordered);
+            }
+            Next::Message(key, Waiting::Attachment(attachment)) => {
+                if self.catalog.bounds().contains(&key.time) {
+                    self.catalog.events.push_back(Event::Attachment(attachment));
+                }
+            }
+            Next::End => {
+                self.ended = true;
+                self.catalog.finish(self.cut.take(), self.input.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the messages of a block. `is_again`: it was read before, and its strays counted.
+    fn load(&mut self, block: &Block, is_again: bool) -> Result<(), SourceError> {
+        let at = block.at;
+        let broken = match block.kind {
+            Kind::Chunk { .. } => self.load_chunk(at, is_again)?,
+            Kind::Run { end } => self.load_run(at, end)?,
+            Kind::Attachment => self.load_attachment(at)?,
+        };
+        if let Some(broken) = broken
+            && self.broken.insert(at)
+        {
+            self.catalog.lost(broken);
+        }
+        Ok(())
+    }
+
+    fn load_chunk(&mut self, at: u64, is_again: bool) -> Result<Option<String>, SourceError> {
+        self.unread.remove(&at);
+        let lost = |what: String| Some(format!("{what}; the messages in it are lost"));
+        let record = Record::at(&mut self.input, at)?;
+        let Some(record) = record.filter(|record| record.opcode == op::CHUNK) else {
+            return Ok(lost(format!("the index points to byte {at}, where no chunk is")));
+        };
+        let Some(chunk) = ChunkHeader::read(&mut self.input, record)? else {
+            return Ok(lost(format!("the chunk at byte {at}: its header is damaged")));
+        };
+        let (mut taken, mut done) = self.read_chunk(at, &chunk)?;
+        // Definitions stand before the messages in the file, but not always in log time.
+        if taken.strays > 0 && self.read_definitions_before(at)? {
+            (taken, done) = self.read_chunk(at, &chunk)?;
+        }
+        if !is_again {
+            self.catalog.stray(taken.strays);
+            if taken.short > 0 {
+                self.catalog.lost(format!(
+                    "{} messages in the chunk at byte {at} are too short; they are lost",
+                    taken.short
                 ));
             }
-            return;
         }
-        let schema = self.schemas.get(&channel.schema).cloned().unwrap_or_default();
-        if let Some(camera) = CameraSchema::from_name(&schema.name) {
-            self.camera(&channel, schema, camera);
-        } else {
-            self.other_topics.insert((channel.topic.clone(), schema.name));
-        }
-        self.channels.insert(channel.id, channel);
+        // That a cut chunk is broken at its end is reported with the cut.
+        let broken = done.err().filter(|_| !chunk.cut);
+        Ok(broken.and_then(|error| lost(format!("the chunk at byte {at}: {error}"))))
     }
 
-    fn camera(&mut self, channel: &Channel, schema: Schema, camera: CameraSchema) {
-        if !self.filter.matches(&channel.topic) {
-            self.unwanted.insert(channel.topic.clone());
-            return;
-        }
-        let (serialization, other_wire) = serializations(&channel.encoding, &schema.encoding);
-        let Some(serialization) =
-            serialization.filter(|serialization| camera.supports(*serialization))
-        else {
-            let what = format!("{} [{}] as \"{}\"", channel.topic, schema.name, channel.encoding);
-            self.lost(format!(
-                "{what}: this encoding of messages is not read (cdr, ros1, protobuf and json \
-                 are); the topic is left out"
-            ));
-            self.unreadable.insert(what);
-            return;
-        };
-        let same = |s: &&Stream| s.info.topic == channel.topic && s.info.schema == schema.name;
-        let stream = match self.streams.iter().find(same) {
-            Some(stream) => stream.info.id,
-            None => self.streams.len(),
-        };
-        let role = Role { stream, schema: camera, serialization, other_wire };
-        self.roles.insert(channel.id, role);
-        if stream == self.streams.len() {
-            let (topic, schema) = (channel.topic.clone(), schema.name);
-            let info = StreamInfo { id: stream, topic, schema, messages: None, rate: None };
-            let (messages, last_log) = (0, 0);
-            self.streams.push(Stream {
-                info,
-                announced: false,
-                messages,
-                last_log,
-                went_back: false,
-            });
-        }
-    }
-
-    /// Tells of the streams that are new. After a whole block of definitions, since a stream may
-    /// have several channels.
-    fn announce(&mut self) {
-        for stream in self.streams.iter_mut().filter(|stream| !stream.announced) {
-            stream.announced = true;
-            stream.info.messages = self.promised.as_ref().map(|promised| {
-                let channels = self.roles.iter().filter(|(_, r)| r.stream == stream.info.id);
-                let counts = channels.filter_map(|(id, _)| promised.get(id));
-                counts.fold(0, |sum: u64, count| sum.saturating_add(*count))
-            });
-            self.events.push_back(Event::Stream(stream.info.clone()));
-        }
-    }
-
-    fn bounds(&self) -> std::ops::RangeInclusive<i64> {
-        self.window.bounds(signed(self.first_log.unwrap_or_default()))
-    }
-
-    /// Keeps a message until its turn; without its data when it is outside of the window, where
-    /// it only counts.
-    fn message(&mut self, body: &[u8], (block, number): (u64, u64)) {
-        let (Some(message), Some(data)) = (Message::parse(body), body.get(Message::HEADER..))
-        else {
-            self.lost(format!("a message in the record at byte {block} is too short; it is lost"));
-            return;
-        };
-        self.first_log.get_or_insert(message.log_time);
-        let Some(role) = self.roles.get(&message.channel) else {
-            if !self.channels.contains_key(&message.channel) {
-                self.strays += 1;
+    fn read_chunk(
+        &mut self,
+        at: u64,
+        chunk: &ChunkHeader,
+    ) -> Result<(Taken, Result<(), String>), SourceError> {
+        let Self { input, catalog, order, limits, .. } = self;
+        let mut taken = Taken::default();
+        let mut number = 0;
+        let done = chunk.records(input, limits, |opcode, body| {
+            match opcode {
+                op::MESSAGE => taken.message(catalog, order, body, at, number),
+                _ => catalog.definition(opcode, body),
             }
-            return;
-        };
-        let is_wanted = self.bounds().contains(&signed(message.log_time));
-        let data = if is_wanted { Bytes::copy_from_slice(data) } else { Bytes::new() };
-        self.pending.insert((message.log_time, block, number), (*role, data));
+            number += 1;
+        })?;
+        Ok((taken, done))
     }
 
-    /// The message whose turn it is; `None` when it is outside of the window.
-    fn packet(&mut self, log: u64, role: Role, data: &Bytes) -> Option<Packet> {
-        let is_wanted = self.bounds().contains(&signed(log));
-        let stream = self.streams.get_mut(role.stream)?;
-        let number = stream.messages;
-        stream.messages += 1;
-        let before = std::mem::replace(&mut stream.last_log, log);
-        if log < before && !stream.went_back {
-            stream.went_back = true;
-            let text = format!(
-                "{}: message {number} was logged {} ns before the one that came before it, \
-                 against what its chunk says; the order of the frames is that of the file",
-                stream.info.topic,
-                before - log
-            );
-            self.events.push_back(Event::Warning(Warning { text, loss: false }));
+    /// Reads the schemas and channels in the chunks before `at` in the file that were not read.
+    /// Returns whether there were such chunks.
+    fn read_definitions_before(&mut self, at: u64) -> Result<bool, SourceError> {
+        let after = self.unread.split_off(&at);
+        let chunks = std::mem::replace(&mut self.unread, after);
+        for chunk in &chunks {
+            let Some(record) = Record::at(&mut self.input, *chunk)? else { continue };
+            if record.opcode != op::CHUNK {
+                continue;
+            }
+            let Some(chunk) = ChunkHeader::read(&mut self.input, record)? else { continue };
+            let catalog = &mut self.catalog;
+            // What is broken in it is reported when its messages are read.
+            let _broken = chunk.records(&mut self.input, &self.limits, |opcode, body| {
+                catalog.definition(opcode, body);
+            })?;
         }
-        if !is_wanted {
-            return None;
-        }
-        let (header_ns, payload) = match role.decode(data) {
-            Ok(message) => (message.header_ns, Ok(message.payload)),
-            Err(bad) => (None, Err(bad)),
-        };
-        let (stream, log_ns) = (stream.info.id, signed(log));
-        Some(Packet { stream, number, log_ns, header_ns, payload })
+        Ok(!chunks.is_empty())
     }
 
-    /// Tells at the end what is missing.
-    fn finish(&mut self, cut: Option<String>, len: u64) {
-        if let Some(cut) = cut {
-            let messages: u64 = self.streams.iter().map(|stream| stream.messages).sum();
-            self.lost(format!(
-                "the recording {cut} (the file has {len} bytes): {messages} camera messages were \
-                 read; a recorder that was stopped hard leaves this, and what it had not yet \
-                 written is lost"
-            ));
-        }
-        if self.strays > 0 {
-            self.lost(format!(
-                "{} messages belong to channels that the file does not describe, and are left out",
-                self.strays
-            ));
-        }
-        if self.window.has_end() {
-            return;
-        }
-        for stream in &self.streams {
-            let StreamInfo { topic, messages: Some(promised), .. } = &stream.info else { continue };
-            if stream.messages < *promised {
-                let found = stream.messages;
-                let text =
-                    format!("{topic}: the index promises {promised} messages, {found} were found");
-                self.events.push_back(Event::Warning(Warning { text, loss: true }));
+    /// Reads the messages of a run; the walk that found it has reported those that it left out.
+    fn load_run(&mut self, at: u64, end: u64) -> Result<Option<String>, SourceError> {
+        let Self { input, catalog, order, limits, .. } = self;
+        let mut taken = Taken::default();
+        let (mut broken, mut more) = (None, 0);
+        let (mut next, mut number) = (at, 0);
+        while next < end
+            && let Some(record) = Record::at(input, next)?
+        {
+            let place = next;
+            next = record.end();
+            if record.opcode != op::MESSAGE {
+                continue;
+            }
+            number += 1;
+            let start = record.start::<{ MessageHeader::LEN }>(input)?;
+            let header = start.and_then(|start| MessageHeader::parse(&start));
+            if header.is_none_or(|header| catalog.wants(header.channel) != Some(true)) {
+                continue;
+            }
+            match record.read(input, limits)? {
+                Ok(body) => taken.message(catalog, order, &body, at, number),
+                Err(_) if broken.is_some() => more += 1,
+                Err(reason) => broken = Some(format!("the message at byte {place}: {reason}")),
             }
         }
+        Ok(broken.map(|broken| match more {
+            0 => format!("{broken}; it is lost"),
+            more => format!("{broken}; it is lost, and {more} more after it"),
+        }))
     }
-}
 
-impl Role {
-    fn decode(&self, data: &Bytes) -> Result<message::CameraMessage, BadMessage> {
-        message::decode(self.schema, self.serialization, data).or_else(|bad| {
-            match self.other_wire {
-                Some(serialization) => {
-                    message::decode(self.schema, serialization, data).map_err(|_| bad)
+    fn load_attachment(&mut self, at: u64) -> Result<Option<String>, SourceError> {
+        let lost =
+            |reason: &str| Some(format!("the attachment at byte {at}: {reason}; it is lost"));
+        let record = match Record::at(&mut self.input, at)? {
+            Some(record) if record.opcode == op::ATTACHMENT => record,
+            _ => return Ok(lost("the index points there, but there is none")),
+        };
+        let body = match record.read(&mut self.input, &self.limits)? {
+            Ok(body) => body,
+            Err(reason) => return Ok(lost(&reason)),
+        };
+        match record::attachment(body) {
+            Ok(attachment) => {
+                let len = attachment.data.len() as u64;
+                let key = Key { time: signed(attachment.log_ns), block: at, number: 0 };
+                self.order.push(key, Waiting::Attachment(attachment), len);
+                Ok(None)
+            }
+            Err(reason) => Ok(lost(&reason)),
+        }
+    }
+
+    fn read_metadata(&mut self, at: u64) -> Result<(), SourceError> {
+        let reason = match Record::at(&mut self.input, at)? {
+            Some(record) if record.opcode == op::METADATA => {
+                match record.read(&mut self.input, &self.limits)? {
+                    Ok(body) => match record::metadata(&body) {
+                        Some(metadata) => {
+                            self.catalog.events.push_back(Event::Metadata(metadata));
+                            return Ok(());
+                        }
+                        None => "its fields end too early".into(),
+                    },
+                    Err(reason) => reason,
                 }
-                None => Err(bad),
             }
-        })
+            _ => "the index points there, but there is none".into(),
+        };
+        self.catalog.lost(format!("the metadata at byte {at}: {reason}; it is lost"));
+        Ok(())
     }
 }
 
-/// How the messages of a channel are serialised, and what to try when they are not.
-fn serializations(
-    message_encoding: &str,
-    schema_encoding: &str,
-) -> (Option<Serialization>, Option<Serialization>) {
-    let schema = match schema_encoding {
-        "ros1msg" => Some(Serialization::Ros1),
-        "ros2msg" | "ros2idl" => Some(Serialization::Cdr),
-        "protobuf" => Some(Serialization::Protobuf),
-        "jsonschema" => Some(Serialization::Json),
-        _ => None,
-    };
-    let message = match message_encoding {
-        "ros1" => Some(Serialization::Ros1),
-        "cdr" => Some(Serialization::Cdr),
-        "protobuf" => Some(Serialization::Protobuf),
-        "json" => Some(Serialization::Json),
-        "" => schema,
-        _ => None,
-    };
-    match (message, schema) {
-        // Converters from ROS 1 are known to write "cdr" and keep the messages as they are.
-        (
-            Some(Serialization::Cdr | Serialization::Ros1),
-            Some(Serialization::Cdr | Serialization::Ros1),
-        ) if message != schema => (schema, message),
-        _ => (message, None),
+/// What came of the messages of a block.
+#[derive(Default)]
+struct Taken {
+    /// Messages whose channel is not defined.
+    strays: u64,
+    /// Messages that are shorter than their header.
+    short: u64,
+}
+
+impl Taken {
+    /// Lets a message wait for its place; outside of the window without its data, since it only
+    /// counts there.
+    fn message(
+        &mut self,
+        catalog: &mut Catalog,
+        order: &mut MessageOrder<Block, Waiting>,
+        body: &[u8],
+        block: u64,
+        number: u64,
+    ) {
+        let (Some(header), Some(data)) =
+            (MessageHeader::parse(body), body.get(MessageHeader::LEN..))
+        else {
+            self.short += 1;
+            return;
+        };
+        catalog.first_log.get_or_insert(header.log_time);
+        match catalog.wants(header.channel) {
+            None => self.strays += 1,
+            Some(false) => {}
+            Some(true) => {
+                let key = Key { time: signed(header.log_time), block, number };
+                if !order.is_wanted(&key) {
+                    return;
+                }
+                let data = match catalog.bounds().contains(&key.time) {
+                    // A slice would keep the whole chunk in memory.
+                    true => Bytes::copy_from_slice(data),
+                    false => Bytes::new(),
+                };
+                let len = data.len() as u64;
+                order.push(key, Waiting::Message(header, data), len);
+            }
+        }
     }
 }
 
-fn check_magic(file: &mut File) -> Result<(), SourceError> {
-    let len = file.len().min(MAGIC.len() as u64);
-    let start = file.bytes(0, len)?;
+impl Source for McapSource {
+    fn next_event(&mut self) -> Result<Option<Event>, SourceError> {
+        loop {
+            if let Some(event) = self.catalog.events.pop_front() {
+                return Ok(Some(event));
+            }
+            if self.ended {
+                return self.catalog.nothing(self.input.location()).map_or(Ok(None), Err);
+            }
+            self.step()?;
+        }
+    }
+
+    fn other_topics(&self) -> Vec<(String, String)> {
+        self.catalog.other_topics()
+    }
+
+    fn profile(&self) -> &str {
+        &self.profile
+    }
+}
+
+/// The profile that the header names; empty where the header cannot be read.
+fn profile(input: &mut InputReader, limits: &Limits) -> Result<String, SourceError> {
+    let record = Record::at(input, MAGIC.len() as u64)?;
+    let Some(record) = record.filter(|record| record.opcode == op::HEADER) else {
+        return Ok(String::new());
+    };
+    let body = record.read_definition(input, limits, false)?.unwrap_or_default();
+    Ok(Fields(&body).string().unwrap_or_default())
+}
+
+fn check_magic(input: &mut InputReader) -> Result<(), SourceError> {
+    let len = input.len().min(MAGIC.len() as u64);
+    let start = input.bytes(0, len)?;
     if start == MAGIC {
         return Ok(());
     }
@@ -588,7 +507,7 @@ fn check_magic(file: &mut File) -> Result<(), SourceError> {
         let start = start.escape_ascii();
         (format!("not an MCAP file: it begins with \"{start}\""), "check the path")
     };
-    Err(SourceError::invalid(file.path(), reason, hint))
+    Err(SourceError::invalid(input.location().clone(), reason, hint))
 }
 
 /// Log times are unsigned in MCAP; none that is real is above the largest signed one.

@@ -1,35 +1,98 @@
-//! What is where in the file: from the summary at its end, or, where that is missing or wrong,
-//! from a walk over the headers of all records.
+//! Where the messages are in the file: by the summary at its end, or, where that is missing or
+//! wrong, by a walk over the headers of all records.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
+use encoder_media::InputReader;
 use mcap::records::op;
 
 use super::chunk::ChunkHeader;
-use super::file::{File, RECORD_HEADER, Record};
-use super::record::{Channel, ChunkIndex, Fields, Message, Schema, Statistics};
+use super::record::{
+    Channel, ChunkIndex, Fields, MessageHeader, RECORD_HEADER, Record, Schema, Statistics,
+};
 use crate::{Limits, SourceError};
 
 /// A part of the file that has messages.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
-    /// Log time of its first message.
+    /// None of its messages was logged earlier.
     pub start: u64,
-    /// Log time of its last message.
+    /// None of its messages was logged later.
     pub end: u64,
     /// Where its record begins.
     pub at: u64,
-    /// Offsets of its message indexes by channel; empty where there are none.
-    pub indexes: BTreeMap<u16, u64>,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Kind {
+    /// A chunk.
+    Chunk {
+        /// Where it ends and its message indexes begin.
+        end: u64,
+        /// Length of its message indexes; 0 when there are none, or they were looked at.
+        indexes: u64,
+    },
+    /// Messages outside chunks, up to this offset.
+    Run { end: u64 },
+    /// An attachment.
+    Attachment,
+}
+
+impl Block {
+    /// Where its message indexes are.
+    pub(super) fn indexes(&self) -> Option<Range<u64>> {
+        match self.kind {
+            Kind::Chunk { end, indexes: len @ 1.. } => Some(end..end.saturating_add(len)),
+            _ => None,
+        }
+    }
+
+    /// The block, with nothing more to learn from its message indexes.
+    pub(super) fn without_indexes(mut self) -> Self {
+        if let Kind::Chunk { indexes, .. } = &mut self.kind {
+            *indexes = 0;
+        }
+        self
+    }
+}
+
+/// Which parts of a recording are wanted.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Everything, not only camera messages.
+    pub all: bool,
+    /// Whether the channel has camera messages that are wanted.
+    pub is_camera: &'a dyn Fn(&Channel, &Schema) -> bool,
 }
 
 /// A summary section: tables of what the file has.
 #[derive(Default)]
 pub(super) struct Summary {
-    pub schemas: Vec<Schema>,
-    pub channels: Vec<Channel>,
+    /// The first of each number.
+    pub schemas: BTreeMap<u16, Schema>,
+    /// The first of each number, and one that contradicts it.
+    pub channels: BTreeMap<u16, Vec<Channel>>,
     pub statistics: Option<Statistics>,
-    chunks: Vec<ChunkIndex>,
+    /// Offsets of metadata records, where they are wanted.
+    pub metadata: Vec<u64>,
+    /// Chunks that may have messages that are wanted.
+    blocks: Vec<Block>,
+    attachments: Vec<Block>,
+    chunks: Vec<ChunkPlace>,
+    /// Bytes of definitions so far.
+    definitions: u64,
+    first_log: Option<u64>,
+    /// Channels so far, and whether they are cameras.
+    cameras: BTreeMap<u16, bool>,
+}
+
+struct ChunkPlace {
+    at: u64,
+    end: u64,
+    /// Where its message indexes end.
+    indexes_end: u64,
 }
 
 /// Length of a footer's body, and of footer and end magic together.
@@ -38,15 +101,16 @@ const CLOSING: u64 = RECORD_HEADER + FOOTER + super::MAGIC.len() as u64;
 
 impl Summary {
     /// Reads the summary section. `Ok(None)` when the file is complete and has none; the inner
-    /// `Err` says why the one it has cannot be used.
+    /// `Err` is the reason why it cannot be used.
     pub(super) fn read(
-        file: &mut File,
+        input: &mut InputReader,
         limits: &Limits,
+        wanted: Wanted<'_>,
     ) -> Result<Result<Option<Self>, String>, SourceError> {
-        let Some(closing_at) = file.len().checked_sub(CLOSING) else {
+        let Some(closing_at) = input.len().checked_sub(CLOSING) else {
             return Ok(Err("the file ends without one".into()));
         };
-        let closing = file.bytes(closing_at, CLOSING)?;
+        let closing = input.bytes(closing_at, CLOSING)?;
         if !closing.ends_with(super::MAGIC) || closing.first() != Some(&op::FOOTER) {
             return Ok(Err("the file ends without one".into()));
         }
@@ -58,11 +122,11 @@ impl Summary {
         let mut summary = Self::default();
         let mut at = start;
         while at < closing_at {
-            let record = file.record(at)?;
+            let record = Record::at(input, at)?;
             let Some(record) = record.filter(|record| record.end() <= closing_at) else {
                 return Ok(Err(format!("its record at byte {at} reaches past its end")));
             };
-            if let Err(reason) = summary.add(file, record, limits)? {
+            if let Err(reason) = summary.add(input, record, limits, wanted)? {
                 return Ok(Err(format!("its record at byte {at}: {reason}")));
             }
             at = record.end();
@@ -72,35 +136,110 @@ impl Summary {
 
     fn add(
         &mut self,
-        file: &mut File,
+        input: &mut InputReader,
         record: Record,
         limits: &Limits,
+        wanted: Wanted<'_>,
     ) -> Result<Result<(), String>, SourceError> {
-        if !matches!(record.opcode, op::SCHEMA | op::CHANNEL | op::STATISTICS | op::CHUNK_INDEX) {
-            return Ok(Ok(()));
-        }
-        let body = match read_body(file, record, limits)? {
+        let body = match record.opcode {
+            op::SCHEMA | op::CHANNEL => record.read_definition(input, limits, wanted.all)?,
+            op::STATISTICS | op::CHUNK_INDEX => record.read(input, limits)?,
+            op::ATTACHMENT_INDEX | op::METADATA_INDEX if wanted.all => {
+                record.read(input, limits)?
+            }
+            _ => return Ok(Ok(())),
+        };
+        let body = match body {
             Ok(body) => body,
             Err(reason) => return Ok(Err(reason)),
         };
+        if matches!(record.opcode, op::SCHEMA | op::CHANNEL) {
+            self.definitions = self.definitions.saturating_add(body.len() as u64);
+            let limit = limits.message_bytes;
+            if self.definitions > limit {
+                return Ok(Err(format!("schemas and channels take more than {limit} bytes")));
+            }
+        }
         let added = match record.opcode {
-            op::SCHEMA => Schema::parse(&body).map(|schema| self.schemas.push(schema)),
-            op::CHANNEL => Channel::parse(&body).map(|channel| self.channels.push(channel)),
+            op::SCHEMA => Schema::parse(&body, wanted.all).map(|schema| {
+                self.schemas.entry(schema.id).or_insert(schema);
+            }),
+            op::CHANNEL => Channel::parse(&body, wanted.all).map(|channel| {
+                if let Some(schema) = self.schemas.get(&channel.schema) {
+                    let is_camera = (wanted.is_camera)(&channel, schema);
+                    self.cameras.entry(channel.id).or_insert(is_camera);
+                }
+                let known = self.channels.entry(channel.id).or_default();
+                if known.len() < 2 && known.last().is_none_or(|known| !known.is_like(&channel)) {
+                    known.push(channel);
+                }
+            }),
             op::STATISTICS => Statistics::parse(&body).map(|stats| self.statistics = Some(stats)),
-            _ => ChunkIndex::parse(&body).map(|index| self.chunks.push(index)),
+            op::ATTACHMENT_INDEX => self.attachment(Fields(&body)),
+            op::METADATA_INDEX => Fields(&body).u64().map(|at| self.metadata.push(at)),
+            _ => ChunkIndex::parse(&body).map(|index| self.chunk(&index, wanted.all)),
         };
         Ok(added.ok_or_else(|| "its fields end too early".into()))
     }
 
-    /// The blocks of a file with an index of its chunks. `Ok(None)` when there is no index; the
-    /// inner `Err` says how it contradicts the file. Takes them out of the summary.
+    fn attachment(&mut self, mut fields: Fields<'_>) -> Option<()> {
+        let (at, _len, log_time) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let (start, end) = (log_time, log_time);
+        self.attachments.push(Block { start, end, at, kind: Kind::Attachment });
+        Some(())
+    }
+
+    fn chunk(&mut self, index: &ChunkIndex<'_>, all: bool) {
+        let end = index.at.saturating_add(index.len);
+        let indexes_end = end.saturating_add(index.indexes_len);
+        self.chunks.push(ChunkPlace { at: index.at, end, indexes_end });
+        if index.end > 0 {
+            self.first_log = Some(self.first_log.map_or(index.start, |log| log.min(index.start)));
+        }
+        // A chunk that has messages of no camera need not be read. So it is not even listed: in a
+        // long recording, the list takes memory.
+        let mut others = 0;
+        let is_wanted = all
+            || index.channels().any(|channel| match self.cameras.get(&channel) {
+                Some(is_camera) => {
+                    others += u64::from(!is_camera);
+                    *is_camera
+                }
+                None => true,
+            });
+        if is_wanted || others == 0 {
+            let kind = Kind::Chunk { end, indexes: index.indexes_len };
+            self.blocks.push(Block { start: index.start, end: index.end, at: index.at, kind });
+        }
+    }
+
+    /// The blocks of a file with an index. `Ok(None)` when there is none, or it may be incomplete;
+    /// the inner `Err` is how it contradicts the file. Takes them out of the summary.
     pub(super) fn blocks(
         &mut self,
-        file: &mut File,
+        input: &mut InputReader,
+        wanted: Wanted<'_>,
     ) -> Result<Result<Option<Vec<Block>>, String>, SourceError> {
+        match &self.statistics {
+            // Nothing states whether attachments and metadata are all listed.
+            None if wanted.all => return Ok(Ok(None)),
+            Some(stats) if wanted.all => {
+                for (listed, number, what) in [
+                    (self.attachments.len(), stats.attachments, "attachments"),
+                    (self.metadata.len(), stats.metadata, "metadata records"),
+                ] {
+                    if usize::try_from(number) != Ok(listed) {
+                        return Ok(Err(format!("it lists {listed} of {number} {what}")));
+                    }
+                }
+            }
+            _ => {}
+        }
+        let mut blocks = std::mem::take(&mut self.blocks);
+        blocks.append(&mut self.attachments);
         if self.chunks.is_empty() {
             let is_empty = self.statistics.as_ref().is_some_and(|stats| stats.messages == 0);
-            return Ok(Ok(is_empty.then(Vec::new)));
+            return Ok(Ok(is_empty.then_some(blocks)));
         }
         if let Some(stats) = &self.statistics
             && usize::try_from(stats.chunks) != Ok(self.chunks.len())
@@ -108,124 +247,136 @@ impl Summary {
             let listed = self.chunks.len();
             return Ok(Err(format!("it lists {listed} of {} chunks", stats.chunks)));
         }
-        for (i, chunk) in self.chunks.iter().enumerate() {
-            let end = chunk.at.checked_add(chunk.len);
-            let mut fits = end.is_some_and(|end| end <= file.len());
-            // One look into the file is enough to tell an index of another file, or of a file
-            // that something was put in front of; a look at each would be a seek for each.
-            if fits && i == 0 {
-                fits = file
-                    .record(chunk.at)?
-                    .is_some_and(|record| record.opcode == op::CHUNK && Some(record.end()) == end);
-            }
-            if !fits {
-                return Ok(Err(format!(
-                    "there is no chunk of {} bytes at byte {}",
-                    chunk.len, chunk.at
-                )));
+        self.chunks.sort_unstable_by_key(|chunk| chunk.at);
+        let nexts = self.chunks.iter().skip(1).map(|chunk| chunk.at);
+        // Else a short file could have a chunk read any number of times.
+        let overlap = self.chunks.iter().zip(nexts).find(|(chunk, next)| chunk.indexes_end > *next);
+        if let Some((chunk, next)) = overlap {
+            return Ok(Err(format!("it has chunks at bytes {} and {next} that overlap", chunk.at)));
+        }
+        if let Some(chunk) = self.chunks.last()
+            && chunk.indexes_end > input.len()
+        {
+            return Ok(Err(format!("the file ends inside the chunk at byte {}", chunk.at)));
+        }
+        // One look into the file is enough to recognise an index of another file, or of a file
+        // that something was put in front of; a look at each chunk would be a seek for each.
+        if let Some(ChunkPlace { at, end, .. }) = self.chunks.first() {
+            let record = Record::at(input, *at)?;
+            let is_chunk = |record: &Record| record.opcode == op::CHUNK && record.end() == *end;
+            if !record.as_ref().is_some_and(is_chunk) {
+                return Ok(Err(format!("there is no chunk of its length at byte {at}")));
             }
         }
-        let block = |chunk: ChunkIndex| Block {
-            start: chunk.start,
-            end: chunk.end,
-            at: chunk.at,
-            indexes: chunk.indexes,
-        };
-        Ok(Ok(Some(std::mem::take(&mut self.chunks).into_iter().map(block).collect())))
+        Ok(Ok(Some(blocks)))
+    }
+
+    /// Where all chunks begin. Takes them out of the summary.
+    pub(super) fn chunks(&mut self) -> impl Iterator<Item = u64> {
+        std::mem::take(&mut self.chunks).into_iter().map(|chunk| chunk.at)
     }
 
     /// Log time of the first message.
     pub(super) fn first_log(&self) -> Option<u64> {
-        if let Some(statistics) = &self.statistics {
-            return (statistics.messages > 0).then_some(statistics.start);
+        match &self.statistics {
+            Some(statistics) => (statistics.messages > 0).then_some(statistics.start),
+            None => self.first_log,
         }
-        self.chunks.iter().filter(|chunk| chunk.end > 0).map(|chunk| chunk.start).min()
     }
 }
 
-/// Number of messages in the message index at `at`; `None` when it is not the one of `channel`.
-pub(super) fn count(file: &mut File, at: u64, channel: u16) -> Result<Option<u64>, SourceError> {
-    let Some(record) = file.record(at)? else { return Ok(None) };
-    let fits = record.opcode == op::MESSAGE_INDEX && record.end() <= file.len();
-    let Some(entries) = record.len.checked_sub(2 + 4).filter(|_| fits) else { return Ok(None) };
-    let id = file.bytes(record.body, 2)?;
-    Ok((id == channel.to_le_bytes()).then_some(entries / 16))
-}
+/// Bytes and messages of a run, at most.
+const RUN_BYTES: u64 = 1 << 20;
+const RUN_MESSAGES: u64 = 1 << 12;
+
+/// Damaged records that are listed one by one.
+const LISTED: u64 = 100;
 
 /// What a walk over the file found, other than schemas and channels.
+#[derive(Default)]
 pub(super) struct Walk {
     pub blocks: Vec<Block>,
+    /// Offsets of metadata records, where they are wanted.
+    pub metadata: Vec<u64>,
     /// Log time of the first message.
     pub first_log: Option<u64>,
     /// How the file breaks off; `None` when its data is complete.
     pub cut: Option<String>,
-    /// Records that were left out: what, and why.
+    /// Damaged records: what, and why; the first of them.
     pub skipped: Vec<String>,
+    /// Damaged records that are not listed.
+    pub more_skipped: u64,
+    /// Messages in the last block, if it is a run that may become longer.
+    run: u64,
 }
 
-/// Walks over the headers of all records of the data section. Schemas and channels outside
-/// chunks go to `visit`, which says for a message whether its channel is wanted.
+/// Walks over the headers of all records of the data section. Calls `visit` with each schema and
+/// channel outside chunks, and with each message outside chunks; it returns whether a message is
+/// wanted.
 pub(super) fn walk(
-    file: &mut File,
+    input: &mut InputReader,
     limits: &Limits,
+    all: bool,
     mut visit: impl FnMut(Found<'_>) -> bool,
 ) -> Result<Walk, SourceError> {
-    let mut walk = Walk { blocks: Vec::new(), first_log: None, cut: None, skipped: Vec::new() };
+    let mut walk = Walk::default();
     let mut at = super::MAGIC.len() as u64;
     loop {
-        if at == file.len() {
+        if at == input.len() {
             walk.cut = Some(format!("stops at byte {at}, without its closing records"));
             return Ok(walk);
         }
-        let Some(record) = file.record(at)? else {
+        let Some(record) = Record::at(input, at)? else {
             walk.cut = Some(format!("ends in the middle of a record header at byte {at}"));
             return Ok(walk);
         };
-        let is_cut = record.end() > file.len();
+        let is_cut = record.end() > input.len();
         match record.opcode {
             0 => {
                 walk.cut = Some(format!("has no record at byte {at}, only zeros"));
                 return Ok(walk);
             }
             op::DATA_END | op::FOOTER if !is_cut => return Ok(walk),
-            op::SCHEMA | op::CHANNEL if !is_cut => match read_body(file, record, limits)? {
-                Ok(body) => {
-                    visit(Found::Definition(record.opcode, &body));
-                }
-                Err(reason) => walk.skipped.push(format!("the record at byte {at}: {reason}")),
-            },
-            op::CHUNK => match ChunkHeader::read(file, record)? {
-                Some(chunk) => {
-                    if chunk.end > 0 {
-                        walk.saw(chunk.start);
+            op::SCHEMA | op::CHANNEL if !is_cut => {
+                match record.read_definition(input, limits, all)? {
+                    Ok(body) => {
+                        visit(Found::Definition(record.opcode, &body));
                     }
-                    walk.blocks.push(Block {
-                        start: chunk.start,
-                        // What a cut chunk says about its end need not be true yet.
-                        end: if chunk.cut { u64::MAX } else { chunk.end },
-                        at,
-                        indexes: BTreeMap::new(),
-                    });
+                    Err(reason) => walk.skip(format!("the record at byte {at}: {reason}")),
                 }
+            }
+            op::CHUNK => match ChunkHeader::read(input, record)? {
+                Some(chunk) => walk.chunk(at, &record, &chunk),
                 None if is_cut => {}
-                None => walk.skipped.push(format!("the chunk at byte {at}: its header is damaged")),
+                None => walk.skip(format!("the chunk at byte {at}: its header is damaged")),
             },
-            op::MESSAGE if !is_cut => match message_header(file, record)? {
-                Some(header) => {
-                    walk.saw(header.log_time);
-                    if visit(Found::Message(header.channel)) {
-                        let (start, end) = (header.log_time, header.log_time);
-                        walk.blocks.push(Block { start, end, at, indexes: BTreeMap::new() });
+            op::MESSAGE_INDEX if !is_cut => walk.message_index(at, &record),
+            op::MESSAGE if !is_cut => match record.start::<{ MessageHeader::LEN }>(input)? {
+                Some(start) => {
+                    if let Some(header) = MessageHeader::parse(&start) {
+                        walk.saw(header.log_time);
+                        if visit(Found::Message(header.channel)) {
+                            walk.message(at, record.end(), header.log_time);
+                        }
                     }
                 }
-                None => walk.skipped.push(format!("the message at byte {at}: it has no header")),
+                None => walk.skip(format!("the message at byte {at}: it has no header")),
             },
+            op::ATTACHMENT if all && !is_cut => match record.start::<8>(input)? {
+                Some(log_time) => {
+                    let start = u64::from_le_bytes(log_time);
+                    walk.block(Block { start, end: start, at, kind: Kind::Attachment });
+                }
+                None => walk.skip(format!("the attachment at byte {at}: it has no header")),
+            },
+            op::METADATA if all && !is_cut => walk.metadata.push(at),
             _ => {}
         }
         if is_cut {
             let what = match record.opcode {
                 op::CHUNK => "a chunk",
                 op::MESSAGE => "a message",
+                op::ATTACHMENT => "an attachment",
                 _ => "a record",
             };
             walk.cut = Some(format!("ends in the middle of {what} at byte {at}"));
@@ -247,34 +398,55 @@ impl Walk {
     fn saw(&mut self, log_time: u64) {
         self.first_log = Some(self.first_log.map_or(log_time, |first| first.min(log_time)));
     }
-}
 
-/// The header of a message record; `None` when the record is too short for one.
-pub(super) fn message_header(
-    file: &mut File,
-    record: Record,
-) -> Result<Option<Message>, SourceError> {
-    if record.len < Message::HEADER as u64 {
-        return Ok(None);
+    fn skip(&mut self, what: String) {
+        match self.skipped.len() as u64 {
+            LISTED.. => self.more_skipped += 1,
+            _ => self.skipped.push(what),
+        }
     }
-    Ok(Message::parse(&file.bytes(record.body, Message::HEADER as u64)?))
-}
 
-/// Reads the body of a record; the inner `Err` says why that cannot be done: it reaches past the
-/// end of the file, or is above the limit.
-pub(super) fn read_body(
-    file: &mut File,
-    record: Record,
-    limits: &Limits,
-) -> Result<Result<Vec<u8>, String>, SourceError> {
-    if record.end() > file.len() {
-        return Ok(Err(format!("it claims {} bytes, and the file ends before", record.len)));
+    fn block(&mut self, block: Block) {
+        self.run = 0;
+        self.blocks.push(block);
     }
-    if record.len > limits.message_bytes {
-        return Ok(Err(format!(
-            "it claims {} bytes, and the limit is {}; raise --max-message-bytes",
-            record.len, limits.message_bytes
-        )));
+
+    fn chunk(&mut self, at: u64, record: &Record, chunk: &ChunkHeader) {
+        if chunk.end > 0 {
+            self.saw(chunk.start);
+        }
+        self.block(Block {
+            start: chunk.start,
+            // What a cut chunk claims about its end need not be true yet.
+            end: if chunk.cut { u64::MAX } else { chunk.end },
+            at,
+            kind: Kind::Chunk { end: record.end(), indexes: 0 },
+        });
     }
-    file.bytes(record.body, record.len).map(Ok)
+
+    /// Message indexes belong to the chunk that is right before them.
+    fn message_index(&mut self, at: u64, record: &Record) {
+        if let Some(Block { kind: Kind::Chunk { end, indexes }, .. }) = self.blocks.last_mut()
+            && end.checked_add(*indexes) == Some(at)
+        {
+            *indexes = record.end() - *end;
+        }
+    }
+
+    /// Adds a message outside chunks to the last run, or begins a new one: a block for each message
+    /// would take memory as the file becomes longer.
+    fn message(&mut self, at: u64, record_end: u64, log_time: u64) {
+        if let (run @ 1..RUN_MESSAGES, Some(block)) = (&mut self.run, self.blocks.last_mut())
+            && record_end - block.at <= RUN_BYTES
+        {
+            *run += 1;
+            block.start = block.start.min(log_time);
+            block.end = block.end.max(log_time);
+            block.kind = Kind::Run { end: record_end };
+            return;
+        }
+        let (start, end) = (log_time, log_time);
+        self.block(Block { start, end, at, kind: Kind::Run { end: record_end } });
+        self.run = 1;
+    }
 }

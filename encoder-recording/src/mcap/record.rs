@@ -1,129 +1,249 @@
-//! The bodies of the records that are needed, without what is not used of them. Every length is
-//! checked against the record before anything is taken.
+//! Records and the fields of their bodies. Every length is checked against the record before
+//! anything is taken.
 
 use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use encoder_media::InputReader;
+
+use crate::{Attachment, Limits, Metadata, SourceError};
+
+/// Opcode (1 byte) and length (8 bytes) before each record.
+pub(super) const RECORD_HEADER: u64 = 9;
+
+/// What is read of a schema or a channel when its definition is not needed: its names fit in.
+const DEFINITION_START: u64 = 64 << 10;
+
+/// A record's place.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Record {
+    pub opcode: u8,
+    /// Where its body begins.
+    pub body: u64,
+    /// Length of the body, as the file claims it.
+    pub len: u64,
+}
+
+impl Record {
+    /// The record at offset `at`, whose body may reach past the end of the file; `None` when the
+    /// file ends before its header does.
+    pub(super) fn at(input: &mut InputReader, at: u64) -> Result<Option<Self>, SourceError> {
+        let Some(body) = at.checked_add(RECORD_HEADER).filter(|body| *body <= input.len()) else {
+            return Ok(None);
+        };
+        let mut header = [0; RECORD_HEADER as usize];
+        input.read(at, &mut header)?;
+        let [opcode, len @ ..] = header;
+        Ok(Some(Self { opcode, body, len: u64::from_le_bytes(len) }))
+    }
+
+    /// Where the next record begins.
+    pub(super) fn end(&self) -> u64 {
+        self.body.saturating_add(self.len)
+    }
+
+    /// Reads the body; the inner `Err` is the reason why that cannot be done: it reaches past the
+    /// end of the file, or is above the limit.
+    pub(super) fn read(
+        &self,
+        input: &mut InputReader,
+        limits: &Limits,
+    ) -> Result<Result<Vec<u8>, String>, SourceError> {
+        if self.end() > input.len() {
+            return Ok(Err(format!("it claims {} bytes, and the file ends before", self.len)));
+        }
+        if self.len > limits.message_bytes {
+            return Ok(Err(format!(
+                "it claims {} bytes, and the limit is {}; raise --max-message-bytes",
+                self.len, limits.message_bytes
+            )));
+        }
+        input.bytes(self.body, self.len).map(Ok)
+    }
+
+    /// Reads the body of a schema or a channel: all of it, or only its start.
+    pub(super) fn read_definition(
+        &self,
+        input: &mut InputReader,
+        limits: &Limits,
+        whole: bool,
+    ) -> Result<Result<Vec<u8>, String>, SourceError> {
+        let part =
+            if whole { *self } else { Self { len: self.len.min(DEFINITION_START), ..*self } };
+        if self.end() > input.len() {
+            return self.read(input, limits);
+        }
+        part.read(input, limits)
+    }
+
+    /// The first `N` bytes of the body; `None` when it is shorter.
+    pub(super) fn start<const N: usize>(
+        &self,
+        input: &mut InputReader,
+    ) -> Result<Option<[u8; N]>, SourceError> {
+        if self.len < N as u64 || self.body.saturating_add(N as u64) > input.len() {
+            return Ok(None);
+        }
+        let mut start = [0; N];
+        input.read(self.body, &mut start)?;
+        Ok(Some(start))
+    }
+}
 
 /// Takes fields off the front of a body; `None` when it ends too early.
 pub(super) struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
     pub(super) fn u16(&mut self) -> Option<u16> {
-        self.chunk().map(u16::from_le_bytes)
+        self.array().map(u16::from_le_bytes)
     }
 
     pub(super) fn u32(&mut self) -> Option<u32> {
-        self.chunk().map(u32::from_le_bytes)
+        self.array().map(u32::from_le_bytes)
     }
 
     pub(super) fn u64(&mut self) -> Option<u64> {
-        self.chunk().map(u64::from_le_bytes)
+        self.array().map(u64::from_le_bytes)
     }
 
-    fn string(&mut self) -> Option<String> {
+    pub(super) fn string(&mut self) -> Option<String> {
         self.prefixed().map(|text| String::from_utf8_lossy(text).into_owned())
     }
 
-    /// A map from channel to a number.
-    fn map(&mut self) -> Option<BTreeMap<u16, u64>> {
-        let mut entries = Fields(self.prefixed()?);
-        let mut map = BTreeMap::new();
-        while !entries.0.is_empty() {
-            map.insert(entries.u16()?, entries.u64()?);
-        }
-        Some(map)
+    /// Bytes behind their length.
+    pub(super) fn prefixed(&mut self) -> Option<&'a [u8]> {
+        let len = self.u32()?;
+        self.bytes(len.into())
     }
 
-    fn prefixed(&mut self) -> Option<&'a [u8]> {
-        let len = usize::try_from(self.u32()?).ok()?;
-        let (taken, rest) = self.0.split_at_checked(len)?;
+    fn bytes(&mut self, len: u64) -> Option<&'a [u8]> {
+        let (taken, rest) = self.0.split_at_checked(usize::try_from(len).ok()?)?;
         self.0 = rest;
         Some(taken)
     }
 
-    fn chunk<const N: usize>(&mut self) -> Option<[u8; N]> {
+    fn strings(&mut self) -> Option<BTreeMap<String, String>> {
+        let mut entries = Fields(self.prefixed()?);
+        let mut map = BTreeMap::new();
+        while !entries.0.is_empty() {
+            map.insert(entries.string()?, entries.string()?);
+        }
+        Some(map)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (taken, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*taken)
     }
 }
 
-/// A schema; its definition is not needed.
+/// A schema.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Schema {
     pub id: u16,
     pub name: String,
     pub encoding: String,
+    /// The definition; empty when it is not needed.
+    pub data: Bytes,
 }
 
 impl Schema {
-    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+    pub(super) fn parse(body: &[u8], whole: bool) -> Option<Self> {
         let mut fields = Fields(body);
-        Some(Self { id: fields.u16()?, name: fields.string()?, encoding: fields.string()? })
+        Some(Self {
+            id: fields.u16()?,
+            name: fields.string()?,
+            encoding: fields.string()?,
+            data: match whole {
+                true => Bytes::copy_from_slice(fields.prefixed()?),
+                false => Bytes::new(),
+            },
+        })
     }
 }
 
-/// A channel; its metadata is not needed.
+/// A channel.
 #[derive(Clone, Debug)]
 pub(super) struct Channel {
     pub id: u16,
     pub schema: u16,
     pub topic: String,
     pub encoding: String,
+    /// Empty when it is not needed.
+    pub metadata: BTreeMap<String, String>,
 }
 
 impl Channel {
-    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+    pub(super) fn parse(body: &[u8], whole: bool) -> Option<Self> {
         let mut fields = Fields(body);
         Some(Self {
             id: fields.u16()?,
             schema: fields.u16()?,
             topic: fields.string()?,
             encoding: fields.string()?,
+            metadata: if whole { fields.strings()? } else { BTreeMap::new() },
         })
+    }
+
+    /// Whether both describe the same messages.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (&self.topic, self.schema) == (&other.topic, other.schema)
     }
 }
 
 /// What a message record has before its data.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Message {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct MessageHeader {
     pub channel: u16,
+    pub sequence: u32,
     pub log_time: u64,
+    pub publish_time: u64,
 }
 
-impl Message {
-    /// Length of the fields before the data: channel, sequence, log time, publish time.
-    pub(super) const HEADER: usize = 2 + 4 + 8 + 8;
+impl MessageHeader {
+    /// Length of the fields before the data.
+    pub(super) const LEN: usize = 2 + 4 + 8 + 8;
 
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
-        let mut fields = Fields(body.get(..Self::HEADER)?);
-        let channel = fields.u16()?;
-        let _sequence = fields.u32()?;
-        Some(Self { channel, log_time: fields.u64()? })
+        let mut fields = Fields(body);
+        Some(Self {
+            channel: fields.u16()?,
+            sequence: fields.u32()?,
+            log_time: fields.u64()?,
+            publish_time: fields.u64()?,
+        })
     }
 }
 
-/// Where a chunk is, and what is in it.
+/// Where a chunk is, and which channels have messages in it.
 #[derive(Clone, Debug)]
-pub(super) struct ChunkIndex {
+pub(super) struct ChunkIndex<'a> {
     pub start: u64,
     pub end: u64,
     pub at: u64,
     /// Length of its record with opcode and length.
     pub len: u64,
-    /// Offsets of its message indexes by channel.
-    pub indexes: BTreeMap<u16, u64>,
+    /// Length of the message indexes behind it.
+    pub indexes_len: u64,
+    offsets: &'a [u8],
 }
 
-impl ChunkIndex {
-    pub(super) fn parse(body: &[u8]) -> Option<Self> {
+impl<'a> ChunkIndex<'a> {
+    pub(super) fn parse(body: &'a [u8]) -> Option<Self> {
         let mut fields = Fields(body);
-        Some(Self {
-            start: fields.u64()?,
-            end: fields.u64()?,
-            at: fields.u64()?,
-            len: fields.u64()?,
-            indexes: fields.map()?,
-        })
+        let (start, end) = (fields.u64()?, fields.u64()?);
+        let (at, len) = (fields.u64()?, fields.u64()?);
+        let offsets = fields.prefixed()?;
+        let indexes_len = fields.u64()?;
+        Some(Self { start, end, at, len, indexes_len, offsets })
+    }
+
+    /// The channels that have a message index; empty where the recorder wrote none.
+    pub(super) fn channels(&self) -> impl Iterator<Item = u16> {
+        // A channel, and the offset of its index.
+        let (entries, _) = self.offsets.as_chunks::<10>();
+        entries.iter().map(|[low, high, ..]| u16::from_le_bytes([*low, *high]))
     }
 }
 
@@ -131,6 +251,8 @@ impl ChunkIndex {
 #[derive(Clone, Debug)]
 pub(super) struct Statistics {
     pub messages: u64,
+    pub attachments: u32,
+    pub metadata: u32,
     pub chunks: u32,
     pub start: u64,
     /// Messages by channel; may leave out channels without any.
@@ -141,11 +263,41 @@ impl Statistics {
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
         let messages = fields.u64()?;
-        let _schemas = fields.u16()?;
-        let (_channels, _attachments, _metadata) = (fields.u32()?, fields.u32()?, fields.u32()?);
-        let chunks = fields.u32()?;
-        let start = fields.u64()?;
-        let _end = fields.u64()?;
-        Some(Self { messages, chunks, start, by_channel: fields.map()? })
+        let (_schemas, _channels) = (fields.u16()?, fields.u32()?);
+        let (attachments, metadata) = (fields.u32()?, fields.u32()?);
+        let (chunks, start, _end) = (fields.u32()?, fields.u64()?, fields.u64()?);
+        let mut entries = Fields(fields.prefixed()?);
+        let mut by_channel = BTreeMap::new();
+        while !entries.0.is_empty() {
+            by_channel.insert(entries.u16()?, entries.u64()?);
+        }
+        Some(Self { messages, attachments, metadata, chunks, start, by_channel })
     }
+}
+
+/// Reads an attachment, whose data stays in the memory of `body`. The error is what is wrong.
+pub(super) fn attachment(body: Vec<u8>) -> Result<Attachment, String> {
+    let body = Bytes::from(body);
+    let short = || "its fields end too early".to_string();
+    let parse = || {
+        let mut fields = Fields(&body);
+        let (log_ns, create_ns) = (fields.u64()?, fields.u64()?);
+        let (name, media_type) = (fields.string()?, fields.string()?);
+        let len = fields.u64()?;
+        let data = body.slice_ref(fields.bytes(len)?);
+        let covered = body.len() - fields.0.len();
+        Some((Attachment { log_ns, create_ns, name, media_type, data }, covered, fields.u32()?))
+    };
+    let (attachment, covered, crc) = parse().ok_or_else(short)?;
+    // Zero stands for "no checksum".
+    if crc != 0 && crc32fast::hash(body.get(..covered).unwrap_or_default()) != crc {
+        return Err("its checksum is wrong".into());
+    }
+    Ok(attachment)
+}
+
+/// Reads a metadata record; `None` when its fields end too early.
+pub(super) fn metadata(body: &[u8]) -> Option<Metadata> {
+    let mut fields = Fields(body);
+    Some(Metadata { name: fields.string()?, values: fields.strings()? })
 }

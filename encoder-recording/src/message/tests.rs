@@ -13,7 +13,7 @@ const SCHEMAS: [CameraSchema; 5] = [
     CameraSchema::FoxgloveCompressedImage,
     CameraSchema::FoxgloveCompressedVideo,
 ];
-const WIRES: [Serialization; 4] =
+const SERIALIZATIONS: [Serialization; 4] =
     [Serialization::Cdr, Serialization::Ros1, Serialization::Protobuf, Serialization::Json];
 
 #[test]
@@ -143,6 +143,7 @@ fn write(
                     w.bytes(data);
                     w.string(format);
                 }
+                _ => return None,
             }
         }
         Serialization::Protobuf if !ros => {
@@ -171,6 +172,7 @@ fn write(
                     w.pb_bytes(3, data);
                     w.pb_bytes(4, format.as_bytes());
                 }
+                _ => return None,
             }
         }
         Serialization::Json if !ros => {
@@ -179,7 +181,10 @@ fn write(
             });
             let (Payload::Raw(RawImage { data, .. })
             | Payload::Compressed { data, .. }
-            | Payload::Video { data, .. }) = &message.payload;
+            | Payload::Video { data, .. }) = &message.payload
+            else {
+                return None;
+            };
             json["data"] = base64::engine::general_purpose::STANDARD.encode(data).into();
             match &message.payload {
                 Payload::Raw(image) => {
@@ -191,6 +196,7 @@ fn write(
                 Payload::Compressed { format, .. } | Payload::Video { format, .. } => {
                     json["format"] = format.clone().into();
                 }
+                _ => return None,
             }
             w.out = json.to_string().into_bytes();
         }
@@ -254,7 +260,7 @@ proptest! {
         let with_header: Bytes = [&[0, head, 0, 0], data.as_slice()].concat().into();
         let data = Bytes::from(data);
         for schema in SCHEMAS {
-            for serialization in WIRES {
+            for serialization in SERIALIZATIONS {
                 let _ = decode(schema, serialization, &data);
                 let _ = decode(schema, serialization, &with_header);
             }

@@ -1,8 +1,12 @@
-//! Where the chunks of a bag are: from its index, or from a walk over the file.
+//! Where the chunks of a bag are: by its index, or by a walk over the file.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
-use super::record::{BagFile, Fields, op};
+use bytes::Bytes;
+use encoder_media::InputReader;
+
+use super::record::{self, Fields, Record, op};
 use crate::{SourceError, Warning};
 
 /// A chunk in the file.
@@ -10,21 +14,24 @@ use crate::{SourceError, Warning};
 pub(super) struct ChunkAt {
     /// Where its record starts.
     pub(super) position: u64,
-    /// No message in it is older; guessed for a chunk that nothing tells about.
+    /// No message in it is older; that of the chunk before it where nothing is known.
     pub(super) start: i64,
-    /// The recorder was killed while it wrote it: its length is zero, its data goes on to the end.
+    /// The recorder was killed while it wrote the chunk: its length is zero, its data reaches to
+    /// the end of the file.
     pub(super) open: bool,
+    /// Nothing more is to be learned from its index records.
+    pub(super) is_refined: bool,
     /// Times and counts are the index's, so that a chunk may be passed over unread.
     pub(super) indexed: Option<Indexed>,
 }
 
-/// What the index tells about a chunk.
+/// What the index has about a chunk.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Indexed {
     /// No message in it is younger.
     pub(super) end: i64,
-    /// Connection, and how many of its messages are in the chunk.
-    pub(super) counts: Vec<(u32, u32)>,
+    /// Connections that are wanted, or unknown, and how many of their messages are in the chunk.
+    pub(super) counts: Arc<[(u32, u32)]>,
 }
 
 /// A connection: a topic as one publisher wrote it.
@@ -33,27 +40,62 @@ pub(super) struct Connection {
     pub(super) id: u32,
     pub(super) topic: String,
     pub(super) schema: String,
+    /// The definition of the type; empty when it is not needed.
+    pub(super) definition: Bytes,
+    /// The other fields: `md5sum`, `callerid`, `latching`; empty when they are not needed.
+    pub(super) metadata: BTreeMap<String, String>,
 }
 
 impl Connection {
-    /// From a connection record. `None` when something in it is missing.
-    pub(super) fn parse(fields: Fields<'_>, data: &[u8]) -> Option<Self> {
+    /// From a connection record, `whole` with all its fields. `None` when something in it is
+    /// missing.
+    pub(super) fn parse(fields: Fields<'_>, data: &[u8], whole: bool) -> Option<Self> {
         let inner = Fields::parse(data)?;
+        let (mut definition, mut metadata) = (Bytes::new(), BTreeMap::new());
+        for (name, value) in inner.iter().filter(|_| whole) {
+            match name {
+                b"topic" | b"type" => {}
+                b"message_definition" => definition = Bytes::copy_from_slice(value),
+                _ => {
+                    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+                    metadata.insert(text(name), text(value));
+                }
+            }
+        }
         Some(Self {
             id: fields.u32("conn")?,
             // The record's own topic is the one after remapping.
             topic: fields.text("topic").or_else(|| inner.text("topic"))?,
             schema: inner.text("type")?,
+            definition,
+            metadata,
         })
     }
+}
+
+/// Which parts of a bag are wanted.
+#[derive(Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// Largest record, in bytes.
+    pub(super) limit: u64,
+    /// Everything, not only camera messages.
+    pub(super) all: bool,
+    /// Whether a connection has camera messages that are wanted.
+    pub(super) is_camera: &'a dyn Fn(&Connection) -> bool,
 }
 
 /// What a bag consists of.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
-    /// In log-time order.
+    /// Chunks that may have messages that are wanted, in log-time order.
     pub(super) chunks: Vec<ChunkAt>,
+    /// How many chunks there are.
+    pub(super) listed: usize,
+    /// Log time of the first message.
+    pub(super) first: Option<i64>,
     pub(super) connections: Vec<Connection>,
+    /// Messages by connection.
+    pub(super) counts: HashMap<u32, u64>,
     /// Why the index was of no use, or what is damaged.
     pub(super) warning: Option<Warning>,
 }
@@ -74,8 +116,12 @@ struct BagHeader {
 }
 
 /// Finds the chunks: by the index when it is whole, else by a walk over the file.
-pub(super) fn read(file: &mut BagFile, magic: u64, limit: u64) -> Result<Layout, SourceError> {
-    let header = match file.record(magic)? {
+pub(super) fn read(
+    input: &mut InputReader,
+    magic: u64,
+    wanted: Wanted<'_>,
+) -> Result<Layout, SourceError> {
+    let header = match Record::at(input, magic)? {
         Some(record) if record.fields().op() == Some(op::BAG_HEADER) => {
             let fields = record.fields();
             Some(BagHeader {
@@ -89,7 +135,7 @@ pub(super) fn read(file: &mut BagFile, magic: u64, limit: u64) -> Result<Layout,
     };
     if let Some(name) = header.as_ref().and_then(|h| h.encryptor.as_ref()) {
         return Err(SourceError::invalid(
-            file.path(),
+            input.location().clone(),
             format!("the bag is encrypted by {name}"),
             "decrypt it where the key is: rosbag decompress",
         ));
@@ -99,89 +145,148 @@ pub(super) fn read(file: &mut BagFile, magic: u64, limit: u64) -> Result<Layout,
         Some(header) if header.index == 0 => {
             "it has no index (the recorder was stopped before it could write one)"
         }
-        Some(header) => match by_index(file, header, limit)? {
+        Some(header) => match by_index(input, header, wanted)? {
             Some(layout) => return Ok(layout),
             None => "its index is missing or damaged",
         },
     };
-    walk(file, magic, reason, limit)
+    walk(input, magic, reason, wanted)
 }
 
-/// The layout as the index tells it; `None` when the index is not whole.
+/// The layout by the index; `None` when the index is not whole.
 fn by_index(
-    file: &mut BagFile,
+    input: &mut InputReader,
     header: &BagHeader,
-    limit: u64,
+    wanted: Wanted<'_>,
 ) -> Result<Option<Layout>, SourceError> {
     let mut layout = Layout::default();
+    // Whether connections are cameras.
+    let mut cameras: HashMap<u32, bool> = HashMap::new();
+    let mut seen = HashSet::new();
+    let mut definitions = 0;
     let mut position = header.index;
-    while position < file.len() {
-        let Some(record) = file.record(position)? else { return Ok(None) };
-        if record.end() > file.len() || u64::from(record.len) > limit {
+    while position < input.len() {
+        let Some(record) = Record::at(input, position)? else { return Ok(None) };
+        if record.end() > input.len() || u64::from(record.len) > wanted.limit {
             return Ok(None);
         }
-        let data = file.read(record.data, u64::from(record.len))?;
+        let data = input.bytes(record.data, record.len.into())?;
         let fields = record.fields();
         match fields.op() {
-            Some(op::CONNECTION) => match Connection::parse(fields, &data) {
-                Some(connection) => layout.connections.push(connection),
+            Some(op::CONNECTION) => match Connection::parse(fields, &data, wanted.all) {
+                Some(connection) => {
+                    definitions += connection.definition.len() as u64;
+                    if definitions > wanted.limit {
+                        return Ok(None);
+                    }
+                    cameras.insert(connection.id, (wanted.is_camera)(&connection));
+                    layout.connections.push(connection);
+                }
                 None => return Ok(None),
             },
-            Some(op::CHUNK_INFO) => match chunk_info(fields, &data) {
-                Some(chunk) if chunk.position < header.index => layout.chunks.push(chunk),
-                _ => return Ok(None),
-            },
+            Some(op::CHUNK_INFO) => {
+                let (Some(chunk), Some(start), Some(end)) =
+                    (fields.u64("chunk_pos"), fields.time("start_time"), fields.time("end_time"))
+                else {
+                    return Ok(None);
+                };
+                if chunk >= header.index || !seen.insert(chunk) {
+                    return Ok(None);
+                }
+                layout.listed += 1;
+                layout.first = Some(layout.first.map_or(start, |first| first.min(start)));
+                let (pairs, _) = data.as_chunks::<8>();
+                let counts = pairs.iter().map(|[a, b, c, d, e, f, g, h]| {
+                    (u32::from_le_bytes([*a, *b, *c, *d]), u32::from_le_bytes([*e, *f, *g, *h]))
+                });
+                let mut kept = Vec::new();
+                for (connection, count) in counts {
+                    *layout.counts.entry(connection).or_default() += u64::from(count);
+                    let is_wanted = wanted.all || cameras.get(&connection) != Some(&false);
+                    if is_wanted && count > 0 {
+                        kept.push((connection, count));
+                    }
+                }
+                // A chunk that has messages of no camera need not be read. So it is not even
+                // listed: in a long recording, the list takes memory.
+                if !kept.is_empty() || pairs.is_empty() {
+                    layout.chunks.push(ChunkAt {
+                        position: chunk,
+                        start,
+                        open: false,
+                        is_refined: wanted.all,
+                        indexed: Some(Indexed { end, counts: kept.into() }),
+                    });
+                }
+            }
             _ => return Ok(None),
         }
         position = record.end();
     }
-    let mut seen = HashSet::new();
     let whole = layout.connections.len() == header.connections as usize
-        && layout.chunks.len() == header.chunks as usize
-        && layout.chunks.iter().all(|chunk| seen.insert(chunk.position));
+        && layout.listed == header.chunks as usize;
     Ok(whole.then(|| layout.sorted()))
 }
 
-fn chunk_info(fields: Fields<'_>, data: &[u8]) -> Option<ChunkAt> {
-    let (pairs, _) = data.as_chunks::<8>();
-    let counts = pairs.iter().map(|[a, b, c, d, e, f, g, h]| {
-        (u32::from_le_bytes([*a, *b, *c, *d]), u32::from_le_bytes([*e, *f, *g, *h]))
-    });
-    Some(ChunkAt {
-        position: fields.u64("chunk_pos")?,
-        start: fields.time("start_time")?,
-        open: false,
-        indexed: Some(Indexed { end: fields.time("end_time")?, counts: counts.collect() }),
-    })
+/// When the first message that is wanted was logged, by the index records behind a chunk; `None`
+/// when they do not answer that.
+pub(super) fn first_wanted(
+    input: &mut InputReader,
+    chunk: &ChunkAt,
+    is_wanted: impl Fn(u32) -> Option<bool>,
+) -> Result<Option<i64>, SourceError> {
+    let Some(record) = Record::at(input, chunk.position)? else { return Ok(None) };
+    let mut position = record.end();
+    let (mut first, mut found) = (None, HashSet::new());
+    while let Some(record) = Record::at(input, position)?
+        && record.fields().op() == Some(op::INDEX)
+    {
+        position = record.end();
+        let connection = record.fields().u32("conn");
+        match connection.and_then(|connection| Some((connection, is_wanted(connection)?))) {
+            None => return Ok(None),
+            Some((_, false)) => {}
+            Some((connection, true)) => {
+                let Some(earliest) = record.earliest(input)? else { return Ok(None) };
+                first = Some(first.unwrap_or(i64::MAX).min(earliest));
+                found.insert(connection);
+            }
+        }
+    }
+    // A connection whose index record is missing may have an earlier message.
+    let counts = chunk.indexed.iter().flat_map(|indexed| indexed.counts.iter());
+    let mut wanted = counts.filter(|(id, _)| is_wanted(*id) != Some(false));
+    Ok(first.filter(|_| wanted.all(|(id, _)| found.contains(id))))
 }
 
-/// Walks over all records from `magic` on, and finds its way behind damaged ones.
+/// Walks over all records from `magic` on; behind a damaged one it searches for the next chunk.
 pub(super) fn walk(
-    file: &mut BagFile,
+    input: &mut InputReader,
     magic: u64,
     reason: &str,
-    limit: u64,
+    wanted: Wanted<'_>,
 ) -> Result<Layout, SourceError> {
     let mut layout = Layout::default();
     let mut damage: Option<String> = None;
     let mut position = magic;
-    // Where to look on when the next record is no record: behind the last sound header.
+    let mut definitions = 0;
+    // Where to search on when there is no record: behind the last sound header.
     let mut sound = magic;
-    // An index record belongs to the chunk before it.
+    // Of the index records so far of the last chunk.
     let mut times: Option<i64> = None;
-    while position < file.len() {
-        let record = file.record(position)?;
+    while position < input.len() {
+        let record = Record::at(input, position)?;
         let open = match &record {
             Some(r) if r.len == 0 && r.is_chunk() => {
                 // An empty chunk is followed by what follows chunks.
-                let next = file.record(r.end())?;
+                let next = Record::at(input, r.end())?;
                 !matches!(next.and_then(|n| n.fields().op()), Some(op::INDEX | op::CHUNK))
             }
             _ => false,
         };
         let cut = match &record {
             None => Some(format!("the record at offset {position} is damaged or cut")),
-            Some(r) if r.end() > file.len() => {
+            Some(r) if r.end() > input.len() => {
                 Some(format!("the file ends within the record at offset {position}"))
             }
             Some(r) if !matches!(r.fields().op(), Some(op::BAG_HEADER..=op::CONNECTION)) => {
@@ -195,21 +300,29 @@ pub(super) fn walk(
             match fields.op() {
                 Some(op::CHUNK) => {
                     let start = layout.chunks.last().map_or(i64::MIN, |chunk| chunk.start);
-                    layout.chunks.push(ChunkAt { position, start, open, indexed: None });
+                    layout.listed += 1;
+                    layout.chunks.push(ChunkAt {
+                        position,
+                        start,
+                        open,
+                        is_refined: wanted.all,
+                        indexed: None,
+                    });
                     times = None;
                 }
-                Some(op::INDEX) if cut.is_none() && u64::from(record.len) <= limit => {
-                    let data = file.read(record.data, u64::from(record.len))?;
-                    let (entries, _) = data.as_chunks::<12>();
-                    times =
-                        entries.iter().filter_map(|e| super::record::time(e)).chain(times).min();
+                Some(op::INDEX) if cut.is_none() => {
+                    times = record.earliest(input)?.into_iter().chain(times).min();
                     if let (Some(chunk), Some(start)) = (layout.chunks.last_mut(), times) {
                         chunk.start = start;
                     }
                 }
-                Some(op::CONNECTION) if cut.is_none() && u64::from(record.len) <= limit => {
-                    let data = file.read(record.data, u64::from(record.len))?;
-                    layout.connections.extend(Connection::parse(record.fields(), &data));
+                Some(op::CONNECTION) if cut.is_none() && u64::from(record.len) <= wanted.limit => {
+                    let data = input.bytes(record.data, record.len.into())?;
+                    let connection = Connection::parse(record.fields(), &data, wanted.all);
+                    definitions += connection.as_ref().map_or(0, |c| c.definition.len() as u64);
+                    if definitions <= wanted.limit {
+                        layout.connections.extend(connection);
+                    }
                 }
                 _ => {}
             }
@@ -219,7 +332,7 @@ pub(super) fn walk(
             (None, Some(record)) => position = record.end(),
             (cut, _) => {
                 damage = damage.or(cut);
-                match file.find_chunk(sound.max(magic + 1))? {
+                match record::find_chunk(input, sound.max(magic + 1))? {
                     Some(next) => position = next,
                     None => break,
                 }

@@ -1,84 +1,65 @@
 //! ROS 1 bags, version 2.0.
 //!
 //! A bag is a row of chunks, each with the messages of some time and perhaps compressed, and an
-//! index behind them. Chunks are read whole, in order of their first message; messages of chunks
-//! that overlap are merged. Without a sound index the file is walked over from its start.
+//! index behind them. Chunks are read whole; [`MessageOrder`] brings the messages of chunks that
+//! overlap into log-time order. Without a sound index the file is walked over from its start.
+//!
+//! Only messages that are wanted count. A chunk without any is not read, and before a chunk is read
+//! that overlaps with waiting messages, its index records are.
 
+mod catalog;
 mod layout;
 mod record;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::HashSet;
 use std::ops::RangeInclusive;
 use std::path::Path;
 
 use bytes::Bytes;
+use encoder_media::{InputReader, Location, ReadAt};
 
-use self::layout::{ChunkAt, Connection, Layout};
-use self::record::{BagFile, MAGIC, op};
-use super::filter::{TopicFilter, Window};
-use super::message::{self, CameraSchema, Serialization};
-use super::{
-    BadMessage, Event, Limits, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo,
-    Warning,
-};
+use self::catalog::Catalog;
+use self::layout::{ChunkAt, Connection, Layout, Wanted};
+use self::record::{MAGIC, Record, op};
+use super::filter::Window;
+use super::order::{Key, MessageOrder, Next};
+use super::{Event, Limits, Source, SourceError, SourceOptions};
 
-/// Bytes of messages that are held back to bring overlapping chunks into order.
-const HELD: u64 = 256 << 20;
+/// Chunks whose index records are read at once.
+const BATCH: usize = 64;
 
 /// A ROS 1 bag.
 pub struct RosbagSource {
-    file: BagFile,
+    input: InputReader,
     limits: Limits,
-    topics: TopicFilter,
+    all: bool,
     window: Window,
+    catalog: Catalog,
     /// What of log time is wanted, once the first message's time is known.
     bounds: Option<RangeInclusive<i64>>,
-    /// The oldest message seen.
+    /// The oldest message so far.
     oldest: i64,
-    /// Chunks to read, in order.
-    chunks: VecDeque<ChunkAt>,
-    /// Positions of chunks that are read.
+    /// Time of the last message that was returned.
+    last: i64,
+    order: MessageOrder<ChunkAt, Waiting>,
+    /// Positions of chunks that were read.
     done: HashSet<u64>,
+    /// Positions of chunks whose damage was reported. A chunk may be read more than once.
+    damaged: HashSet<u64>,
     /// How many chunks the index has.
     promised: usize,
     /// The chunks are those of a walk over the file.
     walked: bool,
-    /// Stream of each connection; `None`: not wanted.
-    connections: HashMap<u32, Option<StreamId>>,
-    streams: Vec<Stream>,
-    others: BTreeSet<(String, String)>,
-    /// Camera topics that were not asked for.
-    unwanted: BTreeSet<String>,
-    /// Messages of the chunks that are read, the oldest on top.
-    messages: BinaryHeap<Reverse<Message>>,
-    held: u64,
-    /// A loss has been reported.
-    lost: bool,
-    told_overlap: bool,
-    told_unknown: bool,
-    events: VecDeque<Event>,
+    warned_of_order: bool,
+    warned_of_unknown: bool,
 }
 
-struct Stream {
-    topic: String,
-    name: String,
-    schema: CameraSchema,
-    /// Messages so far.
-    number: u64,
-    /// Messages that the index promises.
-    promised: u64,
-}
-
-/// A message in a chunk, ordered by time, then by place.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Message {
-    time: i64,
-    chunk: u64,
-    offset: usize,
-    stream: StreamId,
+/// A message that waits for its place in the order.
+struct Waiting {
+    connection: u32,
+    /// Empty where it is known to be outside of the window.
     data: Bytes,
 }
 
@@ -88,165 +69,130 @@ impl RosbagSource {
     /// # Errors
     /// [`SourceError`] when it cannot be read, or is not a bag of version 2.0.
     pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-        let mut file = BagFile::open(path)?;
-        check_magic(&mut file)?;
-        let layout = layout::read(&mut file, MAGIC.len() as u64, options.limits.message_bytes)?;
+        Ok(Box::new(Self::new(InputReader::open(path)?, options)?))
+    }
+
+    /// Opens a bag that is not a file, as an object in a store. Errors print
+    /// `location`, so it must be without credentials.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_reader(
+        input: Box<dyn ReadAt>,
+        location: impl Into<Location>,
+        options: &SourceOptions,
+    ) -> Result<Box<dyn Source>, SourceError> {
+        Ok(Box::new(Self::new(InputReader::new(input, location), options)?))
+    }
+
+    fn new(mut input: InputReader, options: &SourceOptions) -> Result<Self, SourceError> {
+        check_magic(&mut input)?;
+        let all = options.all_messages;
+        let catalog = Catalog::new(input.location(), options)?;
+        let is_camera = |connection: &_| catalog.is_camera(connection);
+        let wanted = Wanted { limit: options.limits.message_bytes, all, is_camera: &is_camera };
+        let layout = layout::read(&mut input, MAGIC.len() as u64, wanted)?;
         let mut source = Self {
-            file,
+            input,
             limits: options.limits,
-            topics: TopicFilter::new(path, options)?,
+            all,
             window: Window::new(options),
+            catalog,
             bounds: None,
             oldest: i64::MAX,
-            chunks: VecDeque::new(),
+            last: i64::MIN,
+            order: MessageOrder::new(options.limits.held_bytes),
             done: HashSet::new(),
-            promised: layout.chunks.len(),
+            damaged: HashSet::new(),
+            promised: layout.listed,
             walked: layout.warning.is_some(),
-            connections: HashMap::new(),
-            streams: Vec::new(),
-            others: BTreeSet::new(),
-            unwanted: BTreeSet::new(),
-            messages: BinaryHeap::new(),
-            held: 0,
-            lost: false,
-            told_overlap: false,
-            told_unknown: false,
-            events: VecDeque::new(),
+            warned_of_order: false,
+            warned_of_unknown: false,
         };
         source.take(layout);
-        Ok(Box::new(source))
+        Ok(source)
     }
 
     fn take(&mut self, layout: Layout) {
-        let mut counts: HashMap<u32, u64> = HashMap::new();
-        for indexed in layout.chunks.iter().filter_map(|chunk| chunk.indexed.as_ref()) {
-            for (connection, count) in &indexed.counts {
-                *counts.entry(*connection).or_default() += u64::from(*count);
-            }
-        }
-        let by_index = layout.warning.is_none();
-        for connection in &layout.connections {
-            self.learn(
-                connection,
-                by_index.then(|| counts.get(&connection.id).copied().unwrap_or(0)),
-            );
-        }
-        if by_index {
-            for id in 0..self.streams.len() {
-                self.announce(id, self.streams.get(id).map(|stream| stream.promised));
-            }
-        }
-        if let (true, Some(first)) = (by_index, layout.chunks.first()) {
-            self.bounds = Some(self.window.bounds(first.start));
-        }
-        self.events.extend(layout.warning.map(Event::Warning));
-        self.chunks = layout.chunks.into();
-    }
-
-    /// Takes up a connection; those of one topic and type are one stream.
-    fn learn(&mut self, connection: &Connection, messages: Option<u64>) {
-        if self.connections.contains_key(&connection.id) {
-            return;
-        }
-        let Connection { id, topic, schema: name } = connection;
-        let Some(schema) =
-            CameraSchema::from_name(name).filter(|s| s.supports(Serialization::Ros1))
-        else {
-            self.others.insert((topic.clone(), name.clone()));
-            self.connections.insert(*id, None);
-            return;
-        };
-        if !self.topics.matches(topic) {
-            self.unwanted.insert(topic.clone());
-            self.connections.insert(*id, None);
-            return;
-        }
-        let known = self.streams.iter().position(|s| s.topic == *topic && s.name == *name);
-        let stream = known.unwrap_or(self.streams.len());
-        self.connections.insert(*id, Some(stream));
-        if let Some(stream) = self.streams.get_mut(stream) {
-            stream.promised += messages.unwrap_or(0);
+        if layout.warning.is_none() {
+            self.catalog.learn_index(&layout.connections, &layout.counts);
+            self.bounds = layout.first.map(|first| self.window.bounds(first));
         } else {
-            let (topic, name) = (topic.clone(), name.clone());
-            let promised = messages.unwrap_or(0);
-            self.streams.push(Stream { topic, name, schema, number: 0, promised });
-            // A stream that turns up within the chunks has no promise.
-            if messages.is_none() {
-                self.announce(stream, None);
+            for connection in &layout.connections {
+                self.catalog.learn(connection);
             }
         }
-    }
-
-    fn announce(&mut self, id: StreamId, messages: Option<u64>) {
-        if let Some(Stream { topic, name, .. }) = self.streams.get(id) {
-            let (topic, schema) = (topic.clone(), name.clone());
-            let info = StreamInfo { id, topic, schema, messages, rate: None };
-            self.events.push_back(Event::Stream(info));
+        if let Some(warning) = layout.warning {
+            self.catalog.warning(warning);
+        }
+        for chunk in layout.chunks {
+            self.order.add(chunk.start, chunk.position, chunk);
         }
     }
 
-    /// At the end: whether all came that the index promised.
-    fn settle(&mut self) {
-        for stream in &mut self.streams {
-            let Stream { topic, number, promised, .. } = stream;
-            if !self.walked && !self.lost && number < promised {
-                self.events.push_back(Event::Warning(Warning {
-                    text: format!(
-                        "{topic}: the index promises {promised} messages, {number} are there"
-                    ),
-                    loss: true,
-                }));
-            }
-            *promised = 0;
+    /// Looks up, for chunks that are to be read while messages wait, when their first message that
+    /// is wanted was logged. Returns whether there were any.
+    fn refine(&mut self) -> Result<bool, SourceError> {
+        let due = self.order.take_due(BATCH, |chunk| chunk.is_refined);
+        let any = !due.is_empty();
+        for (start, mut chunk) in due {
+            let wants = |connection| self.catalog.wants(connection);
+            let first = layout::first_wanted(&mut self.input, &chunk, wants)?;
+            chunk.is_refined = true;
+            self.order.requeue(first.unwrap_or(start), chunk.position, chunk);
         }
+        Ok(any)
     }
 
-    /// Reads a chunk, unless the index says that nothing in it is wanted.
-    fn load(&mut self, chunk: &ChunkAt) -> Result<(), SourceError> {
+    /// Reads a chunk, unless by the index nothing in it is wanted. `is_again`: it was read before.
+    fn load(&mut self, chunk: &ChunkAt, is_again: bool) -> Result<(), SourceError> {
         if let (Some(indexed), Some(bounds)) = (&chunk.indexed, &self.bounds)
             && (indexed.end < *bounds.start() || chunk.start > *bounds.end())
         {
-            for (connection, count) in &indexed.counts {
-                if let Some(Some(stream)) = self.connections.get(connection)
-                    && let Some(stream) = self.streams.get_mut(*stream)
-                {
-                    stream.number += u64::from(*count);
-                }
+            for (connection, count) in indexed.counts.iter() {
+                self.catalog.pass_by(*connection, u64::from(*count));
             }
             return Ok(());
         }
-        let record = self.file.record(chunk.position)?;
-        let Some(record) = record.filter(record::Record::is_chunk) else {
+        let record = Record::at(&mut self.input, chunk.position)?;
+        let Some(record) = record.filter(Record::is_chunk) else {
+            if is_again {
+                self.damaged(chunk, "its header is not whole any more");
+                return Ok(());
+            }
             return self.recover(chunk);
         };
         self.done.insert(chunk.position);
-        let rest = self.file.len().saturating_sub(record.data);
+        let rest = self.input.len().saturating_sub(record.data);
         let len = if chunk.open { rest } else { u64::from(record.len).min(rest) };
         let size = match record.fields().u32("size") {
             _ if chunk.open => u32::MAX,
             Some(size) => size,
-            None => return self.damaged(chunk, "its header has no size"),
+            None => {
+                self.damaged(chunk, "its header has no size");
+                return Ok(());
+            }
         };
         let limit = self.limits.message_bytes;
         if len > limit || (!chunk.open && u64::from(size) > limit) {
-            let text =
-                format!("it claims {} bytes, the limit is {limit}", len.max(u64::from(size)));
-            return self.damaged(chunk, &text);
+            let claim = len.max(u64::from(size));
+            self.damaged(chunk, &format!("it claims {claim} bytes, the limit is {limit}"));
+            return Ok(());
         }
         let size = size.min(u32::try_from(limit).unwrap_or(u32::MAX));
-        let data = self.file.read(record.data, len)?;
+        let data = record::up_to(&mut self.input, record.data, len)?;
         let compression = record.fields().get("compression").unwrap_or(b"none");
         let (records, damage) = record::decompress(compression, data, size);
         let damage = self.unpack(chunk, &records).or(damage);
-        // The walk has told about what is cut already.
-        let told = self.walked && (chunk.open || record.end() > self.file.len());
-        match damage {
-            Some(damage) if !told => self.damaged(chunk, &damage),
-            _ => Ok(()),
+        // The walk has reported what is cut.
+        let is_reported = self.walked && (chunk.open || record.end() > self.input.len());
+        if let Some(damage) = damage.filter(|_| !is_reported) {
+            self.damaged(chunk, &damage);
         }
+        Ok(())
     }
 
-    /// Takes the messages out of a decompressed chunk; tells what is wrong with it.
+    /// Takes the messages out of a decompressed chunk; returns what is wrong with it.
     fn unpack(&mut self, chunk: &ChunkAt, records: &[u8]) -> Option<String> {
         let mut rest = records;
         let mut unknown = 0u64;
@@ -259,8 +205,8 @@ impl RosbagSource {
             };
             rest = next;
             match fields.op() {
-                Some(op::CONNECTION) => match Connection::parse(fields, data) {
-                    Some(connection) => self.learn(&connection, None),
+                Some(op::CONNECTION) => match Connection::parse(fields, data, self.all) {
+                    Some(connection) => self.catalog.learn(&connection),
                     None => {
                         damage = Some(format!("the connection at its byte {offset} is damaged"))
                     }
@@ -272,31 +218,24 @@ impl RosbagSource {
                         continue;
                     };
                     self.oldest = self.oldest.min(time);
-                    match self.connections.get(&connection) {
-                        Some(Some(stream)) => {
-                            self.held += data.len() as u64;
-                            self.messages.push(Reverse(Message {
-                                time,
-                                chunk: chunk.position,
-                                offset,
-                                stream: *stream,
-                                // A slice would keep the whole chunk.
-                                data: Bytes::copy_from_slice(data),
-                            }));
+                    match self.catalog.wants(connection) {
+                        Some(true) => {
+                            let key = Key { time, block: chunk.position, number: offset as u64 };
+                            self.hold(key, connection, data);
                         }
-                        Some(None) => {}
+                        Some(false) => {}
                         None => unknown += 1,
                     }
                 }
                 _ => damage = Some(format!("the record at its byte {offset} is of no known kind")),
             }
         }
-        if unknown > 0 && !self.told_unknown {
-            self.told_unknown = true;
-            self.warn(
+        if unknown > 0 && !self.warned_of_unknown {
+            self.warned_of_unknown = true;
+            self.catalog.warn(
                 format!(
                     "the chunk at offset {} has {unknown} messages whose connection record is \
-                     missing: nobody knows their topic, and they are left out",
+                     missing: their topic is unknown, and they are left out",
                     chunk.position
                 ),
                 true,
@@ -305,152 +244,132 @@ impl RosbagSource {
         damage
     }
 
-    fn warn(&mut self, text: String, loss: bool) {
-        self.lost |= loss;
-        self.events.push_back(Event::Warning(Warning { text, loss }));
+    fn hold(&mut self, key: Key, connection: u32, data: &[u8]) {
+        if !self.order.is_wanted(&key) {
+            return;
+        }
+        let is_outside = self.bounds.as_ref().is_some_and(|bounds| !bounds.contains(&key.time));
+        let data = match is_outside {
+            true => Bytes::new(),
+            // A slice would keep the whole chunk in memory.
+            false => Bytes::copy_from_slice(data),
+        };
+        let len = data.len() as u64;
+        self.order.push(key, Waiting { connection, data }, len);
     }
 
-    fn damaged(&mut self, chunk: &ChunkAt, what: &str) -> Result<(), SourceError> {
-        self.warn(
-            format!(
-                "the chunk at offset {} is damaged: {what}; its whole messages are read, the \
-                 others are missing",
-                chunk.position
-            ),
-            true,
-        );
-        Ok(())
+    fn damaged(&mut self, chunk: &ChunkAt, what: &str) {
+        if self.damaged.insert(chunk.position) {
+            self.catalog.warn(
+                format!(
+                    "the chunk at offset {} is damaged: {what}; its whole messages are read, the \
+                     others are missing",
+                    chunk.position
+                ),
+                true,
+            );
+        }
     }
 
-    /// There is no chunk where the index has one: walks over the file, and goes on with the
+    /// There is no chunk where the index has one: walks over the file, and continues with the
     /// chunks that are really there.
     fn recover(&mut self, chunk: &ChunkAt) -> Result<(), SourceError> {
         if self.walked {
-            // What only the index knew of was reported when the walk met the damage.
-            return match chunk.indexed {
-                Some(_) => Ok(()),
-                None => self.damaged(chunk, "its header is not whole"),
-            };
+            // A chunk that only the index has was reported when the walk met the damage.
+            if chunk.indexed.is_none() {
+                self.damaged(chunk, "its header is not whole");
+            }
+            return Ok(());
         }
         self.walked = true;
         let reason = format!("its index has a chunk at offset {}, where none is", chunk.position);
-        let magic = MAGIC.len() as u64;
-        let found = layout::walk(&mut self.file, magic, &reason, self.limits.message_bytes)?;
+        let catalog = &self.catalog;
+        let is_camera = |connection: &_| catalog.is_camera(connection);
+        let limit = self.limits.message_bytes;
+        let wanted = Wanted { limit, all: self.all, is_camera: &is_camera };
+        let found = layout::walk(&mut self.input, MAGIC.len() as u64, &reason, wanted)?;
         let mut chunks = found.chunks;
-        let mut warning = found.warning;
-        if let Some(warning) = &mut warning {
+        if let Some(mut warning) = found.warning {
             warning.loss |= chunks.len() < self.promised;
-            self.lost |= warning.loss;
+            self.catalog.warning(warning);
         }
-        if self.lost {
+        let unread = self.order.take_unread();
+        if self.catalog.lost {
             // Damage hides chunks from the walk that the index may know.
             let known: HashSet<u64> = chunks.iter().map(|c| c.position).collect();
-            chunks.extend(self.chunks.drain(..).filter(|c| !known.contains(&c.position)));
-            chunks.sort_by_key(|c| (c.start, c.position));
+            let unread = unread.into_iter().map(|(_, chunk)| chunk);
+            chunks.extend(unread.filter(|c| !known.contains(&c.position)));
         }
         chunks.retain(|c| !self.done.contains(&c.position));
-        self.events.extend(warning.map(Event::Warning));
         for connection in &found.connections {
-            self.learn(connection, None);
+            self.catalog.learn(connection);
         }
-        self.chunks = chunks.into();
+        for chunk in chunks {
+            self.order.add(chunk.start, chunk.position, chunk);
+        }
         Ok(())
     }
 
-    /// Whether the next chunk must be read before the oldest message may go out.
-    fn chunk_is_due(&mut self) -> bool {
-        let (Some(chunk), next) = (self.chunks.front(), self.messages.peek()) else { return false };
-        let Some(Reverse(message)) = next else { return true };
-        if chunk.start > message.time {
-            return false;
-        }
-        if self.held > HELD && !self.told_overlap {
-            self.told_overlap = true;
-            self.warn(
-                format!(
-                    "chunks overlap in time by more than {} MiB: messages may come out of order",
-                    HELD >> 20
-                ),
-                false,
+    /// Returns a message, after a warning when it comes late. It is only counted when it is
+    /// outside of the window.
+    fn message(&mut self, time: i64, Waiting { connection, data }: Waiting) {
+        if self.order.is_disordered() {
+            if !std::mem::replace(&mut self.warned_of_order, true) {
+                self.catalog.warn(super::order::warning(&self.limits), false);
+            }
+        } else if time < self.last && !std::mem::replace(&mut self.warned_of_order, true) {
+            let text = format!(
+                "a message was logged {} ns before the one that came before it, against what its \
+                 chunk claims: messages may come out of order",
+                self.last.saturating_sub(time)
             );
+            self.catalog.warn(text, false);
         }
-        self.held <= HELD
-    }
-
-    /// The packet of a message; `None` when it lies outside of the window.
-    fn packet(&mut self, message: Message) -> Option<Packet> {
-        self.held = self.held.saturating_sub(message.data.len() as u64);
+        self.last = time;
         let bounds = self.bounds.get_or_insert_with(|| self.window.bounds(self.oldest));
-        let wanted = bounds.contains(&message.time);
-        let stream = self.streams.get_mut(message.stream)?;
-        let number = stream.number;
-        stream.number += 1;
-        if !wanted {
-            return None;
+        match bounds.contains(&time) {
+            true => self.catalog.message(connection, time, &data),
+            false => self.catalog.pass_by(connection, 1),
         }
-        let (header_ns, payload) =
-            match message::decode(stream.schema, Serialization::Ros1, &message.data) {
-                Ok(camera) => (camera.header_ns, Ok(camera.payload)),
-                Err(BadMessage { reason }) => (None, Err(BadMessage { reason })),
-            };
-        Some(Packet { stream: message.stream, number, log_ns: message.time, header_ns, payload })
     }
 }
 
 impl Source for RosbagSource {
     fn next_event(&mut self) -> Result<Option<Event>, SourceError> {
         loop {
-            if let Some(event) = self.events.pop_front() {
+            if let Some(event) = self.catalog.events.pop_front() {
                 return Ok(Some(event));
             }
-            if self.chunk_is_due() {
-                if let Some(chunk) = self.chunks.pop_front() {
-                    self.load(&chunk)?;
-                }
-            } else if let Some(Reverse(message)) = self.messages.pop() {
-                if let Some(packet) = self.packet(message) {
-                    return Ok(Some(Event::Packet(packet)));
-                }
-            } else {
-                self.settle();
-                if self.events.is_empty() {
-                    return match self.streams.as_slice() {
-                        [] => Err(no_stream(self.file.path(), &self.others, &self.unwanted)),
-                        _ => Ok(None),
-                    };
+            if self.refine()? {
+                continue;
+            }
+            match self.order.next() {
+                Next::Block { block, is_again } => self.load(&block, is_again)?,
+                Next::Message(key, waiting) => self.message(key.time, waiting),
+                Next::End => {
+                    if !self.walked {
+                        self.catalog.settle();
+                    }
+                    if self.catalog.events.is_empty() {
+                        return self.catalog.nothing(self.input.location()).map_or(Ok(None), Err);
+                    }
                 }
             }
         }
     }
 
     fn other_topics(&self) -> Vec<(String, String)> {
-        self.others.iter().cloned().collect()
+        self.catalog.other_topics()
+    }
+
+    fn profile(&self) -> &str {
+        if self.all { "ros1" } else { "" }
     }
 }
 
-/// Why a recording that was read to its end gave no stream.
-pub(super) fn no_stream(
-    path: &Path,
-    others: &BTreeSet<(String, String)>,
-    unwanted: &BTreeSet<String>,
-) -> SourceError {
-    if unwanted.is_empty() {
-        return SourceError::NoCamera {
-            path: path.into(),
-            topics: others.iter().cloned().collect(),
-        };
-    }
-    let topics: Vec<_> = unwanted.iter().map(String::as_str).collect();
-    SourceError::invalid(
-        path,
-        "no camera topic matches the topics that were asked for",
-        format!("its camera topics are: {}", topics.join(", ")),
-    )
-}
-
-/// Refuses what is no bag of version 2.0, by name where it has one.
-fn check_magic(file: &mut BagFile) -> Result<(), SourceError> {
-    let start = file.read(0, MAGIC.len() as u64)?;
+/// Refuses what is not a bag of version 2.0, by the version where it names one.
+fn check_magic(input: &mut InputReader) -> Result<(), SourceError> {
+    let start = record::up_to(input, 0, MAGIC.len() as u64)?;
     let (reason, hint) = if start == MAGIC {
         return Ok(());
     } else if start.is_empty() {
@@ -464,5 +383,5 @@ fn check_magic(file: &mut BagFile) -> Result<(), SourceError> {
     } else {
         ("not a ROS 1 bag: it does not start with `#ROSBAG V2.0`".into(), "check what it is")
     };
-    Err(SourceError::invalid(file.path(), reason, hint))
+    Err(SourceError::invalid(input.location().clone(), reason, hint))
 }

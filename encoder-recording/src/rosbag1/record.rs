@@ -3,9 +3,9 @@
 //! A record is a header and data, each behind its length (`u32`, little-endian). A header is a
 //! row of fields, each behind its length: `name=value`.
 
-use std::fs::File;
-use std::io::{BufReader, ErrorKind, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
+use std::io::{ErrorKind, Read};
+
+use encoder_media::InputReader;
 
 use crate::SourceError;
 
@@ -55,6 +55,17 @@ impl<'a> Fields<'a> {
         None
     }
 
+    /// Names and values of all fields.
+    pub(super) fn iter(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let (field, next) = sized(rest)?;
+            rest = next;
+            let (name, value) = field.split_at(field.iter().position(|byte| *byte == b'=')?);
+            Some((name, value.get(1..)?))
+        })
+    }
+
     /// The kind of record.
     pub(super) fn op(self) -> Option<u8> {
         self.get("op")?.first().copied()
@@ -86,7 +97,7 @@ pub(super) fn time(bytes: &[u8]) -> Option<i64> {
     Some(number(seconds)? * 1_000_000_000 + number(nanoseconds)?)
 }
 
-/// Splits off what stands behind its own length.
+/// Splits off the bytes that stand behind their own length.
 fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_le_bytes(*length) as usize)
@@ -110,11 +121,26 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// The record at `position`, without its data, which may be cut; `None` when there is no whole
+    /// header.
+    pub(super) fn at(input: &mut InputReader, position: u64) -> Result<Option<Self>, SourceError> {
+        let Some(len) = number(input, position)?.filter(|len| *len <= MAX_HEADER) else {
+            return Ok(None);
+        };
+        let header = up_to(input, position + 4, len.into())?;
+        let data = position + 4 + u64::from(len);
+        if header.len() < len as usize || Fields::parse(&header).and_then(Fields::op).is_none() {
+            return Ok(None);
+        }
+        let Some(len) = number(input, data)? else { return Ok(None) };
+        Ok(Some(Self { header, data: data + 4, len }))
+    }
+
     pub(super) fn fields(&self) -> Fields<'_> {
         Fields(&self.header)
     }
 
-    /// Whether it is a chunk, with all that a chunk's header must have.
+    /// Whether it is a chunk, with all fields that a chunk's header must have.
     pub(super) fn is_chunk(&self) -> bool {
         let fields = self.fields();
         fields.op() == Some(op::CHUNK)
@@ -126,98 +152,75 @@ impl Record {
     pub(super) fn end(&self) -> u64 {
         self.data + u64::from(self.len)
     }
+
+    /// The earliest time in an index record; `None` when it has no entry or is cut.
+    pub(super) fn earliest(&self, input: &mut InputReader) -> Result<Option<i64>, SourceError> {
+        /// A time, and an offset in the decompressed chunk.
+        const ENTRY: usize = 12;
+        const ENTRIES: usize = 1 << 12;
+        let mut earliest = None;
+        let mut rest = u64::from(self.len);
+        if self.end() > input.len() || rest % ENTRY as u64 != 0 {
+            return Ok(None);
+        }
+        while rest > 0 {
+            let bytes = up_to(input, self.end() - rest, rest.min((ENTRIES * ENTRY) as u64))?;
+            let (entries, _) = bytes.as_chunks::<ENTRY>();
+            earliest = entries.iter().filter_map(|entry| time(entry)).chain(earliest).min();
+            rest -= bytes.len() as u64;
+        }
+        Ok(earliest)
+    }
 }
 
-/// The file of a bag.
-pub(super) struct BagFile {
-    reader: BufReader<File>,
-    path: PathBuf,
+/// Up to `len` bytes from `position`; fewer at the end of the file.
+pub(super) fn up_to(
+    input: &mut InputReader,
     position: u64,
     len: u64,
+) -> Result<Vec<u8>, SourceError> {
+    match len.min(input.len().saturating_sub(position)) {
+        0 => Ok(Vec::new()),
+        len => input.bytes(position, len),
+    }
 }
 
-impl BagFile {
-    pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
-        let file = File::open(path).map_err(|e| SourceError::io(path, e))?;
-        let len = file.metadata().map_err(|e| SourceError::io(path, e))?.len();
-        Ok(Self {
-            reader: BufReader::with_capacity(1 << 16, file),
-            path: path.into(),
-            position: 0,
-            len,
-        })
+fn number(input: &mut InputReader, position: u64) -> Result<Option<u32>, SourceError> {
+    let mut bytes = [0; 4];
+    if position.checked_add(4).is_none_or(|end| end > input.len()) {
+        return Ok(None);
     }
+    input.read(position, &mut bytes)?;
+    Ok(Some(u32::from_le_bytes(bytes)))
+}
 
-    pub(super) fn len(&self) -> u64 {
-        self.len
-    }
-
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Up to `len` bytes from `position`; fewer at the end of the file.
-    pub(super) fn read(&mut self, position: u64, len: u64) -> Result<Vec<u8>, SourceError> {
-        let len = len.min(self.len.saturating_sub(position));
-        let mut bytes = Vec::with_capacity(len as usize);
-        // Short ways stay within the buffer.
-        let seek = match i64::try_from(position.abs_diff(self.position)) {
-            Ok(way) if position >= self.position => self.reader.seek_relative(way),
-            Ok(way) => self.reader.seek_relative(-way),
-            Err(_) => self.reader.seek(SeekFrom::Start(position)).map(drop),
-        };
-        let read = seek.and_then(|()| (&mut self.reader).take(len).read_to_end(&mut bytes));
-        self.position = position + bytes.len() as u64;
-        read.map(|_| bytes).map_err(|error| SourceError::io(&self.path, error))
-    }
-
-    /// The record at `position`, without its data; `None` when there is none, or not a whole
-    /// header. The data may be cut.
-    pub(super) fn record(&mut self, position: u64) -> Result<Option<Record>, SourceError> {
-        let Some(len) = self.u32(position)?.filter(|len| *len <= MAX_HEADER) else {
-            return Ok(None);
-        };
-        let header = self.read(position + 4, u64::from(len))?;
-        let data = position + 4 + u64::from(len);
-        if header.len() < len as usize || Fields::parse(&header).and_then(Fields::op).is_none() {
-            return Ok(None);
-        }
-        let Some(len) = self.u32(data)? else { return Ok(None) };
-        Ok(Some(Record { header, data: data + 4, len }))
-    }
-
-    fn u32(&mut self, position: u64) -> Result<Option<u32>, SourceError> {
-        let bytes = self.read(position, 4)?;
-        Ok(bytes.try_into().ok().map(u32::from_le_bytes))
-    }
-
-    /// The next chunk record at or after `from`, found by its looks: the way on behind damage.
-    pub(super) fn find_chunk(&mut self, from: u64) -> Result<Option<u64>, SourceError> {
-        const STEP: usize = 1 << 16;
-        // Length of the header, length of its first field, start of that field.
-        const LOOKS: usize = 4 + 4 + 12;
-        let mut at = from;
-        while at < self.len {
-            let bytes = self.read(at, (STEP + LOOKS) as u64)?;
-            for (position, looks) in (at..).zip(bytes.windows(LOOKS).take(STEP)) {
-                // Three short fields, in any order.
-                let [30..=128, 0, 0, 0, _, 0, 0, 0, first @ ..] = looks else { continue };
-                let field = [&b"compression="[..], b"op=\x05", b"size="];
-                if field.iter().any(|field| first.starts_with(field))
-                    && let Some(record) = self.record(position)?
-                    && record.is_chunk()
-                {
-                    return Ok(Some(position));
-                }
+/// The next chunk record at or after `from`, found by the bytes that a chunk's header has. Used to
+/// read on behind damage.
+pub(super) fn find_chunk(input: &mut InputReader, from: u64) -> Result<Option<u64>, SourceError> {
+    const STEP: usize = 1 << 16;
+    // Length of the header, length of its first field, start of that field.
+    const LOOKS: usize = 4 + 4 + 12;
+    let mut at = from;
+    while at < input.len() {
+        let bytes = up_to(input, at, (STEP + LOOKS) as u64)?;
+        for (position, looks) in (at..).zip(bytes.windows(LOOKS).take(STEP)) {
+            // Three short fields, in any order.
+            let [30..=128, 0, 0, 0, _, 0, 0, 0, first @ ..] = looks else { continue };
+            let field = [&b"compression="[..], b"op=\x05", b"size="];
+            if field.iter().any(|field| first.starts_with(field))
+                && let Some(record) = Record::at(input, position)?
+                && record.is_chunk()
+            {
+                return Ok(Some(position));
             }
-            at += STEP as u64;
         }
-        Ok(None)
+        at += STEP as u64;
     }
+    Ok(None)
 }
 
-/// Decompresses a chunk, up to its claimed size. Gives what could be had, and what is wrong when
-/// that is not all of it.
+/// Decompresses a chunk, up to its claimed size. Returns the bytes that came out of it, and what is
+/// wrong when these are not all.
 pub(super) fn decompress(
     compression: &[u8],
     data: Vec<u8>,

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+mod memory;
+
 use std::io::Write;
 use std::path::Path;
 
@@ -7,7 +9,7 @@ use proptest::prelude::*;
 use tempfile::NamedTempFile;
 
 use super::*;
-use crate::{Moment, Payload};
+use crate::{Moment, Payload, Warning};
 
 use encoder_testbed::fixtures::bag::{Bag, CAMERA, image, ns, record};
 
@@ -80,6 +82,7 @@ fn read_path(path: &Path, options: &SourceOptions) -> Result<Read, SourceError> 
                     _ => read.bad += 1,
                 }
             }
+            other => panic!("{other:?}"),
         }
     }
     read.others = source.other_topics();

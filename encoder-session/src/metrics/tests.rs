@@ -250,9 +250,10 @@ fn a_session_that_changes_its_encoder_moves() {
 #[test]
 fn refusals_before_a_session_are_counted_too() {
     let mut seen = Seen::default();
-    let all = RefusalKind::ALL.map(|kind| Refusal::new(EncoderType::QSV, kind, "", ""));
+    let all = RefusalKind::ALL.iter();
+    let all: Vec<_> = all.map(|kind| Refusal::new(EncoderType::QSV, *kind, "", "")).collect();
     with_local_recorder(&seen.recorder, || {
-        not_opened(&OpenError::NoneLeft { refusals: all.to_vec() }, None);
+        not_opened(&OpenError::NoneLeft { refusals: all.clone() }, None);
         not_opened(&OpenError::Refused(all[0].clone()), Some("/cam"));
         not_opened(&OpenError::Unknown { wanted: "x".into(), available: Vec::new() }, None);
     });

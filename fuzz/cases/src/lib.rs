@@ -38,10 +38,15 @@ pub const TARGETS: &[(&str, Target)] = &[
 ];
 
 /// Low, so that inputs are quick and a claim that is believed stands out.
-const LIMITS: Limits = Limits { message_bytes: 1 << 16, pixels: 1 << 16 };
+const LIMITS: Limits = Limits {
+    message_bytes: 1 << 16,
+    pixels: 1 << 16,
+    held_bytes: 1 << 12,
+    temporary_bytes: 1 << 16,
+};
 
 /// How the messages of `message` are serialised, by the lowest two bits of its first byte.
-const WIRES: [Serialization; 4] =
+const SERIALIZATIONS: [Serialization; 4] =
     [Serialization::Cdr, Serialization::Ros1, Serialization::Protobuf, Serialization::Json];
 
 /// The types of the messages of `message`, by the next three bits.
@@ -67,7 +72,7 @@ pub const DEPTH: u8 = 1 << 6;
 /// A picture that is decoded twice must be the same twice, whatever was in memory before.
 pub fn message(input: &[u8]) -> bool {
     let Some((&choice, data)) = input.split_first() else { return false };
-    let serialization = WIRES[usize::from(choice & 3)];
+    let serialization = SERIALIZATIONS[usize::from(choice & 3)];
     let name = SCHEMAS[usize::from(choice >> 2 & 7)];
     let schema = CameraSchema::from_name(name).unwrap_or_else(|| panic!("{name} is a camera type"));
     let Ok(message) = message::decode(schema, serialization, &Bytes::copy_from_slice(data)) else {
@@ -114,7 +119,7 @@ pub fn bag(input: &[u8]) -> bool {
 
 type Open = fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError>;
 
-/// Gives the input as a file, which is read as a whole and from a moment on.
+/// Writes the input to a file, which is read as a whole, from a moment on, and with all messages.
 fn with_file(input: &[u8], open: Open) -> bool {
     thread_local! {
         // In memory, where there is such a folder: a disk would take most of the time.
@@ -130,7 +135,9 @@ fn with_file(input: &[u8], open: Open) -> bool {
         file.write_all(input).expect("there is room");
         let whole = SourceOptions { limits: LIMITS, ..Default::default() };
         let late = SourceOptions { start: Some(Moment::FromStart(1)), ..whole.clone() };
+        let all = SourceOptions { all_messages: true, ..whole.clone() };
         read(open(file.path(), &late));
+        read(open(file.path(), &all));
         read(open(file.path(), &whole))
     })
 }
@@ -149,6 +156,7 @@ fn read(source: Result<Box<dyn Source>, SourceError>) -> bool {
     };
     // Number of the last message of each stream.
     let mut streams: Vec<Option<u64>> = Vec::new();
+    let mut channels = 0;
     let mut good = true;
     loop {
         match source.next_event() {
@@ -161,11 +169,19 @@ fn read(source: Result<Box<dyn Source>, SourceError>) -> bool {
                 assert!(last.is_none_or(|last| last < packet.number), "numbers grow");
                 *last = Some(packet.number);
                 good &= packet.payload.is_ok();
+                assert!(packet.message.is_none_or(|message| message.channel < channels));
             }
+            Ok(Some(Event::Channel(info))) => {
+                assert_eq!(info.id, channels, "channels are counted");
+                assert!(info.stream.is_none_or(|stream| stream < streams.len()));
+                channels += 1;
+            }
+            Ok(Some(Event::Message(message))) => assert!(message.channel < channels),
             Ok(Some(Event::Warning(warning))) => {
                 assert!(!warning.text.is_empty());
                 good = false;
             }
+            Ok(Some(_)) => {}
             Ok(None) => break,
             Err(error) => return refused(error),
         }
@@ -243,7 +259,7 @@ pub fn part(input: &[u8]) -> bool {
     };
     let is_whole = found.rest() == 0;
     assert!(found.frames() > 0 && found.rest() < input.len() as u64);
-    assert!(found.layout().duration_s() >= 0.0);
+    assert!(found.timeline().duration_s() >= 0.0);
     let mut whole = Vec::new();
     let written = found.write(&mut whole);
     if !cfg!(fuzzing) {

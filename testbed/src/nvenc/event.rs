@@ -1,18 +1,18 @@
-//! What the device tells of itself.
+//! The events in the log of a device.
 
 use serde::Deserialize;
 
 /// A line of the log.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Event {
-    /// The process in which it happened.
+    /// The process of the event.
     pub pid: u32,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What happened.
+/// An event.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum What {
@@ -20,10 +20,10 @@ pub enum What {
     Opened {
         /// The index of its GPU.
         gpu: u32,
-        /// The version of the encode API that the client speaks.
+        /// The version of the encode API that the client uses.
         api: String,
     },
-    /// A session was refused because there were as many as the limit allows.
+    /// A session was refused because the limit was reached.
     Refused {
         /// The index of the GPU.
         gpu: u32,
@@ -59,26 +59,26 @@ pub enum What {
     },
     /// An injected fault struck.
     Fault {
-        /// Where.
+        /// The place of the fault.
         place: String,
-        /// What it did.
+        /// The action of the fault.
         action: String,
-        /// The number of the frame, where the place knows one.
+        /// The number of the frame, if the place has one.
         frame: i64,
     },
-    /// A call that a real driver could take amiss.
+    /// A call that a real driver might reject.
     Violation {
-        /// Which, and why.
+        /// The call and the reason.
         what: String,
     },
-    /// Something was not given back.
+    /// A resource was not released.
     Leak {
-        /// What.
+        /// The resource.
         what: String,
     },
 }
 
-/// With what a session was initialised, as it arrived.
+/// The configuration of a session, as the device received it.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Config {
     /// The index of its GPU.
@@ -135,8 +135,8 @@ pub struct Config {
     pub multipass: u32,
     /// Whether weighted prediction is on.
     pub weighted_prediction: bool,
-    /// Whether the samples use the full range, where it was told.
+    /// Whether the samples use the full range, if it was set.
     pub full_range: Option<bool>,
-    /// Primaries, transfer and matrix, as in the H.264 standard, where they were told.
+    /// Primaries, transfer and matrix, as in the H.264 standard, if they were set.
     pub colour: Option<[u32; 3]>,
 }

@@ -1,8 +1,8 @@
-//! What can go wrong with the device.
+//! The faults of the device.
 
 use std::time::Duration;
 
-/// Where a fault strikes.
+/// The place of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// `cuInit`.
@@ -19,9 +19,9 @@ pub enum Stage {
     Initialize,
     /// `CreateInputBuffer`, `RegisterResource`.
     Buffer,
-    /// `EncodePicture`; knows the number of the frame.
+    /// `EncodePicture`; has the number of the frame.
     Encode,
-    /// `LockBitstream`, where one waits for a coded picture; knows the number of the frame.
+    /// `LockBitstream`, which waits for a coded picture; has the number of the frame.
     Lock,
     /// `EncodePicture` with the end of the stream.
     End,
@@ -31,7 +31,7 @@ pub enum Stage {
     NvmlInit,
 }
 
-/// What a fault does.
+/// The action of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// The call fails with this code of its library.
@@ -48,14 +48,14 @@ pub enum Action {
     Sleep(Duration),
 }
 
-/// A coded picture that is not what it should be.
+/// A wrong coded picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wrong {
     /// One luma sample, in the middle, is off by one.
     Sample,
     /// The picture is black.
     Black,
-    /// The picture before is given out again.
+    /// The picture before is returned again.
     Stale,
     /// Luma is one line too high.
     Shifted,
@@ -71,7 +71,7 @@ pub enum Wrong {
     Timestamp,
 }
 
-/// One thing that goes wrong: for ever, unless [`times`](Self::times) says otherwise.
+/// A fault: permanent, unless [`times`](Self::times) limits it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     place: &'static str,
@@ -93,9 +93,9 @@ impl Fault {
     pub const GPU_MEMORY: Self = Self::new(Stage::Context, Action::Error(2));
     /// The driver refuses the version of the function list.
     pub const VERSION: Self = Self::new(Stage::Load, Action::Error(15));
-    /// Sessions are used up, as most drivers tell it.
+    /// No session is free, as most drivers report it.
     pub const SESSIONS: Self = Self::new(Stage::Open, Action::Error(10));
-    /// Sessions are used up, as some drivers tell it.
+    /// No session is free, as some drivers report it.
     pub const CLIENT_KEY: Self = Self::new(Stage::Open, Action::Error(21));
     /// The preset is not known.
     pub const PRESET: Self = Self::new(Stage::Preset, Action::Error(12));
@@ -107,7 +107,7 @@ impl Fault {
     pub const DEVICE_LOST: Self = Self::new(Stage::Encode, Action::Error(5));
     /// The encoder is busy, once.
     pub const BUSY: Self = Self::new(Stage::Encode, Action::Error(18)).times(1);
-    /// The output is busy, once: FFmpeg loses a picture and says so in one line.
+    /// The output is busy, once: FFmpeg loses a picture and reports it in one line.
     pub const LOCK_BUSY: Self = Self::new(Stage::Lock, Action::Error(13)).times(1);
 
     /// This action at this place.
@@ -153,19 +153,19 @@ impl Fault {
         Self { place: "output", action, code: 0, frame: 0, times: 1, processes: 0 }
     }
 
-    /// From which frame on, counted from 0. At places that know no frame it must be 0.
+    /// From which frame on, counted from 0. At places without a frame it must be 0.
     #[must_use]
     pub const fn frame(self, frame: u64) -> Self {
         Self { frame, ..self }
     }
 
-    /// How often, in each process.
+    /// Sets how often it happens in each process.
     #[must_use]
     pub const fn times(self, times: u64) -> Self {
         Self { times, ..self }
     }
 
-    /// Only the first so many processes that meet the fault get it; later ones are spared.
+    /// Limits the fault to the first `processes` processes that reach its place.
     #[must_use]
     pub const fn processes(self, processes: u64) -> Self {
         Self { processes, ..self }

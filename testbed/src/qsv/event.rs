@@ -1,18 +1,18 @@
-//! What the device tells of itself.
+//! The events in the log of a device.
 
 use serde::Deserialize;
 
 /// A line of the log.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Event {
-    /// The process in which it happened.
+    /// The process of the event.
     pub pid: u32,
-    /// What happened.
+    /// The event.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What happened. Sessions are counted from 1 in each process that has loaded the runtime.
+/// An event. Sessions are counted from 1 in each process that has loaded the runtime.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 #[serde(tag = "event", rename_all = "lowercase")]
 pub enum What {
@@ -47,7 +47,7 @@ pub enum What {
         frames: u64,
         /// Frames that were not fetched as pictures.
         left: u64,
-        /// How many were on their way at once.
+        /// The most frames in flight at once.
         most_tasks: u32,
         /// The types of the first 1023 pictures in decoding order: `I` for IDR, `i` for another
         /// intra picture, `P` and `B`.
@@ -71,28 +71,28 @@ pub enum What {
     },
     /// An injected fault struck.
     Fault {
-        /// Where.
+        /// The place of the fault.
         place: String,
-        /// What it did.
+        /// The action of the fault.
         action: String,
         /// The code of an error.
         code: i32,
-        /// The number of the frame, where the place knows one.
+        /// The number of the frame, if the place has one.
         frame: i64,
     },
-    /// A call that a real runtime could take amiss.
+    /// A call that a real runtime might reject.
     Violation {
-        /// Which, and why.
+        /// The call and the reason.
         what: String,
     },
-    /// Something was not given back.
+    /// A resource was not released.
     Leak {
-        /// What.
+        /// The resource.
         what: String,
     },
 }
 
-/// With what an encoder was to be initialised, as it arrived. The numbers are those of the API.
+/// The configuration of an encoder, as the device received it. The numbers are those of the API.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct Config {
     /// The session's number.
@@ -136,7 +136,8 @@ pub struct Config {
     pub colour: [u32; 4],
 }
 
-/// With what an encoder of VA-API was initialised, as it arrived. The numbers are those of the API.
+/// The configuration of a VA-API encoder, as the driver received it. The numbers are those of the
+/// API.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
 pub struct VaConfig {
     /// The encoder's number.
@@ -159,9 +160,9 @@ pub struct VaConfig {
     pub ip_period: u32,
     /// 2: constant, 4: variable bit rate; 16: constant quantiser; 64: constant quality (ICQ).
     pub rate_control: u32,
-    /// The quantiser to begin with; for a constant one, that of P pictures.
+    /// The first quantiser; for a constant quantiser, that of P pictures.
     pub qp: u32,
-    /// The maximum; 0: not told.
+    /// The maximum; 0: not set.
     pub bits_per_second: u32,
     /// 1 to 51 for ICQ.
     pub icq_quality: u32,

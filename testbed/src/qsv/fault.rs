@@ -1,6 +1,6 @@
-//! What can go wrong with the device.
+//! The faults of the device.
 
-/// Where a fault strikes.
+/// The place of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Opening the render node; the code of an error is an `errno`.
@@ -9,17 +9,16 @@ pub enum Stage {
     Session,
     /// `MFXVideoENCODE_Init`.
     Init,
-    /// `MFXVideoENCODE_EncodeFrameAsync`; knows the number of the frame.
+    /// `MFXVideoENCODE_EncodeFrameAsync`; has the number of the frame.
     Encode,
-    /// `MFXVideoCORE_SyncOperation`, where one waits for a coded picture; knows the number of the
-    /// frame.
+    /// `MFXVideoCORE_SyncOperation`, which waits for a coded picture; has the number of the frame.
     Sync,
 }
 
-/// What a fault does.
+/// The action of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The call fails with this code, a `mfxStatus` but for the render node.
+    /// The call fails with this code, a `mfxStatus` except for the render node.
     Error(i32),
     /// The call never returns.
     Hang,
@@ -27,7 +26,7 @@ pub enum Action {
     Segfault,
 }
 
-/// One thing that goes wrong, for ever.
+/// A permanent fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     place: &'static str,
@@ -41,7 +40,7 @@ impl Fault {
     pub const NODE_DENIED: Self = Self::new(Stage::Node, Action::Error(13));
     /// No session: unsupported.
     pub const NO_SESSION: Self = Self::new(Stage::Session, Action::Error(-3));
-    /// The encoder knows no such configuration.
+    /// The encoder does not support the configuration.
     pub const UNSUPPORTED: Self = Self::new(Stage::Init, Action::Error(-3));
     /// The encoder refuses a parameter.
     pub const INVALID_PARAM: Self = Self::new(Stage::Init, Action::Error(-15));
@@ -65,8 +64,8 @@ impl Fault {
         Self { place, action, code, frame: 0 }
     }
 
-    /// From which frame on, counted from 0 in display order. At places that know no frame it must
-    /// be 0.
+    /// From which frame on, counted from 0 in display order. At places without a frame it must be
+    /// 0.
     #[must_use]
     pub const fn frame(self, frame: u64) -> Self {
         Self { frame, ..self }

@@ -1,8 +1,9 @@
-//! A program in place of FFmpeg that does what it is told: hang, flood, lie, die half-way.
+//! A program in place of FFmpeg that follows a script: it hangs, floods, writes wrong output or
+//! crashes in mid-stream.
 //!
-//! A [`Script`] says what the program does when it is asked for its encoders, when it encodes and
-//! when it decodes: each is a list of [`Step`]s, done one after the other; behind the last one
-//! the program ends with status 0. [`Script::lay_down`] makes it a file named `ffmpeg`.
+//! A [`Script`] defines the behaviour of the program when it lists its encoders, when it encodes
+//! and when it decodes: each is a list of [`Step`]s, executed one after the other; after the last
+//! step the program ends with status 0. [`Script::lay_down`] makes it a file named `ffmpeg`.
 
 mod shell;
 mod vendors;
@@ -18,7 +19,7 @@ use std::{
 
 pub use vendors::{VENDORS, Vendor};
 
-/// What the program does next.
+/// A step of the program.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
     /// Prints the banner on stderr and the encoders on stdout, as `ffmpeg -encoders` does.
@@ -27,7 +28,7 @@ pub enum Step {
     Say(String),
     /// Writes these bytes to stdout.
     Write(Vec<u8>),
-    /// Reads this many bytes of stdin, fewer when it ends before, and forgets them.
+    /// Reads this many bytes of stdin, or fewer if it ends before, and discards them.
     Take(u64),
     /// Reads stdin to its end.
     TakeAll,
@@ -37,17 +38,16 @@ pub enum Step {
     FloodStderr(Option<u64>),
     /// Writes text to stdout: this many bytes, or without an end.
     FloodStdout(Option<u64>),
-    /// From now on ignores the signals that ask a program to end: TERM, INT, HUP.
+    /// From now on ignores the signals TERM, INT and HUP.
     IgnoreSignals,
-    /// Leaves a process behind that keeps stdin, stdout and stderr open, and goes on.
+    /// Leaves a process behind that keeps stdin, stdout and stderr open, and continues.
     HoldPipes,
-    /// As [`HoldPipes`](Self::HoldPipes), but stdout alone: stderr ends with the program, as if all
-    /// were over.
+    /// As [`HoldPipes`](Self::HoldPipes), but stdout alone: stderr ends with the program.
     HoldStdout,
-    /// Lets a real FFmpeg do the work. As the last step the program becomes it, with its process
-    /// id and its end; otherwise the next step follows when it has ended, however it did.
+    /// Runs a real FFmpeg. As the last step the program is replaced by it, with the same process id
+    /// and exit; otherwise the next step follows when it has ended, with any status.
     Real(Real),
-    /// Does nothing any more, for longer than any test.
+    /// Hangs, for longer than any test.
     Hang,
     /// Ends with this status.
     Exit(u8),
@@ -61,7 +61,7 @@ impl Step {
         Self::Say(text.into())
     }
 
-    /// [`Step::Real`], with nothing in its way.
+    /// [`Step::Real`], with unlimited input and output.
     pub fn real(program: impl Into<PathBuf>) -> Self {
         Self::Real(Real::new(program))
     }
@@ -88,22 +88,22 @@ impl Real {
         Self { program: program.into(), input: Input::All, output: None }
     }
 
-    /// It gets only the first `count` frames of `bytes` each, each as soon as it is there. It ends
-    /// as at the end of a stream; the rest stays unread.
+    /// Passes only the first `count` frames of `bytes` each to it, each as soon as it is complete,
+    /// then the end of the stream; the rest stays unread.
     #[must_use]
     pub fn taking(mut self, count: u32, bytes: u64) -> Self {
         self.input = Input::First(count, bytes);
         self
     }
 
-    /// It gets the input in pieces of `bytes`, with a pause behind each.
+    /// Passes the input to it in pieces of `bytes`, with a pause after each.
     #[must_use]
     pub fn slowly(mut self, bytes: u64, pause: Duration) -> Self {
         self.input = Input::Slowly(bytes, pause);
         self
     }
 
-    /// Only the first `bytes` of its output are passed on; the rest is lost.
+    /// Passes on only the first `bytes` of its output; the rest is discarded.
     #[must_use]
     pub fn cut(mut self, bytes: u64) -> Self {
         self.output = Some(bytes);
@@ -111,7 +111,7 @@ impl Real {
     }
 }
 
-/// What a scripted FFmpeg is to do.
+/// The behaviour of a scripted FFmpeg.
 #[derive(Clone, Debug)]
 pub struct Script {
     banner: String,
@@ -129,8 +129,7 @@ impl Default for Script {
 }
 
 impl Script {
-    /// An FFmpeg 6.0 that lists `h264_nvenc`, reads all that it is to encode or decode, and writes
-    /// nothing.
+    /// An FFmpeg 6.0 that lists `h264_nvenc`, reads all of its input, and writes nothing.
     pub fn new() -> Self {
         let script = Self {
             banner: String::new(),
@@ -143,14 +142,14 @@ impl Script {
         script.version("6.0-scripted")
     }
 
-    /// The FFmpeg at `real`, unless told otherwise.
+    /// The FFmpeg at `real`, in every step that is not set.
     pub fn over(real: impl Into<PathBuf>) -> Self {
         let real = vec![Step::real(real)];
         let (listing, decoding) = (real.clone(), real.clone());
         Self { listing, decoding, encoding: real, ..Self::new() }
     }
 
-    /// The version that [`Step::List`] tells, in a banner as FFmpeg prints it.
+    /// Sets the version in the banner that [`Step::List`] prints, in FFmpeg's format.
     #[must_use]
     pub fn version(self, text: &str) -> Self {
         self.banner(format!(
@@ -161,59 +160,59 @@ impl Script {
         ))
     }
 
-    /// The whole text that [`Step::List`] prints on stderr.
+    /// Sets the whole text that [`Step::List`] prints on stderr.
     #[must_use]
     pub fn banner(mut self, text: impl Into<String>) -> Self {
         self.banner = text.into();
         self
     }
 
-    /// The video encoders that [`Step::List`] prints.
+    /// Sets the video encoders that [`Step::List`] prints.
     #[must_use]
     pub fn encoders(mut self, names: &[&str]) -> Self {
         self.encoders = names.iter().map(|&name| name.to_owned()).collect();
         self
     }
 
-    /// What it does when it is called with `-encoders`.
+    /// Sets the steps of a call with `-encoders`.
     #[must_use]
     pub fn listing(mut self, steps: impl Into<Vec<Step>>) -> Self {
         self.listing = steps.into();
         self
     }
 
-    /// What it does when it is called with `-f h264 -i`.
+    /// Sets the steps of a call with `-f h264 -i`.
     #[must_use]
     pub fn decoding(mut self, steps: impl Into<Vec<Step>>) -> Self {
         self.decoding = steps.into();
         self
     }
 
-    /// What it does when it is called with anything else.
+    /// Sets the steps of every other call.
     #[must_use]
     pub fn encoding(mut self, steps: impl Into<Vec<Step>>) -> Self {
         self.encoding = steps.into();
         self
     }
 
-    /// What it does in the first `times` encodes only, or in the next ones when this is said
-    /// again. A probe is an encode too.
+    /// Sets the steps of the first `times` encodes only; a further call sets those of the encodes
+    /// after them. A probe is an encode too.
     #[must_use]
     pub fn first(mut self, times: u32, steps: impl Into<Vec<Step>>) -> Self {
         self.first.push((times, steps.into()));
         self
     }
 
-    /// Makes it a program in a folder of its own.
+    /// Writes it as a program in its own folder.
     ///
     /// # Errors
-    /// What the system says when the files cannot be written.
+    /// The error of the system if the files cannot be written.
     pub fn lay_down(&self) -> io::Result<Scripted> {
         let folder = tempfile::Builder::new().prefix("scripted-ffmpeg-").tempdir()?;
         let path = folder.path().join("ffmpeg");
         let text = shell::program(self, folder.path())?;
-        // Written by another process: a file that this one has open for writing while another
-        // thread forks could not be executed (ETXTBSY).
+        // Another process writes the file: a file that this process has open for writing while
+        // another thread forks could not be executed (ETXTBSY).
         let mut writer = Command::new("sh")
             .args(["-c", "cat >\"$0\" && chmod 755 \"$0\""])
             .arg(&path)
@@ -228,7 +227,7 @@ impl Script {
     }
 }
 
-/// What a scripted FFmpeg was called for.
+/// The kind of a call of a scripted FFmpeg.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// To list its encoders.
@@ -242,9 +241,9 @@ pub enum Kind {
 /// One call of a scripted FFmpeg.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// What it was for.
+    /// The kind of the call.
     pub kind: Kind,
-    /// Which call of this kind it was, from 1.
+    /// The number of the call among those of its kind, from 1.
     pub number: u32,
     /// Its process id.
     pub process: u32,
@@ -253,7 +252,7 @@ pub struct Call {
 }
 
 impl Call {
-    /// The argument behind the option `name`.
+    /// The argument after the option `name`.
     pub fn option(&self, name: &str) -> Option<&str> {
         let at = self.arguments.iter().position(|argument| argument == name)?;
         self.arguments.get(at + 1).map(String::as_str)
@@ -272,7 +271,7 @@ impl Call {
     }
 }
 
-/// A scripted FFmpeg in a folder of its own, which goes when this is dropped.
+/// A scripted FFmpeg in its own folder, which is removed when this is dropped.
 #[derive(Debug)]
 pub struct Scripted {
     folder: tempfile::TempDir,
@@ -285,7 +284,7 @@ impl Scripted {
         &self.path
     }
 
-    /// What makes this workspace use it: environment variables and their values.
+    /// The environment variables that make this workspace use it, with their values.
     pub fn environment(&self) -> [(&'static str, OsString); 1] {
         [("ENCODER_FFMPEG", self.path.clone().into())]
     }
@@ -295,7 +294,7 @@ impl Scripted {
         (1..)
             .map(|n| self.folder.path().join(format!("call.{n}")))
             .take_while(|call| call.is_dir())
-            // One that was killed at once may have said nothing.
+            // A call that was killed at once may have written nothing.
             .filter_map(|call| fs::read(call.join("said")).ok())
             .filter_map(|said| Call::parse(&String::from_utf8_lossy(&said)))
             .collect()

@@ -4,16 +4,16 @@ use std::{fs, io, path::Path, time::Duration};
 
 use super::{Input, Real, Script, Step};
 
-/// Longer than any test; bounded, so that nothing stays on the machine for ever.
+/// Longer than any test; bounded, so that no process stays on the machine for ever.
 const FOR_EVER: &str = "sleep 1000";
 
-/// What a flood consists of.
+/// The text of a flood.
 const WARNING: &str = "[h264_nvenc @ 0x55d0c0ffee00] [warning] the same thing once more";
 
-/// The text of the program; what it is to write to stdout becomes files in `folder`.
+/// The text of the program. The bytes that it writes to stdout become files in `folder`.
 pub(super) fn program(script: &Script, folder: &Path) -> io::Result<String> {
-    // `mkdir` is what makes a number belong to one call. Without the folder it would fail for
-    // ever: its owner is gone.
+    // `mkdir` assigns a number to exactly one call. If the folder was removed with its owner, it
+    // would fail for ever.
     let mut text = format!(
         "#!/bin/sh\n\
          here={}\n\
@@ -88,13 +88,13 @@ fn line(script: &Script, step: &Step, last: bool, data: &mut Data<'_>) -> io::Re
         Step::FloodStderr(bytes) => format!("{} >&2", flood(*bytes)),
         Step::FloodStdout(bytes) => flood(*bytes),
         Step::IgnoreSignals => "trap '' TERM INT HUP".into(),
-        // Without its own words a shell gives a process in the background no stdin.
+        // Without an explicit redirection, a shell closes stdin of a background process.
         Step::HoldPipes => format!("exec 3<&0\n{FOR_EVER} <&3 &"),
         Step::HoldStdout => format!("{FOR_EVER} 2>/dev/null &"),
         Step::Real(real) => forward(real, last),
         Step::Hang => format!("exec {FOR_EVER}"),
         Step::Exit(status) => format!("exit {status}"),
-        // No core file: the crash is meant.
+        // No core file: the crash is intended.
         Step::Die(signal) => format!("ulimit -c 0\nkill -{signal} $$"),
     })
 }
@@ -109,7 +109,7 @@ fn sleep(time: Duration) -> String {
 
 fn flood(bytes: Option<u64>) -> String {
     match bytes {
-        // Whole lines, so that what follows stands on one of its own.
+        // Whole lines, so that the next text starts on a new line.
         Some(bytes) => {
             format!("{{ yes '{WARNING}' | head -c {}; echo; }}", bytes.saturating_sub(1))
         }
@@ -122,7 +122,7 @@ fn forward(real: &Real, last: bool) -> String {
     let mut text = match real.input {
         Input::All if last && real.output.is_none() => format!("exec {program} \"$@\""),
         Input::All => format!("{program} \"$@\""),
-        // One by one: what is left over of a piece would wait in a buffer for the next.
+        // One by one: the rest of a piece would wait in a buffer for the next piece.
         Input::First(count, bytes) => format!(
             "n=0; while [ $n -lt {count} ]; do head -c {bytes}; n=$((n + 1)); done | \
              {program} \"$@\""

@@ -1,9 +1,9 @@
-//! The version strings of those who build FFmpeg.
+//! The version strings of FFmpeg's builds.
 
-/// What one vendor's build says behind `ffmpeg version`.
+/// The text after `ffmpeg version` of one vendor's build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Vendor {
-    /// Who builds it.
+    /// The name of the vendor.
     pub name: &'static str,
     /// The rest of the line, up to the copyright.
     pub version: &'static str,

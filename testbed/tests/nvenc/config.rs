@@ -1,4 +1,4 @@
-//! What is asked for arrives.
+//! Settings reach the device.
 
 use encoder_testbed::nvenc::{Config, VirtualNvenc, What};
 
@@ -7,7 +7,7 @@ use crate::{
     ffmpeg::{Encode, Ffmpeg, ffmpegs},
 };
 
-/// What the device was initialised with.
+/// The configuration that the device received.
 fn config(ffmpeg: &Ffmpeg, device: &VirtualNvenc, options: &str) -> Config {
     let before = device.configs().len();
     let mut encode = Encode::new(ffmpeg, device).options(options);
@@ -19,7 +19,7 @@ fn config(ffmpeg: &Ffmpeg, device: &VirtualNvenc, options: &str) -> Config {
 }
 
 #[test]
-fn settings_arrive() {
+fn settings_reach_the_device() {
     let Some(device) = device() else { return };
     type Check = fn(&Config) -> bool;
     let table: [(&str, Check); 16] = [
@@ -57,7 +57,7 @@ fn settings_arrive() {
 }
 
 #[test]
-fn the_container_decides_where_parameter_sets_stand() {
+fn the_container_decides_the_place_of_parameter_sets() {
     let Some(device) = device() else { return };
     for ffmpeg in ffmpegs() {
         Encode::new(ffmpeg, &device).assert_exact();
@@ -73,7 +73,7 @@ fn the_container_decides_where_parameter_sets_stand() {
 }
 
 #[test]
-fn forced_pictures_arrive() {
+fn forced_pictures_reach_the_device() {
     for ffmpeg in ffmpegs() {
         let Some(device) = device() else { return };
         let options = "-bf 0 -forced-idr 1 -force_key_frames expr:eq(mod(n,5),3)";
@@ -92,12 +92,12 @@ fn forced_pictures_arrive() {
 }
 
 #[test]
-fn the_gpu_that_is_asked_for() {
+fn the_configured_gpu_is_used() {
     let Some(device) = device() else { return };
     let device = device.gpus(&["NVIDIA H100:no-encoder", "NVIDIA L4", "NVIDIA L40"]);
     for ffmpeg in ffmpegs() {
         assert_eq!(config(ffmpeg, &device, "-gpu 2").gpu, 2);
-        // FFmpeg takes the first that can encode.
+        // FFmpeg takes the first GPU that can encode.
         assert_eq!(config(ffmpeg, &device, "").gpu, 1);
     }
 }

@@ -1,4 +1,4 @@
-//! What goes in comes out, whatever the settings.
+//! Every picture is restored, at all settings.
 
 use crate::{
     device,
@@ -13,7 +13,7 @@ fn every_preset_and_tuning() {
             for (i, tuning) in ["hq", "ll", "ull", "lossless"].into_iter().enumerate() {
                 let mut encode = Encode::new(ffmpeg, &device)
                     .options(&format!("-preset p{preset} -tune {tuning}"));
-                // Formats and sizes take turns.
+                // Formats and sizes alternate.
                 encode.pixels = ["nv12", "yuv420p"][(preset + i) % 2];
                 encode.size = [(160, 96), (146, 50), (190, 108)][(preset + i) % 3];
                 encode.format = ["h264", "flv"][preset % 2];

@@ -1,4 +1,4 @@
-//! What each fault looks like from outside.
+//! The effect of each fault on FFmpeg.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -28,7 +28,7 @@ fn check(name: &str, make: impl Fn(VirtualNvenc) -> VirtualNvenc, wanted: &str, 
 
 #[test]
 fn a_driver_that_does_not_work() {
-    // Where the machine has the library itself, leaving ours out changes nothing.
+    // If the machine has its own library, leaving out the virtual library has no effect.
     if !["/usr/lib/x86_64-linux-gnu/libcuda.so.1", "/usr/lib64/libcuda.so.1"]
         .iter()
         .any(|file| std::path::Path::new(file).exists())

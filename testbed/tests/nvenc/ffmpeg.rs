@@ -1,4 +1,4 @@
-//! The FFmpegs of this machine, and pictures to give to them.
+//! The FFmpegs of this machine, and their input pictures.
 
 use std::{
     io::{Read, Write},
@@ -11,10 +11,10 @@ use std::{
 pub use encoder_testbed::ffmpeg::Ffmpeg;
 use encoder_testbed::{ffmpeg, nvenc::VirtualNvenc};
 
-/// Much longer than anything here takes.
+/// Much longer than any run takes.
 pub const LONG: Duration = Duration::from_secs(60);
 
-/// The FFmpegs that have h264_nvenc and speak an API that the device knows.
+/// The FFmpegs that have h264_nvenc and use an API that the device supports.
 pub fn ffmpegs() -> &'static [Ffmpeg] {
     static FOUND: OnceLock<Vec<Ffmpeg>> = OnceLock::new();
     FOUND.get_or_init(|| ffmpeg::ffmpegs("h264_nvenc", is_known))
@@ -34,7 +34,7 @@ pub fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// The line of h264_nvenc that tells first what is wrong.
+/// The first line of h264_nvenc with an error.
 pub fn complaint(output: &Output) -> Option<String> {
     stderr(output).lines().find(|line| line.contains("h264_nvenc @")).map(String::from)
 }
@@ -80,7 +80,7 @@ impl<'a> Encode<'a> {
         let mut state = 1_u32;
         let mut noise = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            // Runs of zeros are what needs escaping in H.264.
+            // Runs of zeros need escaping in H.264.
             if state >> 30 == 0 { 0 } else { (state >> 24) as u8 }
         };
         let mut pictures: Vec<u8> = (0..picture).map(|_| noise()).collect();
@@ -93,17 +93,18 @@ impl<'a> Encode<'a> {
         pictures
     }
 
-    /// Started, with standard input, output and error as pipes.
+    /// Starts it, with standard input, output and error as pipes.
     pub fn spawn(&self) -> Child {
         pipes(&mut self.command()).spawn().unwrap()
     }
 
-    /// Started and fed, for a run that is not to end by itself: nobody reads what it writes.
+    /// Starts it and writes its input, for a run that does not end by itself; its output is not
+    /// read.
     pub fn leave(&self) -> Child {
         let mut command = self.command();
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
         let (mut stdin, input) = (child.stdin.take().unwrap(), self.input());
-        // What it does not read is lost when it is killed.
+        // Input that it does not read is lost when it is killed.
         thread::spawn(move || drop(stdin.write_all(&input)));
         child
     }
@@ -120,12 +121,12 @@ impl<'a> Encode<'a> {
         command
     }
 
-    /// Run to its end.
+    /// Runs it to its end.
     pub fn run(&self) -> Output {
         feed(self.spawn(), self.input(), LONG)
     }
 
-    /// What `encoded` contains, decoded.
+    /// Decodes `encoded`.
     pub fn decode(&self, encoded: Vec<u8>) -> Output {
         let mut command = Command::new(&self.ffmpeg.path);
         command
@@ -147,7 +148,7 @@ impl<'a> Encode<'a> {
         lines.map(|line| line.split(',').nth(2).unwrap().trim().parse().unwrap()).collect()
     }
 
-    /// Runs, and asserts that every picture came through.
+    /// Runs, and asserts that every picture is restored.
     pub fn assert_exact(&self) -> Vec<u8> {
         let what = format!(
             "{} {} {:?} {:?} {:?}",
@@ -173,8 +174,8 @@ pub fn pipes(command: &mut Command) -> &mut Command {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped())
 }
 
-/// Writes to the program while reading from it, and kills it when it takes longer than
-/// `deadline`: its status then tells so.
+/// Writes to the program while reading from it, and kills it if it takes longer than `deadline`,
+/// which its status shows.
 pub fn feed(mut child: Child, input: Vec<u8>, deadline: Duration) -> Output {
     let begun = Instant::now();
     let mut stdin = child.stdin.take().unwrap();

@@ -1,5 +1,6 @@
-//! The virtual NVENC device with the real FFmpeg: in each version that there is, every setting
-//! comes back bit for bit, arrives as it was asked for, and every fault looks as it should.
+//! The virtual NVENC device with the real FFmpeg: with each installed version, pictures are
+//! restored bit for bit at every setting, settings reach the device, and faults have their expected
+//! effect.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -14,7 +15,7 @@ mod wrong;
 
 use encoder_testbed::{nvenc::VirtualNvenc, or_left_out};
 
-/// A healthy device, where one can be made.
+/// A device without faults, if one can be made.
 fn device() -> Option<VirtualNvenc> {
     or_left_out(VirtualNvenc::new())
 }

@@ -1,4 +1,4 @@
-//! The device as monitoring sees it.
+//! The device in NVML and `nvidia-smi`.
 
 use std::{env, os::unix::process::ExitStatusExt, process::Command, time::Duration};
 
@@ -10,7 +10,7 @@ use crate::{
     ffmpeg::{feed, pipes},
 };
 
-/// Runs [`report`] in a process that sees the device: what it prints.
+/// Runs [`report`] in a process with the device; returns its output.
 pub fn see(device: &VirtualNvenc) -> String {
     let mut command = Command::new(env::current_exe().unwrap());
     command.args(["--exact", "nvml::report", "--ignored", "--nocapture", "--test-threads", "1"]);
@@ -68,7 +68,7 @@ fn nvml_can_fail() {
 }
 
 #[test]
-fn nvidia_smi_tells_of_the_device() {
+fn nvidia_smi_lists_the_device() {
     let Some(device) = device() else { return };
     let smi = |device: &VirtualNvenc| {
         let mut command = Command::new(device.file(Part::Smi).unwrap());

@@ -1,4 +1,4 @@
-//! Sessions are counted over all processes, and come free however a process ends.
+//! Sessions are counted over all processes, and released whenever a process ends.
 
 use std::{
     process::{Child, Command},
@@ -14,7 +14,7 @@ use crate::{
     nvml,
 };
 
-/// Waits until the fault has struck.
+/// Waits until the fault has occurred.
 fn wait_for_fault(device: &VirtualNvenc) {
     let begun = Instant::now();
     while !device.log().iter().any(|event| matches!(event.what, What::Fault { .. })) {
@@ -23,8 +23,8 @@ fn wait_for_fault(device: &VirtualNvenc) {
     }
 }
 
-/// One after the other: polite signals, which FFmpeg does not heed in a call that never returns;
-/// then the end.
+/// Sends signals that request an end, which FFmpeg ignores in a call that never returns; then kills
+/// it.
 fn end(mut child: Child) {
     for signal in ["-INT", "-TERM"] {
         assert!(
@@ -105,7 +105,7 @@ fn nothing_but_sigkill_ends_a_hang() {
 }
 
 #[test]
-fn only_the_first_process_meets_the_fault() {
+fn only_the_first_process_has_the_fault() {
     for ffmpeg in ffmpegs() {
         let Some(device) = device() else { return };
         let device = device.fault(Fault::ENCODE.frame(2).processes(1));
@@ -116,7 +116,7 @@ fn only_the_first_process_meets_the_fault() {
 }
 
 #[test]
-fn a_slow_device_takes_its_time() {
+fn a_slow_device_delays_each_picture() {
     for ffmpeg in ffmpegs() {
         let Some(device) = device() else { return };
         let device = device.frame_time(Duration::from_millis(20));

@@ -1,4 +1,4 @@
-//! The device sees what a client does wrong: otherwise "no violation" would mean nothing.
+//! The device detects wrong calls of a client: otherwise "no violation" would mean nothing.
 
 use std::{path::Path, process::Command};
 
@@ -28,7 +28,7 @@ fn client(device: &VirtualNvenc, folder: &Path) -> std::path::PathBuf {
 }
 
 #[test]
-fn misuse_is_seen() {
+fn misuse_is_detected() {
     let Some(healthy) = device() else { return };
     let folder = tempfile::tempdir().unwrap();
     let client = client(&healthy, folder.path());
@@ -66,7 +66,7 @@ fn misuse_is_seen() {
 }
 
 #[test]
-fn ffmpeg_is_untidy_after_an_error() {
+fn ffmpeg_releases_incompletely_after_an_error() {
     for ffmpeg in ffmpegs() {
         let Some(device) = device() else { return };
         let device = device.fault(Fault::BUFFERS);

@@ -1,4 +1,4 @@
-//! Output that is not what it should be: FFmpeg notices nothing.
+//! FFmpeg does not detect wrong output.
 
 use encoder_testbed::nvenc::{Fault, Wrong};
 
@@ -8,7 +8,7 @@ use crate::{
 };
 
 #[test]
-fn a_wrong_picture_goes_unnoticed() {
+fn a_wrong_picture_is_not_detected() {
     let kinds = [
         Wrong::Sample,
         Wrong::Black,
@@ -34,7 +34,7 @@ fn a_wrong_picture_goes_unnoticed() {
             }
             let (input, picture) = (encode.input(), encode.picture());
             let decoded = encode.decode(output.stdout).stdout;
-            // The five before are as they should be, the sixth is not, or is not there.
+            // The five pictures before are correct, the sixth is wrong or missing.
             assert_eq!(decoded[..5 * picture], input[..5 * picture], "{kind:?}");
             assert!(
                 decoded.get(5 * picture..6 * picture) != Some(&input[5 * picture..6 * picture]),

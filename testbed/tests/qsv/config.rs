@@ -1,4 +1,4 @@
-//! What was asked for arrives.
+//! Settings reach the device.
 
 use encoder_testbed::qsv::{Config, What};
 
@@ -14,7 +14,7 @@ fn config(ffmpeg: &Ffmpeg, options: &str) -> Option<Config> {
 }
 
 #[test]
-fn everything_arrives() {
+fn all_settings_reach_the_device() {
     for ffmpeg in ffmpegs() {
         let options = "-preset veryfast -global_quality 23 -look_ahead 0 -g 30 -bf 0 \
                        -idr_interval 0 -forced_idr 1 -async_depth 4";
@@ -44,7 +44,7 @@ fn everything_arrives() {
 }
 
 #[test]
-fn each_option_arrives() {
+fn each_option_reaches_the_device() {
     for ffmpeg in ffmpegs() {
         let config = |options: &str| config(ffmpeg, options);
         let Some(slow) = config("-preset slow -global_quality 1 -look_ahead 0 -g 7 -bf 2") else {
@@ -66,7 +66,7 @@ fn each_option_arrives() {
     }
 }
 
-/// As many frames are on their way as was asked for, and all sessions end.
+/// As many frames are in flight as configured, and all sessions end.
 #[test]
 fn nothing_is_left() {
     for ffmpeg in ffmpegs() {

@@ -1,4 +1,4 @@
-//! Every picture comes back bit for bit.
+//! Every picture is restored bit for bit.
 
 use encoder_testbed::qsv::What;
 
@@ -55,7 +55,8 @@ fn devices_and_containers() {
     }
 }
 
-/// With B pictures, decoding is one frame ahead of showing; without, they are the same.
+/// With B pictures, decoding is one frame ahead of presentation; without them, both times are
+/// equal.
 #[test]
 fn times() {
     for ffmpeg in ffmpegs() {
@@ -65,7 +66,7 @@ fn times() {
             let encode = Encode::new(ffmpeg, &device).options(&options);
             let encode = Encode { format: "nut", ..encode };
             let times = encode.times(&encode.assert_exact());
-            // The container has ticks of its own, and may begin later than at 0.
+            // The container has its own time base, and may start later than 0.
             let mut shown: Vec<_> = times.iter().map(|(_, shown)| *shown).collect();
             shown.sort_unstable();
             let (begin, step) = (shown[0], shown[1] - shown[0]);
@@ -108,9 +109,10 @@ fn groups() {
                 What::Forced { frame, frame_type, .. } => Some((*frame, *frame_type)),
                 _ => None,
             });
-            // I, reference and IDR.
-            let told: &[_] = if options.contains("force") { &[(6, 193), (13, 193)] } else { &[] };
-            assert_eq!(forced.collect::<Vec<_>>(), told, "FFmpeg {}: {options}", ffmpeg.major);
+            // The sum of I, reference and IDR.
+            let expected: &[_] =
+                if options.contains("force") { &[(6, 193), (13, 193)] } else { &[] };
+            assert_eq!(forced.collect::<Vec<_>>(), expected, "FFmpeg {}: {options}", ffmpeg.major);
         }
     }
 }

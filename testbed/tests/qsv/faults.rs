@@ -1,4 +1,4 @@
-//! What each fault looks like from outside.
+//! The effect of each fault on FFmpeg.
 
 use std::{os::unix::process::ExitStatusExt, path::Path, time::Duration, time::Instant};
 
@@ -35,7 +35,7 @@ fn a_machine_without_a_part() {
     check(|d| d.fault(Fault::NODE_DENIED), display, display, 187);
     let driver = "Failed to initialise VAAPI connection: -1";
     check(|d| d.without(Part::Driver), driver, driver, 251);
-    // Where the machine has a runtime itself, leaving ours out changes nothing.
+    // If the machine has its own runtime, leaving out the virtual runtime has no effect.
     let installed = |file: &str| Path::new("/usr/lib/x86_64-linux-gnu").join(file).exists();
     if !installed("libmfx-gen.so.1.2") {
         let session = "Error initializing an internal MFX session: unsupported (-3)";
@@ -69,8 +69,7 @@ fn an_error_in_the_middle() {
     check(|d| d.fault(Fault::DEVICE_FAILED.frame(5)), failed, failed, 251);
 }
 
-/// FFmpeg 5 does not look at what waiting for a picture returns: it ends well, with pictures
-/// missing.
+/// FFmpeg 5 does not check the result of waiting for a picture: it succeeds with missing pictures.
 #[test]
 fn an_error_of_a_picture() {
     let lost = Fault::new(Stage::Sync, Action::Error(-17)).frame(5);
@@ -95,7 +94,7 @@ fn a_crash() {
     }
 }
 
-/// FFmpeg never notices.
+/// FFmpeg does not detect it.
 #[test]
 fn a_hang() {
     for place in [Stage::Session, Stage::Init, Stage::Encode, Stage::Sync] {

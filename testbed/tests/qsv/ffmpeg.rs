@@ -1,4 +1,4 @@
-//! The FFmpegs of this machine, and pictures to give to them.
+//! The FFmpegs of this machine, and their input pictures.
 
 use std::{
     fs::{self, File},
@@ -12,7 +12,7 @@ pub use encoder_testbed::ffmpeg::Ffmpeg;
 use encoder_testbed::{ffmpeg, qsv::VirtualQsv};
 use tempfile::TempDir;
 
-/// Much longer than anything here takes.
+/// Much longer than any run takes.
 const LONG: Duration = Duration::from_secs(60);
 
 /// The FFmpegs that have h264_qsv.
@@ -28,9 +28,9 @@ pub struct Encode<'a> {
     pub device: &'a VirtualQsv,
     pub size: (usize, usize),
     pub frames: usize,
-    /// The encoder, and what must be done to the pictures for it.
+    /// The encoder, and the filters that it needs.
     pub codec: &'static str,
-    /// In front of the input.
+    /// Options in front of the input.
     pub global: String,
     pub options: String,
     pub format: &'static str,
@@ -60,7 +60,7 @@ impl<'a> Encode<'a> {
         let mut state = 1_u32;
         let mut noise = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            // Runs of zeros are what needs escaping in H.264.
+            // Runs of zeros need escaping in H.264.
             if state >> 30 == 0 { 0 } else { (state >> 24) as u8 }
         };
         let mut pictures: Vec<u8> = (0..size).map(|_| noise()).collect();
@@ -96,7 +96,7 @@ impl<'a> Encode<'a> {
         self.start().end()
     }
 
-    /// What the file that was written contains, decoded.
+    /// Decodes the file that was written.
     pub fn decode(&self, ended: &Ended) -> Vec<u8> {
         let output = Command::new(&self.ffmpeg.path)
             .args(["-hide_banner", "-nostdin", "-v", "error", "-f", self.format, "-i", "out"])
@@ -125,7 +125,7 @@ impl<'a> Encode<'a> {
             .collect()
     }
 
-    /// Runs, and asserts that every picture came through and nothing was done wrong.
+    /// Runs, and asserts that every picture is restored and that there are no violations.
     pub fn assert_exact(&self) -> Ended {
         let ended = self.run();
         let what = self.what();
@@ -143,14 +143,14 @@ impl<'a> Encode<'a> {
     }
 }
 
-/// A run under way.
+/// A running FFmpeg.
 pub struct Run {
     pub child: Child,
     folder: TempDir,
 }
 
 impl Run {
-    /// Waits for the end, and kills the program when that takes too long: its status tells so.
+    /// Waits for the end, and kills the program if that takes too long, which its status shows.
     pub fn end(mut self) -> Ended {
         let begun = Instant::now();
         let status = loop {
@@ -166,7 +166,7 @@ impl Run {
     }
 }
 
-/// Waits until `done`, which is certain to come.
+/// Waits until `done` returns true.
 pub fn wait_until(done: impl Fn() -> bool) {
     let begun = Instant::now();
     while !done() {
@@ -175,7 +175,7 @@ pub fn wait_until(done: impl Fn() -> bool) {
     }
 }
 
-/// A run that is over.
+/// The result of a run.
 pub struct Ended {
     pub status: ExitStatus,
     folder: TempDir,
@@ -187,10 +187,10 @@ impl Ended {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The line that tells first what is wrong.
+    /// The first line with an error.
     pub fn complaint(&self) -> Option<String> {
         let about = ["h264_qsv @", "h264_vaapi @", "AVHWDeviceContext @", "VAAPI @"];
-        let told = |line: &&str| about.iter().any(|name| line.contains(name));
-        self.stderr().lines().find(told).map(String::from)
+        let is_error = |line: &&str| about.iter().any(|name| line.contains(name));
+        self.stderr().lines().find(is_error).map(String::from)
     }
 }

@@ -1,5 +1,6 @@
-//! The virtual Quick Sync device with the real FFmpeg: in each version that there is, every
-//! setting comes back bit for bit, arrives as it was asked for, and every fault looks as it should.
+//! The virtual Quick Sync device with the real FFmpeg: with each installed version, pictures are
+//! restored bit for bit at every setting, settings reach the device, and faults have their expected
+//! effect.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -12,7 +13,7 @@ mod vaapi;
 
 use encoder_testbed::{or_left_out, qsv::VirtualQsv};
 
-/// A healthy device, where one can be made.
+/// A device without faults, if one can be made.
 fn device() -> Option<VirtualQsv> {
     or_left_out(VirtualQsv::new())
 }

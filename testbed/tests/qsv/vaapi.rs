@@ -32,7 +32,7 @@ fn usable() -> impl Iterator<Item = &'static Ffmpeg> {
 }
 
 #[test]
-fn every_picture_comes_back() {
+fn every_picture_is_restored() {
     for ffmpeg in usable() {
         for size in [(16, 16), (160, 96), (322, 182), (1922, 1082)] {
             let Some(device) = device() else { return };
@@ -71,7 +71,7 @@ fn groups() {
 }
 
 #[test]
-fn what_was_asked_for_arrives() {
+fn settings_reach_the_driver() {
     for ffmpeg in usable() {
         let config = |options: &str| {
             let device = device()?;

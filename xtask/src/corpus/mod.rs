@@ -16,7 +16,8 @@ use judge::Made;
 use serde::Deserialize;
 
 use crate::{
-    process::{Result, encoder, output_within, target},
+    process::{Result, output_within, target},
+    program::encoder,
     setup::{self, Tools},
 };
 

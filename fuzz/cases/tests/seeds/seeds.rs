@@ -69,13 +69,13 @@ fn message(content: &Content, serialization: Serialization, flags: u8) -> Vec<u8
     let (schema, ..) = content.names(serialization);
     let schema =
         SCHEMAS.iter().position(|name| name.replace("/msg", "") == schema.replace("/msg", ""));
-    let wire_bits = match serialization {
+    let bits = match serialization {
         Serialization::CdrLittle | Serialization::CdrBig => 0,
         Serialization::Ros1 => 1,
         Serialization::Protobuf => 2,
         Serialization::Json => 3,
     };
-    let choice = wire_bits | (schema.unwrap() as u8) << 2 | flags;
+    let choice = bits | (schema.unwrap() as u8) << 2 | flags;
     [&[choice][..], &content.message(serialization, EPOCH)].concat()
 }
 
@@ -365,7 +365,7 @@ fn file(options: &Mp4Options, order: &[(u64, Option<u8>)]) -> Vec<u8> {
         sink.write(chunk, &at(pts)).unwrap();
     }
     (0..order.len() as u64).for_each(|n| analysis.push(&at(n)));
-    sink.finish(&analysis.layout()).unwrap();
+    sink.finish(&analysis.timeline()).unwrap();
     std::fs::read(path).unwrap()
 }
 

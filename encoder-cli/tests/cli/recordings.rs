@@ -1,0 +1,159 @@
+//! Where recordings come from: directories of several files, compressed files, standard input.
+
+use crate::common;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::Stdio,
+};
+
+use common::{
+    EPOCH, MS, entries,
+    picture::Picture,
+    program::{Converted, command, convert, told},
+    recording::{camera, small_jpeg},
+};
+
+/// An MCAP file of one camera, with pictures `first` to `first + count - 1` at 25 fps.
+fn file(path: &Path, first: usize, count: usize) {
+    let directory = tempfile::tempdir().unwrap();
+    let frames: Vec<_> = (first..first + count)
+        .map(|n| (EPOCH + n as i64 * 40 * MS, EPOCH + n as i64 * 40 * MS, small_jpeg(n)))
+        .collect();
+    std::fs::copy(camera(directory.path(), &frames), path).unwrap();
+}
+
+/// Compresses a file; returns the path of the compressed one.
+fn zip(path: &Path) -> PathBuf {
+    let mut zip = path.as_os_str().to_owned();
+    zip.push(".zstd");
+    std::fs::write(&zip, zstd::encode_all(std::fs::File::open(path).unwrap(), 1).unwrap()).unwrap();
+    std::fs::remove_file(path).unwrap();
+    zip.into()
+}
+
+/// Converts with a temporary directory, in which nothing may be left.
+fn convert_with(recording: &Path, temporary: &Path, args: &[&str]) -> Converted {
+    let out = tempfile::tempdir().unwrap();
+    let common = ["encode", recording.to_str().unwrap(), "--encoder", "openh264", "-o"];
+    let output = command([&common[..], &[out.path().to_str().unwrap()], args].concat())
+        .env("TMPDIR", temporary)
+        .output()
+        .unwrap();
+    let (code, said) = told(&output);
+    if temporary.is_dir() {
+        assert_eq!(entries(temporary), Vec::<String>::new(), "{said}");
+    }
+    Converted::check(out, "report.json", code, said)
+}
+
+#[cfg(unix)]
+#[test]
+fn compressed_recordings_are_unpacked_within_a_limit() {
+    let directory = tempfile::tempdir().unwrap();
+    let temporary = tempfile::tempdir().unwrap();
+    let (first, second) = (directory.path().join("x_0.mcap"), directory.path().join("x_1.mcap"));
+    file(&first, 0, 4);
+    file(&second, 4, 4);
+    let size = first.metadata().unwrap().len().max(second.metadata().unwrap().len());
+    let first = zip(&first);
+    zip(&second);
+    // A directory that has nothing else, and a file.
+    for (recording, count) in [(directory.path(), 8), (first.as_path(), 4)] {
+        let enough = ["--max-temporary-bytes", &size.to_string()];
+        for args in [&[][..], &enough] {
+            let converted = convert_with(recording, temporary.path(), args).expect(0);
+            assert_eq!(converted.video().numbers(), (0..count).map(Some).collect::<Vec<_>>());
+        }
+        let few = ["--max-temporary-bytes", "1000"];
+        let converted = convert_with(recording, temporary.path(), &few).expect(1);
+        for part in ["x_0.mcap.zstd", "--max-temporary-bytes", "zstd -d x_0.mcap.zstd"] {
+            assert!(converted.said.contains(part), "{part}: {}", converted.said);
+        }
+        let nowhere = temporary.path().join("nowhere");
+        let converted = convert_with(recording, &nowhere, &[]).expect(1);
+        for part in ["nowhere", "TMPDIR"] {
+            assert!(converted.said.contains(part), "{part}: {}", converted.said);
+        }
+    }
+    // As the hint advises: decompressed beside the compressed ones.
+    file(&directory.path().join("x_0.mcap"), 0, 4);
+    file(&directory.path().join("x_1.mcap"), 4, 4);
+    let few = ["--max-temporary-bytes", "1000"];
+    let converted = convert_with(directory.path(), temporary.path(), &few).expect(0);
+    assert_eq!(converted.video().numbers(), (0..8).map(Some).collect::<Vec<_>>());
+}
+
+#[test]
+fn files_outside_the_directory_are_a_loss() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("rec");
+    std::fs::create_dir(&directory).unwrap();
+    file(&directory.join("x_0.mcap"), 0, 3);
+    file(&parent.path().join("x_9.mcap"), 3, 3);
+    let yaml = |files: &str| {
+        format!(
+            "rosbag2_bagfile_information:\n  version: 5\n  storage_identifier: mcap\n  \
+             relative_file_paths: [{files}]\n"
+        )
+    };
+    let metadata = directory.join("metadata.yaml");
+    std::fs::write(&metadata, yaml("x_0.mcap, ../x_9.mcap")).unwrap();
+    let converted = convert(&directory, &[]).expect(3);
+    assert_eq!(converted.video().numbers(), [0, 1, 2].map(Some));
+    assert!(converted.warns("../x_9.mcap"), "{}", converted.report);
+    std::fs::write(&metadata, yaml("../x_9.mcap")).unwrap();
+    let converted = convert(&directory, &[]).expect(1);
+    assert!(converted.said.contains("../x_9.mcap"), "{}", converted.said);
+}
+
+#[test]
+fn windows_and_topics_count_for_standard_input() {
+    let pictures: Vec<_> = (0..10).map(|n| Picture::stamped(160, 120, n)).collect();
+    let raw: Vec<u8> = pictures.iter().flat_map(|picture| picture.rgb.clone()).collect();
+    let mut y4m = b"YUV4MPEG2 W160 H120 F10:1\n".to_vec();
+    for picture in &pictures {
+        y4m.extend(b"FRAME\n");
+        y4m.extend(picture.raw("i420", 0).0);
+    }
+    let of_raw = ["--raw", "rgb24:160x120@10"];
+    // Arguments, the frames; none where the only stream is not asked for.
+    let table: &[(&[&str], Option<std::ops::Range<usize>>)] = &[
+        (&["--start", "0.3"], Some(3..10)),
+        (&["--start", "0.3", "--end", "0.6"], Some(3..7)),
+        (&["--end", "0.2"], Some(0..3)),
+        // The rate that is asked for.
+        (&["--fps", "5", "--start", "0.4", "--end", "0.8"], Some(2..5)),
+        (&["--topic", "std*"], Some(0..10)),
+        (&["--topic", "/cam"], None),
+    ];
+    for (bytes, of_input) in [(&raw, &of_raw[..]), (&y4m, &[])] {
+        for (args, expected) in table {
+            let out = tempfile::tempdir().unwrap();
+            let common = ["encode", "-", "--encoder", "openh264", "-o"];
+            let all = [&common[..], &[out.path().to_str().unwrap()], of_input, args].concat();
+            let mut child = command(all)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .stderr(Stdio::piped())
+                .spawn()
+                .unwrap();
+            // What is behind the end is not read.
+            let _ = child.stdin.take().unwrap().write_all(bytes);
+            let (code, said) = told(&child.wait_with_output().unwrap());
+            let converted = Converted::check(out, "report.json", code, said);
+            match expected {
+                Some(numbers) => {
+                    let converted = converted.expect(0);
+                    let numbers: Vec<_> = numbers.clone().map(Some).collect();
+                    assert_eq!(converted.video().numbers(), numbers, "{args:?}");
+                }
+                None => {
+                    let converted = converted.expect(1);
+                    assert!(converted.said.contains("`stdin`"), "{}", converted.said);
+                }
+            }
+        }
+    }
+}

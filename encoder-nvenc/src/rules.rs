@@ -1,0 +1,239 @@
+//! The meaning of lines of FFmpeg's log for `h264_nvenc`.
+
+use encoder_core::RefusalKind::{Busy, DriverTooOld, Failed, Missing, NoDevice, Unsupported};
+use encoder_ffmpeg::{
+    Rule,
+    hints::{LATER, LOG, SIZE},
+};
+
+const DRIVER: &str = "install the NVIDIA driver; in a container run with --gpus all (NVIDIA \
+                      Container Toolkit)";
+const VIDEO: &str = "install the driver's encode library (package libnvidia-encode); in a \
+                     container set NVIDIA_DRIVER_CAPABILITIES=all, or video,compute,utility";
+const UPDATE: &str = "update the NVIDIA driver, or use an FFmpeg that was built for this one";
+
+/// Causes come before their consequences.
+pub(crate) const RULES: &[Rule] = &[
+    // Libraries and drivers.
+    Rule::new("Cannot load libcuda.so.1", Missing, "the NVIDIA driver is not installed", DRIVER),
+    Rule::new("Cannot load nvcuda.dll", Missing, "the NVIDIA driver is not installed", DRIVER),
+    Rule::new(
+        "Cannot load libnvidia-encode.so.1",
+        Missing,
+        "the driver's encode library is missing",
+        VIDEO,
+    ),
+    Rule::new("Cannot load nvEncodeAPI", Missing, "the driver's encode library is missing", VIDEO),
+    Rule::new("Cannot load cu", DriverTooOld, "the NVIDIA driver lacks a function", UPDATE),
+    Rule::new(
+        "does not support the required nvenc API version",
+        DriverTooOld,
+        "the NVIDIA driver is too old for this FFmpeg",
+        UPDATE,
+    ),
+    Rule::new(
+        "invalid version (15)",
+        DriverTooOld,
+        "the NVIDIA driver is too old for this FFmpeg",
+        UPDATE,
+    ),
+    Rule::new("CUDA_ERROR_NO_DEVICE", NoDevice, "there is no NVIDIA GPU", DRIVER),
+    Rule::new("No CUDA capable devices found", NoDevice, "there is no NVIDIA GPU", DRIVER),
+    Rule::new(
+        "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH",
+        Failed,
+        "the NVIDIA driver's parts are of different versions",
+        "restart the machine after a driver update; in a container use the host's version",
+    ),
+    Rule::new("CUDA_ERROR_DEVICE_UNAVAILABLE", Busy, "the GPU is taken by another program", LATER),
+    Rule::new("CUDA_ERROR_OUT_OF_MEMORY", Busy, "the GPU's memory is full", LATER),
+    Rule::new("cuInit(0) failed", Failed, "CUDA does not start", "check that nvidia-smi works"),
+    // Sessions and capabilities.
+    Rule::new(
+        "unsupported device (2)",
+        NoDevice,
+        "this GPU has no video encoder, or the container does not see all GPUs that it was given",
+        "use a GPU with NVENC (T4, L4, L40S, A10, RTX; not A100, H100, H200), or another encoder",
+    ),
+    Rule::new(
+        "OpenEncodeSessionEx failed: out of memory (10)",
+        Busy,
+        "all encode sessions are in use",
+        LATER,
+    ),
+    Rule::new("incompatible client key (21)", Busy, "all encode sessions are in use", LATER),
+    Rule::new("out of memory (10)", Busy, "the GPU's memory is full", LATER),
+    Rule::new("encoder busy (18)", Busy, "the GPU's encoder is busy", LATER),
+    Rule::new(
+        "Dimension less than the minimum",
+        Unsupported,
+        "the picture is too small for this device",
+        SIZE,
+    ),
+    Rule::new(
+        "Cannot get the preset configuration",
+        Unsupported,
+        "the device does not take the preset",
+        "use another preset",
+    ),
+    Rule::new("device does not exist (5)", Failed, "the GPU was lost", LOG),
+    Rule::new("EncodePicture failed", Failed, "the GPU's encoder failed", LOG),
+    Rule::new("Failed locking bitstream buffer", Failed, "the GPU's encoder failed", LOG),
+    // Old versions of FFmpeg report it as verbose.
+    Rule::new("Width ", Unsupported, "the picture is too large for this device", SIZE)
+        .and(" exceeds ")
+        .at_any_level()
+        .as_last_resort(),
+    Rule::new("Height ", Unsupported, "the picture is too large for this device", SIZE)
+        .and(" exceeds ")
+        .at_any_level()
+        .as_last_resort(),
+    // FFmpeg's summary of all missing capabilities.
+    Rule::new(
+        "No capable devices found",
+        NoDevice,
+        "no GPU can do this encode",
+        "use a GPU with NVENC, or another encoder",
+    )
+    .as_last_resort(),
+];
+
+#[cfg(test)]
+mod tests {
+    use encoder_core::{EncoderType, RefusalKind};
+    use encoder_ffmpeg::{Exit, classify};
+
+    use super::*;
+
+    #[test]
+    fn causes_of_logs() {
+        // stderr | kind | transient | a part of the reason
+        let table: &[(&str, RefusalKind, bool, &str)] = &[
+            ("[h264_nvenc] [error] Cannot load libcuda.so.1", Missing, false, "is not installed"),
+            (
+                "Cannot load libnvidia-encode.so.1\n\
+                 The minimum required Nvidia driver for nvenc is 470.57.02 or newer",
+                Missing,
+                false,
+                "encode library",
+            ),
+            (
+                "cuInit(0) failed -> CUDA_ERROR_NO_DEVICE: no CUDA-capable device is detected",
+                NoDevice,
+                false,
+                "no NVIDIA GPU",
+            ),
+            ("No CUDA capable devices found", NoDevice, false, "no NVIDIA GPU"),
+            (
+                "cuCtxCreate failed -> CUDA_ERROR_DEVICE_UNAVAILABLE\nNo capable devices found",
+                Busy,
+                true,
+                "another program",
+            ),
+            (
+                "cuCtxCreate failed -> CUDA_ERROR_OUT_OF_MEMORY: out of memory\n\
+                 No capable devices found",
+                Busy,
+                true,
+                "memory is full",
+            ),
+            ("cuInit(0) failed -> CUDA_ERROR_SYSTEM_DRIVER_MISMATCH: x", Failed, false, "versions"),
+            ("cuInit(0) failed -> CUDA_ERROR_UNKNOWN: unknown error", Failed, false, "not start"),
+            (
+                "OpenEncodeSessionEx failed: unsupported device (2): (no details)\n\
+                 No capable devices found",
+                NoDevice,
+                false,
+                "no video encoder",
+            ),
+            (
+                "OpenEncodeSessionEx failed: out of memory (10): (no details)\n\
+                 No capable devices found",
+                Busy,
+                true,
+                "sessions are in use",
+            ),
+            (
+                "OpenEncodeSessionEx failed: incompatible client key (21): (no details)\n\
+                 No capable devices found",
+                Busy,
+                true,
+                "sessions are in use",
+            ),
+            (
+                "Driver does not support the required nvenc API version. Required: 13.1 Found: \
+                 12.2\nThe minimum required Nvidia driver for nvenc is 610.00 or newer",
+                DriverTooOld,
+                false,
+                "Required: 13.1 Found: 12.2",
+            ),
+            (
+                "Failed to create nvenc instance: invalid version (15): (no details)",
+                DriverTooOld,
+                false,
+                "too old",
+            ),
+            ("Cannot load cuCtxSynchronize", DriverTooOld, false, "lacks a function"),
+            (
+                "Cannot get the preset configuration: unsupported param (12): (no details)",
+                Unsupported,
+                false,
+                "preset",
+            ),
+            (
+                "InitializeEncoder failed: invalid param (8): Frame Dimension less than the \
+                 minimum supported value.",
+                Unsupported,
+                false,
+                "too small",
+            ),
+            ("Width 640 exceeds 512\nNo capable devices found", Unsupported, false, "too large"),
+            // As FFmpeg 4 reports it.
+            (
+                "[h264_nvenc] [verbose] Height 9000 exceeds 4096\n\
+                 [h264_nvenc] [fatal] No capable devices found",
+                Unsupported,
+                false,
+                "too large",
+            ),
+            ("[error] Decode error rate 1 exceeds maximum 0.666667", Failed, false, "many errors"),
+            ("No capable devices found", NoDevice, false, "no GPU can"),
+            ("CreateInputBuffer failed: out of memory (10): (no details)", Busy, true, "memory"),
+            ("EncodePicture failed!: generic error (20): (no details)", Failed, false, "encoder"),
+            (
+                "EncodePicture failed!: device does not exist (5): (no details)",
+                Failed,
+                false,
+                "the GPU was lost",
+            ),
+            (
+                "Failed locking bitstream buffer: device does not exist (5)",
+                Failed,
+                false,
+                "the GPU was lost",
+            ),
+            ("EncodePicture failed!: encoder busy (18): (no details)", Busy, true, "is busy"),
+            // Attempts that FFmpeg reports before it continues.
+            (
+                "[h264_nvenc] [verbose] Cannot load libcuda.so.1\n[error] something new",
+                Failed,
+                false,
+                "something new",
+            ),
+        ];
+        for (stderr, kind, transient, reason) in table {
+            let refusal = classify(EncoderType::NVENC, &[RULES], stderr, Exit::Code(1));
+            assert_eq!((refusal.kind, refusal.transient), (*kind, *transient), "{refusal}");
+            assert!(refusal.reason.contains(reason), "{refusal}");
+            assert!(!refusal.hint.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_log_decides_before_the_exit() {
+        let line = "[h264_nvenc] [error] Cannot load libcuda.so.1";
+        let refusal = classify(EncoderType::NVENC, &[RULES], line, Exit::Signal(9));
+        assert_eq!(refusal.kind, Missing);
+        assert_eq!(refusal.reason, "the NVIDIA driver is not installed: Cannot load libcuda.so.1");
+    }
+}

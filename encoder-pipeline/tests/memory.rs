@@ -1,0 +1,185 @@
+//! The memory of a session's ring: what the encoder wants, where the program provides it.
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    ptr::NonNull,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+};
+
+use encoder_core::{
+    Backend, EncodeError, EncodedChunk, EncoderType, Frame, FrameMemory, OpenError, PixelFormat,
+    Plan, RefusalKind, Resolution, Settings, VideoEncoder, inventory,
+};
+use encoder_pipeline::{
+    mux::CallbackSink,
+    session::{Session, SessionConfig, SessionError},
+    source::{Payload, RawImage},
+    timeline::FrameTimes,
+};
+use encoder_ringbuf::{Heap, SlotAllocator, SlotMemory};
+
+const SIZE: Resolution = Resolution::new(16, 16);
+const COUNT: i64 = 20;
+
+const PLAIN: EncoderType = EncoderType::new("plain");
+/// Wants page-locked memory, if its option `locked` says so.
+const LOCKED: EncoderType = EncoderType::new("locked");
+const REMOTE: EncoderType = EncoderType::new("remote");
+
+fn locked(request: &encoder_core::OpenRequest<'_>) -> FrameMemory {
+    match request.options.get("locked").and_then(|value| value.as_bool()) {
+        Some(true) => FrameMemory::PageLocked,
+        _ => FrameMemory::Host,
+    }
+}
+
+inventory::submit! { Backend::new(PLAIN, |_| Ok(Box::new(Counting(PLAIN, 0)))) }
+inventory::submit! {
+    Backend::new(LOCKED, |_| Ok(Box::new(Counting(LOCKED, 0))))
+        .check_options(|_| Ok(()))
+        .memory(locked)
+}
+inventory::submit! {
+    Backend::new(REMOTE, |_| Ok(Box::new(Counting(REMOTE, 0)))).memory(|_| FrameMemory::Device)
+}
+
+struct Counting(EncoderType, u64);
+
+impl VideoEncoder for Counting {
+    fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
+        frame.check(PixelFormat::Yuv420p, SIZE)?;
+        // Every picture has one shade of its own.
+        let shade = frame.planes()[0].data[0];
+        let rows = frame.planes()[0].rows();
+        assert!(rows.flatten().all(|&sample| sample == shade), "frame {}", frame.index);
+        let keyframe = self.1 == 0;
+        self.1 += 1;
+        let pts = frame.index;
+        Ok(Some(EncodedChunk { data: vec![shade], pts, dts: pts, keyframe }))
+    }
+    fn flush(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
+        Ok(Vec::new())
+    }
+    fn encoder_type(&self) -> EncoderType {
+        self.0
+    }
+    fn description(&self) -> String {
+        "a test".into()
+    }
+    fn pixel_format(&self) -> PixelFormat {
+        PixelFormat::Yuv420p
+    }
+    fn max_delay(&self) -> usize {
+        0
+    }
+}
+
+/// Memory of the heap, counted.
+#[derive(Debug, Default)]
+struct Provider {
+    made: AtomicUsize,
+    in_use: Arc<AtomicUsize>,
+}
+
+struct Counted(Box<dyn SlotMemory>, Arc<AtomicUsize>);
+
+impl SlotAllocator for Provider {
+    fn allocate(&self, bytes: usize) -> Option<Box<dyn SlotMemory>> {
+        let memory = Heap.allocate(bytes)?;
+        self.made.fetch_add(1, SeqCst);
+        self.in_use.fetch_add(1, SeqCst);
+        Some(Box::new(Counted(memory, Arc::clone(&self.in_use))))
+    }
+}
+
+// SAFETY: the block of the heap keeps the contract, and belongs to this value.
+unsafe impl SlotMemory for Counted {
+    fn start(&self) -> NonNull<u8> {
+        self.0.start()
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.1.fetch_sub(1, SeqCst);
+    }
+}
+
+fn config(id: EncoderType, options: &str) -> SessionConfig {
+    let mut settings = Settings::default();
+    settings.backend.insert(id.to_string(), options.parse().unwrap());
+    SessionConfig::new(settings, Plan::new(vec![id], vec![]))
+}
+
+/// Encodes a video: what came out of the sink.
+fn encode(config: &SessionConfig) -> Result<Vec<u8>, SessionError> {
+    let shades = Arc::new(Mutex::new(Vec::new()));
+    let out = Arc::clone(&shades);
+    let sink = CallbackSink(move |chunk: EncodedChunk, _: &FrameTimes| {
+        out.lock().unwrap().extend(chunk.data);
+    });
+    let mut session = Session::open(SIZE, config, Box::new(sink))?;
+    for n in 0..COUNT {
+        let image = RawImage {
+            encoding: "mono8".into(),
+            width: SIZE.width,
+            height: SIZE.height,
+            step: SIZE.width,
+            is_bigendian: false,
+            data: vec![n as u8 * 10; 256].into(),
+        };
+        session.push(&Payload::Raw(image), FrameTimes::at(n * 1_000_000))?;
+    }
+    session.finish()?;
+    let shades = std::mem::take(&mut *shades.lock().unwrap());
+    Ok(shades)
+}
+
+#[test]
+fn the_ring_has_the_memory_that_its_encoder_wants() {
+    // encoder | options | memory that is provided | rings in it
+    let table = [
+        (LOCKED, "locked = true", FrameMemory::PageLocked, 1),
+        (LOCKED, "locked = false", FrameMemory::PageLocked, 0),
+        (PLAIN, "", FrameMemory::PageLocked, 0),
+        (PLAIN, "", FrameMemory::Host, 1),
+        // Nothing is provided for its wish: it gets host memory.
+        (LOCKED, "locked = true", FrameMemory::Host, 0),
+    ];
+    for (id, options, memory, rings) in table {
+        let provider = Arc::new(Provider::default());
+        let config = config(id, options).with_allocator(memory, provider.clone());
+        let shades = encode(&config).unwrap();
+        assert_eq!(shades.len(), COUNT as usize, "{id} {options} {memory}");
+        assert!(shades.is_sorted() && shades[0] < shades[COUNT as usize - 1]);
+        assert_eq!(provider.made.load(SeqCst), rings, "{id} {options} {memory}");
+        assert_eq!(provider.in_use.load(SeqCst), 0, "the ring is freed with the session");
+    }
+}
+
+#[test]
+fn the_last_allocator_for_a_memory_counts() {
+    let (old, new) = (Arc::new(Provider::default()), Arc::new(Provider::default()));
+    let config = config(PLAIN, "")
+        .with_allocator(FrameMemory::Host, old.clone())
+        .with_allocator(FrameMemory::Host, new.clone());
+    encode(&config).unwrap();
+    assert_eq!((old.made.load(SeqCst), new.made.load(SeqCst)), (0, 1));
+}
+
+#[test]
+fn an_encoder_for_frames_out_of_reach_of_the_cpu_is_refused() {
+    let provider = Arc::new(Provider::default());
+    let config = config(REMOTE, "").with_allocator(FrameMemory::Device, provider.clone());
+    match encode(&config) {
+        Err(SessionError::Open(OpenError::NoneLeft { refusals })) => {
+            assert_eq!((refusals[0].encoder, refusals[0].kind), (REMOTE, RefusalKind::Unsupported));
+            assert!(refusals[0].reason.contains("device memory"), "{}", refusals[0]);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(provider.made.load(SeqCst), 0);
+}

@@ -1,0 +1,490 @@
+//! What is known of a recording's channels, and what becomes of their messages.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::RangeInclusive;
+
+use bytes::Bytes;
+use encoder_media::Location;
+use mcap::records::op;
+
+use super::index::Entry;
+use super::plan::{Summary, Walk};
+use super::record::{Channel, MessageHeader, Schema};
+use super::signed;
+use crate::filter::{TopicFilter, Window};
+use crate::message::{self, CameraSchema, Serialization};
+use crate::signature;
+use crate::{
+    BadMessage, ChannelId, ChannelInfo, Event, Message, Packet, SourceError, SourceOptions,
+    StreamId, StreamInfo, Warning,
+};
+
+/// Schemas, channels and streams of a recording.
+pub(super) struct Catalog {
+    filter: TopicFilter,
+    window: Window,
+    /// Messages of all channels are wanted.
+    all: bool,
+    pub first_log: Option<u64>,
+    schemas: BTreeMap<u16, Schema>,
+    channels: BTreeMap<u16, Known>,
+    streams: Vec<Stream>,
+    /// Streams by topic and schema.
+    by_name: BTreeMap<(String, String), StreamId>,
+    /// Channels that are still to be returned as events.
+    new_channels: Vec<u16>,
+    next_channel: ChannelId,
+    /// Messages by channel, from the statistics.
+    promised: Option<BTreeMap<u16, u64>>,
+    other_topics: BTreeSet<(String, String)>,
+    /// Camera topics that the filter leaves out.
+    unwanted: BTreeSet<String>,
+    /// Camera topics in encodings that are not read.
+    unreadable: BTreeSet<String>,
+    /// Messages whose channel was never defined.
+    strays: u64,
+    /// Bytes of definitions that may still be kept.
+    room: u64,
+    /// Events that are to be returned before anything else.
+    pub events: VecDeque<Event>,
+}
+
+/// A channel.
+struct Known {
+    channel: Channel,
+    /// Its number among the events; `None` before it is returned.
+    id: Option<ChannelId>,
+    /// How its messages become packets; `None` for those of no camera that is wanted.
+    role: Option<Role>,
+    /// It is defined in two ways.
+    is_ambiguous: bool,
+    progress: Progress,
+}
+
+/// How the messages of a camera channel are read.
+#[derive(Clone, Copy)]
+struct Role {
+    stream: StreamId,
+    schema: CameraSchema,
+    serialization: Serialization,
+    /// Tried when a message cannot be read as `serialization`.
+    alternative: Option<Serialization>,
+}
+
+struct Stream {
+    info: StreamInfo,
+    announced: bool,
+    progress: Progress,
+}
+
+/// How far a stream or a channel is.
+#[derive(Default)]
+struct Progress {
+    /// Messages so far.
+    messages: u64,
+    last_log: u64,
+    went_back: bool,
+}
+
+impl Catalog {
+    pub(super) fn new(location: &Location, options: &SourceOptions) -> Result<Self, SourceError> {
+        Ok(Self {
+            filter: TopicFilter::new(location.clone(), options)?,
+            window: Window::new(options),
+            all: options.all_messages,
+            first_log: None,
+            schemas: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            streams: Vec::new(),
+            by_name: BTreeMap::new(),
+            new_channels: Vec::new(),
+            next_channel: 0,
+            promised: None,
+            other_topics: BTreeSet::new(),
+            unwanted: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
+            strays: 0,
+            room: options.limits.message_bytes,
+            events: VecDeque::new(),
+        })
+    }
+
+    pub(super) fn warn(&mut self, text: String) {
+        self.events.push_back(Event::Warning(Warning { text, loss: false }));
+    }
+
+    pub(super) fn lost(&mut self, text: String) {
+        self.events.push_back(Event::Warning(Warning { text, loss: true }));
+    }
+
+    /// Takes up what the summary defines.
+    pub(super) fn summary(&mut self, summary: Summary) {
+        self.promised = summary
+            .statistics
+            .filter(|stats| stats.messages == 0 || !stats.by_channel.is_empty())
+            .map(|stats| stats.by_channel);
+        for schema in summary.schemas.into_values() {
+            self.schema(schema);
+        }
+        for channel in summary.channels.into_values().flatten() {
+            self.channel(channel);
+        }
+    }
+
+    /// Reports what a walk found to be damaged.
+    pub(super) fn skipped(&mut self, walk: &mut Walk) {
+        for skipped in walk.skipped.drain(..) {
+            self.lost(format!("{skipped}; it is left out"));
+        }
+        if walk.more_skipped > 0 {
+            self.lost(format!("{} more records are damaged and left out", walk.more_skipped));
+        }
+    }
+
+    /// A schema or a channel, as a record.
+    pub(super) fn definition(&mut self, opcode: u8, body: &[u8]) {
+        if opcode == op::SCHEMA {
+            if let Some(schema) = Schema::parse(body, self.all) {
+                self.schema(schema);
+            }
+        } else if opcode == op::CHANNEL
+            && let Some(channel) = Channel::parse(body, self.all)
+        {
+            self.channel(channel);
+        }
+    }
+
+    /// Schemas come again and again: the first of each number counts.
+    fn schema(&mut self, mut schema: Schema) {
+        if self.schemas.contains_key(&schema.id) {
+            return;
+        }
+        match self.room.checked_sub(schema.data.len() as u64) {
+            Some(room) => self.room = room,
+            None => {
+                schema.data = Bytes::new();
+                self.lost(format!(
+                    "the schemas are larger than the limit of --max-message-bytes together: the \
+                     definition of {} is left out",
+                    schema.name
+                ));
+            }
+        }
+        self.schemas.insert(schema.id, schema);
+    }
+
+    /// Decides what to do with a channel. The first of each number counts.
+    fn channel(&mut self, channel: Channel) {
+        if let Some(known) = self.channels.get_mut(&channel.id) {
+            if !known.channel.is_like(&channel) && !known.is_ambiguous {
+                known.is_ambiguous = true;
+                let text = format!(
+                    "channel {} is first {} and then {}; all its messages are taken for the \
+                     first",
+                    channel.id, known.channel.topic, channel.topic
+                );
+                self.lost(text);
+            }
+            return;
+        }
+        let schema = self.schemas.get(&channel.schema).cloned().unwrap_or_default();
+        let role = match CameraSchema::from_name(&schema.name) {
+            Some(camera) => self.camera(&channel, &schema, camera),
+            None => {
+                self.other_topics.insert((channel.topic.clone(), schema.name));
+                None
+            }
+        };
+        if self.all {
+            self.new_channels.push(channel.id);
+        }
+        let id = channel.id;
+        let progress = Progress::default();
+        let known = Known { channel, id: None, role, is_ambiguous: false, progress };
+        self.channels.insert(id, known);
+    }
+
+    /// Whether a channel's messages are to become packets.
+    pub(super) fn is_camera(&self, channel: &Channel, schema: &Schema) -> bool {
+        CameraSchema::from_name(&schema.name).is_some_and(|camera| {
+            self.filter.matches(&channel.topic)
+                && serializations(&channel.encoding, &schema.encoding)
+                    .0
+                    .is_some_and(|serialization| camera.supports(serialization))
+        })
+    }
+
+    fn camera(&mut self, channel: &Channel, schema: &Schema, camera: CameraSchema) -> Option<Role> {
+        if !self.filter.matches(&channel.topic) {
+            self.unwanted.insert(channel.topic.clone());
+            return None;
+        }
+        let (serialization, alternative) = serializations(&channel.encoding, &schema.encoding);
+        let Some(serialization) =
+            serialization.filter(|serialization| camera.supports(*serialization))
+        else {
+            let topic = format!("{} [{}] as \"{}\"", channel.topic, schema.name, channel.encoding);
+            let rest = match self.all {
+                true => "its messages are passed on without their pictures",
+                false => "the topic is left out",
+            };
+            let text = format!(
+                "{topic}: this encoding of messages is not read (cdr, ros1, protobuf and json \
+                 are); {rest}"
+            );
+            self.events.push_back(Event::Warning(Warning { text, loss: !self.all }));
+            self.unreadable.insert(topic);
+            return None;
+        };
+        let name = (channel.topic.clone(), schema.name.clone());
+        let stream = *self.by_name.entry(name.clone()).or_insert(self.streams.len());
+        if stream == self.streams.len() {
+            let (topic, schema) = name;
+            let info = StreamInfo { id: stream, topic, schema, messages: None, rate: None };
+            let progress = Progress::default();
+            self.streams.push(Stream { info, announced: false, progress });
+        }
+        Some(Role { stream, schema: camera, serialization, alternative })
+    }
+
+    /// Returns streams and channels that are new as events. Called after a whole block of
+    /// definitions, since a stream may have several channels.
+    pub(super) fn announce(&mut self) {
+        if self.streams.last().is_some_and(|stream| !stream.announced) {
+            let mut counts = vec![0u64; self.streams.len()];
+            for (id, known) in &self.channels {
+                let count = self.promised.as_ref().and_then(|promised| promised.get(id));
+                if let Some(sum) = known.role.and_then(|role| counts.get_mut(role.stream)) {
+                    *sum = sum.saturating_add(count.copied().unwrap_or_default());
+                }
+            }
+            for (stream, count) in self.streams.iter_mut().zip(counts) {
+                if !std::mem::replace(&mut stream.announced, true) {
+                    stream.info.messages = self.promised.is_some().then_some(count);
+                    self.events.push_back(Event::Stream(stream.info.clone()));
+                }
+            }
+        }
+        for id in std::mem::take(&mut self.new_channels) {
+            let Some(known) = self.channels.get_mut(&id) else { continue };
+            known.id = Some(self.next_channel);
+            let schema = self.schemas.get(&known.channel.schema);
+            let info = known.info(self.next_channel, schema);
+            self.next_channel += 1;
+            self.events.push_back(Event::Channel(info));
+        }
+    }
+
+    /// What of log time is wanted.
+    pub(super) fn bounds(&self) -> RangeInclusive<i64> {
+        self.window.bounds(signed(self.first_log.unwrap_or_default()))
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.channels.is_empty()
+    }
+
+    /// Whether messages of a channel are wanted; `None` when it is not defined.
+    pub(super) fn wants(&self, channel: u16) -> Option<bool> {
+        self.channels.get(&channel).map(|known| self.all || known.role.is_some())
+    }
+
+    /// Counts messages whose channel is not defined.
+    pub(super) fn stray(&mut self, messages: u64) {
+        self.strays = self.strays.saturating_add(messages);
+    }
+
+    /// Log time of the first message that is wanted, by the message indexes of a chunk; `None`
+    /// when they do not answer that, the inner `None` when there is none.
+    pub(super) fn first_wanted(&self, entries: &[Entry]) -> Option<Option<u64>> {
+        let mut first = None;
+        for entry in entries.iter().filter(|entry| entry.messages > 0) {
+            if self.wants(entry.channel)? {
+                first = Some(first.unwrap_or(u64::MAX).min(entry.first));
+            }
+        }
+        Some(first)
+    }
+
+    /// Counts the messages of a chunk that is not read.
+    pub(super) fn pass_by(&mut self, entries: &[Entry]) {
+        for entry in entries {
+            let Some(known) = self.channels.get_mut(&entry.channel) else { continue };
+            let stream = known.role.and_then(|role| self.streams.get_mut(role.stream));
+            let progress = stream.map_or(&mut known.progress, |stream| &mut stream.progress);
+            progress.messages = progress.messages.saturating_add(entry.messages);
+        }
+    }
+
+    /// Returns a message, after a warning when it comes late. It is only counted when it is
+    /// outside of the window. `is_disordered`: a warning about the order was returned already.
+    pub(super) fn message(&mut self, header: MessageHeader, data: Bytes, is_disordered: bool) {
+        let is_wanted = self.bounds().contains(&signed(header.log_time));
+        let Some(known) = self.channels.get_mut(&header.channel) else { return };
+        let mut stream = known.role.and_then(|role| self.streams.get_mut(role.stream));
+        let progress = match &mut stream {
+            Some(stream) => &mut stream.progress,
+            None => &mut known.progress,
+        };
+        let number = progress.messages;
+        progress.messages += 1;
+        let before = std::mem::replace(&mut progress.last_log, header.log_time);
+        if header.log_time < before && !progress.went_back && !is_disordered {
+            progress.went_back = true;
+            let text = format!(
+                "{}: message {number} was logged {} ns before the one that came before it, \
+                 against what its chunk claims; the order of the messages is that of the file",
+                known.channel.topic,
+                before - header.log_time
+            );
+            self.events.push_back(Event::Warning(Warning { text, loss: false }));
+        }
+        if !is_wanted {
+            return;
+        }
+        let message = known.id.map(|channel| Message {
+            channel,
+            sequence: header.sequence,
+            log_ns: header.log_time,
+            publish_ns: header.publish_time,
+            data: data.clone(),
+        });
+        let event = match (known.role, message) {
+            (Some(role), message) => {
+                let (header_ns, payload) = match role.decode(&data) {
+                    Ok(camera) => (camera.header_ns, Ok(camera.payload)),
+                    Err(bad) => (None, Err(bad)),
+                };
+                let (stream, log_ns) = (role.stream, signed(header.log_time));
+                Event::Packet(Packet { stream, number, log_ns, header_ns, payload, message })
+            }
+            (None, Some(message)) => Event::Message(message),
+            (None, None) => return,
+        };
+        self.events.push_back(event);
+    }
+
+    /// Reports at the end what is missing.
+    pub(super) fn finish(&mut self, cut: Option<String>, len: u64) {
+        if let Some(cut) = cut {
+            let messages: u64 = self.streams.iter().map(|stream| stream.progress.messages).sum();
+            self.lost(format!(
+                "the recording {cut} (the file has {len} bytes): {messages} camera messages were \
+                 read; a recorder that was stopped hard leaves this, and what it had not yet \
+                 written is lost"
+            ));
+        }
+        if self.strays > 0 {
+            self.lost(format!(
+                "{} messages belong to channels that the file does not describe, and are left out",
+                self.strays
+            ));
+        }
+        if self.window.has_end() {
+            return;
+        }
+        let mut missing = Vec::new();
+        for Stream { info: StreamInfo { topic, messages, .. }, progress, .. } in &self.streams {
+            missing.extend(progress.missing(topic, *messages));
+        }
+        let others = self.channels.values().filter(|known| self.all && known.role.is_none());
+        for Known { channel, progress, .. } in others {
+            let promised = self.promised.as_ref().and_then(|promised| promised.get(&channel.id));
+            missing.extend(progress.missing(&channel.topic, promised.copied()));
+        }
+        for text in missing {
+            self.lost(text);
+        }
+    }
+
+    /// Why the recording is of no use, if so.
+    pub(super) fn nothing(&self, location: &Location) -> Option<SourceError> {
+        if !self.streams.is_empty() || self.all {
+            return None;
+        }
+        Some(if !self.unreadable.is_empty() {
+            let topics: Vec<_> = self.unreadable.iter().map(String::as_str).collect();
+            let topics = topics.join(", ");
+            SourceError::invalid(
+                location.clone(),
+                format!("its camera topics are in encodings that are not read: {topics}"),
+                "cdr, ros1, protobuf and json are read",
+            )
+        } else {
+            signature::no_camera(location.clone(), &self.other_topics, &self.unwanted)
+        })
+    }
+
+    pub(super) fn other_topics(&self) -> Vec<(String, String)> {
+        self.other_topics.iter().cloned().collect()
+    }
+}
+
+impl Known {
+    fn info(&self, id: ChannelId, schema: Option<&Schema>) -> ChannelInfo {
+        ChannelInfo {
+            id,
+            recorded_id: Some(self.channel.id.into()),
+            topic: self.channel.topic.clone(),
+            encoding: self.channel.encoding.clone(),
+            schema: schema.map(|schema| crate::Schema {
+                recorded_id: Some(schema.id.into()),
+                name: schema.name.clone(),
+                encoding: schema.encoding.clone(),
+                data: schema.data.clone(),
+            }),
+            metadata: self.channel.metadata.clone(),
+            stream: self.role.map(|role| role.stream),
+        }
+    }
+}
+
+impl Progress {
+    fn missing(&self, topic: &str, promised: Option<u64>) -> Option<String> {
+        let found = self.messages;
+        let promised = promised.filter(|promised| found < *promised)?;
+        Some(format!("{topic}: the index promises {promised} messages, {found} were found"))
+    }
+}
+
+impl Role {
+    fn decode(&self, data: &Bytes) -> Result<message::CameraMessage, BadMessage> {
+        let decoded = message::decode(self.schema, self.serialization, data);
+        decoded.or_else(|bad| match self.alternative {
+            Some(serialization) => {
+                message::decode(self.schema, serialization, data).map_err(|_| bad)
+            }
+            None => Err(bad),
+        })
+    }
+}
+
+/// How the messages of a channel are serialised, and what to try when they cannot be read so.
+fn serializations(
+    message_encoding: &str,
+    schema_encoding: &str,
+) -> (Option<Serialization>, Option<Serialization>) {
+    let schema = match schema_encoding {
+        "ros1msg" => Some(Serialization::Ros1),
+        "ros2msg" | "ros2idl" => Some(Serialization::Cdr),
+        "protobuf" => Some(Serialization::Protobuf),
+        "jsonschema" => Some(Serialization::Json),
+        _ => None,
+    };
+    let message = match message_encoding {
+        "ros1" => Some(Serialization::Ros1),
+        "cdr" => Some(Serialization::Cdr),
+        "protobuf" => Some(Serialization::Protobuf),
+        "json" => Some(Serialization::Json),
+        "" => schema,
+        _ => None,
+    };
+    match (message, schema) {
+        // Converters from ROS 1 are known to write "cdr" and keep the messages as they are.
+        (
+            Some(Serialization::Cdr | Serialization::Ros1),
+            Some(Serialization::Cdr | Serialization::Ros1),
+        ) if message != schema => (schema, message),
+        _ => (message, None),
+    }
+}

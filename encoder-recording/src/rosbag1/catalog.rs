@@ -1,0 +1,300 @@
+//! What is known of a bag's connections, and what becomes of their messages.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+
+use bytes::Bytes;
+use encoder_media::Location;
+
+use super::layout::Connection;
+use crate::filter::TopicFilter;
+use crate::message::{self, CameraSchema, Serialization};
+use crate::signature;
+use crate::{
+    ChannelId, ChannelInfo, Event, Message, Packet, Schema, SourceError, SourceOptions, StreamId,
+    StreamInfo, Warning,
+};
+
+/// Connections that a bag may have. A real one has some hundred.
+const MAX_CONNECTIONS: usize = 1 << 16;
+
+/// Connections and streams of a bag.
+pub(super) struct Catalog {
+    topics: TopicFilter,
+    /// Messages of all connections are wanted.
+    all: bool,
+    connections: HashMap<u32, Known>,
+    streams: Vec<Stream>,
+    /// Streams by topic and type.
+    by_name: BTreeMap<(String, String), StreamId>,
+    next_channel: ChannelId,
+    others: BTreeSet<(String, String)>,
+    /// Camera topics that the filter leaves out.
+    unwanted: BTreeSet<String>,
+    /// Bytes of definitions that may still be kept.
+    room: u64,
+    has_too_many: bool,
+    /// A loss has been reported.
+    pub(super) lost: bool,
+    /// Events that are to be returned before anything else.
+    pub(super) events: VecDeque<Event>,
+}
+
+/// A connection.
+struct Known {
+    topic: String,
+    /// Its stream; `None` for those of no camera that is wanted.
+    stream: Option<StreamId>,
+    /// Its number among the events; `None` where it is not returned.
+    channel: Option<ChannelId>,
+    /// Messages so far, of those without a stream.
+    number: u64,
+    /// Messages by the index, of those without a stream.
+    promised: u64,
+}
+
+struct Stream {
+    topic: String,
+    name: String,
+    schema: CameraSchema,
+    /// Messages so far.
+    number: u64,
+    /// Messages by the index.
+    promised: u64,
+}
+
+impl Catalog {
+    pub(super) fn new(location: &Location, options: &SourceOptions) -> Result<Self, SourceError> {
+        Ok(Self {
+            topics: TopicFilter::new(location.clone(), options)?,
+            all: options.all_messages,
+            connections: HashMap::new(),
+            streams: Vec::new(),
+            by_name: BTreeMap::new(),
+            next_channel: 0,
+            others: BTreeSet::new(),
+            unwanted: BTreeSet::new(),
+            room: options.limits.message_bytes,
+            has_too_many: false,
+            lost: false,
+            events: VecDeque::new(),
+        })
+    }
+
+    pub(super) fn warn(&mut self, text: String, loss: bool) {
+        self.warning(Warning { text, loss });
+    }
+
+    pub(super) fn warning(&mut self, warning: Warning) {
+        self.lost |= warning.loss;
+        self.events.push_back(Event::Warning(warning));
+    }
+
+    /// Whether a connection's messages are to become packets.
+    pub(super) fn is_camera(&self, connection: &Connection) -> bool {
+        camera(&connection.schema).is_some() && self.topics.matches(&connection.topic)
+    }
+
+    /// Whether messages of a connection are wanted; `None` when it is not described.
+    pub(super) fn wants(&self, connection: u32) -> Option<bool> {
+        let known = self.connections.get(&connection)?;
+        Some(self.all || known.stream.is_some())
+    }
+
+    /// Takes up the connections of an index, and returns their streams with the number of messages
+    /// in `counts`.
+    pub(super) fn learn_index(&mut self, connections: &[Connection], counts: &HashMap<u32, u64>) {
+        let new: Vec<_> = connections.iter().filter(|connection| self.take(connection)).collect();
+        for connection in &new {
+            let count = counts.get(&connection.id).copied().unwrap_or(0);
+            let Some(known) = self.connections.get_mut(&connection.id) else { continue };
+            let stream = known.stream.and_then(|stream| self.streams.get_mut(stream));
+            let promised =
+                stream.map_or(&mut known.promised, |stream: &mut Stream| &mut stream.promised);
+            *promised = promised.saturating_add(count);
+        }
+        for id in 0..self.streams.len() {
+            self.announce(id, self.streams.get(id).map(|stream| stream.promised));
+        }
+        for connection in new {
+            self.announce_channel(connection);
+        }
+    }
+
+    /// Takes up a connection that a chunk or a walk describes.
+    pub(super) fn learn(&mut self, connection: &Connection) {
+        let streams = self.streams.len();
+        if self.take(connection) {
+            if self.streams.len() > streams {
+                self.announce(streams, None);
+            }
+            self.announce_channel(connection);
+        }
+    }
+
+    /// Decides what to do with a connection; whether it is new. Those of one topic and type are one
+    /// stream.
+    fn take(&mut self, connection: &Connection) -> bool {
+        let Connection { id, topic, schema: name, .. } = connection;
+        if self.connections.contains_key(id) {
+            return false;
+        }
+        if self.connections.len() >= MAX_CONNECTIONS {
+            if !std::mem::replace(&mut self.has_too_many, true) {
+                let text = format!(
+                    "the bag has more than {MAX_CONNECTIONS} connections; the others are left out"
+                );
+                self.warn(text, true);
+            }
+            return false;
+        }
+        let mut stream = None;
+        match camera(name) {
+            None => {
+                self.others.insert((topic.clone(), name.clone()));
+            }
+            Some(_) if !self.topics.matches(topic) => {
+                self.unwanted.insert(topic.clone());
+            }
+            Some(schema) => {
+                let key = (topic.clone(), name.clone());
+                let id = *self.by_name.entry(key).or_insert(self.streams.len());
+                if id == self.streams.len() {
+                    let (topic, name) = (topic.clone(), name.clone());
+                    self.streams.push(Stream { topic, name, schema, number: 0, promised: 0 });
+                }
+                stream = Some(id);
+            }
+        }
+        let topic = topic.clone();
+        let known = Known { topic, stream, channel: None, number: 0, promised: 0 };
+        self.connections.insert(*id, known);
+        true
+    }
+
+    fn announce(&mut self, id: StreamId, messages: Option<u64>) {
+        if let Some(Stream { topic, name, .. }) = self.streams.get(id) {
+            let (topic, schema) = (topic.clone(), name.clone());
+            let info = StreamInfo { id, topic, schema, messages, rate: None };
+            self.events.push_back(Event::Stream(info));
+        }
+    }
+
+    fn announce_channel(&mut self, connection: &Connection) {
+        if !self.all {
+            return;
+        }
+        let mut data = connection.definition.clone();
+        match self.room.checked_sub(data.len() as u64) {
+            Some(room) => self.room = room,
+            None => {
+                data = Bytes::new();
+                self.warn(
+                    format!(
+                        "the message definitions are larger than the limit of --max-message-bytes \
+                         together: that of {} is left out",
+                        connection.topic
+                    ),
+                    true,
+                );
+            }
+        }
+        let Some(known) = self.connections.get_mut(&connection.id) else { return };
+        known.channel = Some(self.next_channel);
+        let info = ChannelInfo {
+            id: self.next_channel,
+            recorded_id: Some(connection.id),
+            topic: connection.topic.clone(),
+            encoding: "ros1".into(),
+            schema: Some(Schema {
+                recorded_id: None,
+                name: connection.schema.clone(),
+                encoding: "ros1msg".into(),
+                data,
+            }),
+            metadata: connection.metadata.clone(),
+            stream: known.stream,
+        };
+        self.next_channel += 1;
+        self.events.push_back(Event::Channel(info));
+    }
+
+    /// Counts messages that are not read, or outside of the window.
+    pub(super) fn pass_by(&mut self, connection: u32, messages: u64) {
+        self.count(connection, messages);
+    }
+
+    /// Counts messages; returns the number of the first one.
+    fn count(&mut self, connection: u32, messages: u64) -> Option<u64> {
+        let known = self.connections.get_mut(&connection)?;
+        let stream = known.stream.and_then(|stream| self.streams.get_mut(stream));
+        let number = stream.map_or(&mut known.number, |stream| &mut stream.number);
+        let first = *number;
+        *number = number.saturating_add(messages);
+        Some(first)
+    }
+
+    /// Returns a message.
+    pub(super) fn message(&mut self, connection: u32, time: i64, data: &Bytes) {
+        let Some(number) = self.count(connection, 1) else { return };
+        let Some(known) = self.connections.get(&connection) else { return };
+        let log_ns = u64::try_from(time).unwrap_or_default();
+        // A bag has neither numbers nor times of publication.
+        let message = known.channel.map(|channel| Message {
+            channel,
+            sequence: 0,
+            log_ns,
+            publish_ns: log_ns,
+            data: data.clone(),
+        });
+        let stream = known.stream.and_then(|id| Some((id, self.streams.get(id)?.schema)));
+        let event = match (stream, message) {
+            (Some((stream, schema)), message) => {
+                let (header_ns, payload) = match message::decode(schema, Serialization::Ros1, data)
+                {
+                    Ok(camera) => (camera.header_ns, Ok(camera.payload)),
+                    Err(bad) => (None, Err(bad)),
+                };
+                Event::Packet(Packet { stream, number, log_ns: time, header_ns, payload, message })
+            }
+            (None, Some(message)) => Event::Message(message),
+            (None, None) => return,
+        };
+        self.events.push_back(event);
+    }
+
+    /// Reports at the end what the index promises and the bag does not have, unless a loss was
+    /// reported already.
+    pub(super) fn settle(&mut self) {
+        let streams = self.streams.iter_mut().map(|s| (&s.topic, s.number, &mut s.promised));
+        let others =
+            self.connections.values_mut().filter(|known| self.all && known.stream.is_none());
+        let others = others.map(|known| (&known.topic, known.number, &mut known.promised));
+        let mut missing = Vec::new();
+        for (topic, number, promised) in streams.chain(others) {
+            let promised = std::mem::take(promised);
+            if number < promised && !self.lost {
+                missing.push(format!(
+                    "{topic}: the index promises {promised} messages, {number} are there"
+                ));
+            }
+        }
+        for text in missing {
+            self.warn(text, true);
+        }
+    }
+
+    /// Why the bag is of no use, if so.
+    pub(super) fn nothing(&self, location: &Location) -> Option<SourceError> {
+        let is_empty = self.streams.is_empty() && !self.all;
+        is_empty.then(|| signature::no_camera(location.clone(), &self.others, &self.unwanted))
+    }
+
+    pub(super) fn other_topics(&self) -> Vec<(String, String)> {
+        self.others.iter().cloned().collect()
+    }
+}
+
+/// The camera type that a bag calls `name`.
+fn camera(name: &str) -> Option<CameraSchema> {
+    CameraSchema::from_name(name).filter(|schema| schema.supports(Serialization::Ros1))
+}

@@ -1,0 +1,135 @@
+//! By what recordings are recognised: first bytes and names.
+
+#[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+#[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
+use encoder_media::Location;
+use encoder_media::SourceError;
+
+/// First bytes of an MCAP file.
+pub(crate) const MCAP: &[u8] = b"\x89MCAP0\r\n";
+/// First bytes of a ROS 1 bag, of any version.
+pub(crate) const BAG: &[u8] = b"#ROSBAG";
+/// First bytes of a SQLite database.
+pub(crate) const SQLITE: &[u8] = b"SQLite format 3\0";
+/// First bytes of Zstandard data. No serialised message starts with them.
+pub(crate) const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// Name of the file that describes a rosbag2 directory.
+pub(crate) const ROSBAG2_METADATA: &str = "metadata.yaml";
+/// The first key of that file.
+const ROSBAG2_KEY: &[u8] = b"rosbag2_bagfile_information";
+/// Bytes of that file in which the key is looked for.
+const ROSBAG2_HEAD: u64 = 1 << 16;
+/// Name endings of the files of a rosbag2 directory.
+const ROSBAG2_ENDINGS: [&str; 2] = [".mcap", ".db3"];
+/// Name endings of files that are compressed with Zstandard; rosbag2 writes the first.
+pub(crate) const ZSTD_ENDINGS: [&str; 2] = [".zstd", ".zst"];
+/// Reason of the error for a recording whose camera topics are all left out by `--topic`.
+pub(crate) const NO_TOPIC_MATCHES: &str = "no camera topic matches the topics that were asked for";
+
+/// First bytes of compressed files that are not decompressed here, the format, and the program that
+/// does it.
+const PACKED: [(&[u8], &str, &str); 5] = [
+    (b"\x1f\x8b", "gzip", "gunzip -k"),
+    (b"BZh", "bzip2", "bunzip2 -k"),
+    (b"\xfd7zXZ\0", "xz", "unxz -k"),
+    (b"\x04\x22\x4d\x18", "LZ4", "unlz4 -k"),
+    (b"PK\x03\x04", "ZIP", "unzip"),
+];
+
+/// The first `count` bytes of a file, or fewer.
+pub(crate) fn head(path: &Path, count: u64) -> Result<Vec<u8>, SourceError> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(count).read_to_end(&mut bytes))
+        .map_err(|error| SourceError::io(path, error))?;
+    Ok(bytes)
+}
+
+/// The error for a recording without a camera topic that is wanted.
+#[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
+pub(crate) fn no_camera(
+    location: impl Into<Location>,
+    others: &BTreeSet<(String, String)>,
+    unwanted: &BTreeSet<String>,
+) -> SourceError {
+    if unwanted.is_empty() {
+        return SourceError::no_camera(location, others.iter().cloned().collect());
+    }
+    let topics: Vec<_> = unwanted.iter().map(String::as_str).collect();
+    let hint = format!("its camera topics are: {}", topics.join(", "));
+    SourceError::invalid(location, NO_TOPIC_MATCHES, hint)
+}
+
+/// Whether data that starts with `head` is compressed with Zstandard. It may start with a frame to
+/// be skipped, as pzstd writes it.
+pub(crate) fn is_zstd(head: &[u8]) -> bool {
+    head.starts_with(ZSTD) || matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
+}
+
+/// The error for data that is compressed in a way that is not read; `None` where it is not.
+pub(crate) fn packed(path: &Path, head: &[u8]) -> Option<SourceError> {
+    let (_, format, program) = PACKED.iter().find(|(magic, ..)| head.starts_with(magic))?;
+    Some(SourceError::invalid(
+        path,
+        format!("a file that is compressed as {format}, which is not decompressed here"),
+        format!("decompress it first: {program} FILE"),
+    ))
+}
+
+/// A file name without the ending of a file that is compressed with Zstandard.
+pub(crate) fn unpacked_name(name: &str) -> &str {
+    let ending = |ending: &str| {
+        let at = name.len().checked_sub(ending.len())?;
+        let (stem, end) = name.split_at_checked(at)?;
+        end.eq_ignore_ascii_case(ending).then_some(stem)
+    };
+    ZSTD_ENDINGS.into_iter().find_map(ending).unwrap_or(name)
+}
+
+/// Whether a file of a rosbag2 directory may have this name, also when it is compressed.
+pub(crate) fn is_rosbag2_name(name: &str) -> bool {
+    let name = unpacked_name(name).to_ascii_lowercase();
+    !name.starts_with('.') && ROSBAG2_ENDINGS.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Whether a directory's `metadata.yaml` is one of rosbag2. Data sets of pictures have files of that
+/// name, too.
+pub(crate) fn has_rosbag2_metadata(directory: &Path) -> bool {
+    let head = head(&directory.join(ROSBAG2_METADATA), ROSBAG2_HEAD).unwrap_or_default();
+    head.windows(ROSBAG2_KEY.len()).any(|window| window == ROSBAG2_KEY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_rosbag2_files() {
+        for (name, plain, expected) in [
+            ("x_0.db3", "x_0.db3", true),
+            ("x.mcap", "x.mcap", true),
+            ("x_0.db3.zstd", "x_0.db3", true),
+            ("x.mcap.zst", "x.mcap", true),
+            ("X.MCAP.ZSTD", "X.MCAP", true),
+            ("x.zstd", "x", false),
+            ("x.tar.zst", "x.tar", false),
+            ("x.mcap.gz", "x.mcap.gz", false),
+            ("x.mcap.zst.txt", "x.mcap.zst.txt", false),
+            // What macOS puts beside files on other file systems.
+            ("._x.db3", "._x.db3", false),
+            (".mcap", ".mcap", false),
+            ("img1.jpg", "img1.jpg", false),
+            ("é.zst", "é", false),
+            ("日本", "日本", false),
+            ("", "", false),
+        ] {
+            assert_eq!(unpacked_name(name), plain);
+            assert_eq!(is_rosbag2_name(name), expected, "{name}");
+        }
+    }
+}

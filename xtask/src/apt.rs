@@ -1,0 +1,26 @@
+//! Debian's packages, where this is Debian or Ubuntu.
+
+use std::process::Command;
+
+use crate::process::{output, show, succeeds};
+
+/// Installs packages: whether they are installed. Only root may; anybody else is shown the command.
+pub fn apt(packages: &[&str]) -> bool {
+    let is_root = || output(Command::new("id").arg("-u")).is_ok_and(|o| o.stdout == b"0\n");
+    if !cfg!(target_os = "linux") || !succeeds(Command::new("apt-get").arg("--version")) {
+        return false;
+    }
+    if !is_root() {
+        println!("setup: only root can run: apt-get install {}", packages.join(" "));
+        return false;
+    }
+    let install = || {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive");
+        command.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages);
+        show(&mut command).unwrap_or(false)
+    };
+    // On a fresh machine the package lists may be missing or old.
+    install()
+        || (show(Command::new("apt-get").args(["update", "-qq"])).unwrap_or(false) && install())
+}
