@@ -29,7 +29,7 @@ pub fn with_hint(error: &RunError) -> String {
     text
 }
 
-/// Whether [`encoder repair`](crate::repair) can read this: an MP4 file or its part.
+/// Whether `encoder repair` can read this: an MP4 file or its part.
 fn is_mp4(part: &Location) -> bool {
     let Some(path) = part.path() else { return false };
     let mut name = path.to_path_buf();

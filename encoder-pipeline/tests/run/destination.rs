@@ -1,13 +1,15 @@
 //! A destination that is no directory.
 
-use encoder_core::Resolution;
+use std::sync::{Arc, Mutex};
+
+use encoder_core::{EncodedChunk, EncoderType, Resolution};
 use encoder_pipeline::{
-    destination::Location, error::ErrorKind, progress::Silent, report::Report, run::Run,
-    source::Payload,
+    destination::Location, error::ErrorKind, mux::CallbackSink, progress::Silent, report::Report,
+    run::Run, session::Session, source::Payload, timeline::FrameTimes,
 };
 
 use super::{
-    encoder::{NAMING, config},
+    encoder::{NAMING, config, picture},
     memory::{Fails, Kept, Memory, Message, Recording, Video, full},
 };
 
@@ -91,28 +93,41 @@ fn a_destination_that_fails_leaves_nothing_half_made() {
     assert!(full().to_string().starts_with("memory:a: "));
 }
 
-/// Access units of a topic that is H.264 already, without pictures that could be decoded.
-fn copied(units: &[&[&[u8]]]) -> Recording {
-    let message = |(n, unit): (i64, &&[&[u8]])| {
-        let data = unit.concat().into();
-        let payload = Ok(Payload::Video { format: "h264".into(), data });
+/// Access units of `count` pictures, a key frame every four.
+fn access_units(count: u32) -> Vec<Vec<u8>> {
+    let units = Arc::new(Mutex::new(Vec::new()));
+    let sink = CallbackSink({
+        let units = Arc::clone(&units);
+        move |chunk: EncodedChunk, _: &FrameTimes| units.lock().unwrap().push(chunk.data)
+    });
+    let mut config = config(&[EncoderType::OPENH264]);
+    config.settings.encoder.gop_size = 4;
+    let mut session = Session::open(SMALL, &config, Box::new(sink)).unwrap();
+    for n in 0..count {
+        session.push(&picture(n, SMALL), FrameTimes::at(n.into())).unwrap();
+    }
+    session.finish().unwrap();
+    std::mem::take(&mut *units.lock().unwrap())
+}
+
+/// A topic that is H.264 already.
+fn copied(units: Vec<Vec<u8>>) -> Recording {
+    let message = |(n, unit): (i64, Vec<u8>)| {
+        let payload = Ok(Payload::Video { format: "h264".into(), data: unit.into() });
         Message { stream: 0, ns: n * 100_000_000, payload }
     };
     Recording::new((0..).zip(units).map(message).collect())
 }
 
-const SPS: &[u8] = &[0, 0, 1, 0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88];
-const IDR: &[u8] = &[0, 0, 1, 0x65, 9];
-const SLICE: &[u8] = &[0, 0, 1, 0x41, 9];
-
 #[test]
 fn a_copied_topic_has_the_same_report_and_keeps_what_was_written() {
-    let units: &[&[&[u8]]] =
-        &[&[SLICE], &[SPS, IDR], &[SLICE], &[SLICE], &[SLICE], &[SPS, IDR], &[SLICE]];
+    // The first message comes before the first key frame.
+    let mut units = access_units(6);
+    units.insert(0, units[1].clone());
     for fails in [Fails::Nowhere, Fails::Write] {
         let (destination, kept) = Memory::new(fails);
         let run = Run::new(destination, config(&[NAMING]));
-        let report = run.convert(&copied(units).opened(), &Silent);
+        let report = run.convert(&copied(units.clone()).opened(), &Silent);
         let kept = kept.lock().unwrap();
         assert_eq!((kept.copied, kept.open_sinks), (1, 0));
         let [output] = &report.outputs[..] else { panic!("{report:?}") };
@@ -122,7 +137,6 @@ fn a_copied_topic_has_the_same_report_and_keeps_what_was_written() {
             assert_eq!(output.video.file, None);
             continue;
         }
-        // The first access unit comes before the first key frame.
         assert_eq!(report.exit, 3, "{report:?}");
         assert_eq!(kept.videos[&("/cam".to_string(), 1)].frames, (0..6).collect::<Vec<_>>());
         let video = &output.video;
