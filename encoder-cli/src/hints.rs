@@ -1,8 +1,10 @@
 //! Options of this program that help against an error of the library.
 
 use encoder_pipeline::{
+    destination::Location,
     error::{ErrorKind, RunError},
     mux::SinkError,
+    naming::Format,
     report::SkipReason,
 };
 
@@ -21,7 +23,24 @@ pub fn with_hint(error: &RunError) -> String {
         }
         error => of_error(error).into_iter().for_each(&mut add),
     }
+    if let Some(part) = error.kept().filter(|part| is_mp4(part)) {
+        text.push_str(&format!("; `encoder repair {part}` makes a video of it"));
+    }
     text
+}
+
+/// Whether `encoder repair` can read this: an MP4 file or its part.
+fn is_mp4(part: &Location) -> bool {
+    let Some(path) = part.path() else { return false };
+    let mut name = path.to_path_buf();
+    // NAME.mp4, NAME.mp4.part or NAME.mp4.2.part.
+    while name.extension().is_some() {
+        if Format::of(&name) == Some(Format::Mp4) {
+            return true;
+        }
+        name.set_extension("");
+    }
+    false
 }
 
 /// An error of an output file, with the options that help.
@@ -75,9 +94,18 @@ mod tests {
             (io::ErrorKind::FileTooLarge, "ulimit -f"),
             (io::ErrorKind::NotADirectory, "another -o"),
         ] {
-            let error = SinkError::io(Path::new("out/a.mp4"))(kind.into());
-            let text = with_sink_hint(error.kept(Path::new("out/a.mp4.part")));
-            assert!(text.starts_with("out/a.mp4: ") && text.contains(option), "{text}");
+            for (kept, is_repaired) in [
+                ("out/a.mp4.part", true),
+                ("out/a.mp4.2.part", true),
+                ("out/a.mp4", true),
+                ("out/a.h264.part", false),
+            ] {
+                let error = SinkError::io(Path::new("out/a.mp4"))(kind.into());
+                let text = with_sink_hint(error.kept(Path::new(kept)));
+                assert!(text.starts_with("out/a.mp4: ") && text.contains(option), "{text}");
+                let repair = format!("`encoder repair {kept}`");
+                assert_eq!(text.contains(&repair), is_repaired, "{text}");
+            }
         }
         let text = with_sink_hint(SinkError::stream(Path::new("a.mp4"), "no picture"));
         assert_eq!(text, "a.mp4: no picture");

@@ -8,7 +8,7 @@ use crate::{
     error::RunError,
     part::{ClosedPart, Notes, Pending},
     report::Output,
-    session::{SessionError, VideoReport},
+    session::VideoReport,
 };
 
 /// How many videos of one camera may be closing. Each still has its encoder.
@@ -88,10 +88,9 @@ fn output(part: ClosedPart) -> Output {
             report
         }
         Err(error) => {
-            if let SessionError::Kept { part, .. } = &error {
-                output.partial = Some(part.clone());
-            }
-            output.error = Some(error.into());
+            let error = RunError::from(error);
+            output.partial = error.kept().cloned();
+            output.error = Some(error);
             failed
         }
     };

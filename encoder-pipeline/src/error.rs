@@ -7,7 +7,10 @@ use encoder_media::ResampleError;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 use thiserror::Error;
 
-use crate::{mux::SinkError, session::SessionError, skipped::SkippedTopic, source::SourceError};
+use crate::{
+    destination::Location, mux::SinkError, session::SessionError, skipped::SkippedTopic,
+    source::SourceError,
+};
 
 /// Why a run failed as a whole ([`Report::error`](crate::report::Report::error)), or a single
 /// video ([`Output::error`](crate::report::Output::error)).
@@ -78,6 +81,16 @@ impl RunError {
             Self::Source(SourceError::Io { error, .. }) => Some(error),
             Self::Sink(error) => error.io_error(),
             Self::Session(error) => of_session(error),
+            _ => None,
+        }
+    }
+
+    /// Where everything is kept that was written before the error, if it is kept.
+    pub fn kept(&self) -> Option<&Location> {
+        match self {
+            Self::Session(SessionError::Kept { part, .. }) => Some(part),
+            Self::Sink(SinkError::Unfinished { kept, .. })
+            | Self::Session(SessionError::Sink(SinkError::Unfinished { kept, .. })) => Some(kept),
             _ => None,
         }
     }

@@ -1,8 +1,8 @@
 //! The report of a run, for people and for programs. `docs/report.md` describes the JSON.
 
-use std::{fmt, io, path::Path};
+use std::{io, path::Path};
 
-use serde::{Serialize, Serializer, ser::SerializeStruct};
+use serde::Serialize;
 
 pub use crate::skipped::{SkipReason, SkippedTopic};
 use crate::{destination::Location, error::RunError, mux::SinkError, session::VideoReport};

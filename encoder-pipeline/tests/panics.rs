@@ -165,7 +165,10 @@ fn encode(encoder: EncoderType, sink: Box<dyn Sink>) -> Result<VideoReport, Sess
 fn kept(ended: Result<VideoReport, SessionError>, text: &str) -> PathBuf {
     let error = ended.unwrap_err();
     let message = error.to_string();
-    assert!(message.contains(text) && message.contains("encoder repair"), "{message}");
+    assert!(
+        message.contains(text) && message.contains("what was written so far is in "),
+        "{message}"
+    );
     let SessionError::Kept { part, .. } = error else { panic!("not kept: {message}") };
     part.path().expect("a file").to_path_buf()
 }

@@ -3,8 +3,13 @@
 use std::{fs::File, path::Path};
 
 use super::{
-    RawSpec, Source, SourceError, SourceOptions, filter::TopicFilter, formats,
-    images::ImagesSource, raw::RawSource, signature, y4m::Y4mSource,
+    RawSpec, Source, SourceError, SourceOptions,
+    filter::{check_topic, stream_name},
+    formats,
+    images::ImagesSource,
+    raw::RawSource,
+    signature,
+    y4m::Y4mSource,
 };
 use encoder_media::Stop;
 

@@ -189,7 +189,7 @@ pub enum SessionError {
         slots: usize,
     },
     /// It failed, and what was written so far is kept.
-    #[error("{error}; what was written so far is in {part}: `encoder repair` makes a video of it")]
+    #[error("{error}; what was written so far is in {part}")]
     Kept {
         /// What went wrong.
         error: Box<SessionError>,

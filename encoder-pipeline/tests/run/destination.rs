@@ -1,12 +1,15 @@
 //! A destination that is no directory.
 
-use encoder_core::Resolution;
+use std::sync::{Arc, Mutex};
+
+use encoder_core::{EncodedChunk, EncoderType, Resolution};
 use encoder_pipeline::{
-    destination::Location, error::ErrorKind, progress::Silent, report::Report, run::Run,
+    destination::Location, error::ErrorKind, mux::CallbackSink, progress::Silent, report::Report,
+    run::Run, session::Session, source::Payload, timeline::FrameTimes,
 };
 
 use super::{
-    encoder::{NAMING, config},
+    encoder::{NAMING, config, picture},
     memory::{Fails, Kept, Memory, Message, Recording, Video, full},
 };
 
@@ -88,4 +91,59 @@ fn a_destination_that_fails_leaves_nothing_half_made() {
         }
     }
     assert!(full().to_string().starts_with("memory:a: "));
+}
+
+/// Access units of `count` pictures, a key frame every four.
+fn access_units(count: u32) -> Vec<Vec<u8>> {
+    let units = Arc::new(Mutex::new(Vec::new()));
+    let sink = CallbackSink({
+        let units = Arc::clone(&units);
+        move |chunk: EncodedChunk, _: &FrameTimes| units.lock().unwrap().push(chunk.data)
+    });
+    let mut config = config(&[EncoderType::OPENH264]);
+    config.settings.encoder.gop_size = 4;
+    let mut session = Session::open(SMALL, &config, Box::new(sink)).unwrap();
+    for n in 0..count {
+        session.push(&picture(n, SMALL), FrameTimes::at(n.into())).unwrap();
+    }
+    session.finish().unwrap();
+    std::mem::take(&mut *units.lock().unwrap())
+}
+
+/// A topic that is H.264 already.
+fn copied(units: Vec<Vec<u8>>) -> Recording {
+    let message = |(n, unit): (i64, Vec<u8>)| {
+        let payload = Ok(Payload::Video { format: "h264".into(), data: unit.into() });
+        Message { stream: 0, ns: n * 100_000_000, payload }
+    };
+    Recording::new((0..).zip(units).map(message).collect())
+}
+
+#[test]
+fn a_copied_topic_has_the_same_report_and_keeps_what_was_written() {
+    // The first message comes before the first key frame.
+    let mut units = access_units(6);
+    units.insert(0, units[1].clone());
+    for fails in [Fails::Nowhere, Fails::Write] {
+        let (destination, kept) = Memory::new(fails);
+        let run = Run::new(destination, config(&[NAMING]));
+        let report = run.convert(&copied(units.clone()).opened(), &Silent);
+        let kept = kept.lock().unwrap();
+        assert_eq!((kept.copied, kept.open_sinks), (1, 0));
+        let [output] = &report.outputs[..] else { panic!("{report:?}") };
+        if fails == Fails::Write {
+            assert_eq!(output.error.as_ref().map(|e| e.kind()), Some(ErrorKind::DiskFull));
+            assert_eq!(output.partial, Some(Location::Name("memory:/cam.part".into())));
+            assert_eq!(output.video.file, None);
+            continue;
+        }
+        assert_eq!(report.exit, 3, "{report:?}");
+        assert_eq!(kept.videos[&("/cam".to_string(), 1)].frames, (0..6).collect::<Vec<_>>());
+        let video = &output.video;
+        assert_eq!((video.encoder.as_str(), video.spans.len()), ("copy", 1));
+        assert_eq!((video.frames_in, video.frames_encoded, video.frames_failed), (7, 6, 1));
+        assert_eq!((video.first_ns, video.last_ns), (Some(100_000_007), Some(600_000_007)));
+        let json = serde_json::to_value(output).unwrap();
+        assert_eq!((&json["encoder"], &json["width"]), (&"copy".into(), &video.size.width.into()));
+    }
 }

@@ -118,8 +118,8 @@ pub fn picture(n: u32, size: Resolution) -> Payload {
 }
 
 /// The number that [`picture`] put into the frame of an access unit.
-pub fn number(data: &[u8]) -> u32 {
-    u32::from_be_bytes(data.try_into().unwrap())
+pub fn number(data: &[u8]) -> Option<u32> {
+    data.try_into().ok().map(u32::from_be_bytes)
 }
 
 /// Sessions with these encoders, and the smallest rings.

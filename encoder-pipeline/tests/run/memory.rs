@@ -127,6 +127,8 @@ pub struct Kept {
     /// Sinks that were neither finished nor dropped.
     pub open_sinks: usize,
     pub most_open_sinks: usize,
+    /// Videos that are copied, not encoded.
+    pub copied: usize,
 }
 
 /// A destination in memory: keeps the access units of each video.
@@ -163,8 +165,8 @@ impl Destination for Memory {
             return Err(SinkError::refused(at, format!("no place for {}", part.stream.topic)));
         }
         assert_eq!(part.codec, encoder_core::Codec::H264);
-        assert!(part.encoder.is_some());
         let mut kept = self.kept.lock().unwrap();
+        kept.copied += usize::from(part.encoder.is_none());
         kept.open_sinks += 1;
         kept.most_open_sinks = kept.most_open_sinks.max(kept.open_sinks);
         Ok(Box::new(MemorySink {
@@ -215,7 +217,8 @@ impl Sink for MemorySink {
         if self.fails == Fails::Write && self.times.len() == 3 {
             return Err(full());
         }
-        self.video.frames.push(number(&chunk.data));
+        // A copied access unit has no number.
+        self.video.frames.push(number(&chunk.data).unwrap_or(chunk.pts as u32));
         self.times.push(*times);
         Ok(())
     }
@@ -232,6 +235,10 @@ impl Sink for MemorySink {
         let (key, video) = (self.key.clone(), std::mem::take(&mut self.video));
         self.kept.lock().unwrap().videos.insert(key, video);
         Ok(Finished::at(location))
+    }
+
+    fn abandon(self: Box<Self>) -> Option<Location> {
+        (self.fails == Fails::Write).then(|| Location::Name(format!("memory:{}.part", self.key.0)))
     }
 }
 
