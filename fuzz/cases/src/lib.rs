@@ -11,11 +11,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use encoder_core::{FrameLayout, PixelFormat, Settings};
+use encoder_core::{FrameLayout, NalKind, PixelFormat, Settings, nal_units};
 use encoder_ffmpeg::{AccessUnit, FlvError, FlvParser};
 use tempfile::NamedTempFile;
 
-use encoder_mp4::Recovery;
+use encoder_mp4::{Content, Recovery, StreamReader};
 use encoder_picture::{self as picture, PictureOptions};
 // Registers the backends.
 use encoder_pipeline as _;
@@ -35,6 +35,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("flv", flv),
     ("config", config),
     ("part", part),
+    ("stream", stream),
 ];
 
 /// Low, so that inputs are quick and a claim that is believed stands out.
@@ -269,4 +270,43 @@ pub fn part(input: &[u8]) -> bool {
         assert!(Recovery::find(Cursor::new(&whole)).is_err(), "there is nothing more to recover");
     }
     is_whole && written.is_ok()
+}
+
+/// A recorded H.264 stream: good when each of its access units can be read, and is a picture in
+/// display order.
+///
+/// Access units begin at delimiters.
+pub fn stream(input: &[u8]) -> bool {
+    let mut access_units: Vec<Vec<u8>> = Vec::new();
+    for unit in nal_units(input) {
+        if NalKind::of(unit[0]) == NalKind::Aud || access_units.is_empty() {
+            access_units.push(Vec::new());
+        }
+        if let Some(access_unit) = access_units.last_mut() {
+            access_unit.extend([&[0, 0, 0, 1], unit].concat());
+        }
+    }
+    let mut reader = StreamReader::new();
+    let mut is_good = !access_units.is_empty();
+    let mut has_key_frame = false;
+    for access_unit in &access_units {
+        match reader.read(access_unit) {
+            Ok(Content::Picture(picture)) => {
+                assert!(picture.size.width > 0 && picture.size.height > 0);
+                has_key_frame |= picture.is_keyframe;
+                assert!(has_key_frame, "nothing can be decoded before a key frame");
+                is_good &= !picture.is_reordered && picture.gap.is_none();
+            }
+            Ok(Content::ParameterSets) => {}
+            Err(error) => {
+                assert!(!error.to_string().is_empty());
+                is_good = false;
+            }
+        }
+    }
+    // What was stored is read again as it is.
+    let sets = reader.parameter_sets();
+    let mut again = StreamReader::new();
+    assert!(sets.is_empty() || again.read(&sets) == Ok(Content::ParameterSets));
+    is_good
 }

@@ -26,13 +26,14 @@ pub struct Seed {
 
 /// All seeds of all targets.
 pub fn all() -> Vec<Seed> {
-    let targets: [(&str, fn(&mut Seeds)); 6] = [
+    let targets: [(&str, fn(&mut Seeds)); 7] = [
         ("message", messages),
         ("mcap", recordings),
         ("bag", bags),
         ("flv", flv),
         ("config", toml),
         ("part", parts),
+        ("stream", streams),
     ];
     let mut all = Vec::new();
     for (target, make) in targets {
@@ -358,7 +359,9 @@ fn file(options: &Mp4Options, order: &[(u64, Option<u8>)]) -> Vec<u8> {
         let mut data = Vec::new();
         if let Some(level) = key {
             let sps = [0x67, 0x42, 0xc0, level, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88];
-            data.extend([0, 0, 0, 1].iter().chain(&sps).chain(&[0, 0, 0, 1, 0x68, 1]));
+            data.extend(
+                [0, 0, 0, 1].iter().chain(&sps).chain(&[0, 0, 0, 1, 0x68, 0xce, 0x3c, 0x80]),
+            );
         }
         data.extend([0, 0, 0, 1, if key.is_some() { 0x65 } else { 0x41 }, pts as u8 + 1, 0x80]);
         let chunk = EncodedChunk { data, pts, dts, keyframe: key.is_some() };
@@ -391,4 +394,23 @@ fn parts(seeds: &mut Seeds) {
         (0..8).map(|n| (n, (n % 4 == 0).then_some(if n < 4 { 0x1e } else { 0x1f }))).collect();
     seeds.good("other-sets", file(&fragmented, &changed));
     seeds.bad("progressive", file(&Mp4Options::default(), &changed));
+}
+
+/// Streams of 160x120 by parameter sets and slice headers; the pictures behind these are made up.
+fn streams(seeds: &mut Seeds) {
+    const DELIMITER: &[u8] = &[9, 0xf0];
+    const SPS: &[u8] = &[0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88];
+    const PPS: &[u8] = &[0x68, 0xce, 0x3c, 0x80];
+    const IDR: &[u8] = &[0x65, 0xb8, 0x40, 0x08, 0x22];
+    const P: &[u8] = &[0x41, 0xe2, 0x10, 0x08, 0x22];
+    let stream = |units: &[&[u8]]| -> Vec<u8> {
+        units.iter().flat_map(|unit| [&[0, 0, 0, 1], *unit].concat()).collect()
+    };
+    seeds.good("key-frame", stream(&[DELIMITER, SPS, PPS, IDR]));
+    seeds.good("group", stream(&[DELIMITER, SPS, PPS, IDR, DELIMITER, P]));
+    seeds.good("sets-apart", stream(&[DELIMITER, SPS, PPS, DELIMITER, IDR, DELIMITER, P, PPS]));
+    seeds.bad("no-key-frame", stream(&[DELIMITER, SPS, PPS, P]));
+    seeds.bad("no-sets", stream(&[DELIMITER, IDR]));
+    seeds.bad("no-picture", stream(&[DELIMITER]));
+    seeds.bad("two-pictures", stream(&[DELIMITER, SPS, PPS, IDR, P]));
 }
