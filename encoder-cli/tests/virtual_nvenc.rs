@@ -147,7 +147,7 @@ fn each_miss_has_its_own_refusal() {
         (fault(output(Wrong::Garbage)), "wrong-output", false, "", ""),
         (fault(output(Wrong::Truncated)), "wrong-output", false, "", ""),
         (fault(output(Wrong::Empty)), "wrong-output", false, "", ""),
-        (fault(output(Wrong::Timestamp).frame(2)), "wrong-output", false, "shown at", ""),
+        (fault(output(Wrong::Timestamp).frame(2)), "wrong-output", false, "which no frame had", ""),
     ];
     for (n, (change, kind, transient, words, toml)) in table.into_iter().enumerate() {
         let Some(bench) = bench() else { return };

@@ -270,7 +270,7 @@ fn sessions_of_this_process_are_not_waited_for() {
     let error = alone.chain.open().err().unwrap().to_string();
     assert_eq!(
         (error.as_str(), alone.seconds()),
-        ("no encoder could be opened: a: a says no (none)", 0)
+        ("no encoder could be opened: a: a says no; hint: none", 0)
     );
     // Unless a session of this process is about to end by itself.
     let mut ending = Play::new(&[(C, "ok")], 0);

@@ -330,7 +330,7 @@ fn sessions_of_this_process_are_not_waited_for() {
     let (config, _) = config(&[(BETTER, "first-own")], 600);
     let made = play(&config, 50);
     let error = made.result.err().unwrap().to_string();
-    assert!(error.contains("no session is left (wait)"), "{error}");
+    assert!(error.contains("no session is left; hint: wait"), "{error}");
     assert_eq!(made.waited, 0);
 }
 

@@ -39,7 +39,8 @@ fn decode(input: &str, stream: &[u8]) -> Vec<u8> {
 
 #[test]
 fn it_registers_itself_and_its_probe_passes() {
-    assert_eq!(backends().iter().map(|backend| backend.id).collect::<Vec<_>>(), [IPCM]);
+    // With the whole workspace, the backends of its other crates are linked too.
+    assert_eq!(backends().iter().filter(|backend| backend.id == IPCM).count(), 1);
     let place = backend(IPCM).unwrap().registered_at();
     assert!(place.file().ends_with("backend-template/src/lib.rs"), "{place}");
     let found = Detection::new(&Settings::default()).run().unwrap();
