@@ -44,7 +44,8 @@ fn it_registers_itself_and_its_probe_passes() {
     let place = backend(IPCM).unwrap().registered_at();
     assert!(place.file().ends_with("backend-template/src/lib.rs"), "{place}");
     let found = Detection::new(&Settings::default()).run().unwrap();
-    let ProbeResult::Usable(caps) = &found[0].result else { panic!("{found:?}") };
+    let found = found.iter().find(|detected| detected.encoder == IPCM).unwrap();
+    let ProbeResult::Usable(caps) = &found.result else { panic!("{found:?}") };
     assert_eq!(caps.library, "encoder-ipcm 0.1.0");
     assert_eq!(caps.pixel_formats, [PixelFormat::Yuv420p]);
 }
