@@ -7,7 +7,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use metrics_util::debugging::DebuggingRecorder;
 //!
-//! // Install a recorder before the first session is opened: the session registers its metrics then.
+//! // Install a recorder before the first session is opened, which registers its metrics.
 //! let recorder = DebuggingRecorder::new();
 //! let numbers = recorder.snapshotter();
 //! recorder.install()?;
