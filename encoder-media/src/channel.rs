@@ -1,7 +1,7 @@
-//! What a recording holds besides camera pictures.
+//! The contents of a recording besides camera pictures.
 //!
-//! A source returns it when [`SourceOptions::all_messages`](crate::SourceOptions::all_messages) is
-//! set. Numbers are those of the recording, so that a writer can make an equal one.
+//! A source returns them if [`SourceOptions::all_messages`](crate::SourceOptions::all_messages) is
+//! set. Numbers are those of the recording, so that a writer can reproduce it.
 
 use std::collections::BTreeMap;
 
@@ -17,18 +17,18 @@ pub type ChannelId = usize;
 pub struct ChannelInfo {
     /// Its number in this source.
     pub id: ChannelId,
-    /// Its number in the recording; `None` where the format has none. Several files of one
+    /// Its number in the recording; `None` if the format has no numbers. Several files of one
     /// recording may use a number for different channels.
     pub recorded_id: Option<u32>,
     /// Its topic.
     pub topic: String,
     /// How its messages are serialised, by MCAP's names: `cdr`, `ros1`, `protobuf`, `json` …
     pub encoding: String,
-    /// The type of its messages, where the recording has one.
+    /// The type of its messages, if the recording states it.
     pub schema: Option<Schema>,
-    /// What else the recording has about it: `callerid`, `offered_qos_profiles` …
+    /// Other properties in the recording: `callerid`, `offered_qos_profiles` …
     pub metadata: BTreeMap<String, String>,
-    /// The camera stream that its messages are packets of; `None` when they come as
+    /// The camera stream that its messages belong to as packets; `None` if they are returned as
     /// [`Event::Message`](crate::Event::Message).
     pub stream: Option<StreamId>,
 }
@@ -36,7 +36,7 @@ pub struct ChannelInfo {
 /// A message type.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Schema {
-    /// Its number in the recording; `None` where the format has none.
+    /// Its number in the recording; `None` if the format has no numbers.
     pub recorded_id: Option<u32>,
     /// Its name, such as `sensor_msgs/msg/Imu`.
     pub name: String,
@@ -51,13 +51,13 @@ pub struct Schema {
 pub struct Message {
     /// Its channel.
     pub channel: ChannelId,
-    /// Its number as the recording has it; 0 where the format has none.
+    /// Its number in the recording; 0 if the format has no numbers.
     pub sequence: u32,
     /// When it was recorded, in nanoseconds since the epoch. Unsigned as in MCAP, so that each
     /// value of an MCAP file can be written back; 0 for a time before the epoch.
     pub log_ns: u64,
-    /// When it was published, in nanoseconds since the epoch; the log time where the format has no
-    /// such time.
+    /// When it was published, in nanoseconds since the epoch; the log time if the format has no
+    /// publish time.
     pub publish_ns: u64,
     /// The serialised message.
     pub data: Bytes,
@@ -68,7 +68,7 @@ pub struct Message {
 pub struct Attachment {
     /// When it was recorded, in nanoseconds since the epoch.
     pub log_ns: u64,
-    /// When it was made, in nanoseconds since the epoch; 0 when unknown.
+    /// When it was created, in nanoseconds since the epoch; 0 if unknown.
     pub create_ns: u64,
     /// Its name.
     pub name: String,

@@ -5,18 +5,18 @@ use crate::{
     timeline::{self, Timing},
 };
 
-/// Where the output of a run goes: a directory of files, an object store, a data set.
+/// The output of a run: a directory of files, an object store, a data set.
 ///
 /// A run calls [`begin`](Self::begin) once, then [`sink`](Self::sink) for each video and
-/// [`event`](Self::event) for each event of the recording, and in the end [`finish`](Self::finish)
-/// or [`abandon`](Self::abandon). All calls come from the thread of the run. The sinks work on the
-/// threads of their sessions; when the destination is finished or abandoned, all of them have been
-/// finished, abandoned or dropped.
+/// [`event`](Self::event) for each event of the recording, and finally [`finish`](Self::finish) or
+/// [`abandon`](Self::abandon). All calls are made on the thread of the run. The sinks are used on
+/// the threads of their sessions; before the destination is finished or abandoned, all of them have
+/// been finished, abandoned or dropped.
 ///
-/// Dropping a destination that was neither finished nor abandoned leaves nothing that is half made.
+/// Dropping a destination that was neither finished nor abandoned leaves no incomplete output.
 pub trait Destination: Send {
-    /// Makes ready. Called once, when the recording could be opened and before any video is made,
-    /// so that an error costs no work.
+    /// Prepares the destination. Called once, after the recording was opened and before any video
+    /// is made, so that an error costs no work.
     ///
     /// # Errors
     /// [`SinkError`]; the run ends with it.
@@ -27,12 +27,12 @@ pub trait Destination: Send {
     /// Returns the sink of a video.
     ///
     /// # Errors
-    /// [`SinkError::Refused`] where the destination does not take this video: the run ends with
-    /// it. Every other error is the end of this video's camera, and the other cameras go on.
+    /// [`SinkError::Refused`] if the destination does not accept this video: the run ends with this
+    /// error. Any other error ends only this video's camera; the other cameras continue.
     fn sink(&mut self, part: &PartInfo<'_>) -> Result<Box<dyn Sink>, SinkError>;
 
-    /// Takes an event of the recording, in its order, before the run acts on it: for destinations
-    /// that also store messages which are no camera's, or the camera messages as they were
+    /// Called for each event of the recording, in order, before the run handles it: for
+    /// destinations that also store messages of other topics, or the camera messages as they were
     /// recorded. By default events are ignored.
     ///
     /// # Errors
@@ -42,25 +42,25 @@ pub trait Destination: Send {
         Ok(())
     }
 
-    /// Completes the output as a whole. Returns what was made, where that has a location of its
-    /// own beside those of the videos, and warnings about it.
+    /// Completes the output as a whole. Returns the output, if it has a location of its own besides
+    /// those of the videos, and warnings about it.
     ///
     /// # Errors
-    /// [`SinkError`]; then nothing that is half made may be left.
+    /// [`SinkError`]; no incomplete output may be left then.
     fn finish(self: Box<Self>) -> Result<Finished, SinkError>;
 
-    /// The run failed as a whole. What is half made is removed; videos that are whole may stay. By
+    /// Called if the run failed as a whole. Removes incomplete output; complete videos may stay. By
     /// default the destination is dropped.
     fn abandon(self: Box<Self>) {}
 }
 
-/// A video that is about to be made: one camera, pictures of one size.
+/// A video that is about to begin: one camera, pictures of one size.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct PartInfo<'a> {
     /// The camera.
     pub stream: &'a StreamInfo,
-    /// Number of the video among those of its camera, from 1. There is more than one where the
+    /// Number of the video among those of its camera, from 1. A camera has several videos if the
     /// size of the pictures changes.
     pub number: usize,
     /// Size of the pictures in pixels.
@@ -69,12 +69,11 @@ pub struct PartInfo<'a> {
     pub codec: Codec,
     /// How the frames are laid out in time.
     pub timing: Timing,
-    /// Assumed for the duration of a single frame.
+    /// Used for the duration of a single frame.
     pub rate: FrameRate,
-    /// How many frames a picture may be decoded ahead of its time.
+    /// How many frames ahead of its display a picture may be decoded.
     pub reorder: u32,
-    /// What the encoder is configured for; `None` where the topic is a video already and is
-    /// copied.
+    /// The configuration of the encoder; `None` if the topic is already a video and is copied.
     pub encoder: Option<&'a EncoderConfig>,
 }
 

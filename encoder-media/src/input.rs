@@ -1,4 +1,4 @@
-//! Bytes that are read by offset, wherever they are.
+//! Input that is read by offset, wherever it is stored.
 
 use std::fmt;
 use std::fs::File;
@@ -13,8 +13,8 @@ use crate::{Location, SourceError};
 
 /// Input that is read by offset: a file, an object in a store, memory.
 ///
-/// Its bytes do not change while it is open. Reading has no position, so that an implementation
-/// may be shared between threads and may read several ranges at once.
+/// Its bytes do not change while it is open. Reads have no shared position, so that an
+/// implementation may be shared between threads and may read several ranges at once.
 pub trait ReadAt: Send + Sync {
     /// Length in bytes, the same on each call.
     fn len(&self) -> u64;
@@ -31,9 +31,9 @@ pub trait ReadAt: Send + Sync {
     /// error of the system. The buffer's content is then unspecified.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
-    /// Reads several ranges; returns their bytes in the same order. An implementation with a long
-    /// delay for each read should override it and read them side by side. By default they are read
-    /// one after another.
+    /// Reads several ranges; returns their bytes in the same order. An implementation with a high
+    /// latency per read should override it and read the ranges in parallel. By default they are
+    /// read one after another.
     ///
     /// # Errors
     /// As [`read_at`](Self::read_at), for the first range that fails.
@@ -79,7 +79,7 @@ fn ends_early() -> io::Error {
     io::ErrorKind::UnexpectedEof.into()
 }
 
-/// A file as input. Its length is that of the moment when it was opened.
+/// A file as input. Its length is the length when it was opened.
 #[derive(Debug)]
 pub struct FileInput {
     file: File,
@@ -90,7 +90,7 @@ impl FileInput {
     /// Opens the file at `path`.
     ///
     /// # Errors
-    /// As the system's.
+    /// The error of the operating system.
     pub fn open(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
         let len = file.metadata()?.len();
@@ -128,7 +128,7 @@ impl ReadAt for FileInput {
 /// Reads input by offset through a buffer; its errors name the input.
 ///
 /// The buffer is for the small reads of a walk over records. A read that is as large as the buffer
-/// passes it by.
+/// bypasses it.
 pub struct InputReader {
     input: Box<dyn ReadAt>,
     location: Location,
@@ -142,7 +142,7 @@ impl InputReader {
     /// Size of the buffer.
     const BUFFER: usize = 32 << 10;
 
-    /// A reader of `input`. Errors print `location`, so it must be without credentials.
+    /// A reader of `input`. Errors print `location`, so it must not contain credentials.
     pub fn new(input: Box<dyn ReadAt>, location: impl Into<Location>) -> Self {
         let len = input.len();
         Self { input, location: location.into(), len, buffer: Vec::new(), buffer_at: 0 }
@@ -157,7 +157,7 @@ impl InputReader {
         Ok(Self::new(Box::new(input), path))
     }
 
-    /// Length of the input in bytes, when the reader was made.
+    /// Length of the input in bytes when the reader was created.
     pub fn len(&self) -> u64 {
         self.len
     }
@@ -167,7 +167,7 @@ impl InputReader {
         self.len == 0
     }
 
-    /// Where the input comes from.
+    /// The location of the input.
     pub fn location(&self) -> &Location {
         &self.location
     }
@@ -207,7 +207,7 @@ impl InputReader {
         Ok(out)
     }
 
-    /// The bytes of several ranges, in the same order, past the buffer.
+    /// The bytes of several ranges, in the same order, bypassing the buffer.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -312,7 +312,7 @@ mod tests {
             reader.bytes(at, 9).unwrap();
         }
         reader.bytes(100, 50_000).unwrap();
-        // What a large read passed by is still buffered.
+        // The buffer is still valid after a large read bypassed it.
         reader.bytes(50, 9).unwrap();
         reader.bytes(99_990, 9).unwrap();
         let reads = std::mem::take(&mut *input.1.lock().unwrap());

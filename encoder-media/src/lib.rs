@@ -1,4 +1,4 @@
-//! The vocabulary between recordings, encoders and files.
+//! The types shared by recordings, encoders and files.
 //!
 //! A [`Source`] returns [`Event`]s: camera streams ([`StreamInfo`]) and their messages
 //! ([`Packet`]), each with a picture as it was recorded ([`Payload`]). Sources read their input by

@@ -5,8 +5,8 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-/// Where an output is: a file, or something else that has a name, such as the URL of an object.
-/// Displayed and serialized as text.
+/// The location of an output: a file, or another name, such as the URL of an object. Displayed and
+/// serialized as text.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Location {
@@ -17,7 +17,7 @@ pub enum Location {
 }
 
 impl Location {
-    /// The path, where this is a file or directory.
+    /// The path, if this is a file or directory.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::File(path) => Some(path),
@@ -25,7 +25,7 @@ impl Location {
         }
     }
 
-    /// This location relative to `directory`, where it is a file below it; otherwise itself.
+    /// This location relative to `directory`, if it is a file below it; otherwise unchanged.
     #[must_use]
     pub fn relative_to(&self, directory: &Path) -> Self {
         match self.path().and_then(|path| path.strip_prefix(directory).ok()) {

@@ -1,9 +1,9 @@
-//! A constant rate made of a varying one.
+//! Makes a constant rate from a variable rate.
 
 use encoder_core::FrameRate;
 use thiserror::Error;
 
-/// A gap that a constant rate cannot fill: one picture would stand for more than an hour.
+/// A gap that a constant rate cannot fill: one picture would be repeated for more than an hour.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 #[error(
@@ -11,30 +11,31 @@ use thiserror::Error;
      times"
 )]
 pub struct ResampleError {
-    /// The frame beside the gap.
+    /// The frame next to the gap.
     pub frame: u64,
-    /// How often its picture would be repeated, at least.
+    /// The least number of repetitions of its picture.
     pub copies: u32,
 }
 
 /// The longest time for which one picture is repeated, in seconds.
 const LONGEST_S: u64 = 3600;
 
-/// How often each frame is shown, so that the video has a constant rate: at each tick N / `rate`
-/// from the first frame the nearest one in time is shown (of two as near, the earlier).
+/// Returns how often each frame is repeated in a video with a constant rate: each tick N / `rate`
+/// after the first frame displays the nearest frame in time (of two equally near frames, the
+/// earlier).
 ///
 /// `stamps` are in nanoseconds and do not run backwards.
 ///
 /// # Errors
-/// [`ResampleError`] when one picture would stand for more than an hour.
+/// [`ResampleError`] if one picture would be repeated for more than an hour.
 pub fn resample(stamps: &[i64], rate: FrameRate) -> Result<Vec<u32>, ResampleError> {
     let mut copies = vec![0u32; stamps.len()];
     let Some(&first) = stamps.first() else { return Ok(copies) };
     let most = LONGEST_S as f64 * rate.as_f64();
     let mut tick = 0u64;
     for (n, count) in copies.iter_mut().enumerate() {
-        // Ticks up to the middle between this frame and the next belong to this one; the last
-        // frame has the ticks that are not behind it.
+        // Ticks up to the middle between this frame and the next belong to this frame; the last
+        // frame has the ticks up to its own time.
         let end = match stamps.get(n + 1) {
             Some(next) => i128::midpoint(i128::from(stamps[n]), i128::from(*next)),
             None => i128::from(stamps[n]),
@@ -75,7 +76,7 @@ mod tests {
         // Half the rate leaves out every second frame, twice the rate doubles each.
         assert_eq!(copies(&[0, 50, 100, 150, 200], "10"), [1, 0, 1, 0, 1]);
         assert_eq!(copies(&[0, 100, 200], "20"), [2, 2, 1]);
-        // Two frames with one stamp: the second has no time of its own but the end.
+        // Two frames with one stamp: the second has no duration except at the end.
         assert_eq!(copies(&[0, 100, 100, 200], "10"), [1, 1, 0, 1]);
     }
 

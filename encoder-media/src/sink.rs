@@ -8,7 +8,7 @@ use crate::{
     timeline::{FrameTimes, Timeline},
 };
 
-/// Why something could not be written.
+/// The reason why an output could not be written.
 ///
 /// The text of an error contains that of its cause, so [`source`](std::error::Error::source)
 /// returns nothing that was displayed already; [`io_error`](Self::io_error) returns the error of
@@ -16,28 +16,28 @@ use crate::{
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SinkError {
-    /// The operating system, or a server, refused.
+    /// The operating system, or a server, returned an error.
     #[error("{at}: {error}")]
     Io {
-        /// What was to be written.
+        /// The output that was written.
         at: Location,
-        /// Why it was refused.
+        /// The error of the system.
         error: io::Error,
     },
-    /// The access units cannot be put into this container.
+    /// The access units cannot be stored in this container.
     #[error("{at}: {reason}")]
     Stream {
-        /// What was to be written.
+        /// The output that was written.
         at: Location,
         /// What is wrong with the stream.
         reason: String,
     },
-    /// The destination does not take this video.
+    /// The destination does not accept this video.
     #[error("{at}: {reason}")]
     Refused {
         /// The destination.
         at: Location,
-        /// Why it does not take it.
+        /// The reason for the refusal.
         reason: String,
     },
     /// The video could not be completed, but everything that was encoded is kept.
@@ -45,13 +45,13 @@ pub enum SinkError {
     Unfinished {
         /// What went wrong.
         error: Box<SinkError>,
-        /// Where the access units are.
+        /// The location of the access units.
         kept: Location,
     },
 }
 
 impl SinkError {
-    /// An [`Io`](Self::Io) error of what is at `at`, for `map_err`.
+    /// An [`Io`](Self::Io) error for the output `at`, for `map_err`.
     pub fn io(at: impl Into<Location>) -> impl Fn(io::Error) -> Self {
         let at = at.into();
         move |error| Self::Io { at: at.clone(), error }
@@ -67,13 +67,13 @@ impl SinkError {
         Self::Refused { at: at.into(), reason: reason.into() }
     }
 
-    /// This error, with the place where the access units are kept.
+    /// This error, with the location where the access units are kept.
     #[must_use]
     pub fn kept(self, kept: impl Into<Location>) -> Self {
         Self::Unfinished { error: Box::new(self), kept: kept.into() }
     }
 
-    /// The error of the operating system, where that is the cause.
+    /// The error of the operating system, if it is the cause.
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {
             Self::Io { error, .. } => Some(error),
@@ -83,18 +83,18 @@ impl SinkError {
     }
 }
 
-/// What was made of a video, or of a destination as a whole.
+/// The output of a video, or of a destination as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finished {
-    /// Where it is, if it has a location of its own.
+    /// The location of the output, if it has its own.
     pub location: Option<Location>,
-    /// What a user should know about it, beside what the timeline reports.
+    /// Warnings for the user, besides those of the timeline.
     pub warnings: Vec<String>,
 }
 
 impl Finished {
-    /// Something that is at `location`, without warnings.
+    /// An output at `location`, without warnings.
     pub fn at(location: impl Into<Location>) -> Self {
         Self { location: Some(location.into()), warnings: Vec::new() }
     }
@@ -112,40 +112,39 @@ impl Finished {
 /// Dropping a sink that was neither finished nor abandoned leaves no file, unless a panic drops
 /// it: then what was written is kept.
 pub trait Sink: Send {
-    /// Writes the next access unit in decoding order, with the times of the frame that it shows.
-    /// With B-frames, access units come in groups that are complete in display order.
+    /// Writes the next access unit in decoding order, with the times of its frame. With B-frames,
+    /// access units are written in groups that are complete in display order.
     ///
     /// # Errors
-    /// [`SinkError`]; the sink accepts nothing more after it.
+    /// [`SinkError`]; the sink accepts no access units after an error.
     fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError>;
 
     /// Completes the video. `timeline` maps the times of all frames to ticks.
     ///
     /// # Errors
-    /// [`SinkError`]; then nothing stands under the final name that was not there before.
+    /// [`SinkError`]; then the final name holds only a file that existed before.
     fn finish(self: Box<Self>, timeline: &Timeline) -> Result<Finished, SinkError>;
 
-    /// The video cannot be completed. Keeps what was written, where it is of use, and returns
-    /// where it is.
+    /// Called if the video cannot be completed. Keeps what was written, if it is useful, and
+    /// returns its location.
     fn abandon(self: Box<Self>) -> Option<Location> {
         None
     }
 
-    /// Whether the sink keeps the times of the frames. Access units whose order differs from the
-    /// display order can be copied only to a sink that does not.
+    /// Whether the sink stores the times of the frames. Access units whose order differs from the
+    /// display order can be copied only to a sink that does not store times.
     fn has_times(&self) -> bool {
         true
     }
 
-    /// The file that is being written, where a panic in [`finish`](Self::finish) or
-    /// [`abandon`](Self::abandon) leaves it in place: after a panic only its name is left to be
-    /// reported.
+    /// The file that is being written, if a panic in [`finish`](Self::finish) or
+    /// [`abandon`](Self::abandon) leaves it in place: after a panic only its name can be reported.
     fn part_file(&self) -> Option<&std::path::Path> {
         None
     }
 }
 
-/// A sink that hands every access unit to a function: for embedding.
+/// A sink that passes every access unit to a function: for embedding.
 pub struct CallbackSink<F>(pub F);
 
 impl<F: FnMut(EncodedChunk, &FrameTimes) + Send> Sink for CallbackSink<F> {

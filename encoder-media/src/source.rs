@@ -5,12 +5,12 @@ use crate::{Attachment, BadMessage, ChannelInfo, Location, Message, Metadata, Pa
 /// Number of a camera stream inside one source, counted from 0 in order of appearance.
 pub type StreamId = usize;
 
-/// What a [`Source`] returns. More kinds may be added: ignore what is not known.
+/// An event returned by a [`Source`]. More kinds may be added: ignore unknown kinds.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// A camera stream. Returned once, before the first packet of the stream; the stream may stay
-    /// without packets.
+    /// A camera stream. Returned once, before the first packet of the stream; a stream may have no
+    /// packets.
     Stream(StreamInfo),
     /// A message of a camera stream.
     Packet(Packet),
@@ -19,7 +19,7 @@ pub enum Event {
     /// A channel. Returned once, before its first message, and after the stream that it names.
     /// Only with [`SourceOptions::all_messages`].
     Channel(ChannelInfo),
-    /// A message of a channel that is no camera stream. Only with
+    /// A message of a channel that is not a camera stream. Only with
     /// [`SourceOptions::all_messages`].
     Message(Message),
     /// A file inside the recording. Only with [`SourceOptions::all_messages`].
@@ -33,14 +33,14 @@ pub enum Event {
 pub struct StreamInfo {
     /// Its number.
     pub id: StreamId,
-    /// Topic, or the file's or directory's name where there are no topics.
+    /// Topic, or the name of the file or directory if there are no topics.
     pub topic: String,
-    /// Schema or type name as the recording writes it; empty where there is none.
+    /// Schema or type name as recorded; empty if there is none.
     pub schema: String,
     /// Number of messages by the recording's index.
     pub messages: Option<u64>,
-    /// Frames per second, where the source itself has a constant rate (Y4M, raw, a directory).
-    /// `None` for recordings with timestamps.
+    /// Frames per second, if the source itself has a constant rate (Y4M, raw, a directory). `None`
+    /// for recordings with timestamps.
     pub rate: Option<encoder_core::FrameRate>,
 }
 
@@ -51,16 +51,16 @@ pub struct Packet {
     pub stream: StreamId,
     /// Number of the message within its stream, counted from 0, before any filter.
     pub number: u64,
-    /// When it was recorded, in nanoseconds since the epoch (or since the first frame, where the
+    /// When it was recorded, in nanoseconds since the epoch (or since the first frame, if the
     /// source has no clock).
     pub log_ns: i64,
-    /// The stamp that the camera's driver put into the header, in nanoseconds; `None` where there
-    /// is none or it is zero.
+    /// The stamp that the camera's driver wrote into the header, in nanoseconds; `None` if it is
+    /// missing or zero.
     pub header_ns: Option<i64>,
-    /// The picture, or why it cannot be read. A message that cannot be read is a lost frame and
-    /// must be counted.
+    /// The picture, or the reason why it cannot be read. A message that cannot be read is a lost
+    /// frame and must be counted.
     pub payload: Result<Payload, BadMessage>,
-    /// The message that the picture is from, to write it back or to replace it. The picture shares
+    /// The message that contains the picture, to write it back or to replace it. The picture shares
     /// its memory. `None` without [`SourceOptions::all_messages`] and in sources without channels.
     pub message: Option<Message>,
 }
@@ -68,13 +68,13 @@ pub struct Packet {
 /// A defect of a recording that does not end the run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Warning {
-    /// The defect, its place, and what it means for the output.
+    /// The defect, its position, and its effect on the output.
     pub text: String,
     /// Messages may be missing because of it: the run ends with exit code 3.
     pub loss: bool,
 }
 
-/// Why a source cannot be read.
+/// The reason why a source cannot be read.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SourceError {
@@ -86,14 +86,14 @@ pub enum SourceError {
         /// The system's error.
         error: std::io::Error,
     },
-    /// Not what its name or its first bytes promise, or broken beyond reading.
+    /// The input does not match its name or its first bytes, or is too damaged to read.
     #[error("{location}: {reason}; {hint}")]
     Invalid {
         /// The input.
         location: Location,
-        /// What is wrong, and at which offset.
+        /// The defect, and its offset.
         reason: String,
-        /// What a user can do.
+        /// The hint for the user.
         hint: String,
     },
     /// A recording without camera topics.
@@ -101,7 +101,7 @@ pub enum SourceError {
     NoCamera {
         /// The input.
         location: Location,
-        /// Topics that it has: name and schema.
+        /// The topics of the recording: name and schema.
         topics: Vec<(String, String)>,
     },
 }
@@ -139,19 +139,19 @@ fn found(topics: &[(String, String)]) -> String {
     )
 }
 
-/// Limits on what a recording may claim or need.
+/// Limits on the sizes that a recording may claim or need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest chunk, message, attachment or schema, decompressed, in bytes. Default 1 GiB.
     pub message_bytes: u64,
     /// Largest picture in pixels. Default 2^27 (a little over 11000×11000).
     pub pixels: u64,
-    /// Bytes of messages that a source holds to bring chunks that overlap in time into order.
-    /// Default 256 MiB. Chunks are read again where more would have to be held; where that would
-    /// take too long, messages come out of order and a warning is returned.
+    /// Bytes of messages that a source holds to sort chunks that overlap in time. Default 256 MiB.
+    /// Chunks are read again if more would have to be held; if that would take too long, messages
+    /// are returned out of order, with a warning.
     pub held_bytes: u64,
-    /// Most bytes of temporary files at a time: a compressed recording is unpacked to one. Default
-    /// 16 GiB.
+    /// Most bytes of temporary files at a time: a compressed recording is unpacked to a temporary
+    /// file. Default 16 GiB.
     pub temporary_bytes: u64,
 }
 
@@ -166,25 +166,25 @@ impl Default for Limits {
     }
 }
 
-/// What to read.
+/// Selects what to read.
 #[derive(Clone, Debug, Default)]
 pub struct SourceOptions {
     /// Globs; a camera topic must match one of them. Empty: all camera topics.
     pub topics: Vec<String>,
-    /// Leave out what was logged earlier.
+    /// Leave out messages that were logged earlier.
     pub start: Option<Moment>,
-    /// Leave out what was logged later.
+    /// Leave out messages that were logged later.
     pub end: Option<Moment>,
     /// Rate of sources that have no clock of their own. Default 30.
     pub rate: Option<encoder_core::FrameRate>,
-    /// Against absurd sizes.
+    /// Limits on sizes.
     pub limits: Limits,
-    /// Also return what is no camera's: channels, messages, attachments and metadata.
+    /// Also return data that belongs to no camera: channels, messages, attachments and metadata.
     ///
-    /// Camera topics that `topics` leaves out, or whose messages cannot be read, count as others
-    /// then. Attachments obey `start` and `end` by their log time; metadata has no time and is
-    /// always returned. Off, nothing of it is read. A source without channels (a video, pictures)
-    /// has nothing to add.
+    /// Camera topics that `topics` excludes, or whose messages cannot be read, are returned as
+    /// other messages then. Attachments obey `start` and `end` by their log time; metadata has no
+    /// time and is always returned. If off, none of this is read. A source without channels (a
+    /// video, pictures) has nothing to add.
     pub all_messages: bool,
 }
 
@@ -200,43 +200,43 @@ pub enum Moment {
 /// A recording that is being read.
 ///
 /// # Rules
-/// An implementation keeps these; callers rely on them.
+/// Implementations must follow these rules; callers rely on them.
 ///
 /// - **Order**: packets, messages and attachments are returned in the order of their log time, over
-///   all streams and channels. Where that is not possible, a warning is returned before the first
-///   one that is out of order. Metadata has no time and is returned first.
-/// - **Streams**: the first [`StreamInfo::id`] is 0, and each further one is one more. A stream is
-///   returned before its first packet. A topic that several channels write is one stream, if its
-///   type is the same. [`Packet::number`] grows within a stream, and counts messages that the time
-///   window leaves out. [`ChannelInfo::id`] follows the same rules.
+///   all streams and channels. If that is not possible, a warning is returned before the first item
+///   that is out of order. Metadata has no time and is returned first.
+/// - **Streams**: the first [`StreamInfo::id`] is 0, and each further id is one more. A stream is
+///   returned before its first packet. Several channels of one topic and type are one stream.
+///   [`Packet::number`] grows within a stream, and counts messages that the time window leaves out.
+///   [`ChannelInfo::id`] follows the same rules.
 /// - **Memory**: bounded by [`Limits`], whatever the length of the recording and whatever it
 ///   claims: at most [`Limits::held_bytes`] of waiting messages and a few times
 ///   [`Limits::message_bytes`] for the chunk being read. A list of the recording's chunks may be
 ///   held, but nothing for each message. A size that the recording claims is checked against the
-///   limits and against the bytes that are there before memory is taken for it.
-/// - **Loss**: each message that cannot be returned is covered by a [`Warning`] with `loss`, or,
-///   where it is known to be a picture, returned as a packet with [`BadMessage`]. Damage at one
-///   place does not lose what is readable elsewhere. Repeated defects are summed up: the number of
+///   limits and against the available bytes before memory is allocated for it.
+/// - **Loss**: each message that cannot be returned is covered by a [`Warning`] with `loss`, or, if
+///   it is known to be a picture, returned as a packet with [`BadMessage`]. Damage at one place
+///   does not lose data that is readable elsewhere. Repeated defects are summed up: the number of
 ///   warnings does not grow with the number of messages.
 /// - **Errors**: an error means that nothing can be read, or that the operating system failed. A
-///   recording that breaks off returns what is whole, then a warning with `loss`, then the end. A
+///   truncated recording returns its complete messages, then a warning with `loss`, then the end. A
 ///   recording without camera streams ends with [`SourceError::NoCamera`] or
-///   [`SourceError::Invalid`] instead of the end; with [`SourceOptions::all_messages`] it just
-///   ends, since its messages are of use.
+///   [`SourceError::Invalid`] instead of the end. With [`SourceOptions::all_messages`] it ends
+///   normally, since its messages were returned.
 /// - **End**: after `None`, further calls return `None`.
 pub trait Source: Send {
     /// The next event; `None` at the end.
     ///
     /// # Errors
-    /// [`SourceError`] where nothing at all can be read; before the end of the recording only
-    /// when the operating system fails.
+    /// [`SourceError`] if nothing at all can be read; before the end of the recording only if the
+    /// operating system fails.
     fn next_event(&mut self) -> Result<Option<Event>, SourceError>;
 
     /// Topics that are not cameras: name and schema. Complete once the source has ended.
     fn other_topics(&self) -> Vec<(String, String)>;
 
-    /// The MCAP profile that the channels follow: `ros1`, `ros2`, or what the recording names.
-    /// Empty where there is none, and without [`SourceOptions::all_messages`].
+    /// The MCAP profile of the channels: `ros1`, `ros2`, or the name in the recording. Empty if
+    /// there is none, and without [`SourceOptions::all_messages`].
     fn profile(&self) -> &str {
         ""
     }

@@ -1,4 +1,4 @@
-//! Ending a run early, with whole files.
+//! Ends a run early, with complete files.
 
 use std::{
     io::{self, PipeReader, PipeWriter, Read, Write},
@@ -11,17 +11,17 @@ use std::{
 
 use encoder_core::Waiter;
 
-/// Ends a run early: it reads no more, waits for no busy encoder any more, and makes whole videos
-/// of what it has read. Clones are the same stop.
+/// Ends a run early: the run stops reading, stops waiting for a busy encoder, and completes the
+/// videos of the frames that it has read. Clones share the same state.
 #[derive(Clone, Debug)]
 pub struct Stop(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     flag: Arc<AtomicBool>,
-    /// Interrupted by the stop.
+    /// Interrupted when the stop is set.
     waiter: Waiter,
-    /// A byte in it wakes a reader that waits for standard input.
+    /// A pipe; a byte in it wakes a reader that waits for standard input.
     wake: (PipeReader, PipeWriter),
 }
 
@@ -29,7 +29,7 @@ impl Stop {
     /// A stop that is not set.
     ///
     /// # Errors
-    /// When the system gives no pipe.
+    /// When the system cannot create a pipe.
     pub fn new() -> io::Result<Self> {
         let (flag, waiter) = (Arc::default(), Waiter::new());
         Ok(Self(Arc::new(Shared { flag, waiter, wake: io::pipe()? })))
@@ -39,11 +39,11 @@ impl Stop {
     pub fn stop(&self) {
         self.0.flag.store(true, SeqCst);
         self.0.waiter.interrupt();
-        // An error: the pipe is full of such bytes.
+        // An error means that the pipe is already full of such bytes.
         let _ = (&self.0.wake.1).write(&[0]);
     }
 
-    /// Whether it is set.
+    /// Whether the stop is set.
     pub fn is_set(&self) -> bool {
         self.0.flag.load(SeqCst)
     }
@@ -53,11 +53,12 @@ impl Stop {
         &self.0.waiter
     }
 
-    /// For a signal handler, which may not call [`stop`](Self::stop): it sets the flag and writes a
-    /// byte to the pipe, and a thread does the rest. The thread ends when the pipe is closed.
+    /// For a signal handler, which must not call [`stop`](Self::stop): the handler sets the flag
+    /// and writes a byte to the pipe, and a thread does the rest. The thread ends when the pipe is
+    /// closed.
     ///
     /// # Errors
-    /// When the system gives no more descriptors or threads.
+    /// When the system has no more descriptors or threads.
     pub fn ends(&self) -> io::Result<(Arc<AtomicBool>, PipeWriter)> {
         let (mut signalled, signal) = io::pipe()?;
         let stop = self.clone();
@@ -69,11 +70,11 @@ impl Stop {
         Ok((Arc::clone(&self.0.flag), signal))
     }
 
-    /// Standard input, which ends when the stop is set. Only on Unix a read that waits is ended
-    /// too.
+    /// Standard input, which ends when the stop is set. A blocked read is also ended, but only on
+    /// Unix.
     ///
     /// # Errors
-    /// When the system gives no more descriptors.
+    /// When the system has no more descriptors.
     pub fn stdin(&self) -> io::Result<Box<dyn Read + Send>> {
         #[cfg(unix)]
         {
@@ -144,7 +145,7 @@ mod tests {
         assert!(!stop.is_set());
         assert_eq!(stop.waiter().state(), Waited::Elapsed);
         stop.clone().stop();
-        // The source is still open: without the stop it would wait for ever.
+        // The source is still open: without the stop, the read would block forever.
         assert_eq!(thread.join().unwrap(), 0);
         assert!(stop.is_set());
         assert_eq!(stop.waiter().state(), Waited::Interrupted);
@@ -158,13 +159,13 @@ mod tests {
         let (send, ended) = std::sync::mpsc::channel();
         let waiter = stop.waiter().child();
         std::thread::spawn(move || send.send(waiter.wait(Duration::from_secs(3600))));
-        // As a handler does it.
+        // As a signal handler does it.
         flag.store(true, SeqCst);
         signal.write_all(&[0]).unwrap();
         let ended = ended.recv_timeout(Duration::from_secs(60));
         assert_eq!(ended, Ok(Waited::Interrupted));
         assert!(stop.is_set());
-        // Standard input that is waited for ends too.
+        // A blocked read of standard input also ends.
         let (input, source) = io::pipe().unwrap();
         let input = std::fs::File::from(std::os::fd::OwnedFd::from(input));
         assert_eq!(Stoppable { input, stop }.read(&mut [0; 8]).unwrap(), 0);
@@ -179,7 +180,7 @@ mod tests {
         let shared = Arc::downgrade(&stop.0);
         assert!(!stop.is_set());
         drop(stop);
-        // The thread has ended, and left nothing.
+        // The thread has ended, and released its descriptors.
         while shared.strong_count() > 0 {
             thread::yield_now();
         }

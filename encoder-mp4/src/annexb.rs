@@ -14,7 +14,7 @@ use encoder_media::timeline::{FrameTimes, Timeline};
 
 /// Writes the access units one after another: a raw H.264 stream, which has no timestamps.
 ///
-/// The file grows as `NAME.part`, by whole access units, and is renamed when it is finished.
+/// The file grows as `NAME.part`, by complete access units, and is renamed when it is finished.
 pub struct AnnexBSink {
     path: PathBuf,
     overwrite: bool,

@@ -1,4 +1,4 @@
-//! H.264 in MP4: lengths instead of start codes, and parameter sets (ISO/IEC 14496-15).
+//! H.264 in MP4: length prefixes instead of start codes, and parameter sets (ISO/IEC 14496-15).
 
 use std::sync::Arc;
 
@@ -9,15 +9,17 @@ use super::{
     h264::{self, HIGH_PROFILES, ParameterSets, Pps, Sps, nal},
 };
 
-/// Most sequence and picture parameter sets of a sample description: its counts have 5 and 8 bits.
+/// The most sequence and picture parameter sets of a sample description: its counts have 5 and 8
+/// bits.
 const MOST_SPS: usize = 31;
 const MOST_PPS: usize = 255;
 
-/// The samples of a stream: its access units, with parameter sets where decoders need them.
+/// The samples of a stream: its access units, with parameter sets in front of the samples that need
+/// them.
 ///
-/// Parameter sets are merged by their ids. Each key frame carries all of them in front. One that
-/// changes between key frames stands in front of the first sample behind it; a sequence parameter
-/// set waits for the next key frame, which activates it.
+/// Parameter sets are merged by their ids. Each key frame carries all of them in front. A picture
+/// parameter set that changes between key frames is written in front of the next sample; a sequence
+/// parameter set waits for the next key frame, which activates it.
 #[derive(Default)]
 pub(super) struct SampleWriter {
     sets: ParameterSets,
@@ -30,7 +32,7 @@ pub(super) struct SampleWriter {
 /// The bytes of a sample.
 pub(super) struct SampleData {
     pub data: Vec<u8>,
-    /// How many of these are parameter sets, in front.
+    /// How many of the bytes are parameter sets, in front.
     pub sets: u32,
 }
 
@@ -43,7 +45,7 @@ impl SampleWriter {
     /// Makes the sample of an Annex B access unit.
     ///
     /// # Errors
-    /// In words, when the stream cannot be put into MP4.
+    /// A message, if the stream cannot be stored in MP4.
     pub fn sample(&mut self, access_unit: &[u8], is_keyframe: bool) -> Result<SampleData, String> {
         let mut units = Vec::with_capacity(access_unit.len());
         let mut first_slice = None;
@@ -60,7 +62,7 @@ impl SampleWriter {
                 _ => {
                     if first_slice.is_none() && nal::is_slice(unit) {
                         first_slice = Some(unit);
-                        // Those that come later apply to later pictures.
+                        // Parameter sets after the first slice apply to later pictures.
                         data = self.parameter_sets(unit, is_keyframe)?;
                     }
                     put(&mut units, unit)?;
@@ -90,7 +92,8 @@ impl SampleWriter {
         let active = description.active.id;
         let mut out = Vec::new();
         for unit in pending {
-            // One of another sequence parameter set is used from the next key frame on.
+            // A picture parameter set of another sequence parameter set is used from the next key
+            // frame on.
             if Pps::parse(&unit).is_some_and(|pps| pps.sps == active) {
                 put(&mut out, &unit)?;
             }
@@ -99,7 +102,7 @@ impl SampleWriter {
     }
 }
 
-/// Appends a NAL unit behind its length.
+/// Appends a NAL unit after its length.
 fn put(out: &mut Vec<u8>, unit: &[u8]) -> Result<(), String> {
     out.extend_from_slice(&length_field(unit.len())?);
     out.extend_from_slice(unit);
@@ -114,14 +117,14 @@ fn length_field(length: usize) -> Result<[u8; 4], String> {
 /// The parameter sets of a key frame.
 #[derive(Clone, Debug)]
 pub(super) struct Description {
-    /// In front that which the key frame activates.
+    /// The sequence parameter sets; the active one comes first.
     sps: Vec<Arc<[u8]>>,
     pps: Vec<Arc<[u8]>>,
     active: Sps,
 }
 
 impl Description {
-    /// The parameter sets of the key frame with this slice.
+    /// The parameter sets of the key frame that contains this slice.
     fn new(sets: &ParameterSets, slice: &[u8]) -> Result<Self, String> {
         let pps = h264::picture_parameter_set(slice);
         let by_slice = pps.and_then(|pps| sets.of_picture(pps)).map(|(sps, _)| sps.id);
@@ -142,7 +145,7 @@ impl Description {
         Ok(Self { sps, pps, active })
     }
 
-    /// Reads what [`in_band`](Self::in_band) returns.
+    /// Parses the output of [`in_band`](Self::in_band).
     pub fn read(mut bytes: &[u8]) -> Option<Self> {
         let (mut sps, mut pps) = (Vec::new(), Vec::new());
         while !bytes.is_empty() {
@@ -157,7 +160,7 @@ impl Description {
         Self::checked(sps, pps).ok()
     }
 
-    /// The parameter sets as they stand in front of a key frame.
+    /// The parameter sets as they are written in front of a key frame.
     pub fn in_band(&self) -> Result<Vec<u8>, String> {
         let mut out = Vec::new();
         self.sps.iter().chain(&self.pps).try_for_each(|unit| put(&mut out, unit))?;
@@ -169,13 +172,14 @@ impl Description {
         self.active.size
     }
 
-    /// Whether a sample description can hold all of them. Otherwise it has those of the key frame,
-    /// and all stand in front of the pictures.
+    /// Whether a sample description can hold all of them. Otherwise it holds those of the key
+    /// frame, and all are written in front of the pictures.
     pub fn fits(&self) -> bool {
         self.sps.len() <= MOST_SPS && self.pps.len() <= MOST_PPS
     }
 
-    /// Writes a sample entry: `avc1`, or `avc3` where parameter sets also stand in front of pictures.
+    /// Writes a sample entry: `avc1`, or `avc3` if parameter sets are also written in front of
+    /// pictures.
     pub fn sample_entry(&self, w: &mut Writer, kind: &[u8; 4]) {
         let sps = &self.active;
         w.nest(kind, |w| {
@@ -245,7 +249,7 @@ mod tests {
         Slice { pps, ..Slice::idr() }
     }
 
-    /// The NAL units of a sample: those of its parameter sets, and the others.
+    /// The NAL units of a sample: its parameter sets, and the other units.
     fn units(sample: &SampleData) -> (Vec<Vec<u8>>, Vec<Vec<u8>>) {
         let split = |mut bytes: &[u8]| {
             let mut units = Vec::new();
@@ -282,17 +286,17 @@ mod tests {
         let mut writer = SampleWriter::default();
         let sample = writer.sample(&stream.unit(&[idr(0)]), true).unwrap();
         assert_eq!(units(&sample), (vec![sps.clone(), pps.clone()], vec![slice(&idr(0))]));
-        // A key frame with a picture parameter set alone, of another id and of the same.
+        // A key frame with only a picture parameter set, of another id and of the same id.
         let second = stream.pps(1);
         let sample = writer.sample(&annex_b(&[second.clone(), slice(&idr(1))]), true).unwrap();
         assert_eq!(units(&sample).0, [&sps, &pps, &second].map(Vec::clone));
         let other = stream.pps_with(0, 30);
         let sample = writer.sample(&annex_b(&[other.clone(), slice(&idr(0))]), true).unwrap();
         assert_eq!(units(&sample).0, [&sps, &other, &second].map(Vec::clone));
-        // A key frame without any.
+        // A key frame without parameter sets.
         let sample = writer.sample(&annex_b(&[slice(&idr(0))]), true).unwrap();
         assert_eq!(units(&sample).0, [&sps, &other, &second].map(Vec::clone));
-        // One with a sequence parameter set alone, of another id: it describes the file.
+        // A key frame with only a sequence parameter set, of another id: it describes the file.
         let large = Stream { id: 3, size: (20, 16), ..Stream::default() };
         let unit = annex_b(&[large.sps(), large.pps(9), large.slice(&idr(9))]);
         writer.sample(&unit, true).unwrap();
@@ -312,17 +316,17 @@ mod tests {
         let mut writer = SampleWriter::default();
         let none: [Vec<u8>; 0] = [];
         writer.sample(&stream.unit(&[idr(0)]), true).unwrap();
-        // In front of a picture: there. The same ones again: nowhere.
+        // In front of a picture: written there. The same sets again: not written.
         let sample = writer.sample(&annex_b(&[changed.clone(), p(1)]), false).unwrap();
         assert_eq!(units(&sample), (vec![changed.clone()], vec![p(1)]));
         let sample = writer.sample(&annex_b(&[stream.sps(), changed, p(2)]), false).unwrap();
         assert_eq!(units(&sample), (none.to_vec(), vec![p(2)]));
-        // Behind a picture: in front of the next.
+        // After a picture: written in front of the next picture.
         let sample = writer.sample(&annex_b(&[p(3), pps.clone()]), false).unwrap();
         assert_eq!(units(&sample), (none.to_vec(), vec![p(3)]));
         let sample = writer.sample(&annex_b(&[p(4)]), false).unwrap();
         assert_eq!(units(&sample), (vec![pps.clone()], vec![p(4)]));
-        // Those of another sequence parameter set wait for the key frame that activates it.
+        // Sets of another sequence parameter set wait for the key frame that activates it.
         let other = Stream { id: 5, ..Stream::default() };
         let unit = annex_b(&[other.sps(), other.pps(6), p(5)]);
         assert_eq!(units(&writer.sample(&unit, false).unwrap()).0, none);

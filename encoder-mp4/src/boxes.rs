@@ -1,7 +1,7 @@
 //! Boxes of the ISO base media file format (ISO/IEC 14496-12, 14496-15).
 
-/// Writes boxes. A value that does not fit its field is an error of [`finish`](Self::finish), never a
-/// wrapped number.
+/// Writes boxes. A value that does not fit its field is reported as an error by
+/// [`finish`](Self::finish), and is never wrapped.
 #[derive(Default)]
 pub(super) struct Writer {
     bytes: Vec<u8>,
@@ -17,7 +17,7 @@ impl Writer {
     /// The boxes.
     ///
     /// # Errors
-    /// In words, when a value did not fit its field.
+    /// A message, if a value did not fit its field.
     pub fn finish(self) -> Result<Vec<u8>, String> {
         self.overflow.map_or(Ok(self.bytes), Err)
     }
@@ -27,7 +27,7 @@ impl Writer {
         self.bytes.len()
     }
 
-    /// Writes a box around what `content` writes.
+    /// Writes a box around the output of `content`.
     pub fn nest(&mut self, kind: &[u8; 4], content: impl FnOnce(&mut Self)) {
         let start = self.len();
         self.u32(0);
@@ -133,7 +133,7 @@ impl Writer {
 
 /// Reads numbers from the front of bytes that may end anywhere.
 pub(super) trait Fields<'a> {
-    /// Takes `count` bytes; takes none and returns `None` where there are fewer.
+    /// Reads `count` bytes; reads nothing and returns `None` if there are fewer.
     fn front(&mut self, count: usize) -> Option<&'a [u8]>;
 
     fn array<const N: usize>(&mut self) -> Option<[u8; N]> {

@@ -1,9 +1,10 @@
 //! Groups access units into the fragments of an MP4 file.
 //!
-//! Decoding times lag behind by `reorder` frames, so that no picture is displayed before it is
-//! decoded, and an edit list subtracts the lag: FFmpeg, and what is built on it, read wrong times
-//! where fragments have negative offsets instead. Every key frame carries its parameter sets,
-//! because another encoder may follow with other ones when the head is long written.
+//! Decoding times are delayed by `reorder` frames, so that no picture is displayed before it is
+//! decoded, and an edit list subtracts the delay: FFmpeg and players built on it read wrong times
+//! if fragments have negative offsets instead. Every key frame carries its parameter sets, because
+//! another encoder may take over with other parameter sets long after the head of the file was
+//! written.
 
 use std::{
     collections::VecDeque,
@@ -20,17 +21,17 @@ use super::{
 };
 use encoder_media::timeline::{FrameTimes, StreamingTimeline, Timing};
 
-/// A fragment ends after this much video, and after this much time.
+/// The maximum duration of a fragment in the video, and of gathering it.
 const SPAN: Duration = Duration::from_millis(500);
-/// A key frame begins a fragment only behind this much video.
+/// A key frame begins a new fragment only after this much video.
 const LEAST_SPAN: Duration = Duration::from_millis(100);
-/// A frame that is this far behind the first one of the fragment begins the next.
+/// A frame that is this much later than the first frame of the fragment begins the next fragment.
 const LARGEST_SPAN: Duration = Duration::from_secs(1);
-/// A fragment of so many bytes ends as soon as it can.
+/// A fragment with this many bytes ends as soon as possible.
 const LARGEST: usize = 8 << 20;
-/// A fragment of so many samples ends as soon as it can.
+/// A fragment with this many samples ends as soon as possible.
 const MOST_SAMPLES: usize = 1 << 14;
-/// Most bytes of a fragment's samples, and most samples.
+/// The most bytes of a fragment's samples, and the most samples.
 const LIMITS: (usize, usize) = (u32::MAX as usize >> 1, 1 << 20);
 
 /// Makes the fragments of one file.
@@ -43,16 +44,16 @@ pub(super) struct Fragmenter {
     fragments: u32,
     /// Frames in the fragments that were returned.
     frames: u64,
-    /// Ticks of the last `reorder` of these, in display order.
+    /// Ticks of the last `reorder` of these frames, in display order.
     recent: VecDeque<i64>,
-    /// Recorded times of the last of these.
+    /// Recorded times of the last of these frames.
     last_times: Option<FrameTimes>,
-    /// Ticks of the frame behind them, where they are known.
+    /// Ticks of the frame after them, if known.
     next_ticks: Option<u64>,
     pending: Pending,
     /// A duration or an offset did not fit and was shortened.
     is_clamped: bool,
-    /// How far decoding lags behind, in ticks.
+    /// The delay of the decoding times, in ticks.
     lag: u32,
 }
 
@@ -84,12 +85,12 @@ impl Fragmenter {
         }
     }
 
-    /// Whether no picture has come.
+    /// Whether no picture was added yet.
     pub fn is_empty(&self) -> bool {
         self.frames == 0 && self.pending.samples.is_empty()
     }
 
-    /// Where the times in the fragments are not those that were recorded.
+    /// Warnings where the times in the fragments differ from the recorded times.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = self.timeline.warnings().to_vec();
         if self.is_clamped {
@@ -107,10 +108,10 @@ impl Fragmenter {
         self.frames
     }
 
-    /// Adds an access unit. Returns the bytes to append to the file now.
+    /// Adds an access unit. Returns the bytes to append to the file.
     ///
     /// # Errors
-    /// In words, when the stream cannot be put into this container.
+    /// A message, if the stream cannot be stored in this container.
     pub fn push(
         &mut self,
         chunk: &EncodedChunk,
@@ -120,7 +121,7 @@ impl Fragmenter {
         let (sample, data) = self.sample(chunk, times)?;
         let mut out = Vec::new();
         if self.ends_before(&sample, now) {
-            // Without B-frames, this frame ends the display of the last one.
+            // Without B-frames, this frame ends the display of the previous frame.
             let is_next = self.head.reorder == 0 && sample.pts == self.pending.highest + 1;
             self.cut(is_next.then_some(times), &mut out)?;
         }
@@ -135,17 +136,17 @@ impl Fragmenter {
         pending.begun.get_or_insert(now);
         pending.samples.push(sample);
         pending.data.extend_from_slice(&data);
-        // The next frame of a slow source is too far away to wait for.
+        // The next frame of a slow source is too far away to wait for it.
         if pending.samples.len() == 1 && self.is_complete() && self.span(times) >= SPAN {
             self.cut(None, &mut out)?;
         }
         Ok(out)
     }
 
-    /// Ends the last fragment, as far as it is complete in display order.
+    /// Ends the last fragment, up to where it is complete in display order.
     ///
     /// # Errors
-    /// In words, when it cannot be put into this container.
+    /// A message, if the fragment cannot be stored in this container.
     pub fn finish(&mut self) -> Result<Vec<u8>, String> {
         let (mut highest, mut complete) = (0, 0);
         for (n, sample) in self.pending.samples.iter().enumerate() {
@@ -203,8 +204,8 @@ impl Fragmenter {
                 || self.span(&next.times) >= LARGEST_SPAN)
     }
 
-    /// How much video the gathered samples are, with a frame at `last` as their end: the larger one
-    /// of the distances by both clocks, since either may stand still.
+    /// The duration of the gathered samples if a frame at `last` ends them: the larger distance of
+    /// both clocks, since either clock may stand still.
     fn span(&self, last: &FrameTimes) -> Duration {
         if let Timing::Rate(rate) = self.head.timing {
             return Duration::from_nanos(rate.nanoseconds(self.pending.samples.len() as u64));
@@ -220,16 +221,15 @@ impl Fragmenter {
         Duration::from_nanos(longest.try_into().unwrap_or(0))
     }
 
-    /// Appends the gathered fragment to `out`. `next` is the time of the frame behind it, where that
-    /// is known.
+    /// Appends the gathered fragment to `out`. `next` is the time of the frame after it, if known.
     fn cut(&mut self, next: Option<&FrameTimes>, out: &mut Vec<u8>) -> Result<(), String> {
         let Pending { samples, data, .. } = std::mem::take(&mut self.pending);
         if samples.is_empty() {
             return Ok(());
         }
         let mut ticks = vec![0; samples.len()];
-        // Display times: first those from `reorder` frames ago on, since a picture is decoded when
-        // the one `reorder` places before it is displayed.
+        // Display times: first the last `reorder` frames before the fragment, since a picture is
+        // decoded when the picture `reorder` places before it is displayed.
         let mut displayed = Vec::with_capacity(samples.len() + 5);
         for n in record::display_order(&samples) {
             let times = &samples[n].times;
@@ -241,7 +241,7 @@ impl Fragmenter {
         if let Some(description) = self.first.take() {
             let reorder = i64::from(self.head.reorder);
             let step = distance(&displayed).unwrap_or(self.timeline.usual() as i64);
-            // The lag must fit 32 bits.
+            // The delay must fit 32 bits.
             let step = step.min(i64::from(u32::MAX) / reorder.max(1));
             self.recent = (1..=reorder).rev().map(|n| -n * step).collect();
             self.lag = (reorder * step) as u32;
@@ -279,16 +279,16 @@ impl Fragmenter {
     }
 }
 
-/// The longest distance of frames with these display times that is no pause: at most twice the
-/// median. Decoding must lag behind by that many ticks for each frame of `reorder`: with a shorter
-/// lag, Chromium may jump to the key frame behind the picture that was asked for.
+/// The longest distance between frames with these display times that is not a pause: at most twice
+/// the median. The decoding delay must be that many ticks for each frame of `reorder`: with a
+/// shorter delay, Chromium may seek to the key frame after the requested picture.
 fn distance(displayed: &[i64]) -> Option<i64> {
     let mut gaps: Vec<_> = displayed.windows(2).map(|w| w[1] - w[0]).collect();
     gaps.sort_unstable();
     Some((*gaps.last()?).min(2 * gaps[gaps.len() / 2]))
 }
 
-/// When a sample is decoded and displayed.
+/// The decoding and display times of a sample.
 struct SampleTiming {
     /// From its decoding to that of the next sample, in ticks.
     duration: u32,
@@ -333,8 +333,8 @@ fn write_head(
     Ok(())
 }
 
-/// The head of a fragment, right in front of its `mdat`. It ends with zeros in the place of the
-/// fragment's checksum.
+/// The head of a fragment, directly in front of its `mdat`. It ends with zeros as a placeholder for
+/// the fragment's checksum.
 fn moof(
     number: u32,
     decoded_at: u64,

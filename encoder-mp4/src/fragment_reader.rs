@@ -1,4 +1,4 @@
-//! Reads the fragmented files of this program, complete or cut.
+//! Reads the fragmented files of this program, complete or truncated.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -12,19 +12,19 @@ use super::{
 /// Why a file cannot be recovered.
 #[derive(Debug, Error)]
 pub enum PartError {
-    /// The operating system refused.
+    /// The operating system returned an error.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// No file of this program.
+    /// The file was not written by this program.
     #[error(
         "not a file that this program was writing; only what `encoder` leaves (NAME.mp4.part, or a \
          fragmented file) can be repaired"
     )]
     Foreign,
-    /// The file has an index in front, and all samples of it.
+    /// The file has an index at the front, and all of its samples.
     #[error("the file is whole, with its index in front")]
     Progressive,
-    /// The file has an index in front, and its end is missing.
+    /// The file has an index at the front, and its end is missing.
     #[error(
         "the index of the file is whole, but {missing} bytes of video at its end are missing: they \
          cannot be made up; copy the file again from where it came"
@@ -33,7 +33,7 @@ pub enum PartError {
         /// Bytes that the index refers to.
         missing: u64,
     },
-    /// The file ends before its first fragment does.
+    /// The file ends before the end of its first fragment.
     #[error("nothing was written that can be shown: not one fragment is whole")]
     Empty,
 }
@@ -56,7 +56,7 @@ pub(super) struct FragmentReader<R> {
 pub(super) struct Fragment {
     /// Offset of the first sample in the file.
     pub data_at: u64,
-    /// The samples in decoding order, one behind the other.
+    /// The samples in decoding order, contiguous in the file.
     pub samples: Vec<FragmentSample>,
 }
 
@@ -87,17 +87,18 @@ impl<R: Read + Seek> FragmentReader<R> {
         &self.head
     }
 
-    /// Goes back to the first fragment. Reading ends where it stands now.
+    /// Returns to the first fragment. Reading will end at the current position.
     pub fn rewind(&mut self) {
         (self.end, self.at, self.frames) = (self.at, self.begin, 0);
     }
 
-    /// Bytes behind the last fragment that was read.
+    /// Number of bytes after the last fragment that was read.
     pub fn unread(&self) -> u64 {
         self.file.length.saturating_sub(self.at)
     }
 
-    /// The next fragment; `None` where it is missing, cut or invalid. With `check`, its checksum must
+    /// Returns the next fragment; `None` if it is missing, truncated or invalid. With `check`, its
+    /// checksum must also be correct.
     /// be right too.
     ///
     /// # Errors
@@ -120,7 +121,7 @@ impl<R: Read + Seek> FragmentReader<R> {
         if first != self.frames || bytes != mdat.size - mdat.bytes || !begins_with_key {
             return Ok(None);
         }
-        // A fuzzer would never guess a checksum.
+        // Not checked while fuzzing: a fuzzer cannot guess a checksum.
         if check && !self.has_checksum(&moof, &content, data_at, mdat.size)? && !cfg!(fuzzing) {
             return Ok(None);
         }
@@ -129,7 +130,7 @@ impl<R: Read + Seek> FragmentReader<R> {
         Ok(Some(Fragment { data_at: data_at + mdat.bytes, samples }))
     }
 
-    /// Whether the checksum at the end of `moof` is right.
+    /// Whether the checksum at the end of `moof` is correct.
     fn has_checksum(
         &mut self,
         moof: &BoxHead,
@@ -157,7 +158,7 @@ impl<R: Read + Seek> FragmentReader<R> {
         Ok(hasher.finalize().to_be_bytes() == *checksum)
     }
 
-    /// The bytes of the parameter sets in front of a sample that begins at `at`.
+    /// Reads the parameter sets in front of a sample that begins at `at`.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -169,7 +170,7 @@ impl<R: Read + Seek> FragmentReader<R> {
     /// Copies bytes out of the file.
     ///
     /// # Errors
-    /// When one side fails, or the file has become shorter.
+    /// When reading or writing fails, or the file has become shorter.
     pub fn copy(&mut self, at: u64, count: u64, to: &mut impl io::Write) -> io::Result<()> {
         self.file.reader.seek(SeekFrom::Start(at))?;
         match io::copy(&mut self.file.reader.by_ref().take(count), to)? {
@@ -190,12 +191,12 @@ struct BoxHead {
     kind: [u8; 4],
     /// Bytes of the head.
     bytes: u64,
-    /// Bytes of the whole box, which may be more than the file has.
+    /// Size of the whole box in bytes, which may exceed the file.
     size: u64,
 }
 
 impl<R: Read + Seek> Boxes<R> {
-    /// Why a file with an index that ends at `at` is not recovered.
+    /// The reason why a file with an index that ends at `at` is not recovered.
     fn progressive(&mut self, at: u64) -> io::Result<PartError> {
         let media = self.kind(at, b"mdat")?;
         Ok(match media.map(|media| at.saturating_add(media.size)) {
@@ -228,7 +229,7 @@ impl<R: Read + Seek> Boxes<R> {
         self.bytes(at.saturating_add(head.bytes), head.size - head.bytes)
     }
 
-    /// Bytes of the file; `None` where the file ends before.
+    /// Reads bytes of the file; `None` if the file ends before.
     fn bytes(&mut self, at: u64, count: u64) -> io::Result<Option<Vec<u8>>> {
         if at.checked_add(count).is_none_or(|end| end > self.length) {
             return Ok(None);

@@ -1,12 +1,12 @@
 //! Writes access units to files: MP4 and raw H.264 streams.
 //!
-//! A [`Sink`] receives access units in decoding order with the recorded times of their frames. When
-//! each frame is displayed is known at the end, when the whole recording was seen
+//! A [`Sink`] receives access units in decoding order with the recorded times of their frames. The
+//! display times are known at the end, after the whole recording was read
 //! ([`encoder_media::timeline`]).
 //!
-//! An MP4 file grows as a fragmented one, by whole fragments, also where a progressive file is
-//! wanted: so what a crash leaves of it plays. It carries the recorded times, and the progressive
-//! file is made from it alone: at the end, or after a crash by [`Recovery`].
+//! An MP4 file is written as a fragmented file, by complete fragments, even if a progressive file
+//! is requested: so a file is playable after a crash. It contains the recorded times, and the
+//! progressive file is made from it alone: at the end, or after a crash by [`Recovery`].
 //!
 //! [`StreamReader`] reads the parameter sets and slice headers of a stream that was recorded as
 //! H.264.

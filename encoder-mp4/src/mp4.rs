@@ -18,34 +18,35 @@ use super::{
 };
 use encoder_media::timeline::{self, Clock, FrameTimes, Timeline, Timing};
 
-/// Form of an MP4 file while it is written and when it is finished.
+/// The layout of an MP4 file while it is written and when it is finished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OutputMode {
-    /// Written as `NAME.mp4.part`. Finishing it writes a second file with the index in front, under
-    /// the final name.
+    /// Written as `NAME.mp4.part`. Finishing it writes a second file with the index at the front,
+    /// under the final name.
     #[default]
     Progressive,
-    /// A fragmented file under its final name, which plays while it grows.
+    /// A fragmented file under its final name, which is playable while it grows.
     Fragmented,
 }
 
-/// How an MP4 file is written.
+/// Options of an MP4 file.
 #[derive(Clone, Copy, Debug)]
 pub struct Mp4Options {
-    /// Replace a file that exists.
+    /// Replace an existing file.
     pub overwrite: bool,
-    /// Form of the file.
+    /// Layout of the file.
     pub mode: OutputMode,
-    /// When frames are displayed.
+    /// How the display times of frames are chosen.
     pub timing: Timing,
-    /// Assumed for the duration of a single frame.
+    /// Used for the duration of a single frame.
     pub rate: FrameRate,
     /// How many frames ahead of its display a picture may be decoded.
     pub reorder: u32,
 }
 
 impl Mp4Options {
-    /// A progressive file that replaces no other, for the stream of this encoder configuration.
+    /// A progressive file for the stream of this encoder configuration. An existing file is not
+    /// replaced.
     pub fn new(timing: Timing, encoder: &EncoderConfig) -> Self {
         Self {
             timing,
@@ -57,7 +58,8 @@ impl Mp4Options {
 }
 
 impl Default for Mp4Options {
-    /// A progressive file that replaces no other, at the recorded times, without B-frames.
+    /// A progressive file at the recorded times, without B-frames. An existing file is not
+    /// replaced.
     fn default() -> Self {
         Self {
             overwrite: false,
@@ -79,14 +81,14 @@ pub struct Mp4Sink {
     mode: OutputMode,
     fragmenter: Fragmenter,
     state: FileState,
-    /// The last write was not completed: nothing may be appended behind it.
+    /// The last write was incomplete: nothing may be appended after it.
     is_broken: bool,
 }
 
 /// The file that the fragments are appended to.
 enum FileState {
-    /// A fragmented file before its first fragment: it gets its final name when it plays. `None`
-    /// after that failed.
+    /// A fragmented file before its first fragment: it is renamed to its final name when it is
+    /// playable. `None` after the renaming failed.
     Hidden(Option<NamedTempFile>),
     Visible(PartFile),
 }
@@ -173,7 +175,8 @@ impl Sink for Mp4Sink {
             return Err(self.stream_error("nothing more can be written behind an error"));
         }
         let now = Instant::now();
-        // Until both steps have returned: after a panic in either, nothing may be appended.
+        // Set until both steps have returned: after a panic in either step, nothing may be
+        // appended.
         self.is_broken = true;
         match self.fragmenter.push(&chunk, times, now) {
             Ok(piece) => self.append(&piece, now)?,
@@ -209,7 +212,7 @@ impl Sink for Mp4Sink {
 
     fn abandon(mut self: Box<Self>) -> Option<Location> {
         if !self.is_broken {
-            // The fragments before this one are worth keeping whether it can be written or not.
+            // The earlier fragments are kept, whether this fragment can be written or not.
             if let Ok(last) = self.fragmenter.finish() {
                 let _ = self.append(&last, Instant::now());
             }

@@ -8,7 +8,7 @@ use tempfile::{NamedTempFile, TempPath};
 
 use super::SinkError;
 
-/// A file that appears under its name only when it is finished.
+/// A file that gets its final name only when it is finished.
 ///
 /// It is written under a temporary name in the same directory, synced, and renamed. A file that is
 /// dropped before [`commit`](Self::commit) is removed.
@@ -38,7 +38,7 @@ impl OutputFile {
     /// Syncs the file and renames it.
     ///
     /// # Errors
-    /// When the disk is full, or the name was taken in the meantime.
+    /// When the disk is full, or the name was created in the meantime.
     pub fn commit(self) -> Result<PathBuf, SinkError> {
         let path = self.path;
         let error = SinkError::io(&path);
@@ -78,8 +78,8 @@ pub(super) fn check_free(path: &Path, overwrite: bool) -> Result<(), SinkError> 
 /// Renames a finished file to its final name.
 ///
 /// # Errors
-/// When the name is taken and may not be overwritten, or the operating system refuses. The file is
-/// left where it was.
+/// When the name exists and may not be overwritten, or the operating system returns an error. The
+/// file then keeps its old name.
 pub(super) fn give_name(file: &Path, name: &Path, overwrite: bool) -> io::Result<()> {
     let file = TempPath::try_from_path(file)?;
     let named = if overwrite { file.persist(name) } else { file.persist_noclobber(name) };
@@ -91,7 +91,7 @@ pub(super) fn give_name(file: &Path, name: &Path, overwrite: bool) -> io::Result
     Ok(())
 }
 
-/// Syncs the directory of a file, so that its name is on the disk. Not every system can do that.
+/// Syncs the directory of a file, so that its name is on the disk. Not every system supports that.
 pub(super) fn sync_directory(path: &Path) {
     if let Ok(dir) = File::open(directory(path)) {
         let _ = dir.sync_all();
@@ -115,7 +115,7 @@ pub(super) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // The permissions of any other new file, by the umask.
+        // The same permissions as any other new file, by the umask.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     builder.tempfile_in(directory(path))

@@ -9,22 +9,22 @@ use tracing::warn;
 
 use super::{SinkError, output::sync_directory};
 
-/// A file that grows by whole pieces and can be read meanwhile.
+/// A file that grows by complete pieces and can be read while it grows.
 ///
-/// It is removed when it is dropped, unless it was [kept](Self::keep) or a panic drops it: then
-/// nothing else has what was written.
+/// It is removed when it is dropped, unless it was [kept](Self::keep) or is dropped by a panic:
+/// then it is the only copy of the written data.
 #[derive(Debug)]
 pub(super) struct PartFile {
     file: File,
     path: PathBuf,
-    /// Bytes of whole pieces.
+    /// Number of bytes in complete pieces.
     length: u64,
     syncs: Syncs,
     is_kept: bool,
 }
 
 impl PartFile {
-    /// Creates `NAME.part` beside `path`. Where that file exists, it is left as it is and the name
+    /// Creates `NAME.part` beside `path`. If that file exists, it is left unchanged and the name
     /// gets a number: `NAME.2.part`.
     ///
     /// # Errors
@@ -50,9 +50,9 @@ impl PartFile {
         Err(SinkError::io(path)(error))
     }
 
-    /// Appends to a file that exists and has `length` bytes.
+    /// Continues an existing file of `length` bytes.
     pub fn new(file: File, path: PathBuf, length: u64) -> Self {
-        // The lock marks a file that is being written. On Windows it would keep players out.
+        // The lock marks a file that is being written. On Windows it would block players.
         if cfg!(unix) {
             let _ = file.try_lock();
         }
@@ -86,7 +86,7 @@ impl PartFile {
             Due::Name => self.file.sync_data().map(|()| sync_directory(&self.path)),
         });
         if let Err(error) = written {
-            // Where this fails too, readers stop at the piece that is cut.
+            // If this also fails, readers stop at the truncated piece.
             let _ = self.file.set_len(self.length);
             let _ = self.file.seek(SeekFrom::Start(self.length));
             return Err(error);
@@ -125,7 +125,7 @@ fn part_name(path: &Path, number: u32) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Warns of a part file that another run wrote.
+/// Warns about a part file that another run wrote.
 fn warn_of_other(taken: &Path, ours: &Path) {
     let is_alive = is_being_written(taken);
     let (taken, ours) = (taken.display(), ours.display());
@@ -139,20 +139,20 @@ fn warn_of_other(taken: &Path, ours: &Path) {
     }
 }
 
-/// Whether a process is writing this part file. Always false where files have no such lock.
+/// Whether a process is writing this part file. Always false on systems without such locks.
 pub fn is_being_written(path: &Path) -> bool {
     let locked = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
     cfg!(unix) && File::open(path).is_ok_and(locked)
 }
 
-/// When to sync a part_file file. With the first piece, so that its name is on the disk; then every
-/// half second, so that a power cut costs no more than that.
+/// Decides when to sync a part file: at the first piece, so that its name is on the disk; then
+/// every half second, so that a power failure loses at most that much.
 #[derive(Debug, Default)]
 struct Syncs {
     last: Option<Instant>,
 }
 
-/// What to sync.
+/// The scope of a sync.
 #[derive(Debug, PartialEq, Eq)]
 enum Due {
     No,
@@ -218,7 +218,7 @@ mod tests {
         part_file.append(b"one", Instant::now()).unwrap();
         assert_eq!(part_file.keep(), Some(part.clone()));
         assert!(!is_being_written(&part));
-        // A file that exists is never touched.
+        // An existing file is never touched.
         let second = PartFile::beside(&path).unwrap();
         assert_eq!(second.path(), directory.path().join("a.mp4.2.part"));
         drop(second);

@@ -1,4 +1,4 @@
-//! Writes a progressive file, with its index in front, from a fragmented one.
+//! Writes a progressive file, with its index at the front, from a fragmented file.
 
 use std::{
     collections::HashMap,
@@ -18,7 +18,7 @@ use encoder_media::timeline::Timeline;
 struct Index {
     /// In decoding order.
     samples: Vec<Sample>,
-    /// When frames are displayed, in ticks and display order.
+    /// Display times of the frames, in ticks and display order.
     ticks: Vec<u64>,
     descriptions: Vec<Description>,
     /// Parameter sets change between key frames.
@@ -34,34 +34,34 @@ struct Sample {
     /// Number of the frame in display order.
     pts: u32,
     keyframe: bool,
-    /// Number of the description, from 1 on.
+    /// Number of the sample description, from 1 on.
     description: u16,
 }
 
-/// When samples are decoded.
+/// Decoding times of the samples.
 struct Decoding {
-    /// How far decoding lags behind, in ticks.
+    /// The delay of the decoding times, in ticks.
     lag: u64,
-    /// When each sample is decoded, and when the last one ends.
+    /// The decoding time of each sample, and the end of the last sample.
     ticks: Vec<u64>,
 }
 
-/// Samples one behind the other: a key frame and those that follow it.
+/// Contiguous samples: a key frame and the samples that follow it.
 struct Chunk {
     at: u64,
     samples: u32,
     description: u16,
 }
 
-/// Writes the fragments that `fragments` has before it as a file with the index in front, at exactly
-/// the times of `timeline`. Returns the number of frames.
+/// Writes the fragments of `fragments` before its current position as a file with the index at the
+/// front, at exactly the times of `timeline`. Returns the number of frames.
 ///
-/// As long as the parameter sets are the same throughout, the sample description alone has them.
-/// Where they change, each has a description, and the samples carry their own: Chromium reads the
-/// first description only.
+/// If the parameter sets never change, only the sample description holds them. If they change, each
+/// version has a description, and the samples carry their own: Chromium reads only the first
+/// description.
 ///
 /// # Errors
-/// When one side fails, or a value does not fit its field.
+/// When reading or writing fails, or a value does not fit its field.
 pub(super) fn write<R: Read + Seek>(
     fragments: &mut FragmentReader<R>,
     timeline: &Timeline,
@@ -101,7 +101,7 @@ enum Offsets {
 }
 
 impl Offsets {
-    /// What offsets up to `end` need.
+    /// The width that offsets up to `end` need.
     fn up_to(end: u64) -> Self {
         if u32::try_from(end).is_ok() { Self::Narrow } else { Self::Wide }
     }
@@ -121,7 +121,7 @@ impl Index {
     ) -> io::Result<Self> {
         let mut index = Self::default();
         let mut ticks = timeline.ticks();
-        // Number of the description with these parameter sets.
+        // Number of the description with each version of the parameter sets.
         let mut numbers = HashMap::new();
         let mut number = 0;
         while let Some(fragment) = fragments.next(false)? {
@@ -159,14 +159,14 @@ impl Index {
         }
     }
 
-    /// Adds a description; its number.
+    /// Adds a description and returns its number.
     fn describe(&mut self, sets: &[u8], pts: u64) -> io::Result<u16> {
         let description = Description::read(sets).ok_or_else(|| {
             let text = format!("the parameter sets of frame {pts} are broken");
             io::Error::new(io::ErrorKind::InvalidData, text)
         })?;
-        // Samples carry their parameter sets where there is more than one description: any number
-        // does for those that there is no number for.
+        // Samples carry their parameter sets if there is more than one description, so samples
+        // without a numbered description can use any number.
         let Ok(number) = u16::try_from(self.descriptions.len() + 1) else { return Ok(u16::MAX) };
         self.descriptions.push(description);
         Ok(number)
@@ -177,7 +177,7 @@ impl Index {
         self.descriptions.len() > 1 || self.has_late_sets || !self.descriptions[0].fits()
     }
 
-    /// Bytes of a sample in the file that is written.
+    /// Size of a sample in the file that is written, in bytes.
     fn bytes(&self, sample: &Sample) -> u32 {
         if self.in_band() { sample.bytes } else { sample.bytes - sample.sets }
     }
@@ -218,11 +218,12 @@ impl Index {
         w.finish().map_err(io::Error::other)
     }
 
-    /// Decoding lags behind by as many frames as a picture is decoded ahead of its display, so that
-    /// no picture is displayed before it is decoded. `duration` is that of all frames in ticks.
+    /// Decoding times are delayed by the number of frames that a picture may be decoded ahead of
+    /// its display, so that no picture is displayed before it is decoded. `duration` is the
+    /// duration of all frames in ticks.
     ///
-    /// Negative offsets would need no edit list, but FFmpeg looks for the largest one in all entries
-    /// of `ctts` except the last two, and warns of a larger one among these.
+    /// Negative offsets would need no edit list, but FFmpeg determines the largest offset from all
+    /// entries of `ctts` except the last two, and warns if one of these is larger.
     fn decoding(&self, duration: u64) -> Decoding {
         let ahead = |(n, sample): (usize, &Sample)| n.saturating_sub(sample.pts as usize);
         let frames = self.samples.iter().enumerate().map(ahead).max().unwrap_or(0) as u64;
@@ -234,8 +235,8 @@ impl Index {
         Decoding { lag, ticks: begin.chain(displayed).take(self.samples.len() + 1).collect() }
     }
 
-    /// Writes the content of `stbl`. Its last box has the chunk offsets, which are known when the
-    /// size of the header is: `fill_offsets` fills them in.
+    /// Writes the content of `stbl`. Its last box holds the chunk offsets, which are known once the
+    /// size of the header is known: `fill_offsets` writes them.
     fn sample_table(&self, w: &mut Writer, decoding: &Decoding, offsets: Offsets) {
         w.full(b"stsd", 0, 0, |w| {
             w.count(self.descriptions.len());
@@ -297,7 +298,7 @@ impl Index {
         });
     }
 
-    /// The chunks: each key frame with the samples up to the next.
+    /// The chunks: each key frame with the samples up to the next key frame.
     fn chunks(&self) -> Vec<Chunk> {
         let mut chunks: Vec<Chunk> = Vec::new();
         let mut at = 0;

@@ -1,17 +1,18 @@
-//! Boxes of our own in a fragmented file, which players skip: how its frames are timed, and the
-//! recorded times of each. With them the progressive file can be made from the fragmented one alone.
+//! Private boxes in a fragmented file, which players skip: the timing of its frames, and the
+//! recorded times of each frame. They allow making the progressive file from the fragmented file
+//! alone.
 
 use encoder_core::FrameRate;
 
 use super::boxes::{Fields, Writer};
 use encoder_media::timeline::{Clock, FrameTimes, Timing};
 
-/// Type of the box behind `ftyp`.
+/// Type of the box after `ftyp`.
 const HEAD: [u8; 16] = *b"encoder:file\0\0\0\x01";
 /// Type of the last box in each `moof`.
 const FRAGMENT: [u8; 16] = *b"encoder:frames\0\x01";
 
-/// How the frames are timed.
+/// The timing of the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub timing: Timing,
@@ -72,8 +73,8 @@ impl Head {
     }
 }
 
-/// Writes the box of a fragment whose first frame in display order is `first`. It ends with zeros in
-/// the place of the fragment's checksum.
+/// Writes the box of a fragment whose first frame in display order is `first`. It ends with zeros
+/// as a placeholder for the fragment's checksum.
 pub(super) fn write(w: &mut Writer, first: u64, samples: &[FragmentSample]) {
     w.nest(b"uuid", |w| {
         w.bytes(&FRAGMENT);
@@ -95,8 +96,9 @@ pub(super) fn write(w: &mut Writer, first: u64, samples: &[FragmentSample]) {
 /// Bytes of the checksum: CRC-32 of the `moof` in front of it and of the whole `mdat`.
 pub(super) const CHECKSUM: usize = 4;
 
-/// Reads the content of a fragment's `uuid` box: the number of its first frame in display order, and
-/// its samples in decoding order. `None` unless they are that frame and those behind it, each once.
+/// Reads the content of a fragment's `uuid` box: the number of its first frame in display order,
+/// and its samples in decoding order. `None` unless the samples are that frame and the frames after
+/// it, each exactly once.
 pub(super) fn read(mut content: &[u8]) -> Option<(u64, Vec<FragmentSample>)> {
     if content.array()? != FRAGMENT {
         return None;

@@ -9,7 +9,7 @@ use super::{
 };
 use encoder_media::timeline::{Timeline, TimestampAnalysis};
 
-/// The complete fragments of a file whose writing was cut off.
+/// The complete fragments of a file whose writing was interrupted.
 pub struct Recovery<R> {
     fragments: FragmentReader<R>,
     timeline: Timeline,
@@ -18,10 +18,10 @@ pub struct Recovery<R> {
 }
 
 impl<R: Read + Seek> Recovery<R> {
-    /// Reads a file up to its first fragment that is cut or damaged. Needs memory for one fragment.
+    /// Reads a file up to its first truncated or damaged fragment. Needs memory for one fragment.
     ///
     /// # Errors
-    /// [`PartError`]: nothing can be recovered, or nothing needs to be.
+    /// [`PartError`], if nothing can be recovered, or nothing needs to be.
     pub fn find(reader: R) -> Result<Self, PartError> {
         let mut fragments = FragmentReader::open(reader)?;
         let head = fragments.head();
@@ -44,12 +44,12 @@ impl<R: Read + Seek> Recovery<R> {
         self.frames
     }
 
-    /// Bytes at the end of the file that cannot be used.
+    /// Number of bytes at the end of the file that cannot be used.
     pub fn rest(&self) -> u64 {
         self.rest
     }
 
-    /// When the frames are displayed.
+    /// The timing of the frames.
     pub fn timeline(&self) -> &Timeline {
         &self.timeline
     }
@@ -57,7 +57,7 @@ impl<R: Read + Seek> Recovery<R> {
     /// Writes the progressive MP4 file of the frames that can be recovered.
     ///
     /// # Errors
-    /// When reading or writing fails, or the file was changed meanwhile.
+    /// When reading or writing fails, or the file was changed in the meantime.
     pub fn write(mut self, to: &mut impl Write) -> io::Result<()> {
         match progressive::write(&mut self.fragments, &self.timeline, to)? {
             frames if frames == self.frames => Ok(()),
@@ -120,7 +120,7 @@ mod tests {
         FrameTimes { header_ns: Some(ns), log_ns: ns + 5 }
     }
 
-    /// A file of 30 frames at 10 fps, and by how many bytes of it how many frames are whole.
+    /// A file of 30 frames at 10 fps, and for each length how many frames are complete.
     fn file(b_frames: bool) -> (Vec<u8>, Vec<(usize, u64)>) {
         let mut fragments = Fragmenter::new(head(if b_frames { 2 } else { 0 }));
         let (mut bytes, mut whole, now) = (Vec::new(), vec![(0, 0)], Instant::now());
@@ -157,7 +157,7 @@ mod tests {
                 let (length, frames) = *whole.iter().rfind(|(length, _)| *length <= end).unwrap();
                 for tail in [&[][..], &[0; 100], b"garbage that is no box of any kind at all"] {
                     let cut = [&bytes[..end], tail].concat();
-                    // Behind a head that is cut, garbage may look like its rest.
+                    // After a truncated head, garbage may look like its rest.
                     match found(&cut) {
                         Ok((got, rest)) => {
                             assert_eq!((got, rest), (frames, (cut.len() - length) as u64), "{end}");
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn fragments_end_by_video_time_wall_time_bytes_and_key_frames() {
-        // For each frame: its time, the wall clock in ms, key frame, bytes; frames handed out then.
+        // For each frame: its time, the wall clock in ms, key frame, bytes; frames returned then.
         type Row<'a> = (&'a str, &'a [(i64, u64, bool, usize, u64)]);
         let table: &[Row<'_>] = &[
             (

@@ -8,16 +8,16 @@ use super::boxes::Writer;
 pub(super) struct Movie {
     /// Ticks in a second.
     pub timescale: u32,
-    /// Duration in ticks; 0 where fragments follow.
+    /// Duration in ticks; 0 if fragments follow.
     pub duration: u64,
     pub size: Resolution,
-    /// When the first picture is displayed on the track's own time line, in ticks. The edit list
-    /// subtracts it; 0 writes none.
+    /// The display time of the first picture on the track's own time line, in ticks. The edit list
+    /// subtracts it; with 0 no edit list is written.
     pub start: u64,
 }
 
 impl Movie {
-    /// Writes `moov`. `sample_table` writes the content of `stbl`, `extension` the boxes behind the
+    /// Writes `moov`. `sample_table` writes the content of `stbl`, `extension` the boxes after the
     /// track.
     pub fn write(
         &self,

@@ -1,8 +1,9 @@
 //! One camera of a recording: from its messages to its videos.
 //!
-//! A video has pictures of one size. When the size changes, the next picture goes to the video of
-//! the new size: to one that is still open, or to a new one. Videos stay open for a while, because
-//! a size often comes back, and are closed when it does not. How many are open is bounded.
+//! A video has pictures of one size. When the size changes, the next picture is added to the video
+//! of the new size, which may still be open; otherwise a new video begins. Videos stay open for a
+//! while, because a size often returns, and are closed when it does not. The number of open videos
+//! is bounded.
 
 use std::sync::Arc;
 
@@ -25,17 +26,17 @@ use crate::{
     timeline::{Clock, FrameTimes, Timing},
 };
 
-/// How many videos of a camera are open: the current one, and others that wait for their size to
-/// come back. Each has an encoder and a ring.
+/// The most open videos of a camera: the current video, and others whose size may return. Each has
+/// an encoder and a ring.
 const MOST_OPEN: usize = 4;
-/// How many videos of a run wait for their size to come back.
+/// The most open videos of a run that are not current.
 const MOST_IDLE: usize = 8;
-/// A video is closed when so many messages of its camera went to others.
+/// A video is closed when this many messages of its camera were added to other videos.
 const IDLE_MESSAGES: u64 = 100;
-/// How many videos a camera has at most.
+/// The most videos of a camera.
 const MOST_PARTS: usize = 1000;
 
-/// A slot of a ring, and the picture to be decoded into it.
+/// A slot of a ring, and the picture that is decoded into it.
 pub(crate) struct DecodeTask {
     slot: Slot,
     payload: Payload,
@@ -47,7 +48,7 @@ impl DecodeTask {
     }
 }
 
-/// What a camera needs from the run that it is part of.
+/// The parts of a run that a camera uses.
 pub(crate) struct Context<'a> {
     pub config: SessionConfig,
     pub destination: Box<dyn Destination>,
@@ -55,9 +56,9 @@ pub(crate) struct Context<'a> {
     pub progress: &'a dyn Progress,
     pub keep_encoded_video: bool,
     pub label_cameras: bool,
-    /// The videos that take no more frames.
+    /// The videos that accept no more frames.
     pub closing: Closings,
-    /// How many videos wait for their size to come back.
+    /// Number of open videos that are not current.
     pub idle: usize,
 }
 
@@ -65,26 +66,27 @@ pub(crate) struct Context<'a> {
 pub(crate) struct Camera {
     pub info: StreamInfo,
     state: State,
-    /// The videos that take frames: the current one last, before it the latest one, and so on.
+    /// The open videos: the current video is last, before it the video that was current most
+    /// recently, and so on.
     open: Vec<Part>,
-    /// Reads the messages of a topic that is H.264 already.
+    /// Reads the messages of a topic that is already H.264.
     access_units: AccessUnitReader,
-    /// How often each message is shown, where a constant rate is made of a varying one.
+    /// How often each message is repeated, if a constant rate is made from a variable rate.
     pub copies: Option<Vec<u32>>,
     leading: Leading,
     pub messages: u64,
-    /// Number of the next frame, where the rate is constant.
+    /// Number of the next frame, if the rate is constant.
     frames: u64,
-    /// Videos so far.
+    /// Number of videos so far.
     parts: usize,
-    /// What belongs to the first video, which has not begun.
+    /// Notes for the first video, which has not begun.
     notes: Notes,
-    /// All log messages of the camera are inside of it.
+    /// The span that contains all log messages of the camera.
     span: Span,
 }
 
 enum State {
-    /// There was no picture yet.
+    /// No picture was received yet.
     Waiting,
     Running,
     Refused(SkipReason),
@@ -96,7 +98,7 @@ enum State {
 struct Message {
     number: u64,
     times: FrameTimes,
-    /// How often its picture is shown.
+    /// How often its picture is repeated.
     copies: u32,
 }
 
@@ -124,15 +126,15 @@ impl Camera {
         }
     }
 
-    /// Whether it takes no more messages because of an error.
+    /// Whether the camera accepts no more messages because of an error.
     pub fn has_failed(&self) -> bool {
         matches!(self.state, State::Failed)
     }
 
-    /// Takes the next message. Waits while the camera's ring is full.
+    /// Adds the next message. Waits while the camera's ring is full.
     ///
     /// # Errors
-    /// [`SinkError::Refused`] where the destination does not take a video of this camera.
+    /// [`SinkError::Refused`] if the destination does not accept a video of this camera.
     pub fn push(&mut self, packet: Packet, context: &mut Context<'_>) -> Result<(), SinkError> {
         let span = self.span.clone();
         let _entered = span.enter();
@@ -164,7 +166,7 @@ impl Camera {
         Ok(())
     }
 
-    /// The constant rate of this camera's videos, where they have one.
+    /// The constant rate of this camera's videos, if they have one.
     fn rate(&self, context: &Context<'_>) -> Option<FrameRate> {
         match context.config.timing {
             Timing::Rate(rate) | Timing::Numbered(rate) => Some(rate),
@@ -172,8 +174,8 @@ impl Camera {
         }
     }
 
-    /// At a constant rate the frame's number is its time, over all videos of the camera: a frame
-    /// that is in another video, or was dropped, leaves its time free.
+    /// At a constant rate the frame's number determines its time, over all videos of the camera. A
+    /// frame that is in another video, or was dropped, leaves its time empty.
     fn numbered(&mut self, times: FrameTimes, copies: u32, context: &Context<'_>) -> FrameTimes {
         let Some(rate) = self.rate(context) else { return times };
         let number = self.frames;
@@ -285,7 +287,8 @@ impl Camera {
         self.open.last_mut().map_or(&mut self.notes, |part| &mut part.notes)
     }
 
-    /// Makes the video with pictures of `size` the current one. Returns whether there is one.
+    /// Makes the video with pictures of `size` the current video. Returns whether such a video is
+    /// open.
     fn select(
         &mut self,
         size: Resolution,
@@ -320,7 +323,7 @@ impl Camera {
         Ok(true)
     }
 
-    /// Reports a change of size with the video that the camera leaves.
+    /// Reports a change of size in the video that is no longer current.
     fn changes(&mut self, to: Resolution, number: u64, then: &str) {
         if let Some(part) = self.open.last_mut() {
             let from = part.size;
@@ -329,21 +332,21 @@ impl Camera {
         }
     }
 
-    /// Closes the videos that waited for the longest time, so that there can be another.
+    /// Closes the videos that were not current for the longest time, to make room for another.
     fn make_room(&mut self, context: &mut Context<'_>) {
         while self.open.len() >= MOST_OPEN || (context.idle >= MOST_IDLE && !self.open.is_empty()) {
             self.close_part(0, context, true);
         }
     }
 
-    /// Closes the videos whose size has not come back for a while.
+    /// Closes the videos whose size has not returned for a while.
     fn close_idle(&mut self, context: &mut Context<'_>) {
         while self.open.len() > 1 && self.messages - self.open[0].used >= IDLE_MESSAGES {
             self.close_part(0, context, true);
         }
     }
 
-    /// Begins the video with pictures of `size`. Returns whether it could be begun.
+    /// Begins the video with pictures of `size`. Returns whether that succeeded.
     fn begin(
         &mut self,
         size: Resolution,
@@ -419,7 +422,7 @@ impl Camera {
         Ok(Video::Copying(Passthrough::new(size, timing, rate, sink)))
     }
 
-    /// Reserves the frame's slot, and has its picture decoded into it.
+    /// Reserves the frame's slot, and queues its picture for decoding.
     fn send(&mut self, message: Message, payload: Payload, context: &mut Context<'_>) {
         let Some(Part { video: Video::Encoding(session), .. }) = self.open.last_mut() else {
             return;
@@ -445,8 +448,8 @@ impl Camera {
         }
     }
 
-    /// Ends the current copy, which cannot be continued. A topic that is unfit for copying from the
-    /// start has no video.
+    /// Ends the current copy, which cannot be continued. A topic that cannot be copied from the
+    /// start on has no video.
     fn stop_copy(&mut self, error: PushError, context: &mut Context<'_>) {
         let reason = match &error {
             PushError::Unfit(reason) => reason.clone(),
@@ -490,7 +493,7 @@ impl Camera {
             return self.bad(message, reason, context);
         }
         let error = SessionError::BadFrame { number: message.number, reason };
-        // Dropped, the video leaves no file.
+        // A dropped video leaves no file.
         let number = match self.take_current(context) {
             Some(part) => {
                 self.notes = part.notes;
@@ -501,7 +504,7 @@ impl Camera {
         self.end_with(error, number, context);
     }
 
-    /// The broken messages before the first picture get their frames, now that there is a video.
+    /// Adds the broken messages before the first picture to the video that has begun.
     fn take_leading(&mut self, context: &mut Context<'_>) {
         let (kept, dropped) = self.leading.take();
         if dropped > 0 {
@@ -516,7 +519,7 @@ impl Camera {
         }
     }
 
-    /// The current session has failed and takes nothing more; its end returns why.
+    /// The current session has failed and accepts no more frames; its end returns the cause.
     fn fail(&mut self, context: &mut Context<'_>) {
         self.state = State::Failed;
         self.close_all(context, true);
@@ -530,7 +533,7 @@ impl Camera {
         self.fail(context);
     }
 
-    /// Takes the current video out of the list.
+    /// Removes the current video from the list.
     fn take_current(&mut self, context: &mut Context<'_>) -> Option<Part> {
         let part = self.open.pop()?;
         if !self.open.is_empty() {
@@ -556,14 +559,14 @@ impl Camera {
         }
     }
 
-    /// Takes no more messages; the encoders run on until they have written everything.
+    /// Closes all videos; the encoders run until they have written everything.
     pub fn close(&mut self, context: &mut Context<'_>) {
         let span = self.span.clone();
         let _entered = span.enter();
         self.close_all(context, false);
     }
 
-    /// Why there is no video of this camera, if there is none.
+    /// Returns why this camera has no video, if it has none.
     pub fn skipped(&self) -> Option<SkippedTopic> {
         let _entered = self.span.enter();
         let reason = match &self.state {

@@ -1,4 +1,4 @@
-//! Videos that take no more frames, until they are complete.
+//! Videos that accept no more frames, until they are complete.
 
 use std::{collections::VecDeque, sync::atomic::Ordering::Relaxed};
 
@@ -11,14 +11,15 @@ use crate::{
     session::VideoReport,
 };
 
-/// How many videos of one camera may be closing. Each still has its encoder.
+/// The most closing videos of one camera. Each still has its encoder.
 const MOST_OF_CAMERA: usize = 2;
-/// How many videos of a run may be closing.
+/// The most closing videos of a run.
 const MOST: usize = 4;
 
-/// The videos of a run that take no more frames. Their encoders run on until everything is
-/// written; at most [`MOST`] at once, so that the number of encoders stays bounded however often
-/// the size of the pictures changes. Dropped, it leaves no file of those that are not complete.
+/// The videos of a run that accept no more frames. Their encoders run until everything is written.
+/// At most [`MOST`] videos are closing at once, so that the number of encoders stays bounded
+/// however often the size of the pictures changes. Dropping the list leaves no file of a video that
+/// is not complete.
 #[derive(Default)]
 pub(crate) struct Closings {
     /// In the order in which they were closed.
@@ -27,7 +28,7 @@ pub(crate) struct Closings {
 }
 
 impl Closings {
-    /// Adds a video. Waits for the oldest ones while there are too many.
+    /// Adds a video. Waits for the oldest videos while there are too many.
     pub fn push(&mut self, part: ClosedPart) {
         let stream = part.stream;
         self.push_without_waiting(part);
@@ -40,7 +41,7 @@ impl Closings {
         }
     }
 
-    /// Adds a video at the end of a run, where all encoders end side by side.
+    /// Adds a video at the end of a run, when all encoders end in parallel.
     pub fn push_without_waiting(&mut self, part: ClosedPart) {
         match part.result {
             Ok(Pending::Session(_)) => self.running.push_back(part),

@@ -34,7 +34,8 @@ impl FileDestination {
         }
     }
 
-    /// The format of the files in a directory. A single file has the format of its extension.
+    /// The format of the files in a directory. The format of a single file is that of its
+    /// extension.
     #[must_use]
     pub fn format(mut self, format: Format) -> Self {
         self.names = Names::new(self.target.clone(), format);
@@ -48,14 +49,14 @@ impl FileDestination {
         self
     }
 
-    /// What an MP4 file is while it is written, and when it is complete.
+    /// The layout of an MP4 file while it is written, and when it is complete.
     #[must_use]
     pub fn mode(mut self, mode: OutputMode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// Refuses a second camera where there is a single file.
+    /// Refuses a second camera if the target is a single file.
     fn check_camera(&mut self, topic: &str) -> Result<(), SinkError> {
         let Target::File(file) = &self.target else { return Ok(()) };
         let first = self.topic.get_or_insert_with(|| topic.to_owned());

@@ -40,7 +40,7 @@ pub enum RunError {
     /// There are camera topics, and none of them could be converted.
     #[error("{recording}: no camera topic could be converted; {}", list(.skipped))]
     NothingConverted {
-        /// The recording, as it was named.
+        /// The recording, as it was named by the caller.
         recording: String,
         /// The camera topics, and why each of them could not be converted.
         skipped: Vec<SkippedTopic>,
@@ -56,7 +56,7 @@ fn list(skipped: &[SkippedTopic]) -> String {
 }
 
 impl RunError {
-    /// The kind, for programs.
+    /// The kind of the error, for programs.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Source(error) => of_source(error),
@@ -68,7 +68,7 @@ impl RunError {
         }
     }
 
-    /// The error of the operating system, where that is the cause.
+    /// The error of the operating system, if it is the cause.
     pub fn io_error(&self) -> Option<&io::Error> {
         fn of_session(error: &SessionError) -> Option<&io::Error> {
             match error {
@@ -85,7 +85,7 @@ impl RunError {
         }
     }
 
-    /// Where everything is kept that was written before the error, if it is kept.
+    /// The location of everything that was written before the error, if it is kept.
     pub fn kept(&self) -> Option<&Location> {
         match self {
             Self::Session(SessionError::Kept { part, .. }) => Some(part),
@@ -96,7 +96,7 @@ impl RunError {
     }
 }
 
-/// As in `report.json`: `error` is the text, `error_kind` the kind.
+/// Serialized as in `report.json`: `error` is the text, `error_kind` the kind.
 impl Serialize for RunError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut fields = serializer.serialize_struct("RunError", 2)?;
@@ -116,7 +116,7 @@ pub enum ErrorKind {
     InputPermission,
     /// `input-io`: the operating system failed to read the recording.
     InputIo,
-    /// `broken-input`: the file is no recording of a known format, or broken beyond reading.
+    /// `broken-input`: the file is not a recording of a known format, or is too damaged to read.
     BrokenInput,
     /// `no-camera`: the recording has no camera topic.
     NoCamera,
@@ -128,11 +128,11 @@ pub enum ErrorKind {
     OutputExists,
     /// `output-permission`: the output may not be written.
     OutputPermission,
-    /// `disk-full`: the disk is full, or the limit of a quota or of the size of a file is reached.
+    /// `disk-full`: the disk is full, or a quota or the limit of the file size is reached.
     DiskFull,
     /// `output-io`: the operating system failed to write the output.
     OutputIo,
-    /// `output-refused`: the destination does not take this video.
+    /// `output-refused`: the destination does not accept this video.
     OutputRefused,
     /// `bad-stream`: the container cannot hold the access units.
     BadStream,
@@ -140,13 +140,13 @@ pub enum ErrorKind {
     Config,
     /// `no-encoder`: no encoder could be opened.
     NoEncoder,
-    /// `encoder-lost`: the encoder failed, and no other one took over.
+    /// `encoder-lost`: the encoder failed, and no other encoder took over.
     EncoderLost,
     /// `too-slow`: the encoder did not keep up, and frames may not be dropped.
     TooSlow,
     /// `no-memory`: there is no memory for the frames.
     NoMemory,
-    /// `bad-frame`: a frame could not be decoded, and none may be missing.
+    /// `bad-frame`: a frame could not be decoded, and no frame may be missing.
     BadFrame,
     /// `no-picture`: no frame of the video could be decoded.
     NoPicture,

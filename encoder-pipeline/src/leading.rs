@@ -1,14 +1,15 @@
-//! Broken messages before the first one with a picture.
+//! Broken messages before the first message with a picture.
 
 use std::{borrow::Cow, collections::VecDeque};
 
 use crate::timeline::FrameTimes;
 
-/// How many are kept, to be shown as the first good picture. More would grow with the recording.
+/// How many are kept, to be replaced by the first good picture. Without a bound, the list would
+/// grow with the recording.
 const MOST: usize = 10_000;
 
-/// How many reasons are kept: a topic may have a million broken messages, and the first few are
-/// enough.
+/// How many reasons are kept: a topic may have a million broken messages, and the first few reasons
+/// are enough.
 const NAMED: u64 = 10;
 
 /// A message without a picture.
@@ -19,12 +20,12 @@ pub(crate) struct Broken {
     pub reason: Cow<'static, str>,
 }
 
-/// Broken messages before the first one with a picture. The latest are kept, all are counted.
+/// Broken messages before the first message with a picture. The latest are kept, all are counted.
 #[derive(Default)]
 pub(crate) struct Leading {
     kept: VecDeque<Broken>,
     count: u64,
-    /// Number and reason of the first one.
+    /// Number and reason of the first broken message.
     first: Option<(u64, String)>,
 }
 
@@ -44,17 +45,18 @@ impl Leading {
         self.kept.push_back(Broken { number, times, copies, reason });
     }
 
-    /// How many there were.
+    /// Number of broken messages.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// Number and reason of the first one.
+    /// Number and reason of the first broken message.
     pub fn first(&self) -> Option<(u64, &str)> {
         self.first.as_ref().map(|(number, reason)| (*number, reason.as_str()))
     }
 
-    /// Returns those that were kept, in order, and how many were not; none are left.
+    /// Removes the kept messages and returns them in order, with the number of those that were not
+    /// kept.
     pub fn take(&mut self) -> (VecDeque<Broken>, u64) {
         let kept = std::mem::take(&mut self.kept);
         let dropped = self.count - kept.len() as u64;

@@ -1,6 +1,6 @@
-//! From a robot recording to correct H.264 video.
+//! Converts robot recordings to correct H.264 video.
 //!
-//! A frame goes one way: [`source`] reads the recording, [`picture`] converts into a slot of the
+//! The path of a frame: [`source`] reads the recording, [`picture`] converts into a slot of the
 //! ring, a session encodes, a sink writes.
 //!
 //! ```no_run
@@ -59,12 +59,13 @@ pub use encoder_picture as picture;
 pub use encoder_recording as source;
 pub use encoder_session as session;
 pub use encoder_session::metrics;
-/// Ending a run early, with whole files.
+/// Ends a run early, with complete files.
 pub mod stop {
     pub use encoder_media::Stop;
 }
 
-// A backend registers itself once its crate is named: this is the one place outside of it.
+// A backend registers itself once its crate is named. No other place outside the backends names
+// them.
 #[cfg(feature = "nvenc")]
 use encoder_nvenc as _;
 #[cfg(feature = "openh264")]

@@ -8,7 +8,7 @@ use std::{
 /// The format of the files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// MP4 with the index in front.
+    /// MP4 with the index at the front.
     #[default]
     Mp4,
     /// A raw H.264 stream (Annex B), without timestamps.
@@ -16,7 +16,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format by the extension of a file.
+    /// The format for the extension of a file.
     pub fn of(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
             "mp4" => Some(Self::Mp4),
@@ -43,7 +43,7 @@ pub enum Target {
 }
 
 impl Target {
-    /// A file where the extension is that of a [`Format`], otherwise a directory.
+    /// Returns a file if the extension is that of a [`Format`], otherwise a directory.
     pub fn of(path: &Path) -> Self {
         match Format::of(path) {
             Some(_) if !path.is_dir() => Self::File(path.into()),
@@ -51,7 +51,7 @@ impl Target {
         }
     }
 
-    /// The directory that the files are in.
+    /// The directory that contains the files.
     pub fn directory(&self) -> &Path {
         match self {
             Self::Directory(dir) => dir,
@@ -70,7 +70,7 @@ impl Target {
     }
 }
 
-/// Makes file names, each once.
+/// Makes file names that are unique within a run.
 pub struct Names {
     target: Target,
     format: Format,
@@ -79,7 +79,7 @@ pub struct Names {
 }
 
 impl Names {
-    /// Names below `target`.
+    /// Makes names below `target`.
     pub fn new(target: Target, format: Format) -> Self {
         let format = match &target {
             Target::File(path) => Format::of(path).unwrap_or(format),
@@ -93,8 +93,8 @@ impl Names {
         self.format
     }
 
-    /// The file for video number `part` (from 1) of a topic. To be called once for each video:
-    /// a name that is taken gets a number, in the order of the calls.
+    /// The file for video number `part` (from 1) of a topic. Must be called once for each video: a
+    /// name that is already used gets a number, in the order of the calls.
     pub fn file(&mut self, topic: &str, part: usize) -> PathBuf {
         let suffix = if part > 1 { format!("_part{part}") } else { String::new() };
         if let Target::File(path) = &self.target {
@@ -113,7 +113,7 @@ impl Names {
     fn free(&mut self, wanted: &str) -> String {
         let mut name = wanted.to_string();
         let mut number = 2;
-        // Some file systems ignore case.
+        // Some file systems are case-insensitive.
         while !self.taken.insert(name.to_lowercase()) {
             name = format!("{wanted}-{number}");
             number += 1;
@@ -135,7 +135,7 @@ fn stem(topic: &str) -> String {
             _ => out.push('_'),
         }
     }
-    // No hidden files, no names of 300 bytes.
+    // No hidden files, and no names that are too long for a file system.
     let mut out = out.trim_start_matches('.').to_string();
     while out.len() > 120 {
         out.pop();

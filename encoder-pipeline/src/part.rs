@@ -9,17 +9,17 @@ use crate::{
     session::{Closing, Session, SessionError, VideoReport},
 };
 
-/// How many reasons or changes of size are listed one by one.
+/// How many reasons or changes of size are listed individually.
 const LISTED: usize = 10;
 
-/// A video that takes frames.
+/// A video that accepts frames.
 pub(crate) struct Part {
     /// Number among those of its camera, from 1.
     pub number: usize,
     /// Size of its pictures.
     pub size: Resolution,
     pub video: Video,
-    /// How many messages the camera had when it last got one.
+    /// Number of messages of the camera when a frame was last added to this video.
     pub used: u64,
     pub notes: Notes,
 }
@@ -31,7 +31,7 @@ pub(crate) enum Video {
 }
 
 impl Part {
-    /// Takes no more frames. An encoder runs on until it has written everything.
+    /// Closes the video. An encoder runs until it has written everything.
     pub fn close(self, stream: StreamId, topic: &str) -> ClosedPart {
         let result = match self.video {
             Video::Encoding(session) => Ok(Pending::Session(session.close())),
@@ -44,7 +44,7 @@ impl Part {
     }
 }
 
-/// A video that takes no more frames, or could not be begun.
+/// A video that accepts no more frames, or could not be begun.
 pub(crate) struct ClosedPart {
     pub stream: StreamId,
     pub topic: String,
@@ -58,12 +58,12 @@ pub(crate) enum Pending {
     Done(Box<VideoReport>),
 }
 
-/// What is reported of a video beside what its session reports.
+/// The part of a video's report that does not come from its session.
 #[derive(Default)]
 pub(crate) struct Notes {
-    /// Broken messages that never reached the session.
+    /// Broken messages that were never pushed to the session.
     pub lost: Lost,
-    /// Frames that a lower constant rate had no place for.
+    /// Frames that were left out because of a lower constant rate.
     pub left_out: u64,
     pub remarks: Remarks,
 }

@@ -1,4 +1,4 @@
-//! A video topic that is H.264 already: copied, not encoded again.
+//! Copies a video topic that is already H.264, without encoding it again.
 
 use bytes::Bytes;
 use encoder_core::{EncodedChunk, EncoderType, FrameRate, NalKind, Resolution, nal_units};
@@ -10,22 +10,22 @@ use crate::{
     timeline::{FrameTimes, TimestampAnalysis, Timing},
 };
 
-/// The name in reports where access units were copied and no encoder was used.
+/// The encoder's name in reports if access units were copied and no encoder was used.
 pub const COPY: EncoderType = EncoderType::new("copy");
 
-/// A copy of fewer frames is not kept when the topic turns out to be unfit for copying.
+/// A copy of fewer frames is not kept if the topic turns out not to be copyable.
 const WORTH_KEEPING: u64 = 32;
 
-/// How many gaps are listed one by one.
+/// How many gaps are listed individually.
 const LISTED_GAPS: usize = 10;
 
 /// Reads the messages of a recorded H.264 topic.
 #[derive(Debug, Default)]
 pub struct AccessUnitReader {
     stream: StreamReader,
-    /// Parameter sets came in a message that is not copied.
+    /// Parameter sets were in a message that is not copied.
     has_pending_sets: bool,
-    /// Access units so far.
+    /// Number of access units so far.
     count: u64,
 }
 
@@ -43,22 +43,22 @@ pub enum MessageError {
 pub struct AccessUnit {
     /// With start codes of four bytes.
     data: Vec<u8>,
-    /// The parameter sets in force at a key frame; empty for other pictures.
+    /// The active parameter sets at a key frame; empty for other pictures.
     sets: Vec<u8>,
     keyframe: bool,
-    /// Counts the access units of the topic.
+    /// Number of the access unit within the topic.
     index: u64,
     /// Size of the pictures.
     pub size: Resolution,
     /// The picture is displayed before one that precedes it in the recording.
     is_reordered: bool,
-    /// Why pictures before this one must be missing in the recording.
+    /// Why pictures before this picture must be missing in the recording.
     pub gap: Option<String>,
 }
 
 impl AccessUnitReader {
-    /// Reads the next message: an Annex B access unit. `None` where it holds parameter sets alone:
-    /// they are put in front of the next access unit.
+    /// Reads the next message: an Annex B access unit. Returns `None` if the message holds only
+    /// parameter sets: they are put in front of the next access unit.
     ///
     /// # Errors
     /// [`MessageError`].
@@ -106,13 +106,13 @@ impl AccessUnitReader {
 }
 
 impl AccessUnit {
-    /// Whether decoding can start here.
+    /// Whether decoding can start at this access unit.
     pub fn starts_decoding(&self) -> bool {
         self.keyframe
     }
 
-    /// The access unit with all parameter sets in front: the first one of a file, or the first one
-    /// behind others that went elsewhere.
+    /// The access unit with all parameter sets in front: for the first access unit of a file, or
+    /// the first after access units that were added to other files.
     fn into_first(self) -> Vec<u8> {
         let mut out = self.sets;
         let mut is_before_slices = true;
@@ -132,13 +132,13 @@ fn kind(unit: &[u8]) -> NalKind {
     NalKind::of(unit[0])
 }
 
-/// Appends a NAL unit behind a start code.
+/// Appends a NAL unit after a start code.
 fn put(out: &mut Vec<u8>, unit: &[u8]) {
     out.extend_from_slice(&[0, 0, 0, 1]);
     out.extend_from_slice(unit);
 }
 
-/// A file into which access units are copied, in the order of the recording.
+/// A file that access units are copied to, in the order of the recording.
 pub struct Passthrough {
     sink: Box<dyn Sink>,
     size: Resolution,
@@ -146,7 +146,8 @@ pub struct Passthrough {
     bytes: u64,
     /// Index of the last access unit.
     last: u64,
-    /// How often pictures are missing, and the first gaps: number of the frame and reason.
+    /// Number of gaps where pictures are missing, and the first gaps: number of the frame and
+    /// reason.
     gaps: u64,
     listed_gaps: Vec<(u64, String)>,
 }
@@ -161,7 +162,8 @@ pub enum PushError {
 }
 
 impl Passthrough {
-    /// Begins a file with pictures of `size`. `rate` is assumed for the duration of a single frame.
+    /// Begins a file with pictures of `size`. `rate` is used for the duration if there is a single
+    /// frame.
     pub fn new(size: Resolution, timing: Timing, rate: FrameRate, sink: Box<dyn Sink>) -> Self {
         let analysis = TimestampAnalysis::new(timing, rate, 0);
         Self { sink, size, analysis, bytes: 0, last: 0, gaps: 0, listed_gaps: Vec::new() }
@@ -172,8 +174,8 @@ impl Passthrough {
         self.size
     }
 
-    /// Appends an access unit, which is frame `number` of the recording. The first one must be a key
-    /// frame.
+    /// Appends an access unit, which is frame `number` of the recording. The first access unit must
+    /// be a key frame.
     ///
     /// # Errors
     /// [`PushError`]; nothing can be appended after it.
@@ -207,8 +209,8 @@ impl Passthrough {
         self.sink.write(chunk, &times).map_err(PushError::Sink)
     }
 
-    /// Ends the video after an error. What was copied is kept; but `None`, and no video, where that
-    /// is little and the topic is unfit.
+    /// Ends the video after an error. What was copied is kept. If that is little and the topic
+    /// cannot be copied, no video is kept and `None` is returned.
     pub fn stop(self, error: PushError) -> Option<SessionError> {
         Some(match error {
             PushError::Sink(error) => self.abandon(error).into(),
@@ -223,7 +225,7 @@ impl Passthrough {
         })
     }
 
-    /// Ends the video after an error of its sink. Keeps what was written.
+    /// Ends the video after an error of its sink. Keeps what was written before.
     fn abandon(self, error: SinkError) -> SinkError {
         match self.sink.abandon() {
             Some(kept) => error.kept(kept),
@@ -265,7 +267,7 @@ mod tests {
 
     const SPS: [u8; 10] = [0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88];
     const PPS: [u8; 4] = [0x68, 0xce, 0x3c, 0x80];
-    /// An IDR picture and one that is none.
+    /// An IDR picture and a picture that is not an IDR picture.
     const IDR: [u8; 5] = [0x65, 0xb8, 0x40, 0x08, 0x22];
     const P: [u8; 5] = [0x41, 0xe2, 0x10, 0x08, 0x22];
 
@@ -281,14 +283,14 @@ mod tests {
     fn parameter_sets_of_messages_that_are_not_copied_come_with_the_next() {
         let mut reader = AccessUnitReader::default();
         let mut read = |units: &[&[u8]]| reader.read(&message(units));
-        // Before the first key frame: in a broken message, and alone.
+        // Before the first key frame: in a broken message, and in a message of its own.
         assert!(matches!(read(&[&SPS, &P]), Err(MessageError::Broken(_))));
         assert!(matches!(read(&[&PPS]), Ok(None)));
         let first = read(&[&IDR]).ok().flatten().unwrap_or_else(|| panic!("no picture"));
         assert!(first.starts_decoding() && !first.is_reordered && first.gap.is_none());
         assert_eq!(first.data, stream(&[&SPS, &PPS, &IDR]));
         assert_eq!(first.into_first(), stream(&[&SPS, &PPS, &IDR]));
-        // As recorded otherwise.
+        // Otherwise as recorded.
         for units in [&[&P[..]][..], &[&PPS, &P], &[&P, &PPS]] {
             let next = read(units).ok().flatten().unwrap_or_else(|| panic!("no picture"));
             assert!(!next.starts_decoding());
@@ -297,7 +299,7 @@ mod tests {
         assert!(matches!(read(&[&SPS, &PPS]), Ok(None)));
         let next = read(&[&P]).ok().flatten().unwrap_or_else(|| panic!("no picture"));
         assert_eq!(next.data, stream(&[&SPS, &PPS, &P]));
-        // A key frame that begins a file has each parameter set once.
+        // A key frame that begins a file has each parameter set exactly once.
         let again = read(&[&SPS, &PPS, &IDR, &PPS]).ok().flatten();
         let again = again.unwrap_or_else(|| panic!("no picture"));
         assert_eq!(again.data, stream(&[&SPS, &PPS, &IDR, &PPS]));

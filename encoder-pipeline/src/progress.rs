@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use crate::session::Counters;
 
-/// Receives the counters of each video when it begins, and may read them at any time.
+/// Receives the counters of each video when the video begins, and may read them at any time.
 pub trait Progress: Sync {
-    /// A video begins. `frames` is the number of frames in its topic by the index of the recording.
+    /// Called when a video begins. `frames` is the number of frames in its topic by the index of
+    /// the recording.
     fn camera(&self, topic: &str, frames: Option<u64>, counters: Arc<Counters>);
 }
 

@@ -7,14 +7,14 @@ use serde::Serialize;
 pub use crate::skipped::{SkipReason, SkippedTopic};
 use crate::{destination::Location, error::RunError, mux::SinkError, session::VideoReport};
 
-/// How a run ended; the exit code of the program.
+/// How a run ended; determines the exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
     /// Every frame of every topic is in a video.
     Done,
-    /// The videos are whole, but frames were repaired, left out or missing.
+    /// The videos are complete, but frames were repaired, left out or missing.
     Repaired,
-    /// At least one video that was asked for could not be made.
+    /// At least one requested video could not be made.
     Failed,
 }
 
@@ -29,28 +29,28 @@ impl Exit {
     }
 }
 
-/// Everything about one run over one recording.
+/// The report of one run over one recording.
 #[derive(Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Report {
-    /// The recording, as it was named.
+    /// The recording, as it was named by the caller.
     pub recording: String,
     /// The exit code: 0 done, 1 failed, 3 done with repaired, left out or missing frames.
     pub exit: u8,
     /// Why the run failed as a whole. In JSON `error` and `error_kind`, absent otherwise.
     #[serde(flatten)]
     pub error: Option<RunError>,
-    /// Whether it was stopped before the end of the recording.
+    /// Whether the run was stopped before the end of the recording.
     pub interrupted: bool,
     /// One entry per video, in the order of topics.
     pub outputs: Vec<Output>,
-    /// What the destination made as a whole, such as the directory of the videos; absent where it
+    /// The output of the destination as a whole, such as the directory of the videos; absent if it
     /// has no location, or the run failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<Location>,
     /// Camera topics without a video, and why.
     pub skipped_topics: Vec<SkippedTopic>,
-    /// What concerns the recording or the destination as a whole.
+    /// Warnings about the recording or the destination as a whole.
     pub warnings: Vec<String>,
     /// Version of the program.
     pub version: &'static str,
@@ -66,12 +66,12 @@ pub struct Output {
     pub topic: String,
     /// Number of the video among those of its topic, from 1.
     pub part: usize,
-    /// How it was made; without a file where it could not be made.
+    /// How the video was made; without a file if it could not be made.
     #[serde(flatten)]
     pub video: VideoReport,
-    /// What holds the frames before an error, where that is kept.
+    /// The file with the frames before an error, if it is kept.
     pub partial: Option<Location>,
-    /// Frames of the recording that a lower constant rate had no place for.
+    /// Frames of the recording that were left out because of a lower constant rate.
     pub frames_left_out: u64,
     /// Why there is no video. In JSON `error` and `error_kind`, absent otherwise.
     #[serde(flatten)]
@@ -79,12 +79,12 @@ pub struct Output {
 }
 
 impl Report {
-    /// The errors of the run and of its videos, that of the run first.
+    /// The errors of the run and of its videos; the error of the run comes first.
     pub fn errors(&self) -> impl Iterator<Item = &RunError> {
         self.error.iter().chain(self.outputs.iter().filter_map(|output| output.error.as_ref()))
     }
 
-    /// Makes the locations of files below `directory` relative to it.
+    /// Makes the locations of files below `directory` relative to that directory.
     pub fn relative_to(&mut self, directory: &Path) {
         for output in &mut self.outputs {
             for location in [&mut output.video.file, &mut output.partial].into_iter().flatten() {
@@ -93,10 +93,10 @@ impl Report {
         }
     }
 
-    /// Writes the report as JSON, whole or not at all.
+    /// Writes the report as JSON, atomically.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When the report cannot be written.
     pub fn save(&self, path: &Path) -> std::io::Result<()> {
         use std::io::Write;
         let directory = path.parent().unwrap_or(Path::new("."));
@@ -113,7 +113,7 @@ impl Report {
     }
 }
 
-/// Refuses to write over the report of another run, unless that run made no file.
+/// Refuses to overwrite the report of another run, unless that run made no file.
 ///
 /// # Errors
 /// [`SinkError::Io`] where `report` exists.
@@ -125,8 +125,8 @@ pub fn check_free(report: &Path, overwrite: bool) -> Result<(), SinkError> {
     Err(SinkError::io(report)(io::Error::new(io::ErrorKind::AlreadyExists, exists)))
 }
 
-/// Whether this is the report of a run without a single file. A file that is no report belongs to
-/// somebody else.
+/// Whether the file is the report of a run that made no file. A file that is not a report must not
+/// be overwritten.
 fn made_nothing(report: &Path) -> bool {
     let text = std::fs::read(report).unwrap_or_default();
     let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! One run over one recording: every camera topic becomes a video, the recording is read once.
+//! One run over one recording: every camera topic becomes a video; the recording is read once.
 
 use std::{path::Path, time::Instant};
 
@@ -20,7 +20,8 @@ use crate::{
     timeline::{self, Clock, FrameTimes, Timing},
 };
 
-/// A conversion of one recording: where the videos go, and how they are made.
+/// A conversion of one recording, with the destination of the videos and the settings of the
+/// encoding.
 ///
 /// ```no_run
 /// use encoder_core::{Cache, Detection, Policy, Settings, plan};
@@ -84,27 +85,27 @@ impl Run {
         self
     }
 
-    /// Makes a constant rate out of recorded times, by nearest frame.
+    /// Makes a constant rate from recorded times, by nearest frame.
     pub fn resample(mut self, rate: Option<FrameRate>) -> Self {
         self.options.resample = rate;
         self
     }
 
-    /// Threads for decoding and for encoding, all cameras together. They replace those of the
+    /// Threads for decoding and for encoding, all cameras together. They replace the threads of the
     /// session's configuration, and are divided among the cameras.
     pub fn threads(mut self, threads: usize) -> Self {
         self.options.threads = threads;
         self
     }
 
-    /// Whether the recording is a live stream: its rest is not read once no video can be made of it
-    /// any more.
+    /// Whether the recording is a live stream. The rest of a live stream is not read once no video
+    /// can be made from it.
     pub fn is_live(mut self, is_live: bool) -> Self {
         self.options.is_live = is_live;
         self
     }
 
-    /// Ends the run early, with whole videos.
+    /// Ends the run early, with complete videos.
     pub fn stop(mut self, stop: Stop) -> Self {
         self.options.stop = Some(stop);
         self
@@ -117,7 +118,7 @@ impl Run {
     }
 
     /// Converts the recording. `open` opens it; with [`resample`](Self::resample) it is called
-    /// twice, the first time to learn the times. Never panics on input; errors are in the report.
+    /// twice, the first time to read the times. Never panics on input; errors are in the report.
     pub fn convert(
         self,
         open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
@@ -185,7 +186,7 @@ impl Options {
         if let Some(rate) = self.resample {
             config.timing = Timing::Rate(rate);
         }
-        // The queue is bounded by the rings: each task holds a slot of one.
+        // The queue is bounded by the rings: each task holds a slot of a ring.
         let (decoders, queue) = crossbeam_channel::unbounded::<DecodeTask>();
         let (destination, result) = std::thread::scope(|scope| {
             for _ in 0..self.threads.max(1) {
@@ -222,8 +223,8 @@ impl Options {
         (destination, result)
     }
 
-    /// Opens the recording, and makes the destination ready. Returns also, by stream, how often
-    /// each message is shown, where a constant rate is made.
+    /// Opens the recording and prepares the destination. Also returns, by stream, how often each
+    /// message is repeated, if a constant rate is made.
     fn prepare(
         &self,
         destination: &mut dyn Destination,
@@ -239,8 +240,8 @@ impl Options {
         Ok((source, copies))
     }
 
-    /// Reads the recording's times, and decides for each camera which frames make the rate: by
-    /// stream, how often each message is shown.
+    /// Reads the recording's times, and determines for each camera which frames make the constant
+    /// rate. Returns, by stream, how often each message is repeated.
     fn plan_rate(
         &self,
         open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
@@ -253,7 +254,7 @@ impl Options {
         };
         let mut source = open()?;
         let mut topics: Vec<(String, Vec<FrameTimes>)> = Vec::new();
-        // An error is met again in the second pass, and reported then.
+        // The second pass encounters the same error, and reports it.
         while !self.is_stopped()
             && let Ok(Some(event)) = source.next_event()
         {
@@ -286,20 +287,20 @@ impl Options {
     }
 }
 
-/// How many warnings about a recording are listed one by one.
+/// How many warnings about a recording are listed individually.
 const LISTED_WARNINGS: usize = 100;
 
-/// A run in progress. Dropped before [`end`](Self::end), it leaves no file of a video that is not
+/// A run in progress. Dropping it before [`end`](Self::end) leaves no file of a video that is not
 /// complete.
 struct Work<'a> {
     options: &'a Options,
     context: Context<'a>,
     /// The cameras, by stream.
     cameras: Vec<Camera>,
-    /// How often each message is shown, by stream, where a constant rate is made.
+    /// How often each message is repeated, by stream, if a constant rate is made.
     copies: Vec<Vec<u32>>,
     report: &'a mut Report,
-    /// Frames may be missing.
+    /// Whether frames may be missing.
     lossy: bool,
 }
 
@@ -313,10 +314,10 @@ impl Work<'_> {
             }
             let event = match source.next_event() {
                 Ok(Some(event)) => event,
-                // A source that was stopped ends like a recording that is over.
+                // A source that was stopped ends like a complete recording.
                 Ok(None) if self.options.is_stopped() => continue,
                 Ok(None) => return Ok(()),
-                // What was read before the error becomes videos.
+                // Frames that were read before the error become videos.
                 Err(error) if self.cameras.iter().any(|camera| camera.messages > 0) => {
                     self.warn(format!("{error}; what came before is kept"), true);
                     return Ok(());
@@ -337,7 +338,7 @@ impl Work<'_> {
                     }
                 }
                 Event::Warning(warning) => self.warn(warning.text, warning.loss),
-                // For the destination alone.
+                // Only the destination uses this event.
                 _ => {}
             }
         }
@@ -361,9 +362,9 @@ impl Work<'_> {
         }
     }
 
-    /// Ends all cameras, first their rings, so that the encoders end side by side. Where the run
-    /// failed, the videos that took frames are dropped; those that were closed before are complete,
-    /// and reported.
+    /// Ends all cameras. Their rings are closed first, so that the encoders end in parallel. If the
+    /// run failed, videos that still accept frames are dropped; videos that were closed before are
+    /// complete, and are reported.
     fn end(&mut self, is_whole: bool) {
         if is_whole {
             for camera in &mut self.cameras {
@@ -377,7 +378,7 @@ impl Work<'_> {
     }
 }
 
-/// Why there is nothing to convert.
+/// Why no topic of the recording can be converted.
 fn nothing(skipped: &[SkippedTopic], others: &[(String, String)], recording: &str) -> RunError {
     if skipped.is_empty() {
         return SourceError::no_camera(Path::new(recording), others.to_vec()).into();

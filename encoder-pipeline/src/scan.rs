@@ -83,7 +83,7 @@ pub fn scan(
                 }
             }
             Ok(Some(Event::Warning(warning))) => info.warnings.push(warning.text),
-            // What is no camera's is not asked for.
+            // Events that belong to no camera were not requested.
             Ok(Some(_)) => {}
             Ok(None) => break,
             Err(SourceError::NoCamera { .. }) => break,
@@ -117,7 +117,7 @@ impl CameraInfo {
             Ok(Payload::Video { format, data }) => {
                 let size = match video.read(data) {
                     Ok(Some(unit)) => Some(unit.size),
-                    // The message is good, but has no picture of its own.
+                    // The message is valid, but has no picture of its own.
                     Ok(None) | Err(MessageError::Unfit(_)) => {
                         remember(&mut self.encodings, format.clone());
                         return;

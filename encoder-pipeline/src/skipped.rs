@@ -12,7 +12,7 @@ pub struct SkippedTopic {
     pub topic: String,
     /// Its schema or type.
     pub schema: String,
-    /// Its messages.
+    /// Number of its messages.
     pub frames_in: u64,
     /// Why there is no video. In JSON `reason`, and the kind as `reason_kind`.
     #[serde(flatten)]
@@ -25,34 +25,34 @@ pub struct SkippedTopic {
 pub enum SkipReason {
     /// The topic has no messages.
     NoMessages,
-    /// None of its frames can be decoded.
+    /// None of its frames could be decoded.
     NothingDecoded {
         /// How many frames there are.
         frames: u64,
-        /// Number of the first one.
+        /// Number of the first of these frames.
         number: u64,
-        /// What is wrong with the first one.
+        /// Why the first of these frames could not be decoded.
         reason: String,
     },
-    /// The run ended before a frame of it was read.
+    /// The run ended before the first frame of the topic was read.
     NothingRead,
-    /// Its pictures have an encoding that is not supported, or only with an option.
+    /// The encoding of its pictures is not supported, or only with an option.
     Unsupported {
         /// What is not supported.
         reason: String,
-        /// What a user can do.
+        /// The hint for the user.
         hint: String,
     },
-    /// It is a video that is not H.264, and only H.264 is copied.
+    /// The topic is a video that is not H.264; only H.264 is copied.
     Codec {
         /// The format as recorded.
         format: String,
     },
-    /// It is an H.264 video, and copying cannot make a constant rate.
+    /// The topic is an H.264 video, and copying cannot make a constant rate.
     FixedRate,
-    /// It is an H.264 video that cannot be copied as it was recorded.
+    /// The topic is an H.264 video that cannot be copied as recorded.
     CannotCopy {
-        /// Why, and what a user can do.
+        /// The reason, and the hint for the user.
         reason: String,
     },
 }

@@ -1,5 +1,5 @@
-//! Reads a corpus of recordings, where there is one: the environment variable `ENCODER_CORPUS`
-//! names a directory with an `expected.json`, which lists what each recording has in it.
+//! Reads a corpus of recordings, if available: the environment variable `ENCODER_CORPUS` names a
+//! directory with an `expected.json`, which lists the contents of each recording.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ struct Expected {
     last_stamp: Option<i64>,
 }
 
-/// What came of a stream.
+/// The result of reading a stream.
 #[derive(Default)]
 struct Found {
     messages: u64,

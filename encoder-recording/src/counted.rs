@@ -1,4 +1,4 @@
-//! Input for tests: memory that lists what is read of it.
+//! Input for tests: memory that records each read.
 #![allow(clippy::unwrap_used)]
 
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use encoder_media::ReadAt;
 
-/// Memory that lists what is read of it. Clones are one and the same.
+/// Memory that records each read. Clones share the memory and the list of reads.
 #[derive(Clone)]
 pub(crate) struct Counted {
     data: Bytes,
@@ -22,7 +22,7 @@ impl Counted {
         Self { data, reads: Arc::default(), batches: Arc::default() }
     }
 
-    /// Ranges that were read one by one.
+    /// Ranges that were read individually.
     pub(crate) fn reads(&self) -> Vec<Range<u64>> {
         self.reads.lock().unwrap().clone()
     }

@@ -13,16 +13,16 @@ use super::{
 };
 use encoder_media::Stop;
 
-/// Bytes of a file that its kind is detected by.
+/// Number of leading bytes that are used to detect the kind of a file.
 const HEAD: u64 = 4096;
 
-/// First words of playlists: FFmpeg would read the files that they name.
+/// First words of playlists. They are refused because FFmpeg would read the files that they name.
 const PLAYLISTS: [&[u8]; 3] = [b"#EXTM3U", b"ffconcat", b"[playlist]"];
 /// Elements of playlists in XML.
 const XML_PLAYLISTS: [&[u8]; 2] = [b"<MPD", b"<CompositionPlaylist"];
 
-/// Opens a recording. Its kind is detected by its first bytes. Its name counts only where these are
-/// of no known kind: the error is that of the reader that the name promises.
+/// Opens a recording. Its kind is detected by its first bytes. The name is used only if the first
+/// bytes match no known kind: the error is then that of the reader for this name.
 ///
 /// # Errors
 /// [`SourceError`] when the recording is missing, empty or of no known kind.
@@ -99,12 +99,12 @@ pub fn open_raw(
     Ok(Box::new(RawSource::new(reader, spec, path, options)))
 }
 
-/// Opens a directory: a rosbag2 recording when it has a file of one or describes one, otherwise
-/// pictures.
+/// Opens a directory. It is a rosbag2 recording if it contains a rosbag2 file or a `metadata.yaml`
+/// of rosbag2, otherwise a directory of pictures.
 fn open_directory(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     let entries = std::fs::read_dir(path).map_err(|e| SourceError::io(path, e))?;
     let is_file = entries.flatten().any(|entry| {
-        // A link that leads nowhere is a file of the recording that is missing.
+        // A broken link is a missing file of the recording.
         signature::is_rosbag2_name(&entry.file_name().to_string_lossy()) && !entry.path().is_dir()
     });
     if is_file || signature::has_rosbag2_metadata(path) {
@@ -118,7 +118,7 @@ enum Kind {
     Mcap,
     Bag,
     Sqlite,
-    /// Compressed as a whole.
+    /// The file is compressed as a whole.
     Zstd,
     Y4m,
     Still,

@@ -1,4 +1,4 @@
-//! Which part of a recording is wanted: topics by glob, and a window of log time.
+//! Selects the part of a recording to read: topics by glob, and a window of log time.
 
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -8,15 +8,15 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::{Moment, SourceError, SourceOptions, signature::NO_TOPIC_MATCHES};
 
-/// Which topics are wanted.
+/// Selects topics.
 pub(crate) struct TopicFilter {
     /// `None`: all.
     globs: Option<GlobSet>,
 }
 
 impl TopicFilter {
-    /// A topic is wanted when one of `options.topics` matches it; all are when there are none.
-    /// `*` also matches `/`, so `/front*` takes every topic below `/front`.
+    /// A topic is selected if one of `options.topics` matches it; without globs, all topics are
+    /// selected. `*` also matches `/`, so `/front*` selects every topic below `/front`.
     ///
     /// # Errors
     /// [`SourceError::Invalid`] for a glob that cannot be parsed.
@@ -44,7 +44,7 @@ impl TopicFilter {
         }
     }
 
-    /// Whether `topic` is wanted.
+    /// Whether `topic` is selected.
     pub(crate) fn matches(&self, topic: &str) -> bool {
         self.globs.as_ref().is_none_or(|globs| globs.is_match(topic))
     }
@@ -55,7 +55,7 @@ pub(crate) fn stream_name(path: &Path) -> String {
     path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
 }
 
-/// Refuses a source whose only stream is not among the topics that are asked for.
+/// Refuses a source whose only stream is not among the selected topics.
 pub(crate) fn check_topic(
     path: &Path,
     topic: &str,
@@ -68,7 +68,7 @@ pub(crate) fn check_topic(
     Err(SourceError::invalid(path, NO_TOPIC_MATCHES, hint))
 }
 
-/// Which part of a recording's time is wanted.
+/// The part of a recording's time to read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Window {
     start: Option<Moment>,
@@ -87,8 +87,8 @@ impl Window {
         self.end.is_some()
     }
 
-    /// First and last log time that are wanted, in nanoseconds since the epoch, for a recording
-    /// whose first message was logged at `first_ns`. Empty when the end lies before the start.
+    /// First and last log time to read, in nanoseconds since the epoch, for a recording whose first
+    /// message was logged at `first_ns`. Empty if the end lies before the start.
     pub(crate) fn bounds(&self, first_ns: i64) -> RangeInclusive<i64> {
         let absolute = |moment| match moment {
             Moment::FromStart(ns) => first_ns.saturating_add(ns),

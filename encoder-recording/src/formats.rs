@@ -1,4 +1,5 @@
-//! The formats of this build. A format whose feature is off is recognised and refused by name.
+//! The formats of this build. A format whose feature is off is recognised, and refused with an
+//! error that names it.
 
 use std::path::Path;
 
@@ -8,9 +9,8 @@ use crate::signature::{BAG, MCAP};
 
 type Opened = Result<Box<dyn Source>, SourceError>;
 
-/// Opens a recording that is not a file of its own, by its first bytes: an MCAP file or a ROS 1 bag
-/// in memory or in a store. Errors print `location`, so it must be
-/// without credentials.
+/// Opens a recording that is not a file on disk, by its first bytes: an MCAP file or a ROS 1 bag in
+/// memory or in a store. Errors print `location`, so it must not contain credentials.
 ///
 /// # Errors
 /// [`SourceError`] when it cannot be read or is of another format.
@@ -109,7 +109,7 @@ fn not_built(
     format: &str,
     feature: &str,
 ) -> Opened {
-    // Only FFmpeg knows whether a file of no other kind is a video.
+    // A file of no other kind may be a video; only FFmpeg can determine that.
     let reason = match format {
         "" => "not a recording of a format that this build reads".to_string(),
         format => format!("{format}, which this build does not read"),

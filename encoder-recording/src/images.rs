@@ -22,15 +22,15 @@ const NOT_DECODED: [&str; 16] = [
     "tif", "tiff", "webp",
 ];
 
-/// A directory of JPEG and PNG files; where it has none itself, each directory below it that has
-/// some is a stream.
+/// A directory of JPEG and PNG files. If it contains none itself, each directory below it that
+/// contains some is a stream.
 pub(crate) struct ImagesSource {
     cameras: Vec<Camera>,
     limits: Limits,
-    /// `None`: names are stamps.
+    /// `None` if the names are stamps.
     rate: Option<FrameRate>,
     wanted: RangeInclusive<i64>,
-    /// Streams that were returned.
+    /// Streams that were already returned.
     announced: usize,
     warnings: VecDeque<Warning>,
 }
@@ -45,16 +45,16 @@ struct Camera {
 struct Picture {
     path: PathBuf,
     format: &'static str,
-    /// Its name as a stamp in nanoseconds, if it is one.
+    /// Its name as a stamp in nanoseconds, if the name is a stamp.
     stamp: Option<i64>,
 }
 
-/// What is in a directory, in natural order and without names that start with a dot.
+/// The contents of a directory, in natural order and without names that start with a dot.
 #[derive(Default)]
 struct Listing {
     pictures: Vec<Picture>,
     directories: Vec<PathBuf>,
-    /// How many pictures are of a format that is not decoded, and the name of the first.
+    /// Number of pictures in a format that is not decoded, and the name of the first of them.
     not_decoded: u64,
     example: String,
     /// Whether there are ROS 1 bags.
@@ -69,7 +69,7 @@ impl Listing {
         Some(Warning { text, loss: true })
     }
 
-    /// Names the pictures that are not decoded.
+    /// Describes the pictures that are not decoded.
     fn others(&self) -> Option<String> {
         let example = &self.example;
         match self.not_decoded {
@@ -81,7 +81,7 @@ impl Listing {
 }
 
 impl Camera {
-    /// When picture `number` was taken.
+    /// The time of picture `number`.
     fn time(&self, number: usize, rate: Option<FrameRate>) -> Option<i64> {
         let picture = self.pictures.get(number)?;
         match rate {
@@ -92,9 +92,9 @@ impl Camera {
 }
 
 impl ImagesSource {
-    /// Opens a directory. Pictures come in natural order (`img2` before `img10`), 30 in a second
-    /// or at `options.rate`; when the name of every picture is a stamp of 19 digits (nanoseconds)
-    /// or of 16 digits (microseconds), and no rate is given, the stamps count.
+    /// Opens a directory. Pictures are returned in natural order (`img2` before `img10`), at 30 fps
+    /// or `options.rate`. If the name of every picture is a stamp of 19 digits (nanoseconds) or of
+    /// 16 digits (microseconds), and no rate is set, the stamps are used.
     ///
     /// # Errors
     /// [`SourceError`] when the directory cannot be read or has no pictures.
@@ -256,7 +256,7 @@ fn stamp(name: &str) -> Option<i64> {
     }
 }
 
-/// Whether every name is a stamp, all of the same unit.
+/// Whether every name is a stamp, and all stamps have the same unit.
 fn all_stamped(pictures: &[Picture]) -> bool {
     let digits = |p: &Picture| p.path.file_stem().map(OsStr::len);
     let unit = pictures.first().and_then(digits);
@@ -264,7 +264,7 @@ fn all_stamped(pictures: &[Picture]) -> bool {
 }
 
 fn name(directory: &Path) -> String {
-    // `.` has no name; its full path has.
+    // The path `.` has no file name; its full path has one.
     let full = directory.canonicalize().unwrap_or_else(|_| directory.into());
     full.file_name().unwrap_or(directory.as_os_str()).to_string_lossy().into_owned()
 }
@@ -308,8 +308,8 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
     Ok(named.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Natural order: runs of digits compare as numbers, of any length; names that are equal then, as
-/// `a01` and `a1`, compare as text.
+/// Natural order: runs of digits compare as numbers, of any length. Names that are equal by this
+/// rule, such as `a01` and `a1`, compare as text.
 fn natural(a: &str, b: &str) -> Ordering {
     let (mut x, mut y) = (a.as_bytes(), b.as_bytes());
     loop {

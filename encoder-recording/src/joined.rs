@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::{ChannelId, ChannelInfo, Event, Message, StreamId};
 
-/// The channels of a recording, joined from its files, each of which counts its own.
+/// The channels of a recording, joined from its files, each of which numbers its own channels.
 #[derive(Default)]
 pub(crate) struct JoinedChannels {
     channels: Vec<ChannelInfo>,
     by_topic: BTreeMap<String, Vec<ChannelId>>,
-    /// Number in the recording of each channel of the current file.
+    /// Maps the channels of the current file to their numbers in the recording.
     current: Vec<ChannelId>,
 }
 
@@ -19,8 +19,9 @@ impl JoinedChannels {
         self.current.clear();
     }
 
-    /// An event of the current file that is no camera's, as one of the recording; `None` when the
-    /// recording has nothing to return for it. `streams`: their numbers in the recording.
+    /// Maps an event of the current file that belongs to no camera to the recording. Returns `None`
+    /// if the recording has nothing to return for it. `streams`: the numbers of the streams in the
+    /// recording.
     pub(crate) fn event(
         &mut self,
         event: Event,
@@ -36,9 +37,9 @@ impl JoinedChannels {
         }
     }
 
-    /// Takes the next channel of the current file, whose stream is already the recording's. Returns
-    /// it with its number in the recording when it is new there: not a channel of an earlier file
-    /// with all the same properties but its recorded numbers.
+    /// Adds the next channel of the current file; its stream already has the number in the
+    /// recording. Returns the channel with its number in the recording if it is new: not a channel
+    /// of an earlier file with the same properties except the recorded numbers.
     fn join(&mut self, info: ChannelInfo) -> Option<ChannelInfo> {
         let like = |known: &ChannelInfo| {
             let schema = |info: &ChannelInfo| {
@@ -62,7 +63,7 @@ impl JoinedChannels {
         Some(info)
     }
 
-    /// A message of the current file as one of the recording; `None` when its channel is unknown.
+    /// Maps a message of the current file to the recording; `None` if its channel is unknown.
     pub(crate) fn of(&self, message: Message) -> Option<Message> {
         let channel = *self.current.get(message.channel)?;
         Some(Message { channel, ..message })

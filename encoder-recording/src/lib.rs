@@ -1,4 +1,4 @@
-//! Camera frames out of recordings, directories and streams.
+//! Reads camera frames from recordings, directories and streams.
 //!
 //! [`open`] recognises a recording by its first bytes and returns a [`Source`], which returns
 //! [`Event`]s in log-time order where the recording allows it and holds a bounded amount of memory.

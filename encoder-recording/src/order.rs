@@ -1,12 +1,11 @@
 //! Log-time order within a bound on memory.
 //!
-//! A recording is a list of blocks (chunks, runs of messages), each with the least log time that
-//! its messages may have. A block is read when none of the waiting messages is certain to come
-//! before its own. Where blocks overlap in time, messages wait. When more bytes wait than the
-//! limit allows, the latest of them are dropped and their blocks are queued again, from the first
-//! dropped message on. So order costs time instead of memory. A budget bounds that time: when it
-//! is used up, nothing is dropped any more, and blocks wait until there is room, at the cost of
-//! the order.
+//! A recording is a list of blocks (chunks, runs of messages), each with a lower bound of the log
+//! times of its messages. A block is read once no waiting message is certain to precede its
+//! messages. Where blocks overlap in time, messages wait. If more bytes wait than the limit allows,
+//! the latest messages are dropped and their blocks are queued again, from the first dropped
+//! message on: order costs time instead of memory. A budget bounds that time: once it is used up,
+//! nothing is dropped any more, and blocks wait until there is room, at the cost of the order.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,16 +21,16 @@ pub(crate) struct Key {
     pub number: u64,
 }
 
-/// Memory that a waiting message takes besides its data, about.
+/// Approximate memory of a waiting message besides its data.
 const OVERHEAD: u64 = 128;
 
 /// Reads of a block that was read before, per block. Enough for blocks that overlap with many
 /// others in a few messages; little enough that a shuffled file is read at a reasonable speed.
 const REREADS: u64 = 4;
-/// Added, so that a short recording has some as well.
+/// Added to the budget, so that a short recording has enough as well.
 const MORE_REREADS: u64 = 16;
 
-/// What a source warns of when [`MessageOrder::is_disordered`].
+/// The text of a source's warning if [`MessageOrder::is_disordered`].
 pub(crate) fn warning(limits: &Limits) -> String {
     format!(
         "chunks overlap in time by more than the {} bytes of messages that are held to sort them, \
@@ -58,7 +57,7 @@ pub(crate) struct MessageOrder<B, M> {
 
 struct Queued<B> {
     block: B,
-    /// First message that is still wanted; `None` when the block was not read yet.
+    /// First message that is still needed; `None` if the block was not read yet.
     from: Option<Key>,
 }
 
@@ -70,19 +69,19 @@ struct Waiting<M> {
 struct Open<B> {
     block: B,
     from: Option<Key>,
-    /// How many of its messages wait.
+    /// Number of its messages that wait.
     messages: u64,
-    /// Where it will be read again from.
+    /// The message from which the block will be read again.
     queued: Option<Key>,
 }
 
-/// What comes next.
+/// The next step of a source.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Next<B, M> {
-    /// A block is to be read: push its messages. `is_again` when it has been read before, so that
-    /// its defects were reported already.
+    /// Read this block and push its messages. `is_again`: the block was read before, so its defects
+    /// were already reported.
     Block { block: B, is_again: bool },
-    /// The next message.
+    /// Return this message.
     Message(Key, M),
     /// The end.
     End,
@@ -105,7 +104,7 @@ impl<B: Clone, M> MessageOrder<B, M> {
     }
 
     /// Queues a block that has not been read: none of its messages is earlier than `start`. A file
-    /// has one block at an offset.
+    /// has at most one block at an offset.
     pub(crate) fn add(&mut self, start: i64, at: u64, block: B) {
         self.rereads = self.rereads.saturating_add(REREADS);
         self.requeue(start, at, block);
@@ -140,7 +139,7 @@ impl<B: Clone, M> MessageOrder<B, M> {
         keys.into_iter().filter_map(take).collect()
     }
 
-    /// What to do next.
+    /// Returns the next step.
     pub(crate) fn next(&mut self) -> Next<B, M> {
         if let Some(at) = self.loading.take()
             && self.open.get(&at).is_some_and(|open| open.messages == 0)
@@ -177,8 +176,8 @@ impl<B: Clone, M> MessageOrder<B, M> {
         Next::Block { block, is_again: from.is_some() }
     }
 
-    /// Whether [`push`](Self::push) keeps the message with this key: not when it was returned
-    /// before, nor when it will be read again.
+    /// Whether [`push`](Self::push) keeps the message with this key. It does not if the message was
+    /// already returned, or will be read again.
     pub(crate) fn is_wanted(&self, key: &Key) -> bool {
         self.open.get(&key.block).is_some_and(|open| {
             open.from.is_none_or(|from| from <= *key)
@@ -186,7 +185,7 @@ impl<B: Clone, M> MessageOrder<B, M> {
         })
     }
 
-    /// Takes a message of the block being read, which has `len` bytes.
+    /// Adds a message of the block being read, which has `len` bytes.
     pub(crate) fn push(&mut self, key: Key, message: M, len: u64) {
         if !self.is_wanted(&key) {
             return;
@@ -205,7 +204,7 @@ impl<B: Clone, M> MessageOrder<B, M> {
         }
     }
 
-    /// Drops the latest message and queues its block from there on.
+    /// Drops the latest message and queues its block to be read again from there on.
     fn drop_last(&mut self) {
         let Some((key, Waiting { bytes, .. })) = self.messages.pop_last() else { return };
         if let Some(open) = self.open.get_mut(&key.block) {
@@ -218,7 +217,7 @@ impl<B: Clone, M> MessageOrder<B, M> {
         self.release(&key, bytes);
     }
 
-    /// Counts a message off that does not wait any more.
+    /// Removes a message that no longer waits from the counts.
     fn release(&mut self, key: &Key, bytes: u64) {
         self.held = self.held.saturating_sub(bytes);
         let Some(open) = self.open.get_mut(&key.block) else { return };
@@ -228,12 +227,12 @@ impl<B: Clone, M> MessageOrder<B, M> {
         }
     }
 
-    /// Whether the limit made messages come before earlier ones.
+    /// Whether the limit caused messages to be returned before earlier messages.
     pub(crate) fn is_disordered(&self) -> bool {
         self.is_disordered
     }
 
-    /// Most bytes that waited at a time, with what their bookkeeping takes.
+    /// The most bytes that waited at a time, including bookkeeping.
     #[cfg(test)]
     pub(crate) fn most_held(&self) -> u64 {
         self.most_held
@@ -247,7 +246,7 @@ mod tests {
 
     use super::*;
 
-    /// What came of some blocks.
+    /// The result of reading some blocks.
     struct Played {
         /// Time, block and number of each message.
         messages: Vec<(i64, u64, u64)>,

@@ -44,7 +44,7 @@ pub struct RawSpec {
     pub rate: Option<FrameRate>,
 }
 
-/// A description of raw frames that is wrong.
+/// An error in a description of raw frames.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("raw frames `{text}`: {reason}")]
 pub struct RawSpecError {
@@ -53,7 +53,7 @@ pub struct RawSpecError {
 }
 
 impl RawSpec {
-    /// Bytes of one frame.
+    /// Size of a frame in bytes.
     pub fn frame_bytes(&self) -> u64 {
         let (width, height) = (u64::from(self.resolution.width), u64::from(self.resolution.height));
         let samples = width * height;
@@ -141,7 +141,7 @@ impl RawSource {
         }
     }
 
-    /// Reads the next frame, whether it is wanted or not; `Err` ends the stream.
+    /// Reads the next frame, whether it is selected or not; `Err` ends the stream.
     fn frame(&mut self) -> Result<Result<Bytes, Option<Event>>, SourceError> {
         let number = self.frames;
         let size = self.spec.frame_bytes();

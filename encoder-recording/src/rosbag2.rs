@@ -1,4 +1,4 @@
-//! rosbag2 directories: `metadata.yaml` and the files that it lists, joined to one recording.
+//! rosbag2 directories: `metadata.yaml` and the files that it lists, joined into one recording.
 
 mod files;
 mod metadata;
@@ -16,7 +16,7 @@ use super::signature::{self, ROSBAG2_METADATA};
 use super::temporary::{Opened, Room};
 use super::{Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning};
 
-/// Bytes of a file that its kind is detected by.
+/// Number of leading bytes that are used to detect the kind of a file.
 const HEAD: u64 = 16;
 
 /// Opens an MCAP file.
@@ -36,12 +36,12 @@ pub(crate) struct Rosbag2Source {
     options: SourceOptions,
     room: Room,
     storages: Storages,
-    /// The files that were not opened yet.
+    /// The files that have not been opened yet.
     files: VecDeque<PathBuf>,
     current: Option<Part>,
     /// Whether any file could be opened.
     opened: bool,
-    /// The error of the first file that could not be read, or of the first without cameras.
+    /// The error of the first file that could not be read, or of the first file without cameras.
     first_error: Option<SourceError>,
     streams: Vec<Stream>,
     /// Numbers of the streams by topic and schema.
@@ -55,7 +55,7 @@ pub(crate) struct Rosbag2Source {
 /// A file that is being read.
 struct Part {
     path: PathBuf,
-    /// Its name in messages.
+    /// Its name, for messages.
     name: String,
     source: Box<dyn Source>,
     /// Number of each of its streams in the recording.
@@ -169,7 +169,7 @@ impl Rosbag2Source {
         Ok(Box::new(source))
     }
 
-    /// Makes the moments of the window absolute, so that they mean the same in every file.
+    /// Makes the bounds of the window absolute, so that they are the same for every file.
     fn fix_window(&mut self) {
         let relative = |moment| matches!(moment, Some(Moment::FromStart(_)));
         if !relative(self.options.start) && !relative(self.options.end) {
@@ -177,9 +177,9 @@ impl Rosbag2Source {
         }
         let start = match self.metadata.start() {
             Some(start) => Some(start),
-            // The window of a single file counts from its start anyway.
+            // The window of a single file counts from its own start anyway.
             None if self.files.len() == 1 => None,
-            // A file that cannot be read is reported when its turn comes.
+            // A file that cannot be read is reported when it is opened.
             None => self.files.iter().find_map(|path| self.first_packet(path)),
         };
         let Some(start) = start else { return };
@@ -190,7 +190,7 @@ impl Rosbag2Source {
         }
     }
 
-    /// When the first message of a file was logged.
+    /// The log time of the first message of a file.
     fn first_packet(&self, path: &Path) -> Option<i64> {
         let whole = SourceOptions { start: None, end: None, ..self.options.clone() };
         let mut file = self.open_file(path, &whole).ok()?;
@@ -233,7 +233,7 @@ impl Rosbag2Source {
         if let Some(error) = signature::packed(path, head) {
             return Err(error);
         }
-        // The error for other files is that of the reader that the metadata promises.
+        // For other files, the error is that of the reader for the storage in the metadata.
         match self.metadata.storage_identifier.as_str() {
             "sqlite3" => (self.storages.sqlite)(path, options),
             _ => (self.storages.mcap)(path, options),
@@ -281,7 +281,7 @@ impl Rosbag2Source {
             Some(_) => renamed(error, &part.path),
             None => error,
         };
-        // A part of a recording may be without pictures, or without those that are asked for.
+        // A part of a recording may have no pictures, or none of the selected topics.
         if !(part.streams.is_empty() && is_without_cameras(&error)) {
             let text = match self.files.is_empty() {
                 true => format!("{error}; the rest of this file is missing"),
@@ -294,7 +294,7 @@ impl Rosbag2Source {
         self.remember(error);
     }
 
-    /// Keeps an error for a recording that turns out to have nothing to read.
+    /// Keeps an error, for a recording that turns out to have nothing to read.
     fn remember(&mut self, error: SourceError) {
         if self.first_error.as_ref().is_none_or(is_without_cameras) {
             self.first_error = Some(error);
@@ -331,7 +331,7 @@ impl Rosbag2Source {
     }
 }
 
-/// Whether a file has no camera topic, or none that is asked for.
+/// Whether a file has no camera topic, or no selected camera topic.
 fn is_without_cameras(error: &SourceError) -> bool {
     match error {
         SourceError::NoCamera { .. } => true,
@@ -340,7 +340,7 @@ fn is_without_cameras(error: &SourceError) -> bool {
     }
 }
 
-/// An error about a temporary file, as one about the file that was decompressed to it.
+/// Turns an error about a temporary file into an error about the file that was decompressed to it.
 fn renamed(error: SourceError, path: &Path) -> SourceError {
     match error {
         SourceError::Io { error, .. } => SourceError::io(path, error),
@@ -356,7 +356,7 @@ impl Source for Rosbag2Source {
                 return Ok(Some(event));
             }
             let Some(part) = &mut self.current else {
-                // Without a camera, all messages are of use.
+                // Without a camera, the other messages are returned.
                 let is_useful = self.options.all_messages && !self.channels.is_empty();
                 return match self.streams.as_slice() {
                     [] if !is_useful => Err(self.nothing()),

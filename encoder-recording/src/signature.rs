@@ -1,4 +1,4 @@
-//! By what recordings are recognised: first bytes and names.
+//! The first bytes and the names by which recordings are recognised.
 
 #[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
 use std::collections::BTreeSet;
@@ -22,17 +22,17 @@ pub(crate) const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 pub(crate) const ROSBAG2_METADATA: &str = "metadata.yaml";
 /// The first key of that file.
 const ROSBAG2_KEY: &[u8] = b"rosbag2_bagfile_information";
-/// Bytes of that file in which the key is looked for.
+/// How many bytes of that file are searched for the key.
 const ROSBAG2_HEAD: u64 = 1 << 16;
 /// Name endings of the files of a rosbag2 directory.
 const ROSBAG2_ENDINGS: [&str; 2] = [".mcap", ".db3"];
 /// Name endings of files that are compressed with Zstandard; rosbag2 writes the first.
 pub(crate) const ZSTD_ENDINGS: [&str; 2] = [".zstd", ".zst"];
-/// Reason of the error for a recording whose camera topics are all left out by `--topic`.
+/// Reason of the error for a recording whose camera topics are all excluded by `--topic`.
 pub(crate) const NO_TOPIC_MATCHES: &str = "no camera topic matches the topics that were asked for";
 
-/// First bytes of compressed files that are not decompressed here, the format, and the program that
-/// does it.
+/// First bytes of compressed files that are not decompressed here, the name of the format, and the
+/// program that decompresses it.
 const PACKED: [(&[u8], &str, &str); 5] = [
     (b"\x1f\x8b", "gzip", "gunzip -k"),
     (b"BZh", "bzip2", "bunzip2 -k"),
@@ -50,7 +50,7 @@ pub(crate) fn head(path: &Path, count: u64) -> Result<Vec<u8>, SourceError> {
     Ok(bytes)
 }
 
-/// The error for a recording without a camera topic that is wanted.
+/// The error for a recording without a selected camera topic.
 #[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
 pub(crate) fn no_camera(
     location: impl Into<Location>,
@@ -65,13 +65,13 @@ pub(crate) fn no_camera(
     SourceError::invalid(location, NO_TOPIC_MATCHES, hint)
 }
 
-/// Whether data that starts with `head` is compressed with Zstandard. It may start with a frame to
-/// be skipped, as pzstd writes it.
+/// Whether data that starts with `head` is compressed with Zstandard. It may start with a skippable
+/// frame, as pzstd writes it.
 pub(crate) fn is_zstd(head: &[u8]) -> bool {
     head.starts_with(ZSTD) || matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
 }
 
-/// The error for data that is compressed in a way that is not read; `None` where it is not.
+/// The error for data in an unsupported compression; `None` for other data.
 pub(crate) fn packed(path: &Path, head: &[u8]) -> Option<SourceError> {
     let (_, format, program) = PACKED.iter().find(|(magic, ..)| head.starts_with(magic))?;
     Some(SourceError::invalid(
@@ -97,8 +97,8 @@ pub(crate) fn is_rosbag2_name(name: &str) -> bool {
     !name.starts_with('.') && ROSBAG2_ENDINGS.iter().any(|ending| name.ends_with(ending))
 }
 
-/// Whether a directory's `metadata.yaml` is one of rosbag2. Data sets of pictures have files of that
-/// name, too.
+/// Whether a directory's `metadata.yaml` belongs to rosbag2. Data sets of pictures also have files
+/// of that name.
 pub(crate) fn has_rosbag2_metadata(directory: &Path) -> bool {
     let head = head(&directory.join(ROSBAG2_METADATA), ROSBAG2_HEAD).unwrap_or_default();
     head.windows(ROSBAG2_KEY.len()).any(|window| window == ROSBAG2_KEY)
@@ -120,7 +120,7 @@ mod tests {
             ("x.tar.zst", "x.tar", false),
             ("x.mcap.gz", "x.mcap.gz", false),
             ("x.mcap.zst.txt", "x.mcap.zst.txt", false),
-            // What macOS puts beside files on other file systems.
+            // Files that macOS creates beside other files on foreign file systems.
             ("._x.db3", "._x.db3", false),
             (".mcap", ".mcap", false),
             ("img1.jpg", "img1.jpg", false),

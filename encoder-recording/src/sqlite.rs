@@ -1,8 +1,8 @@
 //! The SQLite databases of rosbag2 (`.db3`).
 //!
-//! The times of all messages are read first, then the messages in the order of these times: so the
-//! order does not depend on the database's index, and of a damaged table all is read that can be
-//! reached from either of its ends.
+//! The times of all messages are read first, then the messages in the order of these times. So the
+//! order does not depend on the database's index, and all rows of a damaged table are read that can
+//! be reached from either of its ends.
 
 mod channels;
 mod database;
@@ -29,7 +29,7 @@ use super::{
     StreamId, StreamInfo, Warning,
 };
 
-/// How many topics a database may have: each is kept in memory.
+/// The most topics of a database: each is kept in memory.
 const MAX_TOPICS: usize = 1 << 16;
 
 /// A rosbag2 database.
@@ -38,35 +38,35 @@ pub(crate) struct SqliteSource {
     path: PathBuf,
     limit: u64,
     wanted: RangeInclusive<i64>,
-    /// Messages of all topics are wanted.
+    /// Whether messages of all topics are requested.
     all: bool,
-    /// Topics whose messages are wanted.
+    /// Topics whose messages are selected.
     topics: Vec<Topic>,
     has_cameras: bool,
-    /// Messages of no camera that cannot be read, and why the first of them.
+    /// Number of non-camera messages that cannot be read, and the reason for the first of them.
     broken: Option<(u64, String)>,
     others: BTreeSet<(String, String)>,
-    /// Camera topics that were not asked for.
+    /// Camera topics that were not selected.
     unwanted: BTreeSet<String>,
-    /// Messages that are wanted, in order; `None` at the end.
+    /// Selected messages, in order; `None` at the end.
     rows: Option<Rows>,
     ended: bool,
     events: VecDeque<Event>,
 }
 
 struct Topic {
-    /// Its stream and type; `None` for one of no camera that is wanted.
+    /// Its stream and type; `None` if the topic is not a selected camera.
     camera: Option<(StreamId, CameraSchema)>,
-    /// Its number among the channels, when all messages are wanted.
+    /// Its number among the channels, if all messages are requested.
     channel: Option<ChannelId>,
-    /// Its name in the database; camera messages are read from `cdr` only.
+    /// Its serialization format in the database; camera messages are read from `cdr` only.
     serialization: String,
     /// Messages so far.
     number: u64,
 }
 
 impl SqliteSource {
-    /// Opens a database, without writing to it or next to it.
+    /// Opens a database. Writes neither to it nor to its directory.
     ///
     /// # Errors
     /// [`SourceError`] when it cannot be read or is not of rosbag2.
@@ -96,8 +96,8 @@ impl SqliteSource {
 
     fn read_topics(&mut self, filter: &TopicFilter, window: &Window) -> Result<(), SourceError> {
         let topics = match self.topics() {
-            // SQLite refuses a file that is shorter than its header promises, unless the schema
-            // may be wrong.
+            // SQLite refuses a file that is shorter than its header claims, unless
+            // `writable_schema` allows the schema to be wrong.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => self
                 .database
                 .connection
@@ -168,8 +168,8 @@ impl SqliteSource {
         Ok(())
     }
 
-    /// What the database has about its topics, when all messages are wanted. Damage there is
-    /// reported, and costs only the definitions.
+    /// Reads the descriptions of the topics, if all messages are requested. Damage there is
+    /// reported, and loses only the definitions.
     fn descriptions(&mut self) -> Option<Descriptions> {
         if !self.all {
             return None;
@@ -186,7 +186,8 @@ impl SqliteSource {
         Some(descriptions)
     }
 
-    /// Number, name, type and serialization of all topics, or why this is not a recording.
+    /// Number, name, type and serialization of all topics, or the reason why this is not a
+    /// recording.
     fn topics(&self) -> rusqlite::Result<Result<Vec<(i64, String, String, String)>, String>> {
         let database = &self.database.connection;
         if let Err(reason) = self.database.check_schema()? {
@@ -194,7 +195,7 @@ impl SqliteSource {
         }
         let mut query =
             database.prepare("SELECT id, name, type, serialization_format FROM topics")?;
-        // Fails here when a column is missing, however the table is damaged.
+        // Fails here if a column is missing, however damaged the table is.
         database.prepare("SELECT rowid, topic_id, timestamp, data FROM messages")?;
         let rows = query.query_map([], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?, r.get(3)?)))?;
         let topics = rows.take(MAX_TOPICS + 1).collect::<rusqlite::Result<Vec<_>>>()?;
@@ -300,7 +301,7 @@ impl SqliteSource {
 }
 
 impl SqliteSource {
-    /// What is to be reported when the last message was read; once.
+    /// The final warnings, after the last message was read; returned once.
     fn end(&mut self) -> Option<Event> {
         if std::mem::replace(&mut self.ended, true) {
             return None;

@@ -1,8 +1,8 @@
 //! Temporary files, bounded in size.
 //!
-//! On Linux a temporary file has no name while it is written, so that nothing is left of it however
-//! the process ends. It has a name for as long as a reader needs to open it. Where a file cannot be
-//! without a name, the name is removed once the file was read or has failed.
+//! On Linux a temporary file has no name while it is written, so that nothing remains of it however
+//! the process ends. It has a name only while a reader opens it. If a file cannot be created
+//! without a name, the name is removed after the file was read or has failed.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,7 +13,7 @@ use thiserror::Error;
 
 /// Bytes that are written between two checks of the free space.
 const STEP: u64 = 64 << 20;
-/// Bytes of a file system that stay free for others, at most.
+/// The most bytes of a file system that are left free for other programs.
 const RESERVE: u64 = 256 << 20;
 /// First part of a temporary file's name.
 const PREFIX: &str = "encoder-";
@@ -32,20 +32,20 @@ impl Space {
     }
 }
 
-/// Where temporary files are made, and how large they may be.
+/// The directory for temporary files, and their size limit.
 #[derive(Clone, Debug)]
 pub(crate) struct Room {
     pub(crate) directory: PathBuf,
     /// Most bytes of a file.
     pub(crate) limit: u64,
-    /// Returns the space of a directory's file system; `None` where the system does not say.
+    /// Returns the space of a directory's file system; `None` if the system does not report it.
     pub(crate) space: fn(&Path) -> Option<Space>,
 }
 
 /// Why a temporary file could not be filled.
 #[derive(Debug, Error)]
 pub(crate) enum TemporaryError {
-    /// The limit does not allow it.
+    /// The file exceeds the limit.
     #[error("it has more than {limit} bytes decompressed, the limit for temporary files")]
     Limit { limit: u64 },
     /// The file system has too little space.
@@ -81,9 +81,9 @@ impl Room {
         }
     }
 
-    /// Writes all that `reader` returns to a temporary file. `expected` is how many bytes that
-    /// will be, as far as is known. When `reader` fails, the file has what came before, and its
-    /// error is returned with the file.
+    /// Writes everything that `reader` returns to a temporary file. `expected` is the expected
+    /// number of bytes, if known. If `reader` fails, the file holds the bytes before the error, and
+    /// the error is returned with the file.
     ///
     /// # Errors
     /// [`TemporaryError`]; then no file is left.
@@ -135,7 +135,7 @@ enum Backing {
     Named(NamedTempFile),
 }
 
-/// A temporary file that a reader has opened. It is removed when this is dropped, or before.
+/// A temporary file that a reader has opened. It is removed when this value is dropped, or before.
 #[derive(Debug)]
 pub(crate) struct Opened {
     _name: Option<TempPath>,
@@ -158,13 +158,13 @@ impl TemporaryFile {
         }
     }
 
-    /// How many bytes it has.
+    /// Size of the file in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Calls `open` with the path of the file. `open` must keep the file open for as long as it
-    /// needs it: on Unix the path is gone when this returns.
+    /// Calls `open` with the path of the file. `open` must keep the file open for as long as it is
+    /// needed: on Unix the path is removed before this function returns.
     ///
     /// # Errors
     /// When the file cannot be named.
@@ -178,7 +178,7 @@ impl TemporaryFile {
             Backing::Named(file) => file.into_temp_path(),
         };
         let opened = open(&name);
-        // Elsewhere a file that is open cannot be removed.
+        // On other systems an open file cannot be removed.
         Ok((opened, Opened { _name: (!cfg!(unix)).then_some(name) }))
     }
 }
@@ -189,7 +189,7 @@ fn nameless(directory: &Path) -> Option<Backing> {
     use rustix::fs::{Mode, OFlags, open};
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = File::from(open(directory, flags, Mode::RUSR | Mode::WUSR).ok()?);
-    // It is named through this.
+    // The path through which the file is given a name.
     Path::new("/proc/self/fd").exists().then_some(Backing::Nameless(file))
 }
 

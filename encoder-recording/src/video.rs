@@ -1,4 +1,4 @@
-//! Any video file, decoded by an FFmpeg child: [`VideoDecoder`].
+//! Reads any video file, decoded by an FFmpeg child process: [`VideoDecoder`].
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ use super::{
     StreamInfo, Warning,
 };
 
-/// The name of this reader in a refusal of FFmpeg.
+/// The name of this reader in errors about FFmpeg.
 const READER: EncoderType = EncoderType::new("video-file");
 
 /// A video file.
@@ -20,12 +20,12 @@ pub(crate) struct VideoSource {
     path: PathBuf,
     decoder: VideoDecoder,
     limits: Limits,
-    /// Times that are asked for.
+    /// The window of time to return.
     window: RangeInclusive<i64>,
     /// The rate of a file without times.
     rate: Option<FrameRate>,
     announced: bool,
-    /// Frames so far.
+    /// Number of frames so far.
     frames: u64,
     /// Time of the first frame and of the last one, in nanoseconds.
     origin: Option<i64>,
@@ -34,7 +34,7 @@ pub(crate) struct VideoSource {
 }
 
 impl VideoSource {
-    /// Opens a file and waits for its first picture. The first video stream is shown, upright
+    /// Opens a file and waits for its first picture. The first video stream is read, upright
     /// (rotation in the file is applied). A bare elementary stream has `options.rate`, or 30.
     ///
     /// # Errors
@@ -79,7 +79,8 @@ impl VideoSource {
         }))
     }
 
-    /// The end of the video, at a failure or behind the last picture; a warning unless all is well.
+    /// The end of the video, after an error or the last picture; returns a warning unless the video
+    /// is complete.
     fn end(&mut self, failure: Option<&DecodeError>) -> Option<Event> {
         self.ended = true;
         let ending = self.decoder.finish();
@@ -123,7 +124,7 @@ impl VideoSource {
         })))
     }
 
-    /// When a frame is shown, from the first frame on.
+    /// The display time of a frame, relative to the first frame.
     fn time(&mut self, info: &PictureInfo, number: u64) -> i64 {
         let shown = |rate: FrameRate, n| i64::try_from(rate.nanoseconds(n)).unwrap_or(i64::MAX);
         if let Some(rate) = self.rate {

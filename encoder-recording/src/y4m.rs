@@ -17,7 +17,7 @@ use super::{
 
 /// The first word of a file.
 const MAGIC: &str = "YUV4MPEG2";
-/// A longer line is no header.
+/// The longest header; a longer line is not a header.
 const MAX_LINE: u64 = 4096;
 
 /// How chroma is sampled.
@@ -41,7 +41,7 @@ struct Header {
 }
 
 impl Header {
-    /// Parses the line, without its end. The error is the reason why it is not a header.
+    /// Parses the line, without its end. The error is the reason why the line is not a header.
     fn parse(line: &str) -> Result<Self, String> {
         let mut words = line.split(' ').filter(|word| !word.is_empty());
         if words.next() != Some(MAGIC) {
@@ -141,10 +141,10 @@ pub(crate) struct Y4mSource {
 }
 
 impl Y4mSource {
-    /// Opens a file. `options.rate` goes before the rate in the header.
+    /// Opens a file. `options.rate` takes precedence over the rate in the header.
     ///
     /// # Errors
-    /// [`SourceError`] when it cannot be read, is no Y4M, or has a format that cannot be shown.
+    /// [`SourceError`] if the file cannot be read, is not Y4M, or has an unsupported format.
     pub(crate) fn open(
         path: &Path,
         options: &SourceOptions,
@@ -153,7 +153,7 @@ impl Y4mSource {
         Ok(Box::new(Self::new(Box::new(file), path, options)?))
     }
 
-    /// Reads a stream; `path` names it in messages.
+    /// Reads a stream; `path` names the stream in messages.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -203,14 +203,14 @@ impl Y4mSource {
         })
     }
 
-    /// Ends the stream with a warning about the frame that is not whole.
+    /// Ends the stream with a warning about the truncated frame.
     fn broken(&mut self, what: &str) -> Option<Event> {
         self.ended = true;
         let text = format!("frame {} {what}; it and what follows is left out", self.frames);
         Some(Event::Warning(Warning { text, loss: true }))
     }
 
-    /// Reads the next frame, whether it is wanted or not; `Err` ends the stream.
+    /// Reads the next frame, whether it is selected or not; `Err` ends the stream.
     fn frame(&mut self) -> Result<Result<Bytes, Option<Event>>, SourceError> {
         let io = |e| SourceError::io(&self.path, e);
         match read_line(&mut self.reader).map_err(io)? {

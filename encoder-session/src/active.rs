@@ -9,12 +9,12 @@ use encoder_core::{
 
 use super::panic_text;
 
-/// An open encoder. A panic in it is a failure of it, and nothing worse.
+/// An open encoder. A panic in the encoder is reported as an error of the encoder.
 pub(super) struct Active {
     pub encoder: Box<dyn VideoEncoder>,
     /// The layout of the frames in the ring.
     layout: FrameLayout,
-    /// The frame in the encoder's format, if that is not the format of the ring.
+    /// The frame converted to the encoder's format, if that differs from the format of the ring.
     converted: Option<FrameBuffer>,
 }
 
@@ -31,8 +31,8 @@ impl Active {
         self.encoder.encoder_type()
     }
 
-    /// Encodes the frame in this slot of the ring. The slot is not written again before the access
-    /// unit of its frame has been committed.
+    /// Encodes the frame in this slot of the ring. The slot is not reused before the access unit of
+    /// its frame has been committed.
     pub fn encode(
         &mut self,
         memory: &[u8],
@@ -55,7 +55,7 @@ impl Active {
 
     /// Drops the encoder.
     pub fn discard(self) {
-        // A panic in its drop must not end the video.
+        // A panic while the encoder is dropped must not end the video.
         let _ = catch_unwind(AssertUnwindSafe(|| drop(self)));
     }
 }

@@ -1,4 +1,4 @@
-//! Makes the encoders of a chain look like one encoder that is never lost.
+//! Presents the encoders of a chain as a single encoder that survives the loss of each of them.
 
 use std::{
     collections::VecDeque,
@@ -24,18 +24,18 @@ pub(super) enum Step {
     Replay,
 }
 
-/// Gives frames to the active encoder of a chain. When that encoder is lost, the engine opens the
-/// next one and asks for the frames whose access units had not come out.
+/// Sends frames to the active encoder of a chain. When that encoder is lost, the engine opens the
+/// next one and requests the frames whose access units were not emitted.
 ///
-/// An access unit is held back until the access units of all earlier frames have come out, and
-/// those of the frames that it may be predicted from. So every access unit emitted so far is part
-/// of a decodable prefix of the video, and all others can be dropped and encoded again.
+/// An access unit is held back until the access units of all earlier frames have been returned, and
+/// those of all frames that it may be predicted from. So the access units emitted so far form a
+/// decodable prefix of the video; all others can be dropped and encoded again.
 pub(super) struct Engine {
     chain: Chain,
     /// `None` only while one encoder replaces another, and after the last one was lost.
     active: Option<Active>,
     layout: FrameLayout,
-    /// Most B-frames in a row.
+    /// Most consecutive B-frames.
     b_frames: u64,
     gop_size: u64,
     /// Index of the first frame of the active encoder.
@@ -44,13 +44,13 @@ pub(super) struct Engine {
     has_begun: bool,
     /// All frames before this index are complete: their access units have been emitted.
     complete_until: u64,
-    /// When each frame from `complete_until` on was given to the encoder.
+    /// When each frame from `complete_until` on was passed to the encoder.
     in_flight: VecDeque<Instant>,
-    /// Access units that have come out and are held back, in decoding order.
+    /// Access units that the encoder returned and that are held back, in decoding order.
     reorder_hold: Vec<EncodedChunk>,
     /// Access units that [`Self::take`] will return.
     ready: Vec<EncodedChunk>,
-    /// How many access units were emitted.
+    /// Number of access units emitted.
     emitted: u64,
     spans: Vec<EncoderSpan>,
     failovers: Vec<Failover>,
@@ -58,7 +58,7 @@ pub(super) struct Engine {
     refusals_counted: usize,
 }
 
-/// After so many spans, further frames of an encoder are added to its latest span.
+/// From this number of spans on, further frames of an encoder are added to its latest span.
 pub(super) const MOST_SPANS: usize = 64;
 
 impl Engine {
@@ -93,8 +93,8 @@ impl Engine {
         engine
     }
 
-    /// The access units emitted since the last call, in decoding order. To be called after every
-    /// other call, also after an error.
+    /// Returns the access units emitted since the last call, in decoding order. Must be called
+    /// after every other call, also after an error.
     pub fn take(&mut self) -> Vec<EncodedChunk> {
         std::mem::take(&mut self.ready)
     }
@@ -114,7 +114,7 @@ impl Engine {
         &self.failovers
     }
 
-    /// The encoders that were used, in order, with the number of frames that each of them made.
+    /// The encoders that were used, in order, with the number of frames that each of them encoded.
     pub fn spans(&self) -> &[EncoderSpan] {
         &self.spans
     }
@@ -129,11 +129,11 @@ impl Engine {
         &mut self.meter
     }
 
-    /// Encodes the frame [`next`](Self::next), which is laid out as in the ring. At the end of a
-    /// GOP it may go to a better encoder, which then replaces the active one.
+    /// Encodes the frame [`next`](Self::next), which has the layout of the ring. At the end of a
+    /// GOP the frame may be passed to a better encoder, which then replaces the active one.
     ///
     /// # Errors
-    /// When no encoder is left, with the error of the last one.
+    /// When no encoder is left, with the error of the last encoder.
     pub fn encode(&mut self, memory: &[u8]) -> Result<Step, SessionError> {
         let encoded = match self.failback(memory) {
             Ok(true) => Ok(()),
@@ -162,12 +162,12 @@ impl Engine {
         }
     }
 
-    /// At the end of a GOP, gives the frame to a better encoder, if one can be tried again. Returns
-    /// whether that encoder has the frame.
+    /// At the end of a GOP, passes the frame to a better encoder, if one can be retried. Returns
+    /// whether that encoder accepted the frame.
     ///
-    /// An encoder in a child process is really open only when it has accepted a frame. Until then
-    /// the active encoder stays open; only then it is drained and dropped. If the better encoder
-    /// does not open, the active one continues and its stream is not interrupted.
+    /// An encoder in a child process is known to work only when it has accepted a frame. Until then
+    /// the active encoder stays open; after that it is drained and dropped. If the better encoder
+    /// does not open, the active encoder continues and its stream is not interrupted.
     fn failback(&mut self, memory: &[u8]) -> Result<bool, EncodeError> {
         let index = self.next();
         let is_boundary = index > self.base && (index - self.base).is_multiple_of(self.gop_size);
@@ -190,7 +190,7 @@ impl Engine {
             }
         };
         if let Err(error) = self.drain() {
-            // The frames that the active encoder lost come before those of the better one.
+            // The frames that the active encoder lost precede those of the better encoder.
             better.discard();
             return Err(error);
         }
@@ -202,12 +202,12 @@ impl Engine {
         self.accept_frame(given, first).map(|()| true)
     }
 
-    /// The active encoder, or the last one that was.
+    /// The active encoder, or the last active encoder.
     fn id(&self) -> EncoderType {
         self.spans.last().map_or(EncoderType::new("none"), |span| span.encoder)
     }
 
-    /// Gives the next frame to the active encoder.
+    /// Passes the next frame to the active encoder.
     fn give(&mut self, memory: &[u8]) -> Result<(), EncodeError> {
         let (index, given) = (self.next(), self.chain.now());
         let Some(active) = &mut self.active else { return Err(self.none_open()) };
@@ -215,7 +215,8 @@ impl Engine {
         self.accept_frame(given, chunk)
     }
 
-    /// The active encoder has the next frame, and returned an access unit or none.
+    /// Records that the active encoder accepted the next frame and returned an access unit or
+    /// `None`.
     fn accept_frame(
         &mut self,
         given: Instant,
@@ -231,7 +232,7 @@ impl Engine {
         EncodeError::Failed { encoder, index, kind: FailureKind::Failed, message }
     }
 
-    /// Makes the active encoder return everything that it still holds.
+    /// Drains the active encoder.
     fn drain(&mut self) -> Result<(), EncodeError> {
         if self.next() > self.base {
             let Some(active) = &mut self.active else { return Err(self.none_open()) };
@@ -239,7 +240,7 @@ impl Engine {
                 self.accept(chunk)?;
             }
         }
-        // Access units that may lack their references are emitted only if none is missing.
+        // Access units whose references may be lost are emitted only if no access unit is missing.
         let is_whole = self.reorder_hold.len() == self.in_flight.len();
         self.release(is_whole);
         match self.in_flight.len() {
@@ -268,12 +269,12 @@ impl Engine {
         Ok(())
     }
 
-    /// Fails if the active encoder holds more frames than it may: the ring would be full for ever.
+    /// Fails if the active encoder holds more frames than it may: the ring would stay full forever.
     fn check_debt(&self) -> Result<(), EncodeError> {
         let Some(active) = &self.active else { return Ok(()) };
         let most = active.encoder.max_delay() as u64 + max_reorder(self.b_frames);
         let owed = self.in_flight.len() as u64;
-        // Access units that can be emitted are no debt; the next `release` emits them.
+        // Access units that can be emitted do not count: the next `release` emits them.
         if owed <= most + self.complete(false) as u64 {
             return Ok(());
         }
@@ -299,9 +300,9 @@ impl Engine {
     }
 
     /// How many of the access units that are held back can be emitted: those of a span of frames
-    /// without a gap, none of which can be predicted from a picture that has not come out. (A
-    /// picture may be predicted from one that is shown up to `b_frames` later. If that picture is
-    /// lost, this one cannot be decoded.)
+    /// without a gap, none of which can be predicted from a picture whose access unit is missing.
+    /// (A picture may be predicted from a picture that is displayed up to `b_frames` later. If that
+    /// reference is lost, the picture cannot be decoded.)
     fn complete(&self, is_end: bool) -> usize {
         let behind = if is_end { 0 } else { self.b_frames };
         let mut there: Vec<u64> = self.reorder_hold.iter().map(|chunk| chunk.pts).collect();
@@ -330,7 +331,7 @@ impl Engine {
             let given = self.in_flight.get((chunk.pts - first) as usize).copied();
             let latency =
                 given.map_or(Duration::ZERO, |given| now.saturating_duration_since(given));
-            // Decoding order is counted through, across encoders.
+            // The decoding order is numbered continuously across encoders.
             chunk.dts = self.emitted;
             self.emitted += 1;
             self.meter.unit(chunk.data.len(), latency);
@@ -343,7 +344,7 @@ impl Engine {
         }
     }
 
-    /// Drops the active encoder, and what it held. Returns its name.
+    /// Drops the active encoder and the access units that it held. Returns its name.
     fn retire(&mut self) -> EncoderType {
         if let Some(active) = self.active.take() {
             active.discard();
@@ -355,7 +356,7 @@ impl Engine {
 
     /// The active encoder was lost: opens another, for the frames from `complete_until` on.
     fn lost(&mut self, error: EncodeError) -> Result<Step, SessionError> {
-        // Dropped before another is opened: it may hold the last session of a device.
+        // Dropped before another encoder is opened: it may hold the last free session of a device.
         let from = self.retire();
         match error {
             EncodeError::Refused(refusal) => {
@@ -409,7 +410,7 @@ impl Engine {
             "failback" => info!(%from, %to, frame, "going back to a better encoder: {reason}"),
             _ => warn!(%from, %to, frame, cause, "encoder lost, no frame is: {reason}"),
         }
-        // An encoder that refused the very first frame is in the list of refusals.
+        // An encoder that refused the very first frame is listed among the refusals.
         if cause == "refused" && frame == 0 {
             return;
         }
@@ -432,7 +433,7 @@ impl Engine {
         (self.base, self.has_begun) = (self.complete_until, false);
         let (id, description) = (active.id(), active.encoder.description());
         tracing::Span::current().record("encoder", id.as_str());
-        // An encoder that made no frame was not used.
+        // An encoder that encoded no frame was not used.
         if self.spans.last().is_some_and(|span| span.frames == 0) {
             self.spans.pop();
         }
@@ -458,7 +459,7 @@ impl Engine {
     }
 }
 
-/// Why an encoder was not gone back to.
+/// Why the failback to an encoder did not happen.
 fn refusal(encoder: EncoderType, error: EncodeError) -> Refusal {
     match error {
         EncodeError::Refused(refusal) => refusal,
@@ -480,7 +481,7 @@ fn refusal(encoder: EncoderType, error: EncodeError) -> Refusal {
 }
 
 /// The most access units that are held back: a group of B-frames with the picture that follows it,
-/// and the next group, which the first may be predicted from.
+/// and the next group, which the first group may be predicted from.
 pub(super) const fn max_reorder(b_frames: u64) -> u64 {
     if b_frames == 0 { 0 } else { 2 * (b_frames + 1) }
 }

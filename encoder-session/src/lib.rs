@@ -1,14 +1,15 @@
-//! One video: a ring, an encoder behind it, a sink behind that.
+//! Encodes one video: a ring of frames, an encoder that reads from it, and a sink for the access
+//! units.
 //!
 //! ```text
 //! push / reserve ──► ring ──► encoder ──► sink
 //!  caller's threads          a thread of the session
 //! ```
 //!
-//! The encoder's thread takes slots in order, so pictures may be decoded by several workers at
-//! once. A slot is committed when the access units of its frame and of all frames shown before it
-//! are in the sink. When the encoder is lost, the next one of the plan, or the same begun again,
-//! gets the frames that were not answered for: they are still in the ring.
+//! The encoder's thread reads slots in order, so several workers may decode pictures at once. A
+//! slot is committed when the access units of its frame and of all frames displayed before it are
+//! in the sink. When the encoder is lost, the next encoder of the plan, or the same encoder opened
+//! again, encodes the frames without an access unit in the sink: they are still in the ring.
 
 mod active;
 mod engine;
@@ -55,24 +56,24 @@ use metrics::Meter;
 /// What to do with a frame that cannot be decoded. It is counted in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnBadFrame {
-    /// Show the frame before it again (before the first good frame: that one), so that the number
-    /// of frames stays that of the recording.
+    /// Repeat the previous frame (before the first good frame: repeat that frame), so that the
+    /// number of frames stays that of the recording.
     #[default]
     Repeat,
-    /// Leave it out; the frames behind it keep their times.
+    /// Leave the frame out; later frames keep their times.
     Skip,
     /// End the video with an error.
     Fail,
 }
 
-/// What to do with a frame when the ring is full. All but the first are for live sources, which
-/// cannot wait; each frame that is dropped is counted.
+/// What to do with a frame when the ring is full. All variants but the first are for live sources,
+/// which cannot wait; each dropped frame is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnFull {
-    /// Wait for a place.
+    /// Wait for a free slot.
     #[default]
     Block,
-    /// Drop the oldest frame that the encoder has not taken; where it has taken all, the new one.
+    /// Drop the oldest frame that the encoder has not read; if it has read all, drop the new frame.
     DropOldest,
     /// Drop the new frame.
     DropNewest,
@@ -96,22 +97,22 @@ pub struct SessionConfig {
     pub on_bad_frame: OnBadFrame,
     /// What to do with frames when the ring is full.
     pub on_full: OnFull,
-    /// How to show what is no colour picture.
+    /// How to display pictures without colours, such as depth images.
     pub picture: PictureOptions,
-    /// Value of the label `camera` of the session's [metrics]; without one, all
-    /// sessions with the same encoder add up.
+    /// Value of the label `camera` of the session's [metrics]. Without it, the values of all
+    /// sessions with the same encoder are added up.
     pub camera_label: Option<String>,
-    /// Which file of its camera this is, for messages.
+    /// Number of this file among those of its camera, for messages.
     pub part: Option<usize>,
-    /// The clock of sessions, and the way to end their waits for a busy encoder: interrupting it
-    /// ends the waits, stopping it ends the sessions that have no encoder then. A `Run` sets it to
-    /// the waiter of its `Stop`.
+    /// The clock of sessions, and the means to end their waits for a busy encoder: interrupting it
+    /// ends the waits, stopping it ends the sessions that have no encoder at that time. A `Run`
+    /// sets it to the waiter of its `Stop`.
     pub waiter: Waiter,
     allocators: Allocators,
 }
 
 impl SessionConfig {
-    /// Recorded times by the header stamps, bad frames repeated, one encoder thread.
+    /// Recorded times from the header stamps, bad frames repeated, one encoder thread.
     pub fn new(settings: Settings, plan: Plan) -> Self {
         Self {
             settings,
@@ -130,8 +131,8 @@ impl SessionConfig {
 }
 
 impl SessionConfig {
-    /// How the frames are laid out, and the rate by which they are numbered for it. A frame that is
-    /// dropped leaves its time free, also at a constant rate.
+    /// How frames are laid out in time, and the constant rate that their numbers are computed from.
+    /// A dropped frame leaves its time empty, also at a constant rate.
     pub fn spread(&self) -> (Timing, Option<FrameRate>) {
         match self.timing {
             Timing::Rate(rate) if self.on_full != OnFull::Block => {
@@ -152,10 +153,10 @@ pub enum SessionError {
     /// No encoder opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The ring could not be made.
+    /// The ring could not be allocated.
     #[error(transparent)]
     Ring(#[from] RingError),
-    /// The encoder failed, again and again, and no other is left.
+    /// The encoder failed repeatedly, with no fallback left.
     #[error(transparent)]
     Encode(#[from] EncodeError),
     /// The encoder failed, and no other took over.
@@ -163,7 +164,7 @@ pub enum SessionError {
     Lost {
         /// How it failed.
         error: Box<EncodeError>,
-        /// Why there is no other.
+        /// Why no other encoder took over.
         left: Box<OpenError>,
     },
     /// The output could not be written.
@@ -188,18 +189,18 @@ pub enum SessionError {
         /// Frames in the ring.
         slots: usize,
     },
-    /// It failed, and what was written so far is kept.
+    /// The session failed; what was written before the error is kept.
     #[error("{error}; what was written so far is in {part}")]
     Kept {
         /// What went wrong.
         error: Box<SessionError>,
-        /// What plays up to there.
+        /// The output that is playable up to the error.
         part: Location,
     },
     /// A recorded H.264 stream that is copied cannot be continued, for this reason.
     #[error("the H.264 stream cannot be copied: {0}")]
     Stream(String),
-    /// The session has failed before; [`Session::finish`] returns why.
+    /// The session has failed before; [`Session::finish`] returns the cause.
     #[error("the session has ended")]
     Ended,
     /// A thread of the session panicked, or the encoder broke its contract.
@@ -210,11 +211,11 @@ pub enum SessionError {
 /// Counts that grow while a session runs.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Frames that were handed in, bad ones included.
+    /// Frames that were pushed, including bad frames.
     pub frames_in: AtomicU64,
-    /// Frames that are in the video, with all that are shown before them.
+    /// Frames that are in the video together with all frames displayed before them.
     pub frames_encoded: AtomicU64,
-    /// Of the frames that are meant for it, those that show an earlier or later picture again.
+    /// Frames of the video that repeat an earlier or later picture.
     pub frames_repeated: AtomicU64,
     /// Frames that could not be decoded.
     pub frames_failed: AtomicU64,
@@ -224,30 +225,30 @@ pub struct Counters {
     pub bytes_out: AtomicU64,
 }
 
-/// Frames in a row that one encoder made.
+/// Consecutive frames encoded by the same encoder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct EncoderSpan {
     /// Which encoder.
     pub encoder: EncoderType,
-    /// How it ran.
+    /// How the encoder ran.
     pub description: String,
-    /// How many frames.
+    /// Number of frames.
     pub frames: u64,
 }
 
-/// The changes of the encoder in mid-stream with the same encoders and cause: one entry for all of
-/// them, so that the list stays short however long the stream is. No frame is lost by them.
+/// Changes of the encoder in mid-stream with the same encoders and cause. All of them share one
+/// entry, so that the list stays short however long the stream is. No frame is lost by a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failover {
-    /// The first frame that the new encoder made, at the first change.
+    /// The first frame that the new encoder encoded, at the first change.
     pub frame: u64,
     /// The same at the latest change.
     pub last_frame: u64,
     /// How many changes there were.
     pub count: u64,
-    /// The encoder before.
+    /// The encoder before the change.
     pub from: EncoderType,
-    /// The encoder after; the same if it was opened again.
+    /// The encoder after the change; the same if it was opened again.
     pub to: EncoderType,
     /// `died`, `stalled`, `wrong-output`, `failed`, `refused`, or `failback` for the return to a
     /// better encoder.
@@ -256,21 +257,22 @@ pub struct Failover {
     pub reason: String,
 }
 
-/// A video that is being made. Dropping it unfinished leaves no file.
+/// A video that is being encoded. Dropping it before it is finished leaves no file.
 pub struct Session {
-    // Before the producer: once that is gone, an end of the ring looks like the end of the video.
+    // Dropped before the producer: without the producer, the end of the ring means the end of the
+    // video.
     running: Closing,
-    /// `None` once the session has failed for a full ring.
+    /// `None` once the session has failed because of a full ring.
     producer: Option<Producer<Meta>>,
     layout: FrameLayout,
     options: PictureOptions,
     encoder: EncoderType,
     next_number: u64,
     on_full: OnFull,
-    /// Where frames may be dropped, a constant rate is kept by numbering them before.
+    /// The constant rate, if frames may be dropped: frames are numbered before they are dropped.
     spread: Option<FrameRate>,
     slots: usize,
-    /// All messages that concern the session are inside of it.
+    /// The span that contains all log messages of the session.
     span: Span,
 }
 
@@ -278,11 +280,11 @@ fn ended(_: Closed) -> SessionError {
     SessionError::Ended
 }
 
-/// Where the access units go. Who drops a session takes the sink away from its thread, and so the
-/// files are gone when the drop returns, whatever the encoder is doing.
+/// Holds the sink of a session. Dropping a session removes the sink from the worker thread, so that
+/// its files are deleted when the drop returns, whatever the encoder is doing.
 type SharedSink = Arc<Mutex<Option<Box<dyn Sink>>>>;
 
-/// Why the frames ended, where that is no end of the video.
+/// Why the frames ended, if the video is not complete.
 type Fault = Arc<Mutex<Option<SessionError>>>;
 
 impl Session {
@@ -312,10 +314,10 @@ impl Session {
         let meter = Meter::new(encoder.encoder_type(), encoder.load(), camera);
         let layout = FrameLayout::new(encoder.pixel_format(), size);
         chain.prefer_format(layout.format);
-        // An encoder may hold `max_delay` frames, its B-frames may keep others from being shown, and
-        // from leaving before what they are predicted from has come; one more is being read, one is
-        // kept in case that it must be repeated, one is being written: with these the ring cannot
-        // lock, whichever encoder of the chain it comes to.
+        // The ring cannot deadlock with this number of slots, whichever encoder of the chain is
+        // active: an encoder may hold `max_delay` frames, and B-frames delay the emission of other
+        // access units. Beyond that, one frame is being read, one is kept for repetition, and one
+        // is being written.
         let held = engine::max_reorder(b_frames.into()) as usize;
         let least = chain.max_delay().max(encoder.max_delay()) + held + 3;
         let slots = wished.max(least);
@@ -359,8 +361,8 @@ impl Session {
         })
     }
 
-    /// The encoder that was opened first. The one that is really used, should this one refuse its
-    /// first frame, is in the report.
+    /// The encoder that was opened first. If it refuses its first frame, another encoder is used;
+    /// the report lists it.
     pub fn encoder(&self) -> EncoderType {
         self.encoder
     }
@@ -375,13 +377,13 @@ impl Session {
         &self.running.counters
     }
 
-    /// Takes the place of the next frame, in order. Waits while the ring is full, or does what
-    /// [`SessionConfig::on_full`] says: `None` where the frame is dropped. The picture may be filled
-    /// in on another thread.
+    /// Reserves the slot of the next frame, in order. Waits while the ring is full, or applies
+    /// [`SessionConfig::on_full`]; returns `None` if the frame is dropped. The picture may be
+    /// written on another thread.
     ///
     /// # Errors
-    /// [`SessionError::Ended`] when the session has failed, [`SessionError::Full`] where a full ring
-    /// is to be one.
+    /// [`SessionError::Ended`] when the session has failed, [`SessionError::Full`] if the ring is
+    /// full and [`OnFull::Error`] is set.
     pub fn reserve(&mut self, times: FrameTimes) -> Result<Option<Slot>, SessionError> {
         let slot = match self.on_full {
             OnFull::Block => Some(self.producer()?.reserve().map_err(ended)?),
@@ -394,7 +396,7 @@ impl Session {
         self.producer.as_mut().ok_or(SessionError::Ended)
     }
 
-    /// A place without waiting.
+    /// Reserves a slot without waiting.
     fn reserve_now(&mut self) -> Result<Option<WriteSlot<Meta>>, SessionError> {
         if self.on_full != OnFull::DropOldest {
             let slot = self.producer()?.try_reserve().map_err(ended)?;
@@ -422,7 +424,7 @@ impl Session {
         full
     }
 
-    /// Counts a frame that is dropped.
+    /// Counts a dropped frame.
     fn dropped(&self, number: Option<u64>) {
         let before = self.running.counters.frames_dropped.fetch_add(1, Relaxed);
         if before == 0 {
@@ -453,8 +455,8 @@ impl Session {
     }
 
     /// Converts a picture into the ring, on the calling thread. Waits while the ring is full, or
-    /// does what [`SessionConfig::on_full`] says. A picture that cannot be decoded is treated as
-    /// [`SessionConfig::on_bad_frame`] says.
+    /// applies [`SessionConfig::on_full`]. A picture that cannot be decoded is handled by
+    /// [`SessionConfig::on_bad_frame`].
     ///
     /// # Errors
     /// As [`reserve`](Self::reserve).
@@ -465,7 +467,7 @@ impl Session {
         Ok(())
     }
 
-    /// As [`push`](Self::push), waiting for a place without blocking the thread. The conversion
+    /// Like [`push`](Self::push), but waits for a slot without blocking the thread. The conversion
     /// itself runs on the calling task.
     ///
     /// # Errors
@@ -485,16 +487,16 @@ impl Session {
         Ok(())
     }
 
-    /// Closes the ring, waits until everything is encoded and written, and tells what became of
-    /// it.
+    /// Closes the ring, waits until everything is encoded and written, and returns the report.
     ///
     /// # Errors
-    /// Why the session failed; then no file stands under the final name.
+    /// The cause of the failure; no file exists under the final name then.
     pub fn finish(self) -> Result<VideoReport, SessionError> {
         self.close().join()
     }
 
-    /// Closes the ring and lets the rest run on: so that the next segment can begin at once.
+    /// Closes the ring and returns at once, so that the next segment can begin while the rest is
+    /// encoded.
     pub fn close(self) -> Closing {
         let Self { running, producer, .. } = self;
         running.is_ending.store(true, SeqCst);
@@ -503,21 +505,21 @@ impl Session {
     }
 }
 
-/// A session that takes no more frames. Dropping it before it has ended leaves no file.
+/// A session that accepts no more frames. Dropping it before it has ended leaves no file.
 pub struct Closing {
     thread: Option<JoinHandle<Result<VideoReport, SessionError>>>,
     sink: SharedSink,
     fault: Fault,
-    /// Stopped when the session is dropped, so that its thread ends a wait for an encoder.
+    /// Stopped when the session is dropped, so that its thread ends its wait for an encoder.
     waiter: Waiter,
-    /// Whether no more frames come.
+    /// Whether the ring has been closed.
     is_ending: Arc<AtomicBool>,
     /// Counts that grow until the session has ended.
     pub counters: Arc<Counters>,
 }
 
 impl Closing {
-    /// Waits for the end.
+    /// Waits until the session has ended.
     ///
     /// # Errors
     /// As [`Session::finish`].
@@ -548,8 +550,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     text.or_else(|| panic.downcast_ref().copied()).unwrap_or("it has no text")
 }
 
-/// Locks the sink, also after a panic under the lock: the sink is still there to be abandoned or
-/// dropped.
+/// Locks the sink, also after a panic under the lock: the sink can still be abandoned or dropped.
 fn lock(sink: &SharedSink) -> std::sync::MutexGuard<'_, Option<Box<dyn Sink>>> {
     sink.lock().unwrap_or_else(PoisonError::into_inner)
 }

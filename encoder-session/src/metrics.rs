@@ -1,13 +1,13 @@
-//! Numbers to watch encoders by, through the facade of the crate `metrics`.
+//! Metrics of encoders, emitted through the facade of the crate `metrics`.
 //!
-//! Sessions emit them at all times; they go where the program has installed a recorder, and
-//! nowhere without one. `docs/metrics.md` is the page for operators.
+//! Sessions always emit metrics; they reach the recorder that the program has installed, and are
+//! discarded without a recorder. `docs/metrics.md` is the page for operators.
 //!
 //! ```
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use metrics_util::debugging::DebuggingRecorder;
 //!
-//! // Any recorder, before the first session is opened: it is asked for its handles then.
+//! // Install a recorder before the first session is opened, which registers its metrics.
 //! let recorder = DebuggingRecorder::new();
 //! let numbers = recorder.snapshotter();
 //! recorder.install()?;
@@ -27,42 +27,42 @@ use encoder_core::{EncoderType, OpenError, Refusal};
 
 pub(crate) use meter::Meter;
 
-/// Frames that came out of the encoder.
+/// Frames that the encoder returned.
 pub const FRAMES: &str = "encoder_frames_total";
-/// Frames that came out in the last second.
+/// Frames that the encoder returned in the last second.
 pub const FPS: &str = "encoder_fps";
 /// Frames that wait for the encoder.
 pub const QUEUE_DEPTH: &str = "encoder_queue_depth";
-/// How busy the GPU is.
+/// Utilisation of the GPU.
 pub const GPU_UTILIZATION: &str = "encoder_gpu_utilization";
-/// Bytes of raw pictures given to the encoder.
+/// Bytes of raw pictures passed to the encoder.
 pub const BYTES_IN: &str = "encoder_bytes_in_total";
 /// Bytes of access units.
 pub const BYTES_OUT: &str = "encoder_bytes_out_total";
-/// Time from a frame's hand-over to its access unit.
+/// Time from passing a frame to the encoder to its access unit.
 pub const LATENCY: &str = "encoder_encode_latency_seconds";
-/// Waits for a place in the ring.
+/// Waits for a free slot in the ring.
 pub const PRODUCER_WAITS: &str = "encoder_producer_waits_total";
-/// How long these took.
+/// Duration of the waits for a free slot.
 pub const PRODUCER_WAIT: &str = "encoder_producer_wait_seconds";
 /// Waits for a frame.
 pub const CONSUMER_WAITS: &str = "encoder_consumer_waits_total";
-/// How long these took.
+/// Duration of the waits for a frame.
 pub const CONSUMER_WAIT: &str = "encoder_consumer_wait_seconds";
 /// Changes of encoder.
 pub const FAILOVERS: &str = "encoder_failovers_total";
 /// Encoders that were passed over.
 pub const REFUSALS: &str = "encoder_refusals_total";
-/// Frames that show another picture again.
+/// Frames that repeat another picture.
 pub const REPEATED: &str = "encoder_frames_repeated_total";
 /// Frames that were dropped.
 pub const DROPPED: &str = "encoder_frames_dropped_total";
 /// Frames that could not be decoded.
 pub const FAILED: &str = "encoder_frames_failed_total";
-/// Videos that are being made.
+/// Videos that are being encoded.
 pub const SESSIONS: &str = "encoder_sessions_open";
 
-/// Upper bounds of the buckets in which a histogram of [`LATENCY`] is worth having, in seconds.
+/// Suggested upper bounds of the buckets of a histogram of [`LATENCY`], in seconds.
 pub const LATENCY_BUCKETS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
@@ -70,7 +70,7 @@ pub const LATENCY_BUCKETS: [f64; 13] =
 pub const FAILOVER_REASONS: [&str; 6] =
     ["died", "stalled", "wrong-output", "failed", "refused", "failback"];
 
-/// How a metric moves.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows.
@@ -81,18 +81,18 @@ pub enum Kind {
     Histogram,
 }
 
-/// What there is to know of a metric.
+/// The description of a metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
     /// Its name.
     pub name: &'static str,
-    /// How it moves.
+    /// Its type.
     pub kind: Kind,
-    /// What it counts or measures: `frames`, `seconds`.
+    /// Its unit: `frames`, `seconds`.
     pub unit: &'static str,
-    /// Its labels beside `encoder_type`, and `camera` where that is asked for.
+    /// Its labels besides `encoder_type`, and `camera` where that label is enabled.
     pub labels: &'static [&'static str],
-    /// What it says, in one sentence.
+    /// Its description, in one sentence.
     pub help: &'static str,
 }
 
@@ -193,7 +193,8 @@ pub const ALL: [Metric; 17] = [
     metric(SESSIONS, Kind::Gauge, "sessions", &[], "Videos that are being made."),
 ];
 
-/// Tells the recorder what each metric means. To be called once, when it has been installed.
+/// Registers the description of each metric with the recorder. Call it once, after the recorder has
+/// been installed.
 pub fn describe() {
     for Metric { name, kind, unit, help, .. } in ALL {
         let unit = match unit {
@@ -214,8 +215,7 @@ pub fn describe() {
     }
 }
 
-/// Counts the encoders that were passed over before a plan failed. Sessions count theirs
-/// themselves.
+/// Counts the encoders that were passed over before a plan failed. Sessions count their own.
 pub fn not_opened(error: &OpenError, camera: Option<&str>) {
     let camera = camera.map(|camera| SharedString::from(camera.to_owned()));
     let refusals = match error {

@@ -4,36 +4,36 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use crate::{EncoderSpan, Failover};
 
-/// How a video was made: by a session, or by copying a topic that was a video already.
+/// How a video was made: by a session, or by copying a topic that was already H.264.
 ///
-/// Serialized, it has the names that `docs/report.md` lists for a video.
+/// The names of the serialized fields are those that `docs/report.md` lists for a video.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct VideoReport {
-    /// Where the video is; `None` where the sink has no location, or no frame was good.
+    /// The location of the video; `None` if the sink has no location, or no frame was good.
     pub file: Option<Location>,
-    /// The encoder that was really used; of several, the one that made the most frames. `copy`
-    /// where the access units were copied, [`NO_ENCODER`](Self::NO_ENCODER) where none was opened.
+    /// The encoder that was used; of several, the encoder with the most frames. `copy` if the
+    /// access units were copied, [`NO_ENCODER`](Self::NO_ENCODER) if no encoder was opened.
     #[serde(serialize_with = "name_or_null")]
     pub encoder: EncoderType,
-    /// How it ran: library or program, with its version. Empty where no encoder was opened.
+    /// How the encoder ran: library or program, with its version. Empty if no encoder was opened.
     #[serde(rename = "encoder_description", serialize_with = "text_or_null")]
     pub description: String,
-    /// All encoders that were used, in order. Of more than 64 changes, the frames of the later ones
-    /// are added to the latest span of the same encoder, which is then the last.
+    /// All encoders that were used, in order. After 64 changes, the frames of later spans are added
+    /// to the latest span of the same encoder, which is moved to the end.
     #[serde(rename = "encoders")]
     pub spans: Vec<EncoderSpan>,
-    /// The losses of encoders in mid-stream, and the returns to a better one. No frame is lost by
-    /// them.
+    /// The losses of encoders in mid-stream, and the failbacks to a better encoder. No frame is
+    /// lost by them.
     pub failovers: Vec<Failover>,
     /// Coded size of the pictures in pixels.
     #[serde(flatten, serialize_with = "width_and_height")]
     pub size: Resolution,
-    /// Frames of the recording that belong to this video, bad ones included.
+    /// Frames of the recording that belong to this video, including bad frames.
     pub frames_in: u64,
     /// Frames in the video.
     pub frames_encoded: u64,
-    /// Of these, frames that show another picture again.
+    /// Frames of the video that repeat another picture.
     pub frames_repeated: u64,
     /// Frames that could not be decoded.
     pub frames_failed: u64,
@@ -60,10 +60,10 @@ pub struct VideoReport {
 }
 
 impl VideoReport {
-    /// Stands for an encoder where none was opened.
+    /// Used as the encoder's name if no encoder was opened.
     pub const NO_ENCODER: EncoderType = EncoderType::new("none");
 
-    /// A video without frames, with pictures of `size`.
+    /// The report of a video without frames, with pictures of `size`.
     pub fn new(encoder: EncoderType, description: impl Into<String>, size: Resolution) -> Self {
         Self {
             file: None,
@@ -89,7 +89,7 @@ impl VideoReport {
 }
 
 impl Default for VideoReport {
-    /// Nothing was made: no encoder was opened, and the size is not known.
+    /// Nothing was encoded: no encoder was opened, and the size is not known.
     fn default() -> Self {
         Self::new(Self::NO_ENCODER, "", Resolution::new(0, 0))
     }

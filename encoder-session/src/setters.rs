@@ -42,7 +42,7 @@ impl SessionConfig {
         self
     }
 
-    /// Sets how pictures without colours are shown, and which pictures are refused.
+    /// Sets how pictures without colours are displayed, and which pictures are refused.
     #[must_use]
     pub fn with_picture(mut self, picture: PictureOptions) -> Self {
         self.picture = picture;
@@ -63,10 +63,11 @@ impl SessionConfig {
         self
     }
 
-    /// Provides `memory` to encoders that want it ([`Backend::memory`]): the ring is then allocated
-    /// by `allocator`. Without one for its memory, an encoder gets its frames in host memory.
+    /// Provides `memory` to encoders that request it ([`Backend::memory`]): `allocator` then
+    /// allocates the ring. An encoder without an allocator for its memory receives its frames in
+    /// host memory.
     ///
-    /// The encoder that opens first decides. An encoder that takes over later gets its frames from
+    /// The encoder that opens first decides. An encoder that takes over later reads its frames from
     /// the same ring.
     ///
     /// [`Backend::memory`]: encoder_core::Backend::memory
@@ -81,7 +82,7 @@ impl SessionConfig {
         self
     }
 
-    /// The allocator of the ring in front of `encoder`.
+    /// The allocator of the ring that `encoder` reads from.
     pub(super) fn allocator(&self, encoder: EncoderType) -> &dyn SlotAllocator {
         let request = OpenRequest::new(&self.settings, encoder, self.threads);
         let memory = backend(encoder).map_or(FrameMemory::Host, |it| (it.memory)(&request));

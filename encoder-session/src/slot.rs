@@ -7,7 +7,7 @@ use tracing::Span;
 use encoder_media::{Payload, timeline::FrameTimes};
 use encoder_picture::{self as picture, PictureError, PictureOptions};
 
-/// What the ring carries beside the picture.
+/// The data of a slot besides the picture.
 pub(super) struct Meta {
     pub times: FrameTimes,
     pub number: u64,
@@ -15,7 +15,7 @@ pub(super) struct Meta {
     pub outcome: Result<(), String>,
 }
 
-/// The place of one frame in the ring.
+/// The reserved slot of one frame in the ring.
 pub struct Slot {
     pub(super) slot: WriteSlot<Meta>,
     pub(super) layout: FrameLayout,
@@ -27,27 +27,27 @@ pub struct Slot {
 }
 
 impl Slot {
-    /// Shows the picture `copies` times in a row: for a constant rate made of a varying one.
+    /// Repeats the picture `copies` times in a row, to make a constant rate from a variable rate.
     #[must_use]
     pub fn times_in_a_row(mut self, copies: u32) -> Self {
         self.copies = copies;
         self
     }
 
-    /// Names the frame by its number in the recording, for messages.
+    /// Sets the frame's number in the recording, for messages.
     #[must_use]
     pub fn numbered(mut self, number: u64) -> Self {
         self.number = number;
         self
     }
 
-    /// Decodes a picture into its place.
+    /// Decodes a picture into its slot.
     pub fn fill(mut self, payload: &Payload) {
         let (options, layout) = (self.options, self.layout);
         let span = self.span.clone();
         let _entered = span.enter();
         let memory = &mut *self.slot;
-        // A decoder from elsewhere that panics costs this frame, not the recording.
+        // If an external decoder panics, only this frame is lost, not the recording.
         let decoded =
             catch_unwind(AssertUnwindSafe(|| picture::decode(payload, &options, &layout, memory)));
         let outcome = match decoded {
@@ -57,7 +57,7 @@ impl Slot {
         self.publish(outcome.map_err(|error| error.to_string()));
     }
 
-    /// Says that there is no picture, and why.
+    /// Marks the slot as having no picture, with the reason.
     pub fn fail(self, reason: impl Into<String>) {
         self.publish(Err(reason.into()));
     }

@@ -1,4 +1,4 @@
-//! The encoder's side of a session.
+//! The worker thread of a session, which runs the encoder.
 
 use std::{
     collections::VecDeque,
@@ -22,17 +22,17 @@ use encoder_media::{
     timeline::{FrameTimes, TimestampAnalysis},
 };
 
-/// How many bad frames are named one by one.
+/// How many bad frames are logged individually.
 const NAMED_FAILURES: usize = 10;
 
-/// How many bad frames before the first good one are shown as that one. Their times are held until
-/// it comes, so their number must be bounded.
+/// How many bad frames before the first good frame are replaced by it. Their times are kept until
+/// the first good frame arrives, so their number must be bounded.
 const MOST_LEADING: usize = 10_000;
 
-/// How often the numbers are brought up to date while nothing happens.
+/// How often the metrics are updated while nothing happens.
 const IDLE: Duration = Duration::from_millis(500);
 
-/// What a worker is made of.
+/// The parts that a worker is built from.
 pub(super) struct Parts {
     pub consumer: Consumer<Meta>,
     pub engine: Engine,
@@ -44,36 +44,37 @@ pub(super) struct Parts {
     pub analysis: TimestampAnalysis,
 }
 
-/// Takes frames out of the ring, through the encoder, to the sink.
+/// Reads frames from the ring, encodes them, and writes the access units to the sink.
 ///
-/// Each slot is decided upon once: which frames of the video it makes. What was decided is kept
-/// until these frames are in the sink, so that slots that come again, because an encoder was lost,
-/// make the same frames again.
+/// The frames of the video that a slot makes are determined once. The decision is kept until these
+/// frames are in the sink, so that slots that are read again after the loss of an encoder make the
+/// same frames.
 pub(super) struct Worker {
     parts: Parts,
-    /// What was decided, of slots whose frames are not all in the sink.
+    /// Decisions for slots whose frames are not all in the sink.
     decided: VecDeque<Decision>,
-    /// The first slot that nothing was decided of.
+    /// The first slot without a decision.
     undecided: u64,
-    /// Times of the frames from the first one that is not in the sink.
+    /// Times of the frames, starting with the first frame that is not in the sink.
     times: VecDeque<FrameTimes>,
-    /// Frames before this index were decided upon.
+    /// Number of frames for which a decision was made.
     frames: u64,
     leading: Leading,
     /// The last good picture.
     last: Option<ReadSlot<Meta>>,
-    /// Its copy, once it must be repeated: holding its slot for longer would lock the ring.
+    /// The copy of the last good picture, made when it must be repeated: holding its slot for
+    /// longer would deadlock the ring.
     spare: Option<Arc<[u8]>>,
     failures: Vec<(u64, String)>,
-    /// Frames dropped in front of the ring that were counted.
+    /// Frames dropped before the ring that were already counted.
     dropped: u64,
 }
 
-/// Bad frames before the first good one.
+/// Bad frames before the first good frame.
 #[derive(Default)]
 struct Leading {
     times: VecDeque<FrameTimes>,
-    /// Earlier ones, which the video does not show.
+    /// Earlier bad frames, which are left out of the video.
     left_out: u64,
 }
 
@@ -97,12 +98,12 @@ impl Leading {
     }
 }
 
-/// Which frames of the video a slot makes.
+/// The frames of the video that a slot makes.
 struct Decision {
     slot: u64,
-    /// Index behind the last of its frames.
+    /// Index after the last of its frames.
     end: u64,
-    /// The picture, where it is not that of the slot.
+    /// The picture, if it is not the picture of the slot.
     picture: Option<Arc<[u8]>>,
 }
 
@@ -122,18 +123,17 @@ impl Worker {
         }
     }
 
-    /// Runs until the ring is closed and empty, and ends the video.
-    ///
-    /// Encoders, sinks, wakers and metrics are code from outside. A panic in any of them is a
-    /// failure like any other: what was written is kept, and the error has the panic's text.
+    /// Runs until the ring is closed and empty, then finishes the video.
+    /// Encoders, sinks, wakers and metrics are external code. A panic in any of them is handled as
+    /// a failure: what was written is kept, and the error has the panic's text.
     pub fn run(mut self) -> Result<VideoReport, SessionError> {
         let done = caught(|| self.work().and_then(|()| self.finish()));
         let mut done = done.map_err(|error| self.give_up(error));
-        // One by one: a second panic while the first unwinds would abort the process.
+        // Dropped one by one: a second panic during unwinding would abort the process.
         let Self { parts: Parts { consumer, engine, .. }, last, .. } = self;
         for closed in [close(last), close(consumer), close(engine)] {
             let Err(error) = closed else { continue };
-            // The video has ended by now: nothing of it depends on what panicked.
+            // The video has ended by now and does not depend on the value that panicked.
             let text = format!("the session has ended, and then: {error}");
             warn!("{text}");
             if let Ok(report) = &mut done {
@@ -149,7 +149,7 @@ impl Worker {
                 Next::Slot(slot) => self.slot(slot)?,
                 Next::TimedOut => {}
                 Next::Ended => {
-                    // Its slot is free for those that come again.
+                    // Releases its slot, which frames that are encoded again may need.
                     self.last = None;
                     let step = self.parts.engine.flush();
                     if self.after(step)? == Step::On {
@@ -161,7 +161,7 @@ impl Worker {
         }
     }
 
-    /// Why this is no end of the video, where it is none.
+    /// Returns why the video is not complete, if it is not.
     fn fault(&self) -> Result<(), SessionError> {
         let fault = self.parts.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
         fault.map_or(Ok(()), Err)
@@ -176,7 +176,7 @@ impl Worker {
         self.dropped = dropped;
     }
 
-    /// Encodes the frames that a slot makes, as far as they were not encoded before.
+    /// Encodes the frames of a slot that were not encoded before.
     fn slot(&mut self, slot: ReadSlot<Meta>) -> Result<(), SessionError> {
         let seq = slot.seq();
         if seq >= self.undecided {
@@ -200,7 +200,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Which frames a slot makes.
+    /// Determines which frames a slot makes.
     fn decide(&mut self, slot: &ReadSlot<Meta>) -> Result<(), SessionError> {
         let Some(meta) = slot.meta() else {
             return Err(SessionError::Internal("a decoder dropped its frame".into()));
@@ -269,8 +269,8 @@ impl Worker {
         self.parts.engine.meter().repeated(frames);
     }
 
-    /// After each step of the engine: what is complete goes to the sink. Where the encoder was
-    /// lost, the frames that it had not answered for come again.
+    /// Called after each step of the engine: writes complete frames to the sink. If the encoder was
+    /// lost, the frames without an access unit are encoded again.
     fn after(&mut self, step: Result<Step, SessionError>) -> Result<Step, SessionError> {
         let units = self.parts.engine.take();
         self.hand_over(units)?;
@@ -299,7 +299,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Commits what is in the sink; `read` is the slot behind the last one read.
+    /// Commits the slots whose frames are in the sink; `read` is the slot after the last one read.
     fn commit(&mut self, read: u64) {
         let shown = self.parts.engine.complete_until();
         while self.decided.front().is_some_and(|decision| decision.end <= shown) {
@@ -312,7 +312,7 @@ impl Worker {
         let timeline = self.parts.analysis.timeline();
         timeline.log();
         let count = self.parts.analysis.frames();
-        // Locked to the end, so that a drop cannot return in the middle of it.
+        // Locked until the end, so that a drop cannot return while the sink is being finished.
         let mut sink = lock(&self.parts.sink);
         let finished = match sink.take().ok_or(SessionError::Ended)? {
             sink if count > 0 => {
@@ -353,7 +353,7 @@ impl Worker {
     /// Keeps what was written before an error.
     fn give_up(&mut self, error: SessionError) -> SessionError {
         match error {
-            // `OnBadFrame::Fail`: no file is wanted.
+            // With `OnBadFrame::Fail` no file is kept.
             SessionError::BadFrame { .. } | SessionError::Kept { .. } => return error,
             SessionError::Sink(SinkError::Unfinished { error, kept }) => {
                 return SessionError::Kept { error: Box::new((*error).into()), part: kept };

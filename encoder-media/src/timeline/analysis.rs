@@ -9,7 +9,7 @@ pub struct TimestampAnalysis {
     rate: FrameRate,
     reorder: u32,
     frames: u64,
-    /// The header stamps, up to the first that is missing or runs backwards.
+    /// The header stamps, up to the first stamp that is missing or runs backwards.
     header: Track,
     log: Track,
     fault: Option<Fault>,
@@ -26,7 +26,7 @@ struct Numbered {
     longest_gap: u64,
 }
 
-/// Why the header stamps cannot be used.
+/// The reason why the header stamps cannot be used.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
     Missing { frame: u64 },
@@ -38,10 +38,10 @@ enum Fault {
 struct Track {
     rising: Rising,
     first: Option<i64>,
-    /// The last stamp, as it was recorded.
+    /// The last stamp, as recorded.
     raw: i64,
     longest_gap: u64,
-    /// The first gaps, for their median.
+    /// The first gaps between stamps, for their median.
     gaps: Vec<u64>,
     /// Time of the last frame in ticks, for each length of a tick.
     ends: [u64; TICKS_NS.len()],
@@ -51,7 +51,7 @@ struct Track {
 const TICKS_NS: [u64; 10] =
     [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000, 1_000_000_000];
 
-/// How many gaps the median is taken of.
+/// How many gaps the median is computed from.
 const GAPS: usize = 1024;
 
 impl Track {
@@ -79,8 +79,8 @@ impl Track {
 }
 
 impl TimestampAnalysis {
-    /// An analysis of no frames. `rate` gives the duration of a single frame; `reorder` is how many
-    /// frames ahead of its display a picture may be decoded.
+    /// An analysis without frames. `rate` gives the duration of a single frame; `reorder` is how
+    /// many frames ahead of its display a picture may be decoded.
     pub fn new(timing: Timing, rate: FrameRate, reorder: u32) -> Self {
         let (header, log) = (Track::default(), Track::default());
         let numbered = match timing {
@@ -95,7 +95,7 @@ impl TimestampAnalysis {
     /// Adds the times of the next frame, in display order.
     pub fn push(&mut self, times: &FrameTimes) {
         match (times.header_ns, self.fault) {
-            // A missing stamp is reported rather than one that runs backwards.
+            // A missing stamp is reported in preference to a stamp that runs backwards.
             (_, Some(Fault::Missing { .. })) => {}
             (None, _) => self.fault = Some(Fault::Missing { frame: self.frames }),
             (Some(_), Some(_)) => {}
@@ -115,12 +115,12 @@ impl TimestampAnalysis {
         self.frames += 1;
     }
 
-    /// Frames so far.
+    /// Number of frames so far.
     pub fn frames(&self) -> u64 {
         self.frames
     }
 
-    /// `wanted`, or the log times where the header stamps cannot be used; and warnings.
+    /// Returns `wanted`, or the log times if the header stamps cannot be used; and warnings.
     pub(super) fn clock(&self, wanted: Clock) -> (Clock, Vec<String>) {
         let mut warnings = Vec::new();
         let clock = match (wanted, self.fault) {
@@ -165,7 +165,8 @@ impl TimestampAnalysis {
         }
     }
 
-    /// `frames` is how many frames there would be without gaps; `pattern` takes the ticks of one.
+    /// `frames` is the number of frames if there were no gaps; `pattern` returns the ticks of a
+    /// frame.
     fn constant(
         &self,
         (timescale, step): (u32, u64),
@@ -241,12 +242,12 @@ fn resolution(longest_gap_ns: u64, reorder: u32) -> usize {
 fn longest_step(reorder: u32) -> u64 {
     match reorder {
         0 => u32::MAX.into(),
-        // Offsets for reordering may span several gaps, and FFmpeg 5.1 takes none above 2^28.
+        // Offsets for reordering may span several gaps, and FFmpeg 5.1 accepts none above 2^28.
         n => (1 << 28) / (u64::from(n) + 1),
     }
 }
 
-/// When the frames of a whole recording are displayed, relative to the first one.
+/// The display times of the frames of a whole recording, relative to the first frame.
 #[derive(Clone, Debug)]
 pub struct Timeline {
     timescale: u32,
@@ -256,7 +257,7 @@ pub struct Timeline {
     pub first_ns: Option<i64>,
     /// The recorded time of the last frame, in nanoseconds.
     pub last_ns: Option<i64>,
-    /// Where the times differ from those that were asked for, and why.
+    /// Warnings where the times differ from the requested times, with the reason.
     pub warnings: Vec<String>,
 }
 
@@ -283,7 +284,7 @@ impl Timeline {
         self.duration as f64 / f64::from(self.timescale)
     }
 
-    /// A mapper at the first frame.
+    /// A mapper that starts at the first frame.
     pub fn ticks(&self) -> TickMapper {
         let numbers = match self.pattern {
             Pattern::Numbered { rate, .. } => Some(Numbers::new(rate)),
@@ -317,7 +318,7 @@ pub struct TickMapper {
 }
 
 impl TickMapper {
-    /// When the next frame is displayed, in ticks from the first one.
+    /// The display time of the next frame, in ticks from the first frame.
     pub fn next(&mut self, times: &FrameTimes) -> u64 {
         let index = self.frames;
         self.frames += 1;
@@ -469,7 +470,7 @@ mod tests {
         assert_eq!(t.warnings, Vec::<String>::new());
         assert_eq!(map(Timing::Numbered(ntsc), 0, &[]).0.duration(), 0);
 
-        // A gap for which MP4's 32 bits are too few makes the ticks coarser, and stays exact.
+        // A gap that exceeds MP4's 32 bits makes the ticks coarser; its length stays exact.
         let (t, ticks) = map(Timing::Numbered(rate()), 0, &[(None, 0), (None, 1_000_000 * S)]);
         assert_eq!((t.timescale(), ticks[1]), (3840, 30_000_000 * 128));
         assert_eq!(t.warnings, Vec::<String>::new());

@@ -1,8 +1,8 @@
-//! When each frame of a video is displayed.
+//! The display time of each frame of a video.
 //!
 //! A [`TimestampAnalysis`] receives the times of all frames and stores none of them. Its
-//! [`Timeline`] maps them to ticks in a second pass. A [`StreamingTimeline`] maps them at once, for
-//! files that are not changed once they are written.
+//! [`Timeline`] maps them to ticks in a second pass. A [`StreamingTimeline`] maps each time
+//! immediately, for files that are not changed once they are written.
 
 mod analysis;
 mod streaming;
@@ -11,23 +11,24 @@ pub use analysis::{TickMapper, Timeline, TimestampAnalysis};
 use encoder_core::FrameRate;
 pub use streaming::StreamingTimeline;
 
-/// When a frame was recorded, by the two clocks of a recording.
+/// The recorded times of a frame, by the two clocks of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameTimes {
-    /// The camera driver's stamp, in nanoseconds; `None` where there is none.
+    /// The camera driver's stamp, in nanoseconds; `None` if there is none.
     pub header_ns: Option<i64>,
     /// When the recorder received it, in nanoseconds.
     pub log_ns: i64,
 }
 
 impl FrameTimes {
-    /// A frame with one known time, in nanoseconds. A frame that is known by its index alone has
-    /// [`FrameRate::nanoseconds`] of it, or any time where [`Timing::Rate`] lays out the frames.
+    /// A frame with one known time, in nanoseconds. For a frame that has only an index, pass
+    /// [`FrameRate::nanoseconds`] of the index, or any time if [`Timing::Rate`] determines the
+    /// display times.
     pub const fn at(ns: i64) -> Self {
         Self { header_ns: Some(ns), log_ns: ns }
     }
 
-    /// The time by a clock, in nanoseconds; the log time where there is no stamp.
+    /// The time by a clock, in nanoseconds; the log time if there is no stamp.
     pub const fn by(&self, clock: Clock) -> i64 {
         match (clock, self.header_ns) {
             (Clock::Header, Some(stamp)) => stamp,
@@ -39,7 +40,7 @@ impl FrameTimes {
 /// A clock of the recording.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Clock {
-    /// The header stamps; the log times where stamps are missing or run backwards.
+    /// The header stamps; the log times if stamps are missing or run backwards.
     #[default]
     Header,
     /// The log times.
@@ -54,12 +55,13 @@ pub enum Timing {
     /// Frame N at exactly N / rate.
     Rate(FrameRate),
     /// At exactly N / rate, where N is the number of the frame in its stream: `log_ns` is
-    /// [`FrameRate::nanoseconds`] of N. A number that is missing leaves its time free. The times
-    /// count from the first frame; frames with one number follow each other.
+    /// [`FrameRate::nanoseconds`] of N. A missing number leaves its time empty. The times count
+    /// from the first frame; frames with the same number follow each other.
     Numbered(FrameRate),
 }
 
-/// How many frames ahead of its display a picture may be decoded, with that many B-frames in a row.
+/// How many frames ahead of its display a picture may be decoded, with that many consecutive
+/// B-frames.
 pub const fn reorder(b_frames: u8) -> u32 {
     match b_frames {
         0 => 0,
@@ -67,7 +69,7 @@ pub const fn reorder(b_frames: u8) -> u32 {
     }
 }
 
-/// Display times in nanoseconds, strictly rising, and warnings about them.
+/// Display times in nanoseconds, strictly increasing, and warnings about them.
 pub fn stamps(clock: Clock, frames: &[FrameTimes]) -> (Vec<i64>, Vec<String>) {
     let mut analysis = TimestampAnalysis::new(Timing::Recorded(clock), FrameRate::default(), 0);
     frames.iter().for_each(|times| analysis.push(times));
@@ -76,14 +78,14 @@ pub fn stamps(clock: Clock, frames: &[FrameTimes]) -> (Vec<i64>, Vec<String>) {
     (frames.iter().map(|times| rising.next(times.by(clock))).collect(), warnings)
 }
 
-/// How far a frame is moved behind another one with the same stamp.
+/// By how much a frame is moved behind another frame with the same stamp.
 const STEP_NS: i64 = 1_000_000;
 
-/// Makes stamps rise strictly.
+/// Makes stamps increase strictly.
 #[derive(Clone, Debug, Default)]
 struct Rising {
     last: Option<i64>,
-    /// Stamps that had to be moved.
+    /// Number of stamps that were moved.
     moved: u64,
 }
 
@@ -106,18 +108,18 @@ fn distance(from: i64, to: i64) -> u64 {
     u64::try_from(i128::from(to) - i128::from(from)).unwrap_or(0)
 }
 
-/// The nearest tick to a distance.
+/// The tick nearest to a distance.
 fn round(distance_ns: u64, tick_ns: u64) -> u64 {
     distance_ns.saturating_add(tick_ns / 2) / tick_ns
 }
 
-/// A timescale in which a constant rate is exact, of at least 10 kHz as is usual in MP4: ticks in a
-/// second, and ticks of a frame.
+/// A timescale in which a constant rate is exact, of at least 10 kHz as is usual in MP4: ticks per
+/// second, and ticks per frame.
 fn exact(rate: FrameRate) -> (u32, u64) {
     exact_up_to(rate, u64::MAX)
 }
 
-/// As [`exact`], with at most `longest` ticks of a frame where the rate allows that.
+/// Like [`exact`], with at most `longest` ticks per frame if the rate allows that.
 fn exact_up_to(rate: FrameRate, longest: u64) -> (u32, u64) {
     let (mut timescale, mut step) = (rate.numerator(), u64::from(rate.denominator()));
     while timescale < 10_000 && step.saturating_mul(2) <= longest {
@@ -140,10 +142,10 @@ impl Numbers {
         Self { rate, origin: None, last: 0 }
     }
 
-    /// The number of the next frame. Numbers rise.
+    /// The number of the next frame. Numbers increase.
     fn next(&mut self, log_ns: i64) -> u64 {
         let (num, den) = (self.rate.numerator(), self.rate.denominator());
-        // The nearest multiple of the duration of a frame.
+        // The nearest multiple of the frame duration.
         let unit = i128::from(den) * 1_000_000_000;
         let number = (i128::from(log_ns) * i128::from(num) + unit / 2).div_euclid(unit);
         let Some(origin) = self.origin else {
@@ -185,7 +187,7 @@ mod tests {
                 let log_ns = rate.nanoseconds(n) as i64;
                 assert_eq!(numbers.next(log_ns), n - 5, "{rate}");
             }
-            // A picture that is shown twice has its number twice.
+            // A picture that is displayed twice has its number twice.
             let last = rate.nanoseconds(40_000_000) as i64;
             assert_eq!(numbers.next(last), 40_000_000 - 5 + 1, "{rate}");
             assert_eq!(numbers.next(i64::MIN), 40_000_000 - 5 + 2, "{rate}");

@@ -2,9 +2,10 @@ use encoder_core::FrameRate;
 
 use super::{Clock, FrameTimes, Numbers, Rising, Timing, distance, exact, round};
 
-/// Maps the times of frames to ticks one by one, for files that are not changed once they are written.
+/// Maps the times of frames to ticks one by one, for files that are not changed once they are
+/// written.
 ///
-/// The first frame chooses the clock. Where a header stamp is missing or runs backwards later, the
+/// The first frame determines the clock. If a later header stamp is missing or runs backwards, the
 /// distances of the log times are used from there on.
 #[derive(Debug)]
 pub struct StreamingTimeline {
@@ -13,7 +14,7 @@ pub struct StreamingTimeline {
     numbers: Option<Numbers>,
     rising: Rising,
     origin: i64,
-    /// The current clock. After a switch to the log times, these are moved by `shift`.
+    /// The current clock. After a switch to the log times, they are shifted by `shift`.
     clock: Clock,
     shift: i128,
     before: Option<FrameTimes>,
@@ -23,8 +24,8 @@ pub struct StreamingTimeline {
     warnings: Vec<String>,
 }
 
-/// Length of a tick for recorded times. 32 bits of it are more than an hour: no pause needs a coarser
-/// one.
+/// Length of a tick for recorded times. 32 bits of these ticks exceed an hour: no pause needs a
+/// coarser tick.
 const TICK_NS: u64 = 1000;
 
 impl StreamingTimeline {
@@ -61,18 +62,19 @@ impl StreamingTimeline {
         }
     }
 
-    /// Where the times differ from those that were asked for, and why.
+    /// Warnings where the times differ from the requested times, with the reason.
     pub fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
-    /// The likely duration of the last frame, in ticks: the shorter one of the last two distances, so
-    /// that a pause before it does not count.
+    /// The likely duration of the last frame, in ticks: the shorter of the last two distances, so
+    /// that a preceding pause does not count.
     pub fn usual(&self) -> u64 {
         self.gaps[0].min(self.gaps[1])
     }
 
-    /// When the next frame is displayed, in ticks from the first one. Frames come in display order.
+    /// The display time of the next frame, in ticks from the first frame. Frames must be passed in
+    /// display order.
     pub fn next(&mut self, times: &FrameTimes) -> u64 {
         let index = self.frames;
         self.frames += 1;
@@ -95,7 +97,7 @@ impl StreamingTimeline {
         tick
     }
 
-    /// Switches to the log times where the header stamp is missing or runs backwards.
+    /// Switches to the log times if the header stamp is missing or runs backwards.
     fn check(&mut self, index: u64, times: &FrameTimes) {
         if self.clock == Clock::Log {
             return;
@@ -182,7 +184,7 @@ mod tests {
         let mut timeline =
             StreamingTimeline::new(Timing::Recorded(Clock::Log), FrameRate::default());
         assert_eq!(timeline.usual(), 33_333);
-        // Time in ms, and the usual distance then.
+        // Time in ms, and the usual distance at that time.
         for (ms, usual) in [(0, 33_333), (40, 33_333), (80, 40_000), (9000, 40_000), (9050, 50_000)]
         {
             timeline.next(&FrameTimes::at(ms * MS));

@@ -6,12 +6,12 @@ pub(super) struct Bits<'a> {
     /// Zero bytes right before `at`.
     zeros: u32,
     current: u8,
-    /// Bits of `current` that were not read.
+    /// Number of unread bits of `current`.
     left: u32,
 }
 
 impl<'a> Bits<'a> {
-    /// Reads from the byte behind the NAL unit's header.
+    /// Starts at the byte after the NAL unit's header.
     pub fn of(unit: &'a [u8]) -> Self {
         Self { bytes: unit.get(1..).unwrap_or_default(), at: 0, zeros: 0, current: 0, left: 0 }
     }
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!([(); 5].map(|()| bits.ue()), [0, 1, 2, 3, 4].map(Some));
         let mut bits = Bits::of(&unit);
         assert_eq!([(); 5].map(|()| bits.se()), [0, 1, -1, 2, -2].map(Some));
-        // The longest code, and one that is too long.
+        // The longest code, and a code that is too long.
         let longest = [0x67, 0, 3, 0, 1, 0xff, 0xff, 0xff, 0xff];
         assert_eq!(
             Bits::of(&[0x67, 0, 0, 3, 0, 1, 0xff, 0xff, 0xff, 0xfe]).ue(),

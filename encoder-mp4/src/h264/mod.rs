@@ -1,7 +1,7 @@
 //! The headers of an H.264 stream: parameter sets and slice headers (ITU-T H.264, 7.3).
 //!
-//! The bytes come from recordings and may be anything: every reader returns `None` or an error
-//! where they end early or make no sense.
+//! The bytes come from recordings and are untrusted: every reader returns `None` or an error if
+//! they end early or are invalid.
 
 mod bits;
 mod order;
@@ -22,9 +22,9 @@ pub(crate) use sps::HIGH_PROFILES;
 pub use sps::{Colour, Sps};
 pub use stream::{CodedPicture, Content, StreamError, StreamReader};
 
-/// NAL unit types that the readers tell apart (Table 7-1).
+/// NAL unit types that the readers distinguish (Table 7-1).
 pub(crate) mod nal {
-    /// Slice of a picture that is no IDR picture.
+    /// Slice of a picture that is not an IDR picture.
     pub(crate) const SLICE: u8 = 1;
     /// Slice data partition A, with the slice header.
     pub(crate) const PARTITION_A: u8 = 2;

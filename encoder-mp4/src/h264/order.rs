@@ -7,10 +7,10 @@ use super::{
 /// counts.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PictureOrder {
-    /// Type 0: of the reference picture before.
+    /// Type 0: of the previous reference picture.
     msb: i64,
     lsb: i64,
-    /// Types 1 and 2: of the picture before.
+    /// Types 1 and 2: of the previous picture.
     frame_num: i64,
     frame_num_offset: i64,
 }

@@ -1,6 +1,6 @@
 use super::bits::Bits;
 
-/// What slice headers need of a picture parameter set (7.3.2.2).
+/// The fields of a picture parameter set that slice headers depend on (7.3.2.2).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pps {
     /// `pic_parameter_set_id`.
@@ -9,7 +9,7 @@ pub(crate) struct Pps {
     pub sps: u8,
     /// `bottom_field_pic_order_in_frame_present_flag`: frames have a count for their bottom field.
     pub(super) bottom_field_order: bool,
-    /// `num_ref_idx_l0_default_active_minus1` and that of list 1.
+    /// `num_ref_idx_l0_default_active_minus1` and the same for list 1.
     pub(super) references: [u32; 2],
     /// `weighted_pred_flag`.
     pub(super) weighted: bool,
@@ -20,8 +20,8 @@ pub(crate) struct Pps {
 }
 
 impl Pps {
-    /// Reads a NAL unit of type 8, header byte included. `None` where it is cut or a value is out
-    /// of its range.
+    /// Reads a NAL unit of type 8, header byte included. `None` if it is truncated or a value is
+    /// out of range.
     pub fn parse(unit: &[u8]) -> Option<Self> {
         let mut bits = Bits::of(unit);
         let id = u8::try_from(bits.ue()?).ok()?;
@@ -74,7 +74,7 @@ fn slice_groups(bits: &mut Bits<'_>) -> Option<()> {
         }
         6 => {
             let width = u32::BITS - last.leading_zeros();
-            // A map that is longer than the bytes of its NAL unit ends with them.
+            // A map that is longer than its NAL unit ends with the NAL unit.
             for _ in 0..=bits.ue()? {
                 bits.skip(width)?;
             }

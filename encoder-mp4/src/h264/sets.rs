@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{Pps, Sps, nal};
 
-/// The parameter sets that have come so far: for each id the last one.
+/// The latest parameter set for each id.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ParameterSets {
     sps: BTreeMap<u8, Stored<Sps>>,
@@ -19,11 +19,11 @@ struct Stored<T> {
 const LARGEST: usize = u16::MAX as usize;
 
 impl ParameterSets {
-    /// Stores a sequence or picture parameter set under its id. Returns whether it is new or differs
-    /// from the one that it replaces.
+    /// Stores a sequence or picture parameter set under its id. Returns whether it is new or
+    /// differs from the set that it replaces.
     ///
     /// # Errors
-    /// In words, when it cannot be read or is larger than MP4 allows.
+    /// A message, if the set cannot be parsed or is larger than MP4 allows.
     pub fn insert(&mut self, unit: &[u8]) -> Result<bool, String> {
         let name = match nal::kind(unit) {
             nal::SPS => "sequence parameter set (SPS)",
@@ -47,12 +47,12 @@ impl ParameterSets {
         Some((&self.sps.get(&pps.sps)?.parsed, pps))
     }
 
-    /// The id of the sequence parameter set, where there is only one.
+    /// The id of the sequence parameter set, if there is exactly one.
     pub fn only_sps(&self) -> Option<u8> {
         self.sps.keys().next().copied().filter(|_| self.sps.len() == 1)
     }
 
-    /// The sequence parameter sets, that with the id `first` in front.
+    /// The sequence parameter sets; the set with the id `first` comes first.
     pub fn sps(&self, first: u8) -> impl Iterator<Item = &Arc<[u8]>> {
         let front = self.sps.get(&first).into_iter();
         let others = self.sps.iter().filter(move |(id, _)| **id != first).map(|(_, set)| set);

@@ -9,7 +9,7 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SliceHeader {
     pub first_macroblock: u32,
-    /// Predicted from two lists: not a sign of another output order by itself.
+    /// A slice predicted from two lists. This alone does not imply another output order.
     pub is_b: bool,
     pub pps: u8,
     pub colour_plane: u8,
@@ -24,7 +24,7 @@ pub(super) struct SliceHeader {
     pub order_bottom: i32,
     /// `delta_pic_order_cnt`.
     pub order_deltas: [i32; 2],
-    /// `redundant_pic_cnt`: above 0 it repeats a part of the primary picture.
+    /// `redundant_pic_cnt`: above 0 the slice repeats a part of the primary picture.
     pub redundant: u32,
     /// `nal_ref_idc` is not 0.
     pub is_reference: bool,
@@ -40,7 +40,8 @@ pub(super) enum Field {
     Bottom,
 }
 
-/// The id of the picture parameter set that a slice refers to. Needs no parameter set itself.
+/// The id of the picture parameter set that a slice refers to. Can be read without any parameter
+/// set.
 pub(crate) fn picture_parameter_set(unit: &[u8]) -> Option<u8> {
     start(&mut Bits::of(unit)).map(|(.., pps)| pps)
 }
@@ -51,8 +52,8 @@ fn start(bits: &mut Bits<'_>) -> Option<(u32, u32, u8)> {
 }
 
 impl SliceHeader {
-    /// Reads the header of a NAL unit of type 1, 2 or 5, which refers to these parameter sets. `None`
-    /// where it is cut or a value is out of its range.
+    /// Reads the header of a NAL unit of type 1, 2 or 5, which refers to these parameter sets.
+    /// `None` if it is truncated or a value is out of range.
     pub fn parse(unit: &[u8], sps: &Sps, pps: &Pps) -> Option<Self> {
         let numbers = &sps.numbers;
         let is_idr = nal::kind(unit) == nal::IDR;

@@ -2,8 +2,8 @@ use encoder_core::Resolution;
 
 use super::bits::Bits;
 
-/// What a container and a reader of slice headers need of a sequence parameter set (ITU-T H.264,
-/// 7.3.2.1.1 and E.1.1).
+/// The fields of a sequence parameter set that a container and slice headers depend on (ITU-T
+/// H.264, 7.3.2.1.1 and E.1.1).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Sps {
@@ -19,7 +19,7 @@ pub struct Sps {
     pub chroma_bits: u8,
     /// Size of the pictures after cropping.
     pub size: Resolution,
-    /// Colour description, where the stream has one.
+    /// Colour description, if the stream has one.
     pub colour: Option<Colour>,
     /// How pictures are numbered.
     pub(super) numbers: Numbers,
@@ -86,8 +86,8 @@ const INTRA_PROFILES: [u8; 5] = [44, 100, 110, 122, 244];
 const MOST_BITS: u32 = 14;
 
 impl Sps {
-    /// Reads a NAL unit of type 7, header byte included. `None` where it is cut or a value is out of
-    /// its range.
+    /// Reads a NAL unit of type 7, header byte included. `None` if it is truncated or a value is
+    /// out of range.
     pub fn parse(unit: &[u8]) -> Option<Self> {
         let mut bits = Bits::of(unit);
         let profile = bits.take(8)? as u8;
@@ -139,7 +139,7 @@ impl Sps {
             side(width_mbs, crop[0], crop[1], unit_x)?,
             side(height_units.checked_mul(field)?, crop[2], crop[3], unit_y)?,
         );
-        // The usability information is read as far as it goes: pictures do not depend on it.
+        // The usability information is parsed as far as possible: pictures do not depend on it.
         let (mut colour, mut reorder) = (None, None);
         if bits.flag()? {
             usability(&mut bits, &mut colour, &mut reorder);
@@ -193,8 +193,8 @@ fn skip_scaling_list(bits: &mut Bits<'_>, count: usize) -> Option<()> {
     Some(())
 }
 
-/// The video usability information, up to `max_num_reorder_frames`. `None` where it is cut; what
-/// stands before the cut is read.
+/// The video usability information, up to `max_num_reorder_frames`. `None` if it is truncated; the
+/// fields before the truncation are stored.
 fn usability(
     bits: &mut Bits<'_>,
     colour: &mut Option<Colour>,
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn a_high_profile_set_of_x264() {
-        // 1920x1080 with cropping, BT.709 limited; taken apart with FFmpeg's trace_headers.
+        // 1920x1080 with cropping, BT.709 limited; values from FFmpeg's trace_headers.
         let unit = [
             0x67, 0x64, 0x00, 0x28, 0xac, 0xd9, 0x40, 0x78, 0x02, 0x27, 0xe5, 0x9a, 0x80, 0x80,
             0x80, 0xa0, 0x00, 0x00, 0x03, 0x00, 0x20, 0x00, 0x00, 0x07, 0x81, 0xe3, 0x06, 0x32,

@@ -8,7 +8,7 @@ use super::{
     sps::{Numbers, OrderCount, Sps},
 };
 
-/// What an access unit holds.
+/// The content of an access unit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Content {
     /// A coded picture.
@@ -25,29 +25,30 @@ pub struct CodedPicture {
     pub is_keyframe: bool,
     /// Size after cropping.
     pub size: Resolution,
-    /// The picture is output before one that precedes it in the stream.
+    /// The picture is output before a picture that precedes it in the stream.
     pub is_reordered: bool,
-    /// Why pictures before this one must be missing.
+    /// The reason why pictures before this picture must be missing.
     pub gap: Option<String>,
 }
 
-/// Why an access unit cannot be used.
+/// The reason why an access unit cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum StreamError {
-    /// The access unit is broken, or what it depends on has not come. Later ones may be good.
+    /// The access unit is broken, or depends on data that is missing. Later access units may be
+    /// good.
     #[error("{0}")]
     Broken(String),
-    /// The stream is not cut into one frame for each access unit.
+    /// The stream does not have exactly one frame per access unit.
     #[error("{0}")]
     Framing(String),
 }
 
 /// Reads an H.264 stream, access unit by access unit: parameter sets and slice headers.
 ///
-/// Parameter sets apply from the place in the stream where they stand, as in a decoder, whatever
-/// access unit carries them. Each access unit must hold one frame, and its frames are checked to
-/// come in output order.
+/// Parameter sets apply from their position in the stream on, as in a decoder, whatever access unit
+/// carries them. Each access unit must hold one frame, and the frames are checked to be in output
+/// order.
 #[derive(Clone, Debug, Default)]
 pub struct StreamReader {
     sets: ParameterSets,
@@ -56,13 +57,14 @@ pub struct StreamReader {
     highest: i64,
     /// `PrevRefFrameNum`.
     frame_num: u32,
-    /// The sequence parameter set that the last key frame activated; `None` before the first one.
+    /// The sequence parameter set that the last key frame activated; `None` before the first key
+    /// frame.
     active: Option<Sps>,
-    /// The parameter sets in force at the last key frame.
+    /// The parameter sets that were active at the last key frame.
     keyframe_sets: ParameterSets,
-    /// The last slice of the access unit before.
+    /// The last slice of the previous access unit.
     last: Option<SliceHeader>,
-    /// The access unit before was broken: numbers may jump.
+    /// The previous access unit was broken: frame numbers may jump.
     is_interrupted: bool,
     /// The last key frame was broken.
     is_without_keyframe: bool,
@@ -100,12 +102,12 @@ impl StreamReader {
         result
     }
 
-    /// All parameter sets that have come, as an Annex B stream.
+    /// All parameter sets so far, as an Annex B stream.
     pub fn parameter_sets(&self) -> Vec<u8> {
         self.annex_b(&self.sets)
     }
 
-    /// All parameter sets in force at the last key frame, as an Annex B stream.
+    /// All parameter sets that were active at the last key frame, as an Annex B stream.
     pub fn keyframe_parameter_sets(&self) -> Vec<u8> {
         self.annex_b(&self.keyframe_sets)
     }
@@ -130,15 +132,15 @@ impl StreamReader {
                 _ if error.is_some() => Ok(()),
                 _ => self.slice(unit).map(|slice| slices.push(slice)),
             };
-            // Parameter sets behind a broken unit are stored all the same.
+            // Parameter sets after a broken unit are stored as well.
             error = error.or(read.err());
         }
         slices.retain(|slice| slice.redundant == 0);
         error.map_or(Ok((slices, has_sets)), Err)
     }
 
-    /// Reads a slice header. A key frame activates its sequence parameter set; the same one applies
-    /// to all pictures up to the next key frame, whatever comes meanwhile.
+    /// Reads a slice header. A key frame activates its sequence parameter set, which applies to all
+    /// pictures up to the next key frame, even if another set with its id arrives before.
     fn slice(&mut self, unit: &[u8]) -> Result<SliceHeader, StreamError> {
         let unreadable = || broken("a slice header cannot be read");
         let pps = picture_parameter_set(unit).ok_or_else(unreadable)?;
@@ -160,7 +162,7 @@ impl StreamReader {
         Ok(slice)
     }
 
-    /// The only picture that these slices make.
+    /// The single picture that these slices form.
     fn picture(&mut self, slices: &[SliceHeader]) -> Result<CodedPicture, StreamError> {
         let pictures = first_slices(slices);
         if let (Some(last), Some(first)) = (self.last.take(), slices.first())
@@ -216,8 +218,8 @@ impl StreamReader {
         })
     }
 
-    /// Why pictures are missing before this one, by `frame_num` (7.4.3). Counts the pictures that a
-    /// stream leaves out by intention.
+    /// The reason why pictures are missing before this picture, by `frame_num` (7.4.3). Counts the
+    /// pictures that a stream leaves out intentionally.
     fn frame_num_gap(&mut self, slice: &SliceHeader, numbers: &Numbers) -> Option<String> {
         let (frame_num, before) = (slice.frame_num, self.frame_num);
         let most = 1u32 << numbers.frame_num_bits;
@@ -236,7 +238,7 @@ fn first_slices(slices: &[SliceHeader]) -> Vec<&SliceHeader> {
     let mut firsts: Vec<&SliceHeader> = Vec::new();
     let mut begin = 0;
     for (n, slice) in slices.iter().enumerate() {
-        // Slices may come in any order, but each only once in a picture.
+        // Slices may be in any order, but each only once in a picture.
         let is_again = slice.first_macroblock == 0
             && slices[begin..n].iter().any(|other| {
                 (other.first_macroblock, other.colour_plane) == (0, slice.colour_plane)

@@ -1,4 +1,4 @@
-//! Parameter sets and slices of streams that no encoder at hand writes.
+//! Parameter sets and slices of streams that no available encoder writes.
 
 use super::nal;
 
@@ -123,7 +123,7 @@ impl Slice {
         }
     }
 
-    /// A B picture that no other refers to.
+    /// A B picture that no other picture refers to.
     pub fn b(frame_num: u32, lsb: u32) -> Self {
         Self { kind: 1, is_reference: false, ..Self::p(frame_num, lsb) }
     }
@@ -149,7 +149,7 @@ impl Stream {
         unit = if self.frames_only { unit } else { unit.flag(false) };
         unit = unit.flag(true).flag(false).flag(self.reorder.is_some());
         if let Some(frames) = self.reorder {
-            // Nothing but the restrictions of the bitstream.
+            // Only the bitstream restrictions.
             unit = unit.u(8, 0).flag(true).flag(true).ue(2).ue(1).ue(16).ue(16).ue(frames).ue(16);
         }
         unit.bytes()
@@ -167,7 +167,7 @@ impl Stream {
         unit.flag(true).flag(false).flag(false).bytes()
     }
 
-    /// A slice, with bytes behind its header.
+    /// A slice, with bytes after its header.
     pub fn slice(&self, slice: &Slice) -> Vec<u8> {
         let kind = if slice.is_idr { nal::IDR } else { nal::SLICE };
         let unit = Unit::new(kind | if slice.is_reference { 0x60 } else { 0 });

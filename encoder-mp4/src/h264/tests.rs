@@ -14,7 +14,7 @@ fn picture(content: Content) -> CodedPicture {
     }
 }
 
-/// For each picture of a stream: in order, reordered, or behind a gap.
+/// The result for each picture of a stream: in order, reordered, or after a gap.
 fn read(stream: &Stream, slices: &[Slice]) -> String {
     let mut reader = StreamReader::new();
     let pictures = slices.iter().map(|slice| {
@@ -59,7 +59,7 @@ fn output_order_by_the_low_bits_of_the_count() {
 #[test]
 fn output_order_by_a_cycle_and_by_the_decoding_order() {
     let (idr, p, b) = (Slice::idr, Slice::p, Slice::b);
-    // Reference frames are 4 apart; a picture that is none is 2 behind its reference.
+    // Reference frames are 4 apart; a non-reference picture is 2 behind its reference.
     let cycle = |non_reference| Stream {
         order: Order::Cycle { non_reference, top_to_bottom: 1, references: vec![4, 6] },
         ..Stream::default()
@@ -80,23 +80,23 @@ fn output_order_by_a_cycle_and_by_the_decoding_order() {
 fn missing_pictures_are_reported_and_not_taken_for_another_order() {
     let (idr, p, b) = (Slice::idr, Slice::p, Slice::b);
     let stream = Stream::default();
-    // frame_num 5 behind 1; the low bits of the count go back by that.
+    // frame_num 5 after 1; the low bits of the count decrease by that.
     assert_eq!(read(&stream, &[idr(), p(1, 30), p(5, 10), p(6, 12)]), "..g.");
     assert_eq!(read(&stream, &[idr(), p(1, 2), p(3, 12), b(4, 8)]), "..gr");
-    // A key frame needs nothing before it.
+    // A key frame needs no earlier picture.
     assert_eq!(read(&stream, &[idr(), p(1, 2), p(2, 4), idr(), p(1, 2)]), ".....");
     let sparse = Stream { gaps_allowed: true, ..Stream::default() };
     assert_eq!(read(&sparse, &[idr(), p(1, 2), p(5, 10), p(6, 12), b(7, 14)]), ".....");
-    // 16 pictures are missing: frame_num goes on, the count of 4 bits does not. The stream declares
-    // that it does not reorder.
+    // 16 pictures are missing: frame_num is continuous, the count of 4 bits is not. The stream
+    // declares that it does not reorder.
     let declared = |reorder| Stream { order: Order::Lsb(5), reorder, ..Stream::default() };
     let slices = [idr(), p(1, 14), p(2, 30), p(3, 14), p(4, 12), p(5, 14)];
     assert_eq!(read(&declared(Some(0)), &slices), "....g.");
     assert_eq!(read(&declared(Some(1)), &slices), "....r.");
     assert_eq!(read(&declared(None), &slices), "....r.");
-    // A B picture that goes back is reordered whatever the stream declares.
+    // A B picture with a lower count is reordered whatever the stream declares.
     assert_eq!(read(&declared(Some(0)), &[idr(), p(1, 4), b(2, 2)]), "..r");
-    // Behind a broken access unit the gap is known.
+    // After a broken access unit the gap is expected.
     let mut reader = StreamReader::new();
     reader.read(&stream.unit(&[idr()])).unwrap();
     assert!(matches!(reader.read(&[0, 0, 1, 0x41]), Err(StreamError::Broken(_))));
@@ -110,12 +110,13 @@ fn parameter_sets_apply_from_where_they_stand() {
     let large = Stream { id: 1, size: (20, 16), ..Stream::default() };
     let idr = |pps| Slice { pps, ..Slice::idr() };
     let mut reader = StreamReader::new();
-    // Alone, in an access unit of their own; what cannot be decoded without them does not matter.
+    // Alone, in an access unit of their own; slices that cannot be decoded without them do not
+    // matter.
     assert!(reader.read(&small.unit(&[Slice::p(1, 2)])).is_err());
     let alone = annex_b(&[small.sps(), small.pps(0)]);
     assert_eq!(reader.read(&alone), Ok(Content::ParameterSets));
     assert!(picture(reader.read(&annex_b(&[small.slice(&idr(0))])).unwrap()).is_keyframe);
-    // In a picture that is no key frame, in front of the slice and behind it.
+    // In a picture that is not a key frame, before and after the slice.
     let slice = small.slice(&Slice::p(1, 2));
     let read = reader.read(&annex_b(&[large.pps(7), slice, large.sps()]));
     assert_eq!(picture(read.unwrap()).size, Resolution::new(160, 128));
@@ -124,10 +125,10 @@ fn parameter_sets_apply_from_where_they_stand() {
     assert_eq!(reader.keyframe_parameter_sets(), reader.parameter_sets());
     let all = annex_b(&[large.sps(), small.sps(), small.pps(0), large.pps(7)]);
     assert_eq!(reader.parameter_sets(), all);
-    // The other one cannot be used without a key frame.
+    // The other parameter set cannot be used without a key frame.
     let error = reader.read(&annex_b(&[small.slice(&Slice::p(1, 2))])).unwrap_err();
     assert!(error.to_string().contains("without a key frame"), "{error}");
-    // A key frame activates; until then the same id means the same content.
+    // Sets are activated by a key frame; until then the same id means the same content.
     let changed = Stream { id: 1, order: Order::Decoding, ..Stream::default() };
     let p = Slice { pps: 7, ..Slice::p(1, 2) };
     let read = reader.read(&annex_b(&[changed.sps(), large.slice(&p)])).unwrap();

@@ -1,4 +1,4 @@
-//! What is known of a recording's channels, and what becomes of their messages.
+//! The known channels of a recording, and how their messages are handled.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
@@ -23,7 +23,7 @@ use crate::{
 pub(super) struct Catalog {
     filter: TopicFilter,
     window: Window,
-    /// Messages of all channels are wanted.
+    /// Whether messages of all channels are requested.
     all: bool,
     pub first_log: Option<u64>,
     schemas: BTreeMap<u16, Schema>,
@@ -31,32 +31,32 @@ pub(super) struct Catalog {
     streams: Vec<Stream>,
     /// Streams by topic and schema.
     by_name: BTreeMap<(String, String), StreamId>,
-    /// Channels that are still to be returned as events.
+    /// Channels that were not yet returned as events.
     new_channels: Vec<u16>,
     next_channel: ChannelId,
     /// Messages by channel, from the statistics.
     promised: Option<BTreeMap<u16, u64>>,
     other_topics: BTreeSet<(String, String)>,
-    /// Camera topics that the filter leaves out.
+    /// Camera topics that the filter excludes.
     unwanted: BTreeSet<String>,
-    /// Camera topics in encodings that are not read.
+    /// Camera topics in encodings that are not supported.
     unreadable: BTreeSet<String>,
     /// Messages whose channel was never defined.
     strays: u64,
     /// Bytes of definitions that may still be kept.
     room: u64,
-    /// Events that are to be returned before anything else.
+    /// Events to return before any other event.
     pub events: VecDeque<Event>,
 }
 
 /// A channel.
 struct Known {
     channel: Channel,
-    /// Its number among the events; `None` before it is returned.
+    /// Its number among the returned channels; `None` before the channel is returned.
     id: Option<ChannelId>,
-    /// How its messages become packets; `None` for those of no camera that is wanted.
+    /// How its messages are decoded to packets; `None` if the channel is not a selected camera.
     role: Option<Role>,
-    /// It is defined in two ways.
+    /// The channel has two contradicting definitions.
     is_ambiguous: bool,
     progress: Progress,
 }
@@ -67,7 +67,7 @@ struct Role {
     stream: StreamId,
     schema: CameraSchema,
     serialization: Serialization,
-    /// Tried when a message cannot be read as `serialization`.
+    /// The fallback for messages that cannot be read as `serialization`.
     alternative: Option<Serialization>,
 }
 
@@ -77,7 +77,7 @@ struct Stream {
     progress: Progress,
 }
 
-/// How far a stream or a channel is.
+/// The progress of a stream or a channel.
 #[derive(Default)]
 struct Progress {
     /// Messages so far.
@@ -117,7 +117,7 @@ impl Catalog {
         self.events.push_back(Event::Warning(Warning { text, loss: true }));
     }
 
-    /// Takes up what the summary defines.
+    /// Adds the definitions of the summary.
     pub(super) fn summary(&mut self, summary: Summary) {
         self.promised = summary
             .statistics
@@ -131,7 +131,7 @@ impl Catalog {
         }
     }
 
-    /// Reports what a walk found to be damaged.
+    /// Reports the damage that a walk found.
     pub(super) fn skipped(&mut self, walk: &mut Walk) {
         for skipped in walk.skipped.drain(..) {
             self.lost(format!("{skipped}; it is left out"));
@@ -154,7 +154,7 @@ impl Catalog {
         }
     }
 
-    /// Schemas come again and again: the first of each number counts.
+    /// Schemas are repeated: the first schema of each number is used.
     fn schema(&mut self, mut schema: Schema) {
         if self.schemas.contains_key(&schema.id) {
             return;
@@ -173,7 +173,7 @@ impl Catalog {
         self.schemas.insert(schema.id, schema);
     }
 
-    /// Decides what to do with a channel. The first of each number counts.
+    /// Determines how a channel is handled. The first channel of each number is used.
     fn channel(&mut self, channel: Channel) {
         if let Some(known) = self.channels.get_mut(&channel.id) {
             if !known.channel.is_like(&channel) && !known.is_ambiguous {
@@ -204,7 +204,7 @@ impl Catalog {
         self.channels.insert(id, known);
     }
 
-    /// Whether a channel's messages are to become packets.
+    /// Whether a channel's messages are decoded to packets.
     pub(super) fn is_camera(&self, channel: &Channel, schema: &Schema) -> bool {
         CameraSchema::from_name(&schema.name).is_some_and(|camera| {
             self.filter.matches(&channel.topic)
@@ -247,8 +247,8 @@ impl Catalog {
         Some(Role { stream, schema: camera, serialization, alternative })
     }
 
-    /// Returns streams and channels that are new as events. Called after a whole block of
-    /// definitions, since a stream may have several channels.
+    /// Returns new streams and channels as events. Called after a whole block of definitions, since
+    /// a stream may have several channels.
     pub(super) fn announce(&mut self) {
         if self.streams.last().is_some_and(|stream| !stream.announced) {
             let mut counts = vec![0u64; self.streams.len()];
@@ -275,7 +275,7 @@ impl Catalog {
         }
     }
 
-    /// What of log time is wanted.
+    /// The window of log time to read.
     pub(super) fn bounds(&self) -> RangeInclusive<i64> {
         self.window.bounds(signed(self.first_log.unwrap_or_default()))
     }
@@ -284,7 +284,7 @@ impl Catalog {
         self.channels.is_empty()
     }
 
-    /// Whether messages of a channel are wanted; `None` when it is not defined.
+    /// Whether messages of a channel are selected; `None` if the channel is not defined.
     pub(super) fn wants(&self, channel: u16) -> Option<bool> {
         self.channels.get(&channel).map(|known| self.all || known.role.is_some())
     }
@@ -294,8 +294,8 @@ impl Catalog {
         self.strays = self.strays.saturating_add(messages);
     }
 
-    /// Log time of the first message that is wanted, by the message indexes of a chunk; `None`
-    /// when they do not answer that, the inner `None` when there is none.
+    /// Log time of the first selected message, by the message indexes of a chunk. `None` if the
+    /// indexes cannot be used; the inner `None` if no message is selected.
     pub(super) fn first_wanted(&self, entries: &[Entry]) -> Option<Option<u64>> {
         let mut first = None;
         for entry in entries.iter().filter(|entry| entry.messages > 0) {
@@ -316,8 +316,8 @@ impl Catalog {
         }
     }
 
-    /// Returns a message, after a warning when it comes late. It is only counted when it is
-    /// outside of the window. `is_disordered`: a warning about the order was returned already.
+    /// Returns a message, after a warning if it is late. A message outside of the window is only
+    /// counted. `is_disordered`: a warning about the order was already returned.
     pub(super) fn message(&mut self, header: MessageHeader, data: Bytes, is_disordered: bool) {
         let is_wanted = self.bounds().contains(&signed(header.log_time));
         let Some(known) = self.channels.get_mut(&header.channel) else { return };
@@ -364,7 +364,7 @@ impl Catalog {
         self.events.push_back(event);
     }
 
-    /// Reports at the end what is missing.
+    /// Reports missing messages at the end.
     pub(super) fn finish(&mut self, cut: Option<String>, len: u64) {
         if let Some(cut) = cut {
             let messages: u64 = self.streams.iter().map(|stream| stream.progress.messages).sum();
@@ -397,7 +397,7 @@ impl Catalog {
         }
     }
 
-    /// Why the recording is of no use, if so.
+    /// Returns why the recording cannot be used, if it cannot.
     pub(super) fn nothing(&self, location: &Location) -> Option<SourceError> {
         if !self.streams.is_empty() || self.all {
             return None;
@@ -459,7 +459,7 @@ impl Role {
     }
 }
 
-/// How the messages of a channel are serialised, and what to try when they cannot be read so.
+/// The serialisation of a channel's messages, and the fallback if they cannot be read that way.
 fn serializations(
     message_encoding: &str,
     schema_encoding: &str,
@@ -480,7 +480,7 @@ fn serializations(
         _ => None,
     };
     match (message, schema) {
-        // Converters from ROS 1 are known to write "cdr" and keep the messages as they are.
+        // Some converters from ROS 1 write "cdr" but do not convert the messages.
         (
             Some(Serialization::Cdr | Serialization::Ros1),
             Some(Serialization::Cdr | Serialization::Ros1),

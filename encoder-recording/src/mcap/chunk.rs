@@ -1,4 +1,4 @@
-//! What is inside a chunk.
+//! Reads the contents of a chunk.
 
 use encoder_media::InputReader;
 use mcap::records::op;
@@ -10,10 +10,10 @@ use crate::{Limits, SourceError};
 /// Fixed part of a chunk's header before the name of the compression: start and end time,
 /// uncompressed size, CRC, length of the name.
 const FIXED: u64 = 8 + 8 + 8 + 4 + 4;
-/// Names of compressions are short; more is damage.
+/// Names of compressions are short; a longer name is damage.
 const MAX_NAME: u64 = 64;
 
-/// The header of a chunk, and where its data lies.
+/// The header of a chunk, and the position of its data.
 #[derive(Debug)]
 pub(super) struct ChunkHeader {
     /// Log times of the first and the last message; 0 in a chunk that was never finished.
@@ -23,15 +23,15 @@ pub(super) struct ChunkHeader {
     crc: u32,
     compression: Vec<u8>,
     compressed: u64,
-    /// Where the data begins.
+    /// Offset of the data.
     data: u64,
     /// The file ends inside the chunk.
     pub cut: bool,
 }
 
 impl ChunkHeader {
-    /// Reads the header of the chunk `record`; `None` when it makes no sense or the file ends
-    /// inside it.
+    /// Reads the header of the chunk `record`. Returns `None` if the header is invalid or the file
+    /// ends inside it.
     pub(super) fn read(
         input: &mut InputReader,
         record: Record,
@@ -72,8 +72,8 @@ impl ChunkHeader {
     }
 
     /// Reads and decompresses the chunk and calls `visit` with opcode and body of each record
-    /// inside. The inner `Err` is what is broken; the records before it are good. Of a whole chunk
-    /// whose CRC is wrong, no record is visited.
+    /// inside. The inner `Err` describes the damage; the records before it are valid. If a complete
+    /// chunk has a wrong CRC, no record is visited.
     pub(super) fn records(
         &self,
         input: &mut InputReader,
@@ -100,11 +100,11 @@ impl ChunkHeader {
                 .with_skip_start_magic(true)
                 .with_skip_end_magic(true)
                 .with_prevalidate_chunk_crcs(!self.cut)
-                // No record is longer than the chunk that it is in; the floor is for the header.
+                // No record is longer than its chunk; the minimum leaves room for the header.
                 .with_record_length_limit(usize::try_from(claim.max(4096)).unwrap_or(usize::MAX)),
         );
-        // The reader counts the bytes that remain. So it is fed a chunk with the sizes that are
-        // really there, and without the padding that a chunk may have.
+        // The reader counts the remaining bytes. So it receives a chunk with the actual sizes, and
+        // without the padding that a chunk may have.
         let header_len = FIXED + self.compression.len() as u64 + 8;
         let mut header = vec![op::CHUNK];
         header.extend((header_len + self.compressed).to_le_bytes());
@@ -125,7 +125,7 @@ impl ChunkHeader {
         loop {
             match reader.next_event() {
                 Some(Ok(LinearReadEvent::Record { data, opcode })) => visit(opcode, data),
-                // All bytes were inserted: this is the end, or the last record is not whole.
+                // All bytes were inserted: this is the end, or the last record is cut.
                 Some(Ok(LinearReadEvent::ReadRequest(_))) => reader.notify_read(0),
                 Some(Err(mcap::McapError::UnexpectedEof)) => {
                     return Ok(Err("it ends inside a record".into()));
@@ -143,7 +143,7 @@ fn insert(
     fill: impl FnOnce(&mut [u8]) -> Result<(), SourceError>,
 ) -> Result<(), SourceError> {
     let buffer = reader.insert(len);
-    // The slice may be longer than asked for.
+    // The slice may be longer than requested.
     fill(buffer.get_mut(..len).unwrap_or_default())?;
     reader.notify_read(len);
     Ok(())

@@ -1,4 +1,4 @@
-//! The message indexes behind a chunk: which channels have messages in it, and when.
+//! The message indexes behind a chunk: the channels of its messages, and their log times.
 
 use std::ops::Range;
 
@@ -19,14 +19,14 @@ const BATCH: u64 = 8 << 20;
 pub(super) struct Entry {
     pub channel: u16,
     pub messages: u64,
-    /// Log time of the first message; of no meaning where there is none.
+    /// Log time of the first message; meaningless if there is no message.
     pub first: u64,
 }
 
 /// The entries of a chunk by its channels; `None` when its message indexes cannot be used.
 pub(super) type Entries = Option<Vec<Entry>>;
 
-/// Reads the message indexes of chunks; `None` stands for a chunk without.
+/// Reads the message indexes of chunks; the result is `None` for a chunk without usable indexes.
 pub(super) fn read(
     input: &InputReader,
     regions: &[Option<Range<u64>>],

@@ -1,13 +1,13 @@
 //! MCAP recordings.
 //!
-//! A file is read in blocks: chunks, runs of messages outside chunks, and attachments. The index at
-//! the end of the file lists them, or, where it is missing or wrong, a walk over the headers of all
-//! records: so a recording that breaks off is read like a complete one. [`MessageOrder`] brings the
-//! messages into log-time order.
+//! A file is read in blocks: chunks, runs of messages outside chunks, and attachments. The blocks
+//! are listed by the index at the end of the file. If the index is missing or wrong, a walk over
+//! the headers of all records finds them, so that a truncated recording is read like a complete
+//! recording. [`MessageOrder`] returns the messages in log-time order.
 //!
-//! Only messages that are wanted count. A chunk without any, by the index, is not read. Before a
-//! chunk is read that overlaps with waiting messages, its message indexes are: a late message of
-//! another channel must not make many chunks wait.
+//! Only selected messages are read. A chunk whose index lists none is skipped. If a chunk overlaps
+//! in time with waiting messages, its message indexes are read first: otherwise a late message of
+//! another channel would make many chunks wait.
 
 mod catalog;
 mod chunk;
@@ -29,7 +29,7 @@ use self::record::{Fields, MessageHeader, Record};
 use super::order::{Key, MessageOrder, Next};
 use super::{Attachment, Event, Limits, Source, SourceError, SourceOptions};
 
-/// What an MCAP file begins with.
+/// The magic bytes of an MCAP file.
 pub const MAGIC: &[u8] = ::mcap::MAGIC;
 
 /// Blocks whose message indexes are read at once.
@@ -45,17 +45,17 @@ pub struct McapSource {
     order: MessageOrder<Block, Waiting>,
     /// Chunks whose definitions were not read.
     unread: BTreeSet<u64>,
-    /// Offsets of metadata records that are still to be returned.
+    /// Offsets of metadata records that were not yet returned.
     metadata: VecDeque<u64>,
-    /// Blocks whose defects were reported. A block may be read more than once.
+    /// Blocks whose defects were already reported. A block may be read more than once.
     broken: BTreeSet<u64>,
-    /// How the file breaks off, reported at the end.
+    /// How the file is truncated; reported at the end.
     cut: Option<String>,
     warned_of_order: bool,
     ended: bool,
 }
 
-/// What waits for its place in the order.
+/// An item that waits for its place in the order.
 enum Waiting {
     /// The data is empty outside of the window.
     Message(MessageHeader, Bytes),
@@ -63,7 +63,8 @@ enum Waiting {
 }
 
 impl McapSource {
-    /// Opens the recording at `path`. Reads its index, or looks for its chunks when there is none.
+    /// Opens the recording at `path`. Reads its index, or searches for its chunks if there is no
+    /// index.
     ///
     /// # Errors
     /// [`SourceError::Io`]; [`SourceError::Invalid`] when it is not an MCAP file or a topic
@@ -72,8 +73,8 @@ impl McapSource {
         Ok(Box::new(Self::new(InputReader::open(path)?, options)?))
     }
 
-    /// Opens a recording that is not a file, as an object in a store. Errors print
-    /// `location`, so it must be without credentials.
+    /// Opens a recording that is not a file on disk, such as an object in a store. Errors print
+    /// `location`, so it must not contain credentials.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -111,8 +112,8 @@ impl McapSource {
         Ok(source)
     }
 
-    /// Blocks that the summary lists. The inner `Err` is why there is no list: a reason to report,
-    /// or `None`.
+    /// Blocks that the summary lists. The inner `Err` is returned if there is no list: the reason
+    /// to report, or `None`.
     fn by_summary(&mut self) -> Result<Result<Vec<Block>, Option<String>>, SourceError> {
         let Self { input, catalog, .. } = self;
         let is_camera = |channel: &_, schema: &_| catalog.is_camera(channel, schema);
@@ -153,7 +154,7 @@ impl McapSource {
         catalog.first_log = catalog.first_log.or(walk.first_log);
         catalog.skipped(&mut walk);
         self.cut = walk.cut;
-        // That a file breaks off is reported at its end; it has no index anyway.
+        // A truncated file is reported at its end; it has no index anyway.
         if let (Some(reason), None) = (unusable, &self.cut) {
             catalog.warn(format!(
                 "the index of the recording cannot be used ({reason}), so the file was searched \
@@ -166,7 +167,7 @@ impl McapSource {
         Ok(walk.blocks)
     }
 
-    /// Leaves out the blocks before the window, and counts their messages by their indexes.
+    /// Removes the blocks before the window, and counts their messages by their indexes.
     fn within_window(&mut self, blocks: Vec<Block>) -> Result<Vec<Block>, SourceError> {
         let bounds = self.catalog.bounds();
         let (before, mut wanted): (Vec<_>, Vec<_>) =
@@ -185,18 +186,18 @@ impl McapSource {
         Ok(wanted)
     }
 
-    /// Queues the blocks that do not begin after the window.
+    /// Queues the blocks that do not start after the window.
     fn queue(&mut self, mut blocks: Vec<Block>) {
         blocks.sort_unstable_by_key(|block| (block.start, block.at));
         let bounds = self.catalog.bounds();
-        // One is read in any case where no channel is known yet.
+        // At least one block is read if no channel is known yet.
         let keep = usize::from(self.catalog.is_empty());
         if self.catalog.first_log.is_some() {
             let wanted = blocks.partition_point(|block| signed(block.start) <= *bounds.end());
             blocks.truncate(wanted.max(keep));
         }
         for block in blocks {
-            // All messages count, so that a chunk begins where its header claims.
+            // All messages count, so the chunk's start time is the one in its header.
             let block = if self.all { block.without_indexes() } else { block };
             self.order.add(signed(block.start), block.at, block);
         }
@@ -207,22 +208,22 @@ impl McapSource {
         index::read(&self.input, &regions)
     }
 
-    /// Looks up, for blocks that are to be read while messages wait, when their first message that
-    /// is wanted was logged. Returns whether there were any.
+    /// For blocks that are due while messages wait, looks up the log time of the first selected
+    /// message. Returns whether there were such blocks.
     fn refine(&mut self) -> Result<bool, SourceError> {
         let due = self.order.take_due(BATCH, |block| block.indexes().is_none());
         let blocks: Vec<Block> = due.iter().map(|(_, block)| *block).collect();
         let indexes = self.indexes(&blocks)?;
         for ((start, block), entries) in due.into_iter().zip(indexes) {
-            // A chunk whose message indexes have nothing that is wanted is read all the same: it
-            // takes no memory, and an index that is damaged loses nothing.
+            // A chunk whose message indexes list no selected message is read all the same: it needs
+            // no memory, and a damaged index loses nothing.
             let first = entries.and_then(|entries| self.catalog.first_wanted(&entries)).flatten();
             self.order.requeue(first.map_or(start, signed), block.at, block.without_indexes());
         }
         Ok(!blocks.is_empty())
     }
 
-    /// Takes a step: reads a block, or makes events of what comes next.
+    /// Performs one step: reads a block, or returns the next item as events.
     fn step(&mut self) -> Result<(), SourceError> {
         if let Some(at) = self.metadata.pop_front() {
             return self.read_metadata(at);
@@ -256,7 +257,8 @@ impl McapSource {
         Ok(())
     }
 
-    /// Reads the messages of a block. `is_again`: it was read before, and its strays counted.
+    /// Reads the messages of a block. `is_again`: the block was read before, and messages without a
+    /// channel were counted.
     fn load(&mut self, block: &Block, is_again: bool) -> Result<(), SourceError> {
         let at = block.at;
         let broken = match block.kind {
@@ -296,7 +298,7 @@ impl McapSource {
                 ));
             }
         }
-        // That a cut chunk is broken at its end is reported with the cut.
+        // Damage at the end of a truncated chunk is reported with the truncation.
         let broken = done.err().filter(|_| !chunk.cut);
         Ok(broken.and_then(|error| lost(format!("the chunk at byte {at}: {error}"))))
     }
@@ -319,8 +321,8 @@ impl McapSource {
         Ok((taken, done))
     }
 
-    /// Reads the schemas and channels in the chunks before `at` in the file that were not read.
-    /// Returns whether there were such chunks.
+    /// Reads the schemas and channels of all unread chunks before `at` in the file. Returns whether
+    /// there were such chunks.
     fn read_definitions_before(&mut self, at: u64) -> Result<bool, SourceError> {
         let after = self.unread.split_off(&at);
         let chunks = std::mem::replace(&mut self.unread, after);
@@ -331,7 +333,7 @@ impl McapSource {
             }
             let Some(chunk) = ChunkHeader::read(&mut self.input, record)? else { continue };
             let catalog = &mut self.catalog;
-            // What is broken in it is reported when its messages are read.
+            // Damage in the chunk is reported when its messages are read.
             let _broken = chunk.records(&mut self.input, &self.limits, |opcode, body| {
                 catalog.definition(opcode, body);
             })?;
@@ -339,7 +341,8 @@ impl McapSource {
         Ok(!chunks.is_empty())
     }
 
-    /// Reads the messages of a run; the walk that found it has reported those that it left out.
+    /// Reads the messages of a run. The walk that found the run reported the messages that it left
+    /// out.
     fn load_run(&mut self, at: u64, end: u64) -> Result<Option<String>, SourceError> {
         let Self { input, catalog, order, limits, .. } = self;
         let mut taken = Taken::default();
@@ -414,7 +417,7 @@ impl McapSource {
     }
 }
 
-/// What came of the messages of a block.
+/// The result of reading the messages of a block.
 #[derive(Default)]
 struct Taken {
     /// Messages whose channel is not defined.
@@ -424,8 +427,8 @@ struct Taken {
 }
 
 impl Taken {
-    /// Lets a message wait for its place; outside of the window without its data, since it only
-    /// counts there.
+    /// Adds a message to the order. A message outside of the window is added without its data,
+    /// since it is only counted.
     fn message(
         &mut self,
         catalog: &mut Catalog,
@@ -510,7 +513,7 @@ fn check_magic(input: &mut InputReader) -> Result<(), SourceError> {
     Err(SourceError::invalid(input.location().clone(), reason, hint))
 }
 
-/// Log times are unsigned in MCAP; none that is real is above the largest signed one.
+/// Log times are unsigned in MCAP; no real log time exceeds the largest signed value.
 fn signed(log_time: u64) -> i64 {
     i64::try_from(log_time).unwrap_or(i64::MAX)
 }

@@ -1,4 +1,4 @@
-//! Where the messages are in the file: by the summary at its end, or, where that is missing or
+//! Finds the messages in the file: by the summary at its end, or, if the summary is missing or
 //! wrong, by a walk over the headers of all records.
 
 use std::collections::BTreeMap;
@@ -13,14 +13,14 @@ use super::record::{
 };
 use crate::{Limits, SourceError};
 
-/// A part of the file that has messages.
+/// A part of the file that contains messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     /// None of its messages was logged earlier.
     pub start: u64,
     /// None of its messages was logged later.
     pub end: u64,
-    /// Where its record begins.
+    /// Offset of its record.
     pub at: u64,
     pub kind: Kind,
 }
@@ -29,9 +29,9 @@ pub(super) struct Block {
 pub(super) enum Kind {
     /// A chunk.
     Chunk {
-        /// Where it ends and its message indexes begin.
+        /// Offset of its end, where its message indexes begin.
         end: u64,
-        /// Length of its message indexes; 0 when there are none, or they were looked at.
+        /// Length of its message indexes; 0 if there are none, or they were already read.
         indexes: u64,
     },
     /// Messages outside chunks, up to this offset.
@@ -41,7 +41,7 @@ pub(super) enum Kind {
 }
 
 impl Block {
-    /// Where its message indexes are.
+    /// The range of its message indexes.
     pub(super) fn indexes(&self) -> Option<Range<u64>> {
         match self.kind {
             Kind::Chunk { end, indexes: len @ 1.. } => Some(end..end.saturating_add(len)),
@@ -49,7 +49,7 @@ impl Block {
         }
     }
 
-    /// The block, with nothing more to learn from its message indexes.
+    /// The block, marked as having no more message indexes to read.
     pub(super) fn without_indexes(mut self) -> Self {
         if let Kind::Chunk { indexes, .. } = &mut self.kind {
             *indexes = 0;
@@ -58,26 +58,26 @@ impl Block {
     }
 }
 
-/// Which parts of a recording are wanted.
+/// Selects the parts of a recording to read.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
     /// Everything, not only camera messages.
     pub all: bool,
-    /// Whether the channel has camera messages that are wanted.
+    /// Whether the channel has selected camera messages.
     pub is_camera: &'a dyn Fn(&Channel, &Schema) -> bool,
 }
 
-/// A summary section: tables of what the file has.
+/// A summary section: tables of the contents of the file.
 #[derive(Default)]
 pub(super) struct Summary {
-    /// The first of each number.
+    /// The first schema of each number.
     pub schemas: BTreeMap<u16, Schema>,
-    /// The first of each number, and one that contradicts it.
+    /// The first channel of each number, and a channel that contradicts it.
     pub channels: BTreeMap<u16, Vec<Channel>>,
     pub statistics: Option<Statistics>,
-    /// Offsets of metadata records, where they are wanted.
+    /// Offsets of metadata records, if they are requested.
     pub metadata: Vec<u64>,
-    /// Chunks that may have messages that are wanted.
+    /// Chunks that may have selected messages.
     blocks: Vec<Block>,
     attachments: Vec<Block>,
     chunks: Vec<ChunkPlace>,
@@ -91,7 +91,7 @@ pub(super) struct Summary {
 struct ChunkPlace {
     at: u64,
     end: u64,
-    /// Where its message indexes end.
+    /// Offset of the end of its message indexes.
     indexes_end: u64,
 }
 
@@ -100,8 +100,8 @@ const FOOTER: u64 = 8 + 8 + 4;
 const CLOSING: u64 = RECORD_HEADER + FOOTER + super::MAGIC.len() as u64;
 
 impl Summary {
-    /// Reads the summary section. `Ok(None)` when the file is complete and has none; the inner
-    /// `Err` is the reason why it cannot be used.
+    /// Reads the summary section. `Ok(None)` if the file is complete and has no summary; the inner
+    /// `Err` is the reason why the summary cannot be used.
     pub(super) fn read(
         input: &mut InputReader,
         limits: &Limits,
@@ -196,8 +196,8 @@ impl Summary {
         if index.end > 0 {
             self.first_log = Some(self.first_log.map_or(index.start, |log| log.min(index.start)));
         }
-        // A chunk that has messages of no camera need not be read. So it is not even listed: in a
-        // long recording, the list takes memory.
+        // A chunk without camera messages need not be read, so it is not even listed: in a long
+        // recording, the list takes memory.
         let mut others = 0;
         let is_wanted = all
             || index.channels().any(|channel| match self.cameras.get(&channel) {
@@ -213,8 +213,8 @@ impl Summary {
         }
     }
 
-    /// The blocks of a file with an index. `Ok(None)` when there is none, or it may be incomplete;
-    /// the inner `Err` is how it contradicts the file. Takes them out of the summary.
+    /// The blocks of a file with an index, which are moved out of the summary. `Ok(None)` if there
+    /// is no index, or it may be incomplete; the inner `Err` describes how it contradicts the file.
     pub(super) fn blocks(
         &mut self,
         input: &mut InputReader,
@@ -249,7 +249,7 @@ impl Summary {
         }
         self.chunks.sort_unstable_by_key(|chunk| chunk.at);
         let nexts = self.chunks.iter().skip(1).map(|chunk| chunk.at);
-        // Else a short file could have a chunk read any number of times.
+        // Otherwise a short file could make a chunk be read any number of times.
         let overlap = self.chunks.iter().zip(nexts).find(|(chunk, next)| chunk.indexes_end > *next);
         if let Some((chunk, next)) = overlap {
             return Ok(Err(format!("it has chunks at bytes {} and {next} that overlap", chunk.at)));
@@ -259,8 +259,8 @@ impl Summary {
         {
             return Ok(Err(format!("the file ends inside the chunk at byte {}", chunk.at)));
         }
-        // One look into the file is enough to recognise an index of another file, or of a file
-        // that something was put in front of; a look at each chunk would be a seek for each.
+        // One read is enough to recognise the index of another file, or of a file with bytes
+        // inserted at the front. Checking each chunk would need a seek per chunk.
         if let Some(ChunkPlace { at, end, .. }) = self.chunks.first() {
             let record = Record::at(input, *at)?;
             let is_chunk = |record: &Record| record.opcode == op::CHUNK && record.end() == *end;
@@ -271,7 +271,7 @@ impl Summary {
         Ok(Ok(Some(blocks)))
     }
 
-    /// Where all chunks begin. Takes them out of the summary.
+    /// The offsets of all chunks, which are moved out of the summary.
     pub(super) fn chunks(&mut self) -> impl Iterator<Item = u64> {
         std::mem::take(&mut self.chunks).into_iter().map(|chunk| chunk.at)
     }
@@ -289,30 +289,30 @@ impl Summary {
 const RUN_BYTES: u64 = 1 << 20;
 const RUN_MESSAGES: u64 = 1 << 12;
 
-/// Damaged records that are listed one by one.
+/// How many damaged records are listed individually.
 const LISTED: u64 = 100;
 
-/// What a walk over the file found, other than schemas and channels.
+/// The findings of a walk over the file, other than schemas and channels.
 #[derive(Default)]
 pub(super) struct Walk {
     pub blocks: Vec<Block>,
-    /// Offsets of metadata records, where they are wanted.
+    /// Offsets of metadata records, if they are requested.
     pub metadata: Vec<u64>,
     /// Log time of the first message.
     pub first_log: Option<u64>,
-    /// How the file breaks off; `None` when its data is complete.
+    /// How the file is truncated; `None` if its data is complete.
     pub cut: Option<String>,
-    /// Damaged records: what, and why; the first of them.
+    /// The first damaged records: kind and reason.
     pub skipped: Vec<String>,
-    /// Damaged records that are not listed.
+    /// Number of damaged records that are not listed.
     pub more_skipped: u64,
-    /// Messages in the last block, if it is a run that may become longer.
+    /// Number of messages in the last block, if it is a run that may grow.
     run: u64,
 }
 
 /// Walks over the headers of all records of the data section. Calls `visit` with each schema and
-/// channel outside chunks, and with each message outside chunks; it returns whether a message is
-/// wanted.
+/// channel outside chunks, and with each message outside chunks; `visit` returns whether a message
+/// is selected.
 pub(super) fn walk(
     input: &mut InputReader,
     limits: &Limits,
@@ -386,7 +386,7 @@ pub(super) fn walk(
     }
 }
 
-/// What a walk meets.
+/// An item that a walk visits.
 pub(super) enum Found<'a> {
     /// A schema or a channel: opcode and body.
     Definition(u8, &'a [u8]),
@@ -417,7 +417,7 @@ impl Walk {
         }
         self.block(Block {
             start: chunk.start,
-            // What a cut chunk claims about its end need not be true yet.
+            // The end time in the header of a truncated chunk may not be final.
             end: if chunk.cut { u64::MAX } else { chunk.end },
             at,
             kind: Kind::Chunk { end: record.end(), indexes: 0 },
@@ -433,8 +433,8 @@ impl Walk {
         }
     }
 
-    /// Adds a message outside chunks to the last run, or begins a new one: a block for each message
-    /// would take memory as the file becomes longer.
+    /// Adds a message outside chunks to the last run, or begins a new run: a block per message
+    /// would need memory in proportion to the length of the file.
     fn message(&mut self, at: u64, record_end: u64, log_time: u64) {
         if let (run @ 1..RUN_MESSAGES, Some(block)) = (&mut self.run, self.blocks.last_mut())
             && record_end - block.at <= RUN_BYTES

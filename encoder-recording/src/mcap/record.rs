@@ -1,5 +1,5 @@
-//! Records and the fields of their bodies. Every length is checked against the record before
-//! anything is taken.
+//! Records and the fields of their bodies. Every length is checked against the record before bytes
+//! are read.
 
 use std::collections::BTreeMap;
 
@@ -11,22 +11,23 @@ use crate::{Attachment, Limits, Metadata, SourceError};
 /// Opcode (1 byte) and length (8 bytes) before each record.
 pub(super) const RECORD_HEADER: u64 = 9;
 
-/// What is read of a schema or a channel when its definition is not needed: its names fit in.
+/// How many bytes of a schema or a channel are read if its definition is not needed: enough for its
+/// names.
 const DEFINITION_START: u64 = 64 << 10;
 
-/// A record's place.
+/// The position of a record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
     pub opcode: u8,
-    /// Where its body begins.
+    /// Offset of its body.
     pub body: u64,
-    /// Length of the body, as the file claims it.
+    /// Length of the body, as claimed by the file.
     pub len: u64,
 }
 
 impl Record {
-    /// The record at offset `at`, whose body may reach past the end of the file; `None` when the
-    /// file ends before its header does.
+    /// The record at offset `at`, whose body may reach past the end of the file. Returns `None` if
+    /// the file ends inside its header.
     pub(super) fn at(input: &mut InputReader, at: u64) -> Result<Option<Self>, SourceError> {
         let Some(body) = at.checked_add(RECORD_HEADER).filter(|body| *body <= input.len()) else {
             return Ok(None);
@@ -37,13 +38,13 @@ impl Record {
         Ok(Some(Self { opcode, body, len: u64::from_le_bytes(len) }))
     }
 
-    /// Where the next record begins.
+    /// Offset of the next record.
     pub(super) fn end(&self) -> u64 {
         self.body.saturating_add(self.len)
     }
 
-    /// Reads the body; the inner `Err` is the reason why that cannot be done: it reaches past the
-    /// end of the file, or is above the limit.
+    /// Reads the body. The inner `Err` is the reason why it cannot be read: it reaches past the end
+    /// of the file, or exceeds the limit.
     pub(super) fn read(
         &self,
         input: &mut InputReader,
@@ -90,7 +91,7 @@ impl Record {
     }
 }
 
-/// Takes fields off the front of a body; `None` when it ends too early.
+/// Reads fields from the front of a body; returns `None` if the body ends too early.
 pub(super) struct Fields<'a>(pub &'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -110,7 +111,7 @@ impl<'a> Fields<'a> {
         self.prefixed().map(|text| String::from_utf8_lossy(text).into_owned())
     }
 
-    /// Bytes behind their length.
+    /// Bytes that follow their length.
     pub(super) fn prefixed(&mut self) -> Option<&'a [u8]> {
         let len = self.u32()?;
         self.bytes(len.into())
@@ -186,13 +187,13 @@ impl Channel {
         })
     }
 
-    /// Whether both describe the same messages.
+    /// Whether both describe the same kind of messages.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         (&self.topic, self.schema) == (&other.topic, other.schema)
     }
 }
 
-/// What a message record has before its data.
+/// The fields of a message record before its data.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct MessageHeader {
     pub channel: u16,
@@ -216,7 +217,7 @@ impl MessageHeader {
     }
 }
 
-/// Where a chunk is, and which channels have messages in it.
+/// The position of a chunk, and the channels of its messages.
 #[derive(Clone, Debug)]
 pub(super) struct ChunkIndex<'a> {
     pub start: u64,
@@ -255,7 +256,7 @@ pub(super) struct Statistics {
     pub metadata: u32,
     pub chunks: u32,
     pub start: u64,
-    /// Messages by channel; may leave out channels without any.
+    /// Number of messages by channel; channels without messages may be missing.
     pub by_channel: BTreeMap<u16, u64>,
 }
 
@@ -275,7 +276,7 @@ impl Statistics {
     }
 }
 
-/// Reads an attachment, whose data stays in the memory of `body`. The error is what is wrong.
+/// Reads an attachment, whose data shares the memory of `body`. The error describes the damage.
 pub(super) fn attachment(body: Vec<u8>) -> Result<Attachment, String> {
     let body = Bytes::from(body);
     let short = || "its fields end too early".to_string();

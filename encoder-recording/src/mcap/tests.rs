@@ -15,7 +15,7 @@ use crate::{Moment, Packet, Payload, StreamInfo, Warning};
 
 const BASE: u64 = 1_700_000_000_000_000_000;
 
-/// What a test recording is made of: topic (by channel), log time after [`BASE`], picture.
+/// The rows of a test recording: topic (by channel), log time after [`BASE`], picture.
 type Row = (usize, u64, Vec<u8>);
 
 /// Topics of the recordings: two cameras and something else.
@@ -70,7 +70,7 @@ fn write(options: WriteOptions, rows: &[Row]) -> Vec<u8> {
     writer.into_inner().into_inner()
 }
 
-/// Ways to write a recording: name, options.
+/// Variants of a recording: name, options.
 fn kinds() -> Vec<(&'static str, WriteOptions)> {
     let chunks = |compression| WriteOptions::new().compression(compression).chunk_size(Some(600));
     let zstd = || chunks(Some(Compression::Zstd));
@@ -97,7 +97,7 @@ struct Run {
     streams: Vec<StreamInfo>,
     packets: Vec<Packet>,
     warnings: Vec<Warning>,
-    /// Events that only come when they are asked for.
+    /// Events that are returned only on request.
     others: Vec<Event>,
     error: Option<SourceError>,
     other: Vec<(String, String)>,

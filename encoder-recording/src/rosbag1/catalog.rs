@@ -1,4 +1,4 @@
-//! What is known of a bag's connections, and what becomes of their messages.
+//! The known connections of a bag, and how their messages are handled.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
@@ -14,13 +14,13 @@ use crate::{
     StreamInfo, Warning,
 };
 
-/// Connections that a bag may have. A real one has some hundred.
+/// The most connections of a bag. A real bag has some hundred.
 const MAX_CONNECTIONS: usize = 1 << 16;
 
 /// Connections and streams of a bag.
 pub(super) struct Catalog {
     topics: TopicFilter,
-    /// Messages of all connections are wanted.
+    /// Whether messages of all connections are requested.
     all: bool,
     connections: HashMap<u32, Known>,
     streams: Vec<Stream>,
@@ -28,27 +28,27 @@ pub(super) struct Catalog {
     by_name: BTreeMap<(String, String), StreamId>,
     next_channel: ChannelId,
     others: BTreeSet<(String, String)>,
-    /// Camera topics that the filter leaves out.
+    /// Camera topics that the filter excludes.
     unwanted: BTreeSet<String>,
     /// Bytes of definitions that may still be kept.
     room: u64,
     has_too_many: bool,
     /// A loss has been reported.
     pub(super) lost: bool,
-    /// Events that are to be returned before anything else.
+    /// Events to return before any other event.
     pub(super) events: VecDeque<Event>,
 }
 
 /// A connection.
 struct Known {
     topic: String,
-    /// Its stream; `None` for those of no camera that is wanted.
+    /// Its stream; `None` if the connection is not a selected camera.
     stream: Option<StreamId>,
-    /// Its number among the events; `None` where it is not returned.
+    /// Its number among the returned channels; `None` if it is not returned.
     channel: Option<ChannelId>,
-    /// Messages so far, of those without a stream.
+    /// Number of messages so far, if the connection has no stream.
     number: u64,
-    /// Messages by the index, of those without a stream.
+    /// Number of messages by the index, if the connection has no stream.
     promised: u64,
 }
 
@@ -89,19 +89,19 @@ impl Catalog {
         self.events.push_back(Event::Warning(warning));
     }
 
-    /// Whether a connection's messages are to become packets.
+    /// Whether a connection's messages are decoded to packets.
     pub(super) fn is_camera(&self, connection: &Connection) -> bool {
         camera(&connection.schema).is_some() && self.topics.matches(&connection.topic)
     }
 
-    /// Whether messages of a connection are wanted; `None` when it is not described.
+    /// Whether messages of a connection are selected; `None` if the connection is not described.
     pub(super) fn wants(&self, connection: u32) -> Option<bool> {
         let known = self.connections.get(&connection)?;
         Some(self.all || known.stream.is_some())
     }
 
-    /// Takes up the connections of an index, and returns their streams with the number of messages
-    /// in `counts`.
+    /// Adds the connections of an index, and returns their streams with the number of messages in
+    /// `counts`.
     pub(super) fn learn_index(&mut self, connections: &[Connection], counts: &HashMap<u32, u64>) {
         let new: Vec<_> = connections.iter().filter(|connection| self.take(connection)).collect();
         for connection in &new {
@@ -120,7 +120,7 @@ impl Catalog {
         }
     }
 
-    /// Takes up a connection that a chunk or a walk describes.
+    /// Adds a connection that a chunk or a walk describes.
     pub(super) fn learn(&mut self, connection: &Connection) {
         let streams = self.streams.len();
         if self.take(connection) {
@@ -131,8 +131,8 @@ impl Catalog {
         }
     }
 
-    /// Decides what to do with a connection; whether it is new. Those of one topic and type are one
-    /// stream.
+    /// Determines how a connection is handled; returns whether it is new. Connections with the same
+    /// topic and type are one stream.
     fn take(&mut self, connection: &Connection) -> bool {
         let Connection { id, topic, schema: name, .. } = connection;
         if self.connections.contains_key(id) {
@@ -262,8 +262,8 @@ impl Catalog {
         self.events.push_back(event);
     }
 
-    /// Reports at the end what the index promises and the bag does not have, unless a loss was
-    /// reported already.
+    /// Reports at the end the messages that the index lists and the bag does not contain, unless a
+    /// loss was already reported.
     pub(super) fn settle(&mut self) {
         let streams = self.streams.iter_mut().map(|s| (&s.topic, s.number, &mut s.promised));
         let others =
@@ -283,7 +283,7 @@ impl Catalog {
         }
     }
 
-    /// Why the bag is of no use, if so.
+    /// Returns why the bag cannot be used, if it cannot.
     pub(super) fn nothing(&self, location: &Location) -> Option<SourceError> {
         let is_empty = self.streams.is_empty() && !self.all;
         is_empty.then(|| signature::no_camera(location.clone(), &self.others, &self.unwanted))

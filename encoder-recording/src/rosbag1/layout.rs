@@ -1,4 +1,4 @@
-//! Where the chunks of a bag are: by its index, or by a walk over the file.
+//! Finds the chunks of a bag: by its index, or by a walk over the file.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -14,23 +14,23 @@ use crate::{SourceError, Warning};
 pub(super) struct ChunkAt {
     /// Where its record starts.
     pub(super) position: u64,
-    /// No message in it is older; that of the chunk before it where nothing is known.
+    /// No message in it is older. If nothing is known, the time of the previous chunk.
     pub(super) start: i64,
     /// The recorder was killed while it wrote the chunk: its length is zero, its data reaches to
     /// the end of the file.
     pub(super) open: bool,
-    /// Nothing more is to be learned from its index records.
+    /// Its index records have no more information.
     pub(super) is_refined: bool,
-    /// Times and counts are the index's, so that a chunk may be passed over unread.
+    /// Times and counts are from the index, so the chunk may be skipped unread.
     pub(super) indexed: Option<Indexed>,
 }
 
-/// What the index has about a chunk.
+/// The index entry of a chunk.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Indexed {
     /// No message in it is younger.
     pub(super) end: i64,
-    /// Connections that are wanted, or unknown, and how many of their messages are in the chunk.
+    /// Selected or unknown connections, and the number of their messages in the chunk.
     pub(super) counts: Arc<[(u32, u32)]>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// From a connection record, `whole` with all its fields. `None` when something in it is
+    /// Parses a connection record, `whole` with all its fields. Returns `None` if a field is
     /// missing.
     pub(super) fn parse(fields: Fields<'_>, data: &[u8], whole: bool) -> Option<Self> {
         let inner = Fields::parse(data)?;
@@ -73,30 +73,30 @@ impl Connection {
     }
 }
 
-/// Which parts of a bag are wanted.
+/// Selects the parts of a bag to read.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {
     /// Largest record, in bytes.
     pub(super) limit: u64,
     /// Everything, not only camera messages.
     pub(super) all: bool,
-    /// Whether a connection has camera messages that are wanted.
+    /// Whether a connection has selected camera messages.
     pub(super) is_camera: &'a dyn Fn(&Connection) -> bool,
 }
 
-/// What a bag consists of.
+/// The contents of a bag.
 #[derive(Debug, Default)]
 pub(super) struct Layout {
-    /// Chunks that may have messages that are wanted, in log-time order.
+    /// Chunks that may have selected messages, in log-time order.
     pub(super) chunks: Vec<ChunkAt>,
-    /// How many chunks there are.
+    /// Number of chunks.
     pub(super) listed: usize,
     /// Log time of the first message.
     pub(super) first: Option<i64>,
     pub(super) connections: Vec<Connection>,
     /// Messages by connection.
     pub(super) counts: HashMap<u32, u64>,
-    /// Why the index was of no use, or what is damaged.
+    /// Why the index could not be used, or a description of the damage.
     pub(super) warning: Option<Warning>,
 }
 
@@ -107,7 +107,7 @@ impl Layout {
     }
 }
 
-/// The bag header: where the index is, how much is in it, and where the records begin.
+/// The bag header: the position of the index, its size, and the position of the first record.
 struct BagHeader {
     index: u64,
     connections: u32,
@@ -115,7 +115,7 @@ struct BagHeader {
     encryptor: Option<String>,
 }
 
-/// Finds the chunks: by the index when it is whole, else by a walk over the file.
+/// Finds the chunks: by the index if it is complete, otherwise by a walk over the file.
 pub(super) fn read(
     input: &mut InputReader,
     magic: u64,
@@ -153,7 +153,7 @@ pub(super) fn read(
     walk(input, magic, reason, wanted)
 }
 
-/// The layout by the index; `None` when the index is not whole.
+/// The layout by the index; `None` if the index is incomplete.
 fn by_index(
     input: &mut InputReader,
     header: &BagHeader,
@@ -207,8 +207,8 @@ fn by_index(
                         kept.push((connection, count));
                     }
                 }
-                // A chunk that has messages of no camera need not be read. So it is not even
-                // listed: in a long recording, the list takes memory.
+                // A chunk without camera messages need not be read, so it is not even listed: in a
+                // long recording, the list takes memory.
                 if !kept.is_empty() || pairs.is_empty() {
                     layout.chunks.push(ChunkAt {
                         position: chunk,
@@ -228,8 +228,8 @@ fn by_index(
     Ok(whole.then(|| layout.sorted()))
 }
 
-/// When the first message that is wanted was logged, by the index records behind a chunk; `None`
-/// when they do not answer that.
+/// The log time of the first selected message, by the index records behind a chunk; `None` if they
+/// cannot be used.
 pub(super) fn first_wanted(
     input: &mut InputReader,
     chunk: &ChunkAt,
@@ -270,15 +270,15 @@ pub(super) fn walk(
     let mut damage: Option<String> = None;
     let mut position = magic;
     let mut definitions = 0;
-    // Where to search on when there is no record: behind the last sound header.
+    // Where to continue the search if there is no record: after the last valid header.
     let mut sound = magic;
-    // Of the index records so far of the last chunk.
+    // From the index records of the last chunk so far.
     let mut times: Option<i64> = None;
     while position < input.len() {
         let record = Record::at(input, position)?;
         let open = match &record {
             Some(r) if r.len == 0 && r.is_chunk() => {
-                // An empty chunk is followed by what follows chunks.
+                // An empty chunk is followed directly by the next record.
                 let next = Record::at(input, r.end())?;
                 !matches!(next.and_then(|n| n.fields().op()), Some(op::INDEX | op::CHUNK))
             }

@@ -1,11 +1,12 @@
 //! ROS 1 bags, version 2.0.
 //!
-//! A bag is a row of chunks, each with the messages of some time and perhaps compressed, and an
-//! index behind them. Chunks are read whole; [`MessageOrder`] brings the messages of chunks that
-//! overlap into log-time order. Without a sound index the file is walked over from its start.
+//! A bag is a sequence of chunks, each with the messages of some time and possibly compressed,
+//! followed by an index. Chunks are read whole; [`MessageOrder`] returns the messages of
+//! overlapping chunks in log-time order. If the index is not valid, the file is walked over from
+//! its start.
 //!
-//! Only messages that are wanted count. A chunk without any is not read, and before a chunk is read
-//! that overlaps with waiting messages, its index records are.
+//! Only selected messages are read. A chunk without any is skipped. If a chunk overlaps in time
+//! with waiting messages, its index records are read first.
 
 mod catalog;
 mod layout;
@@ -37,20 +38,20 @@ pub struct RosbagSource {
     all: bool,
     window: Window,
     catalog: Catalog,
-    /// What of log time is wanted, once the first message's time is known.
+    /// The window of log time to read, once the time of the first message is known.
     bounds: Option<RangeInclusive<i64>>,
-    /// The oldest message so far.
+    /// Time of the oldest message so far.
     oldest: i64,
     /// Time of the last message that was returned.
     last: i64,
     order: MessageOrder<ChunkAt, Waiting>,
     /// Positions of chunks that were read.
     done: HashSet<u64>,
-    /// Positions of chunks whose damage was reported. A chunk may be read more than once.
+    /// Positions of chunks whose damage was already reported. A chunk may be read more than once.
     damaged: HashSet<u64>,
-    /// How many chunks the index has.
+    /// Number of chunks in the index.
     promised: usize,
-    /// The chunks are those of a walk over the file.
+    /// The chunks were found by a walk over the file.
     walked: bool,
     warned_of_order: bool,
     warned_of_unknown: bool,
@@ -59,7 +60,7 @@ pub struct RosbagSource {
 /// A message that waits for its place in the order.
 struct Waiting {
     connection: u32,
-    /// Empty where it is known to be outside of the window.
+    /// Empty if the message is known to be outside of the window.
     data: Bytes,
 }
 
@@ -72,8 +73,8 @@ impl RosbagSource {
         Ok(Box::new(Self::new(InputReader::open(path)?, options)?))
     }
 
-    /// Opens a bag that is not a file, as an object in a store. Errors print
-    /// `location`, so it must be without credentials.
+    /// Opens a bag that is not a file on disk, such as an object in a store. Errors print
+    /// `location`, so it must not contain credentials.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -130,8 +131,8 @@ impl RosbagSource {
         }
     }
 
-    /// Looks up, for chunks that are to be read while messages wait, when their first message that
-    /// is wanted was logged. Returns whether there were any.
+    /// For chunks that are due while messages wait, looks up the log time of the first selected
+    /// message. Returns whether there were such chunks.
     fn refine(&mut self) -> Result<bool, SourceError> {
         let due = self.order.take_due(BATCH, |chunk| chunk.is_refined);
         let any = !due.is_empty();
@@ -144,7 +145,8 @@ impl RosbagSource {
         Ok(any)
     }
 
-    /// Reads a chunk, unless by the index nothing in it is wanted. `is_again`: it was read before.
+    /// Reads a chunk, unless the index lists no selected message in it. `is_again`: it was read
+    /// before.
     fn load(&mut self, chunk: &ChunkAt, is_again: bool) -> Result<(), SourceError> {
         if let (Some(indexed), Some(bounds)) = (&chunk.indexed, &self.bounds)
             && (indexed.end < *bounds.start() || chunk.start > *bounds.end())
@@ -184,7 +186,7 @@ impl RosbagSource {
         let compression = record.fields().get("compression").unwrap_or(b"none");
         let (records, damage) = record::decompress(compression, data, size);
         let damage = self.unpack(chunk, &records).or(damage);
-        // The walk has reported what is cut.
+        // The walk has already reported the truncation.
         let is_reported = self.walked && (chunk.open || record.end() > self.input.len());
         if let Some(damage) = damage.filter(|_| !is_reported) {
             self.damaged(chunk, &damage);
@@ -192,7 +194,7 @@ impl RosbagSource {
         Ok(())
     }
 
-    /// Takes the messages out of a decompressed chunk; returns what is wrong with it.
+    /// Reads the messages of a decompressed chunk; returns a description of the damage.
     fn unpack(&mut self, chunk: &ChunkAt, records: &[u8]) -> Option<String> {
         let mut rest = records;
         let mut unknown = 0u64;
@@ -271,11 +273,11 @@ impl RosbagSource {
         }
     }
 
-    /// There is no chunk where the index has one: walks over the file, and continues with the
-    /// chunks that are really there.
+    /// Called if there is no chunk at a position from the index: walks over the file, and continues
+    /// with the chunks that exist.
     fn recover(&mut self, chunk: &ChunkAt) -> Result<(), SourceError> {
         if self.walked {
-            // A chunk that only the index has was reported when the walk met the damage.
+            // A chunk that exists only in the index was reported when the walk reached the damage.
             if chunk.indexed.is_none() {
                 self.damaged(chunk, "its header is not whole");
             }
@@ -295,7 +297,7 @@ impl RosbagSource {
         }
         let unread = self.order.take_unread();
         if self.catalog.lost {
-            // Damage hides chunks from the walk that the index may know.
+            // The walk may miss chunks behind damage that the index lists.
             let known: HashSet<u64> = chunks.iter().map(|c| c.position).collect();
             let unread = unread.into_iter().map(|(_, chunk)| chunk);
             chunks.extend(unread.filter(|c| !known.contains(&c.position)));
@@ -310,8 +312,8 @@ impl RosbagSource {
         Ok(())
     }
 
-    /// Returns a message, after a warning when it comes late. It is only counted when it is
-    /// outside of the window.
+    /// Returns a message, after a warning if it is late. A message outside of the window is only
+    /// counted.
     fn message(&mut self, time: i64, Waiting { connection, data }: Waiting) {
         if self.order.is_disordered() {
             if !std::mem::replace(&mut self.warned_of_order, true) {
@@ -367,7 +369,8 @@ impl Source for RosbagSource {
     }
 }
 
-/// Refuses what is not a bag of version 2.0, by the version where it names one.
+/// Refuses a file that is not a bag of version 2.0; the error names the version if the file has
+/// one.
 fn check_magic(input: &mut InputReader) -> Result<(), SourceError> {
     let start = record::up_to(input, 0, MAGIC.len() as u64)?;
     let (reason, hint) = if start == MAGIC {

@@ -12,10 +12,10 @@ use crate::SourceError;
 /// The first bytes of a bag.
 pub(super) const MAGIC: &[u8] = b"#ROSBAG V2.0\n";
 
-/// No header of a real record comes near this; a longer one is damage.
+/// The longest header; that of a real record is much shorter, and a longer header is damage.
 const MAX_HEADER: u32 = 1 << 20;
 
-/// What a record is: the value of its field `op`.
+/// The kind of a record: the value of its field `op`.
 pub(super) mod op {
     pub(crate) const MESSAGE: u8 = 2;
     pub(crate) const BAG_HEADER: u8 = 3;
@@ -84,7 +84,7 @@ impl<'a> Fields<'a> {
         time(self.get(name)?)
     }
 
-    /// Text; what is not UTF-8 is replaced.
+    /// Text; invalid UTF-8 is replaced.
     pub(super) fn text(self, name: &str) -> Option<String> {
         Some(String::from_utf8_lossy(self.get(name)?).into_owned())
     }
@@ -97,13 +97,13 @@ pub(super) fn time(bytes: &[u8]) -> Option<i64> {
     Some(number(seconds)? * 1_000_000_000 + number(nanoseconds)?)
 }
 
-/// Splits off the bytes that stand behind their own length.
+/// Splits off the bytes that follow their own length.
 fn sized(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     rest.split_at_checked(u32::from_le_bytes(*length) as usize)
 }
 
-/// Splits the next record off a decompressed chunk: header, data, rest. `None` when it is cut or
+/// Splits the next record off a decompressed chunk: header, data, rest. `None` if it is cut or
 /// damaged.
 pub(super) fn split(bytes: &[u8]) -> Option<(Fields<'_>, &[u8], &[u8])> {
     let (header, rest) = sized(bytes)?;
@@ -114,15 +114,15 @@ pub(super) fn split(bytes: &[u8]) -> Option<(Fields<'_>, &[u8], &[u8])> {
 /// A record in the file, without its data.
 pub(super) struct Record {
     header: Vec<u8>,
-    /// Where its data starts.
+    /// Offset of its data.
     pub(super) data: u64,
-    /// How long its data claims to be.
+    /// Length of its data, as claimed by the file.
     pub(super) len: u32,
 }
 
 impl Record {
-    /// The record at `position`, without its data, which may be cut; `None` when there is no whole
-    /// header.
+    /// The record at `position`, without its data, which may be cut. Returns `None` if there is no
+    /// complete header.
     pub(super) fn at(input: &mut InputReader, position: u64) -> Result<Option<Self>, SourceError> {
         let Some(len) = number(input, position)?.filter(|len| *len <= MAX_HEADER) else {
             return Ok(None);
@@ -148,7 +148,7 @@ impl Record {
             && fields.u32("size").is_some()
     }
 
-    /// Where the next record starts; may lie behind the end of the file.
+    /// Offset of the next record; may lie behind the end of the file.
     pub(super) fn end(&self) -> u64 {
         self.data + u64::from(self.len)
     }
@@ -194,8 +194,8 @@ fn number(input: &mut InputReader, position: u64) -> Result<Option<u32>, SourceE
     Ok(Some(u32::from_le_bytes(bytes)))
 }
 
-/// The next chunk record at or after `from`, found by the bytes that a chunk's header has. Used to
-/// read on behind damage.
+/// Finds the next chunk record at or after `from`, by the bytes of a chunk's header. Used to
+/// continue behind damage.
 pub(super) fn find_chunk(input: &mut InputReader, from: u64) -> Result<Option<u64>, SourceError> {
     const STEP: usize = 1 << 16;
     // Length of the header, length of its first field, start of that field.
@@ -219,8 +219,8 @@ pub(super) fn find_chunk(input: &mut InputReader, from: u64) -> Result<Option<u6
     Ok(None)
 }
 
-/// Decompresses a chunk, up to its claimed size. Returns the bytes that came out of it, and what is
-/// wrong when these are not all.
+/// Decompresses a chunk, up to its claimed size. Returns the decompressed bytes, and an error if
+/// these are not complete.
 pub(super) fn decompress(
     compression: &[u8],
     data: Vec<u8>,

@@ -1,4 +1,4 @@
-//! The files of a recording: those that `metadata.yaml` lists, or all in the directory.
+//! The files of a recording: the files that `metadata.yaml` lists, or all in the directory.
 //!
 //! No file outside the directory is read, whatever the list or a link names.
 
@@ -14,10 +14,10 @@ use thiserror::Error;
 use crate::signature::{self, ROSBAG2_METADATA};
 use crate::{SourceError, Warning, images};
 
-/// How many files are named one by one in warnings of a kind.
+/// How many files are named individually in each kind of warning.
 const NAMED: usize = 10;
 
-/// The files of a recording, and what is to be reported about them.
+/// The files of a recording, and the warnings about them.
 #[derive(Debug, Default)]
 pub(super) struct Files {
     /// In the order of the recording.
@@ -28,13 +28,13 @@ pub(super) struct Files {
 /// A file in the directory.
 #[derive(Debug, PartialEq)]
 pub(super) struct Inside {
-    /// As it was named.
+    /// The path as it was listed.
     pub(super) path: PathBuf,
-    /// Without links.
+    /// The path with links resolved.
     pub(super) real: PathBuf,
 }
 
-/// Why a file is not read.
+/// The reason why a file is not read.
 #[derive(Debug, Error)]
 pub(super) enum Refused {
     #[error("is not there")]
@@ -77,7 +77,7 @@ fn relative(path: &Path) -> Option<PathBuf> {
             Component::ParentDir => depth = depth.checked_sub(1)?,
             Component::RootDir | Component::Prefix(_) => return None,
         }
-        // `..` stays: behind a link it leads elsewhere.
+        // `..` is kept: after a link it leads elsewhere.
         plain.push(component);
     }
     (depth > 0).then_some(plain)
@@ -119,7 +119,7 @@ fn find(directory: &Path, listed: &Path) -> Result<Inside, Refused> {
     Err(refused)
 }
 
-/// The path of the decompressed file: two files of which it is the same are one recording.
+/// The path of the decompressed file: two files with the same decompressed path are one recording.
 fn identity(file: &Inside) -> PathBuf {
     let name = file.real.file_name().unwrap_or_default().to_string_lossy();
     file.real.with_file_name(signature::unpacked_name(&name))
@@ -128,8 +128,8 @@ fn identity(file: &Inside) -> PathBuf {
 /// Finds the files that `metadata.yaml` lists.
 ///
 /// Paths are relative to the directory. The first versions of rosbag2 wrote them with the
-/// directory's name in front, or absolute. Of such a path, and of one that leads out of the
-/// directory, the last part is looked for in the directory.
+/// directory's name in front, or absolute. For such a path, and for a path that leads out of the
+/// directory, its last part is searched for in the directory.
 ///
 /// # Errors
 /// [`SourceError`] when the directory cannot be read.
@@ -205,7 +205,7 @@ fn has_recording_name(path: &Path) -> bool {
     signature::is_rosbag2_name(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
-/// Remarks of a kind, of which the first are kept.
+/// Warnings of one kind; the first of them are kept.
 #[derive(Default)]
 struct Notes {
     texts: Vec<String>,

@@ -9,10 +9,10 @@ use serde::Deserialize;
 use super::files::{self, Refused};
 use crate::signature::ROSBAG2_METADATA as NAME;
 
-/// A longer file is not read.
+/// The most bytes of the file; a longer file is not read.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// The part of `metadata.yaml` that is needed to read the recording.
+/// The fields of `metadata.yaml` that are needed to read the recording.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Metadata {
     #[serde(default)]
@@ -41,7 +41,8 @@ struct TopicName {
 }
 
 impl Metadata {
-    /// Reads the description of the recording in `directory`. The error is what is wrong with it.
+    /// Reads the description of the recording in `directory`. The error describes what is wrong
+    /// with the file.
     pub(super) fn read(directory: &Path) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Document {
@@ -74,14 +75,14 @@ impl Metadata {
         Ok(metadata)
     }
 
-    /// When the recording starts, in nanoseconds since the epoch. A recorder that has no message
-    /// yet writes the largest time.
+    /// The start of the recording, in nanoseconds since the epoch. A recorder without messages
+    /// writes the largest possible time.
     pub(super) fn start(&self) -> Option<i64> {
         let start = self.starting_time.as_ref()?.nanoseconds_since_epoch;
         (start != i64::MAX).then_some(start)
     }
 
-    /// How many messages a topic has.
+    /// Number of messages of a topic.
     pub(super) fn messages(&self, topic: &str) -> Option<u64> {
         let mut topics = self.topics_with_message_count.iter();
         topics.find(|t| t.topic_metadata.name == topic).map(|t| t.message_count)

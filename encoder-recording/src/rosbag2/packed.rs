@@ -14,11 +14,11 @@ use crate::{SourceError, Warning, signature};
 /// Bytes that the header of a frame has at most.
 const FRAME_HEADER: u64 = 18;
 
-/// The first `count` decompressed bytes of a file, or fewer. Errors are left to
+/// Returns the first `count` decompressed bytes of a file, or fewer. Other errors are left to
 /// [`unpack`].
 ///
 /// # Errors
-/// When these are not those of an MCAP file or of a database, before the whole is decompressed.
+/// If these bytes do not belong to an MCAP file or a database; the rest is not decompressed then.
 pub(super) fn head(path: &Path, count: u64) -> Result<Vec<u8>, SourceError> {
     let mut head = Vec::new();
     let read = File::open(path)
@@ -36,14 +36,14 @@ pub(super) fn head(path: &Path, count: u64) -> Result<Vec<u8>, SourceError> {
     }
 }
 
-/// Decompresses a file to a temporary one: the readers of databases and of MCAP files read at
-/// random. Of a file that breaks off, what can be decompressed is returned, with a warning.
+/// Decompresses a file to a temporary file, because the readers of databases and of MCAP files need
+/// random access. If the file is truncated, the decompressible part is returned, with a warning.
 pub(super) fn unpack(
     path: &Path,
     room: &Room,
 ) -> Result<(TemporaryFile, Option<Warning>), SourceError> {
     let head = signature::head(path, FRAME_HEADER)?;
-    // Of the first frame; most writers write one, and its size into it.
+    // Size of the first frame; most writers write a single frame, with its size in the header.
     let expected = get_frame_content_size(&head).ok().flatten();
     let io = |error| SourceError::io(path, error);
     let mut reader = Decoder::new(File::open(path).map_err(io)?).map_err(io)?;
@@ -73,7 +73,7 @@ pub(super) fn unpack(
     }
 }
 
-/// The error for a file that does not fit.
+/// The error for a file that exceeds the limit or the free space.
 fn refuse(path: &Path, error: &TemporaryError) -> SourceError {
     let remedy = match error {
         TemporaryError::Limit { .. } => "raise --max-temporary-bytes",

@@ -1,4 +1,4 @@
-//! What a database has about its topics besides names and types.
+//! The descriptions of topics in a database, besides names and types.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::database::Database;
 use crate::Schema;
 
-/// Columns of `topics` that describe a channel further. Older recorders wrote fewer.
+/// Columns of `topics` with further properties of a channel. Older recorders wrote fewer columns.
 const COLUMNS: [&str; 2] = ["offered_qos_profiles", "type_description_hash"];
 
 /// Definitions of types, and further columns of topics.
@@ -17,13 +17,13 @@ pub(super) struct Descriptions {
     schemas: HashMap<String, Schema>,
     /// By number of the topic.
     metadata: HashMap<i64, BTreeMap<String, String>>,
-    /// Some definitions were above the limit.
+    /// Some definitions exceeded the limit.
     pub(super) is_cut: bool,
 }
 
 impl Descriptions {
-    /// Reads them, with at most `room` bytes of definitions. Tables and columns that are missing
-    /// are passed over.
+    /// Reads the descriptions, with at most `room` bytes of definitions. Missing tables and columns
+    /// are skipped.
     pub(super) fn read(database: &Database, room: u64) -> rusqlite::Result<Self> {
         let mut found = Self::default();
         found.read_metadata(database)?;
@@ -71,7 +71,7 @@ impl Descriptions {
         Ok(())
     }
 
-    /// The type called `name`; without a definition where the database has none.
+    /// The type called `name`; without a definition if the database has none.
     pub(super) fn schema(&self, name: &str) -> Schema {
         self.schemas.get(name).cloned().unwrap_or_else(|| Schema {
             recorded_id: None,

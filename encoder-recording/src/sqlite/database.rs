@@ -1,4 +1,4 @@
-//! Opening a database that is not trusted, without writing to it or next to it.
+//! Opens an untrusted database. Writes neither to it nor to its directory.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use rusqlite::{Connection, OpenFlags};
 
 use crate::{SourceError, SourceOptions, Warning, signature};
 
-/// Largest value or row that is read in any case: a schema has to fit.
+/// Largest value or row that is always accepted: a schema must fit.
 const LEAST_LENGTH: u64 = 1 << 20;
 /// First bytes of a rollback journal with a transaction.
 const JOURNAL: &[u8] = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7";
@@ -18,11 +18,11 @@ const JOURNAL: &[u8] = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7";
 pub(super) struct Database {
     pub(super) connection: Connection,
     files: [PathBuf; 2],
-    /// The files as they were when the database was opened.
+    /// The state of the files when the database was opened.
     before: [Option<State>; 2],
 }
 
-/// What changes when a file is written.
+/// The properties of a file that change when it is written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct State {
     len: u64,
@@ -84,7 +84,7 @@ impl Database {
         let connection = Connection::open_with_flags(address(&real, has_log), flags)
             .and_then(|connection| {
                 if has_log {
-                    // Before the log is opened: its index is in memory then.
+                    // Set before the log is opened, so that its index is kept in memory.
                     connection.query_row("PRAGMA locking_mode = EXCLUSIVE", [], |_| Ok(()))?;
                 }
                 protect(&connection, options)?;
@@ -94,14 +94,15 @@ impl Database {
         Ok((Self { connection, files, before }, warnings))
     }
 
-    /// Whether the database was written since it was opened. A database that is gone was not.
+    /// Whether the database was written since it was opened. A deleted database counts as not
+    /// written.
     pub(super) fn has_changed(&self) -> bool {
         let [database, log] = self.files.each_ref().map(|file| State::of(file));
         database.is_some() && [database, log] != self.before
     }
 
     /// Checks that `topics` and `messages` are plain tables. Views, virtual tables and generated
-    /// columns run what the database has in it instead of reading rows.
+    /// columns execute expressions from the database instead of reading rows.
     pub(super) fn check_schema(&self) -> rusqlite::Result<Result<(), String>> {
         for table in ["topics", "messages"] {
             if let Err(reason) = self.check_table(table)? {
@@ -140,7 +141,7 @@ fn protect(connection: &Connection, options: &SourceOptions) -> rusqlite::Result
         (DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false),
         (DbConfig::SQLITE_DBCONFIG_ENABLE_VIEW, false),
         (DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, false),
-        // Nothing is written when it is closed, either.
+        // Nothing is written on close either.
         (DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true),
     ] {
         connection.set_db_config(setting, value)?;
@@ -149,7 +150,7 @@ fn protect(connection: &Connection, options: &SourceOptions) -> rusqlite::Result
     let length = i32::try_from(length).unwrap_or(i32::MAX);
     connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, length)?;
     connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
-    // Nothing goes to the temporary directory; pages are checked before they are used.
+    // No temporary files are used; pages are checked before they are used.
     connection.execute_batch(
         "PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON;
          PRAGMA query_only = ON;",
@@ -171,8 +172,8 @@ fn beside(database: &Path, ending: &str) -> PathBuf {
     path.into()
 }
 
-/// The address of a database that is only read. Without a log the file is taken as one that does
-/// not change: no lock, no shared memory. With a log SQLite's file system without locks is used.
+/// The URI of a database that is only read. Without a log the file is opened as immutable: no lock,
+/// no shared memory. With a log SQLite's file system without locks is used.
 fn address(path: &Path, has_log: bool) -> String {
     let mut uri = String::from("file:");
     if cfg!(windows) && path.is_absolute() {

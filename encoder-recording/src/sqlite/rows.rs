@@ -1,8 +1,9 @@
-//! Rows of camera messages in log-time order, without a list of them.
+//! Returns rows of camera messages in log-time order, without a list of all rows.
 //!
-//! Rows lie in the order in which they were recorded, which is nearly that of their log times. A
-//! first pass finds out how late a row is at most, compared with the rows before it. The second
-//! pass holds rows back for as long: as many as a recorder has mixed up, not as many as there are.
+//! Rows are stored in the order in which they were recorded, which is nearly that of their log
+//! times. A first pass determines how late a row is at most, compared with the rows before it. The
+//! second pass holds rows back for that long, so memory depends on how far rows are out of order,
+//! not on their number.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -18,18 +19,18 @@ const BATCH: usize = 1024;
 /// Log time, number of the row, stream.
 pub(super) type Row = (i64, i64, StreamId);
 
-/// What a first pass over all rows has found.
+/// The result of a first pass over all rows.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     /// Log time of the earliest message of any topic.
     pub(super) first: Option<i64>,
-    /// Messages of each wanted stream.
+    /// Number of messages of each selected stream.
     pub(super) counts: Vec<u64>,
-    /// How much earlier a message is than one before it, at most, in nanoseconds.
+    /// The most by which a message is earlier than a preceding message, in nanoseconds.
     late: u64,
-    /// Numbers of the rows that can be read, in order.
+    /// Ranges of the row numbers that can be read, in order.
     ranges: Vec<RangeInclusive<i64>>,
-    /// What is wrong with the table.
+    /// A description of the damage to the table.
     pub(super) damage: Option<String>,
 }
 
@@ -58,7 +59,7 @@ impl Survey {
         survey.damage = Some(error.to_string());
         let last_good = ids.map(|(_, last)| last);
         let (mut ids, mut earliest) = (None, i64::MAX);
-        // An error here is that of the same damage.
+        // An error here has the same cause as the damage.
         let _ = rows(connection, "DESC", |id, topic, time| {
             if last_good.is_some_and(|last| id <= last) {
                 return false;
@@ -115,8 +116,8 @@ fn rows(
     Ok(())
 }
 
-/// Refuses rows that are out of order: pages of a damaged table may have many parents, and the same
-/// rows would come without end.
+/// Refuses rows that are out of order: pages of a damaged table may have several parents, and the
+/// same rows would be returned without end.
 fn check_order(before: Option<i64>, id: i64, rising: bool) -> rusqlite::Result<()> {
     match before {
         Some(before) if (rising && id <= before) || (!rising && id >= before) => {
@@ -131,14 +132,14 @@ fn check_order(before: Option<i64>, id: i64, rising: bool) -> rusqlite::Result<(
 #[derive(Debug)]
 pub(super) struct Rows {
     wanted: HashMap<i64, StreamId>,
-    /// What is still to be read.
+    /// The ranges that were not read yet.
     ranges: VecDeque<RangeInclusive<i64>>,
     late: u64,
     /// The latest time that was read.
     latest: i64,
-    /// Rows that others may come before.
+    /// Rows that are held back, because earlier rows may follow.
     held: BinaryHeap<Reverse<Row>>,
-    /// Rows that were not returned, as the survey has counted them.
+    /// Number of rows counted by the first pass that were not returned.
     left: u64,
     damage: Option<String>,
 }
@@ -200,7 +201,7 @@ impl Rows {
         Ok(next.filter(|next| next <= range.end()).map(|next| next..=*range.end()))
     }
 
-    /// What is wrong, where not all rows came that the survey has counted.
+    /// A description of the damage, if fewer rows were returned than the first pass counted.
     pub(super) fn missing(&mut self) -> Option<String> {
         let left = std::mem::take(&mut self.left);
         let damage = self.damage.take().unwrap_or_else(|| "they were there before".into());

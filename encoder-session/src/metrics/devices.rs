@@ -1,8 +1,8 @@
 //! The load of the devices that sessions run on.
 //!
-//! A driver that hangs must block no session, so a thread queries it. All sessions of a backend
-//! share one thread: a driver that hangs costs that thread, however many sessions come and go. It
-//! ends when the last session of the backend does.
+//! A driver that hangs must not block a session, so a thread queries it. All sessions of a backend
+//! share this thread: a driver that hangs blocks only the shared thread, however many sessions are
+//! opened and closed. The thread ends when the last session of the backend ends.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -33,11 +33,11 @@ pub(super) struct Devices {
     engines: Vec<Engine>,
 }
 
-/// Where a session gets loads from.
+/// The source of a session's load values.
 struct Source {
     probe: LoadProbe,
     user: User,
-    /// The result of the query that is under way.
+    /// The receiver for the result of the pending query.
     result: Option<Receiver<Vec<DeviceLoad>>>,
 }
 
@@ -55,7 +55,7 @@ impl Devices {
         Self { encoder, source, queried: None, engines: Vec::new() }
     }
 
-    /// Emits the result of a query that has come, and makes the next query when it is due.
+    /// Emits the result of a completed query, and sends the next query when it is due.
     pub fn tick(&mut self, now: Instant) {
         let Some(source) = &mut self.source else { return };
         if let Some(result) = &source.result {
@@ -65,7 +65,8 @@ impl Devices {
                     source.result = None;
                     self.emit(&loads);
                 }
-                // The driver reports no load, or the query panicked: so would the next one.
+                // The driver reports no load, or the query panicked; the next query would do the
+                // same.
                 _ => {
                     (self.source, self.engines) = (None, Vec::new());
                     return;
@@ -102,13 +103,13 @@ struct LoadThread(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// A query has come, or a user has left.
+    /// Notified when a query is queued or a user leaves.
     changed: Condvar,
 }
 
 #[derive(Default)]
 struct State {
-    /// At most one of each user.
+    /// At most one query per user.
     queries: VecDeque<Query>,
     users: usize,
     next_user: u64,
@@ -145,7 +146,7 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The next query; `None` when there are no users any more, and the thread is to end.
+    /// The next query; `None` when there are no users left and the thread must end.
     fn next_query(&self) -> Option<Query> {
         let mut state = self.lock();
         loop {
@@ -162,7 +163,7 @@ impl Shared {
 
     fn run(&self) {
         while let Some(query) = self.next_query() {
-            // After a panic the sender is dropped without a result, which the user sees.
+            // After a panic the sender is dropped without a result, which the user detects.
             if let Ok(loads) = catch_unwind(AssertUnwindSafe(|| query.probe.ask())) {
                 // The user may have left.
                 let _ = query.result.send(loads);
@@ -178,7 +179,7 @@ struct User {
 }
 
 impl User {
-    /// Queues a query; `None` where no thread can be started.
+    /// Queues a query; returns `None` if no thread can be started.
     fn query(&self, probe: &LoadProbe) -> Option<Receiver<Vec<DeviceLoad>>> {
         let shared = &self.thread.0;
         let mut state = shared.lock();
@@ -208,7 +209,7 @@ impl Drop for User {
 /// Encoder, device, engine.
 type Key = (EncoderType, String, &'static str);
 
-/// How many sessions use an engine: when the last session ends, its gauge becomes 0.
+/// Number of sessions that use each engine: when the last session ends, its gauge is set to 0.
 static USERS: Mutex<BTreeMap<Key, usize>> = Mutex::new(BTreeMap::new());
 
 fn users() -> MutexGuard<'static, BTreeMap<Key, usize>> {
@@ -266,7 +267,7 @@ mod tests {
         DeviceLoad { device: device.into(), engine: "encoder", ratio }
     }
 
-    /// The gauge of a device as it was set last, since the last snapshot.
+    /// The last value of a device's gauge since the last snapshot.
     fn value(recorder: &DebuggingRecorder, device: &str) -> Option<f64> {
         let all = recorder.snapshotter().snapshot().into_vec();
         all.into_iter().find_map(|(key, _, _, value)| {
@@ -279,7 +280,7 @@ mod tests {
         })
     }
 
-    /// A tick, and as many more as it takes until the result has come.
+    /// Ticks until the result has arrived, at least once.
     fn settle(devices: &mut Devices, recorder: &DebuggingRecorder, now: Instant) {
         let deadline = Instant::now() + Duration::from_secs(60);
         with_local_recorder(recorder, || {
@@ -316,7 +317,7 @@ mod tests {
         let recorder = DebuggingRecorder::new();
         let begin = Instant::now();
         let mut devices = devices(&LoadThread::default(), probe);
-        // Milliseconds | value, if there is a new one
+        // Milliseconds | value, if there is a new value
         for (ms, expected) in [(0, 0.25), (500, 0.0), (999, 0.0), (1000, 0.5), (7000, 1.0)] {
             settle(&mut devices, &recorder, begin + Duration::from_millis(ms));
             assert_eq!(value(&recorder, "often"), Some(expected), "{ms} ms");
@@ -345,7 +346,7 @@ mod tests {
             assert!(thread.0.lock().is_running);
             drop(sessions);
             until_ended(&thread);
-            // A session that comes later starts it again.
+            // A session that is opened later starts the thread again.
             assert_eq!(threads.lock().unwrap().len(), run);
         }
     }
@@ -371,7 +372,7 @@ mod tests {
             assert!(Instant::now() < deadline, "no query");
             thread::yield_now();
         }
-        // Sessions come and go, and none of their queries is made.
+        // Sessions are opened and closed, and none of their queries runs.
         for session in 0..50 {
             let mut other = devices(&thread, probe.clone());
             for second in 0..10 {
@@ -383,7 +384,7 @@ mod tests {
         }
         first.tick(begin + Duration::from_secs(100));
         assert_eq!((value(&recorder, "hung"), entered.load(SeqCst)), (None, 1));
-        // Once the driver answers, queries are made again.
+        // Once the driver responds, queries run again.
         drop(go);
         settle(&mut first, &recorder, begin);
         assert_eq!((value(&recorder, "hung"), entered.load(SeqCst)), (Some(0.5), 1));
@@ -428,7 +429,7 @@ mod tests {
             }
             assert_eq!(queries.load(SeqCst), 1);
             assert!(recorder.snapshotter().snapshot().into_vec().is_empty());
-            // It needs the thread no more.
+            // The session no longer needs the thread.
             until_ended(&thread);
         }
     }

@@ -1,4 +1,4 @@
-//! What one session emits.
+//! The metrics of one session.
 
 use std::time::{Duration, Instant};
 
@@ -12,10 +12,10 @@ use super::{
     SESSIONS, devices::Devices, labels, refusal,
 };
 
-/// How long frames are counted for the rate.
+/// The window over which the frame rate is measured.
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Emits the metrics of one session. What it adds to gauges goes with it.
+/// Emits the metrics of one session. Its contribution to gauges is removed when it is dropped.
 pub(crate) struct Meter {
     camera: Option<SharedString>,
     encoder: EncoderType,
@@ -23,15 +23,15 @@ pub(crate) struct Meter {
     devices: Devices,
     /// The ring as it was at the last tick.
     ring: Snapshot,
-    /// When the current second began, and how many frames came out since.
+    /// When the current second began, and how many frames were returned since then.
     second: Option<Instant>,
     frames: u32,
 }
 
 impl Meter {
-    /// For a session whose encoder has been opened; `load` is what
-    /// [that encoder](encoder_core::VideoEncoder::load) says. `camera` is the value of a label of
-    /// that name.
+    /// Creates the meter of a session whose encoder has been opened. `load` is the value of
+    /// [`VideoEncoder::load`](encoder_core::VideoEncoder::load). `camera` is the value of the label
+    /// of that name.
     pub fn new(encoder: EncoderType, load: Option<LoadProbe>, camera: Option<&str>) -> Self {
         let camera = camera.map(|camera| SharedString::from(camera.to_owned()));
         Self {
@@ -45,7 +45,7 @@ impl Meter {
         }
     }
 
-    /// The session goes on with another encoder: its part of the gauges moves to that one.
+    /// Moves the session's contribution to the gauges to the new encoder.
     pub fn switch(&mut self, to: EncoderType, load: Option<LoadProbe>) {
         let mut handles = Handles::new(&labels(to, self.camera.as_ref()));
         handles.fps.set(self.handles.fps.value);
@@ -55,8 +55,8 @@ impl Meter {
         self.encoder = to;
     }
 
-    /// The session leaves its encoder, to go on with another or to end. `reason` is one of
-    /// [`FAILOVER_REASONS`]. To be said before [`switch`](Self::switch).
+    /// Records that the session drops its encoder, to switch to another or to end. `reason` is one
+    /// of [`FAILOVER_REASONS`]. Must be called before [`switch`](Self::switch).
     pub fn failover(&self, to: Option<EncoderType>, reason: &'static str) {
         debug_assert!(FAILOVER_REASONS.contains(&reason), "{reason}");
         let mut labels = labels(self.encoder, self.camera.as_ref());
@@ -66,17 +66,18 @@ impl Meter {
         counter!(FAILOVERS, labels).increment(1);
     }
 
-    /// An encoder, this one or another, was passed over.
+    /// Records that an encoder, the active one or another, was passed over.
     pub fn refusal(&self, why: &Refusal) {
         refusal(why, self.camera.as_ref());
     }
 
-    /// A frame of so many bytes, without padding, was given to the encoder.
+    /// Records that a frame of `bytes` bytes, without padding, was passed to the encoder.
     pub fn frame(&self, bytes: usize) {
         self.handles.bytes_in.increment(bytes as u64);
     }
 
-    /// An access unit of so many bytes came out, so long after its frame was given.
+    /// Records an access unit, its size in bytes and the time since its frame was passed to the
+    /// encoder.
     pub fn unit(&mut self, bytes: usize, latency: Duration) {
         self.frames = self.frames.saturating_add(1);
         self.handles.frames.increment(1);
@@ -84,22 +85,22 @@ impl Meter {
         self.handles.latency.record(latency);
     }
 
-    /// So many frames show the picture of another again.
+    /// Records frames that repeat the picture of another frame.
     pub fn repeated(&self, n: u64) {
         self.handles.repeated.increment(n);
     }
 
-    /// A frame could not be decoded.
+    /// Records a frame that could not be decoded.
     pub fn failed(&self) {
         self.handles.failed.increment(1);
     }
 
-    /// So many frames were dropped because the ring was full.
+    /// Records frames that were dropped because the ring was full.
     pub fn dropped(&self, n: u64) {
         self.handles.dropped.increment(n);
     }
 
-    /// To be called about every frame, and at least once a second while there are none.
+    /// Must be called about once per frame, and at least once a second while there are no frames.
     pub fn tick(&mut self, now: Instant, ring: &Snapshot) {
         let since = *self.second.get_or_insert(now);
         let passed = now.saturating_duration_since(since);
@@ -126,7 +127,7 @@ impl Meter {
     }
 }
 
-/// Where the numbers of one encoder type go, looked up once.
+/// The metric handles of one encoder type, looked up once.
 struct Handles {
     frames: Counter,
     bytes_in: Counter,
@@ -134,7 +135,7 @@ struct Handles {
     latency: Histogram,
     producer_waits: Counter,
     consumer_waits: Counter,
-    /// Counters of the facade are whole numbers.
+    /// Counters of the facade are integers.
     producer_wait: Gauge,
     consumer_wait: Gauge,
     repeated: Counter,
@@ -169,7 +170,7 @@ impl Handles {
     }
 }
 
-/// What one session adds to a gauge that all sessions share; taken back when it is dropped.
+/// The contribution of one session to a gauge that all sessions share; subtracted on drop.
 struct Share {
     gauge: Gauge,
     value: f64,
@@ -182,7 +183,7 @@ impl Share {
         share
     }
 
-    /// Rounded to 1/64: such numbers add up exactly, so that nothing is left when all are gone.
+    /// Rounded to 1/64: such numbers add up exactly, so that the gauge returns to 0.
     fn set(&mut self, value: f64) {
         let value = (value * 64.0).round() / 64.0;
         if value != self.value {

@@ -24,7 +24,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// The recorder forgets what it has told: what changes by steps adds up here.
+    /// The recorder resets counters at each snapshot, so their increments are added up here.
     fn now(&mut self) -> &BTreeMap<String, f64> {
         for (key, _, _, value) in self.recorder.snapshotter().snapshot().into_vec() {
             let (_, key) = key.into_parts();
@@ -119,7 +119,7 @@ fn what_a_session_tells_arrives() {
         (FAILED, 1.0),
         (DROPPED, 7.0),
         (SESSIONS, 1.0),
-        // There from the beginning, so that their first step is seen.
+        // Registered from the start, so that the first increment is visible.
         (FPS, 0.0),
         (QUEUE_DEPTH, 0.0),
         (PRODUCER_WAITS, 0.0),
@@ -153,12 +153,12 @@ fn the_rate_is_that_of_the_last_second() {
     meter.unit(1, Duration::ZERO);
     meter.tick(at(1033), &ring);
     seen.expect(FPS, X264, 30.015625);
-    // Holds until the next second is over.
+    // The value holds until the next second is over.
     meter.tick(at(2000), &ring);
     seen.expect(FPS, X264, 30.015625);
     meter.tick(at(2033), &ring);
     seen.expect(FPS, X264, 0.0);
-    // The clock may stand still, or be looked at out of order.
+    // The clock may stand still, or be read out of order.
     meter.tick(at(0), &ring);
     seen.expect(FPS, X264, 0.0);
 }
@@ -194,7 +194,7 @@ fn run(meter: &mut Meter, begin: Instant, frames: u32, readable: usize) {
     let ring = Snapshot { readable, ..Snapshot::default() };
     meter.tick(begin, &ring);
     (0..frames).for_each(|_| meter.unit(1, Duration::ZERO));
-    // Not a second: a rate with many digits.
+    // Slightly more than a second, for a rate with many digits.
     meter.tick(begin + Duration::from_millis(1037), &ring);
 }
 
