@@ -145,7 +145,7 @@ pub fn is_being_written(path: &Path) -> bool {
     cfg!(unix) && File::open(path).is_ok_and(locked)
 }
 
-/// When to sync a part_file file. With the first piece, so that its name is on the disk; then every
+/// When to sync a growing file. With the first piece, so that its name is on the disk; then every
 /// half second, so that a power cut costs no more than that.
 #[derive(Debug, Default)]
 struct Syncs {
