@@ -1,9 +1,9 @@
-//! What is registered is what was compiled in, in the library and in the program.
+//! The registered backends are those that were compiled in, in the library and in the program.
 #![allow(clippy::unwrap_used)]
 
 use std::process::Command;
 
-// A crate that is only a dependency is not linked.
+// A crate that is only listed as a dependency is not linked.
 use encoder_pipeline as _;
 
 /// The backends of the enabled features, in the order of their rank.

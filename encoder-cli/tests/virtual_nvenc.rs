@@ -1,6 +1,6 @@
 //! The program with a virtual NVENC device: the real `h264_nvenc` of the real FFmpeg, on libraries
-//! that stand in for NVIDIA's. It shows that options, pictures, refusals and clean-up are right,
-//! and nothing about a real device's speed, picture quality or limits.
+//! that replace NVIDIA's. It tests options, pictures, refusals and clean-up, but not a real
+//! device's speed, picture quality or limits.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -66,7 +66,7 @@ fn what_was_asked_for_arrives() {
     assert_eq!((stream.gop_length, stream.idr_period, stream.frame_interval_p), (30, 30, 3));
     assert_eq!((stream.width, stream.height, stream.gpu), (322, 178, 1));
     assert_eq!((stream.full_range, stream.colour), (Some(false), Some([1, 13, 6])));
-    // The probe was made with the same options, at a quality of its own.
+    // The probe used the same options, at its own quality.
     let probe = configs.first().unwrap();
     assert_eq!((probe.preset.as_str(), probe.target_quality, probe.gpu), ("p5", 23.0, 1));
     assert_eq!((probe.width, probe.height), (640, 360));
@@ -95,7 +95,7 @@ fn each_miss_has_its_own_refusal() {
     let output = |wrong| Fault::output(wrong).times(1000);
     type Change = Box<dyn Fn(VirtualNvenc) -> VirtualNvenc>;
     let fault = |fault: Fault| -> Change { Box::new(move |device| device.fault(fault)) };
-    // what is wrong | kind | transient | words of the reason | configuration
+    // fault | kind | transient | part of the reason | configuration
     let table: Vec<(Change, &str, bool, &str, &str)> = vec![
         (Box::new(|d| d.without(Part::Encode)), "missing", false, "libnvidia-encode", ""),
         (Box::new(|d| d.without(Part::Cuda)), "missing", false, "libcuda", ""),
@@ -182,8 +182,8 @@ fn a_refusal_is_loud_where_it_is_required_and_one_warning_where_not() {
 
 #[test]
 fn what_a_device_refuses_at_the_first_frame_goes_to_the_next() {
-    // Found usable, kept, and then it is not: what the device says at the size of the recording,
-    // or when others have taken its sessions since.
+    // The device was probed as usable and cached, and then refuses: because of the size of the
+    // recording, or because other processes have taken its sessions since.
     let smaller = |d: VirtualNvenc| d.capability(Capability::WidthMax, 300);
     type Change = fn(VirtualNvenc) -> VirtualNvenc;
     let table: [(Change, &str); 4] = [
@@ -195,12 +195,12 @@ fn what_a_device_refuses_at_the_first_frame_goes_to_the_next() {
     for (change, words) in table {
         let Some(bench) = bench() else { return };
         const HASTE: &str = "[gpu]\nprobe_timeout_s = 1";
-        // Not in haste: this is to succeed on a slow machine too. The time is no part of the
-        // question, so the answer holds.
+        // With a long timeout, so that it also succeeds on a slow machine. The timeout is not part
+        // of the cache key, so the result stays valid.
         assert_eq!(bench.detect("[gpu]\nprobe_timeout_s = 60")["status"], "usable");
         let bench = bench.with(change);
         let done = bench.convert(&[], HASTE).expect(0);
-        // In haste, software may take too long for its probe too.
+        // With a short timeout, the probe of software encoders may also be too slow.
         assert_ne!(done.output()["encoder"], "nvenc", "{}", done.said);
         assert!(warning(&done.said, "nvenc").contains(words), "{}", done.said);
         assert!(done.output()["refusals"].to_string().contains(words));
@@ -214,7 +214,7 @@ fn what_a_device_refuses_at_the_first_frame_goes_to_the_next() {
 #[test]
 fn what_goes_wrong_amid_a_stream_costs_no_frame() {
     let hang = Fault::new(Stage::Encode, Action::Hang);
-    // The fault, the cause that the report gives, and words of the device (these or those).
+    // The fault, the cause in the report, and text from the device (either of the two).
     for (fault, cause, words) in [
         (Fault::ENCODE.frame(32), "failed", "EncodePicture failed"),
         (Fault::DEVICE_LOST.frame(32), "failed", "device does not exist"),
@@ -226,7 +226,7 @@ fn what_goes_wrong_amid_a_stream_costs_no_frame() {
         let Some(bench) = bench() else { return };
         let bench = bench.with(|device| device.fault(fault));
         // Each new session of the device has the fault again. The ring's 25 slots have no room for
-        // the 32nd frame before seven are through: it cannot strike three times.
+        // the 32nd frame before seven frames are committed: it cannot strike three times.
         let args = ["--encoder", "nvenc", "--b-frames", "2"];
         let done = bench.convert(&args, "[gpu]\nstall_timeout_s = 3").expect(0);
         let told = format!("{fault:?}: {}\n{:#}", done.said, done.report);
@@ -234,7 +234,7 @@ fn what_goes_wrong_amid_a_stream_costs_no_frame() {
         assert_eq!((done.count("frames_in"), done.count("frames_encoded")), (40, 40), "{told}");
         let failovers = done.output()["failovers"].as_array().unwrap();
         assert!(!failovers.is_empty(), "{told}");
-        // If it strikes a second time, then near the end, where it may look otherwise.
+        // If the fault strikes a second time, it is near the end, where it may look different.
         assert_eq!(failovers[0]["cause"], cause, "{told}");
         let reason = failovers[0]["reason"].as_str().unwrap();
         assert!(words.split('|').any(|words| reason.contains(words)), "{told}");
@@ -260,13 +260,14 @@ fn a_device_that_fails_again_and_again_is_left_for_software() {
         .map(|f| (f["from"].as_str().unwrap(), f["to"].as_str().unwrap(), &f["count"]))
         .collect();
     assert_eq!(changes, [("nvenc", "nvenc", &2.into()), ("nvenc", "x264", &1.into())]);
-    // The encoder that made most of it, whatever came through of the other.
+    // The encoder with the most frames, however many the other encoder completed.
     assert_eq!(done.output()["encoder"], "x264");
     let encoders = done.output()["encoders"].as_array().unwrap();
     let frames: i64 = encoders.iter().map(|e| e["frames"].as_i64().unwrap()).sum();
     assert_eq!((&encoders[encoders.len() - 1]["encoder"], frames), (&"x264".into(), 40));
-    // Where it is required, it is an error, and what was made is kept: of each of three attempts
-    // two frames at least, for without them the eleven slots have no room for the fourteenth.
+    // If the encoder is required, its loss is an error, and the written part is kept. Each of three
+    // attempts completes at least two frames, since otherwise the eleven slots have no room for the
+    // fourteenth frame.
     let bench = bench.with(|device| device.fault(Fault::DEVICE_LOST.frame(13)));
     let small = "[gpu]\nenable_ring_buffer = false";
     let failed = bench.convert(&["--encoder", "nvenc"], small).expect(1);
@@ -278,7 +279,7 @@ fn a_device_that_fails_again_and_again_is_left_for_software() {
     assert_eq!(kept, (0..kept.len()).map(Some).collect::<Vec<_>>());
 }
 
-/// A session of somebody else on the device, as long as it lives.
+/// A session of another process on the device, while this value lives.
 struct Holder(std::process::Child);
 
 impl Holder {
@@ -321,7 +322,7 @@ fn a_session_limit_is_waited_for_or_spilled_as_was_said() {
     assert!(warning(&spilled.said, "nvenc").contains("all encode sessions are in use"));
     assert!(was_refused(&bench));
 
-    // The same with patience: it goes on as soon as the other has ended.
+    // The same with a waiting time: the program continues once the other session has ended.
     let Some(bench) = self::bench() else { return };
     let bench = bench.with(|device| device.session_limit(1, 10));
     drop(holder);
@@ -365,7 +366,7 @@ fn a_signal_ends_the_wait_for_a_session() {
     let (code, said) = (waiting.wait().unwrap().code().unwrap(), said.join("\n"));
     let stopped = Converted::check(out, "report.json", code, said).expect(3);
     assert_eq!(stopped.report["interrupted"], true);
-    // What was read is in a whole file, made by the next encoder.
+    // All frames that were read are in a complete file, encoded by the next encoder.
     assert_eq!(stopped.output()["encoder"], "x264", "{}", stopped.said);
     let shown = stopped.video().numbers();
     assert_eq!(shown, numbers()[..shown.len()]);
@@ -414,13 +415,13 @@ fn sessions_of_the_same_run_are_not_waited_for() {
     const LIMIT: &str = "[gpu]\nmax_sessions = 2\nsession_wait_s = 30";
     let done = convert(&bench, &[], LIMIT).expect(0);
     check(&done, "that max_sessions allows are in use by this program itself");
-    // If there is no other encoder, the error comes at once, and with what helps.
+    // If there is no other encoder, the error is reported at once, with a hint.
     let failed = convert(&bench, &["--encoder", "nvenc"], LIMIT).expect(1);
     let outputs = failed.outputs();
     let errors: Vec<_> = outputs.iter().filter_map(|output| output["error"].as_str()).collect();
     let [error] = errors[..] else { panic!("{errors:?}") };
     assert!(error.contains("raise gpu.max_sessions") && !error.contains("30 s"), "{error}");
-    // A limit of the driver: who holds the sessions is a guess, which the reason states.
+    // A limit of the driver: the owner of the sessions is a guess, as the reason states.
     let bench = bench.with(|device| device.session_limit(2, 10));
     let done = convert(&bench, &[], "[gpu]\nsession_wait_s = 30").expect(0);
     check(&done, "not waited for, since this program itself uses 2 sessions");
@@ -432,7 +433,7 @@ fn sessions_are_counted_over_all_programs_of_the_user() {
     let runtime = tempfile::tempdir().unwrap();
     let config = bench.config("[gpu]\nmax_sessions = 1");
     let (held, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    // One that has begun, and waits for more frames.
+    // A program that has begun, and waits for more frames.
     let args = ["encode", "-", "--raw", "gray:160x120@30", "-o", text(held.path())];
     let mut holder = bench
         .command(args.into_iter().chain(["--encoder", "nvenc", "--config", text(&config)]))
@@ -454,7 +455,7 @@ fn sessions_are_counted_over_all_programs_of_the_user() {
     assert!(warning(&spilled.said, "nvenc").contains("max_sessions allows are in use"));
     assert_eq!(spilled.video().numbers(), numbers());
 
-    // However it ends, its place is free again.
+    // However the program ends, its session is free again.
     holder.kill().unwrap();
     holder.wait().unwrap();
     bench.nobody_is_left();

@@ -1,6 +1,6 @@
 //! The program with a virtual Quick Sync device: the real `h264_qsv` of the real FFmpeg on a
-//! runtime that stands in for Intel's. It shows that options, pictures, refusals and clean-up are
-//! right, and nothing about a real device's speed, picture quality or limits.
+//! runtime that replaces Intel's. It tests options, pictures, refusals and clean-up, but not a real
+//! device's speed, picture quality or limits.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 

@@ -1,6 +1,6 @@
 //! The program with a virtual VA-API device: the real `h264_vaapi` of the real FFmpeg on a driver
-//! that stands in for those of AMD and Intel. It shows that options, pictures, refusals and
-//! clean-up are right, and nothing about a real device's speed, picture quality or limits.
+//! that replaces those of AMD and Intel. It tests options, pictures, refusals and clean-up, but not
+//! a real device's speed, picture quality or limits.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -21,7 +21,7 @@ fn bench(gpu: Gpu) -> Option<Bench<VirtualVaapi>> {
 }
 
 /// Whether the system's libva is older than this FFmpeg needs, which must be the only refusal of a
-/// device that is well.
+/// working device.
 fn libva_is_too_old(bench: &Bench<VirtualVaapi>) -> bool {
     let found = bench.detect("");
     if found["status"] == "usable" {
@@ -53,7 +53,7 @@ fn it_is_usable_and_every_pixel_arrives() {
         // x264 at CRF 0 is lossless, and so is the device.
         assert!(planes(&hardware.path("cam.mp4")) == planes(&software.path("cam.mp4")));
         assert_eq!(bench.device.0.violations(), Vec::<String>::new());
-        // Quick Sync goes before it, where it can.
+        // Quick Sync has a higher rank, if it works.
         let chosen = bench.convert(&[], "").expect(0);
         let quick_sync = cfg!(feature = "qsv") && maker == "Intel";
         let expected = if quick_sync { "qsv" } else { "vaapi" };
@@ -73,7 +73,7 @@ fn what_was_asked_for_arrives() {
     bench.convert(&["--encoder", "vaapi", "--crf", "20", "--gop", "24"], "").expect(0);
     let configs = bench.device.0.va_configs();
     let (probe, stream) = (configs.first().unwrap(), configs.last().unwrap());
-    // Constant quantiser, as every VA-API driver knows it; the probe has a quality of its own.
+    // Constant quantiser, which every VA-API driver supports; the probe has its own quality.
     assert_eq!((stream.rate_control, stream.qp, probe.qp), (16, 20, 23), "{stream:?}");
     assert_eq!((stream.intra_period, stream.intra_idr_period), (24, 24));
     assert_eq!((stream.width, stream.height, stream.ip_period), (322, 178, 1));

@@ -1,4 +1,5 @@
-//! Recordings that are broken, odd or hostile: what can be saved is saved, the rest is told.
+//! Recordings that are broken, odd or hostile: readable frames are converted, and losses are
+//! reported.
 #![allow(clippy::unwrap_used)]
 
 use crate::common;
@@ -14,7 +15,7 @@ use common::{
     recording::{Content, Recording, Serialization, camera, cut_jpeg, small, small_jpeg},
 };
 
-/// A JPEG of which not even the size can be read.
+/// A JPEG whose size cannot be read.
 fn no_jpeg() -> Content {
     Content::compressed("jpeg", b"\xff\xd8\xffthis is no picture".to_vec())
 }
@@ -30,7 +31,7 @@ fn recorded(directory: &Path, contents: Vec<Content>) -> std::path::PathBuf {
     camera(directory, &frames)
 }
 
-/// `count` whole JPEGs, but for these numbers.
+/// `count` valid JPEGs, except at these numbers.
 fn jpegs_but(count: usize, broken: &[(usize, Make)]) -> Vec<Content> {
     let content = |n: usize| match broken.iter().find(|(at, _)| *at == n) {
         Some((_, make)) => make(n),
@@ -220,7 +221,7 @@ fn each_size_is_a_video_and_nothing_is_lost() {
     }
 }
 
-/// Threads of a process, while it runs.
+/// Number of threads of a process, while it runs.
 #[cfg(target_os = "linux")]
 fn threads(child: &std::process::Child) -> usize {
     std::fs::read_dir(format!("/proc/{}/task", child.id())).map_or(0, Iterator::count)
@@ -279,7 +280,7 @@ fn a_recording_that_breaks_off_gives_what_it_has() {
     assert!((8..=12).contains(&numbers.len()), "{} frames of 12", numbers.len());
     assert_eq!(converted.report["warnings"].as_array().unwrap().len(), 1, "{}", converted.report);
 
-    // One byte of a chunk turned over: only its frames are missing. (Chunks have checksums.)
+    // One byte of a chunk is inverted: only its frames are missing. (Chunks have checksums.)
     let mut flipped = whole.clone();
     let at = whole.len() / 2;
     flipped[at] ^= 0xff;
@@ -315,7 +316,7 @@ fn what_is_no_recording_is_told_so() {
         assert!(converted.said.contains(part), "{part}: {}", converted.said);
         assert_eq!(converted.outputs().len(), 0);
     }
-    // Where there is no directory yet, none is made.
+    // If the directory does not exist yet, it is not created.
     let (text, fresh) = (directory.path().join("text.mcap"), directory.path().join("fresh"));
     let (code, _) = run(["encode", text.to_str().unwrap(), "-o", fresh.to_str().unwrap()]);
     assert_eq!((code, fresh.exists()), (1, false));
@@ -358,7 +359,7 @@ fn absurd_sizes_are_refused_by_a_limit() {
         let path = recorded(directory.path(), vec![content.clone(), content]);
         let converted = convert(&path, &[]).expect(1);
         assert!(converted.said.contains("--max-pixels"), "{}", converted.said);
-        // With the limit raised it is its own lack of data that stops it.
+        // With the limit raised, the conversion fails because the picture's data is missing.
         let converted = convert(&path, &["--max-pixels", "4000000000"]).expect(1);
         assert!(!converted.said.contains("--max-pixels"), "{}", converted.said);
     }

@@ -1,4 +1,4 @@
-//! `encoder bench` measures what it says, whatever the figures are on this machine.
+//! `encoder bench` reports what it measures, whatever the figures are on this machine.
 #![allow(clippy::unwrap_used)]
 
 use crate::common;
@@ -12,7 +12,8 @@ use common::{
 };
 use serde_json::Value;
 
-/// Runs `encoder bench` with `words`; its exit code, its words, and its JSON.
+/// Runs `encoder bench` with the arguments `words`; returns its exit code, its output, and its
+/// JSON.
 fn bench(words: &[&str]) -> (i32, String, Value) {
     let folder = tempfile::tempdir().unwrap();
     let json = folder.path().join("a.json");

@@ -1,4 +1,4 @@
-//! What was black comes back black: every encoding, decoded by FFmpeg and compared.
+//! Colours survive the conversion: every encoding, decoded by FFmpeg and compared.
 #![allow(clippy::unwrap_used)]
 
 use crate::common;
@@ -46,8 +46,8 @@ fn each(
         .map(|(topic, _)| {
             let path = converted.path(&format!("{topic}.mp4"));
             let video = common::decode::decode(&path);
-            // BT.601 in limited range, told by the container too. (Primaries and transfer are
-            // not asked for: recordings do not know them.)
+            // BT.601 in limited range, also in the container. (Primaries and transfer are not
+            // checked: recordings do not contain them.)
             let colour = mp4::colour(&std::fs::read(path).unwrap());
             let (_, _, matrix, full_range) = colour.expect("a colr box");
             assert!(matches!(matrix, 5 | 6) && !full_range, "{topic}: {colour:?}");
@@ -90,7 +90,7 @@ fn colours_of_raw_encodings() {
         ("i420_padded", &raw("i420", 32)),
     ];
     check(&each("raw", size, kinds, &[]), 3.0);
-    // The other encoder, hosted by FFmpeg.
+    // The other encoder, run by FFmpeg.
     check(&each("raw", size, &kinds[..3], &["--encoder", "x264"]), 3.0);
 }
 
@@ -135,7 +135,7 @@ fn odd_sizes_and_padded_rows_are_not_skewed() {
         for (n, frame) in video.frames.iter().enumerate() {
             frame.check_patches(3.0, &topic);
             let sent = Picture::stamped(size.0, size.1, n);
-            // A row that is off by one pixel turns into tens of levels at the bar code's edges.
+            // A row that is off by one pixel differs by tens of levels at the bar code's edges.
             let mut off = 0u64;
             for y in 0..480 {
                 for x in 0..642 {

@@ -1,4 +1,4 @@
-//! Topics that are H.264 already are copied.
+//! Topics that are already H.264 are copied.
 #![allow(clippy::unwrap_used)]
 
 use crate::common;
@@ -90,7 +90,7 @@ fn a_video_topic_is_copied_with_its_pictures_and_times() {
     assert!((0..).zip(&video.pts).all(|(n, pts)| pts * 30 == n * video.timescale));
     let converted = convert(&path, &["--topic", "/Json", "--format", "annexb"]).expect(0);
     assert!(decode_stream(&converted.path("Json.h264")).frames == sent.frames);
-    // A rate cannot be made without encoding.
+    // A constant rate cannot be made without encoding.
     let converted = convert(&path, &["--resample", "30"]).expect(1);
     assert!(converted.said.contains("leave out --resample"), "{}", converted.said);
 }

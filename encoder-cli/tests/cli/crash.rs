@@ -1,4 +1,4 @@
-//! What is left when the program is killed, or the disk is full, and what can be made of it.
+//! The files that remain after the program was killed or the disk was full, and their recovery.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -43,19 +43,19 @@ fn numbers(count: usize) -> Vec<Option<usize>> {
     (0..count).map(Some).collect()
 }
 
-/// Where frame N is at 25 fps, in ticks of 1/12800 s.
+/// The time of frame N at 25 fps, in ticks of 1/12800 s.
 fn ticks(count: usize) -> Vec<u64> {
     (0..count as u64).map(|n| n * 512).collect()
 }
 
-/// Frames that can be recovered from a file, which may not be there.
+/// Frames that can be recovered from a file, which may not exist.
 fn whole_frames(path: &Path) -> u64 {
     let found = File::open(path).ok().and_then(|file| Recovery::find(file).ok());
     found.map_or(0, |found| found.frames())
 }
 
-/// Runs the program, gives it `count` frames and no end, and kills it when all but the last
-/// second is in `file`.
+/// Runs the program, writes `count` frames without closing the input, and kills it when all frames
+/// but those of the last second are in `file`.
 fn kill(out: &Path, extra: &[&str], file: &Path, count: usize) {
     let args = [&INPUT[..], &["-o", text(out)], &OPENH264, extra].concat();
     let mut command = command(args);
@@ -98,7 +98,7 @@ fn a_killed_program_leaves_a_part_that_plays_and_can_be_repaired() {
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("nothing to repair"), "{said}");
 
-    // What is there is kept: the part by the next run, too, which says what it is.
+    // Existing files are kept. The next run also keeps the part file, and reports it.
     let (code, said) = run(["repair", text(&part)]);
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("--overwrite"), "{said}");
@@ -152,7 +152,7 @@ fn what_cannot_be_repaired_is_refused_with_the_reason() {
         assert!(said.contains(says) && said.contains(name), "{name}: {said}");
         assert_eq!(path("b.mp4").exists(), code == 0, "{name}");
     }
-    // The file itself is never written over.
+    // The file itself is never overwritten.
     let (code, said) = run(["repair", text(&part), "-o", text(&part), "--overwrite"]);
     assert_eq!(code, 1, "{said}");
     assert_eq!(std::fs::read(&part).unwrap(), bytes);
@@ -160,14 +160,14 @@ fn what_cannot_be_repaired_is_refused_with_the_reason() {
     assert_eq!(code, 2, "{said}");
 }
 
-/// A place with little room: a small file system, or a limit for files.
+/// A place with limited space: a small file system, or a limit on the file size.
 enum Small {
     Disk(PathBuf),
     Limit(PathBuf),
 }
 
 impl Small {
-    /// Both, as far as this user may make them.
+    /// Both places, if this user can create them.
     fn all(directory: &Path) -> Vec<Self> {
         let (disk, limit) = (directory.join("disk"), directory.join("limit"));
         std::fs::create_dir(&disk).unwrap();
@@ -228,7 +228,7 @@ fn a_full_disk_is_a_clear_error_and_what_was_written_plays() {
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn().unwrap();
             let mut input = child.stdin.take().unwrap();
-            // Until it takes no more.
+            // Until no more frames are accepted.
             let fed = (0..2000).take_while(|&n| input.write_all(&frame(n)).is_ok()).count();
             drop(input);
             let (code, said) = told(&child.wait_with_output().unwrap());

@@ -1,5 +1,5 @@
-//! Detection by the program: what is remembered, what is asked again, what it costs, and what a
-//! machine without hardware says.
+//! Detection by the program: which results are cached, which are probed again, their cost, and the
+//! report on a machine without hardware encoders.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used)]
 
@@ -79,14 +79,14 @@ fn a_proof_is_remembered_until_something_changes() {
     assert_eq!((&second["status"], &second["library"]), (&first["status"], &first["library"]));
     // FFmpeg was not even started.
     assert_eq!(bench.ffmpeg.calls().len(), calls);
-    // Options are part of the question, quality is not.
+    // Options are part of the cache key, quality is not.
     bench.x264(&["--config", &bench.config("[encoder]\ncrf = 40")]);
     assert_eq!(bench.encodes(), 1);
     bench.x264(&["--config", &bench.config("[encoder]\nb_frames = 1")]);
     assert_eq!(bench.encodes(), 2);
     bench.x264(&["--reprobe"]);
     assert_eq!(bench.encodes(), 3);
-    // Another file under the same name.
+    // A different file under the same name.
     let program = std::fs::read(bench.ffmpeg.path()).unwrap();
     std::fs::write(bench.ffmpeg.path(), [&program[..], b"\n# changed\n"].concat()).unwrap();
     bench.x264(&[]);
@@ -103,7 +103,7 @@ fn what_may_pass_is_not_remembered_and_is_asked_twice() {
     let refused = bench.x264(&[]);
     assert_eq!((&refused["kind"], &refused["transient"]), (&"busy".into(), &true.into()));
     assert_eq!(bench.encodes(), 2);
-    // The third fails and the fourth does not: the second try decides.
+    // The third probe fails and the fourth succeeds: the second attempt decides.
     assert_eq!(bench.x264(&[])["status"], "usable");
     assert_eq!(bench.encodes(), 4);
 }
@@ -130,7 +130,7 @@ fn a_probe_that_hangs_floods_or_crashes_costs_its_deadline_and_nothing_else() {
         let begun = Instant::now();
         let found = bench.x264(&["--config", &bench.config("[gpu]\nprobe_timeout_s = 1")]);
         assert_eq!(found["kind"], kind, "{encoding:?}: {found}");
-        // One second, and what it takes to end a child, on however busy a machine.
+        // One second, plus the time to end a child process on a busy machine.
         assert!(begun.elapsed() < Duration::from_secs(40), "{encoding:?}");
         #[cfg(target_os = "linux")]
         for call in bench.ffmpeg.calls() {
@@ -150,7 +150,7 @@ fn recording(folder: &Path) -> PathBuf {
     camera(folder, &frames)
 }
 
-/// What the probe has found out is not asked again to open the encoder.
+/// The probe's result is reused when the encoder is opened.
 #[test]
 fn a_run_whose_proof_is_remembered_starts_ffmpeg_once() {
     let bench = Bench::new(Script::over(real()));
@@ -201,7 +201,7 @@ fn a_machine_without_hardware_says_so_once_for_each() {
             done.said.lines().filter(|l| l.contains("WARN") && l.contains(&name)).collect();
         assert_eq!(lines.len(), 1, "{}", done.said);
         assert!(lines[0].contains(found["reason"].as_str().unwrap()), "{}", lines[0]);
-        // Asked for by name, it is an error with the same words.
+        // An encoder that was requested by name causes an error with the same text.
         let failed = convert(&["--encoder", found["encoder"].as_str().unwrap()]).expect(1);
         for words in ["reason", "hint"] {
             assert!(failed.said.contains(found[words].as_str().unwrap()), "{}", failed.said);

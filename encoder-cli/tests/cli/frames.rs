@@ -1,4 +1,4 @@
-//! Every frame once, in order, at its time.
+//! Every frame exactly once, in order, at its time.
 #![allow(clippy::unwrap_used)]
 
 use crate::common;
@@ -42,7 +42,7 @@ fn relative(stamps: impl Iterator<Item = i64>) -> Vec<u64> {
 
 #[test]
 fn header_stamps_are_kept_to_the_nanosecond() {
-    // Frame 20 to 22 were dropped by the camera: the gap stays visible.
+    // Frames 20 to 22 were dropped by the camera: the gap stays visible.
     let mut times = jittered(45);
     times.drain(20..23);
     let (_directory, path) = stamped(&times);
@@ -83,14 +83,14 @@ fn a_rate_puts_frame_n_at_exactly_n_over_the_rate() {
         }
         let seconds = converted.output()["duration_s"].as_f64().unwrap();
         assert!((seconds - 31.0 * den as f64 / num as f64).abs() < 1e-9, "{seconds}");
-        // The recorded times are still told.
+        // The recorded times are still reported.
         assert_eq!(converted.output()["first_stamp_ns"], times[0].0);
     }
 }
 
 #[test]
 fn a_constant_rate_is_made_of_the_nearest_frames() {
-    // The property itself, not the implementation: at each tick the frame shown is the nearest.
+    // Checks the property, not the implementation: at each tick the nearest frame is displayed.
     let times = jittered(40);
     let (_directory, path) = stamped(&times);
     let stamps = relative(times.iter().map(|t| t.0));
@@ -116,7 +116,8 @@ fn a_constant_rate_is_made_of_the_nearest_frames() {
 
 #[test]
 fn a_constant_rate_survives_broken_frames_at_the_start() {
-    // 10 fps to 30: each picture is shown three times, the broken ones' places too.
+    // 10 fps to 30: each picture is displayed three times, including those that replace broken
+    // frames.
     let directory = tempfile::tempdir().unwrap();
     let broken = || Content::compressed("jpeg", b"\xff\xd8\xffno picture".to_vec());
     let frames: Vec<_> = (0..6)
@@ -204,7 +205,7 @@ fn long_gaps_are_kept() {
     let converted = convert(&path, &[]).expect(0);
     let video = converted.video();
     assert_eq!(video.numbers(), all(8));
-    // 40 s are more nanoseconds than MP4's 32 bits hold: the scale is coarser, and it is said.
+    // 40 s in nanoseconds exceed MP4's 32 bits: the timescale is coarser, and this is reported.
     assert!(video.timescale >= 1_000_000, "{}", video.timescale);
     assert!(converted.warns("a gap of 40.0 s"), "{}", converted.report);
     for (pts, stamp) in video.pts.iter().zip(relative(times.iter().map(|t| t.0))) {

@@ -1,4 +1,4 @@
-//! The program, as its users run it. One test program for all of it: each takes long to link.
+//! The program, as its users run it. One test program for all of it, because linking is slow.
 #![allow(clippy::unwrap_used)]
 
 #[path = "../common/mod.rs"]

@@ -11,7 +11,7 @@ use common::{
 };
 use serde_json::Value;
 
-/// What is written to standard error, line by line.
+/// The lines of standard error.
 fn messages(args: &[&str], code: i32) -> Vec<Value> {
     let output = command(args.iter().copied()).output().unwrap();
     assert_eq!(told(&output).0, code, "{}", told(&output).1);
@@ -25,7 +25,7 @@ fn text(message: &Value) -> &str {
     message["fields"]["message"].as_str().unwrap()
 }
 
-/// The span of that name, and no second one.
+/// The span of that name, which must be the only one.
 fn span<'a>(message: &'a Value, name: &str) -> &'a Value {
     let spans = message["spans"].as_array().unwrap_or_else(|| panic!("no spans: {message}"));
     let all: Vec<_> = spans.iter().filter(|span| span["name"] == name).collect();
@@ -40,7 +40,7 @@ fn each_message_of_a_camera_says_whose_it_is() {
     let mut recording = Recording::create(&path);
     for n in 0..8 {
         let time = EPOCH + n as i64 * 40 * MS;
-        // A broken frame in each file of the first camera, whose pictures change their size.
+        // A broken frame in each file of the first camera, whose pictures change size.
         let content = match n {
             2 => cut_jpeg(n),
             0..4 => small_jpeg(n),

@@ -1,4 +1,4 @@
-//! MP4 files, by access units of real encoders: both kinds, and parameter sets that change.
+//! MP4 files with access units of real encoders: both layouts, and parameter sets that change.
 #![allow(clippy::unwrap_used)]
 
 use crate::common;
@@ -24,7 +24,8 @@ use encoder_pipeline::{
     timeline::{Clock, FrameTimes, TimestampAnalysis, Timing, reorder},
 };
 
-/// Access units of pictures `first` to `first + count - 1` by an encoder, frames counted on.
+/// Access units of pictures `first` to `first + count - 1` by an encoder, with continuous frame
+/// numbers.
 fn access_units(
     encoder: EncoderType,
     b_frames: u8,
@@ -86,7 +87,7 @@ fn write(
     Box::new(sink).finish(&analysis.timeline()).unwrap()
 }
 
-/// When frames are shown, in microseconds.
+/// Display times of the frames, in microseconds.
 fn microseconds(video: &Video) -> Vec<u64> {
     video.pts.iter().map(|pts| (pts * 1_000_000 + video.timescale / 2) / video.timescale).collect()
 }
@@ -115,7 +116,7 @@ fn parameter_sets_that_change_play_from_start_to_end_in_both_kinds_of_file() {
         let kinds: Vec<_> = mp4::boxes(&stsd[8..]).into_iter().map(|(kind, _)| kind).collect();
         let video = match mode {
             OutputMode::Progressive => {
-                // The first parameter sets come again, and share a description.
+                // The first parameter sets are repeated, and share a description.
                 assert_eq!(kinds, ["avc3"; 2]);
                 decode(&path)
             }
@@ -126,7 +127,7 @@ fn parameter_sets_that_change_play_from_start_to_end_in_both_kinds_of_file() {
         };
         assert_eq!(video.numbers(), numbers(60), "{mode:?}");
         assert_eq!(microseconds(&video), wanted, "{mode:?}");
-        // Into each part, and behind a key frame that is not its first.
+        // Into each part, and after a key frame that is not its first.
         for n in [0, 5, 17, 22, 38, 43, 59] {
             assert_eq!(seek(&path, n as f64 / 10.0 - 0.05), Some(n), "{mode:?}: frame {n}");
         }
@@ -226,7 +227,7 @@ fn an_older_file_is_kept_until_the_new_one_plays_and_nothing_is_left_of_one_that
     for chunk in &chunks {
         sink.write(chunk.clone(), &at(chunk.pts)).unwrap();
     }
-    // What has been handed over is there, but for half a second.
+    // All access units that were pushed are there, except those of half a second.
     assert!(decode_fragmented(&path).frames.len() >= 15);
     drop(sink);
     assert_eq!(entries(directory.path()), Vec::<String>::new());
@@ -261,7 +262,7 @@ fn what_was_abandoned_is_recovered_with_its_exact_times() {
         let mut recovered = Vec::new();
         found.write(&mut recovered).unwrap();
         std::fs::remove_file(part).unwrap();
-        // Byte by byte what the sink would have made.
+        // Identical to the output of the sink, byte by byte.
         write(&path, &options, &chunks, times);
         assert_eq!(recovered, std::fs::read(&path).unwrap());
         std::fs::remove_file(&path).unwrap();

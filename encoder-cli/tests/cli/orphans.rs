@@ -1,5 +1,5 @@
-//! What is left of the FFmpeg that the program has started, when the program is ended from
-//! outside: nothing. Needs FFmpeg with libx264.
+//! No FFmpeg that the program has started keeps running when the program is ended from outside.
+//! Needs FFmpeg with libx264.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -17,8 +17,7 @@ use encoder_testbed::{
     scripted::{Kind, Script, Step},
 };
 
-/// The program in the middle of a stream, as the first of a process group, which is what a shell
-/// makes of a job.
+/// The program in the middle of a stream, as the leader of a process group, like a job of a shell.
 fn encoding(out: &tempfile::TempDir) -> Child {
     let args = ["encode", "-", "--raw", "rgb24:160x120@30", "--encoder", "x264", "-o"];
     let mut program = command(args.into_iter().chain([out.path().to_str().unwrap()]))
@@ -28,8 +27,8 @@ fn encoding(out: &tempfile::TempDir) -> Child {
         .process_group(0)
         .spawn()
         .unwrap();
-    // More than the ring, FFmpeg's look-ahead and the pipes hold: when these are written, some are
-    // encoded.
+    // More frames than the ring, FFmpeg's look-ahead and the pipes hold: once these are written,
+    // some are encoded.
     let stdin = program.stdin.as_mut().unwrap();
     for n in 0..200 {
         stdin.write_all(&Picture::stamped(160, 120, n).rgb).unwrap();
@@ -37,7 +36,7 @@ fn encoding(out: &tempfile::TempDir) -> Child {
     program
 }
 
-/// The FFmpeg that it encodes with.
+/// The FFmpeg process that encodes.
 fn ffmpeg(program: &Child) -> Process {
     let mut children = children_of(program.id());
     assert_eq!(children.len(), 1, "{children:?}");
@@ -61,7 +60,7 @@ fn a_program_that_is_killed_takes_its_ffmpeg_along() {
     assert_group_gone(child.id);
 }
 
-/// One that works ends by itself when nobody writes to it any more; one that hangs does not.
+/// An FFmpeg that works ends when its input is closed; an FFmpeg that hangs does not.
 #[test]
 fn a_program_that_is_killed_takes_an_ffmpeg_along_that_hangs() {
     let real = std::env::var_os("ENCODER_FFMPEG").unwrap_or_else(|| "ffmpeg".into());
@@ -75,7 +74,7 @@ fn a_program_that_is_killed_takes_an_ffmpeg_along_that_hangs() {
         .unwrap();
     until("it encodes", || !hanging.calls_for(Kind::Encoding).is_empty());
     let child = hanging.calls_for(Kind::Encoding)[0].process;
-    // By then it is the sleeper, which listens to nobody.
+    // By then it is the sleeping process, which ignores its input.
     until("it hangs", || group(child).iter().any(|process| process.name == "sleep"));
     kill("-KILL", &program.id().to_string());
     program.wait().unwrap();
@@ -89,7 +88,7 @@ fn a_signal_from_the_terminal_reaches_the_program_alone() {
         let out = tempfile::tempdir().unwrap();
         let mut program = encoding(&out);
         let child = ffmpeg(&program);
-        // A terminal signals the group of its job: FFmpeg leads another one.
+        // A terminal signals the process group of its job: FFmpeg is in another group.
         assert_eq!(child.group, child.id);
         assert_ne!(child.group, program.id());
         kill(signal, &format!("-{}", program.id()));

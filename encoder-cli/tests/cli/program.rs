@@ -1,4 +1,4 @@
-//! The program as a user meets it: files, exit codes, messages.
+//! The program from a user's view: files, exit codes, messages.
 #![allow(clippy::unwrap_used)]
 
 use crate::common;
@@ -26,7 +26,7 @@ fn one_camera(directory: &Path, count: usize) -> PathBuf {
     camera(directory, &frames)
 }
 
-/// `/left` and `/right`, and a topic that is no camera.
+/// `/left` and `/right`, and a topic that is not a camera.
 fn two_cameras(directory: &Path) -> PathBuf {
     let mut recording = Recording::create(directory.join("two.mcap"));
     recording.other("/joints", "sensor_msgs/msg/JointState", "cdr", "ros2msg");
@@ -59,7 +59,7 @@ fn one_file_is_for_one_camera() {
     let converted = Converted::check(out, "video.report.json", code, said);
     assert_eq!(converted.files(), ["video.report.json"]);
 
-    // That run made nothing, so the next one may write there.
+    // That run made no file, so the next run may write there.
     let (code, said) = run([&args[..], &OPENH264, &["--topic", "/right"]].concat());
     let converted = Converted::check(converted.directory, "video.report.json", code, said);
     let converted = converted.expect(0);
@@ -88,7 +88,7 @@ fn what_exists_is_replaced_only_when_told() {
     let (first, report) = (std::fs::read(&video).unwrap(), out.path().join("report.json"));
     let first_report = std::fs::read(&report).unwrap();
 
-    // The result of another run is kept as a whole.
+    // The result of another run is kept completely.
     let (code, said) = run(args.clone());
     assert_eq!(code, 1, "{said}");
     assert!(said.contains("report.json: the file exists"), "{said}");
@@ -109,7 +109,7 @@ fn what_exists_is_replaced_only_when_told() {
 fn topics_with_similar_names_get_files_of_their_own() {
     let directory = tempfile::tempdir().unwrap();
     let mut recording = Recording::create(directory.path().join("names.mcap"));
-    // The second part of /cam would be called like the first of /cam_part2.
+    // The second part of /cam would have the same name as the first of /cam_part2.
     let topics = ["/cam", "/cam_part2", "/Cam", "cam"];
     for n in 0..4 {
         let time = EPOCH + n as i64 * 40 * MS;
@@ -179,7 +179,7 @@ fn wrong_usage_is_exit_code_2_and_names_the_cure() {
 fn a_place_that_cannot_be_written_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let path = one_camera(directory.path(), 2);
-    // Not a matter of permissions, so that it holds for root too.
+    // Not caused by permissions, so that it also works for root.
     let out = path.join("below_a_file");
     for out in [out.clone(), out.join("video.mp4")] {
         let (code, said) =
@@ -202,14 +202,14 @@ fn a_program_that_is_killed_leaves_no_file_but_a_part() {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // More than the ring and the pipe hold: when these are written, some are encoded.
+    // More frames than the ring and the pipe hold: once these are written, some are encoded.
     for n in 0..60 {
         stdin.write_all(&Picture::stamped(160, 120, n).rgb).unwrap();
     }
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(entries(out.path()), ["stdin.mp4.part"]);
-    // The next run is not hindered, and says what lies there.
+    // The next run is not blocked, and reports the remaining file.
     let directory = tempfile::tempdir().unwrap();
     let path = one_camera(directory.path(), 2);
     let file = out.path().join("stdin.mp4");
@@ -236,7 +236,7 @@ fn raw_frames_and_y4m_come_through_standard_input() {
         (&rgb, &rgb_args, 10, (25, 1), 0),
         (&y4m, &[], 10, (30_000, 1001), 0),
         (&y4m, &["--fps", "10"], 10, (10, 1), 0),
-        // A frame that is cut is not one: it is missing, and it is told.
+        // A truncated frame is missing from the video, and is reported.
         (&cut, &rgb_args, 9, (25, 1), 3),
     ];
     for (bytes, args, count, (num, den), expected) in table {
@@ -338,7 +338,7 @@ fn several_recordings_get_a_directory_each_and_the_worst_exit_code() {
 fn the_report_tells_everything() {
     let directory = tempfile::tempdir().unwrap();
     let path = two_cameras(directory.path());
-    // Without --encoder there are refusals to be told, unless everything works here.
+    // Without --encoder there are refusals to report, unless every encoder works here.
     let config = directory.path().join("c.toml");
     std::fs::write(&config, "[gpu]\npreferred_encoder = \"openh264\"\n").unwrap();
     let converted = convert(&path, &["--config", text(&config)]).expect(0);
@@ -385,7 +385,7 @@ fn detect_lists_every_encoder_of_the_build() {
     let all: Vec<Value> = serde_json::from_str(&said).unwrap();
     let names: Vec<_> = all.iter().map(|d| d["encoder"].as_str().unwrap()).collect();
     let compiled: Vec<_> = encoder_core::backends().iter().map(|b| b.id.as_str()).collect();
-    // The library is linked here; it is named so that its backends are.
+    // The library is linked here; it is named so that its backends are linked.
     assert_eq!(encoder_pipeline::passthrough::COPY.as_str(), "copy");
     assert_eq!(names, compiled);
     for found in &all {

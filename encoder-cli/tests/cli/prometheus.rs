@@ -1,6 +1,6 @@
-//! The program's metrics, as a real Prometheus gets them and as they stand in a file.
+//! Reads the program's metrics with a real Prometheus and from a file.
 //!
-//! `ENCODER_PROMETHEUS` is the path of Prometheus; `promtool` stands beside it.
+//! `ENCODER_PROMETHEUS` is the path of Prometheus; `promtool` is beside it.
 #![cfg(all(unix, feature = "prometheus"))]
 #![allow(clippy::unwrap_used)]
 
@@ -24,14 +24,14 @@ use common::{
 use encoder_pipeline::metrics::{ALL, LATENCY_BUCKETS};
 use serde_json::Value;
 
-/// Longer than anything takes.
+/// Longer than any operation takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Waits until there is something, which `what` names.
+/// Waits until a value is available; `what` names it in the error.
 fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -48,7 +48,7 @@ fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
 }
 
-/// What a server of this machine answers, if it answers well.
+/// The response of a server on this machine, if it is successful.
 fn get(port: u16, path: &str) -> Option<String> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -59,13 +59,13 @@ fn get(port: u16, path: &str) -> Option<String> {
     head.lines().next()?.contains(" 200 ").then(|| body.to_owned())
 }
 
-/// A value in Prometheus' text.
+/// A value in Prometheus' text format.
 fn value(text: &str, series: &str) -> Option<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))?;
     Some(line.parse().unwrap())
 }
 
-/// A child that goes with the test.
+/// A child process that is killed when the test ends.
 struct Running(Child);
 
 impl Drop for Running {
@@ -105,7 +105,7 @@ impl Encoding {
             if serves {
                 return Self { child, stdin, port, out };
             }
-            // Somebody else may have taken the port in the meantime.
+            // Another process may have bound the port in the meantime.
             let said = fs::read_to_string(said).unwrap();
             assert!(said.contains("in use"), "{said}");
         }
@@ -122,7 +122,7 @@ impl Encoding {
         get(self.port, "/metrics")
     }
 
-    /// No more frames: the program ends, whoever still asks for metrics.
+    /// Closes the input: the program ends, even while metrics are requested.
     fn end(mut self) {
         let _open = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
         drop(self.stdin.take());
@@ -132,7 +132,7 @@ impl Encoding {
     }
 }
 
-/// Prometheus, which asks the program several times a second.
+/// A Prometheus server that scrapes the program several times a second.
 struct Prometheus {
     port: u16,
     _child: Running,
@@ -171,7 +171,7 @@ impl Prometheus {
         }
     }
 
-    /// The value of a series, or of an expression that gives one.
+    /// The value of a series, or of an expression that returns one series.
     fn query(&self, expression: &str) -> Option<f64> {
         let encoded: String = expression.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let answer = get(self.port, &format!("/api/v1/query?query={encoded}"))?;
@@ -183,7 +183,7 @@ impl Prometheus {
     }
 }
 
-/// Prometheus, where the set-up has provided it.
+/// Prometheus, if the set-up has installed it.
 fn prometheus() -> Option<PathBuf> {
     let found = env::var_os("ENCODER_PROMETHEUS").map(PathBuf::from);
     if found.is_none() {
@@ -192,7 +192,7 @@ fn prometheus() -> Option<PathBuf> {
     found
 }
 
-/// Prometheus' own opinion of a text.
+/// Prometheus' check of a text.
 fn promtool(prometheus: &Path, args: &[&str], input: &str) {
     let tool = prometheus.with_file_name("promtool");
     if !tool.is_file() {
@@ -232,7 +232,7 @@ fn a_real_prometheus_gets_the_numbers() {
         });
     }
     assert!(prometheus.query(&format!("encoder_bytes_out_total{of}")).unwrap() > 0.0);
-    // Nothing comes: the encoder waits, and the rate falls to nothing.
+    // No frames arrive: the encoder waits, and the rate falls to 0.
     let waited = format!("encoder_consumer_wait_seconds{of} > 1.5");
     until("the encoder has waited for 1.5 s", || prometheus.query(&waited));
     until("the rate is 0", || {
@@ -243,7 +243,7 @@ fn a_real_prometheus_gets_the_numbers() {
     let scraped = encoding.scrape().unwrap();
     promtool(&program, &["check", "metrics"], &scraped);
     for metric in ALL {
-        // Without a GPU and without anything that went wrong.
+        // Without a GPU and without errors.
         if metric.labels.is_empty() {
             let help = format!("# HELP {} {}\n", metric.name, metric.help);
             assert!(scraped.contains(&help), "{help} {scraped}");
@@ -283,7 +283,7 @@ fn a_virtual_gpu_is_seen_at_work() {
     let series = |engine| {
         format!(r#"encoder_gpu_utilization{{encoder_type="nvenc",gpu="0",engine="{engine}"}}"#)
     };
-    // The device is busy by a tenth for each session.
+    // Each session loads the device by a tenth.
     let busy = series("encoder");
     until("the GPU is at work", || value(&encoding.scrape()?, &busy).filter(|ratio| *ratio == 0.1));
     let scraped = encoding.scrape().unwrap();
@@ -304,7 +304,7 @@ fn a_fallback_is_counted() {
         or_left_out,
     };
     let Some(device) = or_left_out(VirtualNvenc::new()) else { return };
-    // The pictures of the probe are wide enough, those of the recording are not.
+    // The pictures of the probe are wide enough for the device, those of the recording are not.
     let bench = Bench::new(device.capability(Capability::WidthMin, 400));
     let file = bench.folder.path().join("encoder.prom");
     let done = bench.convert(&["--metrics-file", text(&file)], "").expect(0);
@@ -376,7 +376,7 @@ fn a_file_tells_of_a_run_that_is_over() {
         assert_eq!(value(&each, &format!("encoder_frames_failed_total{of}")), Some(failed));
     }
     assert_eq!(value(&each, &format!("encoder_frames_total{sum}")), None);
-    // A run that fails, and one that cannot even begin.
+    // A run that fails, and a run that cannot begin.
     let failed = numbers(&[&openh264[..], &["--on-bad-frame", "fail"]].concat(), 1);
     assert_eq!(value(&failed, &format!("encoder_frames_failed_total{sum}")), Some(2.0), "{failed}");
     if cfg!(target_os = "linux") {

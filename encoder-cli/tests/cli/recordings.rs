@@ -1,4 +1,4 @@
-//! Where recordings come from: directories of several files, compressed files, standard input.
+//! Inputs of the program: directories of several files, compressed files, standard input.
 
 use crate::common;
 
@@ -24,7 +24,7 @@ fn file(path: &Path, first: usize, count: usize) {
     std::fs::copy(camera(directory.path(), &frames), path).unwrap();
 }
 
-/// Compresses a file; returns the path of the compressed one.
+/// Compresses a file; returns the path of the compressed file.
 fn zip(path: &Path) -> PathBuf {
     let mut zip = path.as_os_str().to_owned();
     zip.push(".zstd");
@@ -33,7 +33,7 @@ fn zip(path: &Path) -> PathBuf {
     zip.into()
 }
 
-/// Converts with a temporary directory, in which nothing may be left.
+/// Converts with a temporary directory, which must be empty afterwards.
 fn convert_with(recording: &Path, temporary: &Path, args: &[&str]) -> Converted {
     let out = tempfile::tempdir().unwrap();
     let common = ["encode", recording.to_str().unwrap(), "--encoder", "openh264", "-o"];
@@ -77,7 +77,7 @@ fn compressed_recordings_are_unpacked_within_a_limit() {
             assert!(converted.said.contains(part), "{part}: {}", converted.said);
         }
     }
-    // As the hint advises: decompressed beside the compressed ones.
+    // As the hint advises: decompressed beside the compressed files.
     file(&directory.path().join("x_0.mcap"), 0, 4);
     file(&directory.path().join("x_1.mcap"), 4, 4);
     let few = ["--max-temporary-bytes", "1000"];
@@ -118,12 +118,12 @@ fn windows_and_topics_count_for_standard_input() {
         y4m.extend(picture.raw("i420", 0).0);
     }
     let of_raw = ["--raw", "rgb24:160x120@10"];
-    // Arguments, the frames; none where the only stream is not asked for.
+    // Arguments, number of frames; no frames if the only stream is not selected.
     let table: &[(&[&str], Option<std::ops::Range<usize>>)] = &[
         (&["--start", "0.3"], Some(3..10)),
         (&["--start", "0.3", "--end", "0.6"], Some(3..7)),
         (&["--end", "0.2"], Some(0..3)),
-        // The rate that is asked for.
+        // The requested rate.
         (&["--fps", "5", "--start", "0.4", "--end", "0.8"], Some(2..5)),
         (&["--topic", "std*"], Some(0..10)),
         (&["--topic", "/cam"], None),
@@ -139,7 +139,7 @@ fn windows_and_topics_count_for_standard_input() {
                 .stderr(Stdio::piped())
                 .spawn()
                 .unwrap();
-            // What is behind the end is not read.
+            // Frames after the end are not read.
             let _ = child.stdin.take().unwrap().write_all(bytes);
             let (code, said) = told(&child.wait_with_output().unwrap());
             let converted = Converted::check(out, "report.json", code, said);

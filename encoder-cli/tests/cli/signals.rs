@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: whole files, and a second one ends at once.
+//! Ctrl-C and SIGTERM: files are complete, and a second signal ends the program at once.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -35,7 +35,7 @@ fn start(out: &std::path::Path, args: &[&str]) -> (Child, ChildStdin) {
     (program, stdin)
 }
 
-/// Bytes in a pipe that nobody has read.
+/// Number of unread bytes in a pipe.
 fn unread(pipe: &ChildStdin) -> i32 {
     let mut bytes = 0;
     // SAFETY: the descriptor is open, and FIONREAD writes one int to a place that lives.
@@ -63,7 +63,7 @@ fn the_first_signal_ends_with_a_whole_file() {
             let ended = Converted::check(out, "report.json", code, said).expect(3);
             assert_eq!(ended.report["interrupted"], true);
             assert!(ended.warns("stopped"), "{}", ended.report);
-            // All that was read is in it: none is lost, not even those in the encoder.
+            // All frames that were read are in the video, including those that the encoder held.
             let video = common::decode::decode_fragmented(&ended.path("stdin.mp4"));
             assert_eq!(video.numbers(), (0..FRAMES).map(Some).collect::<Vec<_>>());
         }
@@ -74,7 +74,7 @@ fn the_first_signal_ends_with_a_whole_file() {
 fn the_second_signal_ends_at_once_and_what_was_written_stays() {
     let out = tempfile::tempdir().unwrap();
     let (mut program, stdin) = start(out.path(), &["--encoder", "x264"]);
-    // An encoder that hangs, so that the end takes its time.
+    // An encoder that hangs, so that the program does not end quickly.
     let encoder = || {
         let all = process::children_of(program.id());
         all.into_iter().find(|child| child.name.starts_with("ffmpeg")).map(|child| child.id)
@@ -96,7 +96,7 @@ fn the_second_signal_ends_at_once_and_what_was_written_stays() {
     let mut rest = String::new();
     said.read_to_string(&mut rest).unwrap();
     process::assert_gone(child);
-    // No half file under the final name.
+    // No incomplete file under the final name.
     let left = entries(out.path());
     assert!(left.iter().all(|name| name.ends_with(".part")), "{left:?}");
 }
@@ -122,7 +122,7 @@ fn a_recording_that_is_stopped_keeps_what_was_read() {
     process::until("it writes", || out.is_dir() && !entries(&out).is_empty());
     send("-INT", program.id());
     let (code, said) = common::program::told(&program.wait_with_output().unwrap());
-    // On a machine that is fast enough it may have been through.
+    // On a fast machine the program may already have ended.
     assert!(code == 3 || code == 0, "{code}: {said}");
     let numbers = decode(&out.join("cam.mp4")).numbers();
     assert_eq!(numbers, (0..numbers.len()).map(Some).collect::<Vec<_>>());

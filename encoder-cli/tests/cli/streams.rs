@@ -1,4 +1,4 @@
-//! H.264 topics as other encoders write them: parameter sets anywhere, B-frames, missing pictures.
+//! H.264 topics from other encoders: parameter sets anywhere, B-frames, missing pictures.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -77,14 +77,14 @@ fn record(directory: &Path, units: &[Vec<u8>]) -> PathBuf {
     recording.finish()
 }
 
-/// What FFmpeg makes of a stream as it was recorded.
+/// The pictures that FFmpeg decodes from a stream as it was recorded.
 fn as_recorded(directory: &Path, units: &[Vec<u8>]) -> Video {
     let path = directory.join("recorded.h264");
     std::fs::write(&path, units.concat()).unwrap();
     decode_stream(&path)
 }
 
-/// Copies a stream; the copy must have its pictures and times.
+/// Copies a stream; the copy must have the same pictures and times.
 fn copied(units: &[Vec<u8>], numbers: impl Iterator<Item = usize>, args: &[&str]) -> Converted {
     let directory = tempfile::tempdir().unwrap();
     let recorded = as_recorded(directory.path(), units);
@@ -101,8 +101,8 @@ fn copied(units: &[Vec<u8>], numbers: impl Iterator<Item = usize>, args: &[&str]
 
 #[test]
 fn parameter_sets_before_the_key_frame_that_needs_them_are_used() {
-    // The ids of the second encoder are 1; its parameter sets come in a picture of the first one,
-    // in front of the slice and behind it, or in a message of their own.
+    // The ids of the second encoder are 1. Its parameter sets are in an access unit of the first
+    // encoder, before the slice and after it, or in a message of their own.
     let first = x264(0, 6, "bframes=0:keyint=100:sps-id=0");
     let second = x264(6, 6, "bframes=0:keyint=100:sps-id=1:qp=30:cabac=0");
     let sets = only(&second[0], is_set);
@@ -121,7 +121,7 @@ fn parameter_sets_before_the_key_frame_that_needs_them_are_used() {
             assert_eq!(converted.count("frames_in"), 12, "{place}");
         }
     }
-    // In front of everything, in a message of their own.
+    // Before all pictures, in a message of their own.
     let converted = copied(&[&[sets], &bare[..]].concat(), 6..12, &[]);
     assert_eq!((converted.count("frames_in"), converted.count("frames_encoded")), (6, 6));
 }
@@ -144,7 +144,7 @@ fn a_key_frame_with_a_picture_parameter_set_alone_changes_it() {
 
 #[test]
 fn a_picture_parameter_set_that_changes_between_key_frames_is_used_from_there() {
-    // Lossless, so that the pictures of two encoders can be predicted from each other's.
+    // Lossless, so that the pictures of one encoder can be references for the other's.
     let lossless = "qp=0:bframes=0:keyint=100:ref=1:weightp=0";
     let first = x264(0, 12, &format!("{lossless}:cabac=1"));
     let second = x264(0, 12, &format!("{lossless}:cabac=0"));
@@ -164,7 +164,7 @@ fn a_picture_parameter_set_that_changes_between_key_frames_is_used_from_there() 
 
 #[test]
 fn more_parameter_sets_than_a_sample_description_can_hold() {
-    // An encoder that takes another id for each key frame.
+    // An encoder that uses another id for each key frame.
     let mut units = Vec::new();
     for n in 0..34 {
         units.extend(x264(2 * n, 2, &format!("bframes=0:keyint=100:sps-id={}", n % 32)));
@@ -204,7 +204,7 @@ fn b_frames_are_refused_by_name() {
         assert!(said.contains("frame 2 is displayed before"), "{params}: {said}");
         assert!(said.contains("B-frames") && said.contains("--format annexb"), "{said}");
         assert_eq!(converted.files(), ["report.json"], "{params}");
-        // A raw stream has no times that could be wrong.
+        // A raw stream has no times.
         let recorded = as_recorded(directory.path(), &units);
         let converted = convert(&path, &["--format", "annexb"]).expect(0);
         assert!(decode_stream(&converted.path("cam.h264")).frames == recorded.frames);

@@ -17,16 +17,16 @@ use super::{
     recording::{Content, camera},
 };
 
-/// Frames of the recording: more than a probe has, so that a fault can strike in a stream alone.
+/// Frames of the recording: more than in a probe, so that a fault can be limited to a stream.
 pub const COUNT: usize = 40;
 /// Width and height of the recording in pixels.
 pub const SIZE: (usize, usize) = (322, 178);
 
-/// A device that stands in for hardware.
+/// A device that replaces hardware.
 pub trait Virtual {
     /// The encoder that runs on it.
     const ENCODER: &'static str;
-    /// What a program needs in its environment to find it.
+    /// The environment variables by which a program finds it.
     fn environment(&self) -> Vec<(OsString, OsString)>;
 }
 
@@ -118,7 +118,7 @@ impl<D: Virtual> Bench<D> {
         Converted::check(out, "report.json", code, said)
     }
 
-    /// No process of this device is alive.
+    /// Checks that no process of this device is alive.
     pub fn nobody_is_left(&self) {
         let environment = self.device.environment();
         let is_spec = |name: &OsString| name.to_string_lossy().starts_with("ENCODER_VIRTUAL");
@@ -137,7 +137,7 @@ pub fn numbers() -> Vec<Option<usize>> {
     (0..COUNT).map(Some).collect()
 }
 
-/// The one WARN for an encoder that was passed over.
+/// The only warning about an encoder that was passed over.
 pub fn warning<'a>(said: &'a str, encoder: &str) -> &'a str {
     let of = format!("encoder={encoder} ");
     let all: Vec<_> =

@@ -1,4 +1,4 @@
-//! What the tests have in common: the program, with a virtual device where one is needed.
+//! Shared helpers of the tests: the program, with a virtual device if a test needs it.
 #![allow(dead_code, unused_imports, unreachable_pub, clippy::unwrap_used)]
 
 #[cfg(target_os = "linux")]

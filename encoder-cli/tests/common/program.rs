@@ -1,4 +1,4 @@
-//! The program, and what it leaves behind.
+//! Runs the program and reads its output files.
 
 use std::{
     path::{Path, PathBuf},
@@ -16,17 +16,17 @@ use super::{
 /// The program with arguments, ready to run.
 pub fn command<'a>(args: impl IntoIterator<Item = &'a str>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_encoder"));
-    // Nothing of an earlier run counts, and nothing is left for a later one.
+    // Independent of earlier runs, and without effect on later runs.
     command.args(args).env_remove("ENCODER_LOG").env("ENCODER_CACHE", "");
     command
 }
 
-/// Runs the program: exit code and everything that it said.
+/// Runs the program: exit code and output.
 pub fn run<'a>(args: impl IntoIterator<Item = &'a str>) -> (i32, String) {
     told(&command(args).output().unwrap())
 }
 
-/// Exit code and everything that was said.
+/// Exit code and output.
 pub fn told(output: &Output) -> (i32, String) {
     let text = [&output.stdout[..], &output.stderr[..]].concat();
     let code = output.status.code().expect("no signal");
@@ -36,16 +36,16 @@ pub fn told(output: &Output) -> (i32, String) {
 
 /// A conversion and its results.
 pub struct Converted {
-    /// Everything below is in it.
+    /// The directory that contains all paths below.
     pub directory: TempDir,
     pub code: i32,
     pub said: String,
-    /// `report.json`; null when there is none.
+    /// `report.json`; null if it does not exist.
     pub report: Value,
 }
 
-/// Converts a recording into a fresh directory, with OpenH264 unless told otherwise, and checks
-/// what must hold for every run.
+/// Converts a recording into a new directory, with OpenH264 unless `args` set another encoder,
+/// and checks the invariants of every run.
 pub fn convert(recording: &Path, args: &[&str]) -> Converted {
     let directory = tempfile::tempdir().unwrap();
     let mut all = vec!["encode", recording.to_str().unwrap(), "-o"];
@@ -59,7 +59,7 @@ pub fn convert(recording: &Path, args: &[&str]) -> Converted {
 }
 
 impl Converted {
-    /// Reads the report and checks what must hold for every run.
+    /// Reads the report and checks the invariants of every run.
     pub fn check(directory: TempDir, report: &str, code: i32, said: String) -> Self {
         let report: Value = match std::fs::read(directory.path().join(report)) {
             Ok(text) => serde_json::from_slice(&text).unwrap(),
@@ -99,13 +99,13 @@ impl Converted {
             }
         }
         named.sort();
-        // No half files, no temporary ones, nothing but what the report names.
+        // No incomplete files and no temporary files: only the files that the report names.
         let left: Vec<_> =
             self.files().into_iter().filter(|f| !f.ends_with("report.json")).collect();
         assert_eq!(left, named, "{report}");
     }
 
-    /// Every name in the directory, hidden ones too.
+    /// All names in the directory, including hidden files.
     pub fn files(&self) -> Vec<String> {
         entries(self.directory.path())
     }
@@ -118,7 +118,7 @@ impl Converted {
         self.report["outputs"].as_array().into_iter().flatten().collect()
     }
 
-    /// The only output.
+    /// The only output of the report.
     pub fn output(&self) -> &Value {
         match self.outputs()[..] {
             [one] => one,
@@ -126,19 +126,19 @@ impl Converted {
         }
     }
 
-    /// The only output's video.
+    /// The video of the only output.
     pub fn video(&self) -> Video {
         decode(&self.path(self.output()["file"].as_str().unwrap_or_else(|| {
             panic!("no file: {}\n{}", self.report, self.said);
         })))
     }
 
-    /// A count in the only output.
+    /// A counter of the only output.
     pub fn count(&self, key: &str) -> i64 {
         self.output()[key].as_i64().unwrap_or_else(|| panic!("no {key}"))
     }
 
-    /// Fails where the report says something else than this code.
+    /// Fails if the report has another exit code.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{}\n{:#}", self.said, self.report);

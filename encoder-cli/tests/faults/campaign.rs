@@ -1,4 +1,4 @@
-//! One fault in one session: what comes out must be as if nothing had happened.
+//! One fault in one session: the video must be the same as without the fault.
 
 use std::{
     path::Path,
@@ -25,7 +25,7 @@ pub const COUNT: usize = 48;
 const SIZE: Resolution = Resolution::new(160, 96);
 const GOP: u32 = 12;
 
-/// When a fault strikes.
+/// The moment of a fault.
 pub const MOMENTS: [(&str, u64); 5] = [
     ("before the first frame", 0),
     ("first GOP", 7),
@@ -34,7 +34,7 @@ pub const MOMENTS: [(&str, u64); 5] = [
     ("flush", frail::FLUSH),
 ];
 
-/// An encoder to begin with: a backend, with options.
+/// The first encoder of a chain: a backend, with options.
 #[derive(Clone, Copy, Debug)]
 pub struct First {
     pub name: &'static str,
@@ -63,19 +63,19 @@ pub const OPENH264: First =
 pub const NVENC: First =
     First { name: "virtual NVENC", backend: "nvenc", options: "", has_child: true, b_frames: 2 };
 
-/// What one run showed.
+/// The result of one run.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     pub frames_out: usize,
     pub lost: usize,
     pub repeated: usize,
     pub longest_stall: Duration,
-    /// What is wrong; empty when all is right.
+    /// The errors that were found; empty if there are none.
     pub wrong: String,
 }
 
-/// One session of [`COUNT`] frames by `first`, in which `fault` strikes at a moment, `times` times;
-/// after three in a row it is the turn of `second`.
+/// Runs one session of [`COUNT`] frames that starts with `first`. `fault` strikes at a moment,
+/// `times` times; after three faults in a row `second` becomes active.
 pub fn run(
     first: First,
     second: Option<(EncoderType, &str)>,
@@ -90,8 +90,8 @@ pub fn run(
         toml.push_str(&format!("\n[backend.{id}]\n{options}"));
     }
     toml.push_str(&format!("\n[encoder]\nb_frames = {}\ngop_size = {GOP}\n", first.b_frames));
-    // The smallest ring that may be.
-    // A real encoder on a busy machine is no hang.
+    // The smallest possible ring.
+    // A slow encoder on a busy machine must not count as hanging.
     toml.push_str("[gpu]\nstall_timeout_s = 3\nprobe_timeout_s = 5\nenable_ring_buffer = false\n");
     let order = [Some(FRAIL), second.map(|(id, _)| id)].into_iter().flatten().collect();
     let config = SessionConfig::new(Settings::from_toml(&toml).unwrap(), Plan::new(order, vec![]));
@@ -127,8 +127,8 @@ fn convert(
     session.finish().map_err(|error| error.to_string())
 }
 
-/// A session in which the first encoder is given up at frame 5, and which goes on until it is back.
-/// Gives the report, and how many frames there were.
+/// A session in which the first encoder is lost at frame 5, and which runs until the failback.
+/// Returns the report, and the number of frames.
 pub fn come_back(path: &Path) -> (VideoReport, usize) {
     const AT: u64 = 5;
     let mut toml = frail::options(X264.backend, X264.options, Fault::Error, AT, 3);
@@ -140,8 +140,8 @@ pub fn come_back(path: &Path) -> (VideoReport, usize) {
     let mut session = Session::open(SIZE, &config, sink).unwrap();
     let counters = Arc::clone(session.counters());
     let is_through = || counters.frames_encoded.load(std::sync::atomic::Ordering::SeqCst) > AT;
-    // Not at full speed, for numbers end at 4096: until the rest of a second is over, and then
-    // for two more GOPs, of which one at least begins behind it.
+    // Not at full speed, because bar codes end at 4096: until the rest of a second is over, and
+    // then for two more GOPs, of which at least one begins after it.
     let (mut n, mut lost, mut left) = (0, None, 2 * GOP);
     while left > 0 {
         session.push(&picture(n), at(n)).unwrap();
@@ -159,7 +159,7 @@ pub fn come_back(path: &Path) -> (VideoReport, usize) {
 }
 
 fn at(n: usize) -> FrameTimes {
-    // No constant rate: so times cannot be right by chance.
+    // No constant rate, so that times cannot be correct by chance.
     FrameTimes::at(EPOCH + n as i64 * 40 * MS + (n as i64 % 3) * MS)
 }
 
@@ -175,7 +175,7 @@ fn picture(n: usize) -> Payload {
     })
 }
 
-/// Every bar code once and in order, at its time.
+/// Checks that every bar code appears exactly once, in order and at its time.
 fn judge(path: &Path, report: &VideoReport) -> Outcome {
     let video = decode(path);
     let numbers = video.numbers();
@@ -198,7 +198,7 @@ fn judge(path: &Path, report: &VideoReport) -> Outcome {
     Outcome { frames_out: numbers.len(), lost, repeated, wrong, ..Outcome::default() }
 }
 
-/// Children of this process that are FFmpegs.
+/// Child processes of this process that run FFmpeg.
 pub fn children() -> usize {
     let all = process::children_of(std::process::id());
     all.iter().filter(|process| process.name.starts_with("ffmpeg")).count()

@@ -1,4 +1,4 @@
-//! Encoders that are lost when they are told to: real ones, with a fault around them.
+//! Encoders that fail on request: real encoders, with a fault around them.
 
 use std::{
     collections::HashMap,
@@ -22,24 +22,24 @@ encoder_core::inventory::submit! {
         .max_delay(|request| (inner(request).max_delay)(&stripped(request)))
 }
 
-/// What goes wrong.
+/// The kind of a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The child is killed before it gets the frame (-9).
+    /// The child is killed before it receives the frame (-9).
     Kill,
-    /// The child is stopped: it takes no more, and gives nothing.
+    /// The child is stopped: it accepts no frames and returns no access units.
     Hang,
-    /// The encoder says that it failed, and does not take the frame.
+    /// The encoder returns an error and does not accept the frame.
     Error,
-    /// It took the frame, and then it failed: what came out is lost.
+    /// The encoder accepts the frame and then fails: its access unit is lost.
     LateError,
-    /// An access unit gets lost.
+    /// An access unit is lost.
     Swallow,
-    /// An access unit comes twice.
+    /// An access unit is returned twice.
     Double,
-    /// It panics.
+    /// The encoder panics.
     Panic,
-    /// It refuses the first frame that it gets, as a device does that has no session left.
+    /// The encoder refuses its first frame, like a device without a free session.
     Busy,
 }
 
@@ -73,17 +73,17 @@ impl Fault {
         found.unwrap_or_else(|| panic!("no fault {name}"))
     }
 
-    /// Whether it needs a child process to strike.
+    /// Whether the fault needs a child process.
     pub fn needs_child(self) -> bool {
         matches!(self, Self::Kill | Self::Hang)
     }
 }
 
-/// When it goes wrong: at this frame, or when the stream is flushed.
+/// When the fault strikes: at this frame, or when the stream is flushed.
 pub const FLUSH: u64 = u64::MAX >> 1;
 
-/// The table `[backend.frail]`: `inner` is encoded with; the fault strikes `times` times, at the
-/// frame `at` or the first one after it. `run` tells tests that run side by side apart.
+/// The table `[backend.frail]`: `inner` is the encoder; the fault strikes `times` times, at the
+/// frame `at` or the first frame after it. `run` distinguishes tests that run in parallel.
 pub fn options(inner: &str, inner_options: &str, fault: Fault, at: u64, times: u32) -> String {
     static RUNS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let run = RUNS.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
@@ -109,7 +109,7 @@ fn inner(request: &OpenRequest<'_>) -> &'static Backend {
     found.unwrap_or_else(|| panic!("no backend {name}"))
 }
 
-/// The request as the encoder inside gets it.
+/// The request that is passed to the inner encoder.
 fn stripped<'a>(request: &OpenRequest<'a>) -> OpenRequest<'a> {
     let options = request.options.get("options").and_then(|options| options.as_table());
     request.clone().with_options(options.unwrap_or_else(|| panic!("no options")))
@@ -126,13 +126,13 @@ struct Frail {
     times: u64,
     run: u64,
     taken: u64,
-    /// The access unit that came last.
+    /// The latest access unit.
     last: Option<EncodedChunk>,
 }
 
 impl Frail {
     fn open(request: &OpenRequest<'_>) -> Result<Self, OpenError> {
-        // Only one opens at a time: so a child that is new is its own.
+        // Only one encoder is opened at a time, so a new child process belongs to it.
         static TURN: Mutex<()> = Mutex::new(());
         let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let children = || -> Vec<u32> {
@@ -157,7 +157,7 @@ impl Frail {
         })
     }
 
-    /// Whether it strikes now, for the last time or not.
+    /// Whether the fault strikes now.
     fn strikes(&self, moment: u64) -> bool {
         let mut struck = STRUCK.lock().unwrap_or_else(PoisonError::into_inner);
         let count = struck.get_or_insert_default().entry(self.run).or_default();
@@ -173,7 +173,7 @@ impl Frail {
         let sent = kill.args([signal, &child.to_string()]).status().unwrap();
         assert!(sent.success() || process::is_gone(child), "{signal} to {child}");
         if signal == "-KILL" {
-            // Its death shows at the next touch, whichever that is.
+            // The death is detected at the next call, whichever it is.
             process::until("it is dead", || {
                 let all = process::children_of(std::process::id());
                 all.iter().all(|process| process.id != child || process.zombie)

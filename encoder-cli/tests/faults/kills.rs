@@ -1,4 +1,4 @@
-//! Random deaths of the child, from outside, while the program works.
+//! Kills the child process at random moments while the program runs.
 
 use std::{
     path::{Path, PathBuf},
@@ -18,18 +18,18 @@ use super::common::{
 /// Frames of the recording.
 const COUNT: usize = 120;
 
-/// A recording, and a cache with the probe of its encoder, so that the only child is the encode.
+/// A recording, and a cache with the probe of its encoder, so that the only child process encodes.
 pub struct Range {
     folder: tempfile::TempDir,
     recording: PathBuf,
     random: u64,
-    /// How long an undisturbed child lives.
+    /// How long a child process lives without a fault.
     life: Duration,
-    /// The most memory of an undisturbed run in KiB.
+    /// The most memory of a run without a fault, in KiB.
     pub usual_memory: u64,
 }
 
-/// What a run with a death in it showed.
+/// The result of a run in which the child was killed.
 #[derive(Default)]
 pub struct Death {
     pub frames_out: usize,
@@ -37,7 +37,7 @@ pub struct Death {
     pub repeated: usize,
     pub failovers: usize,
     pub memory: u64,
-    /// How long the first child lived.
+    /// How long the first child process lived.
     life: Duration,
     pub wrong: String,
 }
@@ -67,17 +67,16 @@ impl Range {
     fn command(&self, args: &[&str]) -> std::process::Command {
         let mut command = command(args.iter().copied());
         command.env("ENCODER_CACHE", self.folder.path().join("cache"));
-        // One that runs in this program has no child.
+        // An encoder in this process has no child.
         let config = self.folder.path().join("config.toml");
         std::fs::write(&config, "[backend.x264]\nmode = \"ffmpeg\"\n").unwrap();
         command.arg("--config").arg(config);
         command
     }
 
-    /// One run, whose child is killed at a random moment of its life. `None` where it had ended
-    /// before.
+    /// One run whose child process is killed at a random moment. `None` if it had ended before.
     pub fn death(&mut self) -> Option<Death> {
-        // A good enough generator: it has to miss no phase, not to be unpredictable.
+        // A sufficient generator: it must reach every phase, but need not be unpredictable.
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -95,7 +94,7 @@ impl Range {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut program = command.spawn().unwrap();
         let mut memory = 0;
-        // The first child: its number, its birth and, as long as it was seen, its life.
+        // The first child process: its number, its start and, while it was seen, its lifetime.
         let mut first: Option<(u32, Instant, Duration)> = None;
         let mut is_killed = kill_after.is_none();
         while program.try_wait().unwrap().is_none() {
@@ -110,7 +109,7 @@ impl Range {
                 && kill_after.is_some_and(|after| life >= after)
                 && !is_killed
             {
-                // It may have gone by itself in between.
+                // It may have ended by itself in the meantime.
                 let kill = ["-KILL".to_string(), id.to_string()];
                 let _ =
                     std::process::Command::new("kill").args(kill).stderr(Stdio::null()).status();
@@ -124,7 +123,7 @@ impl Range {
     }
 }
 
-/// The FFmpeg that encodes for the program, not one that is asked for its version.
+/// The FFmpeg that encodes for the program, not an FFmpeg that prints its version.
 fn child(program: &Child) -> Option<u32> {
     let encodes = |id: u32| {
         let line = std::fs::read(Path::new("/proc").join(id.to_string()).join("cmdline"));
@@ -134,7 +133,7 @@ fn child(program: &Child) -> Option<u32> {
     all.into_iter().find(|child| !child.zombie && encodes(child.id)).map(|c| c.id)
 }
 
-/// The most memory of a process so far in KiB.
+/// The most memory of a process so far, in KiB.
 pub fn peak(id: u32) -> u64 {
     let status = std::fs::read_to_string(Path::new("/proc").join(id.to_string()).join("status"));
     let status = status.unwrap_or_default();

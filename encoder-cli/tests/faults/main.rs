@@ -1,7 +1,7 @@
-//! The encoder is lost, in every way, at every moment: no frame is.
+//! The encoder is lost in every way and at every moment, and no frame is lost.
 //!
 //! The fast part runs with the other tests. `cargo xtask faults` runs the whole campaign, with
-//! `ENCODER_FAULTS=full` (or the name of one fault) and on the virtual NVENC device too, and shows
+//! `ENCODER_FAULTS=full` (or the name of one fault), also on the virtual NVENC device, and prints
 //! its table.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
@@ -25,17 +25,17 @@ use encoder_core::EncoderType;
 use encoder_testbed::{nvenc::VirtualNvenc, or_left_out};
 use frail::Fault;
 
-/// Whether the whole campaign is to run.
+/// Whether the whole campaign is enabled.
 fn is_full() -> bool {
     std::env::var_os("ENCODER_FAULTS").is_some()
 }
 
-/// Whether the whole campaign, if it runs, has this fault in it.
+/// Whether the campaign includes this fault.
 fn is_wanted(fault: Fault) -> bool {
     std::env::var("ENCODER_FAULTS").is_ok_and(|name| name == "full" || Fault::of(&name) == fault)
 }
 
-/// One test after the other: a fault looks for its child among those of this process.
+/// Runs one test at a time: a fault searches for its child among all children of this process.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -95,7 +95,7 @@ impl Table {
     }
 }
 
-/// What comes after the encoder that is lost.
+/// The fallback of the encoder that is lost.
 type Second = Option<(EncoderType, &'static str)>;
 
 fn name(first: First, second: Second) -> String {
@@ -113,12 +113,13 @@ fn play(table: &mut Table, first: First, second: Second, faults: &[Fault]) {
     for &fault in faults {
         for (moment, at) in MOMENTS {
             let is_impossible = fault.needs_child() && !first.has_child
-                // With nobody behind it, one that is busy is no failover.
+                // With no fallback left, a busy encoder is no failover.
                 || fault == Fault::Busy && (second.is_none() || at != 0);
             if is_impossible {
                 continue;
             }
-            // Once, and the same encoder is begun again; three times, and the other has its turn.
+            // After one fault, the same encoder is opened again; after three, the other becomes
+            // active.
             let times = if second.is_some() { 3 } else { 1 };
             let outcome = run(first, second, fault, at, times);
             table.add(&name(first, second), fault.name(), moment, &outcome);
@@ -143,7 +144,7 @@ fn no_frame_is_lost_whatever_happens_to_the_encoder() {
             pairs.extend([(X264_NATIVE, TO_X264), (X264, TO_NATIVE)]);
         }
     }
-    // In the fast part, each fault in one of the pairs, and kills and errors in all.
+    // In the fast part, each fault runs in one of the pairs; kills and errors run in all pairs.
     for (n, (first, second)) in pairs.into_iter().enumerate() {
         let faults = Fault::ALL.into_iter().enumerate();
         let faults: Vec<_> = faults
@@ -180,13 +181,13 @@ fn an_encoder_that_was_given_up_comes_back() {
     let back = report.failovers[2].frame;
     assert!((back - report.failovers[1].frame).is_multiple_of(12), "at the end of a GOP: {back}");
     let used: Vec<_> = report.spans.iter().map(|s| s.encoder.as_str()).collect();
-    // What the first one held when it was lost, the second one made.
+    // The frames that the first encoder held when it was lost were encoded by the second.
     assert_eq!(used, ["openh264", "frail"]);
     let numbers = common::decode::decode(&path).numbers();
     assert_eq!(numbers, (0..count).map(Some).collect::<Vec<_>>());
 }
 
-/// On the virtual device, which stands in the environment of a process: this test, once more.
+/// Runs this test again on the virtual device, which is set in the environment of a process.
 const INSIDE: &str = "ENCODER_FAULTS_NVENC";
 
 #[test]
@@ -260,6 +261,6 @@ fn a_child_may_be_killed_at_any_moment() {
     );
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert_eq!(deaths, wanted, "of {runs} runs too few were hit");
-    // What is kept for a replay is in the ring already.
+    // The frames that are kept for a replay are already in the ring.
     assert!(memory < range.usual_memory * 3 / 2, "{memory} KiB");
 }
