@@ -1,5 +1,5 @@
-//! A session changes its encoder: which is taken, when, and what is waited for. With encoders that
-//! only count, and a clock that moves by a second with each frame.
+//! A session changes its encoder: which encoder becomes active, when, and how long the session
+//! waits. With encoders that only count, and a clock that advances by a second with each frame.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -38,7 +38,7 @@ const BETTER: EncoderType = EncoderType::new("better");
 const USUAL: EncoderType = EncoderType::new("usual");
 const LAST: EncoderType = EncoderType::new("last");
 
-/// Open encoders are counted for the whole process: one test at a time.
+/// Open encoders are counted for the whole process, so tests run one at a time.
 fn turn() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
@@ -55,14 +55,14 @@ macro_rules! register {
         }
     )*};
 }
-// The frames of one are laid out anew.
+// The frames of one encoder are converted to another layout.
 register!(BETTER Nv12, USUAL Yuv420p, LAST Yuv420p);
 
 fn number(request: &OpenRequest<'_>, key: &str) -> i64 {
     request.options.get(key).and_then(|value| value.as_integer()).unwrap_or_default()
 }
 
-/// What happened in each run: `open better`, `first better 20`, `flush usual`, `drop usual`.
+/// The events of each run: `open better`, `first better 20`, `flush usual`, `drop usual`.
 static EVENTS: Mutex<Option<HashMap<i64, Vec<String>>>> = Mutex::new(None);
 
 fn log(run: i64, event: String) {
@@ -79,8 +79,8 @@ fn count(run: i64, event: &str) -> usize {
     events(run).iter().filter(|known| *known == event).count()
 }
 
-/// Returns each access unit `delay` frames later. For each time that it is opened, its table has
-/// one word in `open`, the last one again and again:
+/// Returns each access unit `delay` frames later. Each opening consumes one word of `open` in its
+/// table; the last word is used again and again:
 ///
 /// - `busy`, `own`, `gone`: it does not open.
 /// - `first-busy`, `first-own`, `first-fails`, `first-panics`: it opens and refuses its first frame.
@@ -92,7 +92,7 @@ struct Scripted {
     run: i64,
     word: String,
     delay: u64,
-    /// First frame, frames taken, access units returned.
+    /// First frame, accepted frames, returned access units.
     base: Option<u64>,
     taken: u64,
     returned: u64,
@@ -224,12 +224,12 @@ fn picture(n: u64) -> Payload {
     })
 }
 
-/// What a session of so many frames made.
+/// The result of a session of so many frames.
 struct Made {
     result: Result<VideoReport, SessionError>,
     /// The encoder of each frame, in order.
     encoders: Vec<String>,
-    /// Seconds on the clock that were waited, beside one for each frame.
+    /// Seconds that were waited by the clock, besides one second for each frame.
     waited: u64,
 }
 
@@ -249,14 +249,14 @@ impl Made {
         all.map(|r| (r.encoder.as_str(), r.kind, r.count)).collect()
     }
 
-    /// Each encoder with the number of its frames in a row.
+    /// Each encoder with its number of consecutive frames.
     fn spans(&self) -> Vec<(&str, usize)> {
         let runs = self.encoders.chunk_by(|a, b| a == b);
         runs.map(|run| (run[0].as_str(), run.len())).collect()
     }
 }
 
-/// A session of `frames` frames, each of which takes a second of its clock.
+/// A session of `frames` frames, each of which advances its clock by a second.
 fn play(config: &SessionConfig, frames: u64) -> Made {
     let begun = config.waiter.now();
     let encoders = Arc::new(Mutex::new(Vec::new()));
@@ -289,7 +289,7 @@ fn play(config: &SessionConfig, frames: u64) -> Made {
     Made { result, encoders, waited }
 }
 
-/// Runs `work` on a thread of its own; fails when it hangs.
+/// Runs `work` on a thread of its own; fails if it hangs.
 fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || send.send(work()));
@@ -300,7 +300,7 @@ fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'stat
 #[test]
 fn a_device_that_disappears_in_mid_stream_is_passed_over() {
     let _turn = turn();
-    // At the beginning, a device that the configuration names and that is not there is an error.
+    // At the beginning, a missing device that the configuration names is an error.
     let (wrong, _) = config(&[(BETTER, "gone"), (USUAL, "ok")], 0);
     let error = play(&wrong, 5).result.err().unwrap();
     assert!(matches!(error, SessionError::Open(OpenError::Config(_))), "{error}");
@@ -312,7 +312,7 @@ fn a_device_that_disappears_in_mid_stream_is_passed_over() {
     assert!(made.report().refusals[0].reason.contains("backend.better.device"));
     assert_eq!(made.failovers(), [("better", "usual", "failed", 1)]);
     assert_eq!(count(run, "open better"), 2);
-    // If it was the last one, its loss is the error, and the other reason is named.
+    // If the lost encoder was the last one, its loss is the error, and the other reason is named.
     let (alone, _) = config(&[(BETTER, "25 gone")], 0);
     let error = play(&alone, 40).result.err().unwrap().to_string();
     assert!(error.contains("unplugged") && error.contains("/dev/x"), "{error}");
@@ -323,7 +323,8 @@ fn sessions_of_this_process_are_not_waited_for() {
     let _turn = turn();
     for (script, expected) in [("own", 0), ("first-own", 0), ("busy", 600), ("first-busy", 600)] {
         let (config, _) = config(&[(BETTER, script), (USUAL, "ok")], 600);
-        // More frames than the ring holds, so that the session is not closed when it is refused.
+        // More frames than the ring holds, so that the session is not closed when the encoder
+        // refuses.
         let made = play(&config, 50);
         assert_eq!((made.spans(), made.waited), (vec![("usual", 50)], expected), "{script}");
     }
@@ -338,22 +339,22 @@ fn sessions_of_this_process_are_not_waited_for() {
 fn a_better_encoder_that_stays_busy_does_not_disturb_the_working_one() {
     let _turn = turn();
     for busy in ["busy", "first-busy", "first-fails", "first-panics"] {
-        // It refuses to open, or to take its first frame, as long as the recording is.
+        // It refuses to open, or to accept its first frame, throughout the recording.
         let (config, run) = config(&[(BETTER, busy), (USUAL, "ok")], 0);
         let made = play(&config, 24_000);
         assert_eq!(made.spans(), [("usual", 24_000)], "{busy}");
-        // The working one is opened once, and ended once.
+        // The working encoder is opened once and flushed once.
         let usual: Vec<_> =
             events(run).into_iter().filter(|event| event.contains("usual")).collect();
         assert_eq!(usual, ["open usual", "first usual 0", "flush usual", "drop usual"], "{busy}");
-        // In 400 minutes: after rests that double up to an hour, of half a minute at first, or of
-        // five.
+        // Retries within 400 minutes: the intervals double up to an hour, starting at half a minute
+        // or at five minutes.
         let attempts = count(run, "open better");
         assert!((9..=14).contains(&attempts), "{busy}: {attempts}");
         // One entry in the report, with a count.
         let kind = if busy.contains("busy") { RefusalKind::Busy } else { RefusalKind::Failed };
         let refused = made.refused();
-        // Of an encoder that fails at its first frame, the first loss is a failover.
+        // If an encoder fails at its first frame, its first loss is a failover.
         let expected = if kind == RefusalKind::Busy { attempts } else { attempts - 3 };
         assert_eq!(refused, [("better", kind, expected as u64)], "{busy}");
         let failovers = made.failovers();
@@ -373,7 +374,7 @@ fn a_better_encoder_takes_over_once_it_has_accepted_a_frame() {
     for script in ["busy busy busy ok", "first-busy first-busy first-busy ok"] {
         let (config, run) = config(&[(BETTER, script), (USUAL, "ok")], 0);
         let made = play(&config, 1000);
-        // Tried at 30, 90 and 210 s, each time at the end of a GOP.
+        // Retried at 30, 90 and 210 s, each time at the end of a GOP.
         let [("usual", usual), ("better", better)] = made.spans()[..] else {
             panic!("{:?}", made.spans())
         };
@@ -382,7 +383,7 @@ fn a_better_encoder_takes_over_once_it_has_accepted_a_frame() {
         assert_eq!(made.failovers(), [("usual", "better", "failback", 1)]);
         assert_eq!(made.report().failovers[0].frame, usual as u64);
         assert_eq!(made.refused(), [("better", RefusalKind::Busy, 3)]);
-        // First it has a frame, then the working one is ended.
+        // The better encoder accepts a frame before the working encoder is flushed.
         let events = events(run);
         let at = |event: &str| events.iter().position(|known| known == event).unwrap();
         let order = [at(&format!("first better {usual}")), at("flush usual"), at("drop usual")];
@@ -394,8 +395,8 @@ fn a_better_encoder_takes_over_once_it_has_accepted_a_frame() {
 #[test]
 fn a_working_encoder_that_is_lost_while_it_is_replaced_loses_no_frame() {
     let _turn = turn();
-    // It fails when it is drained: its frames are encoded again by itself, opened anew, and at the
-    // end of the next GOP the better one is tried again.
+    // The working encoder fails when it is drained. Its frames are encoded again by the same
+    // backend, opened again, and at the end of the next GOP the better encoder is retried.
     let (config, run) = config(&[(BETTER, "busy ok"), (USUAL, "20-flush ok")], 0);
     let made = play(&config, 100);
     let [("usual", usual), ("better", _)] = made.spans()[..] else { panic!("{:?}", made.spans()) };
@@ -411,7 +412,7 @@ fn a_working_encoder_that_is_lost_while_it_is_replaced_loses_no_frame() {
 #[test]
 fn the_lists_of_a_long_stream_stay_short() {
     let _turn = turn();
-    // Lost every forty frames: opened again each time. Others are lost for good and come back.
+    // Lost every forty frames and opened again each time; later, encoders with repeated failbacks.
     let fails = |first: u64| (0..).map(move |n| (first + 40 * n).to_string());
     let script: Vec<_> = fails(40).take(500).collect();
     let (config, _) = config(&[(USUAL, &script.join(" "))], 0);
@@ -425,7 +426,7 @@ fn the_lists_of_a_long_stream_stay_short() {
     let (config, _) = self::config(&[(BETTER, &script.join(" ")), (USUAL, "ok")], 0);
     let made = play(&config, 50);
     assert_eq!(made.spans().len(), 2);
-    // An encoder that is lost every minute or two, and gone back to half a minute later.
+    // An encoder that is lost every minute or two, with a failback half a minute later.
     let mut words = Vec::new();
     for n in 1..400u64 {
         words.push((n * 100).to_string());
@@ -444,7 +445,7 @@ fn the_lists_of_a_long_stream_stay_short() {
 #[test]
 fn a_session_that_is_dropped_waits_no_more_and_opens_nothing() {
     let _turn = turn();
-    // By the system's clock it would wait for an hour.
+    // By the system's clock the wait would last an hour.
     let (mut config, run) = config(&[(BETTER, "2 busy"), (USUAL, "ok")], 3600);
     config.waiter = Waiter::new();
     let sink = CallbackSink(|_: EncodedChunk, _: &FrameTimes| {});
@@ -458,7 +459,7 @@ fn a_session_that_is_dropped_waits_no_more_and_opens_nothing() {
     process::until("its thread has ended", || Arc::strong_count(&counters) == 1);
     assert_eq!(count(run, "open usual"), 0);
 
-    // The same for one that takes no more frames, and for a stop from outside.
+    // The same for an encoder that accepts no more frames, and for a stop from outside.
     for is_dropped in [true, false] {
         let (mut config, run) = self::config(&[(BETTER, "2 busy"), (USUAL, "ok")], 3600);
         config.waiter = Waiter::new();
@@ -516,7 +517,7 @@ impl Source for Endless {
 #[test]
 fn a_stop_ends_the_wait_of_a_run() {
     let _turn = turn();
-    // At the first opening, at the first frame, and in mid-stream. `openh264` makes a real file.
+    // At the first opening, at the first frame, and in mid-stream. `openh264` writes a real file.
     for script in ["busy", "first-busy", "5 busy", "5 first-busy"] {
         let openh264 = EncoderType::OPENH264;
         let (mut config, run) = config(&[(BETTER, script)], 3600);
@@ -536,7 +537,7 @@ fn a_stop_ends_the_wait_of_a_run() {
         let report = ended.recv_timeout(Duration::from_secs(60)).unwrap();
         assert!(report.interrupted, "{script}: {report:?}");
         assert_eq!(report.exit, 3, "{script}: {report:?}");
-        // What was read is in the file: the next encoder made it.
+        // All frames that were read are in the file, encoded by the next encoder.
         let output = &report.outputs[0];
         let video = &output.video;
         assert!(video.frames_encoded > 0 && video.frames_encoded == video.frames_in);

@@ -1,4 +1,4 @@
-//! Encoders that refuse their first frame: the next one takes it, and nothing is lost.
+//! Encoders that refuse their first frame: the next encoder encodes it, and no frame is lost.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
@@ -17,11 +17,11 @@ use encoder_testbed::fixtures::{EPOCH, MS, decode::decode, entries, picture::Pic
 
 const SIZE: Resolution = Resolution::new(160, 120);
 
-/// Opens for NV12 frames and refuses the first of them, for good.
+/// Opens for NV12 frames and permanently refuses the first of them.
 const REFUSING: EncoderType = EncoderType::new("refusing");
-/// Opens, and has no session left at the first frame of its first two encoders.
+/// Opens, and reports no free session at the first frame of its first two encoders.
 const CROWDED: EncoderType = EncoderType::new("crowded");
-/// Refuses a later frame, which an encoder may not.
+/// Refuses a later frame, which violates the contract.
 const LATE: EncoderType = EncoderType::new("late");
 
 macro_rules! register {
@@ -33,7 +33,7 @@ macro_rules! register {
         }
     )*};
 }
-// One keeps fewer frames than the encoder behind it, one keeps more.
+// One encoder holds fewer frames than its fallback, another holds more.
 register!(REFUSING 0, CROWDED 50, LATE 1);
 
 struct Fake {
@@ -84,7 +84,7 @@ fn picture(n: usize) -> Payload {
 
 fn config(order: &[EncoderType], wait: u32) -> SessionConfig {
     let mut settings = Settings::default();
-    // The smallest ring that may be: it must do for each encoder of the chain.
+    // The smallest possible ring: it must be large enough for each encoder of the chain.
     settings.gpu.enable_ring_buffer = false;
     settings.gpu.session_wait_s = wait;
     SessionConfig::new(settings, Plan::new(order.to_vec(), vec![]))
@@ -97,7 +97,7 @@ fn numbers(count: usize) -> Vec<Option<usize>> {
 #[test]
 fn whoever_takes_the_first_frame_gets_them_all() {
     const COUNT: usize = 70;
-    // NV12 in the ring; OpenH264 takes planar frames only, x264 either, with a look-ahead.
+    // NV12 in the ring; OpenH264 accepts planar frames only, x264 either, with a look-ahead.
     for last in [EncoderType::OPENH264, EncoderType::X264] {
         for order in [vec![REFUSING, last], vec![CROWDED, REFUSING, last]] {
             let directory = tempfile::tempdir().unwrap();
@@ -139,7 +139,7 @@ fn one_that_is_busy_is_asked_again_before_the_next_is_taken() {
 fn when_none_is_left_or_it_is_too_late_there_is_no_file() {
     for (order, expected) in [
         (vec![REFUSING], "no encoder could be opened: refusing: refusing says no; hint: wait"),
-        // Three times, and nothing is left.
+        // After three refusals no encoder is left.
         (vec![LATE], "no encoder could be opened: late: late says no; hint: wait"),
     ] {
         let directory = tempfile::tempdir().unwrap();
@@ -147,7 +147,7 @@ fn when_none_is_left_or_it_is_too_late_there_is_no_file() {
         let sink = Box::new(Mp4Sink::create(&path, &Mp4Options::default()).unwrap());
         let mut session = Session::open(SIZE, &config(&order, 0), sink).unwrap();
         for n in 0..4 {
-            // It may have ended already.
+            // It may already have ended.
             let _ = session.push(&picture(n), FrameTimes::at(EPOCH + n as i64 * 40 * MS));
         }
         let error = session.finish().unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! No configuration can lock the ring, and none loses a frame: random delays, reorderings, rings,
+//! No configuration deadlocks the ring, and no frame is lost: random delays, reorderings, rings,
 //! broken frames and losses of the encoder, on encoders that only count.
 #![allow(clippy::unwrap_used)]
 
@@ -45,14 +45,14 @@ fn number(request: &OpenRequest<'_>, key: &str) -> usize {
 /// How often each run's encoders have failed, by the run's number.
 static FAILED: Mutex<Option<HashMap<(EncoderType, usize), usize>>> = Mutex::new(None);
 
-/// Holds exactly as many frames as it has declared, and gives each that comes in groups as B-frames
-/// make them: the last one first.
+/// Holds exactly its declared number of frames, and returns access units in groups like those with
+/// B-frames: the last frame of a group first.
 struct Counting {
     id: EncoderType,
     format: PixelFormat,
     delay: usize,
     b_frames: usize,
-    /// Fails at each multiple of this, as often as is said.
+    /// Fails at each multiple of this number, up to the given number of times.
     every: usize,
     times: usize,
     run: usize,
@@ -118,7 +118,7 @@ impl VideoEncoder for Counting {
         if index == base || self.group.len() > self.b_frames {
             self.close_group();
         }
-        // What has not come out, this frame included.
+        // Frames without a returned access unit, including this frame.
         let inside = index + 1 - base - self.given;
         let is_due = inside > self.delay as u64 && !self.ready.is_empty();
         let next = if is_due { self.ready.pop_front() } else { None };
@@ -141,7 +141,7 @@ impl VideoEncoder for Counting {
         self.format
     }
     fn max_delay(&self) -> usize {
-        // The group that is not closed yet is inside too.
+        // The frames of the incomplete group are held as well.
         self.delay.max(self.b_frames)
     }
 }
@@ -245,7 +245,7 @@ proptest! {
         std::thread::spawn(move || done.send(run(&of_thread)));
         let ended = ended.recv_timeout(Duration::from_secs(60));
         let (mut seen, _) = ended.map_err(|e| TestCaseError::fail(format!("it hangs: {e}")))?;
-        // What is handed over is whole up to a frame at the end of each group.
+        // At the end of each group, the access units written so far are complete in display order.
         let mut end = 0;
         for (count, (pts, _)) in (1..).zip(&seen) {
             end = end.max(pts + 1);

@@ -1,4 +1,4 @@
-//! Many cameras behind one slow sink, and live sources that cannot wait.
+//! Many cameras with one slow sink, and live sources that cannot wait.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -17,7 +17,7 @@ use encoder_testbed::fixtures::{decode::decode, picture::Picture};
 
 const SIZE: Resolution = Resolution::new(160, 120);
 
-/// The smallest ring that may be: three frames.
+/// The smallest possible ring: three frames.
 fn config() -> SessionConfig {
     let mut settings = Settings::default();
     settings.gpu.enable_ring_buffer = false;
@@ -41,7 +41,7 @@ fn at(n: usize) -> FrameTimes {
     FrameTimes::at(n as i64 * 40_000_000)
 }
 
-/// A sink that takes nothing but what it is allowed.
+/// A sink that accepts only as many access units as the test allows.
 #[derive(Default)]
 struct Gate {
     state: Mutex<State>,
@@ -106,9 +106,9 @@ fn eight_cameras_behind_a_slow_sink_lose_nothing_and_hold_back_the_source() {
             sessions.into_iter().map(|session| session.finish().unwrap()).collect::<Vec<_>>()
         }
     });
-    // Nothing may go out: the rings fill, and the source stands at the first that is full.
+    // The sink accepts nothing: the rings fill, and the source blocks at the first full ring.
     gate.until("the rings are full", |state| state.pushed[CAMERAS - 1] == SLOTS);
-    // All but one may go on: as far as the source is held back by the last.
+    // All cameras but one may continue, until the last camera blocks the source.
     for camera in 0..CAMERAS - 1 {
         gate.allow(camera, FRAMES);
     }
@@ -120,7 +120,7 @@ fn eight_cameras_behind_a_slow_sink_lose_nothing_and_hold_back_the_source() {
         assert_eq!(state.pushed[CAMERAS - 1], SLOTS, "no more than fits");
         assert!(state.pushed.iter().all(|&pushed| pushed <= SLOTS + 1), "{:?}", state.pushed);
     }
-    // And with one more frame of the last camera, each gets one more: nobody is ahead.
+    // With one more frame of the last camera, each camera gets one more: none is ahead.
     for more in 1..=5 {
         gate.allow(CAMERAS - 1, 1);
         gate.until("each has one more", |state| {
@@ -139,7 +139,7 @@ fn eight_cameras_behind_a_slow_sink_lose_nothing_and_hold_back_the_source() {
     }
 }
 
-/// A sink that stands still at its first access unit until it is told to go on.
+/// A sink that blocks at its first access unit until the test releases it.
 struct Slow {
     sink: Mp4Sink,
     stands: mpsc::Sender<()>,
@@ -165,7 +165,7 @@ impl Sink for Slow {
 #[test]
 fn a_live_source_drops_what_it_was_told_to_and_counts_it() {
     const FRAMES: usize = 12;
-    // Frame 0 is with the encoder; two more fit.
+    // The encoder holds frame 0; two more fit.
     let table = [
         (OnFull::DropNewest, vec![0, 1, 2, FRAMES]),
         (OnFull::DropOldest, vec![0, FRAMES - 2, FRAMES - 1, FRAMES]),
@@ -187,7 +187,7 @@ fn a_live_source_drops_what_it_was_told_to_and_counts_it() {
             session.push(&picture(0), at(0)).unwrap();
             is_standing.recv().unwrap();
             for n in 1..FRAMES {
-                // Never waits: the sink stands.
+                // Never waits, although the sink blocks.
                 session.push(&picture(n), at(n)).unwrap();
             }
             let counters = Arc::clone(session.counters());
@@ -202,7 +202,7 @@ fn a_live_source_drops_what_it_was_told_to_and_counts_it() {
             let video = decode(&path);
             let shown: Vec<_> = video.numbers().into_iter().flatten().collect();
             assert_eq!(shown, expected, "{on_full:?}");
-            // What was dropped leaves its time free, at a constant rate too.
+            // A dropped frame leaves its time empty, at a constant rate too.
             let times: Vec<_> = expected.iter().map(|n| *n as u64 * 40_000_000).collect();
             let nanoseconds = video.pts.iter().map(|pts| pts * 1_000_000_000 / video.timescale);
             assert_eq!(nanoseconds.collect::<Vec<_>>(), times, "{on_full:?} {is_rate}");

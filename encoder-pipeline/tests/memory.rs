@@ -1,4 +1,4 @@
-//! The memory of a session's ring: what the encoder wants, where the program provides it.
+//! The memory of a session's ring: the kind that the encoder requests, if the program provides it.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -25,7 +25,7 @@ const SIZE: Resolution = Resolution::new(16, 16);
 const COUNT: i64 = 20;
 
 const PLAIN: EncoderType = EncoderType::new("plain");
-/// Wants page-locked memory, if its option `locked` says so.
+/// Requests page-locked memory, if its option `locked` is set.
 const LOCKED: EncoderType = EncoderType::new("locked");
 const REMOTE: EncoderType = EncoderType::new("remote");
 
@@ -51,7 +51,7 @@ struct Counting(EncoderType, u64);
 impl VideoEncoder for Counting {
     fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
         frame.check(PixelFormat::Yuv420p, SIZE)?;
-        // Every picture has one shade of its own.
+        // Every picture has a shade of its own.
         let shade = frame.planes()[0].data[0];
         let rows = frame.planes()[0].rows();
         assert!(rows.flatten().all(|&sample| sample == shade), "frame {}", frame.index);
@@ -114,7 +114,7 @@ fn config(id: EncoderType, options: &str) -> SessionConfig {
     SessionConfig::new(settings, Plan::new(vec![id], vec![]))
 }
 
-/// Encodes a video: what came out of the sink.
+/// Encodes a video and returns the output of the sink.
 fn encode(config: &SessionConfig) -> Result<Vec<u8>, SessionError> {
     let shades = Arc::new(Mutex::new(Vec::new()));
     let out = Arc::clone(&shades);
@@ -140,13 +140,13 @@ fn encode(config: &SessionConfig) -> Result<Vec<u8>, SessionError> {
 
 #[test]
 fn the_ring_has_the_memory_that_its_encoder_wants() {
-    // encoder | options | memory that is provided | rings in it
+    // encoder | options | provided memory | rings in it
     let table = [
         (LOCKED, "locked = true", FrameMemory::PageLocked, 1),
         (LOCKED, "locked = false", FrameMemory::PageLocked, 0),
         (PLAIN, "", FrameMemory::PageLocked, 0),
         (PLAIN, "", FrameMemory::Host, 1),
-        // Nothing is provided for its wish: it gets host memory.
+        // The requested memory is not provided: it gets host memory.
         (LOCKED, "locked = true", FrameMemory::Host, 0),
     ];
     for (id, options, memory, rings) in table {

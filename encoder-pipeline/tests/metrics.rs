@@ -1,4 +1,4 @@
-//! The page of metrics and the dashboard tell of the metrics that there are.
+//! The page of metrics and the dashboard describe exactly the existing metrics.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
@@ -74,7 +74,7 @@ fn known(more: &[&str]) -> BTreeSet<String> {
     names.chain(more.iter().copied()).map(str::to_owned).collect()
 }
 
-/// Every `encoder_…` in a text but the label, a histogram by its own name.
+/// Every `encoder_…` name in a text except the label; a histogram by its base name.
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     words

@@ -1,5 +1,5 @@
-//! Code from outside that panics on the encoder's thread: what was written is kept, and the error
-//! has the panic's text.
+//! External code that panics on the encoder's thread: what was written is kept, and the error has
+//! the panic's text.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -29,12 +29,12 @@ use encoder_testbed::fixtures::{
 };
 
 const SIZE: Resolution = Resolution::new(160, 120);
-/// The frame at which something panics, where it is a frame.
+/// The frame at which the panic occurs, if it occurs at a frame.
 const AT: u64 = 7;
 
 /// OpenH264 that panics at frame [`AT`].
 const ENCODING: EncoderType = EncoderType::new("panics-encoding");
-/// OpenH264 that panics when it is asked for its delay, after frame [`AT`].
+/// OpenH264 that panics when its delay is queried, after frame [`AT`].
 const ASKED: EncoderType = EncoderType::new("panics-asked");
 /// OpenH264 that panics when it is dropped.
 const DROPPED: EncoderType = EncoderType::new("panics-dropped");
@@ -92,17 +92,17 @@ impl Drop for Panicking {
     }
 }
 
-/// Where a sink panics.
+/// The call in which a sink panics.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Point {
     Nowhere,
     Write,
     Finish,
-    /// In the rescue after another failure.
+    /// In `abandon`, after another failure.
     Abandon,
 }
 
-/// A sink around one of this workspace.
+/// A wrapper of a sink of this workspace.
 struct PanickingSink {
     inner: Box<dyn Sink>,
     point: Point,
@@ -147,7 +147,7 @@ fn mp4(path: &Path) -> Box<dyn Sink> {
     Box::new(Mp4Sink::create(path, &Mp4Options::default()).unwrap())
 }
 
-/// Encodes up to 20 frames; the session's end.
+/// Encodes up to 20 frames and returns the result of the session.
 fn encode(encoder: EncoderType, sink: Box<dyn Sink>) -> Result<VideoReport, SessionError> {
     let mut session = Session::open(SIZE, &config(encoder), sink).unwrap();
     for n in 0..20 {
@@ -160,7 +160,7 @@ fn encode(encoder: EncoderType, sink: Box<dyn Sink>) -> Result<VideoReport, Sess
     session.finish()
 }
 
-/// Checks that an error has this text and names a part file; its path.
+/// Checks that an error has this text and names a part file; returns the path.
 #[track_caller]
 fn kept(ended: Result<VideoReport, SessionError>, text: &str) -> PathBuf {
     let error = ended.unwrap_err();
@@ -229,7 +229,7 @@ fn a_panic_of_the_sink_keeps_what_was_written() {
                 if file == "a.h264.part" { decode_stream(&part) } else { decode_fragmented(&part) };
             let count = video.frames.len() as u64;
             assert_eq!(video.numbers(), numbers(count), "{file}, {point:?}");
-            // Without the sink's own rescue, a fragment that was being gathered is missing.
+            // Without the sink's `abandon`, the fragment that was being gathered is missing.
             let whole = if point == Point::Finish { 20 } else { AT };
             let least = match point {
                 Point::Finish | Point::Abandon => whole - 4,

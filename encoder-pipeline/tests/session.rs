@@ -1,4 +1,4 @@
-//! The library from a user's side: sessions, sinks, and encoders that misbehave.
+//! The library from a user's view: sessions, sinks, and encoders that violate their contract.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -64,7 +64,7 @@ fn mp4(path: &Path) -> Box<dyn Sink> {
     Box::new(Mp4Sink::create(path, &Mp4Options::default()).unwrap())
 }
 
-/// Runs `work` on a thread of its own; fails when it hangs.
+/// Runs `work` on a thread of its own; fails if it hangs.
 fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (send, receive) = mpsc::channel();
     std::thread::spawn(move || send.send(work()));
@@ -136,7 +136,7 @@ fn frames_are_pushed_from_a_task() {
 
 #[test]
 fn a_wait_for_a_place_does_not_block_the_executor() {
-    // The sink stands still until a second task has run on the same thread.
+    // The sink blocks until a second task has run on the same thread.
     let (go, wait) = mpsc::channel::<()>();
     let mut stopped = Some(wait);
     let sink = CallbackSink(move |_: EncodedChunk, _: &FrameTimes| {
@@ -252,7 +252,7 @@ fn a_session_that_is_dropped_leaves_nothing() {
         for n in 0..30 {
             session.push(&picture(n), at(n)).unwrap();
         }
-        // A slot that somebody still fills.
+        // A slot that is still being filled.
         let slot = session.reserve(at(30)).unwrap().unwrap();
         drop(session);
         assert_eq!(entries(directory.path()), Vec::<String>::new(), "{encoder}");
@@ -277,7 +277,7 @@ fn a_frame_whose_decoder_vanished_fails_the_session() {
     let error = session.finish().unwrap_err();
     let text = error.to_string();
     assert!(text.contains("dropped its frame") && text.contains("a.mp4.part"), "{text}");
-    // What came before is kept, under another name.
+    // Earlier frames are kept, under another name.
     let SessionError::Kept { part, .. } = error else { panic!("{text}") };
     assert_eq!(decode_fragmented(part.path().unwrap()).numbers(), [Some(0)]);
     assert_eq!(entries(directory.path()), ["a.mp4.part"]);
@@ -314,19 +314,19 @@ fn a_size_that_no_encoder_takes_is_refused_with_reasons() {
     assert!(error.contains("openh264") && error.contains("5000x5000"), "{error}");
 }
 
-// --- Encoders that this test registers itself, as a crate from outside may. ---
+// --- Encoders that this test registers itself, as an external crate may. ---
 
 /// Fails at frame [`FAILS_AT`].
 const FAILING: EncoderType = EncoderType::new("failing");
 /// Panics at frame [`FAILS_AT`].
 const PANICKING: EncoderType = EncoderType::new("panicking");
-/// Holds [`DELAY`] frames, and gives them out in an order as with two B-frames.
+/// Holds [`DELAY`] frames, and returns them in an order as with two B-frames.
 const DELAYED: EncoderType = EncoderType::new("delayed");
-/// Forgets a frame.
+/// Omits the access unit of a frame.
 const FORGETFUL: EncoderType = EncoderType::new("forgetful");
-/// Gives a frame twice.
+/// Returns a frame twice.
 const DOUBLING: EncoderType = EncoderType::new("doubling");
-/// Gives frames that nobody handed in.
+/// Returns frames that were not passed in.
 const INVENTING: EncoderType = EncoderType::new("inventing");
 
 const FAILS_AT: u64 = 9;
@@ -364,7 +364,7 @@ impl Fake {
         EncodedChunk { data, pts, dts, keyframe: Some(pts) == self.base }
     }
 
-    /// I B B P: the P comes before the two that are shown before it.
+    /// I B B P: the P precedes the two B-frames that are displayed before it.
     fn reorder(&mut self, index: u64) {
         self.group.push(index);
         if Some(index) == self.base || self.group.len() == 3 {
@@ -428,7 +428,7 @@ fn delay(id: EncoderType) -> usize {
     if id == DELAYED { DELAY } else { 0 }
 }
 
-/// A sink that remembers what came, and the times that were laid over it.
+/// A sink that stores the access units, and the times that the timeline assigns.
 #[derive(Default)]
 struct Recorder {
     chunks: Vec<u64>,
@@ -458,7 +458,7 @@ fn a_ring_smaller_than_the_delay_of_the_encoder_does_not_lock() {
         let report = within("delayed", move || {
             let mut session = Session::open(SIZE, &small_ring(DELAYED), Box::new(sink)).unwrap();
             for n in 0..100 {
-                // Broken frames, whose picture is another's: the first, and many in a row.
+                // Broken frames, replaced by another picture: the first frames, and many in a row.
                 let is_bad = bad && (n < 3 || (30..90).contains(&n));
                 let payload = if is_bad { broken() } else { picture(n) };
                 session.push(&payload, at(n)).unwrap();
@@ -514,7 +514,7 @@ fn an_encoder_that_fails_again_and_again_ends_the_session_with_its_words() {
             let mut session = Session::open(SIZE, &small_ring(id), Box::new(sink)).unwrap();
             let counters = Arc::clone(session.counters());
             for n in 0..20 {
-                // A session that has failed says so, instead of taking frames for nothing.
+                // A session that has failed returns an error instead of accepting frames.
                 match session.push(&picture(n), at(n)) {
                     Ok(()) => {}
                     Err(SessionError::Ended) => break,
@@ -529,7 +529,7 @@ fn an_encoder_that_fails_again_and_again_ends_the_session_with_its_words() {
     }
 }
 
-/// Holds an MP4 sink but gives it nothing: fake access units have no parameter sets.
+/// Wraps an MP4 sink but passes nothing to it: fake access units have no parameter sets.
 struct FileRecorder(#[allow(dead_code)] Box<dyn Sink>);
 
 impl Sink for FileRecorder {

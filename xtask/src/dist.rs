@@ -19,11 +19,11 @@ use crate::{
     workspace::{Backend, PROGRAM, backends, feature_list, other_features, target_of},
 };
 
-/// The time of every file in an archive, so that equal contents make equal archives: the
-/// beginning of 2000.
+/// The time of every file in an archive, so that equal contents make equal archives: the beginning
+/// of 2000.
 const TIME: u64 = 946_684_800;
 
-/// What an archive is for.
+/// The platform and variant of an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Platform {
     /// Linux, with every encoder that Linux has.
@@ -66,16 +66,16 @@ impl Platform {
     }
 }
 
-/// Builds the program, packs it, unpacks it again and tries what came out.
+/// Builds the program, packs it, unpacks it again and runs it.
 ///
 /// # Errors
-/// When something is missing or wrong; then there is no archive.
+/// When something is missing or wrong; then no archive is left.
 pub fn dist(platform: Platform) -> Result<()> {
     let backends = backends()?;
     let features = platform.features(&backends);
     let triple = platform.target()?;
     println!("dist: {} for {triple}: {}", platform.name(), features.join(", "));
-    // Before the long build, so that a licence that is not permitted is told at once.
+    // Before the long build, so that a forbidden licence is reported at once.
     let whole = [features.clone(), other_features()?].concat();
     let texts = licences(&whole, &triple)?;
     let program = build(platform, &triple, &whole)?;
@@ -121,7 +121,7 @@ fn build(platform: Platform, triple: &str, features: &[String]) -> Result<PathBu
     let package = target_of("bin", PROGRAM)?.package;
     command.args(["--profile", "dist", "--package", &package, "--bin", PROGRAM]);
     command.args(["--no-default-features", "--features", &feature_list(features)?]);
-    // What the program says of its sources names no folder of this machine.
+    // Source paths in the program must contain no folder of this machine.
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
     let mut flags = format!("--remap-path-prefix={}=/encoder", root().display());
@@ -134,7 +134,7 @@ fn build(platform: Platform, triple: &str, features: &[String]) -> Result<PathBu
     Ok(target().join(triple).join("dist").join(PROGRAM))
 }
 
-/// The archive: sorted, and without any trace of who made it and when.
+/// The archive: sorted, and without the name of its creator or the time of its creation.
 fn pack(folder: &str, files: &[(String, Vec<u8>, u32)]) -> Result<Vec<u8>> {
     let gzip = GzBuilder::new().mtime(0).write(Vec::new(), Compression::best());
     let mut archive = tar::Builder::new(gzip);
@@ -150,7 +150,7 @@ fn pack(folder: &str, files: &[(String, Vec<u8>, u32)]) -> Result<Vec<u8>> {
     Ok(archive.into_inner()?.finish()?)
 }
 
-/// Unpacks the archive as a user would, and runs what is in it.
+/// Unpacks the archive as a user would, and runs the program in it.
 fn try_out(archive: &[u8], folder: &str, features: &[String]) -> Result<()> {
     let room = tempfile::tempdir()?;
     let mut tar = Command::new("tar");
@@ -169,7 +169,7 @@ fn try_out(archive: &[u8], folder: &str, features: &[String]) -> Result<()> {
     if found != features {
         return Err(format!("`encoder detect` has {found:?}, not {features:?}").into());
     }
-    // The embedded encoder needs nothing of this machine.
+    // The embedded encoder depends on nothing on this machine.
     let sample = root().join("sample").join("two_cameras.mcap");
     let (sample, videos) = (sample.to_string_lossy(), room.path().join("videos"));
     run(&program, &["encode", &sample, "-o", &videos.to_string_lossy(), "--encoder", "openh264"])?;

@@ -1,4 +1,5 @@
-//! The fault campaign and the soak: long runs that show that nothing is lost, and nothing grows.
+//! The fault campaign and the soak: long runs that check that no frame is lost and memory does not
+//! grow.
 
 use crate::{
     process::{Result, cargo, show},
@@ -7,16 +8,16 @@ use crate::{
     workspace::{NATIVE, target_of},
 };
 
-/// The faults of the test `faults`, and all of them.
+/// The names of the faults of the test `faults`, and the name for all of them.
 pub const NAMES: [&str; 9] =
     ["full", "kill", "hang", "error", "late-error", "swallow", "double", "panic", "busy"];
 
-/// Loses the encoder in every way, at every moment, in every pair of encoders that runs here, and
-/// kills its child 200 times at random; prints the tables: whether nothing was lost. `fault` is the
-/// name of one of the ways, or `full`.
+/// Loses the encoder in every way, at every moment, in every pair of encoders that is available
+/// here, and kills its child process 200 times at random; prints the tables. Returns whether no
+/// frame was lost. `fault` is the name of a fault, or `full`.
 ///
 /// # Errors
-/// When a tool cannot be had or started.
+/// When a tool cannot be installed or started.
 pub fn faults(fault: &str) -> Result<bool> {
     let tools = setup::setup()?;
     let mut campaign = cargo();
@@ -32,8 +33,8 @@ pub fn faults(fault: &str) -> Result<bool> {
     show(tools.announce(&mut campaign))
 }
 
-/// Pushes frames at full speed for some minutes and watches the memory: whether it stayed within
-/// 5 % after the first ten seconds.
+/// Pushes frames at full speed for some minutes and measures the memory. Returns whether it grew by
+/// at most 5 % after the first ten seconds.
 ///
 /// # Errors
 /// When it cannot be started.

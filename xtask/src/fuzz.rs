@@ -1,5 +1,5 @@
-//! Fuzzing, with cargo-fuzz: needs nightly Rust. What a target does, and how to add one, stands in
-//! `fuzz/README.md`.
+//! Fuzzing, with cargo-fuzz: needs nightly Rust. `fuzz/README.md` describes the targets and how to
+//! add one.
 
 use std::{fs, path::Path, process::Command};
 
@@ -8,7 +8,8 @@ use crate::{
     workspace::{metadata, target_of},
 };
 
-/// Runs each target, or only `target`, for so many minutes: whether none had a finding.
+/// Runs each target, or only `target`, for `minutes` minutes. Returns whether there were no
+/// findings.
 ///
 /// # Errors
 /// When a tool is missing, or there is no such target.
@@ -40,7 +41,8 @@ fn targets(folder: &Path) -> Result<Vec<String>> {
     Ok(targets.filter_map(|target| target["name"].as_str()).map(String::from).collect())
 }
 
-/// Cargo of nightly Rust. (The one in `CARGO` takes no `+nightly`: that is rustup's.)
+/// Cargo of nightly Rust. (The Cargo in `CARGO` does not support `+nightly`, which is a feature of
+/// rustup.)
 fn nightly() -> Command {
     let mut command = Command::new("cargo");
     command.arg("+nightly").current_dir(root().join("fuzz"));
@@ -60,13 +62,13 @@ fn tools() -> Result<()> {
 }
 
 fn run(folder: &Path, name: &str, minutes: u32) -> Result<bool> {
-    // What is found on the way is kept in `corpus`, findings in `artifacts`.
+    // New inputs are kept in `corpus`, findings in `artifacts`.
     let corpus = folder.join("corpus").join(name);
     fs::create_dir_all(&corpus)?;
     let mut fuzz = nightly();
     fuzz.args(["fuzz", "run", name]).arg(corpus).arg(folder.join("seeds").join(name));
     fuzz.arg("--").arg(format!("-max_total_time={}", 60 * minutes));
-    // Hangs, and claims that are believed, are findings; the limits of the targets are low.
+    // Hangs, and allocations by claimed sizes, are findings; the limits of the targets are low.
     fuzz.args(["-timeout=10", "-rss_limit_mb=2048", "-malloc_limit_mb=256"]);
     fuzz.args(["-max_len=8192", "-print_final_stats=1"]);
     let words = folder.join("dictionaries").join(format!("{name}.dict"));
@@ -76,7 +78,7 @@ fn run(folder: &Path, name: &str, minutes: u32) -> Result<bool> {
     show(&mut fuzz)
 }
 
-/// Writes the seeds again that are made by the tests.
+/// Regenerates the seeds that the tests generate.
 ///
 /// # Errors
 /// When Cargo cannot be started.

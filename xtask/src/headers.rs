@@ -1,4 +1,4 @@
-//! What virtual devices are compiled with: vendors' public headers, and a C compiler.
+//! The build dependencies of virtual devices: vendors' public headers, and a C compiler.
 
 use std::{
     env, fs,
@@ -15,7 +15,7 @@ use crate::{
 const QSV: [&str; 4] = ["mfx/mfxvideo.h", "vpl/mfx.h", "va/va_backend.h", "libdrm/drm.h"];
 const QSV_PACKAGES: [&str; 4] = ["libmfx-dev", "libvpl-dev", "libva-dev", "libdrm-dev"];
 
-/// Provides the headers and says what will be left out: whether every device can be made.
+/// Provides the headers and reports missing ones. Returns whether every device can be built.
 pub fn headers() -> bool {
     if !cfg!(target_os = "linux") {
         println!("setup: virtual devices exist on Linux only: their tests are left out");
@@ -67,7 +67,7 @@ fn nvenc_11_1() -> Result<()> {
     Ok(())
 }
 
-/// From a crate that has it in its package. Cargo fetches the package and builds nothing.
+/// From a crate whose package contains it. Cargo fetches the package and builds nothing.
 fn nvenc_13_0() -> Result<()> {
     const CRATE: &str = "shiguredo_nvcodec";
     let header = folder("nvenc-13.0").join("nvEncodeAPI.h");
@@ -105,7 +105,7 @@ fn qsv() -> Result<()> {
     }
 }
 
-/// A device that speaks another version than its name says would test the wrong thing.
+/// A device of another version than its name would test the wrong interface.
 fn is_version(header: &Path, major: &str, minor: &str) -> Result<()> {
     let text = fs::read_to_string(header).map_err(|e| format!("{}: {e}", header.display()))?;
     let value = |name: &str| {

@@ -1,5 +1,5 @@
-//! Instruction counts of the parts around the encoder, and whether they have grown. Times are not
-//! steady on shared machines; counts are, as long as compiler and processor family stay.
+//! Counts the instructions of the code around the encoder, and compares them with recorded counts.
+//! Times are not steady on shared machines; counts are, for the same compiler and processor family.
 
 use std::{collections::BTreeMap, env, fs, path::PathBuf, process::Command};
 
@@ -11,24 +11,24 @@ use crate::{
     workspace::target_of,
 };
 
-/// The program that does the work; what it is measured against stands beside its source.
+/// The program with the workloads; the recorded counts are beside its source.
 const BENCH: &str = "instructions";
-/// How much a count may grow before it counts as worse: allocators and hash maps differ a little.
+/// How much a count may grow before it is reported: allocators and hash maps differ a little.
 const TOLERANCE: f64 = 0.03;
-/// How often a work is done in the two runs whose difference is taken.
+/// How often a workload is repeated in the two runs whose difference is measured.
 const TIMES: [u64; 2] = [1, 3];
 
-/// What is kept in the repository.
+/// The recorded counts, which are kept in the repository.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Record {
     /// Counts of another compiler or processor are not comparable.
     place: String,
-    /// Instructions of one work, by its name.
+    /// Instructions of one workload, by its name.
     counts: BTreeMap<String, u64>,
 }
 
-/// Counts, prints the table, and compares with what was recorded: whether nothing has grown. With
-/// `save`, records instead.
+/// Counts, prints the table, and compares with the recorded counts. Returns whether no count has
+/// grown. With `save`, records the counts instead.
 ///
 /// # Errors
 /// When the program does not build or run.
@@ -58,7 +58,7 @@ pub fn instructions(save: bool) -> Result<bool> {
     Ok(grown.is_empty())
 }
 
-/// The table, and what has grown.
+/// The table, and the counts that have grown.
 fn judge(now: &Record, known: &Record) -> (String, Vec<String>) {
     let is_comparable = now.place == known.place;
     let mut text =
@@ -87,16 +87,16 @@ fn judge(now: &Record, known: &Record) -> (String, Vec<String>) {
     (text, grown)
 }
 
-/// The program that does the work, as tests are built: so that its dependencies are there already.
+/// The program with the workloads, built like tests, so that its dependencies are already built.
 fn build() -> Result<PathBuf> {
     let mut command = cargo();
     command.args(["build", "--workspace", "--bench", BENCH]);
-    // Both change what is inlined.
+    // Both settings change inlining.
     command.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_INCREMENTAL", "0");
     if !show(&mut command)? {
         return Err("the benchmark does not build".into());
     }
-    // Cargo puts it under a name with a hash and tells it only so.
+    // Cargo adds a hash to the file name, which is only in its output.
     let told = output(command.args(["--message-format", "json", "--quiet"]))?;
     let told = String::from_utf8_lossy(&told.stdout);
     let program = told.lines().rev().find_map(|line| {
@@ -120,7 +120,7 @@ fn count(program: &PathBuf, name: &str, times: u64) -> Result<u64> {
     collected(&said).ok_or_else(|| format!("{name}: valgrind told no count: {said}").into())
 }
 
-/// `==7== Collected : 1234` out of valgrind's words.
+/// Parses `==7== Collected : 1234` in valgrind's output.
 fn collected(text: &str) -> Option<u64> {
     text.lines().find_map(|line| line.split("Collected :").nth(1)?.trim().parse().ok())
 }

@@ -20,7 +20,7 @@ use crate::{
 /// How the name of a file with a licence begins, in lower case.
 const NAMES: [&str; 6] = ["licence", "license", "copying", "copyright", "notice", "unlicense"];
 
-/// Folders of crates that are not compiled into the program.
+/// Folders of crates whose contents are not compiled into the program.
 const NOT_LINKED: [&str; 7] =
     ["benches", "contrib", "examples", "ossfuzz", "programs", "sqlcipher", "tests"];
 
@@ -31,7 +31,7 @@ const NOT_CHOSEN: [(&str, &str); 1] = [("zstd-sys", "zstd/COPYING")];
 pub struct Text {
     /// Its place below the folder of licences.
     pub path: String,
-    /// What stands in it.
+    /// Its contents.
     pub text: String,
 }
 
@@ -56,7 +56,7 @@ pub fn licences(features: &[String], target: &str) -> Result<Vec<Text>> {
             .iter()
             .find(|p| p["name"] == name.as_str() && p["version"] == version.as_str())
             .ok_or_else(|| format!("cargo metadata does not know {name} {version}"))?;
-        // The workspace's own licence stands at the top of the archive.
+        // The workspace's own licence is at the top of the archive.
         if package["source"].is_null() {
             continue;
         }
@@ -81,7 +81,7 @@ pub fn licences(features: &[String], target: &str) -> Result<Vec<Text>> {
     Ok(texts)
 }
 
-/// The names and versions of what Cargo links; what only runs while building is not among them.
+/// The names and versions of the crates that Cargo links; build dependencies are excluded.
 fn linked(features: &[String], target: &str) -> Result<Vec<(String, String)>> {
     let mut command = cargo();
     let package = target_of("bin", PROGRAM)?.package;
@@ -126,7 +126,7 @@ fn of_crate(
         }
         texts.push(Text { path: format!("{name}-{version}/{inner}"), text });
     }
-    // Some crates only name their licence.
+    // Some crates only name their licence, without its text.
     if texts.is_empty() {
         for licence in chosen {
             let file = shared.join("licenses").join(format!("{licence}.txt"));
@@ -163,8 +163,8 @@ fn permitted(deny: &str) -> Result<Vec<String>> {
     Ok(list.iter().filter_map(toml::Value::as_str).map(String::from).collect())
 }
 
-/// The licences under which a work is taken, by its SPDX expression (also with the old `/` for
-/// `OR`): of alternatives the first that is permitted.
+/// The licences that apply to a work, by its SPDX expression (also with the old `/` for `OR`): of
+/// alternatives the first permitted licence.
 ///
 /// # Errors
 /// When every alternative has a licence that is not permitted.
@@ -210,7 +210,7 @@ fn one(words: &mut &[&str], permitted: &[String]) -> Option<Vec<String>> {
         *words = rest;
         return inner;
     }
-    // An exception takes nothing away from what the licence permits.
+    // An exception does not restrict the permissions of the licence.
     if let ["WITH", _, rest @ ..] = words {
         *words = rest;
     }
@@ -233,7 +233,7 @@ fn find(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// Where the toolchain keeps its own licences and the standard texts.
+/// The directory of the toolchain's own licences and the standard texts.
 fn toolchain() -> Result<PathBuf> {
     let mut rustc = Command::new(env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     let sysroot = String::from_utf8(output(rustc.args(["--print", "sysroot"]))?.stdout)?;

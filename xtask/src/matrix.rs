@@ -16,12 +16,12 @@ use crate::{
 /// backend's crate and `tests/virtual_<backend>.rs` of the program.
 const VIRTUAL: &str = "tests/virtual";
 
-/// Builds and tests the program with each set of features, and prints a table: whether every line
-/// of it is right. With `only`, just the sets with that backend; `quick` leaves out the pairs, and
-/// the tests of the backends' crates, which are also part of `cargo xtask test`.
+/// Builds and tests the program with each set of features, and prints a table. Returns whether
+/// every line is correct. With `only`, just the sets with that backend; `quick` leaves out the
+/// pairs, and the tests of the backends' crates, which are also part of `cargo xtask test`.
 ///
 /// # Errors
-/// When a tool cannot be had or started, or there is no such backend.
+/// When a tool cannot be installed or started, or there is no such backend.
 pub fn matrix(only: Option<&str>, quick: bool) -> Result<bool> {
     let matrix = Matrix { tools: setup::setup()?, backends: backends()?, quick };
     let names: Vec<_> = matrix.backends.iter().map(|backend| backend.name.as_str()).collect();
@@ -169,14 +169,15 @@ impl Matrix {
         self.run(command).map(Some)
     }
 
-    /// Runs tests that also show, when they pass, whether they were left out.
+    /// Runs tests and reports whether some passed without running, because a device or tool is
+    /// missing.
     fn run(&self, mut command: Command) -> Result<(bool, String)> {
         command.args(["--", "--show-output"]).env("CARGO_TERM_COLOR", "never");
         self.tools.announce(&mut command);
         merged(command)
     }
 
-    /// How far a backend was put to work, by what the built program found and what tests ran.
+    /// How far a backend was tested, by the results of detection and of the tests.
     fn exercised(&self, found: &Detected, tallies: &[Tally], alone: bool) -> String {
         let software = self
             .backends

@@ -1,5 +1,5 @@
-//! The crates as they would be published: what a registry wants of each is there, and each builds
-//! from the files of its package alone.
+//! Checks the crates as they would be published: each has what a registry requires, and builds from
+//! the files of its package alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,7 +18,7 @@ use crate::{
 /// The texts that must be in every package, equal to those in the root.
 const LICENCES: [&str; 2] = ["LICENSE-APACHE", "LICENSE-MIT"];
 
-/// The most that crates.io takes.
+/// The size limit of crates.io.
 const MAX_BYTES: u64 = 10 << 20;
 
 /// The part of the workspace's manifest that the crates are built by.
@@ -43,9 +43,9 @@ impl Crate {
     }
 }
 
-/// Packages every crate that is not marked `publish = false`, and checks them from their packages:
-/// whether all are right. With `build`, Cargo also builds each by itself, as it does before it
-/// publishes: then no crate uses a feature of a dependency that only another one has turned on.
+/// Packages every crate that is not marked `publish = false`, and checks the packages. Returns
+/// whether all are correct. With `build`, Cargo also builds each package by itself, as it does
+/// before publishing: then no crate uses a feature of a dependency that only another crate enables.
 ///
 /// # Errors
 /// When Cargo cannot read the workspace or be started.
@@ -129,7 +129,7 @@ fn published(metadata: &Value) -> Vec<Crate> {
     packages.iter().map(read).collect()
 }
 
-/// Each crate behind those that it needs.
+/// The crates in an order in which each follows its dependencies.
 fn in_order(mut crates: Vec<Crate>) -> Result<Vec<Crate>> {
     let mut done = BTreeSet::new();
     let mut ordered = Vec::new();
@@ -148,7 +148,7 @@ fn in_order(mut crates: Vec<Crate>) -> Result<Vec<Crate>> {
     Ok(ordered)
 }
 
-/// What a registry, or a reader there, wants and does not get.
+/// The requirements of a registry, or of its readers, that are not met.
 fn lacks(one: &Crate) -> Vec<String> {
     let metadata = &one.metadata;
     let mut wrong = Vec::new();
@@ -196,10 +196,10 @@ fn links_outside(readme: &str) -> Vec<String> {
     targets.filter(inside).map(|link| format!("the README links to the file {link}")).collect()
 }
 
-/// Has Cargo make the packages.
+/// Runs `cargo package`.
 fn pack(metadata: &Value, crates: &[Crate], build: bool) -> Result<bool> {
     let mut command = cargo();
-    // What is not committed yet is to be tried too.
+    // Uncommitted changes are included.
     command.args(["package", "--workspace", "--allow-dirty", "--offline"]);
     for package in list(&metadata["packages"]).filter(|p| !is_published(p)) {
         command.args(["--exclude", word(package, "name")]);
@@ -225,7 +225,7 @@ fn archive(one: &Crate) -> PathBuf {
     target().join("package").join(format!("{}.crate", one.stem()))
 }
 
-/// Unpacks a package into `folder`: what is wrong with it.
+/// Unpacks a package into `folder`; returns a description of errors.
 fn unpack(one: &Crate, folder: &Path) -> Result<Vec<String>> {
     let path = archive(one);
     let bytes = fs::metadata(&path)?.len();

@@ -10,11 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// What can go wrong here is told in words.
+/// Errors are messages.
 pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
-/// Options that make FFmpeg give out each frame once, whatever its time. (The option for that has
-/// changed its name: no version has both.)
+/// Options that make FFmpeg output each frame once, whatever its time. (The option was renamed: no
+/// version has both names.)
 pub const EACH_FRAME_ONCE: [&str; 4] = ["-vf", "settb=AVTB,setpts=N/30/TB", "-r", "30"];
 
 /// The root of the workspace.
@@ -38,32 +38,32 @@ pub fn cargo() -> Command {
     command
 }
 
-/// The command as it would be typed.
+/// The command line.
 pub fn typed(command: &Command) -> String {
     let words = [command.get_program()].into_iter().chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
-/// Shows the command and runs it with its output on the terminal: whether it succeeded.
+/// Prints the command and runs it with its output on the terminal. Returns whether it succeeded.
 pub fn show(command: &mut Command) -> Result<bool> {
     println!("+ {}", typed(command));
     let status = command.status().map_err(|e| format!("{}: {e}", typed(command)))?;
     Ok(status.success())
 }
 
-/// Runs the command: whether it succeeded, and both its outputs in the order of writing.
+/// Runs the command. Returns whether it succeeded, and both its outputs in the order of writing.
 pub fn merged(mut command: Command) -> Result<(bool, String)> {
     let (mut reader, writer) = io::pipe()?;
     command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
     let mut child = command.spawn().map_err(|e| format!("{}: {e}", typed(&command)))?;
-    // It holds writing ends: without this the text would not end.
+    // The command holds writing ends: while it exists, the output does not end.
     drop(command);
     let mut text = Vec::new();
     reader.read_to_end(&mut text)?;
     Ok((child.wait()?.success(), String::from_utf8_lossy(&text).into_owned()))
 }
 
-/// Runs the command, which must succeed, and gives what it wrote.
+/// Runs the command, which must succeed, and returns its output.
 pub fn output(command: &mut Command) -> Result<Output> {
     let output = command
         .stdin(Stdio::null())
@@ -78,10 +78,10 @@ pub fn output(command: &mut Command) -> Result<Output> {
     Err(format!("{}: {}\n{tail}", typed(command), output.status).into())
 }
 
-/// Runs the command and gives what it wrote, whatever its exit code.
+/// Runs the command and returns its output, whatever its exit code.
 ///
 /// # Errors
-/// When it cannot be started, or has not ended after `deadline`; it is killed then.
+/// When it cannot be started, or has not ended after `deadline`; it is then killed.
 pub fn output_within(deadline: Duration, command: &mut Command) -> Result<Output> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let mut stopped = false;
@@ -111,12 +111,12 @@ pub fn output_within(deadline: Duration, command: &mut Command) -> Result<Output
 
 fn read_all(pipe: Option<impl Read>) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // What was read before an error is worth keeping.
+    // The output before a read error is kept.
     let _ = pipe.map(|mut pipe| pipe.read_to_end(&mut bytes));
     bytes
 }
 
-/// Whether the command can be started and succeeds, whatever it writes.
+/// Whether the command can be started and succeeds; its output is ignored.
 pub fn succeeds(command: &mut Command) -> bool {
     let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     silent.status().is_ok_and(|status| status.success())

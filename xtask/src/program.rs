@@ -1,4 +1,4 @@
-//! The program `encoder`: building it, and what stands in it.
+//! Builds the program `encoder`, and checks which backends it contains.
 
 use std::{
     env, fs,
@@ -31,11 +31,11 @@ pub fn encoder() -> Result<PathBuf> {
     Ok(built())
 }
 
-/// Looks for the traces of every backend: those of `features` must all be there, of the others
-/// none.
+/// Searches the program for the traces of every backend: it must contain those of `features` and no
+/// others.
 ///
 /// # Errors
-/// Names what is missing or too much.
+/// Names the missing and the unexpected traces.
 pub fn contains_exactly(program: &Path, features: &[String], all: &[Backend]) -> Result<()> {
     let bytes = fs::read(program).map_err(|e| format!("{}: {e}", program.display()))?;
     let native = features.iter().any(|f| f == NATIVE);
@@ -74,14 +74,14 @@ fn codec(backend: &str) -> String {
 pub struct Detected {
     /// Its name.
     pub encoder: String,
-    /// What a real encode gave: device and library, or the reason of the refusal.
+    /// The result of a real encode: device and library, or the reason of the refusal.
     pub usable: std::result::Result<String, String>,
 }
 
-/// Asks the program what it can use here, probed now.
+/// Runs `encoder detect`, with a fresh probe.
 ///
 /// # Errors
-/// When it fails, or answers in another form.
+/// When it fails, or its output has another form.
 pub fn detect(program: &mut Command) -> Result<Vec<Detected>> {
     let answer: Value =
         serde_json::from_slice(&output(program.args(["detect", "--json"]))?.stdout)?;

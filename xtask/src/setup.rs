@@ -14,7 +14,7 @@ use crate::{
     pypi,
 };
 
-/// What there is for the tests.
+/// The tools that are available for the tests.
 #[derive(Clone)]
 pub struct Tools {
     /// The first choice: `ENCODER_FFMPEG` of the tests.
@@ -32,7 +32,8 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Tells tests where they are. With everything there, no test may be left out in silence.
+    /// Sets the environment variables of the tests. If all tools are available, no test may be
+    /// skipped silently.
     pub fn announce<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         command.env("ENCODER_FFMPEG", &self.ffmpeg);
         if let Some(path) = &self.alternative {
@@ -54,17 +55,17 @@ impl Tools {
         command
     }
 
-    /// The two FFmpegs the other way round.
+    /// The same tools with both FFmpegs swapped.
     pub fn swapped(&self) -> Option<Self> {
         let ffmpeg = self.alternative.clone()?;
         Some(Self { ffmpeg, alternative: Some(self.ffmpeg.clone()), ..self.clone() })
     }
 }
 
-/// Makes the tools available and says where they are.
+/// Installs the tools and prints where they are.
 ///
 /// # Errors
-/// When there is no FFmpeg and no way to get one.
+/// When there is no FFmpeg, and it cannot be installed.
 pub fn setup() -> Result<Tools> {
     nasm();
     let chosen = ffmpeg();
@@ -137,7 +138,7 @@ fn unpack(package: &str, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Without nasm the embedded encoder is built without its assembly, in silence.
+/// Without nasm the embedded encoder is silently built without its assembly.
 fn nasm() {
     let is_there = || succeeds(Command::new("nasm").arg("-v"));
     if is_there() {

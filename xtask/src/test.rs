@@ -8,11 +8,11 @@ use crate::{
     setup,
 };
 
-/// Runs every kind of test, also after one has failed: whether all passed. `args` go to the
-/// first, the tests of the workspace.
+/// Runs every kind of test, also after a failure. Returns whether all passed. `args` are passed to
+/// the first kind, the tests of the workspace.
 ///
 /// # Errors
-/// When a tool cannot be had or started.
+/// When a tool cannot be installed or started.
 pub fn test(args: &[String]) -> Result<bool> {
     let tools = setup::setup()?;
     let mut results = Vec::new();

@@ -1,5 +1,5 @@
-//! The workspace as Cargo describes it: where a target is, and which backends there are. No other
-//! file of these commands names the folder or the package of one.
+//! The workspace as Cargo describes it: the paths of targets, and the list of backends. No other
+//! file of these commands names the folder or the package of a backend.
 
 use std::path::{Path, PathBuf};
 
@@ -16,13 +16,13 @@ const SOFTWARE: [&str; 2] = ["x264", "openh264"];
 /// x264 in process: a variant of a backend.
 pub const NATIVE: &str = "x264-native";
 
-/// The package whose features are the backends: each enables the crate of one.
+/// The package whose features are the backends: each feature enables the crate of a backend.
 const FACADE: &str = "encoder-pipeline";
 
 /// A backend of the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Its name: that of the feature, of the façade and of the program.
+    /// Its name: the same for the feature, the façade and the program.
     pub name: String,
     /// Its package.
     pub package: String,

@@ -1,4 +1,4 @@
-//! Chromium as a player, told what to do by a page that this test serves.
+//! Chromium as a player, controlled by a page that this test serves.
 
 use std::{
     ffi::OsString,
@@ -23,7 +23,7 @@ use encoder_testbed::fixtures::picture::Picture;
 
 const PAGE: &str = include_str!("page.html");
 
-/// Without these it looks for its maker's hosts at every start.
+/// Without these options Chromium connects to its vendor's hosts at every start.
 const SILENT: [&str; 5] = [
     "--disable-background-networking",
     "--disable-component-update",
@@ -32,33 +32,33 @@ const SILENT: [&str; 5] = [
     "--no-first-run",
 ];
 
-/// Where nothing comes back for this long, nothing will.
+/// After this time without a response, none will come.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A picture that Chromium had on the screen.
 pub struct Shown {
-    /// What its time in the video is, in seconds.
+    /// Its time in the video, in seconds.
     pub time: f64,
     pub picture: Picture,
 }
 
-/// What became of a video.
+/// The result of playing a video.
 #[derive(Default)]
 pub struct Play {
-    /// Pictures that were seen while it played. On a busy machine these are not all.
+    /// Pictures that were seen during playback. On a busy machine some are missing.
     pub played: Vec<Shown>,
-    /// What stood on the screen when it had ended.
+    /// The picture on the screen after the end.
     pub last: Option<Picture>,
-    /// How many pictures were decoded for playing it once.
+    /// Number of pictures decoded during one playback.
     pub decoded: usize,
-    /// Where the seeks led to.
+    /// The pictures that the seeks led to.
     pub sought: Vec<Shown>,
 }
 
 /// Plays the video, then seeks to times in seconds.
 ///
 /// # Panics
-/// When it cannot be played, with Chromium's words.
+/// If the video cannot be played, with Chromium's message.
 pub fn play(chromium: &OsString, video: &Path, seeks: &[f64]) -> Play {
     let server = Server::start(fs::read(video).unwrap());
     let seeks: Vec<_> = seeks.iter().map(f64::to_string).collect();
@@ -93,7 +93,7 @@ pub fn play(chromium: &OsString, video: &Path, seeks: &[f64]) -> Play {
     }
 }
 
-/// A running Chromium, with everything that it writes in a folder of its own.
+/// A running Chromium that writes only to a directory of its own.
 struct Browser {
     child: Child,
     folder: tempfile::TempDir,
@@ -105,7 +105,7 @@ impl Browser {
         let words = fs::File::create(folder.path().join("words")).unwrap();
         let mut command = Command::new(program);
         command.args(["--headless", "--disable-gpu", "--autoplay-policy=no-user-gesture-required"]);
-        // Its sandbox does not run as root, nor in most containers; the page is our own.
+        // Its sandbox works neither as root nor in most containers; the page is trusted.
         command.arg("--no-sandbox").args(SILENT);
         command.arg(format!("--user-data-dir={}", folder.path().join("user").display()));
         command.arg(page);
@@ -131,19 +131,19 @@ impl Drop for Browser {
             return;
         }
         process::assert_group_gone(id);
-        // Its crash handlers have left the group; they end when it does.
+        // Its crash handlers have left the process group; they end when Chromium ends.
         let mark = format!("TMPDIR={}", self.folder.path().display());
         process::until("Chromium is gone", || process::with_environment(&mark).is_empty());
     }
 }
 
-/// What the page has posted.
+/// The data that the page has posted.
 struct Message {
     path: String,
     body: Vec<u8>,
 }
 
-/// Serves the page and the video on the loopback interface, and takes what the page posts.
+/// Serves the page and the video on the loopback interface, and receives the posts of the page.
 struct Server {
     address: SocketAddr,
     messages: Receiver<Message>,
@@ -159,14 +159,14 @@ impl Server {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
-            // A thread for each connection: a browser opens some that it does not use.
+            // A thread per connection: a browser opens some connections that it does not use.
             std::thread::scope(|scope| {
                 for stream in listener.incoming() {
                     if stopped.load(SeqCst) {
                         return;
                     }
                     let (sender, video) = (sender.clone(), &video);
-                    // A connection that breaks is the browser's end.
+                    // A broken connection means that the browser has ended.
                     scope.spawn(move || stream.and_then(|stream| serve(stream, video, &sender)));
                 }
             });
@@ -183,7 +183,7 @@ impl Drop for Server {
     }
 }
 
-/// Takes one request and answers it.
+/// Reads one request and responds to it.
 fn serve(mut stream: TcpStream, video: &[u8], sender: &Sender<Message>) -> io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let (mut first, mut length) = (String::new(), 0);
@@ -205,7 +205,7 @@ fn serve(mut stream: TcpStream, video: &[u8], sender: &Sender<Message>) -> io::R
         ("POST", _) => {
             let mut body = vec![0; length];
             reader.read_exact(&mut body)?;
-            // Nobody listens any more where the test has failed.
+            // If the test has failed, the receiver is gone.
             let _ = sender.send(Message { path: path.into(), body });
             ("200 OK", "text/plain", &[][..])
         }

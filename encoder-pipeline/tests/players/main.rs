@@ -1,9 +1,9 @@
-//! What people look at videos with, on files whose encoder changed in the middle: FFmpeg, PyAV
-//! (as data loaders do) and Chromium. Each shows every frame once, in order and at its time, from
-//! the start and from wherever it is told to go.
+//! Plays files whose encoder changed in the middle with FFmpeg, PyAV (as data loaders do) and
+//! Chromium. Each player shows every frame once, in order and at its time, from the start and after
+//! every seek.
 //!
-//! Needs FFmpeg; PyAV and Chromium where `ENCODER_PYAV` (the folder of the Python package) and
-//! `ENCODER_CHROMIUM` (the program) name them, as `cargo xtask test` does.
+//! Needs FFmpeg. PyAV and Chromium are used if `ENCODER_PYAV` (the folder of the Python package)
+//! and `ENCODER_CHROMIUM` (the program) are set, as `cargo xtask test` does.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -40,36 +40,36 @@ const GOP: u32 = 8;
 const X264: EncoderType = EncoderType::X264;
 const OPENH264: EncoderType = EncoderType::OPENH264;
 
-/// What one encoder made of the stream before the next one took over.
+/// The part of the stream by one encoder, before the next encoder took over.
 #[derive(Clone, Copy)]
 enum Part {
-    /// It encoded this many frames, to the end: the last group of pictures is whole, if short.
+    /// It encoded this many frames, to the end: the last GOP is complete, though it may be short.
     Ended(EncoderType, usize),
-    /// It was lost after this many access units, in the middle of a group with B-frames where it makes
-    /// them; what had come out and is complete in display order counts.
+    /// It was lost after this many access units, in the middle of a group with B-frames if it uses
+    /// them. Access units that were returned and are complete in display order are in the video.
     Lost(EncoderType, usize),
 }
 
-/// A video and what is in it.
+/// A video and its expected contents.
 struct Made {
     path: PathBuf,
     mode: OutputMode,
-    /// When each frame is shown, in nanoseconds from the first.
+    /// Display time of each frame, in nanoseconds after the first.
     times: Vec<u64>,
     /// The first frame of each part.
     starts: Vec<usize>,
     _folder: tempfile::TempDir,
 }
 
-/// When frame `n` was recorded, with frames about this far apart: not evenly, and as exactly as
-/// MP4 can be for every distance in these tests.
+/// The recorded time of frame `n`, with frames about this far apart: not evenly, but exactly
+/// representable in MP4 for every distance in these tests.
 fn at(n: usize, step_ms: i64) -> FrameTimes {
     let n = n as i64;
     FrameTimes::at(EPOCH + n * step_ms * MS + (n * 7 % 13) * MS + n * 110)
 }
 
-/// Bar code and patches, and below them something like a photograph, in which x264 finds B-frames
-/// worth it.
+/// A bar code and patches, and below them an image similar to a photograph, for which x264 uses
+/// B-frames.
 fn stamped(n: usize) -> Picture {
     let (mut picture, scene) =
         (Picture::stamped(SIZE.0, SIZE.1, n), Picture::scene(SIZE.0, SIZE.1, n));
@@ -106,7 +106,7 @@ impl Made {
         self.times.len()
     }
 
-    /// Whether this is when frame `n` is shown. A fragmented file counts microseconds.
+    /// Whether frame `n` is displayed at this time. A fragmented file has microseconds.
     fn is_at(&self, ns: u64, n: usize) -> bool {
         match self.mode {
             Progressive => ns == self.times[n],
@@ -120,7 +120,7 @@ impl Made {
         u64::midpoint(self.times[n], end)
     }
 
-    /// Every frame once, with many ways forth and back between the parts.
+    /// Every frame once, with many seeks forth and back between the parts.
     fn tour(&self) -> Vec<usize> {
         let count = self.count();
         let stride = (count / 3..)
@@ -182,7 +182,7 @@ fn feed(encoder: &mut dyn VideoEncoder, frames: Range<usize>) -> Vec<EncodedChun
     chunks
 }
 
-/// Puts access units into a file.
+/// Writes access units to a file.
 fn write(path: &Path, mode: OutputMode, chunks: Vec<EncodedChunk>, times: &[FrameTimes]) {
     let timing = Timing::Recorded(Clock::Header);
     let options = Mp4Options { mode, ..Mp4Options::new(timing, &config()) };
@@ -196,7 +196,7 @@ fn write(path: &Path, mode: OutputMode, chunks: Vec<EncodedChunk>, times: &[Fram
     sink.finish(&analysis.timeline()).unwrap();
 }
 
-/// A picture must be that of this frame; anything decoded with the wrong parameters is not.
+/// The picture must be that of this frame; a picture decoded with the wrong parameter sets is not.
 fn check(picture: &Picture, number: usize, what: &str) {
     assert_eq!(picture.number(), Some(number), "{what}, frame {number}");
     let likeness = psnr(&picture.rgb, &stamped(number).rgb);
@@ -231,7 +231,7 @@ fn ffmpeg_shows_all_of(made: &Made) {
     }
 }
 
-/// The tool that a variable names; `None`, and a word about it, where nobody has set it.
+/// The tool that a variable names; `None`, with a message, if the variable is not set.
 fn tool(variable: &str) -> Option<OsString> {
     let found = env::var_os(variable);
     if found.is_none() {
@@ -276,14 +276,14 @@ fn chromium_shows_all_of(made: &Made) {
     let seeks: Vec<_> = tour.iter().map(|&n| made.middle(n) as f64 / 1e9).collect();
     let play = chromium::play(&program, &made.path, &seeks);
     assert_eq!(play.decoded, made.count(), "Chromium decodes each frame once");
-    // Its clock counts microseconds.
+    // Chromium's clock has microseconds.
     let is_at = |time: f64, number: usize| (time - made.times[number] as f64 / 1e9).abs() < 2e-6;
     let mut next = 0;
     for shown in &play.played {
         let number = shown.picture.number().expect("Chromium plays: a bar code");
         assert!(number >= next, "Chromium plays frame {number} behind {next}");
         check(&shown.picture, number, "Chromium plays");
-        // On a busy machine the next picture may stand there before the page can take this one.
+        // On a busy machine the next picture may be shown before the page captures this picture.
         assert!((0..=number).any(|n| is_at(shown.time, n)), "Chromium plays at {}", shown.time);
         next = number;
     }
@@ -336,8 +336,8 @@ fn from_no_b_frames_to_some() {
     all_show(Fragmented, 40, &[Lost(OPENH264, 11), Ended(X264, 12)]);
 }
 
-/// Far apart in ticks: FFmpeg up to 5.1 ignores all offsets of pictures that are shown out of
-/// order when one of them is above 2^28.
+/// Frames far apart in ticks: FFmpeg up to 5.1 ignores all offsets of reordered pictures if one of
+/// them is above 2^28.
 #[test]
 fn b_frames_at_a_low_rate() {
     all_show(Progressive, 200, &[Lost(X264, 11), Ended(OPENH264, 3)]);

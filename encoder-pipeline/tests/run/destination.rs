@@ -1,4 +1,4 @@
-//! A destination that is no directory.
+//! A destination that is not a directory.
 
 use std::sync::{Arc, Mutex};
 
@@ -61,7 +61,7 @@ fn a_destination_in_memory_gets_the_videos_and_all_events() {
 
 #[test]
 fn a_destination_that_fails_leaves_nothing_half_made() {
-    // Where it fails, the videos that are complete, and the errors of the run and of each output.
+    // The call that fails, the complete videos, and the errors of the run and of each output.
     type Row = (Fails, usize, Option<ErrorKind>, &'static [ErrorKind]);
     const FULL: ErrorKind = ErrorKind::DiskFull;
     let table: [Row; 7] = [
@@ -110,7 +110,7 @@ fn access_units(count: u32) -> Vec<Vec<u8>> {
     std::mem::take(&mut *units.lock().unwrap())
 }
 
-/// A topic that is H.264 already.
+/// A topic that is already H.264.
 fn copied(units: Vec<Vec<u8>>) -> Recording {
     let message = |(n, unit): (i64, Vec<u8>)| {
         let payload = Ok(Payload::Video { format: "h264".into(), data: unit.into() });

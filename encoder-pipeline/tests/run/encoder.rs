@@ -1,5 +1,5 @@
-//! An encoder that is registered as a crate from outside does it. Its access units name their
-//! frame, and it counts how many of it are open.
+//! An encoder that is registered like one in an external crate. Its access units name their frame,
+//! and the number of open encoders is counted.
 
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
@@ -14,9 +14,9 @@ use encoder_pipeline::{
 
 /// Never fails.
 pub const NAMING: EncoderType = EncoderType::new("naming");
-/// As [`NAMING`]; how many are open is counted for one test alone.
+/// Like [`NAMING`], but the number of open encoders is counted for a single test.
 pub const COUNTED: EncoderType = EncoderType::new("counted");
-/// Fails at its fourth frame, each time that it is opened.
+/// Fails at its fourth frame, after each opening.
 pub const LOST: EncoderType = EncoderType::new("lost");
 /// Does not open.
 pub const ABSENT: EncoderType = EncoderType::new("absent");
@@ -36,7 +36,7 @@ register!(NAMING, COUNTED, LOST, ABSENT);
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 static MOST: AtomicUsize = AtomicUsize::new(0);
 
-/// How many encoders [`COUNTED`] were open at once, since the last call.
+/// The most [`COUNTED`] encoders that were open at once, since the last call.
 pub fn most_open() -> usize {
     MOST.swap(OPEN.load(SeqCst), SeqCst)
 }

@@ -47,7 +47,7 @@ fn memory() -> Memory {
     Memory::new(Fails::Nowhere).0
 }
 
-/// The only error of a report, which must be well made.
+/// The only error of a report; checks its form.
 fn only(report: &Report) -> &RunError {
     let errors: Vec<_> = report.errors().collect();
     let [error] = errors[..] else { panic!("{} errors: {report:?}", errors.len()) };
@@ -148,7 +148,7 @@ fn each_error_has_its_kind_and_is_told_from_the_others() {
     let report = run(&good(), config(&[NAMING]), Memory::new(Fails::Write).0);
     assert_eq!(only(&report).kind(), ErrorKind::DiskFull);
 
-    // A stream that is not H.264: the container cannot hold it.
+    // A stream that is not H.264: the container cannot store it.
     let report = run(&good(), config(&[NAMING]), files("stream.mp4"));
     assert_eq!(only(&report).kind(), ErrorKind::BadStream);
 
@@ -191,8 +191,8 @@ fn each_error_has_its_kind_and_is_told_from_the_others() {
     assert_eq!(only(&report).kind(), ErrorKind::TooSlow);
 }
 
-/// A destination whose sink takes nothing before the tenth event: the ring has three slots, and is
-/// full by then.
+/// A destination whose sink accepts nothing before the tenth event: the ring has three slots, and
+/// is full by then.
 #[derive(Clone, Default)]
 struct Stuck(Arc<(Mutex<usize>, Condvar)>);
 
@@ -217,12 +217,12 @@ impl Destination for Stuck {
     }
 }
 
-/// Runs `work` on a thread that has no more rights to files than anybody.
+/// Runs `work` on a thread with the file permissions of an unprivileged user.
 #[cfg(target_os = "linux")]
 fn without_privileges<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let thread = || {
-        // SAFETY: the call takes a number, and changes the user for file access of this thread
-        // alone, which ends here.
+        // SAFETY: the call receives a number, and changes the user for file access of this thread
+        // only, which ends here.
         unsafe { libc::setfsuid(65534) };
         work()
     };

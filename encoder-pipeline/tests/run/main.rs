@@ -1,4 +1,4 @@
-//! Whole runs: where the output goes, what errors there are, pictures whose size changes.
+//! Whole runs: the location of the output, errors, and pictures whose size changes.
 #![allow(clippy::unwrap_used)]
 
 mod destination;

@@ -16,7 +16,7 @@ use encoder_pipeline::{
 
 use super::encoder::{number, picture};
 
-/// A message of a recording: stream, log time, picture or what is wrong.
+/// A message of a recording: stream, log time, and a picture or an error.
 #[derive(Clone)]
 pub struct Message {
     pub stream: usize,
@@ -35,7 +35,7 @@ impl Message {
 pub struct Recording {
     pub topics: &'static [&'static str],
     pub messages: Vec<Message>,
-    /// What the source returns at the end.
+    /// The error that the source returns at the end.
     pub end: Option<fn() -> SourceError>,
 }
 
@@ -45,7 +45,7 @@ impl Recording {
         Self { topics: &["/cam"], messages, end: None }
     }
 
-    /// Opens it, as often as asked.
+    /// Opens the recording; may be called several times.
     pub fn opened(self) -> impl Fn() -> Result<Box<dyn Source>, SourceError> {
         move || {
             let mut numbers = vec![0; self.topics.len()];
@@ -91,7 +91,7 @@ impl Source for Reader {
     }
 }
 
-/// Where a destination fails.
+/// The call in which a destination fails.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Fails {
     Nowhere,
@@ -110,13 +110,13 @@ pub struct Video {
     pub size: (u32, u32),
     /// The number of each frame, in order.
     pub frames: Vec<u32>,
-    /// When each frame is shown, in ticks.
+    /// Display time of each frame, in ticks.
     pub ticks: Vec<u64>,
     pub timescale: u32,
     pub duration: u64,
 }
 
-/// What became of a destination.
+/// The state of a destination.
 #[derive(Default)]
 pub struct Kept {
     /// By topic and number.

@@ -1,4 +1,4 @@
-//! Pictures whose size changes again and again.
+//! Pictures whose size changes repeatedly.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -23,7 +23,7 @@ fn size(n: u32) -> Resolution {
     Resolution::new(16 + 2 * n, 16)
 }
 
-/// Pictures 0 to `count - 1`, whose sizes take turns.
+/// Pictures 0 to `count - 1`, with alternating sizes.
 fn cycling(count: u32, sizes: u32) -> Recording {
     Recording::new((0..count).map(|n| Message::at(n, size(n % sizes))).collect())
 }
@@ -57,7 +57,7 @@ fn two_sizes_that_take_turns_are_two_videos_with_right_times() {
             let parity = number as u32 - 1;
             assert_eq!(video.size, (size(parity).width, 16));
             assert_eq!(video.frames, (0..300).map(|n| 2 * n + parity).collect::<Vec<_>>());
-            // Each frame at its time: the other size's frames leave theirs free.
+            // Each frame at its time: frames of the other size leave their times empty.
             let step = if timing.is_some() { 1001 } else { 100_000_000 };
             assert_eq!(video.ticks, (0..300).map(|n| 2 * n * step).collect::<Vec<_>>());
             assert_eq!(video.timescale, if timing.is_some() { 30_000 } else { 1_000_000_000 });
@@ -78,7 +78,7 @@ fn two_sizes_that_take_turns_are_two_videos_with_right_times() {
 
 #[test]
 fn a_size_that_comes_back_late_begins_a_new_video() {
-    // 99 frames of another size are no reason to end a video, 100 are.
+    // A video is not ended by 99 frames of another size, but by 100.
     for (between, count) in [(99, 2), (100, 3)] {
         let sizes = (0..between + 20).map(|n| size(u32::from((10..10 + between).contains(&n))));
         let messages = (0..).zip(sizes).map(|(n, size)| Message::at(n, size)).collect();
@@ -93,8 +93,8 @@ fn a_size_that_comes_back_late_begins_a_new_video() {
 
 #[test]
 fn however_often_the_size_changes_few_encoders_are_open_and_the_report_is_short() {
-    // Two sizes stay open; of nine none is open when it comes back, until there are 1000 videos.
-    // Then four of nine are.
+    // Two sizes stay open. Of nine sizes none is still open when it returns, until there are 1000
+    // videos. Then four of nine are.
     for (count, sizes, most, parts, lost) in [(600, 2, 2, 2, 0), (1100, 9, 6, 1000, 56)] {
         most_open();
         let (report, kept) = convert(cycling(count, sizes), config(&[COUNTED]));
@@ -131,7 +131,8 @@ fn cameras_share_the_number_of_waiting_videos() {
     let recording = Recording { topics, messages, end: None };
     let (report, kept) = convert(recording, config(&[NAMING]));
     assert_eq!(report.exit, 0, "{report:?}");
-    // One current video of each camera, 8 that wait, 4 that are closing and one that is added.
+    // One current video of each camera, 8 that are open but not current, 4 that are closing and one
+    // that is added.
     assert!(kept.most_open_sinks <= 6 + 8 + 5, "{} sinks at once", kept.most_open_sinks);
     let mut frames: BTreeMap<String, Vec<u32>> = BTreeMap::new();
     for ((topic, _), video) in kept.videos {
@@ -203,7 +204,7 @@ fn a_late_second_camera_is_refused_and_complete_videos_stay() {
     let error = report.error.as_ref().unwrap();
     assert_eq!(error.kind().as_str(), "output-refused", "{error}");
     assert!(error.to_string().contains("(/cam, /rear)"), "{error}");
-    // What is there is reported, what was being made is gone.
+    // Complete videos are reported, incomplete videos are removed.
     let [output] = &report.outputs[..] else { panic!("{report:?}") };
     assert_eq!((output.part, output.video.frames_encoded), (1, 4));
     assert_eq!(encoder_testbed::fixtures::entries(directory.path()), ["a.mp4"]);

@@ -1,4 +1,4 @@
-//! What a folder of recordings says of its own contents, in `expected.json`.
+//! The expected contents of a folder of recordings, from its `expected.json`.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -22,17 +22,17 @@ pub struct Recording {
     pub streams: Vec<Topic>,
 }
 
-/// How a conversion shall end.
+/// The expected result of a conversion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// Everything converts.
     Ok,
-    /// What is whole converts, and the rest is told.
+    /// Readable frames are converted, and losses are reported.
     OkWithWarnings,
     /// Nothing can be converted.
     Error,
-    /// More than one way is right; what is made must be whole.
+    /// Several results are correct; the videos must be complete.
     Policy,
 }
 
@@ -47,14 +47,14 @@ impl Outcome {
     }
 }
 
-/// What a camera topic has.
+/// The expected contents of a camera topic.
 #[derive(Default, Deserialize)]
 pub struct Topic {
-    /// The topic; `-` where the source has none.
+    /// The topic; `-` if the source has no topics.
     pub topic: String,
-    /// Messages, broken ones included.
+    /// Number of messages, including broken messages.
     pub messages: usize,
-    /// Frames that can be decoded.
+    /// Number of frames that can be decoded.
     pub usable_frames: usize,
     /// Width and height, as `640x480`; more than one where they change.
     #[serde(default)]
@@ -65,7 +65,7 @@ pub struct Topic {
     /// The number in the bar code of each usable frame, in the order of log times.
     #[serde(default)]
     pub bars_by_log: Vec<Option<u32>>,
-    /// The same in the order of header stamps, where it differs.
+    /// The same in the order of header stamps, if it differs.
     #[serde(default)]
     pub bars_by_stamp: Option<Vec<Option<u32>>>,
     /// Mean red, green and blue below the bar code, by the index of a usable frame.
@@ -74,7 +74,7 @@ pub struct Topic {
 }
 
 impl Topic {
-    /// Whether a frame of it cannot be decoded.
+    /// Whether some frame of the topic cannot be decoded.
     pub fn has_bad_frames(&self) -> bool {
         self.usable_frames < self.messages
     }

@@ -1,22 +1,22 @@
-//! Is what was made right? Facts in, faults out; no files here.
+//! Compares a conversion with the expected contents. Accesses no files.
 
 use super::{
     expected::{Outcome, Topic},
     video::{Picture, Video},
 };
 
-/// How far a mean colour may be off after 4:2:0 and H.264.
+/// The largest deviation of a mean colour after 4:2:0 and H.264.
 const COLOUR: f64 = 10.0;
 
-/// What the report says of the videos of one topic, in order: one, or more where the size of the
-/// pictures changes.
+/// The report's entries for the videos of one topic, in order: several if the size of the pictures
+/// changes.
 pub struct Made {
     pub videos: Vec<Video>,
     pub frames_encoded: usize,
     pub frames_repeated: usize,
 }
 
-/// Whether the exit code fits. `videos` counts the video files that were left.
+/// Whether the exit code is correct. `videos` is the number of video files.
 pub fn exit(outcome: Outcome, code: i32, warned: bool, videos: usize) -> Result<(), String> {
     let fits = match outcome {
         Outcome::Ok => code == 0,
@@ -30,8 +30,8 @@ pub fn exit(outcome: Outcome, code: i32, warned: bool, videos: usize) -> Result<
     Err(format!("exit code {code} with {videos} videos where {} was expected", outcome.as_str()))
 }
 
-/// The faults in the videos of one topic. `skip`: broken frames were to be left out, and not to
-/// be replaced by a repetition.
+/// The faults in the videos of one topic. `skip`: broken frames were left out, instead of being
+/// replaced by a repetition.
 pub fn topic(expected: &Topic, made: &Made, skip: bool) -> Vec<String> {
     let mut faults = Vec::new();
     for video in &made.videos {
@@ -65,7 +65,7 @@ pub fn topic(expected: &Topic, made: &Made, skip: bool) -> Vec<String> {
     faults
 }
 
-/// Leaves the repetitions out and compares the bar codes, where there are any.
+/// Removes the repetitions and compares the bar codes, if there are any.
 fn originals(expected: &Topic, shown: &[Picture], repeats: usize) -> Result<Vec<Picture>, String> {
     let orders = [Some(&expected.bars_by_log), expected.bars_by_stamp.as_ref()];
     let orders: Vec<_> =

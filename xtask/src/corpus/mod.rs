@@ -21,11 +21,11 @@ use crate::{
     setup::{self, Tools},
 };
 
-/// A conversion that takes longer than this hangs.
+/// A conversion that takes longer counts as hanging.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// Converts every recording of `dir` (those whose name contains `only`), judges what comes out,
-/// and writes a table to `out`: whether all is right.
+/// Converts every recording of `dir` (those whose name contains `only`), checks the videos, and
+/// writes a table to `out`. Returns whether all are correct.
 ///
 /// # Errors
 /// When the folder's `expected.json` cannot be read or the program cannot be built.
@@ -75,7 +75,7 @@ impl std::fmt::Display for Row {
     }
 }
 
-/// What is read of the program's report.
+/// The fields of the program's report that are checked.
 #[derive(Default, Deserialize)]
 struct Report {
     outputs: Vec<Output>,
@@ -121,8 +121,8 @@ impl Bench {
             videos: String::new(),
             faults: Vec::new(),
         };
-        // A frame that is repeated in place of a broken one hides whether that one was counted
-        // right: a second run leaves the broken ones out.
+        // A repetition in place of a broken frame hides whether the broken frame was counted
+        // correctly, so a second run leaves broken frames out.
         let passes: &[bool] = match recording.outcome {
             Outcome::Error => &[false],
             _ if recording.streams.iter().any(Topic::has_bad_frames) => &[false, true],
@@ -227,7 +227,7 @@ impl Bench {
 }
 
 impl Run {
-    /// What was made, or why nothing was.
+    /// The videos, or the reason why there are none.
     fn summary(&self) -> String {
         let mut parts: Vec<String> = self
             .report
@@ -242,15 +242,15 @@ impl Run {
                 )
             })
             .collect();
-        // The last line is the plainest.
+        // The last line is the clearest.
         let error = self.report.error.as_deref().and_then(|text| text.lines().last());
         parts.extend(error.map(|line| line.chars().take(200).collect()));
         parts.join("; ")
     }
 }
 
-/// Files without any header, in the folder `raw`, are described by what is known of them; their
-/// rate stands in the name (`…_15fps.rgb24`), otherwise it is 30.
+/// The format of header-less files, in the folder `raw`, is set from their expected contents. Their
+/// rate is in the name (`…_15fps.rgb24`), otherwise it is 30.
 fn raw_spec(recording: &Recording) -> Option<String> {
     let name = recording.file.strip_prefix("raw/")?;
     let topic = recording.streams.first()?;

@@ -1,4 +1,4 @@
-//! What a decoder sees in a video.
+//! The contents of a video, as decoded by FFmpeg.
 
 use std::{
     io::Read,
@@ -10,15 +10,15 @@ use crate::process::{self, Result, output};
 
 /// A video, decoded.
 pub struct Video {
-    /// Presentation times in nanoseconds, in decoding order as FFmpeg gives them out.
+    /// Presentation times in nanoseconds, in decoding order as FFmpeg returns them.
     pub times_ns: Vec<i64>,
     pub pictures: Vec<Picture>,
 }
 
-/// What is remembered of a picture.
+/// The properties of a decoded picture.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Picture {
-    /// The number in its bar code, where it has one.
+    /// The number in its bar code, if it has a bar code.
     pub bar: Option<u32>,
     /// Mean red, green and blue below the bar code.
     pub mean_rgb: [f64; 3],
@@ -27,7 +27,7 @@ pub struct Picture {
 /// Decodes a whole video with FFmpeg.
 ///
 /// # Errors
-/// When FFmpeg finds any fault in it.
+/// When FFmpeg reports any error in it.
 pub fn decode(ffmpeg: &Path, video: &Path) -> Result<Video> {
     let times_ns = times(ffmpeg, video)?;
     let (width, height) = size(ffmpeg, video)?;
@@ -53,7 +53,7 @@ pub fn decode(ffmpeg: &Path, video: &Path) -> Result<Video> {
     Ok(Video { times_ns, pictures })
 }
 
-/// Fills `frame`: false at the end of the stream.
+/// Fills `frame`; returns false at the end of the stream.
 fn read_whole(pipe: &mut impl Read, frame: &mut [u8]) -> Result<bool> {
     let mut filled = 0;
     while filled < frame.len() {
@@ -66,7 +66,7 @@ fn read_whole(pipe: &mut impl Read, frame: &mut [u8]) -> Result<bool> {
     Ok(true)
 }
 
-/// The times of all packets, sorted: what a player shows.
+/// The times of all packets, sorted: the display times.
 fn times(ffmpeg: &Path, video: &Path) -> Result<Vec<i64>> {
     // framecrc writes one line per packet: stream, dts, pts, duration, size, checksum.
     let run = output(
@@ -96,9 +96,9 @@ fn parse_times(text: &str) -> Option<Vec<i64>> {
     Some(times)
 }
 
-/// Width and height as a player shows them: cropping applied.
+/// Width and height as displayed by a player: cropping applied.
 fn size(ffmpeg: &Path, video: &Path) -> Result<(usize, usize)> {
-    // A picture file tells the size of what was decoded.
+    // A picture file contains the size of the decoded picture.
     let run =
         output(Command::new(ffmpeg).args(["-v", "error", "-nostdin", "-i"]).arg(video).args([
             "-frames:v",
