@@ -52,6 +52,7 @@ pub fn with_sink_hint(error: SinkError) -> String {
 pub fn of_skipped(reason: &SkipReason) -> Option<&'static str> {
     match reason {
         SkipReason::FixedRate => Some("leave out --resample"),
+        SkipReason::Reordered { .. } => Some("--format annexb copies it without times"),
         _ => None,
     }
 }

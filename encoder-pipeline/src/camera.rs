@@ -243,7 +243,7 @@ impl Camera {
             }
             Err(MessageError::Unfit(reason)) => {
                 let reason = format!("frame {}: {reason}", message.number);
-                self.stop_copy(PushError::Unfit(reason), context);
+                self.stop_copy(PushError::Unfit(SkipReason::CannotCopy { reason }), context);
                 return Ok(());
             }
             Err(MessageError::Broken(reason)) => {
@@ -451,9 +451,9 @@ impl Camera {
     /// Ends the current copy, which cannot be continued. A topic that cannot be copied from the
     /// start on has no video.
     fn stop_copy(&mut self, error: PushError, context: &mut Context<'_>) {
-        let reason = match &error {
-            PushError::Unfit(reason) => reason.clone(),
-            PushError::Sink(_) => String::new(),
+        let unfit = match &error {
+            PushError::Unfit(reason) => Some(reason.clone()),
+            PushError::Sink(_) => None,
         };
         let (number, stopped) = match self.take_current(context) {
             Some(Part { number, video: Video::Copying(copy), notes, .. }) => {
@@ -462,11 +462,13 @@ impl Camera {
             }
             _ => (self.parts + 1, None),
         };
-        if stopped.is_none() && self.parts <= 1 {
-            self.state = State::Refused(SkipReason::CannotCopy { reason });
-        } else {
-            let error = stopped.unwrap_or(SessionError::Stream(reason));
-            self.end_with(error, number, context);
+        match (stopped, unfit) {
+            (Some(error), _) => self.end_with(error, number, context),
+            (None, Some(reason)) if self.parts <= 1 => self.state = State::Refused(reason),
+            (None, reason) => {
+                let reason = reason.map(|reason| reason.to_string()).unwrap_or_default();
+                self.end_with(SessionError::Stream(reason), number, context);
+            }
         }
     }
 

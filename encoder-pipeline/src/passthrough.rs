@@ -7,6 +7,7 @@ use tracing::warn;
 use crate::{
     mux::{Content, Sink, SinkError, StreamError, StreamReader},
     session::{EncoderSpan, SessionError, VideoReport},
+    skipped::SkipReason,
     timeline::{FrameTimes, TimestampAnalysis, Timing},
 };
 
@@ -158,7 +159,7 @@ pub enum PushError {
     /// The sink failed.
     Sink(SinkError),
     /// The topic cannot be copied.
-    Unfit(String),
+    Unfit(SkipReason),
 }
 
 impl Passthrough {
@@ -186,11 +187,7 @@ impl Passthrough {
         times: FrameTimes,
     ) -> Result<(), PushError> {
         if unit.is_reordered && self.sink.has_times() {
-            return Err(PushError::Unfit(format!(
-                "frame {number} is displayed before a frame that precedes it (B-frames), so the \
-                 recorded times cannot be kept; record the topic without B-frames, or copy it \
-                 without times (--format annexb)"
-            )));
+            return Err(PushError::Unfit(SkipReason::Reordered { frame: number }));
         }
         if let Some(gap) = unit.gap.take() {
             warn!(frame = number, "{gap}");
@@ -216,7 +213,7 @@ impl Passthrough {
             PushError::Sink(error) => self.abandon(error).into(),
             PushError::Unfit(_) if self.analysis.frames() < WORTH_KEEPING => return None,
             PushError::Unfit(reason) => {
-                let error = SessionError::Stream(reason);
+                let error = SessionError::Stream(reason.to_string());
                 match self.sink.abandon() {
                     Some(part) => SessionError::Kept { error: Box::new(error), part },
                     None => error,

@@ -55,6 +55,11 @@ pub enum SkipReason {
         /// The reason, and the hint for the user.
         reason: String,
     },
+    /// The topic is an H.264 video with B-frames: its recorded times are those of another order.
+    Reordered {
+        /// Number of the first frame that is displayed before a frame that precedes it.
+        frame: u64,
+    },
 }
 
 impl SkipReason {
@@ -68,6 +73,7 @@ impl SkipReason {
             Self::Codec { .. } => "codec",
             Self::FixedRate => "fixed-rate",
             Self::CannotCopy { .. } => "cannot-copy",
+            Self::Reordered { .. } => "reordered",
         }
     }
 }
@@ -90,6 +96,12 @@ impl fmt::Display for SkipReason {
                 f.write_str("an H.264 topic is copied as recorded, which cannot change its rate")
             }
             Self::CannotCopy { reason } => f.write_str(reason),
+            Self::Reordered { frame } => write!(
+                f,
+                "frame {frame} is displayed before a frame that precedes it (B-frames), so the \
+                 recorded times cannot be kept; record the topic without B-frames, or copy it \
+                 without times"
+            ),
         }
     }
 }

@@ -74,7 +74,7 @@ fn every_sample_comes_back_in_every_size() {
         }
         chunks.extend(encoder.flush().unwrap());
         let keys: Vec<_> = chunks.iter().filter(|chunk| chunk.keyframe).map(|c| c.pts).collect();
-        // The grid of key frames begins anew at the one that was asked for.
+        // A forced key frame restarts the GOP.
         assert_eq!(keys, [0, 4, 8, 10, 14, 18, 22]);
         let stream: Vec<u8> = chunks.into_iter().flat_map(|chunk| chunk.data).collect();
         assert!(decode("-f h264 -i pipe:0", &stream) == sent, "{size}");
