@@ -124,6 +124,7 @@ impl Worker {
     }
 
     /// Runs until the ring is closed and empty, then finishes the video.
+    ///
     /// Encoders, sinks, wakers and metrics are external code. A panic in any of them is handled as
     /// a failure: what was written is kept, and the error has the panic's text.
     pub fn run(mut self) -> Result<VideoReport, SessionError> {
