@@ -133,8 +133,8 @@ impl Chain {
         self.settings.encoder.pixel_format = format;
     }
 
-    /// Opens the active encoder of the schedule, or the next one that opens. Blocks while it waits
-    /// for a busy encoder.
+    /// Opens the active encoder of the schedule. If it does not open, tries the next encoders in
+    /// order. Blocks for up to `session_wait_s` when an encoder has no free session.
     ///
     /// # Errors
     /// [`OpenError::NoneLeft`] when no encoder is left; [`OpenError::Stopped`] when the waiter was

@@ -429,8 +429,8 @@ pub struct GpuEncoderConfig {
     /// to 64. Default: as many as the driver allows.
     pub max_sessions: Option<u32>,
     /// Seconds to wait for a free session when all are in use, 0 to 3600, before the next encoder
-    /// is taken. Sessions of this process are not waited for, unless one of them gets no more
-    /// frames and so ends by itself. Default 0: no wait.
+    /// is taken. The wait is for sessions of other programs, and for sessions of this process whose
+    /// input has ended. Default 0: no wait.
     pub session_wait_s: u32,
     /// Seconds that an encoder may take to pass its probe, and to open, 1 to 120. Default 10.
     pub probe_timeout_s: u32,
