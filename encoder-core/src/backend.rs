@@ -4,8 +4,8 @@ use serde::Serialize;
 
 use crate::{
     BackendOptions, Caps, Codec, ConfigError, EncoderConfig, EncoderType, FrameMemory,
-    GpuEncoderConfig, OpenError, Presets, ProbeResult, Refusal, RefusalKind, Resolution, Settings,
-    VideoEncoder, probe::probe_opened, unknown_key,
+    GpuEncoderConfig, OpenDecoder, OpenError, Presets, ProbeResult, Refusal, RefusalKind,
+    Resolution, Settings, VideoEncoder, probe::probe_opened, unknown_key,
 };
 
 /// The settings that a backend gets to look for its device, to probe itself and to open an encoder.
@@ -143,6 +143,8 @@ pub struct Backend {
     pub max_delay: fn(&OpenRequest<'_>) -> usize,
     /// Opens an encoder. [`open_encoder`](Backend::open_encoder) also checks that it can be used.
     pub open: Open,
+    /// See [`Backend::decoder`].
+    pub decoder: Option<OpenDecoder>,
     check_options: Option<fn(&BackendOptions) -> Result<(), ConfigError>>,
     inspect: Option<fn(&OpenRequest<'_>) -> Result<Device, OpenError>>,
     probe: Option<fn(&OpenRequest<'_>, Duration) -> ProbeResult>,
@@ -168,6 +170,7 @@ impl Backend {
             memory: |_| FrameMemory::Host,
             max_delay: |_| 0,
             open,
+            decoder: None,
             check_options: None,
             inspect: None,
             probe: None,
@@ -221,6 +224,14 @@ impl Backend {
     #[must_use]
     pub const fn max_delay(mut self, max_delay: fn(&OpenRequest<'_>) -> usize) -> Self {
         self.max_delay = max_delay;
+        self
+    }
+
+    /// Sets the decoder that comes with the backend. It checks the pictures of hardware encoders
+    /// while they encode: [`GpuEncoderConfig::check_output`]. Default: none.
+    #[must_use]
+    pub const fn decoder(mut self, decoder: OpenDecoder) -> Self {
+        self.decoder = Some(decoder);
         self
     }
 

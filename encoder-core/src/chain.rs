@@ -308,6 +308,18 @@ impl Chain {
         self.schedule.active().is_some()
     }
 
+    /// To be called when the active encoder returned wrong pictures, and was dropped. As
+    /// [`fail`](Self::fail), but the next encoder is opened at once, if there is one.
+    pub fn distrust(&mut self) -> bool {
+        let now = self.now();
+        if self.schedule.is_alone(now) {
+            return self.fail();
+        }
+        (self.in_use, self.better, self.better_in_use) = (None, None, None);
+        self.schedule.pass(false, now);
+        self.schedule.active().is_some()
+    }
+
     /// To be called when the active encoder has taken a frame: failures long ago no longer count.
     pub fn steady(&mut self) {
         self.schedule.steady(self.now());

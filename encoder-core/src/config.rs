@@ -408,6 +408,20 @@ impl NvencTune {
     }
 }
 
+/// Which pictures of a hardware encoder are decoded and compared with their frames while it
+/// encodes. A picture that is wrong is encoded again, by the next encoder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckOutput {
+    /// The key frames.
+    #[default]
+    Key,
+    /// All pictures. Needs `b_frames = 0`.
+    All,
+    /// None.
+    Off,
+}
+
 /// The choice of the encoder, the ring in front of it, and the settings of hardware encoders.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -441,6 +455,8 @@ pub struct GpuEncoderConfig {
     /// again, 0 (never) to 86400; each failed attempt doubles them, up to an hour. Default 300.
     #[serde(alias = "comeback_s")]
     pub failback_after_s: u32,
+    /// Which pictures of a hardware encoder are checked. Default `key`.
+    pub check_output: CheckOutput,
 }
 
 impl Default for GpuEncoderConfig {
@@ -457,6 +473,7 @@ impl Default for GpuEncoderConfig {
             probe_timeout_s: 10,
             stall_timeout_s: 60,
             failback_after_s: 300,
+            check_output: CheckOutput::default(),
         }
     }
 }
@@ -474,6 +491,7 @@ impl GpuEncoderConfig {
         "probe_timeout_s",
         "stall_timeout_s",
         "failback_after_s",
+        "check_output",
         // The name before version 0.1 is still read.
         "comeback_s",
     ];

@@ -171,6 +171,8 @@ pub enum FailureKind {
     Stalled,
     /// The encoder returned too few, too many or wrong access units.
     WrongOutput,
+    /// An access unit does not show the picture of its frame.
+    WrongPicture,
     /// The encoder reported an error.
     Failed,
 }
@@ -182,6 +184,7 @@ impl FailureKind {
             Self::Died => "died",
             Self::Stalled => "stalled",
             Self::WrongOutput => "wrong-output",
+            Self::WrongPicture => "wrong-picture",
             Self::Failed => "failed",
         }
     }

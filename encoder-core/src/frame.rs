@@ -235,6 +235,39 @@ pub struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
+    /// The frame 0 of coded `size` in planes that lie apart: for each plane of the format the
+    /// samples and the stride in bytes. `None` if the number of planes is wrong, or a plane is too
+    /// short.
+    pub fn from_planes(
+        format: PixelFormat,
+        size: Resolution,
+        samples: &[(&'a [u8], usize)],
+    ) -> Option<Self> {
+        let layout = FrameLayout::new(format, size);
+        if samples.len() != layout.count || size != size.even() {
+            return None;
+        }
+        let mut planes = [Plane::default(); 3];
+        for ((out, shape), &(data, stride)) in planes.iter_mut().zip(&layout.planes).zip(samples) {
+            let least = stride * shape.rows.saturating_sub(1) + shape.row_bytes;
+            if stride < shape.row_bytes || data.len() < least {
+                return None;
+            }
+            let (row_bytes, rows) = (shape.row_bytes, shape.rows);
+            *out = Plane { data, stride, row_bytes, rows };
+        }
+        Some(Self {
+            format,
+            width: layout.width,
+            height: layout.height,
+            planes,
+            count: layout.count,
+            index: 0,
+            force_idr: false,
+            is_stable: false,
+        })
+    }
+
     /// The planes: Y, U, V or Y, UV.
     pub fn planes(&self) -> &[Plane<'a>] {
         &self.planes[..self.count]

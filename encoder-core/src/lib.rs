@@ -24,6 +24,7 @@ mod encoder_type;
 mod error;
 mod frame;
 mod in_use;
+mod picture_decoder;
 mod presets;
 mod probe;
 mod schedule;
@@ -36,8 +37,8 @@ pub use cache::{CACHE_ENV, Cache};
 pub use chain::Chain;
 pub use chunk::{EncodedChunk, NalKind, nal_units};
 pub use config::{
-    BackendOptions, Codec, EncoderConfig, FrameRate, GpuEncoderConfig, NvencPreset, NvencTune,
-    Preset, Resolution,
+    BackendOptions, CheckOutput, Codec, EncoderConfig, FrameRate, GpuEncoderConfig, NvencPreset,
+    NvencTune, Preset, Resolution,
 };
 pub use detect::{Detected, Detection, detect_available_encoders, file_identity};
 pub use encoder::{DeviceLoad, LoadProbe, VideoEncoder};
@@ -45,6 +46,7 @@ pub use encoder_type::EncoderType;
 pub use error::{ConfigError, EncodeError, FailureKind, OpenError};
 pub use frame::{Frame, FrameBuffer, FrameLayout, FrameMemory, PixelFormat, Plane, PlaneMut};
 pub use inventory;
+pub use picture_decoder::{DecodeError, OpenDecoder, PictureDecoder, picture_decoder};
 pub use presets::Presets;
 pub use probe::{
     Caps, Holders, ProbeResult, Refusal, RefusalKind, mean_absolute_difference, probe_in_process,

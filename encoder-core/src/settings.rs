@@ -3,7 +3,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::{
-    BackendOptions, ConfigError, EncoderConfig, GpuEncoderConfig, backend::check_ids, backends,
+    BackendOptions, CheckOutput, ConfigError, EncoderConfig, GpuEncoderConfig, backend::check_ids,
+    backends,
 };
 
 /// The whole configuration of an encode. In a TOML file:
@@ -61,6 +62,10 @@ impl Settings {
         check_ids()?;
         self.encoder.check()?;
         self.gpu.check()?;
+        if self.gpu.check_output == CheckOutput::All && self.encoder.b_frames > 0 {
+            let allowed = "key or off; all needs b_frames = 0";
+            return Err(ConfigError::value("gpu.check_output", "all", allowed));
+        }
         let all = backends();
         for (name, options) in &self.backend {
             // A table for a backend that is not in this build is ignored, so that one file serves

@@ -4,9 +4,12 @@
 //! thread. Registers itself as `openh264`; a program names the crate once: `use encoder_openh264 as
 //! _;`.
 //!
+//! Its decoder checks the pictures of hardware encoders ([`encoder_core::PictureDecoder`]).
+//!
 //! Options, in `[backend.openh264]`: `complexity` = `low`, `medium`, `cabac` = true or false, and
 //! `quantiser` = 0 to 51. Without them preset and CRF decide: see [`Options`].
 
+mod decoder;
 mod quality;
 mod raw;
 
@@ -29,6 +32,7 @@ inventory::submit! {
         .check_options(|table| Options::read(table).map(drop))
         .inspect(inspect)
         .probe(probe)
+        .decoder(|| Ok(Box::new(decoder::Decoder::open()?)))
 }
 
 /// At the fastest preset this encoder makes the smallest files for about the same CPU time; but it

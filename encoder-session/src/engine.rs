@@ -7,11 +7,15 @@ use std::{
 
 use encoder_core::{
     Chain, EncodeError, EncodedChunk, EncoderType, FailureKind, FrameLayout, OpenError, Refusal,
-    RefusalKind, VideoEncoder,
+    RefusalKind, VideoEncoder, backend,
 };
 use tracing::{info, warn};
 
-use super::{EncoderSpan, Failover, SessionError, active::Active};
+use super::{
+    EncoderSpan, Failover, SessionError,
+    active::Active,
+    output_check::{Checked, OutputCheck},
+};
 use crate::metrics::Meter;
 
 /// What the caller does next.
@@ -35,6 +39,12 @@ pub(super) struct Engine {
     /// `None` only while one encoder replaces another, and after the last one was lost.
     active: Option<Active>,
     layout: FrameLayout,
+    check: OutputCheck,
+    /// Index after the last picture that was checked and is right.
+    checked_until: u64,
+    /// How many pictures were checked.
+    frames_checked: u64,
+    warnings: Vec<String>,
     /// Most consecutive B-frames.
     b_frames: u64,
     gop_size: u64,
@@ -68,12 +78,17 @@ impl Engine {
         encoder: Box<dyn VideoEncoder>,
         layout: FrameLayout,
         (b_frames, gop_size): (u64, u64),
+        check: OutputCheck,
         meter: Meter,
     ) -> Self {
         let mut engine = Self {
             chain,
             active: None,
             layout,
+            check,
+            checked_until: 0,
+            frames_checked: 0,
+            warnings: Vec::new(),
             b_frames,
             gop_size,
             base: 0,
@@ -124,6 +139,16 @@ impl Engine {
         self.chain.refusals()
     }
 
+    /// How many pictures were decoded and compared with their frames.
+    pub fn frames_checked(&self) -> u64 {
+        self.frames_checked
+    }
+
+    /// Frames whose pictures may be wrong.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// The metrics of the session.
     pub fn meter(&mut self) -> &mut Meter {
         &mut self.meter
@@ -135,11 +160,13 @@ impl Engine {
     /// # Errors
     /// When no encoder is left, with the error of the last encoder.
     pub fn encode(&mut self, memory: &[u8]) -> Result<Step, SessionError> {
+        self.check.frame(&self.layout.frame(memory, self.next()), self.complete_until);
         let encoded = match self.failback(memory) {
             Ok(true) => Ok(()),
             Ok(false) => self.give(memory),
             Err(error) => Err(error),
         };
+        self.meter.check_time(self.check.take_time());
         match encoded.and_then(|()| self.check_debt()) {
             Ok(()) => {
                 self.meter.frame(self.layout.packed_bytes());
@@ -156,7 +183,9 @@ impl Engine {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn flush(&mut self) -> Result<Step, SessionError> {
-        match self.drain() {
+        let drained = self.drain();
+        self.meter.check_time(self.check.take_time());
+        match drained {
             Ok(()) => Ok(Step::On),
             Err(error) => self.lost(error),
         }
@@ -265,8 +294,43 @@ impl Engine {
         if pts < self.complete_until || self.reorder_hold.iter().any(|known| known.pts == pts) {
             return Err(self.broken(format!("it gave two access units for frame {pts}")));
         }
+        self.check_picture(&chunk)?;
         self.reorder_hold.push(chunk);
         Ok(())
+    }
+
+    /// Checks the picture of an access unit, if it is to be checked.
+    fn check_picture(&mut self, chunk: &EncodedChunk) -> Result<(), EncodeError> {
+        let wrong = match self.check.unit(chunk) {
+            Checked::Skipped => return Ok(()),
+            Checked::Unable(why) => {
+                info!(encoder = %self.id(), "its pictures are not checked: {why}");
+                return Ok(());
+            }
+            Checked::Right => None,
+            Checked::Wrong(why) => Some(why),
+        };
+        self.frames_checked += 1;
+        self.meter.checked(wrong.is_none());
+        let Some(why) = wrong else {
+            self.checked_until = chunk.pts + 1;
+            return Ok(());
+        };
+        let (encoder, index) = (self.id(), self.next());
+        let (from, to) = (self.checked_until.max(self.base), self.complete_until);
+        if from < to {
+            let warning = format!(
+                "{encoder} returned a wrong picture for frame {}; frames {from} to {} before it \
+                 are from the same encoder and were not checked",
+                chunk.pts,
+                to - 1
+            );
+            warn!("{warning}");
+            self.warnings.push(warning);
+        }
+        let kind = FailureKind::WrongPicture;
+        let message = format!("the picture of frame {} is wrong: {why}", chunk.pts);
+        Err(EncodeError::Failed { encoder, index, kind, message })
     }
 
     /// Fails if the active encoder holds more frames than it may: the ring would stay full forever.
@@ -368,7 +432,11 @@ impl Engine {
             }
             EncodeError::Failed { kind, ref message, .. } => {
                 let message = message.clone();
-                if !self.chain.fail() {
+                let is_left = match kind {
+                    FailureKind::WrongPicture => self.chain.distrust(),
+                    _ => self.chain.fail(),
+                };
+                if !is_left {
                     self.meter.failover(None, kind.as_str());
                     return Err(error.into());
                 }
@@ -432,6 +500,7 @@ impl Engine {
     fn install(&mut self, active: Active) {
         (self.base, self.has_begun) = (self.complete_until, false);
         let (id, description) = (active.id(), active.encoder.description());
+        self.check.restart(backend(id).is_some_and(|backend| backend.hardware));
         tracing::Span::current().record("encoder", id.as_str());
         // An encoder that encoded no frame was not used.
         if self.spans.last().is_some_and(|span| span.frames == 0) {
@@ -465,9 +534,10 @@ fn refusal(encoder: EncoderType, error: EncodeError) -> Refusal {
         EncodeError::Refused(refusal) => refusal,
         error => {
             let kind = match &error {
-                EncodeError::Failed { kind: FailureKind::WrongOutput, .. } => {
-                    RefusalKind::WrongOutput
-                }
+                EncodeError::Failed {
+                    kind: FailureKind::WrongOutput | FailureKind::WrongPicture,
+                    ..
+                } => RefusalKind::WrongOutput,
                 EncodeError::Failed { kind: FailureKind::Stalled, .. } => RefusalKind::Timeout,
                 _ => RefusalKind::Failed,
             };

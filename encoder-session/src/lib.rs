@@ -13,7 +13,9 @@
 
 mod active;
 mod engine;
+mod fingerprint;
 pub mod metrics;
+mod output_check;
 mod report;
 mod setters;
 mod slot;
@@ -37,6 +39,7 @@ use encoder_core::{
 };
 use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring_in};
 use engine::Engine;
+use output_check::OutputCheck;
 pub use report::VideoReport;
 use serde::Serialize;
 use setters::Allocators;
@@ -250,7 +253,7 @@ pub struct Failover {
     pub from: EncoderType,
     /// The encoder after the change; the same if it was opened again.
     pub to: EncoderType,
-    /// `died`, `stalled`, `wrong-output`, `failed`, `refused`, or `failback` for the return to a
+    /// `died`, `stalled`, `wrong-output`, `wrong-picture`, `failed`, `refused`, or `failback` for the return to a
     /// better encoder.
     pub cause: &'static str,
     /// The error of the encoder before, at the latest change.
@@ -302,6 +305,7 @@ impl Session {
         let mut settings = config.settings.clone();
         settings.encoder.resolution = Some(size);
         let (b_frames, gop_size) = (settings.encoder.b_frames, settings.encoder.gop_size);
+        let check = OutputCheck::new(settings.gpu.check_output, settings.encoder.codec);
         let wished =
             if settings.gpu.enable_ring_buffer { settings.gpu.ring_buffer_size } else { 0 };
         let rate = settings.encoder.frame_rate;
@@ -330,7 +334,14 @@ impl Session {
         let (timing, spread) = config.spread();
         let worker = Worker::new(Parts {
             consumer,
-            engine: Engine::new(chain, encoder, layout, (b_frames.into(), gop_size.into()), meter),
+            engine: Engine::new(
+                chain,
+                encoder,
+                layout,
+                (b_frames.into(), gop_size.into()),
+                check,
+                meter,
+            ),
             sink: Arc::clone(&sink),
             fault: Arc::clone(&fault),
             layout,

@@ -59,6 +59,10 @@ pub const REPEATED: &str = "encoder_frames_repeated_total";
 pub const DROPPED: &str = "encoder_frames_dropped_total";
 /// Frames that could not be decoded.
 pub const FAILED: &str = "encoder_frames_failed_total";
+/// Pictures of the encoder that were checked.
+pub const CHECKS: &str = "encoder_output_checks_total";
+/// Duration of the checks of the encoder's pictures.
+pub const CHECK_TIME: &str = "encoder_output_check_seconds";
 /// Videos that are being encoded.
 pub const SESSIONS: &str = "encoder_sessions_open";
 
@@ -67,8 +71,8 @@ pub const LATENCY_BUCKETS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 /// The values of the label `reason` of [`FAILOVERS`].
-pub const FAILOVER_REASONS: [&str; 6] =
-    ["died", "stalled", "wrong-output", "failed", "refused", "failback"];
+pub const FAILOVER_REASONS: [&str; 7] =
+    ["died", "stalled", "wrong-output", "wrong-picture", "failed", "refused", "failback"];
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +111,7 @@ const fn metric(
 }
 
 /// Every metric.
-pub const ALL: [Metric; 17] = [
+pub const ALL: [Metric; 19] = [
     metric(FRAMES, Kind::Counter, "frames", &[], "Frames that came out of the encoder."),
     metric(
         FPS,
@@ -190,6 +194,20 @@ pub const ALL: [Metric; 17] = [
     ),
     metric(DROPPED, Kind::Counter, "frames", &[], "Frames that a full ring had no place for."),
     metric(FAILED, Kind::Counter, "frames", &[], "Frames that could not be decoded."),
+    metric(
+        CHECKS,
+        Kind::Counter,
+        "pictures",
+        &["result"],
+        "Pictures of the encoder that were decoded and compared with their frames: right or wrong.",
+    ),
+    metric(
+        CHECK_TIME,
+        Kind::Gauge,
+        "seconds",
+        &[],
+        "Time that the checks of the encoder's pictures took; only grows.",
+    ),
     metric(SESSIONS, Kind::Gauge, "sessions", &[], "Videos that are being made."),
 ];
 

@@ -39,6 +39,9 @@ pub struct VideoReport {
     pub frames_failed: u64,
     /// Frames that were dropped because the ring was full.
     pub frames_dropped: u64,
+    /// Pictures of the encoder that were decoded and compared with their frames while it encoded
+    /// ([`check_output`](encoder_core::GpuEncoderConfig::check_output)).
+    pub frames_checked: u64,
     /// The first of the bad frames: number and reason.
     #[serde(skip)]
     pub failures: Vec<(u64, String)>,
@@ -77,6 +80,7 @@ impl VideoReport {
             frames_repeated: 0,
             frames_failed: 0,
             frames_dropped: 0,
+            frames_checked: 0,
             failures: Vec::new(),
             first_ns: None,
             last_ns: None,

@@ -347,7 +347,9 @@ impl Worker {
         report.first_ns = timeline.first_ns;
         report.last_ns = timeline.last_ns;
         report.warnings = timeline.warnings.into_iter().chain(finished.warnings).collect();
+        report.frames_checked = engine.frames_checked();
         report.warnings.extend(self.leading.warning());
+        report.warnings.extend_from_slice(engine.warnings());
         Ok(report)
     }
 

@@ -7,9 +7,9 @@ use encoder_core::{EncoderType, LoadProbe, Refusal};
 use encoder_ringbuf::Snapshot;
 
 use super::{
-    BYTES_IN, BYTES_OUT, CONSUMER_WAIT, CONSUMER_WAITS, DROPPED, FAILED, FAILOVER_REASONS,
-    FAILOVERS, FPS, FRAMES, LATENCY, PRODUCER_WAIT, PRODUCER_WAITS, QUEUE_DEPTH, REPEATED,
-    SESSIONS, devices::Devices, labels, refusal,
+    BYTES_IN, BYTES_OUT, CHECK_TIME, CHECKS, CONSUMER_WAIT, CONSUMER_WAITS, DROPPED, FAILED,
+    FAILOVER_REASONS, FAILOVERS, FPS, FRAMES, LATENCY, PRODUCER_WAIT, PRODUCER_WAITS, QUEUE_DEPTH,
+    REPEATED, SESSIONS, devices::Devices, labels, refusal,
 };
 
 /// The window over which the frame rate is measured.
@@ -85,6 +85,20 @@ impl Meter {
         self.handles.latency.record(latency);
     }
 
+    /// Records the check of a picture of the encoder.
+    pub fn checked(&self, is_right: bool) {
+        let mut labels = labels(self.encoder, self.camera.as_ref());
+        labels.push(Label::new("result", if is_right { "right" } else { "wrong" }));
+        counter!(CHECKS, labels).increment(1);
+    }
+
+    /// Records the time that checks took.
+    pub fn check_time(&self, time: Duration) {
+        if !time.is_zero() {
+            self.handles.check_time.increment(time);
+        }
+    }
+
     /// Records frames that repeat the picture of another frame.
     pub fn repeated(&self, n: u64) {
         self.handles.repeated.increment(n);
@@ -138,6 +152,7 @@ struct Handles {
     /// Counters of the facade are integers.
     producer_wait: Gauge,
     consumer_wait: Gauge,
+    check_time: Gauge,
     repeated: Counter,
     dropped: Counter,
     failed: Counter,
@@ -160,6 +175,7 @@ impl Handles {
             consumer_waits: counter(CONSUMER_WAITS),
             producer_wait: gauge(PRODUCER_WAIT),
             consumer_wait: gauge(CONSUMER_WAIT),
+            check_time: gauge(CHECK_TIME),
             repeated: counter(REPEATED),
             dropped: counter(DROPPED),
             failed: counter(FAILED),
