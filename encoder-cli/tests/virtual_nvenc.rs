@@ -248,6 +248,39 @@ fn what_goes_wrong_amid_a_stream_costs_no_frame() {
 }
 
 #[test]
+fn wrong_pictures_amid_a_stream_are_encoded_again_in_software() {
+    for (wrong, frame, toml) in [
+        (Wrong::Black, 24, ""),
+        (Wrong::Stale, 24, ""),
+        (Wrong::Garbage, 24, ""),
+        (Wrong::Swapped, 24, ""),
+        (Wrong::Black, 30, "[gpu]\ncheck_output = \"all\""),
+        (Wrong::Garbage, 30, "[gpu]\ncheck_output = \"all\""),
+    ] {
+        let Some(bench) = bench() else { return };
+        // The probe encodes fewer frames, and passes.
+        let bench =
+            bench.with(|device| device.fault(Fault::output(wrong).frame(frame).times(1000)));
+        let done = bench.convert(&["--gop", "12"], toml).expect(0);
+        let told = format!("{wrong:?} {frame}: {}\n{:#}", done.said, done.report);
+        assert_eq!(done.video().numbers(), numbers(), "{told}");
+        let failover = &done.output()["failovers"][0];
+        assert_eq!(
+            (&failover["from"], &failover["to"]),
+            (&"nvenc".into(), &"x264".into()),
+            "{told}"
+        );
+        assert_eq!(failover["cause"], "wrong-picture", "{told}");
+        let reason = failover["reason"].as_str().unwrap();
+        assert!(reason.contains(&format!("picture of frame {frame} is wrong")), "{told}");
+        // The frames before the key frame that is wrong were not checked: this is a warning.
+        let unchecked = toml.is_empty();
+        assert_eq!(done.said.contains("frames 13 to 23"), unchecked, "{told}");
+        assert_eq!(bench.device.open_sessions(), 0);
+    }
+}
+
+#[test]
 fn a_device_that_fails_again_and_again_is_left_for_software() {
     let Some(bench) = bench() else { return };
     let bench = bench.with(|device| device.fault(Fault::DEVICE_LOST.frame(5)));

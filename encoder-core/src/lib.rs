@@ -46,7 +46,9 @@ pub use encoder_type::EncoderType;
 pub use error::{ConfigError, EncodeError, FailureKind, OpenError};
 pub use frame::{Frame, FrameBuffer, FrameLayout, FrameMemory, PixelFormat, Plane, PlaneMut};
 pub use inventory;
-pub use picture_decoder::{DecodeError, OpenDecoder, PictureDecoder, picture_decoder};
+pub use picture_decoder::{
+    DecodeError, MAX_DECODE_DELAY, OpenDecoder, PictureDecoder, picture_decoder,
+};
 pub use presets::Presets;
 pub use probe::{
     Caps, Holders, ProbeResult, Refusal, RefusalKind, mean_absolute_difference, probe_in_process,

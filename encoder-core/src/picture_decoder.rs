@@ -7,14 +7,23 @@ use crate::{Backend, Codec, Frame, backend::ranked, settings::Settings};
 /// A decoder is supplied by a backend, see [`Backend::decoder`], and need not belong to the encoder
 /// whose output it checks.
 pub trait PictureDecoder: Send {
-    /// Decodes the next access unit, an Annex B byte stream, and passes its picture to `show`
-    /// before the call returns. The pictures are displayed in the order of the access units (no
-    /// B-frames), or the access unit is an IDR picture, which resets the decoder.
+    /// Decodes the next access unit, an Annex B byte stream without B-frames. Passes pictures to
+    /// `show`, in order; a picture may come [`MAX_DECODE_DELAY`] access units late.
     ///
     /// # Errors
-    /// [`DecodeError`]. `show` has not been called then.
+    /// [`DecodeError`]. The decoder cannot be used any further then.
     fn decode(&mut self, unit: &[u8], show: &mut dyn FnMut(&Frame<'_>)) -> Result<(), DecodeError>;
+
+    /// Passes the pictures to `show` that have not come yet. The decoder cannot be used any further
+    /// then.
+    ///
+    /// # Errors
+    /// [`DecodeError`].
+    fn flush(&mut self, show: &mut dyn FnMut(&Frame<'_>)) -> Result<(), DecodeError>;
 }
+
+/// How many access units late a picture may come from [`PictureDecoder::decode`].
+pub const MAX_DECODE_DELAY: usize = 1;
 
 /// Why an access unit was not decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]

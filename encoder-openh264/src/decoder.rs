@@ -3,7 +3,10 @@
 use encoder_core::{
     DecodeError, Frame, NalKind, PictureDecoder, PixelFormat, Resolution, nal_units,
 };
-use openh264::{decoder::Decoder as Library, formats::YUVSource};
+use openh264::{
+    decoder::{DecodeOptions, DecodedYUV, Decoder as Library, Flush},
+    formats::YUVSource,
+};
 
 /// Profiles that the library decodes: Baseline, Main and High, all 8 bits and 4:2:0.
 const PROFILES: [u8; 3] = [66, 77, 100];
@@ -27,16 +30,94 @@ impl PictureDecoder for Decoder {
             let what = format!("OpenH264 does not decode H.264 profile {profile}");
             return Err(DecodeError::Unsupported(what));
         }
-        let broken = |what: String| DecodeError::Broken(what);
-        let picture = self.0.decode(unit).map_err(|error| broken(error.to_string()))?;
-        let picture = picture.ok_or_else(|| broken("it has no complete picture".into()))?;
-        let ((width, height), (y, u, v)) = (picture.dimensions(), picture.strides());
-        let planes = [(picture.y(), y), (picture.u(), u), (picture.v(), v)];
-        let size = Resolution::new(width as u32, height as u32);
-        let frame = Frame::from_planes(PixelFormat::Yuv420p, size, &planes).ok_or_else(|| {
-            broken(format!("its picture is {width}x{height}, with planes too short"))
-        })?;
-        show(&frame);
-        Ok(())
+        // The library never frees a picture that is taken out by a flush, so that a flush after
+        // each picture soon uses up all its memory. Without one, a picture comes with the next.
+        let options = DecodeOptions::new().flush_after_decode(Flush::NoFlush);
+        let decoded = self.0.decode_with_options(unit, options).map_err(|error| broken(&error))?;
+        decoded.map_or(Ok(()), |picture| pass(&picture, show))
+    }
+
+    fn flush(&mut self, show: &mut dyn FnMut(&Frame<'_>)) -> Result<(), DecodeError> {
+        let rest = self.0.flush_remaining().map_err(|error| broken(&error))?;
+        rest.iter().try_for_each(|picture| pass(picture, show))
+    }
+}
+
+fn pass(picture: &DecodedYUV<'_>, show: &mut dyn FnMut(&Frame<'_>)) -> Result<(), DecodeError> {
+    let ((width, height), (y, u, v)) = (picture.dimensions(), picture.strides());
+    let planes = [(picture.y(), y), (picture.u(), u), (picture.v(), v)];
+    let size = Resolution::new(width as u32, height as u32);
+    let frame = Frame::from_planes(PixelFormat::Yuv420p, size, &planes).ok_or_else(|| {
+        DecodeError::Broken(format!("a picture of {width}x{height} has planes that are too short"))
+    })?;
+    show(&frame);
+    Ok(())
+}
+
+/// The first sentence of an error of the library: the others are about backtraces.
+fn broken(error: &openh264::Error) -> DecodeError {
+    let text = error.to_string();
+    let end = text.find(" Decoding State").unwrap_or(text.len());
+    DecodeError::Broken(text[..end].trim_end_matches('.').to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use encoder_core::{
+        EncoderConfig, EncoderType, FrameBuffer, FrameLayout, OpenRequest, Settings, VideoEncoder,
+        mean_absolute_difference,
+    };
+
+    use super::*;
+    use crate::OpenH264;
+
+    #[test]
+    fn pictures_come_in_order_at_most_one_access_unit_late_however_many_there_are() {
+        for preset in ["ultrafast", "veryfast"] {
+            let size = Resolution::new(160, 120);
+            let encoder = EncoderConfig {
+                resolution: Some(size),
+                preset: preset.parse().unwrap(),
+                gop_size: 7,
+                crf: 10,
+                ..EncoderConfig::default()
+            };
+            let settings = Settings { encoder, ..Settings::default() };
+            let request = OpenRequest::new(&settings, EncoderType::OPENH264, 1);
+            let mut encoder = OpenH264::open(&request).unwrap();
+            let layout = FrameLayout::new(PixelFormat::Yuv420p, size);
+            let luma = |frame: &Frame<'_>| -> Vec<u8> {
+                frame.planes()[0].rows().flatten().copied().collect()
+            };
+            let mut decoder = Decoder::open().unwrap();
+            let mut shown = Vec::new();
+            for n in 0..100 {
+                let picture = FrameBuffer::test_picture(layout, n);
+                let unit = encoder.encode_frame(&picture.frame(n)).unwrap().unwrap();
+                decoder.decode(&unit.data, &mut |frame| shown.push(luma(frame))).unwrap();
+                let late = n as usize + 1 - shown.len();
+                assert!(late <= encoder_core::MAX_DECODE_DELAY, "{preset} {n}");
+            }
+            decoder.flush(&mut |frame| shown.push(luma(frame))).unwrap();
+            assert_eq!(shown.len(), 100);
+            for (n, shown) in (0..).zip(&shown) {
+                let sent = luma(&FrameBuffer::test_picture(layout, n).frame(0));
+                let off = mean_absolute_difference(shown, &sent);
+                assert!(off < 6.0, "{preset} {n}: {off}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_decoded_is_told_from_what_is_broken() {
+        let sps = |profile| [0, 0, 0, 1, 0x67, profile, 0, 40, 0xac];
+        for profile in [110, 122, 244] {
+            let refused = Decoder::open().unwrap().decode(&sps(profile), &mut |_| panic!());
+            assert!(matches!(refused, Err(DecodeError::Unsupported(_))), "{profile}");
+        }
+        let garbage = [0, 0, 0, 1, 0x67, 100, 0, 40, 0xff, 0, 0, 0, 1, 0x65, 0x12, 0x34];
+        let broken = Decoder::open().unwrap().decode(&garbage, &mut |_| panic!());
+        assert!(matches!(&broken, Err(DecodeError::Broken(text)) if !text.contains("Backtrace")));
     }
 }

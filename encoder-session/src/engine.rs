@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use super::{
     EncoderSpan, Failover, SessionError,
     active::Active,
-    output_check::{Checked, OutputCheck},
+    output_check::{Finding, OutputCheck},
 };
 use crate::metrics::Meter;
 
@@ -40,9 +40,7 @@ pub(super) struct Engine {
     active: Option<Active>,
     layout: FrameLayout,
     check: OutputCheck,
-    /// Index after the last picture that was checked and is right.
-    checked_until: u64,
-    /// How many pictures were checked.
+    /// How many of the checked pictures are in the metrics.
     frames_checked: u64,
     warnings: Vec<String>,
     /// Most consecutive B-frames.
@@ -86,7 +84,6 @@ impl Engine {
             active: None,
             layout,
             check,
-            checked_until: 0,
             frames_checked: 0,
             warnings: Vec::new(),
             b_frames,
@@ -268,6 +265,8 @@ impl Engine {
             for chunk in active.flush()? {
                 self.accept(chunk)?;
             }
+            let checked = self.check.finish();
+            self.checked(checked)?;
         }
         // Access units whose references may be lost are emitted only if no access unit is missing.
         let is_whole = self.reorder_hold.len() == self.in_flight.len();
@@ -294,49 +293,46 @@ impl Engine {
         if pts < self.complete_until || self.reorder_hold.iter().any(|known| known.pts == pts) {
             return Err(self.broken(format!("it gave two access units for frame {pts}")));
         }
-        self.check_picture(&chunk)?;
+        let checked = self.check.unit(&chunk);
+        self.checked(checked)?;
         self.reorder_hold.push(chunk);
         Ok(())
     }
 
-    /// Checks the picture of an access unit, if it is to be checked.
-    fn check_picture(&mut self, chunk: &EncodedChunk) -> Result<(), EncodeError> {
-        let wrong = match self.check.unit(chunk) {
-            Checked::Skipped => return Ok(()),
-            Checked::Unable(why) => {
+    /// Handles the result of a check of pictures, some of which were compared.
+    fn checked(&mut self, result: Result<(), Finding>) -> Result<(), EncodeError> {
+        let compared = self.check.count() - self.frames_checked;
+        self.frames_checked += compared;
+        self.meter.checked(compared, result.is_ok());
+        let (frame, why) = match result {
+            Ok(()) => return Ok(()),
+            Err(Finding::Unable(why)) => {
                 info!(encoder = %self.id(), "its pictures are not checked: {why}");
                 return Ok(());
             }
-            Checked::Right => None,
-            Checked::Wrong(why) => Some(why),
-        };
-        self.frames_checked += 1;
-        self.meter.checked(wrong.is_none());
-        let Some(why) = wrong else {
-            self.checked_until = chunk.pts + 1;
-            return Ok(());
+            Err(Finding::Wrong(frame, why)) => (frame, why),
         };
         let (encoder, index) = (self.id(), self.next());
-        let (from, to) = (self.checked_until.max(self.base), self.complete_until);
+        let (from, to) = (self.check.right_until(), self.complete_until);
         if from < to {
             let warning = format!(
-                "{encoder} returned a wrong picture for frame {}; frames {from} to {} before it \
-                 are from the same encoder and were not checked",
-                chunk.pts,
+                "{encoder} returned a wrong picture for frame {frame}; frames {from} to {} before \
+                 it are from the same encoder and were not checked",
                 to - 1
             );
             warn!("{warning}");
             self.warnings.push(warning);
         }
         let kind = FailureKind::WrongPicture;
-        let message = format!("the picture of frame {} is wrong: {why}", chunk.pts);
+        let message = format!("the picture of frame {frame} is wrong: {why}");
         Err(EncodeError::Failed { encoder, index, kind, message })
     }
 
     /// Fails if the active encoder holds more frames than it may: the ring would stay full forever.
     fn check_debt(&self) -> Result<(), EncodeError> {
         let Some(active) = &self.active else { return Ok(()) };
-        let most = active.encoder.max_delay() as u64 + max_reorder(self.b_frames);
+        let held = max_reorder(self.b_frames) + self.check.delay() as u64;
+        let most = active.encoder.max_delay() as u64 + held;
         let owed = self.in_flight.len() as u64;
         // Access units that can be emitted do not count: the next `release` emits them.
         if owed <= most + self.complete(false) as u64 {
@@ -374,6 +370,7 @@ impl Engine {
         let gapless =
             (self.complete_until..).zip(&there).take_while(|(want, got)| want == *got).count();
         let limit = (self.complete_until + gapless as u64).saturating_sub(behind);
+        let limit = limit.min(self.check.limit());
         let (mut complete, mut end) = (0, self.complete_until);
         for (count, chunk) in (1..).zip(&self.reorder_hold) {
             end = end.max(chunk.pts + 1);
@@ -500,7 +497,7 @@ impl Engine {
     fn install(&mut self, active: Active) {
         (self.base, self.has_begun) = (self.complete_until, false);
         let (id, description) = (active.id(), active.encoder.description());
-        self.check.restart(backend(id).is_some_and(|backend| backend.hardware));
+        self.check.restart(backend(id).is_some_and(|backend| backend.hardware), self.base);
         tracing::Span::current().record("encoder", id.as_str());
         // An encoder that encoded no frame was not used.
         if self.spans.last().is_some_and(|span| span.frames == 0) {

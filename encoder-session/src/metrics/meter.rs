@@ -85,11 +85,16 @@ impl Meter {
         self.handles.latency.record(latency);
     }
 
-    /// Records the check of a picture of the encoder.
-    pub fn checked(&self, is_right: bool) {
-        let mut labels = labels(self.encoder, self.camera.as_ref());
-        labels.push(Label::new("result", if is_right { "right" } else { "wrong" }));
-        counter!(CHECKS, labels).increment(1);
+    /// Records checks of pictures of the encoder; without `are_right` the last one was wrong.
+    pub fn checked(&self, pictures: u64, are_right: bool) {
+        let wrong = u64::from(!are_right).min(pictures);
+        for (result, count) in [("right", pictures - wrong), ("wrong", wrong)] {
+            if count > 0 {
+                let mut labels = labels(self.encoder, self.camera.as_ref());
+                labels.push(Label::new("result", result));
+                counter!(CHECKS, labels).increment(count);
+            }
+        }
     }
 
     /// Records the time that checks took.
