@@ -128,6 +128,7 @@ mod tests {
             ring_buffer_size = 32
             nvenc_preset = "p5"
             nvenc_tune = "ll"
+            check_output = "off"
             [backend.nowhere]
             anything = 1
             "#,
@@ -140,6 +141,7 @@ mod tests {
         assert_eq!(settings.gpu.nvenc_tune, NvencTune::Ll);
         assert_eq!(settings.gpu.ring_buffer_size, 32);
         assert!(!settings.gpu.enable_ring_buffer);
+        assert_eq!(settings.gpu.check_output, CheckOutput::Off);
         assert_eq!(Settings::from_toml(""), Ok(Settings::default()));
     }
 
@@ -169,6 +171,11 @@ mod tests {
             ("[gpu]\nsession_wait_s = 3601", "allowed is 0 to 3600 seconds"),
             ("[gpu]\nprobe_timeout_s = 0", "gpu.probe_timeout_s = 0"),
             ("[gpu]\nstall_timeout_s = 0", "gpu.stall_timeout_s = 0"),
+            ("[gpu]\ncheck_output = \"some\"", "expected one of `key`, `all`, `off`"),
+            (
+                "[encoder]\nb_frames = 1\n[gpu]\ncheck_output = \"all\"",
+                "gpu.check_output = all: not allowed; allowed is key or off; all needs b_frames = 0",
+            ),
             ("[gpu]\nmax_sessions = 65", "gpu.max_sessions = 65: not allowed; allowed is 1 to 64"),
             ("[gpu]\nnvenc_preset = \"p9\"", "p7"),
             ("[gpu]\nnvenc_tune = \"fast\"", "ull"),
