@@ -2,6 +2,7 @@
 
 use super::{
     expected::{Outcome, Topic},
+    recorded::Times,
     video::{Picture, Video},
 };
 
@@ -12,6 +13,8 @@ const COLOUR: f64 = 10.0;
 /// changes.
 pub struct Made {
     pub videos: Vec<Video>,
+    /// The recorded time of the first frame of each video, in nanoseconds.
+    pub starts_ns: Vec<i64>,
     pub frames_encoded: usize,
     pub frames_repeated: usize,
 }
@@ -92,6 +95,47 @@ fn originals(expected: &Topic, shown: &[Picture], repeats: usize) -> Result<Vec<
     Err(format!("picture {at} shows {} where {} belongs", name(bars.get(at)), name(order.get(at))))
 }
 
+/// Precision of times in a video: a long gap makes them coarser than a nanosecond.
+const PRECISION_NS: i64 = 1_000;
+
+/// Compares the times of the frames with the recorded times, in the order of log times: each frame
+/// of the videos has the time of a message, all by the same clock. If no frame is repeated or left
+/// out, it is the time of its own message. Without a warning the clock is that of the header stamps
+/// if the messages have stamps; with a warning either clock is right, and times may be repaired.
+pub fn times(recorded: &[Times], made: &Made, is_silent: bool) -> Result<(), String> {
+    let mut shown = Vec::new();
+    for (video, start) in made.videos.iter().zip(&made.starts_ns) {
+        shown.extend(video.times_ns.iter().map(|time| start + time));
+    }
+    shown.sort_unstable();
+    if shown.len() != made.frames_encoded {
+        return Err(format!("{} frames have a known time", shown.len()));
+    }
+    let stamps: Option<Vec<i64>> = recorded.iter().map(|(_, stamp)| *stamp).collect();
+    let logs: Vec<i64> = recorded.iter().map(|(log, _)| *log).collect();
+    let clocks = match (stamps, is_silent) {
+        (Some(stamps), true) => vec![stamps],
+        (Some(stamps), false) => vec![stamps, logs],
+        (None, _) => vec![logs],
+    };
+    let mut fault = String::new();
+    for mut clock in clocks {
+        clock.sort_unstable();
+        match unmatched(&shown, &clock) {
+            None => return Ok(()),
+            Some(n) => fault = format!("frame {n} has a time that no message has"),
+        }
+    }
+    // What was repaired was reported.
+    if is_silent { Err(format!("{fault}, without a warning")) } else { Ok(()) }
+}
+
+/// The first time that is not in `clock`, of which each entry may be used once. Both are sorted.
+fn unmatched(shown: &[i64], clock: &[i64]) -> Option<usize> {
+    let mut rest = clock.iter();
+    shown.iter().position(|time| !rest.any(|known| (known - time).abs() <= PRECISION_NS))
+}
+
 fn colours(expected: &Topic, originals: &[Picture]) -> Vec<String> {
     let mut faults = Vec::new();
     for (index, mean) in &expected.mean_rgb {
@@ -118,6 +162,7 @@ mod tests {
             frames_encoded: bars.len(),
             frames_repeated: repeated,
             videos: vec![Video { times_ns, pictures }],
+            starts_ns: vec![0],
         }
     }
 
@@ -166,6 +211,34 @@ mod tests {
         let mut either = expected(&[0, 1, 2], 3);
         either.bars_by_stamp = Some([2, 1, 0].map(Some).to_vec());
         assert!(topic(&either, &made(&[2, 1, 0], 0), false).is_empty());
+    }
+
+    #[test]
+    fn every_frame_must_have_the_time_of_a_message() {
+        const S: i64 = 1_000_000_000;
+        let video = |times: &[i64]| {
+            let mut made = made(&vec![0; times.len()], 0);
+            made.starts_ns = vec![times[0]];
+            made.videos[0].times_ns = times.iter().map(|time| time - times[0]).collect();
+            made
+        };
+        let recorded = [(10 * S, Some(S)), (11 * S, Some(2 * S)), (12 * S, Some(4 * S))];
+        for (times, is_silent, is_right) in [
+            (&[S, 2 * S, 4 * S][..], true, true),
+            (&[S, 2 * S + 900, 4 * S], true, true),
+            // A frame was left out, or has the time of another clock or of no message.
+            (&[S, 4 * S], true, true),
+            (&[10 * S, 11 * S, 12 * S], true, false),
+            (&[10 * S, 11 * S, 12 * S], false, true),
+            (&[S, 3 * S, 4 * S], true, false),
+            (&[S, S, 4 * S], true, false),
+            (&[S, 3 * S, 4 * S], false, true),
+        ] {
+            let judged = super::times(&recorded, &video(times), is_silent);
+            assert_eq!(judged.is_ok(), is_right, "{times:?} {is_silent}: {judged:?}");
+        }
+        let unstamped = recorded.map(|(log, _)| (log, None));
+        assert!(super::times(&unstamped, &video(&[10 * S, 11 * S]), true).is_ok());
     }
 
     #[test]

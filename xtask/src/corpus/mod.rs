@@ -1,7 +1,9 @@
-//! Conversion of a whole folder of recordings whose contents are known.
+//! Conversion of a whole folder of recordings whose contents are known: every picture of every video
+//! must be the right one, at its recorded time.
 
 mod expected;
 mod judge;
+mod recorded;
 mod video;
 
 use std::{
@@ -13,6 +15,7 @@ use std::{
 
 use expected::{Outcome, Recording, Topic};
 use judge::Made;
+use recorded::Reader;
 use serde::Deserialize;
 
 use crate::{
@@ -31,7 +34,8 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// When the folder's `expected.json` cannot be read or the program cannot be built.
 pub fn corpus(dir: &Path, out: &Path, only: Option<&str>) -> Result<bool> {
     let recordings = expected::read(dir)?;
-    let bench = Bench { tools: setup::setup()?, encoder: encoder()?, dir: dir.to_path_buf() };
+    let (tools, encoder) = (setup::setup()?, encoder()?);
+    let bench = Bench { tools, encoder, dir: dir.to_path_buf(), reader: Reader::new()? };
     let mut text = String::from(HEAD);
     let (mut right, mut all) = (0, 0);
     for recording in &recordings {
@@ -91,6 +95,7 @@ struct Output {
     frames_encoded: usize,
     frames_failed: usize,
     frames_repeated: usize,
+    first_stamp_ns: Option<i64>,
     warnings: Vec<String>,
     error: Option<String>,
 }
@@ -108,6 +113,7 @@ struct Bench {
     tools: Tools,
     encoder: PathBuf,
     dir: PathBuf,
+    reader: Reader,
 }
 
 impl Bench {
@@ -191,6 +197,13 @@ impl Bench {
                 faults.push(format!("{}: no such topic was expected", output.topic));
             }
         }
+        let recorded = match self.reader.times(&self.dir.join(&recording.file)) {
+            Ok(recorded) => recorded,
+            Err(error) => {
+                faults.push(format!("its times cannot be read: {error}"));
+                Default::default()
+            }
+        };
         for topic in &recording.streams {
             let made: Vec<_> =
                 outputs.iter().filter(|o| belongs(o, topic) && o.file.is_some()).collect();
@@ -202,11 +215,15 @@ impl Bench {
                 continue;
             }
             match self.decode(run, &made) {
-                Ok(made) => faults.extend(
-                    judge::topic(topic, &made, skip)
-                        .into_iter()
-                        .map(|fault| format!("{}: {fault}", topic.topic)),
-                ),
+                Ok(made) => {
+                    let mut found = judge::topic(topic, &made, skip);
+                    if let Some(recorded) = recorded.get(&topic.topic) {
+                        let is_silent = run.code == 0 && !warned;
+                        found.extend(judge::times(recorded, &made, is_silent).err());
+                    }
+                    let of_topic = |fault| format!("{}: {fault}", topic.topic);
+                    faults.extend(found.into_iter().map(of_topic));
+                }
                 Err(error) => faults.push(format!("{}: {error}", topic.topic)),
             }
         }
@@ -220,6 +237,7 @@ impl Bench {
             .collect::<Result<_>>()?;
         Ok(Made {
             videos,
+            starts_ns: outputs.iter().filter_map(|output| output.first_stamp_ns).collect(),
             frames_encoded: outputs.iter().map(|o| o.frames_encoded).sum(),
             frames_repeated: outputs.iter().map(|o| o.frames_repeated).sum(),
         })
