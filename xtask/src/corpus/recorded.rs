@@ -29,7 +29,10 @@ impl Reader {
         let packages = pypi::folder("recordings");
         if !packages.join("rosbags").is_dir() {
             let names = ["mcap", "rosbags", "zstandard", "lz4", "ruamel.yaml", "numpy", "apsw"];
-            pypi::install(&packages, &[&names[..], &["typing_extensions"]].concat())?;
+            pypi::install(
+                &packages,
+                &[&names[..], &["backports.zstd", "typing_extensions"]].concat(),
+            )?;
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/corpus/times.py");
         Ok(Self { script, packages })
