@@ -119,7 +119,7 @@ pub(crate) enum Smi {
 pub(crate) struct Api(pub(crate) u32, pub(crate) u32);
 
 /// A device that may work.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     /// `NVIDIA L4 (GPU 0)`, `2 × NVIDIA L4`.
     pub(crate) name: String,
