@@ -96,7 +96,15 @@ pub(crate) const RULES: &[Rule] = &[
     ),
     Rule::new("CUDA_ERROR_DEVICE_UNAVAILABLE", Busy, "the GPU is taken by another program", LATER),
     Rule::new("CUDA_ERROR_OUT_OF_MEMORY", Busy, "the GPU's memory is full", LATER),
-    Rule::new("cuInit(0) failed", Failed, "CUDA does not start", "check that nvidia-smi works"),
+    Rule::new("cuInit(0) failed", Failed, "CUDA does not start", "check that nvidia-smi works")
+        .and(" -> "),
+    // A stub library has no names of errors.
+    Rule::new(
+        "cuInit(0) failed",
+        Failed,
+        "CUDA does not start and does not name the error, as a stub of libcuda does",
+        STUB,
+    ),
     // Sessions and capabilities.
     Rule::new(
         "unsupported device (2)",
@@ -318,6 +326,7 @@ mod tests {
         // stderr | kind | a part of the reason | a part of the hint
         let table: &[(String, RefusalKind, &str, &str)] = &[
             (cu_init("CUDA_ERROR_STUB_LIBRARY"), Failed, "a stub of libcuda", "lib64/stubs"),
+            ("[error] dl_fn->cuda_dl->cuInit(0) failed".into(), Failed, "a stub of", "lib64/stubs"),
             (
                 cu_init("CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE"),
                 Failed,

@@ -10,6 +10,7 @@ fn each_cause_has_a_hint_of_its_own() {
     // what is wrong | configuration | kind | part of the reason | part of the hint
     let table: Vec<(Change, &str, &str, &str, &str)> = vec![
         (fault(cuda(34)), "", "failed", "a stub of libcuda", "lib64/stubs"),
+        (fault(cuda(802)), "", "failed", "not ready", "nvidia-fabricmanager"),
         (fault(cuda(804)), "", "failed", "CUDA compatibility", "/usr/local/cuda/compat"),
         (fault(cuda(999)), "", "failed", "CUDA does not start", "nvidia_uvm"),
         (

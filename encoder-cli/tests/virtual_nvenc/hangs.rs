@@ -32,12 +32,14 @@ fn a_device_that_hangs_when_it_is_closed_costs_no_frame() {
         (Stage::End, &[("nvenc", "nvenc", "stalled", 1), ("nvenc", "x264", "stalled", 1)][..]),
     ] {
         let Some(bench) = bench() else { return };
-        // The fault would not pass the probe: it begins later.
-        assert_eq!(bench.detect("")["status"], "usable");
-        let bench = bench.with(|device| device.fault(Fault::new(stage, Action::Hang)));
         let limit = if expected.is_empty() { 3600 } else { 3 };
-        let toml = format!("[gpu]\nstall_timeout_s = {limit}");
-        let done = bench.convert(&["--b-frames", "2"], &toml).expect(0);
+        let toml = format!("[encoder]\nb_frames = 2\n[gpu]\nstall_timeout_s = {limit}");
+        // The fault would not pass the probe: it begins later.
+        assert_eq!(bench.detect(&toml)["status"], "usable");
+        let bench = bench.with(|device| device.fault(Fault::new(stage, Action::Hang)));
+        let done = bench.convert(&[], &toml).expect(0);
+        let first = &done.output()["encoders"][0]["encoder"];
+        assert_eq!(first, "nvenc", "{}", done.said);
         assert_eq!(changes(&done), expected, "{}", done.said);
         assert_eq!(done.video().numbers(), numbers());
         assert_eq!(done.count("frames_encoded"), COUNT as i64);
