@@ -6,6 +6,11 @@
 
 mod common;
 
+#[path = "virtual_nvenc/causes.rs"]
+mod causes;
+#[path = "virtual_nvenc/hangs.rs"]
+mod hangs;
+
 use std::{
     io::{BufRead, BufReader},
     process::{Command, Stdio},

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::{
     BackendOptions, Caps, Codec, ConfigError, EncoderConfig, EncoderType, FrameMemory,
     GpuEncoderConfig, OpenDecoder, OpenError, Presets, ProbeResult, Refusal, RefusalKind,
-    Resolution, Settings, VideoEncoder, probe::probe_opened, unknown_key,
+    Resolution, Settings, VideoEncoder, Waiter, probe::probe_opened, unknown_key,
 };
 
 /// The settings that a backend gets to look for its device, to probe itself and to open an encoder.
@@ -24,6 +24,10 @@ pub struct OpenRequest<'a> {
     /// For opening: the capabilities that the probe found, if there was a probe. The backend need
     /// not look them up again.
     pub probe: Option<&'a Caps>,
+    /// For opening: ends the waits of the encoder when the run is stopped, if the run can be
+    /// stopped. An interrupted encoder continues, and may wait without progress for a few seconds
+    /// at most; the result of a stopped encoder is no longer needed.
+    pub waiter: Option<&'a Waiter>,
 }
 
 impl<'a> OpenRequest<'a> {
@@ -36,6 +40,7 @@ impl<'a> OpenRequest<'a> {
             options: settings.backend.get(id.as_str()).unwrap_or_else(|| &NONE),
             threads: threads.max(1),
             probe: None,
+            waiter: None,
         }
     }
 

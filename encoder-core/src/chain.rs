@@ -11,10 +11,10 @@ use std::{
 use tracing::{debug, info};
 
 use crate::{
-    Backend, Caps, ConfigError, EncoderType, Holders, OpenError, OpenRequest, Plan, Refusal,
-    RefusalKind, Settings, VideoEncoder, Waited, Waiter, backends,
+    Backend, Caps, ConfigError, EncoderType, FailureKind, GpuEncoderConfig, Holders, OpenError,
+    OpenRequest, Plan, Refusal, RefusalKind, Settings, VideoEncoder, Waited, Waiter, backends,
     in_use::{self, InUse},
-    schedule::FallbackSchedule,
+    schedule::{Failure, FallbackSchedule},
 };
 
 /// The fallback chain of one video: opens the encoders of a [`Plan`] in order, and decides which
@@ -26,7 +26,11 @@ use crate::{
 ///   are held by this process. An encoder that did not answer in time is retried if no other
 ///   encoder is left.
 /// - An encoder that fails in mid-stream is opened again, after a short pause. After three failures
-///   in a row, with less than half a minute of quiet between them, the next encoder follows.
+///   in a row, with less than half a minute of quiet between them, the next encoder follows. An
+///   encoder that hangs costs more time: if another encoder is left, that encoder follows the second
+///   failure, and after a failure an encoder counts as hung after a quarter of [`stall_timeout_s`].
+/// - After the waiter was interrupted, the next encoder follows the first hang; the last encoder is
+///   opened again once.
 /// - An encoder that was passed over or given up is tried again after [`failback_after_s`], a busy
 ///   encoder after half a minute. Each failed attempt doubles that time, up to an hour. The active
 ///   encoder stays open during the attempt.
@@ -35,12 +39,15 @@ use crate::{
 ///   device that it names has disappeared.
 ///
 /// [`session_wait_s`]: crate::GpuEncoderConfig::session_wait_s
+/// [`stall_timeout_s`]: crate::GpuEncoderConfig::stall_timeout_s
 /// [`failback_after_s`]: crate::GpuEncoderConfig::failback_after_s
 pub struct Chain {
     order: Vec<&'static Backend>,
     probes: BTreeMap<EncoderType, Caps>,
     schedule: FallbackSchedule,
     settings: Settings,
+    /// The settings for an encoder that has failed, if another encoder could replace it.
+    impatient: GpuEncoderConfig,
     threads: usize,
     waiter: Waiter,
     /// One entry for each encoder and kind.
@@ -61,6 +68,9 @@ pub struct Chain {
 /// The first pause before a busy encoder is retried; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// An encoder that has failed counts as hung after a quarter of `stall_timeout_s`, but not before
+/// this many seconds: an encoder that works may be slow.
+const LEAST_STALL_S: u32 = 5;
 
 impl Chain {
     /// A chain for `settings.encoder`, whose resolution must be set. Logs the refusals of the plan,
@@ -83,11 +93,15 @@ impl Chain {
         let failback_after = settings.gpu.failback_after_s;
         let failback_after =
             (failback_after > 0).then(|| Duration::from_secs(failback_after.into()));
+        let stall = settings.gpu.stall_timeout_s;
+        let stall_timeout_s = (stall / 4).max(LEAST_STALL_S).min(stall);
+        let impatient = GpuEncoderConfig { stall_timeout_s, ..settings.gpu.clone() };
         Ok(Self {
             schedule: FallbackSchedule::new(order.len(), failback_after),
             order,
             probes: plan.probes.clone(),
             settings,
+            impatient,
             threads,
             waiter: Waiter::new(),
             refusals: plan.refusals.clone(),
@@ -169,7 +183,11 @@ impl Chain {
         let refusal = |kind, reason: String, hint| {
             OpenError::Refused(Refusal::new(backend.id, kind, reason, hint))
         };
-        let open = || backend.open_encoder(&self.request(backend));
+        let mut request = self.request(backend);
+        if self.schedule.is_suspect(place, self.now()) {
+            request.gpu = &self.impatient;
+        }
+        let open = || backend.open_encoder(&request);
         match catch_unwind(AssertUnwindSafe(open)) {
             Ok(Ok(encoder)) => {
                 self.has_opened = true;
@@ -205,7 +223,7 @@ impl Chain {
         }
         let now = self.now();
         if refusal.kind == RefusalKind::Timeout && self.schedule.is_alone(now) {
-            if let Some(pause) = self.schedule.fail(now) {
+            if let Some(pause) = self.schedule.fail(self.failure(FailureKind::Stalled), now) {
                 self.waiter.wait(pause);
                 return false;
             }
@@ -300,9 +318,9 @@ impl Chain {
     /// To be called when the active encoder failed in mid-stream, and was dropped. The next
     /// [`open`](Self::open) opens the same encoder again, or the next encoder after too many
     /// failures. Blocks for the pause before that. Returns whether any encoder is left.
-    pub fn fail(&mut self) -> bool {
+    pub fn fail(&mut self, kind: FailureKind) -> bool {
         (self.in_use, self.better, self.better_in_use) = (None, None, None);
-        if let Some(pause) = self.schedule.fail(self.now()) {
+        if let Some(pause) = self.schedule.fail(self.failure(kind), self.now()) {
             self.waiter.wait(pause);
         }
         self.schedule.active().is_some()
@@ -313,11 +331,20 @@ impl Chain {
     pub fn distrust(&mut self) -> bool {
         let now = self.now();
         if self.schedule.is_alone(now) {
-            return self.fail();
+            return self.fail(FailureKind::WrongPicture);
         }
         (self.in_use, self.better, self.better_in_use) = (None, None, None);
         self.schedule.pass(false, now);
         self.schedule.active().is_some()
+    }
+
+    fn failure(&self, kind: FailureKind) -> Failure {
+        Failure { is_hang: kind == FailureKind::Stalled, is_stopped: self.is_interrupted() }
+    }
+
+    /// Whether the run has been stopped: the frames read so far are still encoded, without waiting.
+    pub fn is_interrupted(&self) -> bool {
+        self.waiter.state() == Waited::Interrupted
     }
 
     /// To be called when the active encoder has taken a frame: failures long ago no longer count.
@@ -384,6 +411,7 @@ impl Chain {
 
     fn request(&self, backend: &Backend) -> OpenRequest<'_> {
         let request = OpenRequest::new(&self.settings, backend.id, self.threads);
-        OpenRequest { probe: self.probes.get(&backend.id), ..request }
+        let (probe, waiter) = (self.probes.get(&backend.id), Some(&self.waiter));
+        OpenRequest { probe, waiter, ..request }
     }
 }

@@ -355,8 +355,14 @@ pub(crate) fn probe_opened(
     let (options, threads) = (request.options.clone(), request.threads);
     let (sender, answer) = mpsc::channel();
     let probing = move || {
-        let request =
-            OpenRequest { config: &config, gpu: &gpu, options: &options, threads, probe: None };
+        let request = OpenRequest {
+            config: &config,
+            gpu: &gpu,
+            options: &options,
+            threads,
+            probe: None,
+            waiter: None,
+        };
         let open = |config: &EncoderConfig| {
             let request = request.clone().with_config(config);
             let encoder = open(&request)?;

@@ -5,6 +5,17 @@ use std::time::{Duration, Instant};
 
 /// An encoder is given up after this many failures in a row, without quiet time between them.
 const MAX_FAILURES: u32 = 3;
+
+/// A failure of the active encoder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// It made no progress, so the failure was noticed late. It is given up one failure earlier if
+    /// another encoder is left.
+    pub(crate) is_hang: bool,
+    /// The run has been stopped, so that little time is left: an encoder that hangs is given up one
+    /// failure earlier.
+    pub(crate) is_stopped: bool,
+}
 /// The quiet time: after this long without a failure, earlier failures of the active encoder no
 /// longer count.
 const QUIET_TIME: Duration = Duration::from_secs(30);
@@ -70,16 +81,27 @@ impl FallbackSchedule {
 
     /// The active encoder failed in mid-stream. Returns the pause after which it is opened again;
     /// `None` if it failed too often, and another one is active.
-    pub(crate) fn fail(&mut self, now: Instant) -> Option<Duration> {
+    pub(crate) fn fail(&mut self, failure: Failure, now: Instant) -> Option<Duration> {
         let active = self.active?;
+        let most = match failure.is_hang {
+            true => MAX_FAILURES - u32::from(!self.is_alone(now)) - u32::from(failure.is_stopped),
+            false => MAX_FAILURES,
+        };
         let member = self.members.get_mut(active)?;
         member.failures += 1;
         self.changed_at = Some(now);
-        if member.failures < MAX_FAILURES {
+        if member.failures < most {
             return Some(FIRST_PAUSE * 2u32.pow(member.failures - 1));
         }
         self.leave(false, now);
         None
+    }
+
+    /// Whether the encoder at `place` has failed since its last quiet time, and another encoder
+    /// could replace it.
+    pub(crate) fn is_suspect(&self, place: usize, now: Instant) -> bool {
+        let has_failed = self.members.get(place).is_some_and(|member| member.failures > 0);
+        has_failed && !(self.active == Some(place) && self.is_alone(now))
     }
 
     /// The active encoder refused to open: another one becomes active.
@@ -170,8 +192,8 @@ impl Member {
 mod tests {
     use super::*;
 
-    /// Plays a script on three encoders. The active encoder: `f` fails, `r` refuses for good, `b`
-    /// is busy, `s` takes a frame. The better one, if one can be tried again: `t` is taken, `B` is
+    /// Plays a script on three encoders. The active encoder: `f` fails, `h` hangs, `H` hangs after
+    /// the run was stopped, `r` refuses for good, `b` is busy, `s` takes a frame. The better one, if one can be tried again: `t` is taken, `B` is
     /// busy, `R` refuses for good; `n` asserts that there is none. `+N` lets N seconds pass.
     /// Returns the active encoder after each word but the last kind.
     fn play(failback_after: Option<u64>, script: &str) -> String {
@@ -180,7 +202,11 @@ mod tests {
         let mut active = String::new();
         for word in script.split_whitespace() {
             match word {
-                "f" => drop(schedule.fail(now)),
+                "f" => drop(schedule.fail(Failure::default(), now)),
+                "h" | "H" => {
+                    let failure = Failure { is_hang: true, is_stopped: word == "H" };
+                    let _ = schedule.fail(failure, now);
+                }
                 "r" => schedule.pass(false, now),
                 "b" => schedule.pass(true, now),
                 "s" => schedule.steady(now),
@@ -216,6 +242,19 @@ mod tests {
             (five, "f f +100 f", "001"),
             // Each failure restarts the quiet time.
             (five, "f +20 s f +20 s f", "00001"),
+            // An encoder that hangs is given up earlier if another is left.
+            (five, "h h", "01"),
+            (five, "f h", "01"),
+            (five, "h f f", "001"),
+            (five, "h +30 s h h", "0001"),
+            (five, "h h h h h h h", "011222-"),
+            (five, "r r h h h", "1222-"),
+            (five, "b r h h h h h", "122000-"),
+            // After a stop, one failure earlier than that.
+            (five, "H", "1"),
+            (five, "h H", "01"),
+            (five, "H H H H", "122-"),
+            (five, "r r H H", "122-"),
             // After one refusal the next encoder is active.
             (five, "r", "1"),
             (five, "r r r", "12-"),
@@ -293,10 +332,11 @@ mod tests {
     fn pauses_grow() {
         let now = Instant::now();
         let mut schedule = FallbackSchedule::new(1, None);
-        assert_eq!(schedule.fail(now), Some(FIRST_PAUSE));
-        assert_eq!(schedule.fail(now), Some(2 * FIRST_PAUSE));
-        assert_eq!((schedule.fail(now), schedule.active()), (None, None));
-        assert_eq!((schedule.fail(now), schedule.better(now)), (None, None));
+        let fail = |schedule: &mut FallbackSchedule| schedule.fail(Failure::default(), now);
+        assert_eq!(fail(&mut schedule), Some(FIRST_PAUSE));
+        assert_eq!(fail(&mut schedule), Some(2 * FIRST_PAUSE));
+        assert_eq!((fail(&mut schedule), schedule.active()), (None, None));
+        assert_eq!((fail(&mut schedule), schedule.better(now)), (None, None));
     }
 
     #[test]

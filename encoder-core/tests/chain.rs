@@ -13,9 +13,9 @@ use std::{
 };
 
 use encoder_core::{
-    Backend, Caps, Chain, ConfigError, EncodeError, EncodedChunk, EncoderType, Frame, Holders,
-    OpenError, OpenRequest, PixelFormat, Plan, ProbeResult, Refusal, RefusalKind, Resolution,
-    Settings, VideoEncoder, Waited, Waiter,
+    Backend, Caps, Chain, ConfigError, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame,
+    Holders, OpenError, OpenRequest, PixelFormat, Plan, ProbeResult, Refusal, RefusalKind,
+    Resolution, Settings, VideoEncoder, Waited, Waiter,
 };
 
 const A: EncoderType = EncoderType::new("a");
@@ -44,6 +44,9 @@ register!(A 1, B 7, C 3);
 /// How often each backend of each chain was opened.
 static OPENED: Mutex<Option<HashMap<(EncoderType, i64), usize>>> = Mutex::new(None);
 
+/// The `stall_timeout_s` of each encoder that was opened, with its run.
+static STALLS: Mutex<Vec<(i64, u32)>> = Mutex::new(Vec::new());
+
 fn opened(id: EncoderType, run: i64) -> usize {
     OPENED.lock().unwrap().get_or_insert_default().get(&(id, run)).copied().unwrap_or_default()
 }
@@ -52,6 +55,7 @@ fn opened(id: EncoderType, run: i64) -> usize {
 /// repeated.
 fn open(id: EncoderType, request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let run = request.options["run"].as_integer().unwrap();
+    STALLS.lock().unwrap().push((run, request.gpu.stall_timeout_s));
     let script = request.options["open"].as_str().unwrap();
     let words: Vec<_> = script.split_whitespace().collect();
     let n = {
@@ -218,6 +222,38 @@ fn the_last_encoder_is_opened_again_if_it_did_not_answer() {
 }
 
 #[test]
+fn an_encoder_that_hangs_is_left_earlier_than_one_that_fails() {
+    let _turn = one_at_a_time();
+    // encoders | whether the run was stopped | encoders after each hang | limits in seconds
+    type Row<'a> = (&'a [EncoderType], bool, &'a [EncoderType], &'a [u32]);
+    let table: &[Row<'_>] = &[
+        // The second hang is enough, and is noticed earlier; the last encoder has three attempts.
+        (&[A, B], false, &[A, B, B, B], &[60, 15, 60, 60, 60]),
+        (&[A], false, &[A, A], &[60, 60, 60]),
+        // After a stop, the first is enough, and the second for the last encoder.
+        (&[A, B], true, &[B, B], &[60, 60, 60]),
+        (&[A], true, &[A], &[60, 60]),
+    ];
+    for (order, is_stopped, expected, stalls) in table {
+        let order: Vec<_> = order.iter().map(|id| (*id, "ok")).collect();
+        let mut play = Play::new(&order, 0);
+        play.open();
+        if *is_stopped {
+            play.waiter.interrupt();
+        }
+        let mut active = Vec::new();
+        while play.chain.fail(FailureKind::Stalled) {
+            active.push(play.open());
+        }
+        assert_eq!(active, *expected, "{order:?} {is_stopped}");
+        let run = play.run;
+        let all = STALLS.lock().unwrap();
+        let of: Vec<_> = all.iter().filter(|stall| stall.0 == run).map(|stall| stall.1).collect();
+        assert_eq!(of, *stalls, "{order:?} {is_stopped}");
+    }
+}
+
+#[test]
 fn a_busy_encoder_is_waited_for_as_long_as_configured() {
     let _turn = one_at_a_time();
     let mut patient = Play::new(&[(A, "busy busy ok"), (B, "ok")], 3600);
@@ -251,7 +287,7 @@ fn each_wait_for_a_busy_encoder_may_take_the_whole_limit() {
     play.chain.steady();
     // An hour later it fails, and is busy again.
     play.advance(3600);
-    assert!(play.chain.fail());
+    assert!(play.chain.fail(FailureKind::Failed));
     assert!(!play.chain.refuse(busy(A)), "it is waited for");
 }
 
@@ -305,7 +341,7 @@ fn with_unknown_holders_sessions_of_this_process_prevent_the_wait() {
     let mut others = Play::new(&[(A, "others"), (B, "ok")], 600);
     assert_eq!((others.open(), others.seconds()), (B, 600));
     // An encoder that failed, or whose chain was dropped, holds no session.
-    first.chain.fail();
+    first.chain.fail(FailureKind::Failed);
     let mut third = Play::new(&[(A, "busy"), (B, "ok")], 600);
     assert_eq!((third.open(), third.seconds()), (B, 600));
 }
@@ -330,7 +366,7 @@ fn an_interrupt_ends_the_wait_and_the_next_encoder_is_opened() {
     assert_eq!((late.open(), late.opened(A)), (B, 1));
     assert!(!late.chain.has_better());
     assert!(late.chain.open_better().is_none());
-    assert!(late.chain.fail());
+    assert!(late.chain.fail(FailureKind::Failed));
     assert_eq!(late.open(), B);
 }
 
@@ -363,7 +399,7 @@ fn a_wrong_configuration_is_an_error_first_and_a_refusal_later() {
     // The device disappears before the encoder is opened again.
     let mut lost = Play::new(&[(A, "ok gone"), (B, "ok")], 0);
     assert_eq!(lost.open(), A);
-    assert!(lost.chain.fail());
+    assert!(lost.chain.fail(FailureKind::Failed));
     assert_eq!(lost.open(), B);
     let refusal = &lost.chain.refusals()[0];
     assert_eq!((refusal.encoder, refusal.kind), (A, RefusalKind::NoDevice));
@@ -423,7 +459,7 @@ fn a_better_encoder_is_opened_beside_the_active_one() {
     assert_eq!((play.opened(A), play.opened(B)), (5, 1));
     assert_eq!(play.refused(), [(A, 4)]);
     // Now the better encoder is active: when it fails once, it is opened again.
-    assert!(play.chain.fail());
+    assert!(play.chain.fail(FailureKind::Failed));
     assert_eq!(play.open(), A);
 }
 
@@ -434,7 +470,7 @@ fn the_active_encoder_may_fail_during_a_failback_attempt() {
     assert_eq!(play.open(), B);
     play.advance(300);
     assert_eq!(play.better(), Some(A));
-    assert!(play.chain.fail());
+    assert!(play.chain.fail(FailureKind::Failed));
     // The attempt is over: neither call has any effect.
     play.chain.refuse_better(refusal_of(A));
     play.chain.take_better();

@@ -9,6 +9,10 @@
 #[allow(dead_code, unreachable_pub)]
 #[path = "../src/sys.rs"]
 mod sys;
+#[cfg(unix)]
+#[allow(dead_code, unused_imports)]
+#[path = "../src/wait.rs"]
+mod wait;
 
 #[cfg(unix)]
 mod bench {
@@ -18,7 +22,9 @@ mod bench {
         time::{Duration, Instant},
     };
 
-    use super::sys;
+    use encoder_core::Waiter;
+
+    use super::{sys, wait::Wait};
 
     const SIZES: [(usize, usize, usize); 2] = [(1920, 1080, 300), (640, 480, 1500)];
     const ROUNDS: usize = 7;
@@ -87,8 +93,9 @@ mod bench {
                 Mode::Plain => stdin.write_all(frame)?,
                 Mode::Large | Mode::Spliced => {
                     let is_stable = matches!(mode, Mode::Spliced);
-                    let limit = Duration::from_secs(60);
-                    sys::write_all(&mut stdin, &mut [IoSlice::new(frame)], limit, is_stable)?;
+                    let mut wait = Wait::new(&Waiter::new(), Duration::from_secs(60));
+                    let frame = &mut [IoSlice::new(frame)];
+                    sys::write_all(&mut stdin, frame, &mut wait, is_stable)?;
                 }
             }
         }

@@ -2,7 +2,9 @@
 
 use std::{any::Any, sync::Arc, time::Duration};
 
-use encoder_core::{EncoderConfig, EncoderType, FrameRate, LoadProbe, PixelFormat, Resolution};
+use encoder_core::{
+    EncoderConfig, EncoderType, FrameRate, LoadProbe, PixelFormat, Resolution, Waiter,
+};
 
 use crate::{rule::Rule, version::Version};
 
@@ -50,6 +52,8 @@ pub struct FfmpegSpec {
     /// How long the encoder may take to open, from the first frame on: [`START`], unless the
     /// configuration sets it.
     pub start: Duration,
+    /// Ends waits for the child early when the run is stopped.
+    pub waiter: Waiter,
     /// Held as long as the encoder runs: a session of a budget.
     pub hold: Option<Arc<dyn Any + Send + Sync>>,
     /// Reports how busy the device is: [`load`](encoder_core::VideoEncoder::load) of the encoder.
@@ -74,6 +78,7 @@ impl FfmpegSpec {
             max_delay: 0,
             stall: STALL,
             start: START,
+            waiter: Waiter::new(),
             hold: None,
             load: None,
             rules: Vec::new(),

@@ -38,13 +38,29 @@ const COMMON: &[Rule] = &[
     Rule::new(
         "Permission denied",
         Permission,
-        "this user may not open a file or a device",
-        "check the permissions of this user; in a container pass the device",
-    ),
+        "this user may not open a device",
+        "add the user to the group of the device; in a container pass the device",
+    )
+    .and("/dev/"),
+    Rule::new(
+        "Permission denied",
+        Failed,
+        "this user may not read a library",
+        "check the permissions of the library and of the folders above it, and LD_LIBRARY_PATH",
+    )
+    .and(".so"),
     Rule::new("Decode error rate", Failed, "too many errors", REPORT),
     Rule::new(" exceeds ", Unsupported, "the picture is too large for this device", SIZE),
     Rule::new("Cannot allocate memory", Busy, "memory or sessions are used up", LATER)
         .as_last_resort(),
+    // Neither a device nor a library is named: a file of FFmpeg's own.
+    Rule::new(
+        "Permission denied",
+        Failed,
+        "this user may not open a file",
+        "check the permissions of the file that the message names, and of the folders above it",
+    )
+    .as_last_resort(),
 ];
 
 /// A part of FFmpeg's warning about an option that has no effect.
@@ -128,6 +144,8 @@ mod tests {
             ("[error] Decode error rate 1 exceeds maximum 0.666667", Failed, false),
             ("Width 640 exceeds 512", Unsupported, false),
             ("[error] Failed to open /dev/device: Permission denied", Permission, false),
+            ("ffmpeg: error while loading libx.so.2: Permission denied", Failed, false),
+            ("[error] /home/me/.config/ffmpeg: Permission denied", Failed, false),
             ("[error] Unknown encoder 'h264_nvenc'", NotBuilt, false),
             (
                 "Unrecognized option 'vsync'.\nError splitting the argument list: Option not found",
@@ -179,6 +197,28 @@ mod tests {
         ] {
             let refusal = classify(EncoderType::QSV, &[TABLE, SECOND], stderr, Exit::Code(1));
             assert!(refusal.reason.starts_with(meaning), "{stderr}: {refusal}");
+        }
+    }
+
+    #[test]
+    fn only_a_line_with_a_device_is_about_a_device() {
+        // stderr | kind | a part of the reason | a part of the hint
+        for (stderr, kind, reason, hint) in [
+            ("[error] /dev/dri/renderD128: Permission denied", Permission, "a device", "container"),
+            (
+                "libcuda.so.1: cannot open shared object file: Permission denied",
+                Failed,
+                "a library",
+                "LD_LIBRARY_PATH",
+            ),
+            ("[error] x264_2pass.log: Permission denied", Failed, "a file", "message names"),
+            // A cause that is named decides.
+            ("[error] log: Permission denied\n[error] too wide", Unsupported, "both", "hint"),
+        ] {
+            let refusal = classify(EncoderType::QSV, &[TABLE], stderr, Exit::Code(1));
+            assert_eq!(refusal.kind, kind, "{refusal}");
+            assert!(refusal.reason.contains(reason), "{refusal}");
+            assert!(refusal.hint.contains(hint), "{refusal}");
         }
     }
 

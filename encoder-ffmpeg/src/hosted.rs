@@ -18,6 +18,8 @@ use encoder_core::{
     VideoEncoder,
 };
 
+use tracing::warn;
+
 use crate::{
     args::{FfmpegSpec, arguments},
     classify::{IGNORED_OPTION, classify, not_listed},
@@ -28,10 +30,12 @@ use crate::{
     process::{Child, Exit},
     sys,
     tail::{SharedTail, summary},
+    wait::Wait,
 };
 
-/// How long a child may take to end by itself, and again after a request to end.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long a child that has the end of its input may take to end by itself, after its last access
+/// unit.
+const END: Duration = Duration::from_secs(5);
 
 /// How long a child whose pipes are broken may take to end.
 const GONE_SOON: Duration = Duration::from_secs(1);
@@ -97,6 +101,7 @@ pub fn open(
     };
     spec.start = Duration::from_secs(request.gpu.probe_timeout_s.into());
     spec.stall = Duration::from_secs(request.gpu.stall_timeout_s.into());
+    spec.waiter = request.waiter.cloned().unwrap_or_default();
     Ok(Box::new(HostedEncoder::open(&ffmpeg, spec, request.config)?))
 }
 
@@ -213,7 +218,8 @@ impl HostedEncoder {
         let mut slices: Vec<IoSlice<'_>> =
             frame.planes().iter().flat_map(runs).map(IoSlice::new).collect();
         let limit = if self.frames_in == 0 { self.spec.start } else { self.spec.stall };
-        let Err(error) = sys::write_all(stdin, &mut slices, limit, frame.is_stable) else {
+        let mut wait = Wait::new(&self.spec.waiter, limit);
+        let Err(error) = sys::write_all(stdin, &mut slices, &mut wait, frame.is_stable) else {
             return Ok(());
         };
         // If the output is wrong, the reader has sent the defect before it closed the child's
@@ -226,14 +232,13 @@ impl HostedEncoder {
             _ => None,
         };
         if self.frames_in == 0 && defect.is_none() {
-            let late = (error.kind() == io::ErrorKind::TimedOut).then_some(limit);
-            return Err(self.refuse(late));
+            let is_late = error.kind() == io::ErrorKind::TimedOut;
+            return Err(self.refuse(is_late.then(|| wait.length())));
         }
         Err(match error.kind() {
             io::ErrorKind::TimedOut => {
-                let limit = limit.as_secs_f32();
                 self.child.kill();
-                let what = format!("FFmpeg took no input for {limit} s and was killed");
+                let what = format!("FFmpeg took no input for {} and was killed", wait.said());
                 self.fail(FailureKind::Stalled, what)
             }
             // It ended by itself, or because its stdout was closed.
@@ -247,14 +252,18 @@ impl HostedEncoder {
 
     /// Waits until the encoder, which has the first frame, is open.
     fn wait_until_open(&mut self) -> Result<(), EncodeError> {
-        match self.units.recv_timeout(self.spec.start) {
-            Ok(Message::Opened) => {
-                self.errors.opened(self.log.errors());
-                Ok(())
+        let mut wait = Wait::new(&self.spec.waiter, self.spec.start);
+        while let Some(left) = wait.next() {
+            match self.units.recv_timeout(left) {
+                Ok(Message::Opened) => {
+                    self.errors.opened(self.log.errors());
+                    return Ok(());
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                _ => return Err(self.refuse(None)),
             }
-            Err(RecvTimeoutError::Timeout) => Err(self.refuse(Some(self.spec.start))),
-            _ => Err(self.refuse(None)),
         }
+        Err(self.refuse(Some(wait.length())))
     }
 
     /// Ends a child whose encoder did not open; `late` is the limit that has passed. Returns a
@@ -276,39 +285,38 @@ impl HostedEncoder {
         }
     }
 
-    /// Waits for the next message of the reader. The input of a child without output after an error
-    /// is closed during the wait.
-    fn next_message(&mut self) -> Result<Message, RecvTimeoutError> {
-        let begun = Instant::now();
-        loop {
-            let left = self.spec.stall.saturating_sub(begun.elapsed());
-            match self.units.recv_timeout(left.min(AFTER_ERROR)) {
-                Err(RecvTimeoutError::Timeout) if left > AFTER_ERROR => {
-                    if self.errors.may_have_stopped(self.log.errors()) {
+    /// Waits for the next access unit; false at the end of the stream. The input of a child without
+    /// output after an error is closed during the wait.
+    fn receive(&mut self) -> Result<bool, EncodeError> {
+        let mut wait = Wait::new(&self.spec.waiter, self.spec.stall);
+        while let Some(left) = wait.next() {
+            match self.units.recv_timeout(left) {
+                Err(RecvTimeoutError::Timeout) => {
+                    if wait.elapsed() >= AFTER_ERROR
+                        && self.errors.may_have_stopped(self.log.errors())
+                    {
                         self.stdin = None;
                     }
                 }
-                other => return other,
+                message => return self.receive_message(message.ok()),
             }
         }
+        let inside = self.frames_in - self.order.seen();
+        self.child.kill();
+        let what = format!(
+            "FFmpeg gave no output for {} with {inside} frames inside, and was killed",
+            wait.said()
+        );
+        Err(self.fail(FailureKind::Stalled, what))
     }
 
-    /// Waits for the next access unit; false at the end of the stream.
-    fn receive(&mut self) -> Result<bool, EncodeError> {
-        match self.next_message() {
-            Ok(Message::Opened) => Ok(true),
-            Ok(Message::Unit(unit)) => self.accept(unit).map(|()| true),
-            Ok(Message::End(Ok(()))) | Err(RecvTimeoutError::Disconnected) => Ok(false),
-            Ok(Message::End(Err(what))) => Err(self.fail(FailureKind::WrongOutput, what)),
-            Err(RecvTimeoutError::Timeout) => {
-                let limit = self.spec.stall.as_secs_f32();
-                let inside = self.frames_in - self.order.seen();
-                self.child.end(Duration::ZERO);
-                let what = format!(
-                    "FFmpeg gave no output for {limit} s with {inside} frames inside, and was killed"
-                );
-                Err(self.fail(FailureKind::Stalled, what))
-            }
+    /// Returns false at the end of the stream.
+    fn receive_message(&mut self, message: Option<Message>) -> Result<bool, EncodeError> {
+        match message {
+            Some(Message::Opened) => Ok(true),
+            Some(Message::Unit(unit)) => self.accept(unit).map(|()| true),
+            Some(Message::End(Ok(()))) | None => Ok(false),
+            Some(Message::End(Err(what))) => Err(self.fail(FailureKind::WrongOutput, what)),
         }
     }
 
@@ -355,9 +363,33 @@ impl HostedEncoder {
     }
 
     fn finish(&mut self) -> Result<(), EncodeError> {
-        while self.receive()? {}
-        let exit = self.child.end(GRACE);
-        if !exit.is_success() {
+        // A child with all access units has nothing left to do but to end.
+        while self.order.seen() < self.frames_in && self.receive()? {}
+        let end = Instant::now() + END;
+        let left = || end.saturating_duration_since(Instant::now());
+        let has_ended = loop {
+            let message = match self.units.recv_timeout(left()) {
+                Err(RecvTimeoutError::Timeout) => break false,
+                message => message.ok(),
+            };
+            if !self.receive_message(message)? {
+                break true;
+            }
+        };
+        let is_whole = self.order.seen() == self.frames_in;
+        let exit = if has_ended || is_whole { self.child.wait(left()) } else { None };
+        if exit.is_none() {
+            self.child.kill();
+            if is_whole {
+                let (encoder, limit) = (self.spec.id, END.as_secs());
+                warn!(
+                    %encoder,
+                    "FFmpeg did not end within {limit} s of its last access unit, and was killed; \
+                     nothing is missing"
+                );
+            }
+        }
+        if exit.is_some_and(|exit| !exit.is_success()) {
             return Err(
                 self.fail(FailureKind::Failed, "FFmpeg failed at the end of the stream".into())
             );
@@ -443,11 +475,7 @@ impl VideoEncoder for HostedEncoder {
 impl Drop for HostedEncoder {
     fn drop(&mut self) {
         self.stdin = None;
-        let exit = if self.child.wait(Duration::ZERO).is_none() {
-            self.child.kill()
-        } else {
-            Exit::Code(0)
-        };
+        let exit = self.child.wait(Duration::ZERO).unwrap_or_else(|| self.child.kill());
         // The reader ends when the child's stdout closes, which a child that cannot be killed keeps
         // open.
         if let (Some(reader), true) = (self.reader.take(), exit != Exit::Unknown) {

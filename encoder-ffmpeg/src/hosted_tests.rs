@@ -17,50 +17,143 @@ fn planes_are_written_without_their_padding() {
     }
 }
 
-/// FFmpeg reports an error that the encoder survives, and much later has no output for longer than
-/// [`AFTER_ERROR`]: its input is not closed.
 #[cfg(unix)]
-#[test]
-fn an_error_that_was_survived_does_not_end_the_stream() {
-    use encoder_testbed::scripted::{Script, Step};
+mod scripted {
+    use encoder_core::Waiter;
+    use encoder_testbed::scripted::{Script, Scripted, Step};
+
+    use super::*;
 
     const COUNT: u64 = 40;
-    let size = Resolution::new(64, 64);
-    let picture = FrameBuffer::test_picture(FrameLayout::new(PixelFormat::Yuv420p, size), 0);
-    let frame_bytes = 64 * 64 * 3 / 2;
+    const SIZE: Resolution = Resolution::new(64, 64);
+    const FRAME_BYTES: u64 = 64 * 64 * 3 / 2;
+    /// Longer than any test takes.
+    const LONG: Duration = Duration::from_secs(600);
 
-    let stream = encoder_testbed::flv::stream(COUNT as u32, 20);
-    let (head, units) = stream.split_at(48);
-    let mut units = units.chunks(44).map(<[u8]>::to_vec);
-    let mut steps =
-        vec![Step::Write([head.to_vec(), units.next().unwrap()].concat()), Step::Take(frame_bytes)];
-    steps.push(Step::say("[h264_nvenc @ 0x5] [error] an error that does no harm"));
-    for (n, unit) in (1..COUNT).zip(units) {
-        steps.push(Step::Take(frame_bytes));
-        if n == 30 {
-            steps.push(Step::Wait(AFTER_ERROR + AFTER_ERROR / 2));
-        }
-        steps.push(Step::Write(unit));
+    /// An encoder in an FFmpeg that follows this script.
+    fn open(steps: Vec<Step>, limit: Duration, waiter: &Waiter) -> (HostedEncoder, Scripted) {
+        let scripted = Script::new().encoding(steps).lay_down().unwrap();
+        let ffmpeg =
+            Ffmpeg::at(scripted.path(), EncoderType::NVENC, Duration::from_secs(60)).unwrap();
+        let config = EncoderConfig {
+            resolution: Some(SIZE),
+            // At this rate the scripted times are exact.
+            frame_rate: "1000/33".parse().unwrap(),
+            ..EncoderConfig::default()
+        };
+        let mut spec = FfmpegSpec::new(EncoderType::NVENC, "h264_nvenc", &config);
+        spec.max_delay = 2;
+        (spec.start, spec.stall, spec.waiter) = (limit, limit, waiter.clone());
+        (HostedEncoder::open(&ffmpeg, spec, &config).unwrap(), scripted)
     }
-    let scripted = Script::new().encoding(steps).lay_down().unwrap();
-    let ffmpeg = Ffmpeg::at(scripted.path(), EncoderType::NVENC, Duration::from_secs(60)).unwrap();
-    let config = EncoderConfig {
-        resolution: Some(size),
-        // At this rate the scripted times are exact.
-        frame_rate: "1000/33".parse().unwrap(),
-        ..EncoderConfig::default()
-    };
-    let mut spec = FfmpegSpec::new(EncoderType::NVENC, "h264_nvenc", &config);
-    spec.max_delay = 2;
-    let mut encoder = HostedEncoder::open(&ffmpeg, spec, &config).unwrap();
-    let mut chunks = Vec::new();
-    for n in 0..COUNT {
-        if n == 10 {
-            encoder_testbed::process::until("the error is read", || encoder.log.errors() == 1);
+
+    /// Encodes frames until all are encoded or the encoder fails.
+    fn encode(encoder: &mut HostedEncoder) -> Result<Vec<EncodedChunk>, EncodeError> {
+        let picture = FrameBuffer::test_picture(FrameLayout::new(PixelFormat::Yuv420p, SIZE), 0);
+        let mut chunks = Vec::new();
+        for n in 0..COUNT {
+            chunks.extend(encoder.encode_frame(&picture.frame(n))?);
         }
-        chunks.extend(encoder.encode_frame(&picture.frame(n)).unwrap());
+        chunks.extend(encoder.flush()?);
+        Ok(chunks)
     }
-    assert!(!encoder.errors.may_have_stopped(encoder.log.errors()));
-    chunks.extend(encoder.flush().unwrap());
-    assert!(chunks.iter().map(|chunk| chunk.pts).eq(0..COUNT));
+
+    /// The steps of an FFmpeg that takes and returns this many frames.
+    fn encoding(frames: u64) -> Vec<Step> {
+        let stream = encoder_testbed::flv::stream(COUNT as u32, 20);
+        let (head, units) = stream.split_at(48);
+        let mut steps = vec![Step::Take(FRAME_BYTES), Step::Write(head.to_vec())];
+        for (n, unit) in (0..frames).zip(units.chunks(44)) {
+            steps.push(Step::Write(unit.to_vec()));
+            if n + 1 < frames {
+                steps.push(Step::Take(FRAME_BYTES));
+            }
+        }
+        steps
+    }
+
+    /// FFmpeg reports an error that the encoder survives, and much later has no output for longer
+    /// than [`AFTER_ERROR`]: its input is not closed.
+    #[test]
+    fn an_error_that_was_survived_does_not_end_the_stream() {
+        let mut steps = encoding(COUNT);
+        steps.insert(3, Step::say("[h264_nvenc @ 0x5] [error] an error that does no harm"));
+        steps.insert(60, Step::Wait(AFTER_ERROR + AFTER_ERROR / 2));
+        let (mut encoder, _scripted) = open(steps, LONG, &Waiter::new());
+        let picture = FrameBuffer::test_picture(FrameLayout::new(PixelFormat::Yuv420p, SIZE), 0);
+        let mut chunks = Vec::new();
+        for n in 0..COUNT {
+            if n == 10 {
+                encoder_testbed::process::until("the error is read", || encoder.log.errors() == 1);
+            }
+            chunks.extend(encoder.encode_frame(&picture.frame(n)).unwrap());
+        }
+        assert!(!encoder.errors.may_have_stopped(encoder.log.errors()));
+        chunks.extend(encoder.flush().unwrap());
+        assert!(chunks.iter().map(|chunk| chunk.pts).eq(0..COUNT));
+    }
+
+    #[test]
+    fn a_child_that_hangs_after_its_last_access_unit_loses_nothing() {
+        let steps = [encoding(COUNT), vec![Step::IgnoreSignals, Step::TakeAll, Step::Hang]];
+        let begun = Instant::now();
+        let (mut encoder, _scripted) = open(steps.concat(), LONG, &Waiter::new());
+        let chunks = encode(&mut encoder).unwrap();
+        assert!(chunks.iter().map(|chunk| chunk.pts).eq(0..COUNT));
+        assert!(begun.elapsed() < LONG);
+        encoder_testbed::process::assert_gone(encoder.child_id());
+    }
+
+    /// A further access unit, or another exit status, is still an error.
+    #[test]
+    fn what_a_child_does_after_its_last_access_unit_is_checked() {
+        for (steps, expected) in [
+            (vec![Step::TakeAll, Step::Exit(1)], "failed at the end of the stream"),
+            (
+                vec![Step::TakeAll, Step::Write(encoder_testbed::flv::stream(1, 20)[48..].into())],
+                "time",
+            ),
+        ] {
+            let steps = [encoding(COUNT), steps].concat();
+            let (mut encoder, _scripted) = open(steps, LONG, &Waiter::new());
+            let error = encode(&mut encoder).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_stop_ends_every_wait_for_a_child_that_hangs() {
+        let hang = || vec![Step::IgnoreSignals, Step::TakeAll, Step::Hang];
+        // It does not open; it hangs in mid-stream; it hangs at the end.
+        for (steps, expected) in [
+            (hang(), "gave no answer in "),
+            ([encoding(9), hang()].concat(), "gave no output for "),
+            ([encoding(COUNT - 1), hang()].concat(), "gave no output for "),
+        ] {
+            for end in [Waiter::interrupt, Waiter::stop] {
+                let waiter = Waiter::new();
+                let begun = Instant::now();
+                let (mut encoder, scripted) = open(steps.clone(), LONG, &waiter.child());
+                let thread = std::thread::spawn(move || {
+                    // The stop may come before a wait or during it.
+                    encoder_testbed::process::until("it runs", || scripted.calls().len() > 1);
+                    end(&waiter);
+                    scripted
+                });
+                let error = encode(&mut encoder).unwrap_err().to_string();
+                assert!(error.contains(expected), "{error}");
+                assert!(begun.elapsed() < LONG);
+                drop(thread.join().unwrap());
+                encoder_testbed::process::assert_gone(encoder.child_id());
+            }
+        }
+    }
+
+    #[test]
+    fn an_encoder_that_works_continues_after_a_stop() {
+        let waiter = Waiter::new();
+        waiter.interrupt();
+        let (mut encoder, _scripted) = open(encoding(COUNT), LONG, &waiter);
+        assert_eq!(encode(&mut encoder).unwrap().len() as u64, COUNT);
+    }
 }

@@ -27,6 +27,7 @@ mod rule;
 mod sys;
 mod tail;
 mod version;
+mod wait;
 
 pub use args::{FfmpegSpec, PROBE_SIZE, STALL, START, TAG_COLOURS, arguments};
 pub use classify::{classify, not_listed};

@@ -253,13 +253,18 @@ impl Child {
             }
             self.signal(force);
         }
-        self.wait(GONE).unwrap_or(Exit::Unknown)
+        self.wait(GONE);
+        *self.exit.get_or_insert(Exit::Unknown)
     }
 
-    /// Kills it and waits until it is gone.
+    /// Kills it and waits until it is gone. A child that does not disappear within [`GONE`] counts
+    /// as ended from then on, so that nothing waits for it again.
     pub fn kill(&mut self) -> Exit {
-        self.signal(true);
-        self.wait(GONE).unwrap_or(Exit::Unknown)
+        if self.exit.is_none() {
+            self.signal(true);
+            self.wait(GONE);
+        }
+        *self.exit.get_or_insert(Exit::Unknown)
     }
 
     /// Its process id.

@@ -103,7 +103,9 @@ fn installed(folders: &[&str], files: &[&str]) -> Vec<String> {
 const NODE: &str = "add the user to the group of the device (render or video) and log in again; \
                     in a container pass --device /dev/dri";
 const DRIVER: &str = "install the device's VA-API driver (mesa-va-drivers for AMD, \
-                      intel-media-va-driver or i965-va-driver for Intel); check with vainfo";
+                      intel-media-va-driver or i965-va-driver for Intel); check with vainfo: if \
+                      that works, this FFmpeg looks for drivers in other folders (snap, Nix, a \
+                      static build): set LIBVA_DRIVERS_PATH, or ENCODER_FFMPEG to another FFmpeg";
 
 /// The meaning of lines of FFmpeg's log for an encoder on a render node: rules for the node and its
 /// VA-API driver, which Quick Sync uses too.
@@ -113,13 +115,15 @@ pub const RULES: &[Rule] = &[
         RefusalKind::Permission,
         "the device may not be opened by this user",
         NODE,
-    ),
+    )
+    .and("/dev/"),
     Rule::new(
         "No such file or directory",
         RefusalKind::NoDevice,
         "the device does not exist",
         "check the option `device`; ls /dev/dri lists the devices",
-    ),
+    )
+    .and("/dev/"),
     Rule::new(
         "failed to resolve symbol 'va",
         RefusalKind::DriverTooOld,

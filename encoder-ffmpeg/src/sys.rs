@@ -8,6 +8,8 @@ use std::{
     time::Duration,
 };
 
+use crate::wait::Wait;
+
 /// Makes the child a leader of its own process group, so that Ctrl-C in a terminal does not end
 /// it before this process has closed the stream. On Linux the child also dies with the thread that
 /// spawns it.
@@ -144,13 +146,18 @@ fn wait_for(pipe: &impl std::os::fd::AsRawFd, events: i16, limit: Duration) -> i
     }
 }
 
-/// Waits until the pipe takes bytes or is broken; false when `limit` passed first.
-fn wait_writable(pipe: &ChildStdin, limit: Duration) -> io::Result<bool> {
-    let _ = (pipe, limit);
-    #[cfg(unix)]
-    return wait_for(pipe, libc::POLLOUT, limit);
-    #[cfg(not(unix))]
-    Ok(true)
+/// Waits until the pipe takes bytes or is broken; false when the wait ended first.
+fn wait_writable(pipe: &ChildStdin, wait: &mut Wait) -> io::Result<bool> {
+    let _ = pipe;
+    while let Some(left) = wait.next() {
+        let _ = left;
+        #[cfg(unix)]
+        if !wait_for(pipe, libc::POLLOUT, left)? {
+            continue;
+        }
+        return Ok(true);
+    }
+    Ok(false)
 }
 
 /// The stdout of a child; each wait for bytes has a limit.
@@ -177,11 +184,12 @@ impl Read for LimitedStdout<'_> {
 /// are put into the pipe, where the system supports it, and the child's read is the only copy.
 ///
 /// # Errors
-/// [`io::ErrorKind::TimedOut`] when the pipe takes nothing for `stall`; otherwise the system's.
+/// [`io::ErrorKind::TimedOut`] when the pipe takes nothing for the length of `wait`, which begins
+/// again each time that it takes something; otherwise the system's.
 pub(crate) fn write_all(
     pipe: &mut ChildStdin,
     mut slices: &mut [IoSlice<'_>],
-    stall: Duration,
+    wait: &mut Wait,
     mut is_stable: bool,
 ) -> io::Result<()> {
     /// The most slices that every system takes in one call.
@@ -197,7 +205,8 @@ pub(crate) fn write_all(
             Ok(written) => IoSlice::advance_slices(&mut slices, written),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                if !wait_writable(pipe, stall)? {
+                wait.restart();
+                if !wait_writable(pipe, wait)? {
                     return Err(io::ErrorKind::TimedOut.into());
                 }
             }
@@ -241,6 +250,8 @@ fn splice(_: &ChildStdin, _: &[IoSlice<'_>]) -> io::Result<usize> {
 mod tests {
     use std::{io::Read, process::Stdio};
 
+    use encoder_core::Waiter;
+
     use super::*;
 
     /// The bytes that a child reads when `data` is written to it in pieces.
@@ -258,7 +269,8 @@ mod tests {
         prepare_pipe(&pipe).unwrap();
         let mut slices: Vec<_> = data.chunks(piece).map(IoSlice::new).collect();
         slices.insert(1, IoSlice::new(&[]));
-        write_all(&mut pipe, &mut slices, Duration::from_secs(60), is_stable).unwrap();
+        let mut wait = Wait::new(&Waiter::new(), Duration::from_secs(60));
+        write_all(&mut pipe, &mut slices, &mut wait, is_stable).unwrap();
         drop(pipe);
         assert!(child.wait().unwrap().success());
         reader.join().unwrap()
@@ -339,17 +351,17 @@ mod tests {
         let mut pipe = child.stdin.take().unwrap();
         prepare_pipe(&pipe).unwrap();
         let data = vec![0; 4 << 20];
-        let stall = Duration::from_millis(50);
+        let mut wait = Wait::new(&Waiter::new(), Duration::from_millis(50));
         for is_stable in [true, false] {
             let all = &mut [IoSlice::new(&data)];
-            let error = write_all(&mut pipe, all, stall, is_stable).unwrap_err();
+            let error = write_all(&mut pipe, all, &mut wait, is_stable).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         }
         signal_group(child.id(), true);
         assert!(!child.wait().unwrap().success());
         for is_stable in [true, false] {
             let all = &mut [IoSlice::new(&data)];
-            let error = write_all(&mut pipe, all, stall, is_stable).unwrap_err();
+            let error = write_all(&mut pipe, all, &mut wait, is_stable).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         }
     }

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use encoder_core::{ConfigError, OpenError, Refusal, RefusalKind};
 
 use crate::{
-    facts::{Api, Candidate, Driver, Facts, Found, Gpu, Node, Nvml, Smi},
+    facts::{Access, Api, Candidate, Driver, Facts, Found, Gpu, Node, Nvml, Smi},
+    library,
     messages::{lacks_encoder, no_encoder, refuse, update},
 };
 
@@ -23,6 +24,13 @@ const LOAD: &str = "load the driver (sudo modprobe nvidia) and look at the syste
 const ACCESS: &str = "give this user access to the device (its group, often video; or the mode \
                       0666, which is the driver's default); in a container pass --gpus all";
 
+const LOST: &str = "start the container again; a `systemctl daemon-reload` on the host takes the \
+                    devices away from running containers, unless they are given by name (--device \
+                    /dev/nvidia0 --device /dev/nvidiactl --device /dev/nvidia-uvm, or CDI), or \
+                    the container engine uses the cgroup driver cgroupfs";
+const GROUP: &str = "allow the device to the service (systemd: DeviceAllow=char-nvidia* rw, or \
+                     PrivateDevices=no), or run this program outside of it";
+
 /// The GPUs that an encoder may work on: all, or the GPU `wanted`.
 ///
 /// # Errors
@@ -33,7 +41,7 @@ pub(crate) fn check(facts: &Facts, wanted: Option<u32>) -> Result<Found, OpenErr
         let reason = "NVENC does not exist on macOS";
         return Err(refuse(RefusalKind::NoDevice, reason, "use videotoolbox").into());
     }
-    check_nodes(&facts.nodes)?;
+    check_nodes(facts)?;
     let driver = check_nvml(facts)?;
     let candidates = match driver {
         Some(driver) => candidates(facts, driver, wanted)?,
@@ -59,17 +67,21 @@ pub(crate) fn check(facts: &Facts, wanted: Option<u32>) -> Result<Found, OpenErr
         identity: versions.iter().cloned().chain(identity).collect(),
         driver: (!versions.is_empty()).then(|| versions.join(", ")),
         gpus: candidates,
+        is_jetson: facts.is_jetson,
+        has_driver: facts.cuda.is_ok() && facts.encode.is_ok(),
     })
 }
 
 /// Checks that this user may open the nodes that every GPU needs, and at least one node of a GPU.
-fn check_nodes(nodes: &[Node]) -> Result<(), Refusal> {
+fn check_nodes(facts: &Facts) -> Result<(), Refusal> {
+    let is_closed = |node: &&Node| node.access != Access::Allowed;
     let is_gpu = |node: &&Node| {
         node.path.strip_prefix("/dev/nvidia").is_some_and(|n| n.parse::<u32>().is_ok())
     };
-    let (gpus, control): (Vec<&Node>, Vec<&Node>) = nodes.iter().partition(is_gpu);
-    let closed = gpus.first().filter(|_| gpus.iter().all(|node| node.denied));
-    match control.iter().find(|node| node.denied).or(closed) {
+    let (gpus, control): (Vec<&Node>, Vec<&Node>) = facts.nodes.iter().partition(is_gpu);
+    let closed = gpus.first().filter(|_| gpus.iter().all(is_closed));
+    match control.iter().find(|node| is_closed(node)).or(closed) {
+        Some(node) if node.access == Access::Blocked => Err(blocked(facts, &node.path)),
         Some(node) => Err(refuse(
             RefusalKind::Permission,
             format!("this user may not open {}", node.path),
@@ -79,11 +91,20 @@ fn check_nodes(nodes: &[Node]) -> Result<(), Refusal> {
     }
 }
 
+/// The refusal of a process whose control group may not use a device.
+fn blocked(facts: &Facts, what: &str) -> Refusal {
+    let (whose, hint) = match facts.is_container() {
+        true => ("this container has no access, or has lost it", LOST),
+        false => ("the control group of this process has no access", GROUP),
+    };
+    refuse(RefusalKind::Permission, format!("{whose}: {what}"), hint)
+}
+
 /// The driver that NVML reports; `None` if NVML is absent and an encoder may work without it.
 fn check_nvml(facts: &Facts) -> Result<Option<&Driver>, Refusal> {
     let failure = match &facts.nvml {
         Ok(driver) if driver.gpus.is_empty() => {
-            let (reason, hint) = match facts.container {
+            let (reason, hint) = match facts.is_container() {
                 true => (
                     "there is no NVIDIA GPU: the driver shows none to this container",
                     "run the container with --gpus all, or with NVIDIA_VISIBLE_DEVICES=all under \
@@ -112,6 +133,16 @@ fn check_nvml(facts: &Facts) -> Result<Option<&Driver>, Refusal> {
         Nvml::Permission => {
             refuse(RefusalKind::Permission, "this user may not use the NVIDIA driver", ACCESS)
         }
+        Nvml::Blocked => blocked(facts, "the NVIDIA driver (Operating System Error)"),
+        Nvml::Unknown if facts.is_container() => {
+            blocked(facts, "the NVIDIA driver (Failed to initialize NVML: Unknown Error)")
+        }
+        Nvml::Unknown => refuse(
+            RefusalKind::Failed,
+            "the NVIDIA driver reports an unknown error",
+            "look at the system log (dmesg) for messages with NVRM or Xid; load the driver again, \
+             or restart the machine",
+        ),
         Nvml::Lost(error) => refuse(
             RefusalKind::Failed,
             format!("the GPU is lost: {error}"),
@@ -129,6 +160,9 @@ fn check_nvml(facts: &Facts) -> Result<Option<&Driver>, Refusal> {
             Some(Smi::Fails(smi)) if smi.contains("communicate") => {
                 let reason = format!("the NVIDIA driver is not loaded; nvidia-smi reports: {smi}");
                 refuse(RefusalKind::Missing, reason, LOAD)
+            }
+            None if facts.nodes.is_empty() && facts.cuda.is_err() && facts.is_jetson => {
+                library::jetson(error)
             }
             None if facts.nodes.is_empty() && facts.cuda.is_err() => refuse(
                 RefusalKind::NoDevice,
@@ -153,20 +187,26 @@ fn check_libraries(facts: &Facts) -> Result<(), Refusal> {
     // The runtime's default for a container.
     let capabilities = facts.capabilities.as_deref().unwrap_or("utility,compute");
     let has = |part: &str| capabilities.split(',').any(|c| c.trim() == part || c.trim() == "all");
-    let container = facts.container || facts.capabilities.is_some();
+    let container = facts.is_container();
     let hint = |part: &str, package: &str| match container {
         true if has(part) => host.to_owned(),
         true => "set NVIDIA_DRIVER_CAPABILITIES=video,compute,utility (or all) for the container"
             .to_owned(),
         false => format!("install the driver's {package}"),
     };
+    if facts.cuda.as_ref().err().is_some_and(|error| library::is_static(error)) {
+        return Ok(());
+    }
+    let broken = |part: &str, error: &str| library::broken(facts, part, error).map_or(Ok(()), Err);
     if let Err(error) = &facts.cuda {
+        broken("the CUDA part of the NVIDIA driver", error)?;
         let reason = format!("the CUDA part of the NVIDIA driver is missing: {error}{smi}");
         let hint = hint("compute", "compute libraries (package libcuda1 or libnvidia-compute)");
         return Err(refuse(RefusalKind::Missing, reason, hint));
     }
     match &facts.encode {
         Err(error) => {
+            broken("the driver's encode library", error)?;
             let reason = format!("the driver's encode library is missing: {error}{smi}");
             let hint = hint(
                 "video",

@@ -21,6 +21,8 @@ fn healthy(names: &[&str]) -> Facts {
         cuda: Ok(()),
         encode: Ok(Some(Api(13, 0))),
         container: false,
+        is_jetson: false,
+        has_wsl_driver: false,
         capabilities: None,
         visible: None,
         pci_order: false,
@@ -28,9 +30,12 @@ fn healthy(names: &[&str]) -> Facts {
 }
 
 fn nodes(list: &[(&str, bool)]) -> Vec<Node> {
-    let node =
-        |(name, denied): &(&str, bool)| Node { path: format!("/dev/{name}"), denied: *denied };
-    list.iter().map(node).collect()
+    let access = |denied| if denied { Access::Denied } else { Access::Allowed };
+    list.iter().map(|(name, denied)| node(name, access(*denied))).collect()
+}
+
+fn node(name: &str, access: Access) -> Node {
+    Node { path: format!("/dev/{name}"), access }
 }
 
 /// A machine without NVML.
@@ -160,6 +165,120 @@ fn refusals() {
         let error = check(&facts, None).unwrap_err();
         let OpenError::Refused(refusal) = error else { panic!("{error} of {facts:?}") };
         assert_eq!((refusal.kind, refusal.transient), (kind, false), "{refusal}");
+        assert!(refusal.reason.contains(reason), "{refusal}");
+        assert!(refusal.hint.contains(hint), "{refusal}");
+    }
+}
+
+/// The message of the loader, the machine, and words of the refusal.
+#[test]
+fn libraries_that_do_not_load() {
+    const GNU: &str = "libcuda.so.1: cannot open shared object file: No such file or directory";
+    let with = |error: &str| Facts { cuda: Err(error.into()), ..healthy(&["NVIDIA L4"]) };
+    let bare = |error: &str| Facts { nodes: vec![], cuda: Err(error.into()), ..without_nvml() };
+    let wsl = |driver, error: &str| Facts {
+        nodes: nodes(&[("dxg", false)]),
+        has_wsl_driver: driver,
+        ..bare(error)
+    };
+    let table: Vec<(Facts, RefusalKind, &str, &str)> = vec![
+        (with("/lib/libcuda.so.1: file too short"), Missing, "is empty", "delete the empty files"),
+        (with("/lib/libcuda.so.1: invalid ELF header"), Missing, "is damaged", "install"),
+        (with("/lib32/libcuda.so.1: wrong ELF class: ELFCLASS32"), Missing, "32-bit", "64-bit"),
+        (
+            with("/lib/libm.so.6: version `GLIBC_2.34' not found (required by libcuda.so.1)"),
+            Missing,
+            "older than the NVIDIA driver needs",
+            "newer system",
+        ),
+        (
+            with("libcuda.so.1: failed to map segment from shared object"),
+            Missing,
+            "allow the library to be mapped",
+            "noexec",
+        ),
+        (
+            with("libcuda.so.1: cannot open shared object file: Permission denied"),
+            Missing,
+            "may not read the library",
+            "no device is concerned",
+        ),
+        (
+            with("Error loading shared library libcuda.so.1: No such file or directory"),
+            Missing,
+            "musl",
+            "glibc",
+        ),
+        (
+            with("Error relocating /usr/lib/libcuda.so.1: __strdup: symbol not found"),
+            Missing,
+            "musl",
+            "glibc",
+        ),
+        (wsl(true, GNU), Missing, "does not look into /usr/lib/wsl/lib", "LD_LIBRARY_PATH"),
+        (wsl(false, GNU), NoDevice, "Windows provides no NVIDIA driver", "in Windows"),
+        (Facts { is_jetson: true, ..bare(GNU) }, NoDevice, "a Jetson", "V4L2"),
+        (
+            Facts {
+                is_jetson: true,
+                encode: Err("libnvidia-encode.so.1: none".into()),
+                ..without_nvml()
+            },
+            NoDevice,
+            "libnvidia-encode.so.1: none",
+            "another encoder",
+        ),
+        // None of these: the library is missing.
+        (with(GNU), Missing, "CUDA part of the NVIDIA driver is missing", "libcuda1"),
+        // The encode library alone.
+        (
+            Facts {
+                encode: Err("/lib/libnvidia-encode.so.1: file too short".into()),
+                ..healthy(&["NVIDIA L4"])
+            },
+            Missing,
+            "the driver's encode library does not load: the file of this library is empty",
+            "-size 0",
+        ),
+    ];
+    for (facts, kind, reason, hint) in table {
+        let Err(OpenError::Refused(refusal)) = check(&facts, None) else { panic!("{facts:?}") };
+        assert_eq!(refusal.kind, kind, "{refusal}");
+        assert!(refusal.reason.contains(reason), "{refusal}");
+        assert!(refusal.hint.contains(hint), "{refusal}");
+    }
+    // A static build of this program cannot load the driver, and FFmpeg may: the probe decides.
+    let fixed = || Err("Dynamic loading not supported".to_owned());
+    let no_nvml = Err(Nvml::Absent("Dynamic loading not supported".into()));
+    let of_static = Facts {
+        cuda: fixed(),
+        encode: fixed().map(|()| None),
+        nvml: no_nvml,
+        nodes: nodes(&[("nvidia0", false)]),
+        ..healthy(&[])
+    };
+    let found = check(&of_static, None).unwrap();
+    assert_eq!((found.name.as_str(), found.has_driver), ("NVIDIA GPU", false));
+    let without_nodes = Facts { nodes: vec![], ..of_static };
+    assert!(check(&without_nodes, None).is_err());
+}
+
+#[test]
+fn access_that_a_control_group_denies() {
+    let closed = || vec![node("nvidiactl", Access::Blocked)];
+    let unknown = || with_nvml_error(Nvml::Unknown);
+    let table: Vec<(Facts, bool, RefusalKind, &str, &str)> = vec![
+        (unknown(), true, Permission, "Unknown Error", "daemon-reload"),
+        (unknown(), false, Failed, "an unknown error", "Xid"),
+        (with_nvml_error(Nvml::Blocked), true, Permission, "has lost it", "daemon-reload"),
+        (with_nvml_error(Nvml::Blocked), false, Permission, "control group", "DeviceAllow"),
+        (Facts { nodes: closed(), ..unknown() }, true, Permission, "/dev/nvidiactl", "again"),
+        (Facts { nodes: closed(), ..unknown() }, false, Permission, "nvidiactl", "DeviceAllow"),
+    ];
+    for (facts, container, kind, reason, hint) in table {
+        let facts = Facts { container, ..facts };
+        let Err(OpenError::Refused(refusal)) = check(&facts, None) else { panic!("{facts:?}") };
+        assert_eq!(refusal.kind, kind, "{refusal}");
         assert!(refusal.reason.contains(reason), "{refusal}");
         assert!(refusal.hint.contains(hint), "{refusal}");
     }

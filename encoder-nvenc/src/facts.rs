@@ -15,14 +15,31 @@ pub(crate) struct Facts {
     pub(crate) cuda: Result<(), String>,
     /// Whether the encode library loads, with the newest API that it has, or the loader's error.
     pub(crate) encode: Result<Option<Api>, String>,
-    /// Whether this is a container.
+    /// Whether a file or variable shows that this is a container.
     pub(crate) container: bool,
+    /// Whether this is a Jetson, whose encoder is not NVENC.
+    pub(crate) is_jetson: bool,
+    /// Whether Windows provides its driver to Linux, in WSL.
+    pub(crate) has_wsl_driver: bool,
     /// `NVIDIA_DRIVER_CAPABILITIES`.
     pub(crate) capabilities: Option<String>,
     /// `CUDA_VISIBLE_DEVICES`.
     pub(crate) visible: Option<String>,
     /// Whether CUDA counts GPUs as NVML does: `CUDA_DEVICE_ORDER=PCI_BUS_ID`.
     pub(crate) pci_order: bool,
+}
+
+impl Facts {
+    /// Whether this is Linux inside Windows (WSL 2), whose driver is that of Windows.
+    pub(crate) fn is_wsl(&self) -> bool {
+        self.nodes.iter().any(|node| node.path == "/dev/dxg")
+    }
+
+    /// Whether this is a container. The variable is set by images that are made for NVIDIA's
+    /// runtime.
+    pub(crate) fn is_container(&self) -> bool {
+        self.container || self.capabilities.is_some()
+    }
 }
 
 /// The driver, as NVML reports it.
@@ -54,8 +71,12 @@ pub(crate) enum Nvml {
     DriverNotLoaded,
     /// Kernel module and library are of different versions.
     Mismatch,
-    /// This user or the control group of this process is not permitted to use the driver.
+    /// This user is not permitted to use the driver.
     Permission,
+    /// The control group of this process is not permitted to use the devices.
+    Blocked,
+    /// NVML_ERROR_UNKNOWN (999): in a container, its devices were taken away.
+    Unknown,
     /// A GPU that fell off the bus or needs a reset.
     Lost(String),
     /// Any other error.
@@ -67,8 +88,19 @@ pub(crate) enum Nvml {
 pub(crate) struct Node {
     /// `/dev/nvidia0`.
     pub(crate) path: String,
-    /// Whether this user may not open it.
-    pub(crate) denied: bool,
+    /// Whether it opens.
+    pub(crate) access: Access,
+}
+
+/// Whether a device node opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// It opens, or does not for another reason than permission.
+    Allowed,
+    /// This user may not open it: its mode or its group.
+    Denied,
+    /// The control group of this process may not open it, whatever the user.
+    Blocked,
 }
 
 /// How `nvidia-smi` ended.
@@ -87,7 +119,7 @@ pub(crate) enum Smi {
 pub(crate) struct Api(pub(crate) u32, pub(crate) u32);
 
 /// A device that may work.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
     /// `NVIDIA L4 (GPU 0)`, `2 × NVIDIA L4`.
     pub(crate) name: String,
@@ -97,6 +129,10 @@ pub(crate) struct Found {
     pub(crate) identity: Vec<String>,
     /// The GPUs that the encoder may be opened on.
     pub(crate) gpus: Vec<Candidate>,
+    /// Whether this is a Jetson.
+    pub(crate) is_jetson: bool,
+    /// Whether this program has loaded the libraries of the driver.
+    pub(crate) has_driver: bool,
 }
 
 /// A GPU that an encoder may be opened on.

@@ -20,7 +20,7 @@ use nvml_wrapper::{
 };
 
 use crate::{
-    facts::{Api, Driver, Facts, Gpu, Node, Nvml, Smi},
+    facts::{Access, Api, Driver, Facts, Gpu, Node, Nvml, Smi},
     messages::refuse,
 };
 
@@ -63,7 +63,8 @@ fn gather() -> Facts {
     // If NVML works, it has already opened the nodes of the GPUs.
     let nodes = nodes(Path::new("/dev"), nvml.is_ok());
     let smi = matches!(nvml, Err(Nvml::Absent(_))).then(|| smi(list_gpus(), SMI)).flatten();
-    let container = ["/.dockerenv", "/run/.containerenv"].iter().any(|f| Path::new(f).exists());
+    let container = ["/.dockerenv", "/run/.containerenv"].iter().any(|f| Path::new(f).exists())
+        || env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let variable = |name: &str| env::var_os(name).map(|value| value.display().to_string());
     Facts {
         system: env::consts::OS,
@@ -73,10 +74,20 @@ fn gather() -> Facts {
         cuda: load(CUDA).map(drop),
         encode: load(ENCODE).map(|library| api(&library)),
         container,
+        is_jetson: is_jetson(Path::new("/")),
+        has_wsl_driver: Path::new("/usr/lib/wsl/lib/libcuda.so.1").exists(),
         capabilities: variable("NVIDIA_DRIVER_CAPABILITIES"),
         visible: variable("CUDA_VISIBLE_DEVICES"),
         pci_order: variable("CUDA_DEVICE_ORDER").is_some_and(|order| order == "PCI_BUS_ID"),
     }
+}
+
+/// Whether the machine with this root is a Jetson: its system has a file of its own, and the device
+/// tree, which a container also sees, names the chip.
+fn is_jetson(root: &Path) -> bool {
+    let compatible = fs::read(root.join("proc/device-tree/compatible")).unwrap_or_default();
+    root.join("etc/nv_tegra_release").exists()
+        || String::from_utf8_lossy(&compatible).contains("nvidia,tegra")
 }
 
 fn nvml() -> Result<Driver, Nvml> {
@@ -109,7 +120,9 @@ fn failure(error: NvmlError) -> Nvml {
         NvmlError::LibloadingError(error) => Nvml::Absent(error.to_string()),
         NvmlError::DriverNotLoaded => Nvml::DriverNotLoaded,
         NvmlError::LibRmVersionMismatch => Nvml::Mismatch,
-        NvmlError::NoPermission | NvmlError::OperatingSystem => Nvml::Permission,
+        NvmlError::NoPermission => Nvml::Permission,
+        NvmlError::OperatingSystem => Nvml::Blocked,
+        NvmlError::Unknown => Nvml::Unknown,
         NvmlError::GpuLost | NvmlError::ResetRequired => Nvml::Lost(error.to_string()),
         other => Nvml::Other(other.to_string()),
     }
@@ -132,14 +145,27 @@ fn nodes(folder: &Path, leave_gpus: bool) -> Vec<Node> {
         .map(|entry| entry.path())
         .collect();
     paths.sort();
-    let denied = |path: &Path| {
-        let opened = OpenOptions::new().read(true).write(true).open(path);
-        opened.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
-    };
     paths
         .into_iter()
-        .map(|path| Node { denied: denied(&path), path: path.display().to_string() })
+        .map(|path| Node {
+            access: access(OpenOptions::new().read(true).write(true).open(&path).err().as_ref()),
+            path: path.display().to_string(),
+        })
         .collect()
+}
+
+fn access(error: Option<&io::Error>) -> Access {
+    /// The number of "Operation not permitted". The mode of a file gives "Permission denied".
+    const EPERM: i32 = 1;
+    match error {
+        Some(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            match error.raw_os_error() {
+                Some(EPERM) if cfg!(unix) => Access::Blocked,
+                _ => Access::Denied,
+            }
+        }
+        _ => Access::Allowed,
+    }
 }
 
 fn load(name: &str) -> Result<Library, String> {
@@ -196,7 +222,7 @@ mod tests {
         }
         let names = |leave_gpus| -> Vec<_> {
             let name = |node: Node| {
-                assert!(!node.denied);
+                assert_eq!(node.access, Access::Allowed);
                 Path::new(&node.path).file_name().unwrap().to_string_lossy().into_owned()
             };
             nodes(folder.path(), leave_gpus).into_iter().map(name).collect()
@@ -210,9 +236,31 @@ mod tests {
         let denied = fs::File::open(&closed).is_err();
         let found = nodes(folder.path(), false);
         assert_eq!(
-            found.iter().map(|node| node.denied).collect::<Vec<_>>(),
+            found.iter().map(|node| node.access == Access::Denied).collect::<Vec<_>>(),
             [false, denied, false, false]
         );
+        for (number, expected) in
+            [(1, Access::Blocked), (13, Access::Denied), (19, Access::Allowed)]
+        {
+            assert_eq!(access(Some(&io::Error::from_raw_os_error(number))), expected);
+        }
+        assert_eq!(access(None), Access::Allowed);
+    }
+
+    #[test]
+    fn a_jetson_is_known_by_its_files() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(!is_jetson(root.path()));
+        let tree = root.path().join("proc/device-tree");
+        fs::create_dir_all(&tree).unwrap();
+        fs::write(tree.join("compatible"), "raspberrypi,5-model-b\0brcm,bcm2712\0").unwrap();
+        assert!(!is_jetson(root.path()));
+        fs::write(tree.join("compatible"), "nvidia,p3767-0005\0nvidia,tegra234\0").unwrap();
+        assert!(is_jetson(root.path()));
+        let other = tempfile::tempdir().unwrap();
+        fs::create_dir(other.path().join("etc")).unwrap();
+        fs::write(other.path().join("etc/nv_tegra_release"), "# R35").unwrap();
+        assert!(is_jetson(other.path()));
     }
 
     #[test]

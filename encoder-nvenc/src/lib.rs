@@ -38,6 +38,7 @@ mod budget;
 mod device;
 mod facts;
 mod gather;
+mod library;
 mod load;
 mod messages;
 mod rules;
@@ -48,7 +49,7 @@ use encoder_core::{
     Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, GpuEncoderConfig,
     NvencPreset, NvencTune, OpenError, OpenRequest, Presets, ProbeResult, VideoEncoder,
 };
-use encoder_ffmpeg::{Feature, FfmpegSpec, read_options};
+use encoder_ffmpeg::{Feature, Ffmpeg, FfmpegSpec, read_options};
 use serde::Deserialize;
 
 use crate::facts::Found;
@@ -212,7 +213,16 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let result = encoder_ffmpeg::test_encode_features(&spec, &features, deadline);
     let ProbeResult::Refused(refusal) = result else { return result };
     ProbeResult::Refused(match look(&options, LOOK) {
-        Ok(found) => messages::with_device(refusal, &found),
+        Ok(found) => {
+            let ffmpeg = Ffmpeg::find(EncoderType::NVENC).ok();
+            let path = ffmpeg.map(|ffmpeg| {
+                // A link shows where it comes from, unless it leads to the launcher of snap.
+                let path = ffmpeg.path.clone();
+                let real = path.canonicalize().ok();
+                real.filter(|real| real.file_name() == path.file_name()).unwrap_or(path)
+            });
+            messages::with_device(refusal, &found, path.as_deref())
+        }
         // If the device has disappeared since, that refusal is closer to the cause.
         Err(OpenError::Refused(cause)) if !cause.transient => cause,
         Err(_) => refusal,

@@ -70,12 +70,7 @@ mod tests {
         ];
         for (gpus, chosen, expected) in table {
             let gpus = (0..).zip(*gpus).map(|(index, (known, bare))| gpu(index, *known, *bare));
-            let found = Found {
-                name: String::new(),
-                driver: None,
-                identity: Vec::new(),
-                gpus: gpus.collect(),
-            };
+            let found = Found { gpus: gpus.collect(), ..Found::default() };
             let reported: Vec<_> =
                 super::gpus(&found, *chosen).into_iter().map(|(n, _)| n).collect();
             assert_eq!(reported, *expected);

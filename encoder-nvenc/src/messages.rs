@@ -1,8 +1,13 @@
 //! Texts of refusals, with the GPU and the driver.
 
+use std::path::Path;
+
 use encoder_core::{EncoderType, Refusal, RefusalKind};
 
-use crate::facts::{Api, Candidate, Found};
+use crate::{
+    facts::{Api, Candidate, Found},
+    library::jetson,
+};
 
 /// The Linux drivers that introduced an API, as far as they are known.
 const DRIVERS: [(Api, &str); 6] = [
@@ -54,9 +59,135 @@ pub(crate) fn no_encoder(name: &str) -> Refusal {
     )
 }
 
-/// Adds the device to the refusal of a probe.
-pub(crate) fn with_device(refusal: Refusal, found: &Found) -> Refusal {
+/// The last driver for old GPUs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum LastDriver {
+    /// For Kepler.
+    Series470,
+    /// For Maxwell, Pascal and Volta.
+    Series580,
+}
+
+impl LastDriver {
+    fn api(self) -> Api {
+        match self {
+            Self::Series470 => Api(11, 1),
+            Self::Series580 => Api(13, 0),
+        }
+    }
+}
+
+/// The last driver for a GPU of this name. `None` for GPUs that the newest drivers support, and for
+/// unknown names.
+pub(crate) fn last_driver(name: &str) -> Option<LastDriver> {
+    use LastDriver::{Series470 as KEPLER, Series580 as PASCAL};
+    const MAXWELL_QUADROS: &[&str] = &["K620", "K620M", "K1200", "K2200"];
+    let words: Vec<&str> = name.split([' ', '-', '(', ')', ',']).collect();
+    let has = |list: &[&str]| words.iter().any(|word| list.contains(word));
+    // A letter and a number, such as P2000 or M60.
+    let board = |letter: char| {
+        words.iter().any(|word| {
+            let number = word.strip_prefix(letter).unwrap_or_default();
+            let number = number.trim_end_matches(|end: char| end.is_ascii_alphabetic());
+            number.parse::<u32>().is_ok()
+        })
+    };
+    if has(&["Quadro", "Tesla", "GRID", "NVS"]) {
+        return match () {
+            () if has(MAXWELL_QUADROS) || board('M') || board('P') || board('V') => Some(PASCAL),
+            () if has(&["GP100", "GV100"]) => Some(PASCAL),
+            () if board('K') => Some(KEPLER),
+            () => None,
+        };
+    }
+    if has(&["TITAN"]) {
+        return match () {
+            () if has(&["RTX"]) => None,
+            () if has(&["X", "Xp", "V"]) => Some(PASCAL),
+            () => Some(KEPLER),
+        };
+    }
+    if !has(&["GeForce"]) || has(&["RTX"]) {
+        return None;
+    }
+    // GTX 1080, GTX 980M, GT 730, MX350, 840M. GTX 16 is Turing.
+    let model = words.iter().find_map(|word| {
+        let number = word.trim_start_matches("MX").trim_end_matches(['M', 'X', 'A']);
+        Some((number.parse::<u32>().ok()?, word.starts_with("MX")))
+    });
+    match model? {
+        (450 | 550 | 570, true) => None,
+        (_, true) | (745 | 750 | 830..=999 | 1000..=1099, false) => Some(PASCAL),
+        (600..=829, false) => Some(KEPLER),
+        _ => None,
+    }
+}
+
+/// The hint for GPUs whose last driver lacks the API that this FFmpeg needs. `None` if a newer
+/// driver may help.
+fn older_ffmpeg(found: &Found, needed: Option<Api>) -> Option<String> {
+    let last = |gpu: &Candidate| gpu.name.as_deref().and_then(last_driver);
+    // The newest of several GPUs decides: a driver for it may be newer.
+    let lasts: Option<Vec<_>> = found.gpus.iter().map(last).collect();
+    let last = lasts?.into_iter().max()?;
+    if needed.is_some_and(|needed| needed <= last.api()) {
+        return None;
+    }
+    let Api(major, minor) = last.api();
+    let (series, example) = match last {
+        LastDriver::Series470 => (470, "FFmpeg 5.1 of Debian 12"),
+        LastDriver::Series580 => (580, "FFmpeg 7"),
+    };
+    Some(format!(
+        "set ENCODER_FFMPEG to an FFmpeg that was built for NVENC API {major}.{minor} or older, such \
+         as {example}; a driver that is newer than the series {series} no longer supports this GPU"
+    ))
+}
+
+/// Whether FFmpeg reports that it does not find a library of the driver.
+fn lacks_library(reason: &str) -> bool {
+    ["Cannot load libcuda", "Cannot load libnvidia-encode", "Cannot load nv"]
+        .iter()
+        .any(|part| reason.contains(part))
+}
+
+/// The refusal of an FFmpeg that does not find the driver, which is on this machine.
+fn no_driver_for(ffmpeg: &Path, refusal: &Refusal) -> Refusal {
+    let place = ffmpeg.display().to_string();
+    let why = match () {
+        () if place.contains("/snap/") => {
+            "an FFmpeg of snap sees only the libraries inside of snaps: use the FFmpeg of this \
+             system's package manager"
+        }
+        () if place.contains("/nix/store/") => {
+            "an FFmpeg of Nix does not look into the folders of this system: add the driver's \
+             folder to LD_LIBRARY_PATH (on NixOS /run/opengl-driver/lib), run this program with \
+             nixGL, or use the FFmpeg of this system"
+        }
+        () => {
+            "its loader looks into other folders than that of this program, as those of static \
+             builds, snap, Nix, Flatpak and Homebrew do, or a script around it changes \
+             LD_LIBRARY_PATH: use the FFmpeg of this system's package manager"
+        }
+    };
+    let reason = format!(
+        "{place} does not find the NVIDIA driver, which this program can load ({})",
+        refusal.reason
+    );
+    let hint = format!("{why}, and set ENCODER_FFMPEG to its path");
+    refuse(RefusalKind::Missing, reason, hint)
+}
+
+/// Adds the device to the refusal of a probe with this FFmpeg.
+pub(crate) fn with_device(refusal: Refusal, found: &Found, ffmpeg: Option<&Path>) -> Refusal {
     use RefusalKind::{DriverTooOld, Missing, NoDevice, NotBuilt, Permission};
+    if refusal.kind == Missing && found.has_driver && lacks_library(&refusal.reason) {
+        let ffmpeg = ffmpeg.unwrap_or(Path::new("ffmpeg"));
+        return no_driver_for(ffmpeg, &refusal);
+    }
+    if refusal.kind == NoDevice && found.is_jetson {
+        return jetson(&refusal.reason);
+    }
     if matches!(refusal.kind, Missing | NotBuilt | Permission) {
         return refusal;
     }
@@ -68,8 +199,10 @@ pub(crate) fn with_device(refusal: Refusal, found: &Found) -> Refusal {
     }
     let device: Vec<_> = [Some(&found.name), found.driver.as_ref()].into_iter().flatten().collect();
     let device = device.iter().map(|text| text.as_str()).collect::<Vec<_>>().join(", ");
-    let hint = match required(&refusal.reason) {
-        Some(needed) if refusal.kind == DriverTooOld => format!(
+    let needed = required(&refusal.reason);
+    let hint = match (refusal.kind, older_ffmpeg(found, needed), needed) {
+        (DriverTooOld, Some(hint), _) => hint,
+        (DriverTooOld, None, Some(needed)) => format!(
             "{}, or set ENCODER_FFMPEG to an FFmpeg that was built for this driver",
             update(needed)
         ),
@@ -87,97 +220,5 @@ fn required(message: &str) -> Option<Api> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use RefusalKind::{DriverTooOld, Missing, NoDevice};
-
-    fn found(names: &[&str]) -> Found {
-        let gpu = |(index, name): (u32, &&str)| Candidate {
-            index,
-            key: format!("GPU-{index}"),
-            name: Some((*name).into()),
-            known: true,
-            bare: false,
-        };
-        Found {
-            name: names.join(", "),
-            driver: Some("driver 570.86.15, NVENC API 13.0".into()),
-            identity: Vec::new(),
-            gpus: (0..).zip(names).map(gpu).collect(),
-        }
-    }
-
-    #[test]
-    fn names() {
-        for name in [
-            "NVIDIA A100-SXM4-80GB",
-            "NVIDIA A30",
-            "NVIDIA H100 PCIe",
-            "NVIDIA H200",
-            "NVIDIA GH200 480GB",
-            "NVIDIA B200",
-            "GRID A100-4C",
-            "GeForce GT 1030",
-            "NVIDIA GeForce MX350",
-            "P106-100",
-            "NVIDIA CMP 170HX",
-        ] {
-            assert!(lacks_encoder(name), "{name}");
-        }
-        for name in [
-            "NVIDIA L4",
-            "Tesla T4",
-            "NVIDIA A10",
-            "NVIDIA A10G",
-            "NVIDIA L40S",
-            "NVIDIA RTX A1000",
-            "NVIDIA RTX A3000 Laptop GPU",
-            "NVIDIA GeForce RTX 3050",
-            "NVIDIA RTX PRO 6000 Blackwell",
-            "Quadro P1000",
-            "NVIDIA Virtual",
-        ] {
-            assert!(!lacks_encoder(name), "{name}");
-        }
-    }
-
-    #[test]
-    fn refusals_get_the_device() {
-        let with_device = |kind, reason: &str, names: &[&str]| {
-            let found = found(names);
-            let refusal = refuse(kind, reason, "hint").transient();
-            let refusal = super::with_device(refusal, &found);
-            assert_eq!(refusal.kind, kind);
-            (refusal.reason, refusal.hint, refusal.transient)
-        };
-        let unsupported = "this GPU has no video encoder: unsupported device (2)";
-        let (reason, hint, transient) = with_device(NoDevice, unsupported, &["NVIDIA H200"]);
-        assert_eq!(
-            reason,
-            "NVIDIA H200 has no video encoder (NVENC) \
-         [this GPU has no video encoder: unsupported device (2)]"
-        );
-        assert!(hint.contains("another encoder") && !transient);
-        let (reason, hint, transient) =
-            with_device(NoDevice, unsupported, &["NVIDIA H200", "NVIDIA L4"]);
-        assert_eq!(
-            reason,
-            format!("{unsupported} [NVIDIA H200, NVIDIA L4, driver 570.86.15, NVENC API 13.0]")
-        );
-        assert!(hint == "hint" && transient);
-        for (needed, expected) in [
-            ("13.1", "update the NVIDIA driver to 610 or newer, or set ENCODER_FFMPEG"),
-            ("12.2", "update the NVIDIA driver to 570 or newer"),
-            ("11.1", "470.57"),
-            ("99.0", "update the NVIDIA driver, or set"),
-        ] {
-            let message = format!("too old: Required: {needed} Found: 8.0");
-            let (reason, hint, _) = with_device(DriverTooOld, &message, &["NVIDIA L4"]);
-            assert!(reason.ends_with("[NVIDIA L4, driver 570.86.15, NVENC API 13.0]"));
-            assert!(hint.starts_with(expected) || hint.contains(expected), "{hint}");
-        }
-        assert_eq!(required("Required: x"), None);
-        assert_eq!(with_device(DriverTooOld, "no number", &["NVIDIA L4"]).1, "hint");
-        assert_eq!(with_device(Missing, "no ffmpeg", &["NVIDIA L4"]).0, "no ffmpeg");
-    }
-}
+#[path = "messages_tests.rs"]
+mod tests;

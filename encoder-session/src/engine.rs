@@ -146,6 +146,11 @@ impl Engine {
         &self.warnings
     }
 
+    /// Whether the run has been stopped: the frames read so far are still encoded.
+    pub fn is_interrupted(&self) -> bool {
+        self.chain.is_interrupted()
+    }
+
     /// The metrics of the session.
     pub fn meter(&mut self) -> &mut Meter {
         &mut self.meter
@@ -431,7 +436,7 @@ impl Engine {
                 let message = message.clone();
                 let is_left = match kind {
                     FailureKind::WrongPicture => self.chain.distrust(),
-                    _ => self.chain.fail(),
+                    _ => self.chain.fail(kind),
                 };
                 if !is_left {
                     self.meter.failover(None, kind.as_str());

@@ -222,7 +222,8 @@ pub struct Counters {
     pub frames_repeated: AtomicU64,
     /// Frames that could not be decoded.
     pub frames_failed: AtomicU64,
-    /// Frames that were dropped because the ring was full.
+    /// Frames that were dropped because the ring was full, or because the run was stopped and no
+    /// encoder worked.
     pub frames_dropped: AtomicU64,
     /// Bytes of access units.
     pub bytes_out: AtomicU64,

@@ -37,7 +37,8 @@ pub struct VideoReport {
     pub frames_repeated: u64,
     /// Frames that could not be decoded.
     pub frames_failed: u64,
-    /// Frames that were dropped because the ring was full.
+    /// Frames that were dropped because the ring was full, or because the run was stopped and no
+    /// encoder worked.
     pub frames_dropped: u64,
     /// Pictures of the encoder that were decoded and compared with their frames while it encoded
     /// ([`check_output`](encoder_core::GpuEncoderConfig::check_output)).

@@ -66,6 +66,8 @@ pub(super) struct Worker {
     /// longer would deadlock the ring.
     spare: Option<Arc<[u8]>>,
     failures: Vec<(u64, String)>,
+    /// The warning about frames that were read and that no encoder encoded.
+    cut_short: Option<String>,
     /// Frames dropped before the ring that were already counted.
     dropped: u64,
 }
@@ -119,6 +121,7 @@ impl Worker {
             last: None,
             spare: None,
             failures: Vec::new(),
+            cut_short: None,
             dropped: 0,
         }
     }
@@ -128,7 +131,10 @@ impl Worker {
     /// Encoders, sinks, wakers and metrics are external code. A panic in any of them is handled as
     /// a failure: what was written is kept, and the error has the panic's text.
     pub fn run(mut self) -> Result<VideoReport, SessionError> {
-        let done = caught(|| self.work().and_then(|()| self.finish()));
+        let done = caught(|| {
+            self.work().or_else(|error| self.cut_short(error))?;
+            self.finish()
+        });
         let mut done = done.map_err(|error| self.give_up(error));
         // Dropped one by one: a second panic during unwinding would abort the process.
         let Self { parts: Parts { consumer, engine, .. }, last, .. } = self;
@@ -166,6 +172,52 @@ impl Worker {
     fn fault(&self) -> Result<(), SessionError> {
         let fault = self.parts.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
         fault.map_or(Ok(()), Err)
+    }
+
+    /// Ends the video before the first frame without an access unit, if the last encoder was lost
+    /// and the run has been stopped. The frames that are missing are counted as dropped; a warning
+    /// names their number.
+    ///
+    /// # Errors
+    /// `error` in every other case.
+    fn cut_short(&mut self, error: SessionError) -> Result<(), SessionError> {
+        let is_loss = matches!(
+            error,
+            SessionError::Encode(_) | SessionError::Lost { .. } | SessionError::Open(_)
+        );
+        let has_frames = self.parts.analysis.frames() > 0;
+        if !(is_loss && has_frames && self.parts.engine.is_interrupted()) {
+            return Err(error);
+        }
+        (self.last, self.spare) = (None, None);
+        let mut missing = self.frames - self.parts.engine.complete_until();
+        // The source ends by itself, and may be waiting for a free slot.
+        self.parts.consumer.rewind();
+        loop {
+            match self.parts.consumer.next_timeout(IDLE) {
+                Next::Slot(slot) => {
+                    let next = slot.seq() + 1;
+                    missing += u64::from(next > self.undecided);
+                    self.undecided = self.undecided.max(next);
+                    drop(slot);
+                    self.parts.consumer.commit(next);
+                }
+                Next::TimedOut => {}
+                Next::Ended => break,
+            }
+            self.measure();
+        }
+        self.parts.counters.frames_dropped.fetch_add(missing, Relaxed);
+        self.measure();
+        if missing > 0 {
+            let text = format!(
+                "the last {missing} frames that were read are missing, because no encoder worked \
+                 after the run was stopped: {error}"
+            );
+            warn!("{text}");
+            self.cut_short = Some(text);
+        }
+        self.fault()
     }
 
     fn measure(&mut self) {
@@ -350,6 +402,7 @@ impl Worker {
         report.frames_checked = engine.frames_checked();
         report.warnings.extend(self.leading.warning());
         report.warnings.extend_from_slice(engine.warnings());
+        report.warnings.extend(self.cut_short.take());
         Ok(report)
     }
 

@@ -65,7 +65,9 @@ EXPORT CUresult cuGetErrorName(CUresult error, const char **text)
                  {100, "CUDA_ERROR_NO_DEVICE"},
                  {101, "CUDA_ERROR_INVALID_DEVICE"},
                  {201, "CUDA_ERROR_INVALID_CONTEXT"},
+                 {214, "CUDA_ERROR_ECC_UNCORRECTABLE"},
                  {801, "CUDA_ERROR_NOT_SUPPORTED"},
+                 {802, "CUDA_ERROR_SYSTEM_NOT_READY"},
                  {803, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH"},
                  {804, "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE"},
                  {999, "CUDA_ERROR_UNKNOWN"}};

@@ -70,17 +70,42 @@ fn the_first_signal_ends_with_a_whole_file() {
     }
 }
 
-#[test]
-fn the_second_signal_ends_at_once_and_what_was_written_stays() {
-    let out = tempfile::tempdir().unwrap();
-    let (mut program, stdin) = start(out.path(), &["--encoder", "x264"]);
-    // An encoder that hangs, so that the program does not end quickly.
+/// The FFmpeg that encodes for the program.
+fn encoder_of(program: &Child) -> u32 {
     let encoder = || {
         let all = process::children_of(program.id());
         all.into_iter().find(|child| child.name.starts_with("ffmpeg")).map(|child| child.id)
     };
     process::until("the encoder runs", || encoder().is_some());
-    let child = encoder().unwrap();
+    encoder().unwrap()
+}
+
+#[test]
+fn an_encoder_that_hangs_is_restarted_once_after_a_signal() {
+    let out = tempfile::tempdir().unwrap();
+    // With B-frames the encoder holds frames, so the program waits for it at the end.
+    let (program, stdin) = start(out.path(), &["--encoder", "x264", "--b-frames", "2"]);
+    let child = encoder_of(&program);
+    send("-STOP", child);
+    send("-TERM", program.id());
+    let output = program.wait_with_output().unwrap();
+    drop(stdin);
+    process::assert_gone(child);
+    let (code, said) = common::program::told(&output);
+    let ended = Converted::check(out, "report.json", code, said).expect(3);
+    assert_eq!(ended.report["interrupted"], true);
+    let failover = &ended.output()["failovers"][0];
+    assert_eq!((&failover["cause"], &failover["count"]), (&"stalled".into(), &1.into()));
+    assert!(failover["reason"].as_str().unwrap().contains("the run was stopped"), "{failover}");
+    assert_eq!(ended.video().numbers(), (0..FRAMES).map(Some).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_second_signal_ends_at_once_and_what_was_written_stays() {
+    let out = tempfile::tempdir().unwrap();
+    let (mut program, stdin) = start(out.path(), &["--encoder", "x264"]);
+    // An encoder that hangs, so that the program does not end quickly.
+    let child = encoder_of(&program);
     send("-STOP", child);
     send("-INT", program.id());
     let mut said = BufReader::new(program.stderr.take().unwrap());
