@@ -115,7 +115,7 @@ impl HostedEncoder {
             return Err(ConfigError::value("encoder.resolution", "none", allowed).into());
         };
         if !ffmpeg.lists(spec.encoder) {
-            return Err(not_listed(spec.id, &[ffmpeg.clone()], spec.encoder).into());
+            return Err(not_listed(spec.id, std::slice::from_ref(ffmpeg), spec.encoder).into());
         }
         let refuse = |error: io::Error| {
             Refusal::new(

@@ -119,7 +119,7 @@ fn attempt(
     deadline: Duration,
 ) -> Result<(), Refusal> {
     if !ffmpeg.lists(spec.encoder) {
-        return Err(not_listed(spec.id, &[ffmpeg.clone()], spec.encoder));
+        return Err(not_listed(spec.id, std::slice::from_ref(ffmpeg), spec.encoder));
     }
     let size = spec.probe_size;
     let layout = FrameLayout::new(spec.format, size);

@@ -25,7 +25,6 @@ use quality::Quality;
 use raw::{Parameters, RawEncoder};
 use serde::Deserialize;
 
-        .inspect(inspect)
 /// The backend, as it registers itself; for [`encoder_core::register`].
 pub const BACKEND: Backend =
     Backend::new(EncoderType::OPENH264, |request| Ok(Box::new(OpenH264::open(request)?)))
