@@ -39,6 +39,12 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 /// Runs the program with the arguments of this process and returns its exit code.
 pub fn main() -> ExitCode {
+    if let Some(code) = encoder_core::run_as_helper() {
+        return code;
+    }
+    if let Ok(program) = encoder_core::own_program() {
+        encoder_core::set_helper(program);
+    }
     let cli = Cli::parse();
     let bars = (!cli.quiet && cli.log == LogArg::Text && io::stderr().is_terminal())
         .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));

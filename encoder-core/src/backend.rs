@@ -1,6 +1,12 @@
-use std::{fmt, panic::Location, sync::LazyLock, thread, time::Duration};
+use std::{
+    fmt,
+    panic::Location,
+    sync::{LazyLock, PoisonError, RwLock},
+    thread,
+    time::Duration,
+};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     BackendOptions, Caps, Codec, ConfigError, EncoderConfig, EncoderType, FrameMemory,
@@ -69,13 +75,13 @@ impl<'a> OpenRequest<'a> {
 }
 
 /// The device of an encoder, found without starting anything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Device {
     /// The name of the device: `NVIDIA L4 (GPU 0)`, `/dev/dri/renderD128`. Empty for software.
     pub name: String,
     /// The driver and its version, if there is a driver.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub driver: Option<String>,
     /// Everything that the probe depends on: program, library, driver, device, options. A cached
     /// probe result is used as long as this stays the same.
@@ -129,7 +135,7 @@ impl Device {
 /// ```
 ///
 /// A crate that is only listed as a dependency is not linked: the program must name it once,
-/// `use encoder_mine as _;`.
+/// `use encoder_mine as _;`. In a static library that is not enough: see [`register`].
 #[non_exhaustive]
 pub struct Backend {
     /// Its name. Two backends of one program may not have the same name.
@@ -153,6 +159,7 @@ pub struct Backend {
     check_options: Option<fn(&BackendOptions) -> Result<(), ConfigError>>,
     inspect: Option<fn(&OpenRequest<'_>) -> Result<Device, OpenError>>,
     probe: Option<fn(&OpenRequest<'_>, Duration) -> ProbeResult>,
+    driver_identity: fn() -> Vec<String>,
     registered_at: &'static Location<'static>,
 }
 
@@ -179,6 +186,7 @@ impl Backend {
             check_options: None,
             inspect: None,
             probe: None,
+            driver_identity: Vec::new,
             registered_at: Location::caller(),
         }
     }
@@ -278,6 +286,20 @@ impl Backend {
         self
     }
 
+    /// Sets a function that identifies the driver without a call into it: its files, and its
+    /// version as the kernel reports it. A device check that missed its deadline is not repeated for
+    /// five minutes as long as this identity stays the same. Default: an empty identity.
+    #[must_use]
+    pub const fn driver_identity(mut self, identity: fn() -> Vec<String>) -> Self {
+        self.driver_identity = identity;
+        self
+    }
+
+    /// The identity of the driver: see [`Backend::driver_identity`].
+    pub(crate) fn identify_driver(&self) -> Vec<String> {
+        (self.driver_identity)()
+    }
+
     /// Checks the table `[backend.<id>]` of the configuration.
     ///
     /// # Errors
@@ -349,6 +371,11 @@ impl Backend {
         None
     }
 
+    /// Whether this is the same backend as `other`, and not another one of the same name.
+    fn is_same(&self, other: &Self) -> bool {
+        (self.id, self.registered_at) == (other.id, other.registered_at)
+    }
+
     /// The source location of [`Backend::new`], which names the crate in messages.
     pub const fn registered_at(&self) -> &'static Location<'static> {
         self.registered_at
@@ -368,6 +395,32 @@ impl fmt::Debug for Backend {
 
 inventory::collect!(Backend);
 
+/// The backends of [`register`].
+static REGISTERED: RwLock<Vec<&'static Backend>> = RwLock::new(Vec::new());
+
+/// Registers backends by a call, in addition to those that register themselves by [`inventory`]. A
+/// backend that has registered itself already is not registered twice.
+///
+/// For a static library: the linker of a C or C++ program takes only those objects of it that are
+/// called, so nothing in it registers itself. A program that calls
+/// `encoder_pipeline::link_backends()` need not call this function.
+pub fn register(backends: &[&'static Backend]) {
+    let known = all();
+    let is_new = |backend: &&&'static Backend| known.iter().all(|known| !known.is_same(backend));
+    let mut registered = REGISTERED.write().unwrap_or_else(PoisonError::into_inner);
+    for backend in backends.iter().filter(is_new) {
+        if registered.iter().all(|known| !known.is_same(backend)) {
+            registered.push(backend);
+        }
+    }
+}
+
+/// All backends of this program, in no particular order.
+fn all() -> Vec<&'static Backend> {
+    let registered = REGISTERED.read().unwrap_or_else(PoisonError::into_inner);
+    inventory::iter::<Backend>.into_iter().chain(registered.iter().copied()).collect()
+}
+
 /// The backends that are compiled in, by their rank for the default settings, then by name. (The
 /// order of linking has no influence.)
 ///
@@ -380,7 +433,7 @@ pub fn backends() -> Vec<&'static Backend> {
 /// The backends that are compiled in, by their rank for these settings, then by name.
 pub fn ranked(settings: &Settings) -> Vec<&'static Backend> {
     let threads = cores();
-    let mut all: Vec<_> = inventory::iter::<Backend>.into_iter().collect();
+    let mut all = all();
     all.sort_by_key(|backend| {
         ((backend.rank)(&OpenRequest::new(settings, backend.id, threads)), backend.id)
     });
@@ -389,15 +442,13 @@ pub fn ranked(settings: &Settings) -> Vec<&'static Backend> {
 
 /// The backend with this id, if it is compiled in.
 pub fn backend(id: EncoderType) -> Option<&'static Backend> {
-    inventory::iter::<Backend>.into_iter().find(|backend| backend.id == id)
+    all().into_iter().find(|backend| backend.id == id)
 }
 
 /// Refuses two backends with one id: the linker would decide which of them is used.
 pub(crate) fn check_ids() -> Result<(), ConfigError> {
-    let mut all: Vec<_> = inventory::iter::<Backend>
-        .into_iter()
-        .map(|backend| (backend.id, backend.registered_at.to_string()))
-        .collect();
+    let mut all: Vec<_> =
+        all().into_iter().map(|backend| (backend.id, backend.registered_at.to_string())).collect();
     all.sort();
     match all.windows(2).find(|pair| pair[0].0 == pair[1].0) {
         Some([(id, first), (_, second)]) => {

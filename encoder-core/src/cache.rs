@@ -100,9 +100,26 @@ impl ProbeResults {
     }
 
     pub(crate) fn keep(&mut self, encoder: EncoderType, identity: &[String], result: &ProbeResult) {
+        self.replace(encoder, identity, Outcome::of(result));
+    }
+
+    /// Removes what [`keep_hang`](Self::keep_hang) has stored: the driver has answered.
+    pub(crate) fn forget_hang(&mut self, encoder: EncoderType, driver: &[String]) {
+        if self.find(encoder, driver).is_some() {
+            self.replace(encoder, driver, None);
+        }
+    }
+
+    /// Stores that a driver did not answer the device check in time, although that is transient:
+    /// each further check would wait for the whole deadline.
+    pub(crate) fn keep_hang(&mut self, encoder: EncoderType, driver: &[String], refusal: &Refusal) {
+        self.replace(encoder, driver, Some(Outcome::refused(refusal)));
+    }
+
+    fn replace(&mut self, encoder: EncoderType, identity: &[String], outcome: Option<Outcome>) {
         self.entries.retain(|entry| !entry.has_key(encoder, identity));
         self.changed = true;
-        if let Some(outcome) = Outcome::of(result) {
+        if let Some(outcome) = outcome {
             self.entries.push(Entry {
                 encoder: encoder.as_str().into(),
                 identity: identity.to_vec(),
@@ -149,17 +166,22 @@ impl Outcome {
         match result {
             ProbeResult::Usable(caps) => Some(Self::Usable(caps.clone())),
             ProbeResult::Refused(refusal) if refusal.transient => None,
-            ProbeResult::Refused(Refusal { kind, reason, hint, .. }) => {
-                Some(Self::Refused { kind: *kind, reason: reason.clone(), hint: hint.clone() })
-            }
+            ProbeResult::Refused(refusal) => Some(Self::refused(refusal)),
         }
+    }
+
+    fn refused(Refusal { kind, reason, hint, .. }: &Refusal) -> Self {
+        Self::Refused { kind: *kind, reason: reason.clone(), hint: hint.clone() }
     }
 
     fn result(&self, encoder: EncoderType) -> ProbeResult {
         match self {
             Self::Usable(caps) => ProbeResult::Usable(caps.clone()),
             Self::Refused { kind, reason, hint } => {
-                ProbeResult::Refused(Refusal::new(encoder, *kind, reason, hint))
+                let refusal = Refusal::new(encoder, *kind, reason, hint);
+                // Of the transient refusals, only that of a driver that hangs is stored.
+                let is_hang = *kind == RefusalKind::Timeout;
+                ProbeResult::Refused(if is_hang { refusal.transient() } else { refusal })
             }
         }
     }

@@ -138,9 +138,29 @@ impl<'a> Detection<'a> {
                 Ok((examined, elapsed)) => (examined?, elapsed),
                 Err(_) => (Examined::refused(panicked(backend.id)), Duration::ZERO),
             };
-            let Examined { device, result, cached } = examined;
-            if let (Some(all), Some(device), None) = (&mut kept, &device, cached) {
-                all.keep(backend.id, &device.identity, &result);
+            let Examined { mut device, mut result, cached, driver } = examined;
+            if let Some(all) = &mut kept {
+                match (&device, &result) {
+                    (None, ProbeResult::Refused(refusal)) if cached.is_none() => {
+                        match refusal.kind {
+                            RefusalKind::Timeout => all.keep_hang(backend.id, &driver, refusal),
+                            _ => all.forget_hang(backend.id, &driver),
+                        }
+                    }
+                    (Some(device), result) => {
+                        all.forget_hang(backend.id, &driver);
+                        if cached.is_none() {
+                            all.keep(backend.id, &device.identity, result);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            // The probe may have chosen another device than the first.
+            if let (Some(device), ProbeResult::Usable(caps)) = (&mut device, &mut result)
+                && let Some(chosen) = caps.device.take()
+            {
+                (device.name, device.driver) = (chosen.name, chosen.driver);
             }
             found.push(Detected {
                 encoder: backend.id,
@@ -170,10 +190,26 @@ fn examine(
     if let Some(refusal) = backend.misfit(&request) {
         return Ok(Examined::refused(refusal));
     }
+    let mut driver = vec!["driver".to_owned()];
+    driver.extend(backend.identify_driver());
+    driver.extend_from_slice(common_identity);
+    if let Some(kept) = known.and_then(|all| all.find(backend.id, &driver)) {
+        let result = match kept.result {
+            ProbeResult::Refused(refusal) => {
+                let age = kept.age.as_secs();
+                let reason = format!("{} (checked {age} s ago)", refusal.reason);
+                ProbeResult::Refused(refusal.with_reason(reason))
+            }
+            usable => usable,
+        };
+        return Ok(Examined { cached: Some(kept.age), driver, ..Examined::of(result) });
+    }
     let mut device = match backend.find_device(&request) {
         Ok(device) => device,
         Err(OpenError::Config(error)) => return Err(error),
-        Err(OpenError::Refused(refusal)) => return Ok(Examined::refused(refusal)),
+        Err(OpenError::Refused(refusal)) => {
+            return Ok(Examined { driver, ..Examined::refused(refusal) });
+        }
         Err(other) => {
             let reason = other.to_string();
             let refusal = Refusal::new(backend.id, RefusalKind::Failed, reason, REPORT);
@@ -182,22 +218,28 @@ fn examine(
     };
     device.identity.extend_from_slice(common_identity);
     if let Some(kept) = known.and_then(|all| all.find(backend.id, &device.identity)) {
-        let (result, cached) = (kept.result, Some(kept.age));
-        return Ok(Examined { device: Some(device), result, cached });
+        let cached = Some(kept.age);
+        return Ok(Examined { device: Some(device), cached, driver, ..Examined::of(kept.result) });
     }
     let result = probe(backend, &request);
-    Ok(Examined { device: Some(device), result, cached: None })
+    Ok(Examined { device: Some(device), driver, ..Examined::of(result) })
 }
 
 struct Examined {
     device: Option<Device>,
     result: ProbeResult,
     cached: Option<Duration>,
+    /// The key under which it is stored that the driver does not answer.
+    driver: Vec<String>,
 }
 
 impl Examined {
+    fn of(result: ProbeResult) -> Self {
+        Self { device: None, result, cached: None, driver: Vec::new() }
+    }
+
     fn refused(refusal: Refusal) -> Self {
-        Self { device: None, result: ProbeResult::Refused(refusal), cached: None }
+        Self::of(ProbeResult::Refused(refusal))
     }
 }
 

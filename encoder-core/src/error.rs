@@ -87,8 +87,9 @@ pub enum OpenError {
 
 fn list(refusals: &[Refusal]) -> String {
     if refusals.is_empty() {
-        return "none is compiled in; build with at least one backend feature, such as \
-                `openh264`"
+        return "none is compiled in; hint: build with at least one backend feature, such as \
+                `openh264`; a static library must call encoder_pipeline::link_backends() first, \
+                because the linker of a C or C++ program leaves out what registers the backends"
             .into();
     }
     refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")
@@ -96,6 +97,9 @@ fn list(refusals: &[Refusal]) -> String {
 
 fn unknown(wanted: &str, available: &[EncoderType]) -> String {
     let names: Vec<_> = available.iter().map(|t| t.as_str()).collect();
+    if names.is_empty() {
+        return format!(": {}", list(&[]));
+    }
     match crate::settings::nearest(wanted, &names) {
         Some(name) => format!("; did you mean `{name}`?"),
         None => format!(

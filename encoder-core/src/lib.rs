@@ -23,6 +23,7 @@ mod encoder;
 mod encoder_type;
 mod error;
 mod frame;
+mod helper;
 mod in_use;
 mod picture_decoder;
 mod presets;
@@ -32,7 +33,7 @@ mod select;
 mod settings;
 mod waiter;
 
-pub use backend::{Backend, Device, Open, OpenRequest, backend, backends, ranked};
+pub use backend::{Backend, Device, Open, OpenRequest, backend, backends, ranked, register};
 pub use cache::{CACHE_ENV, Cache};
 pub use chain::Chain;
 pub use chunk::{EncodedChunk, NalKind, nal_units};
@@ -45,6 +46,10 @@ pub use encoder::{DeviceLoad, LoadProbe, VideoEncoder};
 pub use encoder_type::EncoderType;
 pub use error::{ConfigError, EncodeError, FailureKind, OpenError};
 pub use frame::{Frame, FrameBuffer, FrameLayout, FrameMemory, PixelFormat, Plane, PlaneMut};
+pub use helper::{
+    HELPER_ENV, HELPER_READY, HelperTask, helper_program, helper_step, own_program, run_as_helper,
+    set_helper,
+};
 pub use inventory;
 pub use picture_decoder::{
     DecodeError, MAX_DECODE_DELAY, OpenDecoder, PictureDecoder, picture_decoder,

@@ -1,10 +1,10 @@
-use std::{fmt, sync::mpsc, thread, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::mpsc, thread, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    Backend, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, NalKind,
+    Backend, Device, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, NalKind,
     OpenError, OpenRequest, PixelFormat, Resolution, VideoEncoder, nal_units,
 };
 
@@ -17,6 +17,20 @@ pub struct Caps {
     /// The version of the program that hosts the encoder, as that program prints it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
+    /// The file of the program that hosts the encoder.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_file: Option<PathBuf>,
+    /// The options of the backend that the probe chose where the configuration leaves them open,
+    /// such as `device`. They are also used when the encoder is opened.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub chosen: BTreeMap<String, String>,
+    /// The device on which it was probed, if the probe chose among several. [`Detection`] moves it
+    /// to [`Detected::device`].
+    ///
+    /// [`Detection`]: crate::Detection
+    /// [`Detected::device`]: crate::Detected::device
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Device>,
     /// Frame formats with which it was probed; an encoder may take more.
     pub pixel_formats: Vec<PixelFormat>,
     /// Further abilities that were probed, each by a real encode: `b-frames`, `lossless`.
@@ -36,6 +50,27 @@ impl Caps {
     #[must_use]
     pub fn with_host(mut self, host: impl Into<String>) -> Self {
         self.host = Some(host.into());
+        self
+    }
+
+    /// Sets the file of the program that hosts the encoder.
+    #[must_use]
+    pub fn with_host_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.host_file = Some(file.into());
+        self
+    }
+
+    /// Sets an option of the backend that the probe chose.
+    #[must_use]
+    pub fn with_chosen(mut self, option: &str, value: impl Into<String>) -> Self {
+        self.chosen.insert(option.into(), value.into());
+        self
+    }
+
+    /// Sets the device that the probe chose.
+    #[must_use]
+    pub fn with_device(mut self, device: Device) -> Self {
+        self.device = Some(device);
         self
     }
 

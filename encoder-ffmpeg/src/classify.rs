@@ -4,7 +4,6 @@
 use encoder_core::{EncoderType, Refusal, RefusalKind};
 
 use crate::{
-    find::Ffmpeg,
     line,
     process::Exit,
     rule::{
@@ -118,16 +117,6 @@ fn matches(rule: &Rule, line: &str) -> bool {
     (rule.any_level || !line::is_chatter(line))
         && line.contains(rule.needle)
         && line.contains(rule.also)
-}
-
-/// The refusal of an encoder that FFmpeg was built without.
-pub fn not_listed(id: EncoderType, ffmpeg: &Ffmpeg, encoder: &str) -> Refusal {
-    Refusal::new(
-        id,
-        NotBuilt,
-        format!("{} at {} was built without {encoder}", ffmpeg.label(), ffmpeg.path.display()),
-        "install an FFmpeg that has it, or set ENCODER_FFMPEG to one",
-    )
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Finds FFmpeg, its version and its encoders.
 
 use std::{
+    borrow::Borrow,
     collections::{BTreeSet, HashMap},
     env,
     ffi::OsStr,
@@ -10,11 +11,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encoder_core::{EncoderType, Refusal, RefusalKind};
+use encoder_core::{Caps, EncoderType, Refusal, RefusalKind};
 
 use crate::{
     args::FfmpegSpec,
     process::{Exit, Input, run},
+    sys::{self, Access},
     tail::summary,
     version::Version,
 };
@@ -28,8 +30,16 @@ pub const OLDEST: Version = Version::new(4, 4);
 const HINT: &str =
     "install FFmpeg 4.4 or later, or set ENCODER_FFMPEG; or use the embedded encoder openh264";
 
-/// How long FFmpeg may take to list its encoders; it takes 0.1 s on an idle machine.
+const NONE: &str = "there is no ffmpeg on the PATH";
+
+/// How long the search may take: to list its encoders takes FFmpeg 0.1 s on an idle machine.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// Each FFmpeg may take at least this long, even if those before it have used up the deadline.
+const LEAST: Duration = Duration::from_secs(1);
+
+/// The most programs of the `PATH` that are tried.
+const MOST: usize = 8;
 
 /// An FFmpeg program that can be used.
 #[derive(Clone, Debug)]
@@ -44,63 +54,109 @@ pub struct Ffmpeg {
 }
 
 impl Ffmpeg {
-    /// The FFmpeg to use: the file that [`ENV`] names, else the first `ffmpeg` on the `PATH`. It is
-    /// run once per process and path.
+    /// The FFmpeg to use: the file that [`ENV`] names, else the first `ffmpeg` on the `PATH` that
+    /// works. Each is run once per process and path.
     ///
     /// # Errors
     /// A [`Refusal`] of `encoder` when there is none, when it cannot be run, or when it is older
     /// than [`OLDEST`].
     pub fn find(encoder: EncoderType) -> Result<Arc<Self>, Refusal> {
-        Self::find_within(encoder, DEADLINE)
+        Self::search(encoder, None, DEADLINE)
     }
 
-    /// As [`find`](Self::find), with the caller's deadline.
+    /// The FFmpeg to use for an encoder of FFmpeg, `name`: as [`find`](Self::find), but the first
+    /// on the `PATH` that was built with the encoder.
     ///
     /// # Errors
-    /// As [`find`](Self::find).
-    pub fn find_within(encoder: EncoderType, deadline: Duration) -> Result<Arc<Self>, Refusal> {
+    /// As [`find`](Self::find); also when each FFmpeg was built without the encoder.
+    pub fn find_with(encoder: EncoderType, name: &str) -> Result<Arc<Self>, Refusal> {
+        Self::search(encoder, Some(name), DEADLINE)
+    }
+
+    /// As [`find_with`](Self::find_with), with the caller's deadline.
+    ///
+    /// # Errors
+    /// As [`find_with`](Self::find_with).
+    pub fn find_within(
+        encoder: EncoderType,
+        name: &str,
+        deadline: Duration,
+    ) -> Result<Arc<Self>, Refusal> {
+        Self::search(encoder, Some(name), deadline)
+    }
+
+    fn search(
+        encoder: EncoderType,
+        name: Option<&str>,
+        deadline: Duration,
+    ) -> Result<Arc<Self>, Refusal> {
+        Self::choose(encoder, name, Self::files(encoder)?, deadline)
+    }
+
+    /// The first of `files` that works and has the encoder `name`.
+    fn choose(
+        encoder: EncoderType,
+        name: Option<&str>,
+        files: Vec<PathBuf>,
+        deadline: Duration,
+    ) -> Result<Arc<Self>, Refusal> {
+        let begun = Instant::now();
+        let (mut lacking, mut broken) = (Vec::new(), Vec::new());
+        for path in files {
+            let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
+            match Self::known(&path, encoder, left) {
+                Ok(ffmpeg) if name.is_none_or(|name| ffmpeg.lists(name)) => return Ok(ffmpeg),
+                Ok(ffmpeg) => lacking.push(ffmpeg),
+                Err(refusal) => broken.push(refusal),
+            }
+        }
+        match (name, broken.into_iter().next()) {
+            (Some(name), _) if !lacking.is_empty() => Err(not_listed(encoder, &lacking, name)),
+            (_, Some(refusal)) => Err(refusal),
+            _ => Err(Refusal::new(encoder, RefusalKind::Missing, NONE, HINT)),
+        }
+    }
+
+    /// The FFmpeg at `path`, which is run once per process.
+    fn known(path: &Path, encoder: EncoderType, deadline: Duration) -> Result<Arc<Self>, Refusal> {
         static KNOWN: OnceLock<Mutex<HashMap<PathBuf, Known>>> = OnceLock::new();
-        let path = Self::locate(encoder)?;
         // Locked while FFmpeg runs: backends that search side by side wait for one run.
         let mut known =
             KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get(&path) {
+        match known.get(path) {
             Some(Known::Good(ffmpeg)) => return Ok(Arc::clone(ffmpeg)),
             Some(Known::Bad(refusal, since)) if since.elapsed() < FRESH => {
                 return Err(refusal.clone().with_encoder(encoder));
             }
             _ => {}
         }
-        let found = Self::at(&path, encoder, deadline).map(Arc::new);
+        let found = Self::at(path, encoder, deadline).map(Arc::new);
         let result = match &found {
             Ok(ffmpeg) => Known::Good(Arc::clone(ffmpeg)),
             Err(refusal) => Known::Bad(refusal.clone(), Instant::now()),
         };
-        known.insert(path, result);
+        known.insert(path.to_owned(), result);
         found
     }
 
-    /// The FFmpeg in which `spec` was probed: `version_text` is [`Caps::host`] of the probe. Starts
-    /// no process.
-    ///
-    /// # Errors
-    /// A [`Refusal`] when there is no FFmpeg any more.
-    ///
-    /// [`Caps::host`]: encoder_core::Caps::host
-    pub(crate) fn probed(spec: &FfmpegSpec, version_text: &str) -> Result<Self, Refusal> {
-        Ok(Self {
-            path: Self::locate(spec.id)?,
+    /// The FFmpeg in which `spec` was probed with the result `probe`; `None` if that did not name
+    /// it, or it has disappeared. Starts no process.
+    pub(crate) fn probed(spec: &FfmpegSpec, probe: &Caps) -> Option<Self> {
+        let (version_text, path) = (probe.host.as_deref()?, probe.host_file.as_deref()?);
+        path.is_file().then(|| Self {
+            path: path.into(),
             version: Version::parse(version_text),
             version_text: version_text.into(),
             encoders: BTreeSet::from([spec.encoder.to_owned()]),
         })
     }
 
-    /// The file of the FFmpeg to use. Starts no process.
+    /// The files among which [`find`](Self::find) searches, in this order: the file that [`ENV`]
+    /// names, else each `ffmpeg` on the `PATH` that this user may run. Starts no process.
     ///
     /// # Errors
     /// A [`Refusal`] of `encoder` when there is none.
-    pub fn locate(encoder: EncoderType) -> Result<PathBuf, Refusal> {
+    pub fn files(encoder: EncoderType) -> Result<Vec<PathBuf>, Refusal> {
         locate(env::var_os(ENV).as_deref(), env::var_os("PATH").as_deref())
             .map_err(|reason| Refusal::new(encoder, RefusalKind::Missing, reason, HINT))
     }
@@ -174,6 +230,19 @@ impl Ffmpeg {
     }
 }
 
+/// The refusal of an encoder that each FFmpeg of `all` was built without.
+pub fn not_listed(id: EncoderType, all: &[impl Borrow<Ffmpeg>], encoder: &str) -> Refusal {
+    let name = |ffmpeg: &Ffmpeg| format!("{} at {}", ffmpeg.label(), ffmpeg.path.display());
+    let names: Vec<_> = all.iter().map(|ffmpeg| name(ffmpeg.borrow())).collect();
+    let were = if names.len() == 1 { "was" } else { "were" };
+    Refusal::new(
+        id,
+        RefusalKind::NotBuilt,
+        format!("{} {were} built without {encoder}", names.join(", ")),
+        "install an FFmpeg that has it, or set ENCODER_FFMPEG to one",
+    )
+}
+
 /// The result of an earlier search.
 enum Known {
     Good(Arc<Ffmpeg>),
@@ -204,19 +273,36 @@ fn listed(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-fn locate(named: Option<&OsStr>, path: Option<&OsStr>) -> Result<PathBuf, String> {
+/// The files of FFmpeg: see [`Ffmpeg::files`].
+fn locate(named: Option<&OsStr>, path: Option<&OsStr>) -> Result<Vec<PathBuf>, String> {
     if let Some(named) = named.filter(|named| !named.is_empty()) {
         let named = PathBuf::from(named);
         return match named.is_file() {
-            true => Ok(named),
+            true => Ok(vec![named]),
             false => Err(format!("{ENV} = {}: this is no file", named.display())),
         };
     }
     let program = format!("ffmpeg{}", env::consts::EXE_SUFFIX);
-    env::split_paths(path.unwrap_or_default())
-        .map(|folder| folder.join(&program))
-        .find(|file| file.is_file())
-        .ok_or_else(|| "there is no ffmpeg on the PATH".into())
+    let files = env::split_paths(path.unwrap_or_default()).map(|folder| folder.join(&program));
+    let (mut found, mut real, mut closed) = (Vec::new(), BTreeSet::new(), None);
+    for file in files.filter(|file| file.is_file()) {
+        match sys::check_access(&file, Access::Run) {
+            // Several folders may lead to one file: /bin and /usr/bin.
+            Ok(()) if real.insert(file.canonicalize().unwrap_or_else(|_| file.clone())) => {
+                found.push(file);
+            }
+            Ok(()) => {}
+            Err(error) => {
+                closed.get_or_insert_with(|| format!("{} cannot be run: {error}", file.display()));
+            }
+        }
+    }
+    found.truncate(MOST);
+    match closed {
+        Some(reason) if found.is_empty() => Err(reason),
+        None if found.is_empty() => Err(NONE.into()),
+        _ => Ok(found),
+    }
 }
 
 #[cfg(test)]
@@ -276,18 +362,88 @@ mod tests {
         assert!(listed("V....D libx264").is_empty());
     }
 
+    /// A program `ffmpeg` in a folder of its own.
+    fn program(root: &Path, folder: &str, text: &str) -> PathBuf {
+        let folder = root.join(folder);
+        std::fs::create_dir(&folder).unwrap();
+        let program = folder.join(format!("ffmpeg{}", env::consts::EXE_SUFFIX));
+        std::fs::write(&program, text).unwrap();
+        set_mode(&program, 0o755);
+        program
+    }
+
+    fn set_mode(file: &Path, mode: u32) {
+        let _ = (file, mode);
+        #[cfg(unix)]
+        {
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
+            std::fs::set_permissions(file, mode).unwrap();
+        }
+    }
+
     #[test]
     fn the_variable_comes_before_the_path() {
-        let folder = tempfile::tempdir().unwrap();
-        let program = folder.path().join(format!("ffmpeg{}", env::consts::EXE_SUFFIX));
-        std::fs::write(&program, "").unwrap();
-        let path = env::join_paths([Path::new("/nowhere"), folder.path()]).unwrap();
-        let other = folder.path().join("mine");
-        assert_eq!(locate(None, Some(&path)), Ok(program.clone()));
-        assert_eq!(locate(Some(OsStr::new("")), Some(&path)), Ok(program.clone()));
-        assert_eq!(locate(Some(program.as_os_str()), None), Ok(program));
+        let root = tempfile::tempdir().unwrap();
+        let first = program(root.path(), "a", "");
+        let second = program(root.path(), "b", "");
+        let folders = |names: &[&str]| env::join_paths(names.iter().map(|n| root.path().join(n)));
+        let path = folders(&["none", "a", "b", "a"]).unwrap();
+        let both = Ok(vec![first.clone(), second.clone()]);
+        assert_eq!(locate(None, Some(&path)), both);
+        assert_eq!(locate(Some(OsStr::new("")), Some(&path)), both);
+        assert_eq!(locate(Some(second.as_os_str()), Some(&path)), Ok(vec![second]));
+        let other = root.path().join("mine");
         assert!(locate(Some(other.as_os_str()), Some(&path)).unwrap_err().contains("no file"));
         assert!(locate(None, Some(OsStr::new("/nowhere"))).unwrap_err().contains("no ffmpeg"));
         assert!(locate(None, None).is_err());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_cannot_be_run_hides_no_other() {
+        let root = tempfile::tempdir().unwrap();
+        let closed = program(root.path(), "a", "");
+        set_mode(&closed, 0o644);
+        let folders = |names: &[&str]| env::join_paths(names.iter().map(|n| root.path().join(n)));
+        let only = folders(&["a"]).unwrap();
+        let reason = locate(None, Some(&only)).unwrap_err();
+        assert!(reason.contains("a/ffmpeg cannot be run: Permission denied"), "{reason}");
+        let open = program(root.path(), "b", "");
+        // Two folders lead to one file.
+        std::os::unix::fs::symlink(root.path().join("b"), root.path().join("c")).unwrap();
+        let all = folders(&["a", "b", "c"]).unwrap();
+        assert_eq!(locate(None, Some(&all)), Ok(vec![open]));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn an_ffmpeg_without_the_encoder_hides_no_other() {
+        let script = |version: &str, encoders: &str| {
+            format!(
+                "#!/bin/sh\necho 'ffmpeg version {version} Copyright' >&2\necho ' ------'\n\
+                 for name in {encoders}; do echo \" V..... $name x\"; done\n"
+            )
+        };
+        let root = tempfile::tempdir().unwrap();
+        let files = [
+            program(root.path(), "broken", "#!/bin/sh\nexit 3\n"),
+            program(root.path(), "old", &script("3.4", "libx264 h264_nvenc")),
+            program(root.path(), "small", &script("9.0", "libx264")),
+            program(root.path(), "large", &script("8.1", "libx264 h264_nvenc")),
+        ];
+        let choose = |name, files: &[PathBuf]| {
+            let minute = Duration::from_secs(60);
+            let found = Ffmpeg::choose(EncoderType::NVENC, name, files.to_vec(), minute);
+            found.map(|ffmpeg| ffmpeg.path.clone())
+        };
+        assert_eq!(choose(None, &files), Ok(files[2].clone()));
+        assert_eq!(choose(Some("libx264"), &files), Ok(files[2].clone()));
+        assert_eq!(choose(Some("h264_nvenc"), &files), Ok(files[3].clone()));
+        let refusal = choose(Some("h264_qsv"), &files).unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::NotBuilt);
+        let reason = refusal.reason.as_str();
+        assert!(reason.contains("small/ffmpeg") && reason.contains("large/ffmpeg"), "{reason}");
+        let refusal = choose(Some("h264_qsv"), &files[..2]).unwrap_err();
+        assert!(refusal.reason.contains("broken/ffmpeg is no FFmpeg that works"), "{refusal}");
     }
 }

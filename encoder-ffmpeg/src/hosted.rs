@@ -22,9 +22,9 @@ use tracing::warn;
 
 use crate::{
     args::{FfmpegSpec, arguments},
-    classify::{IGNORED_OPTION, classify, not_listed},
+    classify::{IGNORED_OPTION, classify},
     error_watch::ErrorWatch,
-    find::Ffmpeg,
+    find::{Ffmpeg, not_listed},
     flv::{AccessUnit, FlvParser},
     order::Order,
     process::{Child, Exit},
@@ -83,8 +83,8 @@ enum Message {
     End(Result<(), String>),
 }
 
-/// Opens an encoder for `request` in the FFmpeg that [`Ffmpeg::find`] finds. With the result of a
-/// probe ([`OpenRequest::probe`]), that search is skipped.
+/// Opens an encoder for `request` in the FFmpeg that [`Ffmpeg::find_with`] finds. With the result of
+/// a probe ([`OpenRequest::probe`]), that search is skipped.
 ///
 /// # Errors
 /// [`OpenError::Refused`] when there is no FFmpeg or it lacks the encoder or does not start;
@@ -95,9 +95,9 @@ pub fn open(
     mut spec: FfmpegSpec,
     request: &OpenRequest<'_>,
 ) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    let ffmpeg = match request.probe.and_then(|probe| probe.host.as_deref()) {
-        Some(version_text) => Arc::new(Ffmpeg::probed(&spec, version_text)?),
-        None => Ffmpeg::find(spec.id)?,
+    let ffmpeg = match request.probe.and_then(|probe| Ffmpeg::probed(&spec, probe)) {
+        Some(probed) => Arc::new(probed),
+        None => Ffmpeg::find_with(spec.id, spec.encoder)?,
     };
     spec.start = Duration::from_secs(request.gpu.probe_timeout_s.into());
     spec.stall = Duration::from_secs(request.gpu.stall_timeout_s.into());
@@ -120,7 +120,7 @@ impl HostedEncoder {
             return Err(ConfigError::value("encoder.resolution", "none", allowed).into());
         };
         if !ffmpeg.lists(spec.encoder) {
-            return Err(not_listed(spec.id, ffmpeg, spec.encoder).into());
+            return Err(not_listed(spec.id, std::slice::from_ref(ffmpeg), spec.encoder).into());
         }
         let refuse = |error: io::Error| {
             Refusal::new(

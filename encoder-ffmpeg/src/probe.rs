@@ -1,6 +1,9 @@
 //! Probes an encoder: a real encode in a child, decoded by a second child and compared.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use encoder_core::{
     Caps, EncoderConfig, FrameBuffer, FrameLayout, FrameRate, NalKind, ProbeResult, Refusal,
@@ -10,8 +13,8 @@ use tracing::debug;
 
 use crate::{
     args::{FfmpegSpec, arguments},
-    classify::{IGNORED_OPTION, classify, not_listed},
-    find::Ffmpeg,
+    classify::{IGNORED_OPTION, classify},
+    find::{Ffmpeg, not_listed},
     flv::{AccessUnit, FlvParser},
     process::{Input, Output, run},
 };
@@ -34,23 +37,29 @@ pub struct Feature {
 }
 
 /// The inputs that decide the result of a probe of `spec`, for
-/// [`Device::identity`](encoder_core::Device::identity): the FFmpeg that would be used, and the
+/// [`Device::identity`](encoder_core::Device::identity): each FFmpeg that may be used, and the
 /// options. Starts no process.
 ///
 /// # Errors
 /// A [`Refusal`] when there is no FFmpeg.
 pub fn identity(spec: &FfmpegSpec) -> Result<Vec<String>, Refusal> {
-    let path = Ffmpeg::locate(spec.id)?;
-    let file = file_identity(&path).map_err(|error| {
-        let reason = format!("{} cannot be read: {error}", path.display());
-        Refusal::new(spec.id, RefusalKind::Missing, reason, "check the path and its permissions")
-    })?;
+    let identity = |path: &PathBuf| {
+        file_identity(path).map_err(|error| {
+            let (reason, hint) = (
+                format!("{} cannot be read: {error}", path.display()),
+                "check the path and its permissions",
+            );
+            Refusal::new(spec.id, RefusalKind::Missing, reason, hint)
+        })
+    };
+    let files = Ffmpeg::files(spec.id)?.iter().map(identity).collect::<Result<Vec<_>, _>>()?;
     let filter = spec.filter.unwrap_or_default();
     let options = spec.global.iter().chain(&spec.options).cloned().collect::<Vec<_>>().join(" ");
-    Ok(vec![file, format!("{} {options} {filter} {}", spec.encoder, spec.format.as_str())])
+    let options = format!("{} {options} {filter} {}", spec.encoder, spec.format.as_str());
+    Ok(files.into_iter().chain([options]).collect())
 }
 
-/// Probes `spec` within about `deadline`, in the FFmpeg that [`Ffmpeg::find`] finds.
+/// Probes `spec` within about `deadline`, in the FFmpeg that [`Ffmpeg::find_with`] finds.
 ///
 /// Five pictures are encoded with the spec's own options, decoded by a second child, counted and
 /// compared: an encoder that FFmpeg lists may still not work. May be called from anywhere, async
@@ -66,7 +75,7 @@ pub fn test_encode_features(
     deadline: Duration,
 ) -> ProbeResult {
     let begun = Instant::now();
-    match Ffmpeg::find_within(spec.id, deadline) {
+    match Ffmpeg::find_within(spec.id, spec.encoder, deadline) {
         Ok(ffmpeg) => {
             let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
             test_encode_with(&ffmpeg, spec, features, left)
@@ -96,6 +105,7 @@ pub fn test_encode_with(
     });
     let caps = Caps::new(format!("{} {}", ffmpeg.label(), spec.encoder))
         .with_host(ffmpeg.version_text.clone())
+        .with_host_file(&ffmpeg.path)
         .with_pixel_formats([spec.format])
         .with_features(probed.map(|feature| feature.name.to_owned()).collect());
     ProbeResult::Usable(caps)
@@ -109,7 +119,7 @@ fn attempt(
     deadline: Duration,
 ) -> Result<(), Refusal> {
     if !ffmpeg.lists(spec.encoder) {
-        return Err(not_listed(spec.id, ffmpeg, spec.encoder));
+        return Err(not_listed(spec.id, std::slice::from_ref(ffmpeg), spec.encoder));
     }
     let size = spec.probe_size;
     let layout = FrameLayout::new(spec.format, size);

@@ -2,8 +2,8 @@
 //!
 //! A child leads a process group of its own, so that Ctrl-C in a terminal does not end it before
 //! its parent has closed its input. Its stderr is always read, so that it cannot block on writing
-//! to it. It is killed with its group when its owner drops it, and on Linux also when this program
-//! dies. It is always reaped. A child that the system cannot end, because it hangs in a broken
+//! to it. It is killed with its group when its owner drops it. When this program dies, the guard
+//! kills it with its group, and without a guard Linux kills the child alone. It is always reaped. A child that the system cannot end, because it hangs in a broken
 //! driver, keeps its threads and delays other work by at most [`GONE`].
 
 use std::{
@@ -20,7 +20,11 @@ use std::{
 
 use tracing::debug;
 
-use crate::{sys, tail::SharedTail};
+use crate::{
+    guard::{Guard, Held},
+    sys,
+    tail::SharedTail,
+};
 
 /// How a child ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -202,6 +206,8 @@ pub struct Child {
     process: Arc<Mutex<Process>>,
     ended: Receiver<Exit>,
     exit: Option<Exit>,
+    /// Dropped after the child has ended.
+    _held: Option<Held>,
 }
 
 struct Process {
@@ -220,8 +226,27 @@ impl Child {
     /// # Errors
     /// The system's, when the child or its thread cannot be started.
     pub fn spawn(
+        command: Command,
+        stderr: impl FnMut(&[u8]) + Send + 'static,
+    ) -> io::Result<(Self, ChildStdin, ChildStdout)> {
+        Self::spawn_with(command, stderr, Guard::current())
+    }
+
+    /// As [`spawn`](Self::spawn), without the guard: for a child that starts no processes.
+    ///
+    /// # Errors
+    /// As [`spawn`](Self::spawn).
+    pub(crate) fn spawn_alone(
+        command: Command,
+        stderr: impl FnMut(&[u8]) + Send + 'static,
+    ) -> io::Result<(Self, ChildStdin, ChildStdout)> {
+        Self::spawn_with(command, stderr, None)
+    }
+
+    fn spawn_with(
         mut command: Command,
         stderr: impl FnMut(&[u8]) + Send + 'static,
+        guard: Option<Arc<Guard>>,
     ) -> io::Result<(Self, ChildStdin, ChildStdout)> {
         debug!(?command, "starting a child process");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -233,7 +258,9 @@ impl Child {
             .spawn(move || keep(command, stderr, &started, &end))?;
         let (process, stdin, stdout) =
             start.recv().map_err(|_| io::Error::other("the thread of the child ended"))??;
-        Ok((Self { process, ended, exit: None }, stdin, stdout))
+        let held = guard.map(|guard| guard.hold(lock(&process).child.id()));
+        let child = Self { process, ended, exit: None, _held: held };
+        Ok((child, stdin, stdout))
     }
 
     /// Waits until it has ended and its stderr is read; `None` when `limit` passed first.
@@ -247,22 +274,24 @@ impl Child {
     /// Ends it: waits `grace` for it to end by itself, sends it a request to end and waits `grace`
     /// again, then kills it.
     pub fn end(&mut self, grace: Duration) -> Exit {
-        for force in [false, true] {
-            if let Some(exit) = self.wait(grace) {
-                return exit;
-            }
-            self.signal(force);
+        if let Some(exit) = self.wait(grace) {
+            return exit;
         }
-        self.wait(GONE);
-        *self.exit.get_or_insert(Exit::Unknown)
+        self.signal(false);
+        self.wait(grace).unwrap_or_else(|| self.kill())
     }
 
-    /// Kills it and waits until it is gone. A child that does not disappear within [`GONE`] counts
-    /// as ended from then on, so that nothing waits for it again.
+    /// Kills it and waits until it is gone, for up to [`GONE`].
     pub fn kill(&mut self) -> Exit {
+        self.kill_within(GONE)
+    }
+
+    /// Kills it and waits until it is gone, for up to `limit`. A child that does not disappear in
+    /// time counts as ended from then on, so that nothing waits for it again.
+    pub fn kill_within(&mut self, limit: Duration) -> Exit {
         if self.exit.is_none() {
             self.signal(true);
-            self.wait(GONE);
+            self.wait(limit);
         }
         *self.exit.get_or_insert(Exit::Unknown)
     }
@@ -327,14 +356,16 @@ fn keep(
     let exit = loop {
         {
             let mut process = lock(&process);
-            sys::sweep_group(process.child.id());
-            match process.child.try_wait() {
-                Ok(Some(status)) => {
-                    process.reaped = true;
-                    break Exit::of(status);
+            // Not reaped without a sweep, even if it ends between the two.
+            if sys::sweep_group(process.child.id()) {
+                match process.child.try_wait() {
+                    Ok(Some(status)) => {
+                        process.reaped = true;
+                        break Exit::of(status);
+                    }
+                    Ok(None) => {}
+                    Err(_) => break Exit::Unknown,
                 }
-                Ok(None) => {}
-                Err(_) => break Exit::Unknown,
             }
         }
         thread::sleep(pause);

@@ -1,17 +1,17 @@
 //! Render nodes: the device files of a GPU for programs without a screen, on Linux. Quick Sync and
 //! VA-API both need a render node.
 
+mod nodes;
+
 use std::{
-    fs::{self, OpenOptions},
-    io,
+    fs,
     path::{Path, PathBuf},
 };
 
-use encoder_core::{
-    ConfigError, Device, EncoderType, OpenError, Refusal, RefusalKind, file_identity,
-};
+use encoder_core::{ConfigError, Device, EncoderType, RefusalKind, file_identity};
 
-use crate::{options::misconfigured, rule::Rule};
+pub use self::nodes::{Nodes, Wanted, find, probe_low_power, probed_low_power, refusal};
+use crate::rule::Rule;
 
 /// Intel's number on the PCI bus.
 pub const INTEL: u16 = 0x8086;
@@ -64,26 +64,33 @@ impl Node {
         })
     }
 
-    /// The device of this node. The node and the state of the drivers in user space are appended to
-    /// `identity`; `libraries` are the files of these drivers, relative to the system's library
-    /// folders.
-    pub fn device(&self, mut identity: Vec<String>, libraries: &[&str]) -> Device {
+    /// Its name in reports: `/dev/dri/renderD128 (Intel)`.
+    pub fn name(&self) -> String {
         let path = self.path.display();
-        let name = match self.maker() {
+        match self.maker() {
             Some(maker) => format!("{path} ({maker})"),
             None => path.to_string(),
-        };
+        }
+    }
+
+    /// The device of this node, without an identity.
+    pub fn device(&self) -> Device {
+        Device::new(self.name()).with_driver(self.driver.clone())
+    }
+
+    /// What the kernel reports about it, as a part of [`Device::identity`].
+    fn identity(&self) -> String {
         let hex = |number: Option<u16>| number.map_or("?".into(), |n| format!("{n:04x}"));
-        let driver = self.driver.clone();
-        let kernel = driver.as_deref().unwrap_or("?");
-        identity.push(format!("{path} {}:{} {kernel}", hex(self.vendor), hex(self.model)));
-        identity.extend(installed(LIBRARY_FOLDERS, libraries));
-        Device::new(name).with_driver(driver).with_identity(identity)
+        let kernel = self.driver.as_deref().unwrap_or("?");
+        format!("{} {}:{} {kernel}", self.path.display(), hex(self.vendor), hex(self.model))
     }
 }
 
+/// Where the kernel describes the nodes.
+const SYS: &str = "/sys/class/drm";
+
 /// The folders of drivers in user space on common systems.
-const LIBRARY_FOLDERS: &[&str] = &[
+pub const LIBRARY_FOLDERS: &[&str] = &[
     "/usr/lib/x86_64-linux-gnu",
     "/usr/lib/aarch64-linux-gnu",
     "/usr/lib64",
@@ -175,304 +182,10 @@ pub fn check_path(id: EncoderType, path: Option<&Path>) -> Result<(), ConfigErro
     }
 }
 
-/// The refusal that a probe reports where [`find`] failed.
-pub fn refusal(id: EncoderType, error: OpenError) -> Refusal {
-    match error {
-        OpenError::Refused(refusal) => refusal,
-        other => misconfigured(id, other),
-    }
-}
-
-/// The nodes that a backend can use.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted {
-    /// The backend.
-    pub id: EncoderType,
-    /// The name of its technique, for messages: `Quick Sync`.
-    pub what: &'static str,
-    /// Whether the backend works on devices of this vendor.
-    pub fits: fn(u16) -> bool,
-    /// The devices that it works on, for messages: `one of Intel`.
-    pub needs: &'static str,
-    /// The hint if there is no such device.
-    pub hint: &'static str,
-}
-
-/// The node to use: `named`, the option `device`, else the first node that fits and opens. A node
-/// of unknown vendor fits, and comes after the nodes that are known to fit; the probe decides.
-///
-/// # Errors
-/// [`OpenError::Config`] where the named node does not exist; [`OpenError::Refused`] where there is
-/// no node, none that fits, or none that this user may open.
-pub fn find(wanted: &Wanted, named: Option<&Path>) -> Result<Node, OpenError> {
-    find_in(wanted, named, Path::new("/dev/dri"), Path::new("/sys/class/drm"))
-}
-
-fn find_in(
-    wanted: &Wanted,
-    named: Option<&Path>,
-    dev: &Path,
-    sys: &Path,
-) -> Result<Node, OpenError> {
-    let names = names(dev);
-    if let Some(path) = named.filter(|path| !path.exists()) {
-        let field = format!("backend.{}.device", wanted.id);
-        let allowed = if names.is_empty() {
-            format!("a render node, and {} has none here", dev.display())
-        } else {
-            list(names.iter().map(|name| name.display()))
-        };
-        return Err(ConfigError::value(field, path.display(), allowed).into());
-    }
-    let looked_at = named.map_or(names, |path| vec![path.to_owned()]);
-    let nodes = looked_at.into_iter().map(|path| Node::look_up(path, sys)).collect();
-    choose(wanted, nodes, dev).map_err(OpenError::from)
-}
-
-/// The render nodes in `dev`, by number.
-fn names(dev: &Path) -> Vec<PathBuf> {
-    let Ok(entries) = dev.read_dir() else { return Vec::new() };
-    let mut nodes: Vec<(u32, PathBuf)> = entries
-        .flatten()
-        .filter_map(|entry| {
-            let number = entry.file_name().to_str()?.strip_prefix("renderD")?.parse().ok()?;
-            Some((number, entry.path()))
-        })
-        .collect();
-    nodes.sort();
-    nodes.into_iter().map(|(_, path)| path).collect()
-}
-
-fn choose(wanted: &Wanted, nodes: Vec<Node>, dev: &Path) -> Result<Node, Refusal> {
-    let refuse = |reason| Refusal::new(wanted.id, RefusalKind::NoDevice, reason, wanted.hint);
-    let (mut fitting, others): (Vec<_>, Vec<_>) =
-        nodes.into_iter().partition(|node| node.vendor.is_none_or(wanted.fits));
-    fitting.sort_by_key(|node| node.vendor.is_none());
-    let mut first = None;
-    for node in fitting {
-        let refusal = match OpenOptions::new().read(true).write(true).open(&node.path) {
-            Ok(_) => return Ok(node),
-            Err(error) => closed(wanted, &node.path, &error, group_of(&node.path).as_deref()),
-        };
-        first.get_or_insert(refusal);
-    }
-    Err(first.unwrap_or_else(|| match others.as_slice() {
-        [] => refuse(format!("there is no render node ({}/renderD*)", dev.display())),
-        others => {
-            let vendor = |node: &Node| {
-                let maker = node.maker().unwrap_or_default();
-                format!("{} is a device of {maker}", node.path.display())
-            };
-            let (what, needs) = (wanted.what, wanted.needs);
-            refuse(format!("{}; {what} needs {needs}", list(others.iter().map(vendor))))
-        }
-    }))
-}
-
-/// The refusal of a node that exists and does not open.
-fn closed(wanted: &Wanted, node: &Path, error: &io::Error, group: Option<&str>) -> Refusal {
-    let place = node.display();
-    if error.kind() != io::ErrorKind::PermissionDenied {
-        let reason = format!("{place} cannot be opened: {error}");
-        return Refusal::new(wanted.id, RefusalKind::NoDevice, reason, wanted.hint);
-    }
-    let group = group.unwrap_or("render");
-    Refusal::new(
-        wanted.id,
-        RefusalKind::Permission,
-        format!("this user may not open {place}, which belongs to the group {group}"),
-        format!(
-            "add the user to the group (sudo usermod -aG {group} $USER) and log in again; in a \
-             container pass --device /dev/dri and --group-add with the group's number"
-        ),
-    )
-}
-
-/// The name of a file's group; its number where the system has no name for it.
-#[cfg(unix)]
-fn group_of(path: &Path) -> Option<String> {
-    let gid = std::os::unix::fs::MetadataExt::gid(&path.metadata().ok()?).to_string();
-    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
-    Some(group_name(&groups, &gid).unwrap_or(gid))
-}
-
-#[cfg(not(unix))]
-fn group_of(_: &Path) -> Option<String> {
-    None
-}
-
-#[cfg(any(unix, test))]
-fn group_name(groups: &str, gid: &str) -> Option<String> {
-    groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)? == gid).then(|| name.to_owned())
-    })
-}
-
-fn list(items: impl Iterator<Item = impl ToString>) -> String {
-    items.map(|item| item.to_string()).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    const QSV: Wanted = Wanted {
-        id: EncoderType::QSV,
-        what: "Quick Sync",
-        fits: |vendor| vendor == INTEL,
-        needs: "one of Intel",
-        hint: "buy one",
-    };
-    const VAAPI: Wanted = Wanted {
-        id: EncoderType::VAAPI,
-        what: "VA-API",
-        fits: |vendor| vendor != NVIDIA,
-        needs: "one of AMD or Intel",
-        hint: "buy one",
-    };
-
-    /// A machine in a folder: `renderD128=8086:46a6:i915`, where an empty part is not known and a
-    /// `!` at the end makes a node that does not open.
-    #[cfg(unix)]
-    fn machine(spec: &str) -> tempfile::TempDir {
-        use std::os::unix::fs::symlink;
-        let root = tempfile::tempdir().unwrap();
-        let dev = root.path().join("dri");
-        fs::create_dir(&dev).unwrap();
-        for word in spec.split_whitespace() {
-            let opens = !word.ends_with('!');
-            let (name, facts) = word.trim_end_matches('!').split_once('=').unwrap();
-            // A folder cannot be opened for writing, not even by root.
-            if opens {
-                fs::write(dev.join(name), "").unwrap();
-            } else {
-                fs::create_dir(dev.join(name)).unwrap();
-            }
-            let facts: Vec<_> = facts.split(':').collect();
-            let &[vendor, model, driver] = facts.as_slice() else { continue };
-            let device = root.path().join("drm").join(name).join("device");
-            fs::create_dir_all(&device).unwrap();
-            fs::write(device.join("vendor"), format!("0x{vendor}\n")).unwrap();
-            fs::write(device.join("device"), format!("0x{model}\n")).unwrap();
-            let (driver, version) = driver.split_once('-').unwrap_or((driver, ""));
-            let folder = root.path().join("drivers").join(driver);
-            fs::create_dir_all(folder.join("module")).unwrap();
-            if !version.is_empty() {
-                fs::write(folder.join("module/version"), format!("{version}\n")).unwrap();
-            }
-            symlink(&folder, device.join("driver")).unwrap();
-        }
-        root
-    }
-
-    #[cfg(unix)]
-    fn search(root: &Path, wanted: &Wanted, named: Option<&str>) -> Result<Node, OpenError> {
-        let named = named.map(|name| root.join("dri").join(name));
-        find_in(wanted, named.as_deref(), &root.join("dri"), &root.join("drm"))
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn the_first_node_that_fits_is_used() {
-        // machine | named | for Quick Sync | for VA-API: a node, or a part of the refusal
-        let table: &[(&str, &str, &str, &str)] = &[
-            ("", "", "no render node", "no render node"),
-            ("card0=8086:46a6:i915", "", "no render node", "no render node"),
-            ("renderD128=8086:46a6:i915", "", "renderD128", "renderD128"),
-            (
-                "renderD128=1002:73bf:amdgpu",
-                "",
-                "renderD128 is a device of AMD; Quick Sync needs one of Intel",
-                "renderD128",
-            ),
-            (
-                "renderD128=10de:2684:nvidia",
-                "",
-                "renderD128 is a device of NVIDIA; Quick Sync needs one of Intel",
-                "renderD128 is a device of NVIDIA; VA-API needs one of AMD or Intel",
-            ),
-            ("renderD128=1af4:1050:virtio-pci", "", "is a device of vendor 0x1af4", "renderD128"),
-            // The node of another vendor comes first.
-            ("renderD128=10de:1:nvidia renderD129=8086:2:i915", "", "renderD129", "renderD129"),
-            ("renderD128=1002:1:amdgpu renderD129=8086:2:xe", "", "renderD129", "renderD128"),
-            ("renderD128=8086:1:i915! renderD129=8086:2:xe", "", "renderD129", "renderD129"),
-            ("renderD200=8086:1:i915 renderD99=8086:2:xe", "", "renderD99", "renderD99"),
-            ("renderD128=8086:1:i915!", "", "cannot be opened", "cannot be opened"),
-            // Without /sys the probe decides.
-            ("renderD128=", "", "renderD128", "renderD128"),
-            ("renderD128= renderD129=8086:2:i915", "", "renderD129", "renderD129"),
-            ("renderD128= renderD129=10de:2:nvidia", "", "renderD128", "renderD128"),
-            // By name.
-            (
-                "renderD128=8086:1:i915 renderD129=8086:2:xe",
-                "renderD129",
-                "renderD129",
-                "renderD129",
-            ),
-            (
-                "renderD128=1002:1:amdgpu renderD129=8086:2:xe",
-                "renderD128",
-                "is a device of AMD",
-                "renderD128",
-            ),
-            ("renderD128=8086:1:i915", "renderD130", "not allowed; allowed is", "not allowed"),
-            ("", "renderD128", "has none here", "has none here"),
-        ];
-        for (spec, named, qsv, vaapi) in table {
-            let root = machine(spec);
-            for (wanted, expected) in [(QSV, qsv), (VAAPI, vaapi)] {
-                let named = (!named.is_empty()).then_some(*named);
-                match search(root.path(), &wanted, named) {
-                    Ok(node) => assert!(node.path.ends_with(expected), "{spec}: {node:?}"),
-                    Err(error) => {
-                        let lost =
-                            named.is_some_and(|name| !root.path().join("dri").join(name).exists());
-                        assert_eq!(matches!(error, OpenError::Config(_)), lost, "{spec}");
-                        assert!(error.to_string().contains(expected), "{spec}: {error}");
-                    }
-                }
-            }
-        }
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn the_kernel_describes_a_node() {
-        let root = machine("renderD128=1002:73bf:amdgpu-6.8.5 renderD129=");
-        let node = search(root.path(), &VAAPI, None).unwrap();
-        let path = node.path.display();
-        let device = node.device(vec!["ffmpeg".into()], &[]);
-        assert_eq!(device.name, format!("{path} (AMD)"));
-        assert_eq!(device.driver.as_deref(), Some("amdgpu 6.8.5"));
-        assert_eq!(
-            device.identity,
-            ["ffmpeg".to_owned(), format!("{path} 1002:73bf amdgpu 6.8.5")]
-        );
-        let node = search(root.path(), &VAAPI, Some("renderD129")).unwrap();
-        let device = node.device(vec![], &[]);
-        assert_eq!((device.name, device.driver), (node.path.display().to_string(), None));
-        // A link to a node is that node.
-        let link = root.path().join("dri/by-path");
-        std::os::unix::fs::symlink(root.path().join("dri/renderD128"), &link).unwrap();
-        assert_eq!(search(root.path(), &VAAPI, Some("by-path")).unwrap().vendor, Some(AMD));
-    }
-
-    #[test]
-    fn permission() {
-        let node = Path::new("/dev/dri/renderD128");
-        let denied = closed(&QSV, node, &io::ErrorKind::PermissionDenied.into(), Some("video"));
-        assert_eq!(denied.kind, RefusalKind::Permission);
-        assert!(denied.reason.contains("the group video"), "{denied}");
-        assert!(denied.hint.contains("usermod -aG video"), "{denied}");
-        let lost = closed(&QSV, node, &io::ErrorKind::NotFound.into(), None);
-        assert_eq!(lost.kind, RefusalKind::NoDevice);
-        let groups = "root:x:0:\nvideo:x:44:me\nrender:x:104:\nbroken";
-        assert_eq!(group_name(groups, "104").as_deref(), Some("render"));
-        assert_eq!(group_name(groups, "4"), None);
-    }
 
     #[test]
     fn a_driver_that_is_installed_changes_the_identity() {

@@ -4,11 +4,48 @@
 
 use std::{
     io::{self, IoSlice, Read, Write},
+    path::Path,
     process::{ChildStdin, ChildStdout, Command},
     time::Duration,
 };
 
 use crate::wait::Wait;
+
+/// What a file is to be used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// To be read and written.
+    ReadWrite,
+    /// To be run as a program.
+    Run,
+}
+
+/// Whether this user may use the file, without opening it: opening a device node calls its driver,
+/// which may hang.
+///
+/// # Errors
+/// The system's if the user may not, or there is no such file.
+pub(crate) fn check_access(path: &Path, access: Access) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mode = match access {
+            Access::ReadWrite => libc::R_OK | libc::W_OK,
+            Access::Run => libc::X_OK,
+        };
+        let path = std::os::unix::ffi::OsStrExt::as_bytes(path.as_os_str());
+        let path = std::ffi::CString::new(path)?;
+        // SAFETY: `path` is a string that ends with a zero byte and lives through the call.
+        match unsafe { libc::access(path.as_ptr(), mode) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = access;
+        path.metadata().map(drop)
+    }
+}
 
 /// Makes the child a leader of its own process group, so that Ctrl-C in a terminal does not end
 /// it before this process has closed the stream. On Linux the child also dies with the thread that
@@ -69,8 +106,9 @@ pub(crate) fn signal_group(child: u32, force: bool) {
 }
 
 /// Kills the processes that an ended child has left running, because they would keep its pipes
-/// open. The child must not be reaped yet, and this does not reap it.
-pub(crate) fn sweep_group(child: u32) {
+/// open. The child must not be reaped yet, and this does not reap it. Returns whether the child may
+/// be reaped: false while it runs.
+pub(crate) fn sweep_group(child: u32) -> bool {
     let _ = child;
     #[cfg(unix)]
     {
@@ -80,10 +118,14 @@ pub(crate) fn sweep_group(child: u32) {
         // SAFETY: `info` is valid for the length of the call; the rest are numbers.
         let asked = unsafe { libc::waitid(libc::P_PID, child, &raw mut info, options) };
         // The number stays zero while the child runs.
-        if asked == 0 && info.si_signo != 0 {
+        if asked == 0 && info.si_signo == 0 {
+            return false;
+        }
+        if asked == 0 {
             signal_group(child, true);
         }
     }
+    true
 }
 
 /// Prepares the pipe to a child: enlarges it for whole frames where the system allows it, and makes
@@ -287,6 +329,25 @@ mod tests {
     }
 
     #[test]
+    fn access_to_files() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let kind = |path: &Path, access| check_access(path, access).map_err(|e| e.kind());
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o644)).unwrap();
+        assert_eq!(kind(&file, Access::ReadWrite), Ok(()));
+        // Without a run bit nobody may run it, not even the superuser.
+        assert_eq!(kind(&file, Access::Run), Err(io::ErrorKind::PermissionDenied));
+        std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(kind(&file, Access::Run), Ok(()));
+        let link = folder.path().join("link");
+        symlink("nowhere", &link).unwrap();
+        assert_eq!(kind(&link, Access::ReadWrite), Err(io::ErrorKind::NotFound));
+        assert_eq!(kind(Path::new("a\0b"), Access::Run), Err(io::ErrorKind::InvalidInput));
+    }
+
+    #[test]
     fn a_child_keeps_its_memory() {
         let mut command = Command::new("sh");
         command.args(["-c", "echo $MALLOC_MMAP_THRESHOLD_ $MALLOC_TRIM_THRESHOLD_"]);
@@ -305,7 +366,7 @@ mod tests {
         command.args(["-c", "sleep 1000 & read line"]);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let (stdin, mut stdout) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-        sweep_group(child.id());
+        assert!(!sweep_group(child.id()));
         assert!(child.try_wait().unwrap().is_none());
         drop(stdin);
         let id = child.id();
@@ -317,7 +378,7 @@ mod tests {
         });
         // The stdout is open until the sleeper is gone.
         while end.try_recv().is_err() {
-            sweep_group(id);
+            let _ = sweep_group(id);
             std::thread::yield_now();
         }
         assert_eq!(reader.join().unwrap(), 0);

@@ -14,7 +14,7 @@ fn gpus(names: &[&str]) -> Vec<Gpu> {
 /// A machine without faults.
 fn healthy(names: &[&str]) -> Facts {
     Facts {
-        system: "linux",
+        system: "linux".into(),
         nvml: Ok(Driver { version: Some("570.86.15".into()), gpus: gpus(names) }),
         nodes: nodes(&[("nvidiactl", false), ("nvidia-uvm", false)]),
         smi: None,
@@ -68,7 +68,7 @@ fn refusals() {
     let given = |part: &str, facts| Facts { capabilities: Some(part.into()), ..facts };
     let shown = |list: &str| Facts { visible: Some(list.into()), ..h() };
     let table: Vec<(Facts, RefusalKind, &str, &str)> = vec![
-        (Facts { system: "macos", ..h() }, NoDevice, "macOS", "videotoolbox"),
+        (Facts { system: "macos".into(), ..h() }, NoDevice, "macOS", "videotoolbox"),
         (bare.clone(), NoDevice, "there is no NVIDIA device", "install the NVIDIA driver"),
         (with_nvml_error(Nvml::DriverNotLoaded), Missing, "not loaded", "modprobe"),
         (with_nvml_error(Nvml::Mismatch), Failed, "different versions", "restart the machine"),

@@ -1,10 +1,12 @@
 //! The facts of a machine, and the device that follows from them.
 
+use serde::{Deserialize, Serialize};
+
 /// The facts that [`crate::gather`] reads from this machine.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Facts {
     /// `linux`, `windows`, `macos` …
-    pub(crate) system: &'static str,
+    pub(crate) system: String,
     /// The driver as NVML, the library of `nvidia-smi`, reports it.
     pub(crate) nvml: Result<Driver, Nvml>,
     /// Device nodes.
@@ -43,7 +45,7 @@ impl Facts {
 }
 
 /// The driver, as NVML reports it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Driver {
     /// Its version.
     pub(crate) version: Option<String>,
@@ -52,7 +54,7 @@ pub(crate) struct Driver {
 }
 
 /// A GPU.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Gpu {
     /// `NVIDIA L4`.
     pub(crate) name: String,
@@ -63,7 +65,7 @@ pub(crate) struct Gpu {
 }
 
 /// The reason why NVML reports nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Nvml {
     /// The library does not load: the loader's error.
     Absent(String),
@@ -84,7 +86,7 @@ pub(crate) enum Nvml {
 }
 
 /// A device node that exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Node {
     /// `/dev/nvidia0`.
     pub(crate) path: String,
@@ -93,7 +95,7 @@ pub(crate) struct Node {
 }
 
 /// Whether a device node opens.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Access {
     /// It opens, or does not for another reason than permission.
     Allowed,
@@ -104,7 +106,7 @@ pub(crate) enum Access {
 }
 
 /// How `nvidia-smi` ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Smi {
     /// It succeeded.
     Works,
@@ -115,7 +117,7 @@ pub(crate) enum Smi {
 }
 
 /// A version of the NVENC API.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Api(pub(crate) u32, pub(crate) u32);
 
 /// A device that may work.

@@ -1,18 +1,21 @@
-//! Reads the facts of this machine. Starts no process where NVML loads.
+//! Reads the facts of this machine, in the helper process. Starts no further process where NVML
+//! loads.
 
 use std::{
     env, fs,
     fs::OpenOptions,
     io,
+    mem::ManuallyDrop,
     path::{Path, PathBuf},
     process::Command,
-    sync::mpsc::{RecvTimeoutError, sync_channel},
-    thread,
     time::Duration,
 };
 
-use encoder_core::{Refusal, RefusalKind};
-use encoder_ffmpeg::process::{Exit, Input, run};
+use encoder_core::{HelperTask, Refusal, RefusalKind, file_identity, helper_step};
+use encoder_ffmpeg::{
+    helper::{Helper, NoAnswer},
+    process::{Exit, Input, run},
+};
 use libloading::Library;
 use nvml_wrapper::{
     Device, Nvml as NvmlLibrary, enum_wrappers::device::EncoderType as NvmlEncoder,
@@ -24,54 +27,79 @@ use crate::{
     messages::refuse,
 };
 
+const NVML: &str = if cfg!(windows) { "nvml.dll" } else { "libnvidia-ml.so.1" };
 const CUDA: &str = if cfg!(windows) { "nvcuda.dll" } else { "libcuda.so.1" };
 const ENCODE: &str = if cfg!(windows) { "nvEncodeAPI64.dll" } else { "libnvidia-encode.so.1" };
 
 /// How long `nvidia-smi` may take.
 const SMI: Duration = Duration::from_secs(2);
 
-/// Reads the facts within `limit`, on a thread: a driver that hangs blocks only that thread.
+/// Reads the facts. The request is empty, the answer is JSON.
+static TASK: HelperTask =
+    HelperTask::new("nvenc-facts", |_| serde_json::to_string(&gather()).unwrap_or_default());
+encoder_core::inventory::submit! { TASK }
+
+/// Reads the facts within `limit`. The driver is called in the helper process: it may hang, and its
+/// libraries may crash.
 ///
 /// # Errors
-/// A transient [`Refusal`] when the driver does not answer in time.
+/// A [`Refusal`] when the driver does not answer in time, which is transient, or crashes.
 pub(crate) fn facts(limit: Duration) -> Result<Facts, Refusal> {
-    let (sender, facts) = sync_channel(1);
-    let started = thread::Builder::new().name("nvenc-device".into()).spawn(move || {
-        let _ = sender.send(gather());
-    });
-    if let Err(error) = started {
-        let reason = format!("no thread can be started: {error}");
-        return Err(refuse(RefusalKind::Failed, reason, "check the limits on threads"));
+    const REPORT: &str = "report it with the output of `encoder detect`";
+    let failed = |reason: String, hint| refuse(RefusalKind::Failed, reason, hint);
+    match Helper::new(&TASK).ask("", limit) {
+        Ok(answer) => serde_json::from_str(&answer)
+            .map_err(|error| failed(format!("the device check gave no facts: {error}"), REPORT)),
+        Err(NoAnswer::Late { limit, step }) => {
+            let step = if step.is_empty() { step } else { format!(" ({step})") };
+            Err(refuse(
+                RefusalKind::Timeout,
+                format!("the NVIDIA driver gave no answer in {} s{step}", limit.as_secs_f32()),
+                "check the system log (dmesg); a hung device needs a restart",
+            )
+            .transient())
+        }
+        Err(NoAnswer::Ended { exit, step }) => Err(failed(
+            format!("the NVIDIA driver crashed the device check: {exit} ({step})"),
+            "reinstall the NVIDIA driver, and look at the system log (dmesg); or use another encoder",
+        )),
+        Err(NoAnswer::Failed(reason)) => Err(failed(format!("the device check: {reason}"), REPORT)),
     }
-    facts.recv_timeout(limit).map_err(|error| match error {
-        RecvTimeoutError::Timeout => refuse(
-            RefusalKind::Timeout,
-            format!("the NVIDIA driver gave no answer in {} s", limit.as_secs_f32()),
-            "check the system log (dmesg); a hung device needs a restart",
-        )
-        .transient(),
-        RecvTimeoutError::Disconnected => refuse(
-            RefusalKind::Failed,
-            "the device check panicked",
-            "report it with the output of `encoder detect`",
-        ),
-    })
+}
+
+/// What identifies the driver without a call into it: its version as the kernel reports it, its
+/// nodes, and its libraries.
+pub(crate) fn driver_identity() -> Vec<String> {
+    let version = fs::read_to_string("/sys/module/nvidia/version").unwrap_or_default();
+    let nodes = node_paths(Path::new("/dev"), false);
+    let nodes = nodes.into_iter().map(|path| path.display().to_string());
+    let listed = env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let folders: Vec<PathBuf> = env::split_paths(&listed)
+        .chain(encoder_ffmpeg::LIBRARY_FOLDERS.iter().map(PathBuf::from))
+        .collect();
+    let libraries = folders.iter().flat_map(|folder| {
+        [NVML, CUDA, ENCODE].iter().filter_map(|name| file_identity(&folder.join(name)).ok())
+    });
+    [version.trim().to_owned()].into_iter().chain(nodes).chain(libraries).collect()
 }
 
 fn gather() -> Facts {
+    helper_step(&format!("NVML, {NVML}"));
     let nvml = nvml();
+    helper_step("nodes in /dev");
     // If NVML works, it has already opened the nodes of the GPUs.
     let nodes = nodes(Path::new("/dev"), nvml.is_ok());
+    helper_step("nvidia-smi");
     let smi = matches!(nvml, Err(Nvml::Absent(_))).then(|| smi(list_gpus(), SMI)).flatten();
     let container = ["/.dockerenv", "/run/.containerenv"].iter().any(|f| Path::new(f).exists())
         || env::var_os("KUBERNETES_SERVICE_HOST").is_some();
     let variable = |name: &str| env::var_os(name).map(|value| value.display().to_string());
     Facts {
-        system: env::consts::OS,
+        system: env::consts::OS.into(),
         nvml,
         nodes,
         smi,
-        cuda: load(CUDA).map(drop),
+        cuda: load(CUDA).map(|_| ()),
         encode: load(ENCODE).map(|library| api(&library)),
         container,
         is_jetson: is_jetson(Path::new("/")),
@@ -91,7 +119,8 @@ fn is_jetson(root: &Path) -> bool {
 }
 
 fn nvml() -> Result<Driver, Nvml> {
-    let nvml = NvmlLibrary::init().map_err(failure)?;
+    // Never unloaded, as in `load`.
+    let nvml = ManuallyDrop::new(NvmlLibrary::init().map_err(failure)?);
     let version = nvml.sys_driver_version().ok();
     let count = nvml.device_count().map_err(failure)?;
     let mut gpus: Vec<_> = (0..count).map(|index| nvml.device_by_index(index)).collect();
@@ -128,9 +157,8 @@ fn failure(error: NvmlError) -> Nvml {
     }
 }
 
-/// The NVIDIA nodes in `folder`; with `leave_gpus`, without those of GPUs, because opening one
-/// wakes its GPU.
-fn nodes(folder: &Path, leave_gpus: bool) -> Vec<Node> {
+/// The paths of the NVIDIA nodes in `folder`; with `leave_gpus`, without those of GPUs.
+fn node_paths(folder: &Path, leave_gpus: bool) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries
         .filter(|entry| {
@@ -146,6 +174,12 @@ fn nodes(folder: &Path, leave_gpus: bool) -> Vec<Node> {
         .collect();
     paths.sort();
     paths
+}
+
+/// The NVIDIA nodes in `folder`; with `leave_gpus`, without those of GPUs, because opening one
+/// wakes its GPU.
+fn nodes(folder: &Path, leave_gpus: bool) -> Vec<Node> {
+    node_paths(folder, leave_gpus)
         .into_iter()
         .map(|path| Node {
             access: access(OpenOptions::new().read(true).write(true).open(&path).err().as_ref()),
@@ -168,10 +202,13 @@ fn access(error: Option<&io::Error>) -> Access {
     }
 }
 
-fn load(name: &str) -> Result<Library, String> {
+/// Loads a library of the driver. It is never unloaded: that runs its finalisers, which may hang.
+fn load(name: &str) -> Result<ManuallyDrop<Library>, String> {
+    helper_step(&format!("loading {name}"));
     // SAFETY: loading runs the initialisers of the library. It is a part of NVIDIA's driver, made
     // to be loaded into any program at run time.
-    unsafe { Library::new(name) }.map_err(|error| error.to_string())
+    let library = unsafe { Library::new(name) }.map_err(|error| error.to_string())?;
+    Ok(ManuallyDrop::new(library))
 }
 
 /// The newest API that the encode library has.

@@ -17,8 +17,9 @@
 //! `preset` is not. Only options that FFmpeg 4.4 to 9 all know are used.
 //!
 //! # Device check and probe
-//! The device check takes milliseconds and starts no process where NVML loads: device nodes, NVML
-//! (driver, GPUs), `libcuda.so.1`, `libnvidia-encode.so.1` and its API. It refuses where an encoder
+//! The device check takes milliseconds: device nodes, NVML (driver, GPUs), `libcuda.so.1`,
+//! `libnvidia-encode.so.1` and its API. It runs in the [helper
+//! process](encoder_core::set_helper) if there is one, because a driver may hang or crash. It refuses where an encoder
 //! certainly cannot work: no driver, no GPU, no permission, a library that a container lacks, a GPU
 //! without an encoder. An option `gpu` that names no GPU of this machine is an error of the
 //! configuration.
@@ -54,16 +55,18 @@ use serde::Deserialize;
 
 use crate::facts::Found;
 
-encoder_core::inventory::submit! {
-    Backend::new(EncoderType::NVENC, open)
-        .rank(|_| 10)
-        .hardware(true)
-        .presets(PRESETS)
-        .check_options(|options| NvencOptions::read(options).map(|_| ()))
-        .inspect(inspect)
-        .probe(probe)
-        .max_delay(|request| spec_of(request).map_or(0, |(spec, _)| spec.max_delay))
-}
+/// The backend, as it registers itself; for [`encoder_core::register`].
+pub const BACKEND: Backend = Backend::new(EncoderType::NVENC, open)
+    .rank(|_| 10)
+    .hardware(true)
+    .presets(PRESETS)
+    .check_options(|options| NvencOptions::read(options).map(|_| ()))
+    .inspect(inspect)
+    .probe(probe)
+    .driver_identity(gather::driver_identity)
+    .max_delay(|request| spec_of(request).map_or(0, |(spec, _)| spec.max_delay));
+
+encoder_core::inventory::submit! { BACKEND }
 
 /// `nvenc_preset`.
 const PRESETS: Presets =

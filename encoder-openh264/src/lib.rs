@@ -25,15 +25,17 @@ use quality::Quality;
 use raw::{Parameters, RawEncoder};
 use serde::Deserialize;
 
-inventory::submit! {
+/// The backend, as it registers itself; for [`encoder_core::register`].
+pub const BACKEND: Backend =
     Backend::new(EncoderType::OPENH264, |request| Ok(Box::new(OpenH264::open(request)?)))
         .rank(rank)
         .presets(Presets::common(&["ultrafast", "veryfast", "medium"]))
         .check_options(|table| Options::read(table).map(drop))
         .inspect(inspect)
         .probe(probe)
-        .decoder(|| Ok(Box::new(decoder::Decoder::open()?)))
-}
+        .decoder(|| Ok(Box::new(decoder::Decoder::open()?)));
+
+inventory::submit! { BACKEND }
 
 /// At the fastest preset this encoder makes the smallest files for about the same CPU time; but it
 /// has one thread, where others have several, and no B-frames.

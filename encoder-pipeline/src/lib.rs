@@ -64,17 +64,25 @@ pub mod stop {
     pub use encoder_media::Stop;
 }
 
-// A backend registers itself once its crate is named. No other place outside the backends names
-// them.
-#[cfg(feature = "nvenc")]
-use encoder_nvenc as _;
-#[cfg(feature = "openh264")]
-use encoder_openh264 as _;
-#[cfg(feature = "qsv")]
-use encoder_qsv as _;
-#[cfg(feature = "vaapi")]
-use encoder_vaapi as _;
-#[cfg(feature = "videotoolbox")]
-use encoder_videotoolbox as _;
-#[cfg(feature = "x264")]
-use encoder_x264 as _;
+/// Registers the backends that are enabled as Cargo features.
+///
+/// Only needed in a static library that a C or C++ program links: the linker leaves out the code by
+/// which a backend registers itself. Elsewhere it has no effect. Call it before the first
+/// [`Detection`](encoder_core::Detection); more calls do no harm.
+pub fn link_backends() {
+    // No other place outside the backends names them.
+    encoder_core::register(&[
+        #[cfg(feature = "nvenc")]
+        &encoder_nvenc::BACKEND,
+        #[cfg(feature = "qsv")]
+        &encoder_qsv::BACKEND,
+        #[cfg(feature = "vaapi")]
+        &encoder_vaapi::BACKEND,
+        #[cfg(feature = "videotoolbox")]
+        &encoder_videotoolbox::BACKEND,
+        #[cfg(feature = "x264")]
+        &encoder_x264::BACKEND,
+        #[cfg(feature = "openh264")]
+        &encoder_openh264::BACKEND,
+    ]);
+}

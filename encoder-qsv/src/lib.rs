@@ -6,9 +6,12 @@
 //! install.
 //!
 //! On Linux the encoder uses a render node: the node that `device` names, else the first Intel node
-//! that this user may open. The node is passed to FFmpeg by name, because older versions find only
-//! nodes of the driver `i915`, not of the newer `xe`. If the kernel does not report the vendor of a
-//! node, as in some containers, FFmpeg chooses the node.
+//! on which the probe succeeds. The node is passed to FFmpeg by name, because older versions find
+//! only nodes of the driver `i915`, not of the newer `xe`. If there is a single node and the kernel
+//! does not report its vendor, as in some containers, FFmpeg chooses the node.
+//!
+//! Some devices have only a normal or only a low-power encoder. Without the option `low_power` the
+//! driver chooses, and if that is refused, the probe tries both.
 //!
 //! Frames are NV12, whatever `pixel_format` is: the encoder takes no other format, and
 //! [`VideoEncoder::pixel_format`] returns NV12.
@@ -28,27 +31,27 @@ use std::{
 
 use encoder_core::{
     Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, PixelFormat, Preset, Presets, ProbeResult, VideoEncoder,
+    OpenRequest, PixelFormat, Preset, Presets, ProbeResult, Refusal, RefusalKind, VideoEncoder,
 };
 use encoder_ffmpeg::{
     Feature, FfmpegSpec, read_options,
-    render::{self, INTEL, Node, Wanted},
+    render::{self, INTEL, Node, Nodes, Wanted},
 };
 use serde::Deserialize;
 
-encoder_core::inventory::submit! {
-    Backend::new(EncoderType::QSV, open)
-        .rank(|_| 20)
-        .hardware(true)
-        .presets(Presets::common(&["veryfast", "medium", "veryslow"]))
-        .check_options(|options| QsvOptions::read(options).map(|_| ()))
-        .inspect(inspect)
-        .probe(probe)
-        .max_delay(|request| {
-            QsvOptions::read(request.options)
-                .map_or(0, |options| max_delay(request.config, &options))
-        })
-}
+/// The backend, as it registers itself; for [`encoder_core::register`].
+pub const BACKEND: Backend = Backend::new(EncoderType::QSV, open)
+    .rank(|_| 20)
+    .hardware(true)
+    .presets(Presets::common(&["veryfast", "medium", "veryslow"]))
+    .check_options(|options| QsvOptions::read(options).map(|_| ()))
+    .inspect(inspect)
+    .probe(probe)
+    .max_delay(|request| {
+        QsvOptions::read(request.options).map_or(0, |options| max_delay(request.config, &options))
+    });
+
+encoder_core::inventory::submit! { BACKEND }
 
 const WANTED: Wanted = Wanted {
     id: EncoderType::QSV,
@@ -66,11 +69,13 @@ const RUNTIMES: [&str; 3] = ["dri/iHD_drv_video.so", "libmfx-gen.so.1.2", "libmf
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct QsvOptions {
-    /// The render node, on Linux: `/dev/dri/renderD128`. Default: the first of Intel's.
+    /// The render node, on Linux: `/dev/dri/renderD128`. Default: the first of Intel's on which the
+    /// probe succeeds.
     pub device: Option<PathBuf>,
     /// Frames that are encoded at once, 1 to 32. Default 4.
     pub async_depth: u32,
-    /// Whether to use the device's low-power encoder. Default: the driver chooses.
+    /// Whether to use the device's low-power encoder. Default: the driver chooses; the probe tries
+    /// both if that is refused.
     pub low_power: Option<bool>,
 }
 
@@ -131,45 +136,75 @@ fn max_delay(config: &EncoderConfig, options: &QsvOptions) -> usize {
     options.async_depth as usize + 2 * usize::from(config.b_frames) + 12
 }
 
-/// The options and the node to use; no node if the system has no render nodes.
-fn look(request: &OpenRequest<'_>) -> Result<(QsvOptions, Option<Node>), OpenError> {
-    let options = QsvOptions::read(request.options)?;
+/// The options, with those that the probe chose, and the nodes to use; no nodes if the system has no
+/// render nodes.
+fn look(request: &OpenRequest<'_>) -> Result<(QsvOptions, Option<Nodes>), OpenError> {
+    let mut options = QsvOptions::read(request.options)?;
+    options.low_power = options.low_power.or(render::probed_low_power(request));
     if !cfg!(target_os = "linux") {
         return Ok((options, None));
     }
-    let node = render::find(&WANTED, options.device.as_deref())?;
-    Ok((options, Some(node)))
+    let nodes = render::find(&WANTED, options.device.as_deref(), request)?;
+    Ok((options, Some(nodes)))
 }
 
-fn spec_on(config: &EncoderConfig, options: &QsvOptions, node: Option<&Node>) -> FfmpegSpec {
-    // A node that may belong to another vendor is passed to the runtime only if the user names it.
-    let known = node.filter(|node| options.device.is_some() || node.vendor == Some(INTEL));
-    spec(config, options, known.map(|node| node.path.as_path()))
+/// The spec on `node`, which is passed to the runtime unless it is the only node, of a vendor that
+/// is not known: it may belong to another vendor.
+fn spec_on(
+    config: &EncoderConfig,
+    options: &QsvOptions,
+    node: Option<&Node>,
+    has_several: bool,
+) -> FfmpegSpec {
+    let is_certain =
+        |node: &&Node| options.device.is_some() || has_several || node.vendor == Some(INTEL);
+    spec(config, options, node.filter(is_certain).map(|node| node.path.as_path()))
 }
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
-    let (options, node) = look(request)?;
-    let identity = encoder_ffmpeg::identity(&spec_on(request.config, &options, node.as_ref()))?;
-    Ok(match node {
-        Some(node) => node.device(identity, &RUNTIMES),
+    let (options, nodes) = look(request)?;
+    let (first, several) = (nodes.as_ref().map(Nodes::first), has_several(nodes.as_ref()));
+    let identity = encoder_ffmpeg::identity(&spec_on(request.config, &options, first, several))?;
+    Ok(match nodes {
+        Some(nodes) => nodes.device(identity, &RUNTIMES),
         None => Device::default().with_identity(identity),
     })
 }
 
+fn has_several(nodes: Option<&Nodes>) -> bool {
+    nodes.is_some_and(Nodes::has_several)
+}
+
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
-    let (options, node) = match look(request) {
+    let (options, nodes) = match look(request) {
         Ok(found) => found,
         Err(error) => return ProbeResult::Refused(render::refusal(EncoderType::QSV, error)),
     };
-    let on_node = |config| spec_on(config, &options, node.as_ref());
-    let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
-    let b_frames = Feature { name: "b-frames", spec: on_node(&two).reordering(), exact: false };
-    encoder_ffmpeg::test_encode_features(&on_node(request.config), &[b_frames], deadline)
+    let several = has_several(nodes.as_ref());
+    let on_node = |node: Option<&Node>, deadline| {
+        // Only the driver knows which of the two encoders its device has.
+        let modes = [None, Some(true), Some(false)];
+        let is_mode = |refusal: &Refusal| refusal.kind == RefusalKind::Unsupported;
+        render::probe_low_power(options.low_power, &modes, is_mode, deadline, |mode, deadline| {
+            let options = QsvOptions { low_power: mode, ..options.clone() };
+            let on_node = |config| spec_on(config, &options, node, several);
+            let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
+            let b_frames =
+                Feature { name: "b-frames", spec: on_node(&two).reordering(), exact: false };
+            encoder_ffmpeg::test_encode_features(&on_node(request.config), &[b_frames], deadline)
+        })
+    };
+    match &nodes {
+        Some(nodes) => nodes.probe(deadline, |node, share| on_node(Some(node), share)),
+        None => on_node(None, deadline),
+    }
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    let (options, node) = look(request)?;
-    encoder_ffmpeg::open(spec_on(request.config, &options, node.as_ref()), request)
+    let (options, nodes) = look(request)?;
+    let first = nodes.as_ref().map(Nodes::first);
+    let spec = spec_on(request.config, &options, first, has_several(nodes.as_ref()));
+    encoder_ffmpeg::open(spec, request)
 }
 
 #[cfg(test)]
@@ -238,10 +273,12 @@ mod tests {
             (QsvOptions::default(), None, false),
             (named, None, true),
         ] {
-            let spec = spec_on(&config, &options, Some(&node(vendor)));
+            let spec = spec_on(&config, &options, Some(&node(vendor)), false);
             assert_eq!(!spec.global.is_empty(), expected, "{options:?} {vendor:?}");
         }
-        assert!(spec_on(&config, &QsvOptions::default(), None).global.is_empty());
+        let options = QsvOptions::default();
+        assert!(!spec_on(&config, &options, Some(&node(None)), true).global.is_empty());
+        assert!(spec_on(&config, &options, None, false).global.is_empty());
     }
 
     /// FFmpeg reads the options before it looks for a device, so no device is needed. Needs FFmpeg.

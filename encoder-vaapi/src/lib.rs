@@ -2,9 +2,12 @@
 //!
 //! Frames are NV12, whatever `pixel_format` is, and FFmpeg uploads them to the device (`hwupload`):
 //! the encoder takes only frames in device memory. Its render node is the node that `device` names,
-//! else the first node that opens and is not NVIDIA's, whose driver has no encoder for VA-API. On
-//! Intel, Quick Sync comes first by rank; this backend is for older devices and for an FFmpeg
-//! without Quick Sync.
+//! else the first node on which the probe succeeds: nodes of AMD and Intel are probed before others,
+//! and those of NVIDIA, whose driver has no encoder for VA-API, are not. On Intel, Quick Sync comes
+//! first by rank; this backend is for older devices and for an FFmpeg without Quick Sync.
+//!
+//! The newest Intel devices have only a low-power encoder, which FFmpeg uses if the driver lists no
+//! other. Without the option `low_power` the probe also tries it if the normal one does not work.
 //!
 //! Quality: `crf` becomes the same number, between 1 and 51, as the quantiser of every P picture
 //! (`-rc_mode CQP -qp`), because every driver supports it. Unlike x264's `crf` it does not spend
@@ -29,19 +32,20 @@ use encoder_core::{
 };
 use encoder_ffmpeg::{
     Feature, FfmpegSpec, TAG_COLOURS, read_options,
-    render::{self, NVIDIA, Node, Wanted},
+    render::{self, NVIDIA, Nodes, Wanted},
 };
 use serde::Deserialize;
 
-encoder_core::inventory::submit! {
-    Backend::new(EncoderType::VAAPI, open)
-        .rank(|_| 25)
-        .hardware(true)
-        .check_options(|options| VaapiOptions::read(options).map(|_| ()))
-        .inspect(inspect)
-        .probe(probe)
-        .max_delay(|request| max_delay(request.config))
-}
+/// The backend, as it registers itself; for [`encoder_core::register`].
+pub const BACKEND: Backend = Backend::new(EncoderType::VAAPI, open)
+    .rank(|_| 25)
+    .hardware(true)
+    .check_options(|options| VaapiOptions::read(options).map(|_| ()))
+    .inspect(inspect)
+    .probe(probe)
+    .max_delay(|request| max_delay(request.config));
+
+encoder_core::inventory::submit! { BACKEND }
 
 const WANTED: Wanted = Wanted {
     id: EncoderType::VAAPI,
@@ -71,13 +75,14 @@ pub enum RateControl {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct VaapiOptions {
-    /// The render node: `/dev/dri/renderD128`. Default: the first node that fits.
+    /// The render node: `/dev/dri/renderD128`. Default: the first node on which the probe
+    /// succeeds.
     pub device: Option<PathBuf>,
     /// How the driver uses `crf`: `cqp` or `icq`. Default `cqp`.
     pub rc_mode: RateControl,
-    /// Use the device's low-power encoder, the only encoder of the newest Intel devices. Default
-    /// false.
-    pub low_power: bool,
+    /// Whether to use the device's low-power encoder, the only encoder of the newest Intel devices.
+    /// Default: if the normal one is missing or does not work.
+    pub low_power: Option<bool>,
     /// Speed against size on the driver's own scale, 1 to 255; Intel's scale is 1 (best) to 7
     /// (fastest). A driver uses the nearest level that it has. Default: the driver chooses.
     pub compression_level: Option<u8>,
@@ -113,7 +118,7 @@ pub fn spec(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> Ffmp
     // alone. FLV needs them at the start of the stream, and FFmpeg before 6 does not move them by
     // itself.
     arguments.push_str(&format!(" -bsf:v {TAG_COLOURS},extract_extradata"));
-    if options.low_power {
+    if options.low_power == Some(true) {
         arguments.push_str(" -low_power 1");
     }
     if let Some(level) = options.compression_level {
@@ -152,34 +157,44 @@ fn on_linux() -> Result<(), Refusal> {
     ))
 }
 
-/// The options and the node to use.
-fn look(request: &OpenRequest<'_>) -> Result<(VaapiOptions, Node), OpenError> {
-    let options = VaapiOptions::read(request.options)?;
+/// The options, with those that the probe chose, and the nodes to use.
+fn look(request: &OpenRequest<'_>) -> Result<(VaapiOptions, Nodes), OpenError> {
+    let mut options = VaapiOptions::read(request.options)?;
+    options.low_power = options.low_power.or(render::probed_low_power(request));
     on_linux()?;
-    let node = render::find(&WANTED, options.device.as_deref())?;
-    Ok((options, node))
+    let nodes = render::find(&WANTED, options.device.as_deref(), request)?;
+    Ok((options, nodes))
 }
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
-    let (options, node) = look(request)?;
-    let identity = encoder_ffmpeg::identity(&spec(request.config, &options, &node.path))?;
-    Ok(node.device(identity, &DRIVERS))
+    let (options, nodes) = look(request)?;
+    let spec = spec(request.config, &options, &nodes.first().path);
+    Ok(nodes.device(encoder_ffmpeg::identity(&spec)?, &DRIVERS))
 }
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
-    let (options, node) = match look(request) {
+    let (options, nodes) = match look(request) {
         Ok(found) => found,
         Err(error) => return ProbeResult::Refused(render::refusal(EncoderType::VAAPI, error)),
     };
-    let on_node = |config| spec(config, &options, &node.path);
-    let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
-    let b_frames = Feature { name: "b-frames", spec: on_node(&two).reordering(), exact: false };
-    encoder_ffmpeg::test_encode_features(&on_node(request.config), &[b_frames], deadline)
+    nodes.probe(deadline, |node, share| {
+        let modes = [None, Some(true)];
+        let is_mode =
+            |refusal: &Refusal| rules::MODE.iter().any(|message| refusal.reason.contains(message));
+        render::probe_low_power(options.low_power, &modes, is_mode, share, |low_power, deadline| {
+            let options = VaapiOptions { low_power, ..options.clone() };
+            let on_node = |config| spec(config, &options, &node.path);
+            let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
+            let b_frames =
+                Feature { name: "b-frames", spec: on_node(&two).reordering(), exact: false };
+            encoder_ffmpeg::test_encode_features(&on_node(request.config), &[b_frames], deadline)
+        })
+    })
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    let (options, node) = look(request)?;
-    encoder_ffmpeg::open(spec(request.config, &options, &node.path), request)
+    let (options, nodes) = look(request)?;
+    encoder_ffmpeg::open(spec(request.config, &options, &nodes.first().path), request)
 }
 
 #[cfg(test)]

@@ -6,6 +6,11 @@ use encoder_ffmpeg::{
     hints::{LOG, SIZE},
 };
 
+/// FFmpeg's messages for a device whose normal, or whose low-power encoder is missing or does not
+/// work.
+pub(crate) const MODE: [&str; 2] =
+    ["No usable encoding entrypoint found", "Failed to create encode pipeline configuration"];
+
 /// Causes come before their consequences.
 pub(crate) const RULES: &[Rule] = &[
     Rule::new(
@@ -16,11 +21,18 @@ pub(crate) const RULES: &[Rule] = &[
          check with vainfo: VAProfileH264High with VAEntrypointEncSlice",
     ),
     Rule::new(
-        "No usable encoding entrypoint found",
+        MODE[0],
         NoDevice,
         "the device has no H.264 encoder of this kind",
         "set or unset low_power in [backend.vaapi]; check with vainfo: VAEntrypointEncSlice, and \
          VAEntrypointEncSliceLP for low power",
+    ),
+    Rule::new(
+        MODE[1],
+        Failed,
+        "the device's encoder of this kind does not work",
+        "set or unset low_power in [backend.vaapi]; check with vainfo, and the firmware of the GPU in \
+         the system log (dmesg)",
     ),
     Rule::new(
         "(supported modes:",

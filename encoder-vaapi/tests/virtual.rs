@@ -11,8 +11,8 @@ use std::{
 };
 
 use encoder_core::{
-    Detection, EncodedChunk, EncoderType, FrameBuffer, FrameLayout, OpenRequest, Resolution,
-    Settings, VideoEncoder, backends,
+    Detection, EncodedChunk, EncoderType, FrameBuffer, FrameLayout, OpenRequest, ProbeResult,
+    Resolution, Settings, VideoEncoder, backends,
 };
 use encoder_qsv as _;
 use encoder_testbed::{
@@ -43,13 +43,19 @@ fn child() {
     let text = fs::read_to_string(folder.join("settings.toml")).unwrap();
     let mut settings = Settings::from_toml(&text).unwrap();
     settings.gpu.probe_timeout_s = 60;
-    let found = match Detection::new(&settings).run() {
-        Ok(found) => serde_json::to_value(&found).unwrap(),
+    let result = Detection::new(&settings).run();
+    let found = match &result {
+        Ok(found) => serde_json::to_value(found).unwrap(),
         Err(error) => Value::String(error.to_string()),
     };
     fs::write(folder.join("found.json"), found.to_string()).unwrap();
     settings.encoder.resolution = Some(SIZE);
-    let request = OpenRequest::new(&settings, EncoderType::VAAPI, 2);
+    let mut request = OpenRequest::new(&settings, EncoderType::VAAPI, 2);
+    let found = result.unwrap_or_default();
+    request.probe = found.iter().find_map(|found| match &found.result {
+        ProbeResult::Usable(caps) if found.encoder == EncoderType::VAAPI => Some(caps),
+        _ => None,
+    });
     let backend = backends().into_iter().find(|b| b.id == EncoderType::VAAPI).unwrap();
     let Ok(encoder) = (backend.open)(&request) else { return };
     assert_eq!(encoder.max_delay(), (backend.max_delay)(&request));
@@ -70,6 +76,13 @@ fn stream(mut encoder: Box<dyn VideoEncoder>) -> Result<Vec<u8>, String> {
     assert!(shown.into_iter().eq(0..PICTURES));
     assert!(chunks.iter().filter(|chunk| chunk.keyframe).map(|chunk| chunk.pts).eq([0, 30]));
     Ok(chunks.into_iter().flat_map(|chunk| chunk.data).collect())
+}
+
+/// The pictures that the child encodes.
+fn input() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    pictures().iter().for_each(|picture| picture.frame(0).append_packed(&mut bytes));
+    bytes
 }
 
 /// The report of a child.
@@ -175,11 +188,7 @@ fn decoding_restores_every_picture_and_options_reach_the_driver() {
             (64, 19, 1, 3),
         ),
     ];
-    let input: Vec<u8> = {
-        let mut bytes = Vec::new();
-        pictures().iter().for_each(|picture| picture.frame(0).append_packed(&mut bytes));
-        bytes
-    };
+    let input = input();
     for (toml, expected) in table {
         let Some(device) = device() else { return };
         let machine = look(&device, toml);
@@ -194,6 +203,73 @@ fn decoding_restores_every_picture_and_options_reach_the_driver() {
         assert_eq!((config.intra_idr_period, config.profile), (30, 100), "{toml}");
         assert_eq!(device.violations(), Vec::<String>::new());
     }
+}
+
+#[test]
+fn the_first_node_that_works_is_used() {
+    // Vendor and driver of the node that does not work.
+    for (vendor, driver) in [("1002", "amdgpu"), ("8086", "xe"), ("1af4", "virtio_gpu")] {
+        let Some(device) = device() else { return };
+        let device = device.node(129).bad_node(128, vendor, driver);
+        let machine = look(&device, "");
+        if !machine.has_libva() {
+            return;
+        }
+        for encoder in ["vaapi", "qsv"] {
+            let found = machine.of(encoder);
+            assert_eq!(found["status"], "usable", "{vendor}: {found}");
+            assert_eq!(found["name"], "/dev/dri/renderD129 (Intel)", "{found}");
+            assert_eq!(found["driver"], "i915", "{found}");
+            assert_eq!(found["chosen"]["device"], "/dev/dri/renderD129", "{found}");
+        }
+        // The encoder is opened on the node of the probe.
+        assert!(machine.decoded() == input(), "{vendor}");
+        // The node that the configuration names is the only one that is tried.
+        let toml = "[backend.vaapi]\ndevice = \"/dev/dri/renderD128\"";
+        let named = look(&device, toml);
+        let refused = named.of("vaapi");
+        assert_eq!(refused["status"], "refused", "{refused}");
+        assert!(!refused["reason"].as_str().unwrap().contains("renderD129"), "{refused}");
+        // If none works, the refusal names each.
+        let machine = look(&device.without(Part::Driver), "");
+        let reason = machine.of("vaapi")["reason"].as_str().unwrap();
+        for node in ["renderD128", "renderD129 (Intel)"] {
+            assert!(reason.contains(&format!("/dev/dri/{node}")), "{reason}");
+        }
+    }
+}
+
+#[test]
+fn a_device_with_only_a_low_power_encoder_is_used() {
+    // Whether the driver lists the normal mode too | configuration | usable | chosen by the probe
+    let table = [
+        // FFmpeg uses the only mode that is listed.
+        (false, "", true, false),
+        (false, "low_power = true", true, false),
+        (true, "", true, true),
+        (true, "low_power = true", true, false),
+        (true, "low_power = false", false, false),
+    ];
+    for (lists_both, low_power, usable, chosen) in table {
+        let Some(device) = device() else { return };
+        let device = device.low_power_only(lists_both);
+        let machine = look(&device, &format!("[backend.vaapi]\n{low_power}"));
+        if !machine.has_libva() {
+            return;
+        }
+        let vaapi = machine.of("vaapi");
+        assert_eq!(vaapi["status"] == "usable", usable, "{low_power}: {vaapi}");
+        assert_eq!(vaapi["chosen"]["low_power"] == "true", chosen, "{low_power}: {vaapi}");
+        if usable {
+            assert!(machine.decoded() == input(), "{low_power}");
+        } else {
+            assert!(vaapi["reason"].as_str().unwrap().contains("does not work"), "{vaapi}");
+        }
+    }
+    // The option decides where it is set.
+    let Some(device) = device() else { return };
+    let machine = look(&device, "[backend.vaapi]\nlow_power = true");
+    assert_eq!(machine.of("vaapi")["kind"], "no-device", "{}", machine.of("vaapi"));
 }
 
 #[test]

@@ -23,15 +23,16 @@ use encoder_core::{
 use encoder_ffmpeg::{Feature, FfmpegSpec, PROBE_SIZE, read_options};
 use serde::Deserialize;
 
-encoder_core::inventory::submit! {
-    Backend::new(EncoderType::VIDEOTOOLBOX, open)
-        .rank(|_| 30)
-        .hardware(true)
-        .check_options(|options| VideotoolboxOptions::read(options).map(|_| ()))
-        .inspect(inspect)
-        .probe(probe)
-        .max_delay(|_| MAX_DELAY)
-}
+/// The backend, as it registers itself; for [`encoder_core::register`].
+pub const BACKEND: Backend = Backend::new(EncoderType::VIDEOTOOLBOX, open)
+    .rank(|_| 30)
+    .hardware(true)
+    .check_options(|options| VideotoolboxOptions::read(options).map(|_| ()))
+    .inspect(inspect)
+    .probe(probe)
+    .max_delay(|_| MAX_DELAY);
+
+encoder_core::inventory::submit! { BACKEND }
 
 /// VideoToolbox guarantees no bound and chooses its look-ahead; the longest known is some tens of
 /// frames. A bound that is too low would end in a stall.

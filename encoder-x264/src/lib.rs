@@ -18,15 +18,16 @@ use serde::Deserialize;
 
 pub use hosted::spec;
 
-encoder_core::inventory::submit! {
-    Backend::new(EncoderType::X264, open)
-        .rank(rank)
-        .presets(Presets::common(&["ultrafast", "superfast", "veryfast", "medium"]))
-        .check_options(|options| X264Options::read(options).map(|_| ()))
-        .inspect(inspect)
-        .probe(probe)
-        .max_delay(|request| Plan::of(request).map_or(0, |(plan, _)| plan.max_delay()))
-}
+/// The backend, as it registers itself; for [`encoder_core::register`].
+pub const BACKEND: Backend = Backend::new(EncoderType::X264, open)
+    .rank(rank)
+    .presets(Presets::common(&["ultrafast", "superfast", "veryfast", "medium"]))
+    .check_options(|options| X264Options::read(options).map(|_| ()))
+    .inspect(inspect)
+    .probe(probe)
+    .max_delay(|request| Plan::of(request).map_or(0, |(plan, _)| plan.max_delay()));
+
+encoder_core::inventory::submit! { BACKEND }
 
 /// In process, x264's fastest preset is the fastest of all software encoders, so its rank is lower.
 fn rank(request: &OpenRequest<'_>) -> u16 {

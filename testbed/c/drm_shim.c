@@ -24,9 +24,12 @@
 
 enum { MAJOR = 226 };
 
-static unsigned minor_number(void)
+/* The numbers of the render nodes: of the device, and of the one that does not work, or 0. */
+enum { NODES = 2 };
+
+static unsigned minor_number(int which)
 {
-    return (unsigned)spec_number("node", 128);
+    return (unsigned)(which == 0 ? spec_number("node", 128) : spec_number("bad_node", 0));
 }
 
 /* The next definition of a function: the C library's. */
@@ -47,27 +50,33 @@ static const char *moved(const char *path, const char *from, const char *to, cha
 /* The path to use in place of `path`; `path` itself if it is none of ours. */
 static const char *move(const char *path, char buffer[PATH_MAX])
 {
+    static const char *const folders[NODES] = {"/node", "/bad_node"};
     char node[64];
     const char *to = path ? moved(path, "/dev/dri", "/dri", buffer) : NULL;
-    if (path && !to) {
-        snprintf(node, sizeof node, "/sys/dev/char/%d:%u", MAJOR, minor_number());
-        to = moved(path, node, "/node", buffer);
-    }
-    if (path && !to) {
-        snprintf(node, sizeof node, "/sys/class/drm/renderD%u", minor_number());
-        to = moved(path, node, "/node", buffer);
+    for (int which = 0; path && !to && which < NODES && minor_number(which) > 0; which++) {
+        snprintf(node, sizeof node, "/sys/dev/char/%d:%u", MAJOR, minor_number(which));
+        to = moved(path, node, folders[which], buffer);
+        if (!to) {
+            snprintf(node, sizeof node, "/sys/class/drm/renderD%u", minor_number(which));
+            to = moved(path, node, folders[which], buffer);
+        }
     }
     return to ? to : path;
 }
 
-static int is_node(dev_t device, ino_t inode)
+/* The number of the node that this file is; 0 if it is none. */
+static unsigned node_of(dev_t device, ino_t inode)
 {
     char name[64], path[PATH_MAX];
     struct stat node;
     int saved = errno;
-    snprintf(name, sizeof name, "/dev/dri/renderD%u", minor_number());
-    int found = move(name, path) == path && NEXT(stat)(path, &node) == 0 &&
-                node.st_dev == device && node.st_ino == inode;
+    unsigned found = 0;
+    for (int which = 0; !found && which < NODES && minor_number(which) > 0; which++) {
+        snprintf(name, sizeof name, "/dev/dri/renderD%u", minor_number(which));
+        if (move(name, path) == path && NEXT(stat)(path, &node) == 0 && node.st_dev == device &&
+            node.st_ino == inode)
+            found = minor_number(which);
+    }
     errno = saved;
     return found;
 }
@@ -155,9 +164,12 @@ ssize_t readlink(const char *path, char *target, size_t size)
 /* What a file is. */
 
 #define AS_NODE(status)                                                                            \
-    if (is_node((status)->st_dev, (status)->st_ino)) {                                             \
-        (status)->st_mode = S_IFCHR | 0660;                                                        \
-        (status)->st_rdev = makedev(MAJOR, minor_number());                                                 \
+    {                                                                                              \
+        unsigned number = node_of((status)->st_dev, (status)->st_ino);                             \
+        if (number) {                                                                              \
+            (status)->st_mode = S_IFCHR | 0660;                                                    \
+            (status)->st_rdev = makedev(MAJOR, number);                                            \
+        }                                                                                          \
     }
 
 #define STAT(name, type)                                                                           \
@@ -217,11 +229,13 @@ int statx(int folder, const char *path, int flags, unsigned mask, struct statx *
 {
     char buffer[PATH_MAX];
     int result = NEXT(statx)(folder, move(path, buffer), flags, mask, status);
-    if (result == 0 && is_node(makedev(status->stx_dev_major, status->stx_dev_minor),
-                               status->stx_ino)) {
+    unsigned number = 0;
+    if (result == 0)
+        number = node_of(makedev(status->stx_dev_major, status->stx_dev_minor), status->stx_ino);
+    if (number) {
         status->stx_mode = S_IFCHR | 0660;
         status->stx_rdev_major = MAJOR;
-        status->stx_rdev_minor = minor_number();
+        status->stx_rdev_minor = number;
     }
     return result;
 }
@@ -238,14 +252,15 @@ static void tell(char *to, __kernel_size_t *size, const char *text)
     *size = length;
 }
 
-static int answer(unsigned long request, void *argument)
+static int answer(unsigned number, unsigned long request, void *argument)
 {
     if (request != DRM_IOCTL_VERSION) {
         errno = EINVAL;
         return -1;
     }
     char driver[32];
-    spec_text("kernel_driver", driver, sizeof driver);
+    const char *key = number == minor_number(0) ? "kernel_driver" : "bad_kernel_driver";
+    spec_text(key, driver, sizeof driver);
     struct drm_version *version = argument;
     version->version_major = 1;
     version->version_minor = 6;
@@ -263,8 +278,10 @@ EXPORT int ioctl(int file, unsigned long request, ...)
     void *argument = va_arg(arguments, void *);
     va_end(arguments);
     struct stat status;
-    if (_IOC_TYPE(request) == DRM_IOCTL_BASE && NEXT(fstat)(file, &status) == 0 &&
-        is_node(status.st_dev, status.st_ino))
-        return answer(request, argument);
+    if (_IOC_TYPE(request) == DRM_IOCTL_BASE && NEXT(fstat)(file, &status) == 0) {
+        unsigned number = node_of(status.st_dev, status.st_ino);
+        if (number)
+            return answer(number, request, argument);
+    }
     return NEXT(ioctl)(file, request, argument);
 }

@@ -6,6 +6,10 @@
  * dir            folder of the device: dri/ and node/ in place of the system's, and the log
  * node           number of the render node, 128 and up
  * kernel_driver  the kernel's driver of the node: i915, amdgpu
+ * bad_node       number of a second node, on which nothing works; bad_node/ describes it
+ * bad_kernel_driver  its kernel's driver
+ * entrypoint     low-power: the VA-API encoder has only that entrypoint; listed: it lists the normal
+ *                one too, which does not work
  * vendor, model  the PCI device, in hexadecimal
  * frame_ms       how long each picture takes
  * fault_place    where the fault strikes: node, session, init, encode, sync

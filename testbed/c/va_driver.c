@@ -4,7 +4,10 @@
 #include "vaapi.h"
 
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <va/va_backend.h>
+#include <va/va_drmcommon.h>
 
 /* Vendor and device, as on the PCI bus. */
 static int pci_id(void)
@@ -45,8 +48,19 @@ static VAStatus unsupported(VADriverContextP context)
 /* libva asks for __vaDriverInit_MAJOR_MINOR, from its own version down to 1.0. */
 EXPORT VAStatus __vaDriverInit_1_0(VADriverContextP context);
 
+/* Whether the display is on the node that does not work. */
+static int is_bad_node(VADriverContextP context)
+{
+    struct drm_state *drm = context->drm_state;
+    struct stat status;
+    return drm && fstat(drm->fd, &status) == 0 &&
+           minor(status.st_rdev) == (unsigned)spec_number("bad_node", -1);
+}
+
 VAStatus __vaDriverInit_1_0(VADriverContextP context)
 {
+    if (is_bad_node(context))
+        return VA_STATUS_ERROR_UNKNOWN;
     struct VADriverVTable *table = context->vtable;
     /* libva takes no driver with a gap in its table. The table is function pointers up to its
      * reserved end; on Linux a function may be called with more arguments than it reads. */
@@ -60,7 +74,7 @@ VAStatus __vaDriverInit_1_0(VADriverContextP context)
     context->version_major = VA_MAJOR_VERSION;
     context->version_minor = VA_MINOR_VERSION;
     context->max_profiles = 3;
-    context->max_entrypoints = 1;
+    context->max_entrypoints = 2;
     context->max_attributes = 1;
     context->max_image_formats = 1;
     context->max_subpic_formats = 1;

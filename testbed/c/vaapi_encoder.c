@@ -50,12 +50,26 @@ static int known(VAProfile profile)
     return 0;
 }
 
+/* Whether the device has only the low-power encoder: "low-power" lists that alone, "listed" lists
+ * the normal one too, which then does not work. */
+static int is_low_power(const char *value)
+{
+    char mode[16];
+    spec_text("entrypoint", mode, sizeof mode);
+    return value ? strcmp(mode, value) == 0 : mode[0] != 0;
+}
+
 static VAStatus query_entrypoints(VADriverContextP context, VAProfile profile, VAEntrypoint *list,
                                   int *count)
 {
     (void)context;
-    list[0] = VAEntrypointEncSlice;
-    *count = known(profile);
+    *count = 0;
+    if (!is_low_power("low-power"))
+        list[(*count)++] = VAEntrypointEncSlice;
+    if (is_low_power(NULL))
+        list[(*count)++] = VAEntrypointEncSliceLP;
+    if (!known(profile))
+        *count = 0;
     return known(profile) ? VA_STATUS_SUCCESS : VA_STATUS_ERROR_UNSUPPORTED_PROFILE;
 }
 
@@ -95,7 +109,7 @@ static VAStatus create_config(VADriverContextP context, VAProfile profile, VAEnt
     (void)context;
     if (!known(profile))
         return VA_STATUS_ERROR_UNSUPPORTED_PROFILE;
-    if (entrypoint != VAEntrypointEncSlice)
+    if (entrypoint != (is_low_power(NULL) ? VAEntrypointEncSliceLP : VAEntrypointEncSlice))
         return VA_STATUS_ERROR_UNSUPPORTED_ENTRYPOINT;
     struct config *config = calloc(1, sizeof *config);
     if (!config)

@@ -35,7 +35,7 @@ pub fn or_left_out<T>(device: Result<T, Missing>) -> Option<T> {
     }
 }
 
-/// One shared library.
+/// One shared library, or a program if its file name has no `.so`.
 pub(crate) struct Library<'a> {
     /// Its file name: `libcuda.so.1`.
     pub(crate) file: &'a str,
@@ -82,8 +82,11 @@ pub(crate) fn compile(libraries: &[Library<'_>]) -> Result<PathBuf, Missing> {
 fn compile_one(library: &Library<'_>, folder: &Path) -> Result<(), Missing> {
     let compiler = env::var_os("CC").unwrap_or_else(|| "cc".into());
     let mut command = Command::new(&compiler);
-    command.args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]);
-    command.arg("-o").arg(folder.join(library.file)).arg(format!("-Wl,-soname,{}", library.file));
+    command.args(["-std=gnu11", "-O1", "-g", "-Wall", "-Wextra", "-Werror"]);
+    command.arg("-o").arg(folder.join(library.file));
+    if library.file.contains(".so") {
+        command.args(["-fPIC", "-shared"]).arg(format!("-Wl,-soname,{}", library.file));
+    }
     for include in library.includes {
         // Warnings are disabled for vendors' headers.
         command.arg("-isystem").arg(include);

@@ -15,5 +15,7 @@ pub mod process;
 pub mod qsv;
 #[cfg(unix)]
 pub mod scripted;
+#[cfg(target_os = "linux")]
+pub mod stuck;
 
 pub use compile::{Missing, or_left_out};

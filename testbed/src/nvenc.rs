@@ -85,6 +85,17 @@ pub enum Part {
     Smi,
 }
 
+/// A defect of a library of the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Defect {
+    /// It aborts the process that loads it.
+    CrashAtLoad,
+    /// Loading it never returns.
+    HangAtLoad,
+    /// The end of a process that has loaded it never returns.
+    HangAtExit,
+}
+
 /// How `nvidia-smi` behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Smi {
@@ -188,6 +199,24 @@ impl VirtualNvenc {
         self
     }
 
+    /// Gives a library of the driver a defect.
+    ///
+    /// # Panics
+    /// When the library does not compile, or is [`Part::Smi`].
+    #[must_use]
+    pub fn defect(mut self, part: Part, defect: Defect) -> Self {
+        let argument = match defect {
+            Defect::CrashAtLoad => "-DAT_LOAD=abort()",
+            Defect::HangAtLoad => "-DAT_LOAD=for(;;)pause()",
+            Defect::HangAtExit => "-DAT_EXIT=for(;;)pause()",
+        };
+        let folder =
+            library(part, &[argument]).unwrap_or_else(|Missing(reason)| panic!("{reason}"));
+        self.parts.retain(|(known, _)| *known != part);
+        self.parts.push((part, folder));
+        self
+    }
+
     /// Any key of the spec, as `c/log.h` lists them.
     #[must_use]
     pub fn set(mut self, key: &str, value: &str) -> Self {
@@ -279,32 +308,45 @@ impl VirtualNvenc {
 
 /// The parts of the driver, compiled if needed.
 fn parts() -> Result<Vec<(Part, PathBuf)>, Missing> {
+    let smi = Path::new(env!("CARGO_MANIFEST_DIR")).join("c").join("nvidia-smi");
+    Ok(vec![
+        (Part::Cuda, library(Part::Cuda, &[])?),
+        (Part::Encode, library(Part::Encode, &[])?),
+        (Part::Ml, library(Part::Ml, &[])?),
+        (Part::Smi, smi),
+    ])
+}
+
+/// The file of a library of the driver, compiled if needed; with `defects`, arguments for
+/// `broken_library.c`, that is a part of it.
+fn library(part: Part, defects: &[&str]) -> Result<PathBuf, Missing> {
     let old = compile::headers("nvenc-11.1", "nvEncodeAPI.h")?;
     let new = compile::headers("nvenc-13.0", "nvEncodeAPI.h")?;
     // The sources name the folder of the version: `nvenc-13.0/nvEncodeAPI.h`.
     let all = old.parent().unwrap_or(&old).to_path_buf();
     let includes = [all, old, new];
-    let library = |part, file: &str, sources: &[&str]| {
-        let arguments = &["-fvisibility=hidden"];
-        let library = Library { file, sources, includes: &includes, arguments };
-        Ok((part, compile::compile(&[library])?.join(file)))
+    let (file, sources): (_, &[&str]) = match part {
+        Part::Cuda => ("libcuda.so.1", &["cuda.c", "log.c"]),
+        Part::Encode => (
+            "libnvidia-encode.so.1",
+            &[
+                "nvenc.c",
+                "nvenc_11_1.c",
+                "nvenc_13_0.c",
+                "nvenc_13_1.c",
+                "nvenc_core.c",
+                "nvenc_pictures.c",
+                "nvenc_slots.c",
+                "picture.c",
+                "log.c",
+            ],
+        ),
+        Part::Ml => ("libnvidia-ml.so.1", &["nvml.c", "nvenc_slots.c", "log.c"]),
+        Part::Smi => return Err(Missing("nvidia-smi is no library".into())),
     };
-    let encode = [
-        "nvenc.c",
-        "nvenc_11_1.c",
-        "nvenc_13_0.c",
-        "nvenc_13_1.c",
-        "nvenc_core.c",
-        "nvenc_pictures.c",
-        "nvenc_slots.c",
-        "picture.c",
-        "log.c",
-    ];
-    let smi = Path::new(env!("CARGO_MANIFEST_DIR")).join("c").join("nvidia-smi");
-    Ok(vec![
-        library(Part::Cuda, "libcuda.so.1", &["cuda.c", "log.c"])?,
-        library(Part::Encode, "libnvidia-encode.so.1", &encode)?,
-        library(Part::Ml, "libnvidia-ml.so.1", &["nvml.c", "nvenc_slots.c", "log.c"])?,
-        (Part::Smi, smi),
-    ])
+    let broken: &[&str] = if defects.is_empty() { &[] } else { &["broken_library.c"] };
+    let sources: Vec<_> = sources.iter().chain(broken).copied().collect();
+    let arguments: Vec<_> = ["-fvisibility=hidden"].iter().chain(defects).copied().collect();
+    let library = Library { file, sources: &sources, includes: &includes, arguments: &arguments };
+    Ok(compile::compile(&[library])?.join(file))
 }

@@ -120,6 +120,29 @@ impl VirtualQsv {
         device.set("kernel_driver", kernel).set("driver", driver)
     }
 
+    /// Adds a second render node with this number, of a device of this vendor on which nothing
+    /// works: a display adapter, or a GPU whose driver is broken.
+    ///
+    /// # Panics
+    /// When the device's folder cannot be written.
+    #[must_use]
+    pub fn bad_node(self, number: u32, vendor: &str, driver: &str) -> Self {
+        let (root, model) = (self.folder.path(), "1050");
+        let device = root.join("bad_node/device");
+        fs::create_dir_all(device.join("drm"))
+            .and_then(|()| fs::write(root.join(format!("dri/renderD{number}")), ""))
+            .and_then(|()| describe_node(&device, vendor, model, driver))
+            .unwrap_or_else(|error| panic!("the second render node: {error}"));
+        self.set("bad_node", &number.to_string()).set("bad_kernel_driver", driver)
+    }
+
+    /// Leaves the VA-API encoder only its low-power mode. With `lists_both`, its driver lists the
+    /// normal mode too, which does not work.
+    #[must_use]
+    pub fn low_power_only(self, lists_both: bool) -> Self {
+        self.set("entrypoint", if lists_both { "listed" } else { "low-power" })
+    }
+
     /// How long each picture takes.
     #[must_use]
     pub fn frame_time(self, time: Duration) -> Self {

@@ -255,7 +255,8 @@ impl Work<'_> {
     fn ffmpeg(&self) -> Result<Measured, String> {
         let input = self.frames.for_ffmpeg();
         let input = input.ok_or("ffmpeg cannot be given these frames by a pipe")?;
-        let ffmpeg = encoder_ffmpeg::Ffmpeg::find(EncoderType::X264).map_err(|e| e.to_string())?;
+        let ffmpeg = encoder_ffmpeg::Ffmpeg::find_with(EncoderType::X264, "libx264")
+            .map_err(|e| e.to_string())?;
         let words = plain_options(&self.settings, self.threads());
         let path = |n: usize| self.case.folder.join(format!("ffmpeg{n}.mp4"));
         std::fs::create_dir_all(&self.case.folder).map_err(|error| error.to_string())?;
