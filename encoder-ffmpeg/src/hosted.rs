@@ -14,7 +14,7 @@ use std::{
 
 use encoder_core::{
     ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, FailureKind, Frame,
-    LoadProbe, OpenError, OpenRequest, PixelFormat, Plane, Refusal, RefusalKind, Resolution,
+    FrameLayout, LoadProbe, OpenError, OpenRequest, PixelFormat, Plane, Refusal, RefusalKind, Resolution,
     VideoEncoder,
 };
 
@@ -26,9 +26,15 @@ use crate::{
     flv::{AccessUnit, FlvParser},
     order::Order,
     process::{Child, Exit},
+    rule::hints::SIZE,
     sys,
     tail::{SharedTail, summary},
 };
+
+/// The fewest bytes of a frame: FFmpeg reads the first ten bytes of any input before it looks at the
+/// format, to find an ID3 tag. With a smaller frame (2x2) it would wait for the next frame, and this
+/// program for the encoder.
+const SMALLEST_FRAME: usize = 10;
 
 /// How long a child may take to end by itself, and again after a request to end.
 const GRACE: Duration = Duration::from_secs(10);
@@ -114,6 +120,10 @@ impl HostedEncoder {
             let allowed = "WIDTHxHEIGHT";
             return Err(ConfigError::value("encoder.resolution", "none", allowed).into());
         };
+        if FrameLayout::new(spec.format, size).packed_bytes() < SMALLEST_FRAME {
+            let reason = format!("FFmpeg takes no pictures as small as {size}");
+            return Err(Refusal::new(spec.id, RefusalKind::Unsupported, reason, SIZE).into());
+        }
         if !ffmpeg.lists(spec.encoder) {
             return Err(not_listed(spec.id, ffmpeg, spec.encoder).into());
         }

@@ -31,7 +31,7 @@ const ACCESS: &str = "give this user access to the device (its group, often vide
 pub(crate) fn check(facts: &Facts, wanted: Option<u32>) -> Result<Found, OpenError> {
     if facts.system == "macos" {
         let reason = "NVENC does not exist on macOS";
-        return Err(refuse(RefusalKind::NoDevice, reason, "use videotoolbox").into());
+        return Err(refuse(RefusalKind::NoDevice, reason, "use videotoolbox").absent().into());
     }
     check_nodes(&facts.nodes)?;
     let driver = check_nvml(facts)?;
@@ -137,7 +137,8 @@ fn check_nvml(facts: &Facts) -> Result<Option<&Driver>, Refusal> {
                      ({error})"
                 ),
                 INSTALL,
-            ),
+            )
+            .absent(),
             _ => return Ok(None),
         },
     })

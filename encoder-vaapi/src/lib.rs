@@ -149,7 +149,8 @@ fn on_linux() -> Result<(), Refusal> {
         RefusalKind::NoDevice,
         "VA-API is part of Linux",
         "use another encoder on this system",
-    ))
+    )
+    .absent())
 }
 
 /// The options and the node to use.
