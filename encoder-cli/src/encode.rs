@@ -145,9 +145,7 @@ fn prepare(args: &Encode, settings: &Settings) -> Result<Ready, Unready> {
     #[cfg(feature = "prometheus")]
     let exporter = Exporter::start(&args.metrics).map_err(|refused| setup(refused.message))?;
     let plan = choose(args, settings).map_err(|error| match error {
-        OpenError::Unknown { .. } | OpenError::Config(_) => {
-            Unready::Usage(Refused::usage(error))
-        }
+        OpenError::Unknown { .. } | OpenError::Config(_) => Unready::Usage(Refused::usage(error)),
         error => Unready::Failed(
             Message::of_open(&error),
             Box::new(move || SessionError::Open(error.clone()).into()),
@@ -303,13 +301,14 @@ fn summarize(report: &Report, recording: &Path, out: &mut Output) {
             Message::of(error, recording).about(&o.topic).report();
         }
     }
-    for skipped in &report.skipped_topics {
-        if let Some(hint) = of_skipped(&skipped.reason) {
-            warn!("{}: {hint}", skipped.topic);
-        }
-    }
     if let Some(error) = &report.error {
         Message::of(error, recording).report();
+    } else {
+        for skipped in &report.skipped_topics {
+            if let Some(hint) = of_skipped(&skipped.reason) {
+                warn!(hint, "{}: the topic was left out", skipped.topic);
+            }
+        }
     }
     let videos = report.outputs.iter().filter(|o| o.video.file.is_some());
     let frames: u64 = videos.clone().map(|o| o.video.frames_encoded).sum();
@@ -332,8 +331,8 @@ fn summarize(report: &Report, recording: &Path, out: &mut Output) {
 fn target(output: &Path, format: Option<FormatArg>) -> Result<Target, Refused> {
     // Files that are often wished for, and that this program does not write.
     const OTHERS: [&str; 24] = [
-        "mkv", "webm", "mov", "m4v", "avi", "ts", "m2ts", "mts", "mpg", "mpeg", "flv", "wmv", "ogv",
-        "3gp", "gif", "y4m", "yuv", "mjpeg", "mjpg", "h265", "265", "hevc", "m3u8", "mpd",
+        "mkv", "webm", "mov", "m4v", "avi", "ts", "m2ts", "mts", "mpg", "mpeg", "flv", "wmv",
+        "ogv", "3gp", "gif", "y4m", "yuv", "mjpeg", "mjpg", "h265", "265", "hevc", "m3u8", "mpd",
     ];
     let shown = output.display();
     if output.as_os_str() == "-" {

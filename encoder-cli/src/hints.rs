@@ -71,11 +71,17 @@ impl Message {
         match error {
             OpenError::Refused(refusal) => Self::new(named(refusal)).hint(&refusal.hint),
             OpenError::NoneLeft { refusals } if !refusals.is_empty() => {
-                let reasons: Vec<_> = refusals.iter().map(named).collect();
+                let (absent, others): (Vec<_>, Vec<_>) = refusals.iter().partition(|r| r.absent);
+                let mut reasons: Vec<_> = others.iter().copied().map(named).collect();
+                let hint = |refusal: &&Refusal| format!("{}: {}", refusal.encoder, refusal.hint);
+                let mut hints: Vec<_> = others.iter().map(hint).collect();
+                if !absent.is_empty() {
+                    let names: Vec<_> = absent.iter().map(|r| r.encoder.as_str()).collect();
+                    reasons.push(format!("no device here for {}", names.join(", ")));
+                    hints.push("`encoder detect` shows what each encoder needs".into());
+                }
                 let text = format!("no encoder could be opened: {}", reasons.join(" | "));
-                let hints = refusals.iter().filter(|refusal| !refusal.absent);
-                let hints = hints.map(|refusal| format!("{}: {}", refusal.encoder, refusal.hint));
-                Self { text, hints: hints.collect() }
+                Self { text, hints }
             }
             error => Self::new(error),
         }
@@ -218,10 +224,12 @@ mod tests {
         let message = Message::of_open(&OpenError::NoneLeft { refusals });
         assert_eq!(
             message.text,
-            "no encoder could be opened: qsv: it is broken | nvenc: it is broken | x264: it is \
-             broken"
+            "no encoder could be opened: nvenc: it is broken | x264: it is broken | no device here \
+             for qsv"
         );
-        assert_eq!(message.hints, ["nvenc: repair it", "x264: install it"]);
+        let hints = ["nvenc: repair it", "x264: install it"];
+        assert_eq!(message.hints[..2], hints);
+        assert!(message.hints[2].contains("encoder detect"));
     }
 
     #[test]

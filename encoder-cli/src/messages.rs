@@ -230,6 +230,9 @@ mod tests {
             plain(Level::ERROR, &fields, true),
             "\x1b[1;31merror:\x1b[0m no\n\x1b[1;36mhint:\x1b[0m yes\n"
         );
-        assert_eq!(plain(Level::INFO, &Fields { hint: String::new(), ..fields }, false), "note: no\n");
+        assert_eq!(
+            plain(Level::INFO, &Fields { hint: String::new(), ..fields }, false),
+            "note: no\n"
+        );
     }
 }

@@ -137,9 +137,7 @@ pub fn plan(policy: &Policy, results: &[Detected]) -> Result<Plan, OpenError> {
         return Err(OpenError::NoneLeft { refusals });
     };
     let mut hardware = ranked.iter().filter(|detected| detected.hardware).peekable();
-    let is_absent = |detected: &&Detected| {
-        matches!(&detected.result, ProbeResult::Refused(refusal) if refusal.absent)
-    };
+    let is_absent = |detected: &&Detected| matches!(&detected.result, ProbeResult::Refused(refusal) if refusal.absent);
     let is_wanted = policy.preferred.as_deref() == Some(first.as_str());
     let is_forced = hardware.peek().is_some() && hardware.all(is_absent) && !is_wanted;
     let software_only = is_forced.then_some(first);

@@ -14,8 +14,8 @@ use std::{
 
 use encoder_core::{
     ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, FailureKind, Frame,
-    FrameLayout, LoadProbe, OpenError, OpenRequest, PixelFormat, Plane, Refusal, RefusalKind, Resolution,
-    VideoEncoder,
+    FrameLayout, LoadProbe, OpenError, OpenRequest, PixelFormat, Plane, Refusal, RefusalKind,
+    Resolution, VideoEncoder,
 };
 
 use crate::{

@@ -19,8 +19,7 @@ pub fn check_topic_glob(glob: &str) -> Result<(), String> {
     }
 }
 
-const GLOB_HINT: &str =
-    "write topics as they are, or with * and ?; put \\ before a literal [ or {";
+const GLOB_HINT: &str = "write topics as they are, or with * and ?; put \\ before a literal [ or {";
 
 /// Selects topics.
 pub(crate) struct TopicFilter {
@@ -50,11 +49,9 @@ impl TopicFilter {
         };
         match build() {
             Ok(globs) => Ok(Self { globs: Some(globs) }),
-            Err(error) => Err(SourceError::invalid(
-                location,
-                format!("topic pattern: {error}"),
-                GLOB_HINT,
-            )),
+            Err(error) => {
+                Err(SourceError::invalid(location, format!("topic pattern: {error}"), GLOB_HINT))
+            }
         }
     }
 

@@ -259,28 +259,28 @@ struct Shown<'a>(&'a Results);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let results = self.0;
-    let [width, height] = results.size;
-    let (frames, cameras, threads) = (results.frames, results.cameras, results.threads);
-    writeln!(
-        out,
-        "{}; {width}x{height}, {frames} frames, {cameras} at once, {threads} threads; \
-                   medians of {}; {}\n",
-        results.clip, results.rounds, results.machine
-    )?;
-    write!(out, "{}", results.table())?;
-    for absent in &results.refused {
+        let results = self.0;
+        let [width, height] = results.size;
+        let (frames, cameras, threads) = (results.frames, results.cameras, results.threads);
         writeln!(
             out,
-            "{}: does not work here: {} ({})",
-            absent.encoder, absent.reason, absent.hint
+            "{}; {width}x{height}, {frames} frames, {cameras} at once, {threads} threads; \
+                   medians of {}; {}\n",
+            results.clip, results.rounds, results.machine
         )?;
+        write!(out, "{}", results.table())?;
+        for absent in &results.refused {
+            writeln!(
+                out,
+                "{}: does not work here: {} ({})",
+                absent.encoder, absent.reason, absent.hint
+            )?;
+        }
+        for text in results.notes.iter().rev().chain([&results.answer]) {
+            writeln!(out, "\n{text}")?;
+        }
+        Ok(())
     }
-    for text in results.notes.iter().rev().chain([&results.answer]) {
-        writeln!(out, "\n{text}")?;
-    }
-    Ok(())
-}
 }
 
 /// The processor and its cores.
