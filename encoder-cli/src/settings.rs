@@ -5,7 +5,7 @@ use std::path::Path;
 use encoder_core::{Cache, ConfigError, Detection, Settings};
 
 use crate::{
-    hints::Message,
+    hints::{Message, missing},
     options::{ProbeArgs, VideoArgs},
 };
 
@@ -41,7 +41,10 @@ pub fn load(path: Option<&Path>) -> Result<Settings, Refused> {
     let Some(path) = path else { return Ok(Settings::default()) };
     let wrong =
         |error: &dyn ToString| Refused::usage(format!("{}: {}", path.display(), error.to_string()));
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => wrong(&error).hint(missing(path)),
+        _ => wrong(&error),
+    })?;
     Settings::from_toml(&text).map_err(|e| wrong(&e))
 }
 
