@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use encoder_core::{FrameRate, Preset};
-use encoder_pipeline::source::RawSpec;
+use encoder_pipeline::{naming::Format, source::RawSpec};
 
 #[cfg(feature = "bench")]
 use crate::bench::Bench;
@@ -21,17 +21,21 @@ pub struct Cli {
     /// More messages: -v for information, -vv for details.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
-    /// Only errors, and no progress bars.
+    /// Only errors: no warnings, no progress bars, and no line about each recording that is done.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub quiet: bool,
-    /// How messages are written to standard error; json: one object per line, and no bars.
-    #[arg(long, global = true, value_enum, value_name = "FORM", default_value_t = LogArg::Text)]
+    /// How messages are written to standard error.
+    #[arg(long, global = true, value_enum, value_name = "FORM", default_value_t = LogArg::Plain)]
     pub log: LogArg,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogArg {
+    /// For people: `warning: …`, and below it `hint: …`.
+    Plain,
+    /// A log: one line per message, with time, level, camera and session.
     Text,
+    /// The same, one JSON object per line, and no bars.
     Json,
 }
 
@@ -94,9 +98,9 @@ pub struct Encode {
     /// With several recordings, each gets a directory of its own below it.
     #[arg(short, long, value_name = "DIR|FILE")]
     pub output: PathBuf,
-    /// Format of the files in a directory.
-    #[arg(long, value_enum, default_value_t = FormatArg::Mp4)]
-    pub format: FormatArg,
+    /// Format of the files [default: that of FILE's extension, otherwise mp4]
+    #[arg(long, value_enum)]
+    pub format: Option<FormatArg>,
     /// How MP4 files are written. After a crash, both kinds play up to the last second that was
     /// written.
     #[arg(long, value_enum, default_value_t = ModeArg::Progressive)]
@@ -149,6 +153,15 @@ pub struct Encode {
 pub enum FormatArg {
     Mp4,
     Annexb,
+}
+
+impl FormatArg {
+    pub const fn format(self) -> Format {
+        match self {
+            Self::Mp4 => Format::Mp4,
+            Self::Annexb => Format::AnnexB,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]

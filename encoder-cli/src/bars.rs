@@ -2,13 +2,14 @@
 //! drawn.
 
 use std::{
-    fmt::Write,
+    fmt,
+    io::{self, Write},
     sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
-use encoder_pipeline::{progress::Progress, session::Counters};
+use encoder_pipeline::{progress::Progress, session::Counters, text::printable};
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
 /// Bars that follow the counters, drawn by a thread of their own.
@@ -58,13 +59,13 @@ impl Progress for Bars {
             None => (ProgressBar::no_length(), "{prefix:32!} {spinner} {pos} frames {fps:>9}"),
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            let fps = |state: &ProgressState, out: &mut dyn Write| {
+            let fps = |state: &ProgressState, out: &mut dyn fmt::Write| {
                 // A bar that cannot be drawn is not worth an error.
                 let _ = write!(out, "{:.1} fps", state.per_sec());
             };
             bar.set_style(style.with_key("fps", fps));
         }
-        bar.set_prefix(topic.to_string());
+        bar.set_prefix(printable(topic).into_owned());
         let bar = self.shared.all.add(bar);
         self.shared.bars.lock().unwrap_or_else(PoisonError::into_inner).push((bar, counters));
     }
@@ -81,8 +82,8 @@ impl Drop for Bars {
             bar.abandon();
         }
         if !bars.is_empty() {
-            // The bars leave the cursor at the end of their last line.
-            eprintln!();
+            // The bars leave the cursor at the end of their last line. A terminal may be gone.
+            let _ = writeln!(io::stderr());
         }
     }
 }

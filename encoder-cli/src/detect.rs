@@ -1,9 +1,6 @@
 //! `encoder detect`.
 
-use std::{
-    io::{self, Write},
-    path::Path,
-};
+use std::{fmt, path::Path};
 
 use encoder_core::{Caps, Detected, Device, OpenError, Policy, ProbeResult};
 
@@ -32,44 +29,45 @@ pub fn find(
     Ok(found)
 }
 
-/// Writes the results, as a table or as JSON.
-pub fn show(all: &[Detected], json: bool) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    if json {
-        return writeln!(out, "{}", serde_json::to_string_pretty(&all)?);
-    }
-    if all.is_empty() {
-        writeln!(out, "no encoder in this build: enable a backend feature, such as openh264")?;
-    }
-    for found in all {
-        let kind = if found.hardware { "hardware" } else { "software" };
-        let place = place(found.device.as_ref());
-        let (word, what) = match &found.result {
-            ProbeResult::Usable(caps) if place.is_empty() => ("usable", caps.library.clone()),
-            ProbeResult::Usable(caps) => ("usable", format!("{}, {place}", caps.library)),
-            ProbeResult::Refused(refusal) => ("refused", refusal.reason.clone()),
-        };
-        writeln!(out, "{:<13}{kind:<10}{word:<9}{:>6} ms  {what}", found.encoder, found.probe_ms)?;
-        let mut line = |text: String| writeln!(out, "{:INDENT$}{text}", "");
-        match &found.result {
-            ProbeResult::Usable(caps) => {
-                line(format!("probed: {}", probed(caps)))?;
-                for note in &caps.notes {
-                    line(format!("note: {note}"))?;
+/// The results as a table.
+pub struct Table<'a>(pub &'a [Detected]);
+
+impl fmt::Display for Table<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            writeln!(out, "no encoder in this build: enable a backend feature, such as openh264")?;
+        }
+        for found in self.0 {
+            let kind = if found.hardware { "hardware" } else { "software" };
+            let place = place(found.device.as_ref());
+            let (word, what) = match &found.result {
+                ProbeResult::Usable(caps) if place.is_empty() => ("usable", caps.library.clone()),
+                ProbeResult::Usable(caps) => ("usable", format!("{}, {place}", caps.library)),
+                ProbeResult::Refused(refusal) => ("refused", refusal.reason.clone()),
+            };
+            let ms = found.probe_ms;
+            writeln!(out, "{:<13}{kind:<10}{word:<9}{ms:>6} ms  {what}", found.encoder)?;
+            let mut line = |text: String| writeln!(out, "{:INDENT$}{text}", "");
+            match &found.result {
+                ProbeResult::Usable(caps) => {
+                    line(format!("probed: {}", probed(caps)))?;
+                    for note in &caps.notes {
+                        line(format!("note: {note}"))?;
+                    }
+                }
+                ProbeResult::Refused(refusal) => {
+                    if !place.is_empty() {
+                        line(format!("found: {place}"))?;
+                    }
+                    line(format!("hint: {}", refusal.hint))?;
                 }
             }
-            ProbeResult::Refused(refusal) => {
-                if !place.is_empty() {
-                    line(format!("found: {place}"))?;
-                }
-                line(format!("hint: {}", refusal.hint))?;
+            if let Some(age) = found.cached_s {
+                line(format!("as found {} ago; --reprobe looks again", ago(age)))?;
             }
         }
-        if let Some(age) = found.cached_s {
-            line(format!("as found {} ago; --reprobe looks again", ago(age)))?;
-        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn place(device: Option<&Device>) -> String {

@@ -8,15 +8,18 @@ use std::{
 use encoder_core::{OpenError, Plan, Policy, Settings, plan};
 use encoder_pipeline::{
     destination::FileDestination,
+    error::RunError,
     metrics,
     mux::OutputMode,
-    naming::{Format, Target},
+    naming::{Format, Target, is_directory},
     progress::{Progress, Silent},
-    report::{Exit, Report, check_free},
+    report::{Exit, Report, SkipReason, check_free},
     run::Run,
-    session::{OnBadFrame, OnFull, SessionConfig},
-    source::{self, Source, SourceError},
+    scan::span,
+    session::{OnBadFrame, OnFull, SessionConfig, SessionError},
+    source::{self, Source, SourceError, SourceOptions},
     stop::Stop,
+    text::Count,
     timeline::{Clock, Timing},
 };
 use indicatif::MultiProgress;
@@ -27,14 +30,77 @@ use super::exporter::Exporter;
 use super::{
     args::{BadFrameArg, Encode, FormatArg, FullArg, ModeArg, TimeArg},
     bars::Bars,
-    hints::{of_skipped, with_hint, with_sink_hint},
+    hints::{Message, of_skipped},
+    messages::NOTE,
+    output::Output,
     settings::Refused,
     signals,
 };
 
-pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused> {
+pub fn encode(
+    args: &Encode,
+    bars: Option<&MultiProgress>,
+    out: &mut Output,
+) -> Result<u8, Refused> {
     let mut settings = args.video.settings()?;
     settings.encoder.preset = args.preset.unwrap_or(settings.encoder.preset);
+    check(args)?;
+    let targets = targets(&args.recordings, &args.output, args.format)?;
+    let annexb = |target: &Target| match target {
+        Target::File(path) => Format::of(path) == Some(Format::AnnexB),
+        Target::Directory(_) => matches!(args.format, Some(FormatArg::Annexb)),
+    };
+    if args.output_mode == ModeArg::Fragmented && targets.iter().any(|(_, target)| annexb(target)) {
+        return Err(Refused::usage(
+            "--output-mode fragmented is for MP4: a raw H.264 stream has no fragments",
+        ));
+    }
+    let ready = match prepare(args, &settings) {
+        Ok(ready) => ready,
+        Err(Unready::Usage(refused)) => return Err(refused),
+        Err(Unready::Failed(message, error)) => {
+            for (recording, target) in &targets {
+                save_failure(args, (recording, target), error());
+            }
+            return Err(Refused { usage: false, message });
+        }
+    };
+    let Ready { plan, stop, .. } = &ready;
+    plan.announce();
+    if let Some(encoder) = plan.software_only {
+        info!(
+            target: NOTE,
+            "software encoding by {encoder}; no hardware encoder here: encoder detect says why"
+        );
+    }
+    let session = session(args, settings, plan.clone());
+    let mut worst = Exit::Done.code();
+    let mut not_begun = 0;
+    for (recording, target) in targets {
+        let exit = if stop.is_set() {
+            not_begun += 1;
+            let name = recording.display().to_string();
+            save_failure(args, (recording, &target), RunError::Stopped { recording: name });
+            Exit::Failed.code()
+        } else {
+            convert(args, &session, stop, (recording, &target), bars, out)
+        };
+        // A failure takes precedence over a repair, and a repair over a success.
+        worst = match (worst, exit) {
+            (1, _) | (_, 1) => 1,
+            (3, _) | (_, 3) => 3,
+            _ => 0,
+        };
+    }
+    if not_begun > 0 {
+        let is = if not_begun == 1 { "was" } else { "were" };
+        error!("stopped: {} {is} not begun", Count(not_begun, "recording"));
+    }
+    Ok(worst)
+}
+
+/// Checks what the arguments say about standard input.
+fn check(args: &Encode) -> Result<(), Refused> {
     let stdin = args.recordings.iter().filter(|r| is_stdin(r)).count();
     if stdin > 0 && (args.recordings.len() > 1 || args.resample.is_some()) {
         return Err(Refused::usage(
@@ -52,40 +118,56 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
             "--on-full is for frames on standard input: a recording waits for the encoder",
         ));
     }
-    let targets = targets(&args.recordings, &args.output)?;
-    let annexb = |target: &Target| match target {
-        Target::File(path) => Format::of(path) == Some(Format::AnnexB),
-        Target::Directory(_) => matches!(args.format, FormatArg::Annexb),
-    };
-    if args.output_mode == ModeArg::Fragmented && targets.iter().any(|(_, target)| annexb(target)) {
-        return Err(Refused::usage(
-            "--output-mode fragmented is for MP4: a raw H.264 stream has no fragments",
-        ));
-    }
-    // Held until the end of this function, so that the metrics are written on every return.
+    Ok(())
+}
+
+/// What all recordings need.
+struct Ready {
+    plan: Plan,
+    stop: Stop,
+    /// Held until the last recording is done, so that the metrics are written on every return.
     #[cfg(feature = "prometheus")]
-    let _exporter = Exporter::start(&args.metrics)?;
-    let plan = choose(args, &settings)?;
-    plan.announce();
-    let session = session(args, settings, plan);
-    let stop = signals::stop().map_err(Refused::failed)?;
-    let mut worst = Exit::Done.code();
-    let mut left = targets.len();
-    for (recording, target) in targets {
-        if stop.is_set() {
-            error!("stopped: {left} recordings were not begun");
-            return Ok(if worst == 0 { Exit::Repaired.code() } else { worst });
-        }
-        left -= 1;
-        let exit = convert(args, &session, &stop, (recording, &target), bars);
-        // A failure takes precedence over a repair, and a repair over a success.
-        worst = match (worst, exit) {
-            (1, _) | (_, 1) => 1,
-            (3, _) | (_, 3) => 3,
-            _ => 0,
-        };
+    _exporter: Option<Exporter>,
+}
+
+/// Why nothing can be converted.
+enum Unready {
+    Usage(Refused),
+    /// A message, and the error for the report of each recording.
+    Failed(Message, Box<dyn Fn() -> RunError>),
+}
+
+fn prepare(args: &Encode, settings: &Settings) -> Result<Ready, Unready> {
+    let setup = |message: Message| {
+        let text = message.text.clone();
+        Unready::Failed(message, Box::new(move || RunError::Setup(text.clone())))
+    };
+    #[cfg(feature = "prometheus")]
+    let exporter = Exporter::start(&args.metrics).map_err(|refused| setup(refused.message))?;
+    let plan = choose(args, settings).map_err(|error| match error {
+        OpenError::Unknown { .. } | OpenError::Config(_) => Unready::Usage(Refused::usage(error)),
+        error => Unready::Failed(
+            Message::of_open(&error),
+            Box::new(move || SessionError::Open(error.clone()).into()),
+        ),
+    })?;
+    let stop = signals::stop().map_err(|error| setup(Message::new(error)))?;
+    Ok(Ready {
+        plan,
+        stop,
+        #[cfg(feature = "prometheus")]
+        _exporter: exporter,
+    })
+}
+
+/// Writes the report of a recording that is not converted, unless it would replace the report of
+/// another run.
+fn save_failure(args: &Encode, (recording, target): (&Path, &Target), error: RunError) {
+    let path = target.report_path();
+    if check_free(&path, args.overwrite).is_ok() {
+        // The error itself is reported; where it is written, the report may be impossible too.
+        let _ = Report::failed(recording.display().to_string(), error).save(&path);
     }
-    Ok(worst)
 }
 
 fn is_stdin(recording: &Path) -> bool {
@@ -118,10 +200,7 @@ fn session(args: &Encode, settings: Settings, plan: Plan) -> SessionConfig {
 /// The output files of a recording.
 fn files(args: &Encode, target: &Target) -> FileDestination {
     FileDestination::new(target.clone())
-        .format(match args.format {
-            FormatArg::Mp4 => Format::Mp4,
-            FormatArg::Annexb => Format::AnnexB,
-        })
+        .format(args.format.map_or(Format::default(), FormatArg::format))
         .mode(match args.output_mode {
             ModeArg::Progressive => OutputMode::Progressive,
             ModeArg::Fragmented => OutputMode::Fragmented,
@@ -136,10 +215,11 @@ fn convert(
     stop: &Stop,
     (recording, target): (&Path, &Target),
     bars: Option<&MultiProgress>,
+    out: &mut Output,
 ) -> u8 {
     let path = target.report_path();
     if let Err(error) = check_free(&path, args.overwrite) {
-        error!("{}", with_sink_hint(error));
+        Message::of_sink(error).report();
         return Exit::Failed.code();
     }
     let run = Run::new(files(args, target), session.clone())
@@ -165,11 +245,21 @@ fn convert(
         };
         run.convert(&open, &*progress)
     };
-    summarize(&report);
+    let is_cut = options.start.is_some() || options.end.is_some();
+    if is_cut && has_no_messages(&report) {
+        // What was left out is in the recording: it is read again, for its span alone.
+        let source = if is_stdin(recording) { None } else { uncut(recording, &options) };
+        let span = source.and_then(|source| span(source, stop));
+        if is_stdin(recording) || span.is_some() {
+            let recording = report.recording.clone();
+            report.error = Some(RunError::OutsideWindow { recording, span });
+        }
+    }
+    summarize(&report, recording, out);
     report.relative_to(target.directory());
     match report.save(&path) {
         Ok(()) => report.exit,
-        // If no video was made, the directory may be missing too.
+        // The error may be that nothing can be written there.
         Err(_) if report.error.is_some() => report.exit,
         Err(e) => {
             error!("{}: the report cannot be written: {e}", path.display());
@@ -178,7 +268,23 @@ fn convert(
     }
 }
 
-fn summarize(report: &Report) {
+/// Whether the run failed because no camera has a message.
+fn has_no_messages(report: &Report) -> bool {
+    match &report.error {
+        Some(RunError::NothingConverted { skipped, .. }) => {
+            skipped.iter().all(|skipped| skipped.reason == SkipReason::NoMessages)
+        }
+        _ => false,
+    }
+}
+
+/// The recording from start to end.
+fn uncut(recording: &Path, options: &SourceOptions) -> Option<Box<dyn Source>> {
+    let options = SourceOptions { start: None, end: None, ..options.clone() };
+    source::open(recording, &options).ok()
+}
+
+fn summarize(report: &Report, recording: &Path, out: &mut Output) {
     for o in &report.outputs {
         if let Some(file) = &o.video.file {
             info!(
@@ -192,38 +298,81 @@ fn summarize(report: &Report) {
             );
         }
         if let Some(error) = &o.error {
-            error!("{}: {}", o.topic, with_hint(error));
-        }
-    }
-    for skipped in &report.skipped_topics {
-        if let Some(hint) = of_skipped(&skipped.reason) {
-            warn!("{}: {hint}", skipped.topic);
+            Message::of(error, recording).about(&o.topic).report();
         }
     }
     if let Some(error) = &report.error {
-        error!("{}", with_hint(error));
+        Message::of(error, recording).report();
+    } else {
+        for skipped in &report.skipped_topics {
+            if let Some(hint) = of_skipped(&skipped.reason) {
+                warn!(hint, "{}: the topic was left out", skipped.topic);
+            }
+        }
     }
     let videos = report.outputs.iter().filter(|o| o.video.file.is_some());
     let frames: u64 = videos.clone().map(|o| o.video.frames_encoded).sum();
     let failed: u64 = report.outputs.iter().map(|o| o.video.frames_failed).sum();
-    println!(
-        "{}: {} videos, {frames} frames{} in {:.1} s",
-        report.recording,
-        videos.count(),
-        if failed > 0 { format!(" ({failed} could not be decoded)") } else { String::new() },
-        report.elapsed_s
-    );
+    let videos = videos.count();
+    // Without a video there was an error.
+    if videos > 0 {
+        out.summary(&format!(
+            "{}: {}, {}{} in {:.1} s",
+            report.recording,
+            Count(videos as u64, "video"),
+            Count(frames, "frame"),
+            if failed > 0 { format!(" ({failed} could not be decoded)") } else { String::new() },
+            report.elapsed_s
+        ));
+    }
+}
+
+/// The directory or file of `-o`.
+fn target(output: &Path, format: Option<FormatArg>) -> Result<Target, Refused> {
+    // Files that are often wished for, and that this program does not write.
+    const OTHERS: [&str; 24] = [
+        "mkv", "webm", "mov", "m4v", "avi", "ts", "m2ts", "mts", "mpg", "mpeg", "flv", "wmv",
+        "ogv", "3gp", "gif", "y4m", "yuv", "mjpeg", "mjpg", "h265", "265", "hevc", "m3u8", "mpd",
+    ];
+    let shown = output.display();
+    if output.as_os_str() == "-" {
+        return Err(Refused::usage("-o -: videos are not written to standard output")
+            .hint("give a file or a directory; ./- is a directory of this name"));
+    }
+    let target = Target::of(output);
+    let extension = output.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    match (&target, format) {
+        (Target::File(path), Some(wanted)) if Format::of(path) != Some(wanted.format()) => {
+            let name = path.with_extension(wanted.format().extension());
+            Err(Refused::usage(format!("-o {shown} is a file of another format than --format"))
+                .hint(format!("leave out --format, or give -o {}", name.display())))
+        }
+        (Target::Directory(path), _) if OTHERS.contains(&&*extension) && !is_directory(path) => {
+            Err(Refused::usage(format!(
+                "-o {shown}: videos are written as MP4 (.mp4) or raw H.264 (.h264), not as \
+                 .{extension}"
+            ))
+            .hint(format!(
+                "give -o {}, and convert it with FFmpeg; for a directory of this name put / behind \
+                 it",
+                output.with_extension("mp4").display()
+            )))
+        }
+        _ => Ok(target),
+    }
 }
 
 /// Each recording with the target of its videos.
 fn targets<'a>(
     recordings: &'a [PathBuf],
     output: &Path,
+    format: Option<FormatArg>,
 ) -> Result<Vec<(&'a Path, Target)>, Refused> {
+    let target = target(output, format)?;
     if let [one] = recordings {
-        return Ok(vec![(one, Target::of(output))]);
+        return Ok(vec![(one, target)]);
     }
-    if matches!(Target::of(output), Target::File(_)) {
+    if matches!(target, Target::File(_)) {
         return Err(Refused::usage(format!(
             "-o {} names one file, and there are {} recordings; give a directory",
             output.display(),
@@ -248,13 +397,8 @@ fn targets<'a>(
 }
 
 /// Plans the encoders to try.
-fn choose(args: &Encode, settings: &Settings) -> Result<Plan, Refused> {
+fn choose(args: &Encode, settings: &Settings) -> Result<Plan, OpenError> {
     let policy = Policy::new(&settings.gpu, args.encoder.as_deref());
-    let found =
-        args.video.probe.detection(settings).for_policy(&policy).run().map_err(Refused::usage)?;
-    let unknown = |e: &OpenError| matches!(e, OpenError::Unknown { .. });
-    plan(&policy, &found).map_err(|error| {
-        metrics::not_opened(&error, None);
-        Refused { usage: unknown(&error), text: error.to_string() }
-    })
+    let found = args.video.probe.detection(settings).for_policy(&policy).run()?;
+    plan(&policy, &found).inspect_err(|error| metrics::not_opened(error, None))
 }

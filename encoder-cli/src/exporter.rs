@@ -30,7 +30,7 @@ impl Exporter {
         if metrics_listen.is_none() && metrics_file.is_none() {
             return Ok(None);
         }
-        let refuse = |text| Refused { usage: false, text };
+        let refuse = |text: String| Refused::failed(text);
         let internal = |error: &dyn ToString| refuse(format!("metrics: {}", error.to_string()));
         let builder = PrometheusBuilder::new()
             .set_buckets_for_metric(Matcher::Full(LATENCY.into()), &LATENCY_BUCKETS)

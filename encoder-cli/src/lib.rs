@@ -18,24 +18,27 @@ mod encode;
 #[cfg(feature = "prometheus")]
 mod exporter;
 mod hints;
+mod messages;
 mod options;
+mod output;
 mod repair;
 mod settings;
 mod signals;
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
+    path::Path,
     process::ExitCode,
 };
 
 use args::{Cli, Command, LogArg};
 use clap::Parser;
-use encoder_pipeline::{scan::scan, source};
+use encoder_pipeline::{error::RunError, scan::scan, source, text};
+use hints::Message;
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use options::SourceArgs;
+use output::Output;
 use settings::Refused;
-use tracing::error;
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 /// Runs the program with the arguments of this process and returns its exit code.
 pub fn main() -> ExitCode {
@@ -46,122 +49,46 @@ pub fn main() -> ExitCode {
         encoder_core::set_helper(program);
     }
     let cli = Cli::parse();
-    let bars = (!cli.quiet && cli.log == LogArg::Text && io::stderr().is_terminal())
+    let bars = (!cli.quiet && cli.log != LogArg::Json && io::stderr().is_terminal())
         .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr()));
-    log(&cli, bars.clone());
-    let code = match &cli.command {
-        Command::Encode(args) => match encode::encode(args, bars.as_ref()) {
-            Ok(code) => code,
-            Err(refused) => refuse(&refused),
-        },
+    messages::begin(cli.log, cli.quiet, cli.verbose, bars.clone());
+    let mut out = Output::new(cli.quiet);
+    let code = run(&cli.command, bars.as_ref(), &mut out).unwrap_or_else(|refused| {
+        refused.message.report();
+        refused.code()
+    });
+    ExitCode::from(out.end(code))
+}
+
+fn run(command: &Command, bars: Option<&MultiProgress>, out: &mut Output) -> Result<u8, Refused> {
+    match command {
+        Command::Encode(args) => encode::encode(args, bars, out),
         #[cfg(feature = "bench")]
-        Command::Bench(args) => match bench::bench(args) {
-            Ok(code) => code,
-            Err(refused) => refuse(&refused),
-        },
+        Command::Bench(args) => bench::bench(args, out),
         Command::Detect { json, encoder, config, probe } => {
-            match detect::find(encoder.as_deref(), config.as_deref(), probe) {
-                Ok(found) => done(detect::show(&found, *json)),
-                Err(refused) => refuse(&refused),
-            }
+            let found = detect::find(encoder.as_deref(), config.as_deref(), probe)?;
+            out.print(&match json {
+                true => format!("{}\n", text::json(&found).map_err(Refused::failed)?),
+                false => detect::Table(&found).to_string(),
+            });
+            Ok(0)
         }
         Command::Repair { files, output, overwrite } => {
-            match repair::repair(files, output.as_deref(), *overwrite) {
-                Ok(code) => code,
-                Err(refused) => refuse(&refused),
-            }
+            repair::repair(files, output.as_deref(), *overwrite, out)
         }
-        Command::Info { recording, json, source } => info(recording, *json, source),
-    };
-    ExitCode::from(code)
-}
-
-fn refuse(refused: &Refused) -> u8 {
-    error!("{}", refused.text);
-    refused.code()
-}
-
-/// Messages go to standard error, above the bars.
-fn log(cli: &Cli, bars: Option<MultiProgress>) {
-    let level = match (cli.quiet, cli.verbose) {
-        (true, _) => "error",
-        (_, 0) => "warn",
-        (_, 1) => "info",
-        _ => "debug",
-    };
-    let filter = EnvFilter::try_from_env("ENCODER_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(io::stderr().is_terminal())
-        .with_writer(Above(bars));
-    match cli.log {
-        LogArg::Json => lines.json().init(),
-        LogArg::Text if io::stderr().is_terminal() => lines.without_time().init(),
-        LogArg::Text => lines.init(),
+        Command::Info { recording, json, source } => info(recording, *json, source, out),
     }
 }
 
-fn info(recording: &std::path::Path, json: bool, args: &SourceArgs) -> u8 {
+fn info(recording: &Path, json: bool, args: &SourceArgs, out: &mut Output) -> Result<u8, Refused> {
     let scanned = source::open(recording, &args.options()).and_then(|s| scan(s, &args.picture()));
-    match scanned {
-        Ok(info) if json => match serde_json::to_string_pretty(&info) {
-            Ok(text) => done(writeln!(io::stdout(), "{text}")),
-            Err(e) => done(Err(e.into())),
-        },
-        Ok(info) => done(write!(io::stdout(), "{info}")),
-        Err(e) => {
-            error!("{e}");
-            1
-        }
-    }
-}
-
-/// A reader that closed the pipe needs no more output: this is not an error.
-fn done(result: io::Result<()>) -> u8 {
-    match result {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            error!("{e}");
-            1
-        }
-        _ => 0,
-    }
-}
-
-/// Writes lines above the bars instead of through them.
-struct Above(Option<MultiProgress>);
-
-impl<'a> MakeWriter<'a> for Above {
-    type Writer = Line<'a>;
-
-    fn make_writer(&'a self) -> Line<'a> {
-        Line { bars: self.0.as_ref(), text: Vec::new() }
-    }
-}
-
-struct Line<'a> {
-    bars: Option<&'a MultiProgress>,
-    text: Vec<u8>,
-}
-
-impl Write for Line<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.text.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for Line<'_> {
-    fn drop(&mut self) {
-        let print = || io::stderr().write_all(&self.text);
-        // An error of standard error itself cannot be reported anywhere.
-        let _ = match self.bars {
-            Some(bars) => bars.suspend(print),
-            None => print(),
-        };
-    }
+    let info = scanned.map_err(|error| Refused {
+        usage: false,
+        message: Message::of(&RunError::from(error), recording),
+    })?;
+    out.print(&match json {
+        true => format!("{}\n", text::json(&info).map_err(Refused::failed)?),
+        false => info.to_string(),
+    });
+    Ok(0)
 }

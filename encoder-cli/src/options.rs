@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use encoder_pipeline::{
     picture::PictureOptions,
-    source::{Limits, Moment, SourceOptions},
+    source::{Limits, Moment, SourceOptions, check_topic_glob},
 };
 
 #[derive(Args)]
@@ -61,7 +61,7 @@ pub struct MetricsArgs {
 #[derive(Args)]
 pub struct SourceArgs {
     /// Only topics that match this glob; may be given several times.
-    #[arg(long, value_name = "GLOB")]
+    #[arg(long, value_name = "GLOB", value_parser = topic_glob)]
     pub topic: Vec<String>,
     /// Leave out messages that were logged earlier: seconds from the start of the recording, or
     /// @SECONDS since the epoch.
@@ -110,6 +110,10 @@ impl SourceArgs {
             ..Default::default()
         }
     }
+}
+
+fn topic_glob(text: &str) -> Result<String, String> {
+    check_topic_glob(text).map(|()| text.to_owned())
 }
 
 fn moment(text: &str) -> Result<Moment, String> {

@@ -2,17 +2,29 @@
 
 use std::{
     fs::File,
-    io::BufReader,
+    io::{BufReader, ErrorKind},
     path::{Path, PathBuf},
 };
 
-use encoder_pipeline::mux::{OutputFile, PartError, Recovery, is_being_written, repaired_name};
-use tracing::{error, warn};
+use encoder_pipeline::{
+    mux::{OutputFile, PartError, Recovery, is_being_written, repaired_name},
+    text::Count,
+};
+use tracing::warn;
 
-use super::{hints::with_sink_hint, settings::Refused};
+use super::{
+    hints::{Message, missing},
+    output::Output,
+    settings::Refused,
+};
 
 /// Makes a whole file from each damaged file; returns the exit code.
-pub fn repair(files: &[PathBuf], output: Option<&Path>, overwrite: bool) -> Result<u8, Refused> {
+pub fn repair(
+    files: &[PathBuf],
+    output: Option<&Path>,
+    overwrite: bool,
+    out: &mut Output,
+) -> Result<u8, Refused> {
     let into = match output {
         Some(path) if !path.is_dir() && files.len() > 1 => {
             return Err(Refused::usage(format!(
@@ -33,9 +45,9 @@ pub fn repair(files: &[PathBuf], output: Option<&Path>, overwrite: bool) -> Resu
             None => repaired_name(file),
         };
         match repair_file(file, &output, overwrite) {
-            Ok(text) => println!("{}: {text}", file.display()),
-            Err(text) => {
-                error!("{text}");
+            Ok(text) => out.summary(&format!("{}: {text}", file.display())),
+            Err(message) => {
+                message.report();
                 code = 1;
             }
         }
@@ -43,12 +55,16 @@ pub fn repair(files: &[PathBuf], output: Option<&Path>, overwrite: bool) -> Resu
     Ok(code)
 }
 
-fn repair_file(file: &Path, output: &Path, overwrite: bool) -> Result<String, String> {
-    let wrong = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+fn repair_file(file: &Path, output: &Path, overwrite: bool) -> Result<String, Message> {
+    let wrong =
+        |error: &dyn std::fmt::Display| Message::new(format!("{}: {error}", file.display()));
     if is_being_written(file) {
         return Err(wrong(&"a program is still writing it; repair it when that has ended"));
     }
-    let input = File::open(file).map_err(|e| wrong(&e))?;
+    let input = File::open(file).map_err(|error| match error.kind() {
+        ErrorKind::NotFound => wrong(&error).hint(missing(file)),
+        _ => wrong(&error),
+    })?;
     let found = match Recovery::find(BufReader::new(input)) {
         Err(error @ PartError::Progressive) => return Ok(format!("{error}; nothing to repair")),
         found => found.map_err(|e| wrong(&e))?,
@@ -66,12 +82,15 @@ fn repair_file(file: &Path, output: &Path, overwrite: bool) -> Result<String, St
     for text in &found.timeline().warnings {
         warn!("{}: {text}", file.display());
     }
-    let mut whole = OutputFile::create(output, overwrite).map_err(with_sink_hint)?;
+    let mut whole = OutputFile::create(output, overwrite).map_err(Message::of_sink)?;
     found.write(&mut whole).map_err(|e| wrong(&e))?;
-    whole.commit().map_err(with_sink_hint)?;
+    whole.commit().map_err(Message::of_sink)?;
     let rest = match rest {
         0 => String::new(),
+        1 => "; 1 byte at the end was of no use".into(),
         n => format!("; {n} bytes at the end were of no use"),
     };
-    Ok(format!("{frames} frames, {seconds:.3} s, are in {}{rest}", output.display()))
+    let is = if frames == 1 { "is" } else { "are" };
+    let frames = Count(frames, "frame");
+    Ok(format!("{frames}, {seconds:.3} s, {is} in {}{rest}", output.display()))
 }

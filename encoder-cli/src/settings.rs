@@ -4,22 +4,31 @@ use std::path::Path;
 
 use encoder_core::{Cache, ConfigError, Detection, Settings};
 
-use crate::options::{ProbeArgs, VideoArgs};
+use crate::{
+    hints::{Message, missing},
+    options::{ProbeArgs, VideoArgs},
+};
 
 /// An error before the work starts: exit code 2 for wrong usage, 1 for all others.
 pub struct Refused {
     pub usage: bool,
-    pub text: String,
+    pub message: Message,
 }
 
 impl Refused {
     pub fn usage(text: impl ToString) -> Self {
-        Self { usage: true, text: text.to_string() }
+        Self { usage: true, message: Message::new(text) }
     }
 
     /// An error that is not wrong usage, such as an error of the system.
     pub fn failed(text: impl ToString) -> Self {
-        Self { usage: false, text: text.to_string() }
+        Self { usage: false, message: Message::new(text) }
+    }
+
+    /// The same error with a hint.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.message.hints.push(hint.into());
+        self
     }
 
     pub fn code(&self) -> u8 {
@@ -32,7 +41,10 @@ pub fn load(path: Option<&Path>) -> Result<Settings, Refused> {
     let Some(path) = path else { return Ok(Settings::default()) };
     let wrong =
         |error: &dyn ToString| Refused::usage(format!("{}: {}", path.display(), error.to_string()));
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
+    let text = std::fs::read_to_string(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => wrong(&error).hint(missing(path)),
+        _ => wrong(&error),
+    })?;
     Settings::from_toml(&text).map_err(|e| wrong(&e))
 }
 

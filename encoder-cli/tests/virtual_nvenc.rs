@@ -246,7 +246,7 @@ fn what_goes_wrong_amid_a_stream_costs_no_frame() {
         for failover in failovers {
             assert_eq!((&failover["from"], &failover["to"]), (&"nvenc".into(), &"nvenc".into()));
         }
-        let warned = done.said.lines().filter(|line| line.contains("WARN")).count();
+        let warned = done.said.lines().filter(|line| line.starts_with("warning:")).count();
         let counts = failovers.iter().map(|failover| failover["count"].as_u64().unwrap());
         assert_eq!(warned as u64, counts.sum::<u64>(), "{told}");
     }

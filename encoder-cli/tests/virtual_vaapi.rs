@@ -59,7 +59,8 @@ fn it_is_usable_and_every_pixel_arrives() {
         let expected = if quick_sync { "qsv" } else { "vaapi" };
         assert_eq!(chosen.output()["encoder"], expected, "{}", chosen.said);
         if cfg!(feature = "qsv") && maker == "AMD" {
-            assert!(warning(&chosen.said, "qsv").contains("Intel"), "{}", chosen.said);
+            // There is no device of Intel, and nothing to repair.
+            assert!(!chosen.said.contains("qsv"), "{}", chosen.said);
         }
     }
 }

@@ -57,7 +57,7 @@ impl ConfigError {
 }
 
 /// Why no encoder could be opened.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum OpenError {
     /// The configuration is wrong, whichever backend is used.

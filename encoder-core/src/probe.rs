@@ -183,6 +183,10 @@ pub struct Refusal {
     pub hint: String,
     /// Whether a later attempt may succeed without any change: a session limit, a busy device.
     pub transient: bool,
+    /// Whether this machine has no device of the backend's kind: nothing is broken, and there is
+    /// nothing to repair.
+    #[serde(skip)]
+    pub absent: bool,
     /// For a busy device: the processes whose sessions make it busy.
     #[serde(skip)]
     pub holders: Holders,
@@ -199,7 +203,7 @@ impl Refusal {
         hint: impl Into<String>,
     ) -> Self {
         let (reason, hint, holders) = (reason.into(), hint.into(), Holders::default());
-        Self { encoder, kind, reason, hint, transient: false, holders, count: 1 }
+        Self { encoder, kind, reason, hint, transient: false, absent: false, holders, count: 1 }
     }
 
     /// Logs the refusal: one `WARN` with reason and hint.
@@ -223,6 +227,13 @@ impl Refusal {
     #[must_use]
     pub fn transient(mut self) -> Self {
         self.transient = true;
+        self
+    }
+
+    /// The same refusal, marked as that of a machine without such a device.
+    #[must_use]
+    pub fn absent(mut self) -> Self {
+        self.absent = true;
         self
     }
 

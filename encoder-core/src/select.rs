@@ -6,6 +6,8 @@ use std::{
     },
 };
 
+use tracing::debug;
+
 use crate::{
     Caps, Detected, EncoderType, GpuEncoderConfig, OpenError, ProbeResult, Refusal, RefusalKind,
 };
@@ -57,6 +59,10 @@ pub struct Plan {
     pub refusals: Vec<Refusal>,
     /// The capabilities of the backends in the order, from their probes.
     pub probes: BTreeMap<EncoderType, Caps>,
+    /// The software encoder that is used because no device of any hardware backend is here. `None`
+    /// if a hardware backend is in the order or has a device that does not work, and if software
+    /// was asked for.
+    pub software_only: Option<EncoderType>,
     /// Whether the refusals were logged, which happens once for all clones of a plan.
     announced: Arc<AtomicBool>,
 }
@@ -74,14 +80,21 @@ impl Plan {
         };
         let probes = order.iter().filter_map(probe).collect();
         let order = order.iter().map(|detected| detected.encoder).collect();
-        Self { order, refusals, probes, announced: Arc::default() }
+        Self { order, refusals, probes, ..Self::default() }
     }
 
-    /// Logs each refusal as one `WARN`, at the first call on a plan or its clones.
+    /// Logs each refusal as one `WARN`, at the first call on a plan or its clones. The refusal of a
+    /// backend whose device is [absent](Refusal::absent) is only a `DEBUG`.
     /// [`Chain::new`](crate::Chain::new) calls it too.
     pub fn announce(&self) {
-        if !self.announced.swap(true, Ordering::Relaxed) {
-            self.refusals.iter().for_each(Refusal::warn);
+        if self.announced.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        for refusal in &self.refusals {
+            match refusal.absent {
+                true => debug!(encoder = %refusal.encoder, "no such device: {}", refusal.reason),
+                false => refusal.warn(),
+            }
         }
     }
 }
@@ -114,16 +127,21 @@ pub fn plan(policy: &Policy, results: &[Detected]) -> Result<Plan, OpenError> {
         ranked.insert(0, first);
     }
     let (mut order, mut refusals) = (Vec::new(), Vec::new());
-    for detected in ranked {
+    for &detected in &ranked {
         match policy.refuses(detected) {
             Some(refusal) => refusals.push(refusal),
             None => order.push(detected),
         }
     }
-    if order.is_empty() {
+    let Some(first) = order.first().map(|first| first.encoder) else {
         return Err(OpenError::NoneLeft { refusals });
-    }
-    Ok(Plan::of(order, refusals))
+    };
+    let mut hardware = ranked.iter().filter(|detected| detected.hardware).peekable();
+    let is_absent = |detected: &&Detected| matches!(&detected.result, ProbeResult::Refused(refusal) if refusal.absent);
+    let is_wanted = policy.preferred.as_deref() == Some(first.as_str());
+    let is_forced = hardware.peek().is_some() && hardware.all(is_absent) && !is_wanted;
+    let software_only = is_forced.then_some(first);
+    Ok(Plan { software_only, ..Plan::of(order, refusals) })
 }
 
 fn software(encoder: EncoderType) -> Refusal {
@@ -140,7 +158,7 @@ mod tests {
     use super::*;
     use crate::Caps;
 
-    /// `name+` usable, `name-` refused, `name~` busy, in rank order.
+    /// `name+` usable, `name-` refused, `name~` busy, `name0` without a device, in rank order.
     fn results(spec: &str) -> Vec<Detected> {
         const KNOWN: [(EncoderType, bool); 6] = [
             (EncoderType::NVENC, true),
@@ -159,6 +177,7 @@ mod tests {
                 let result = match sign {
                     "+" => ProbeResult::Usable(Caps::default()),
                     "-" => ProbeResult::Refused(refused(RefusalKind::NoDevice)),
+                    "0" => ProbeResult::Refused(refused(RefusalKind::NoDevice).absent()),
                     _ => ProbeResult::Refused(refused(RefusalKind::Busy).transient()),
                 };
                 Detected::new(encoder, hardware, result)
@@ -263,6 +282,27 @@ mod tests {
                 (*expected, *refused),
                 "{spec}: {policy:?}"
             );
+        }
+    }
+
+    #[test]
+    fn software_for_want_of_a_device() {
+        for (spec, preferred, expected) in [
+            ("nvenc0 qsv0 x264+ openh264+", None, Some(EncoderType::X264)),
+            ("nvenc0 x264- openh264+", None, Some(EncoderType::OPENH264)),
+            // A device that is there and does not work has a warning of its own.
+            ("nvenc- qsv0 x264+", None, None),
+            ("nvenc~ qsv0 x264+", None, None),
+            ("nvenc0 vaapi+ x264+", None, None),
+            // Asked for, or the only kind of this build.
+            ("nvenc0 x264+ openh264+", Some("openh264"), None),
+            ("x264+ openh264+", None, None),
+            // The preferred device is not here.
+            ("nvenc0 x264+", Some("nvenc"), Some(EncoderType::X264)),
+        ] {
+            let policy = Policy { preferred: preferred.map(str::to_owned), ..Policy::default() };
+            let plan = plan(&policy, &results(spec)).expect("an order");
+            assert_eq!(plan.software_only, expected, "{spec} {preferred:?}");
         }
     }
 

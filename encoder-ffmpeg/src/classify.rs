@@ -10,7 +10,7 @@ use crate::{
         Rule,
         hints::{LATER, REPORT, SIZE},
     },
-    tail::summary,
+    tail::{last, summary},
 };
 
 use RefusalKind::{Busy, Failed, NotBuilt, Permission, Unsupported};
@@ -94,7 +94,10 @@ pub fn classify(
         Exit::TimedOut(_) => Refusal::new(
             encoder,
             RefusalKind::Timeout,
-            format!("FFmpeg gave {exit}, {log}"),
+            match last(stderr) {
+                "" => format!("FFmpeg gave {exit}, without a message"),
+                line => format!("FFmpeg gave {exit}; its last message: {line}"),
+            },
             "check the driver (a hung device needs a restart); try again when the machine is idle",
         )
         .transient(),
@@ -238,6 +241,10 @@ mod tests {
         let late = of(Exit::TimedOut(Duration::from_secs(10)));
         assert_eq!((late.kind, late.transient), (Timeout, true));
         assert!(late.reason.contains("no answer in 10 s"));
+        // The line that shows how far it came, and not all that it reported on the way.
+        let chatter = "[verbose] one\n[warning] slow\n[verbose] two\n";
+        let late = classify(EncoderType::QSV, &[], chatter, Exit::TimedOut(Duration::from_secs(9)));
+        assert_eq!(late.reason, "FFmpeg gave no answer in 9 s; its last message: [warning] slow");
         // A message decides before the exit does.
         let line = "[h264_nvenc] [error] no runtime";
         let refusal = classify(EncoderType::NVENC, &[TABLE], line, Exit::Signal(9));

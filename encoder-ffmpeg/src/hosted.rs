@@ -14,8 +14,8 @@ use std::{
 
 use encoder_core::{
     ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, FailureKind, Frame,
-    LoadProbe, OpenError, OpenRequest, PixelFormat, Plane, Refusal, RefusalKind, Resolution,
-    VideoEncoder,
+    FrameLayout, LoadProbe, OpenError, OpenRequest, PixelFormat, Plane, Refusal, RefusalKind,
+    Resolution, VideoEncoder,
 };
 
 use tracing::warn;
@@ -28,6 +28,7 @@ use crate::{
     flv::{AccessUnit, FlvParser},
     order::Order,
     process::{Child, Exit},
+    rule::hints::SIZE,
     sys,
     tail::{SharedTail, summary},
     wait::Wait,
@@ -36,6 +37,11 @@ use crate::{
 /// How long a child that has the end of its input may take to end by itself, after its last access
 /// unit.
 const END: Duration = Duration::from_secs(5);
+
+/// The fewest bytes of a frame: FFmpeg reads the first ten bytes of any input before it looks at the
+/// format, to find an ID3 tag. With a smaller frame (2x2) it would wait for the next frame, and this
+/// program for the encoder.
+const SMALLEST_FRAME: usize = 10;
 
 /// How long a child whose pipes are broken may take to end.
 const GONE_SOON: Duration = Duration::from_secs(1);
@@ -119,6 +125,10 @@ impl HostedEncoder {
             let allowed = "WIDTHxHEIGHT";
             return Err(ConfigError::value("encoder.resolution", "none", allowed).into());
         };
+        if FrameLayout::new(spec.format, size).packed_bytes() < SMALLEST_FRAME {
+            let reason = format!("FFmpeg takes no pictures as small as {size}");
+            return Err(Refusal::new(spec.id, RefusalKind::Unsupported, reason, SIZE).into());
+        }
         if !ffmpeg.lists(spec.encoder) {
             return Err(not_listed(spec.id, std::slice::from_ref(ffmpeg), spec.encoder).into());
         }

@@ -82,13 +82,22 @@ impl SharedTail {
     }
 }
 
-/// The lines of a [`Tail::text`] for a message: its warnings and errors, or its last lines if there
+/// The lines of a [`Tail::text`] for a message: its warnings and errors, or its last line if there
 /// are none.
 pub(crate) fn summary(text: &str) -> String {
     const MOST: usize = 8;
     let serious: Vec<&str> = text.lines().filter(|line| !is_chatter(line)).collect();
-    let chosen = if serious.is_empty() { text.lines().collect() } else { serious };
-    chosen[chosen.len().saturating_sub(MOST)..].join(" | ")
+    match serious.as_slice() {
+        [] => last(text).to_owned(),
+        lines => lines[lines.len().saturating_sub(MOST)..].join(" | "),
+    }
+}
+
+/// The line of a [`Tail::text`] that shows how far a child came that gave no answer: its last
+/// warning or error, or its last line if there are none.
+pub(crate) fn last(text: &str) -> &str {
+    let serious = text.lines().rfind(|line| !is_chatter(line));
+    serious.or(text.lines().last()).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -110,7 +119,10 @@ mod tests {
         assert_eq!(text.lines().count(), LINES);
         assert!(text.len() <= LINES * (LINE_BYTES + 1));
         assert!(!summary(&text).contains("chatter"));
-        assert_eq!(summary("[info] a\n[info] b\n"), "[info] a | [info] b");
+        assert_eq!(summary("[info] a\n[info] b\n"), "[info] b");
+        assert_eq!(summary("[error] a\n[info]\n[error] b\n"), "[error] a | [error] b");
+        assert_eq!(last("[warning] a\n[error] b\n[info]\n"), "[error] b");
+        assert_eq!((last("[info] a\n[info] b\n"), last("")), ("[info] b", ""));
         assert_eq!(summary("[error] a\n[verbose]\n"), "[error] a");
         assert_eq!(summary(""), "");
     }

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use encoder_media::Event;
 pub use encoder_media::{Destination, Location, PartInfo};
 use tracing::debug;
 
@@ -19,6 +20,8 @@ pub struct FileDestination {
     mode: OutputMode,
     /// The topic of the single file.
     topic: Option<String>,
+    /// All camera topics that the recording has named so far.
+    topics: Vec<String>,
 }
 
 impl FileDestination {
@@ -31,6 +34,7 @@ impl FileDestination {
             overwrite: false,
             mode: OutputMode::default(),
             topic: None,
+            topics: Vec::new(),
         }
     }
 
@@ -63,8 +67,12 @@ impl FileDestination {
         if first == topic {
             return Ok(());
         }
+        let mut topics = vec![first.as_str(), topic];
+        let others = self.topics.iter().map(String::as_str);
+        topics.extend(others.filter(|other| !(*other == first || *other == topic)));
         let reason = format!(
-            "the recording has more than one camera topic ({first}, {topic}), and this is one file"
+            "the recording has more than one camera topic ({}), and this is one file",
+            topics.join(", ")
         );
         Err(SinkError::refused(file, reason))
     }
@@ -89,6 +97,13 @@ impl Destination for FileDestination {
             }
             Format::AnnexB => Box::new(AnnexBSink::create(&path, overwrite)?),
         })
+    }
+
+    fn event(&mut self, event: &Event) -> Result<(), SinkError> {
+        if let Event::Stream(info) = event {
+            self.topics.push(info.topic.clone());
+        }
+        Ok(())
     }
 
     fn finish(self: Box<Self>) -> Result<Finished, SinkError> {
@@ -130,9 +145,12 @@ mod tests {
         files.begin().unwrap();
         sink(&mut files, "/left", 1).unwrap();
         sink(&mut files, "/left", 2).unwrap();
+        for topic in ["/rear", "/left", "/right", "/top"] {
+            files.event(&Event::Stream(stream(topic))).unwrap();
+        }
         let error = sink(&mut files, "/right", 1).unwrap_err();
         assert!(matches!(error, SinkError::Refused { .. }), "{error}");
-        assert!(error.to_string().contains("(/left, /right)"), "{error}");
+        assert!(error.to_string().contains("(/left, /right, /rear, /top)"), "{error}");
         assert_eq!(Box::new(files).finish().unwrap(), Finished::at(&file));
 
         let mut files = FileDestination::new(Target::of(directory.path()));

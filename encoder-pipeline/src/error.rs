@@ -48,6 +48,45 @@ pub enum RunError {
     /// No frame of the video could be decoded.
     #[error("no frame of it can be decoded")]
     NoPicture,
+    /// The recording has no message in the part of its time that was chosen.
+    #[error("{recording}: {}", outside(*.span))]
+    OutsideWindow {
+        /// The recording, as it was named by the caller.
+        recording: String,
+        /// The log times of its first and its last camera message, in nanoseconds since the epoch
+        /// (or since the first frame, if it has no clock); `None` if they are not known.
+        span: Option<(i64, i64)>,
+    },
+    /// The run was stopped before any frame was read.
+    #[error("{recording}: stopped before any frame was read")]
+    Stopped {
+        /// The recording, as it was named by the caller.
+        recording: String,
+    },
+    /// The program could not prepare the run.
+    #[error("{0}")]
+    Setup(String),
+}
+
+fn outside(span: Option<(i64, i64)>) -> String {
+    let text = "no camera message was logged in the chosen part of its time";
+    let Some((first, last)) = span else { return text.into() };
+    let length = last.saturating_sub(first) as f64 / 1e9;
+    format!(
+        "{text}; the recording has camera messages from 0 to {length:.3} s, logged from @{} to @{}",
+        Seconds(first),
+        Seconds(last)
+    )
+}
+
+/// Nanoseconds, displayed as decimal seconds.
+struct Seconds(i64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (sign, ns) = (if self.0 < 0 { "-" } else { "" }, self.0.unsigned_abs());
+        write!(f, "{sign}{}.{:03}", ns / 1_000_000_000, ns % 1_000_000_000 / 1_000_000)
+    }
 }
 
 fn list(skipped: &[SkippedTopic]) -> String {
@@ -65,6 +104,9 @@ impl RunError {
             Self::Resample { .. } => ErrorKind::RateGap,
             Self::NothingConverted { .. } => ErrorKind::NothingConverted,
             Self::NoPicture => ErrorKind::NoPicture,
+            Self::OutsideWindow { .. } => ErrorKind::OutsideWindow,
+            Self::Stopped { .. } => ErrorKind::Stopped,
+            Self::Setup(_) => ErrorKind::Setup,
         }
     }
 
@@ -150,13 +192,19 @@ pub enum ErrorKind {
     BadFrame,
     /// `no-picture`: no frame of the video could be decoded.
     NoPicture,
+    /// `outside-window`: the recording has no message in the chosen part of its time.
+    OutsideWindow,
+    /// `stopped`: the run was stopped before any frame was read.
+    Stopped,
+    /// `setup`: the program could not prepare the run.
+    Setup,
     /// `internal`: a defect of this library or of a backend.
     Internal,
 }
 
 impl ErrorKind {
     /// All kinds.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::Missing,
         Self::InputPermission,
         Self::InputIo,
@@ -177,6 +225,9 @@ impl ErrorKind {
         Self::NoMemory,
         Self::BadFrame,
         Self::NoPicture,
+        Self::OutsideWindow,
+        Self::Stopped,
+        Self::Setup,
         Self::Internal,
     ];
 
@@ -203,6 +254,9 @@ impl ErrorKind {
             Self::NoMemory => "no-memory",
             Self::BadFrame => "bad-frame",
             Self::NoPicture => "no-picture",
+            Self::OutsideWindow => "outside-window",
+            Self::Stopped => "stopped",
+            Self::Setup => "setup",
             Self::Internal => "internal",
         }
     }

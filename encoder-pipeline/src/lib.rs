@@ -52,6 +52,7 @@ pub mod report;
 pub mod run;
 pub mod scan;
 mod skipped;
+pub mod text;
 
 pub use encoder_media::timeline;
 pub use encoder_mp4 as mux;

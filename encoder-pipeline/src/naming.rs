@@ -25,7 +25,8 @@ impl Format {
         }
     }
 
-    const fn extension(self) -> &'static str {
+    /// The extension of files of this format.
+    pub const fn extension(self) -> &'static str {
         match self {
             Self::Mp4 => "mp4",
             Self::AnnexB => "h264",
@@ -43,10 +44,11 @@ pub enum Target {
 }
 
 impl Target {
-    /// Returns a file if the extension is that of a [`Format`], otherwise a directory.
+    /// Returns a file if the extension is that of a [`Format`], otherwise a directory. A directory
+    /// that exists, or a path that ends with a separator, is a directory whatever its extension.
     pub fn of(path: &Path) -> Self {
         match Format::of(path) {
-            Some(_) if !path.is_dir() => Self::File(path.into()),
+            Some(_) if !is_directory(path) => Self::File(path.into()),
             _ => Self::Directory(path.into()),
         }
     }
@@ -68,6 +70,11 @@ impl Target {
             Self::File(file) => file.with_extension("report.json"),
         }
     }
+}
+
+/// Whether the path can only be meant as a directory: it is one, or it ends with a separator.
+pub fn is_directory(path: &Path) -> bool {
+    path.is_dir() || path.as_os_str().to_string_lossy().ends_with(std::path::is_separator)
 }
 
 /// Makes file names that are unique within a run.
@@ -179,6 +186,7 @@ mod tests {
             ("b.h264", true, Format::AnnexB),
             ("videos", false, Format::Mp4),
             ("v1.0", false, Format::Mp4),
+            ("b.mp4/", false, Format::Mp4),
         ] {
             let target = Target::of(Path::new(path));
             assert_eq!(matches!(target, Target::File(_)), file, "{path}");

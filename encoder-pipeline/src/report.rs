@@ -5,7 +5,9 @@ use std::{io, path::Path};
 use serde::Serialize;
 
 pub use crate::skipped::{SkipReason, SkippedTopic};
-use crate::{destination::Location, error::RunError, mux::SinkError, session::VideoReport};
+use crate::{
+    destination::Location, error::RunError, mux::SinkError, session::VideoReport, text::json,
+};
 
 /// How a run ended; determines the exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -79,6 +81,18 @@ pub struct Output {
 }
 
 impl Report {
+    /// The report of a run that failed before the recording was opened.
+    pub fn failed(recording: impl Into<String>, error: RunError) -> Self {
+        Self {
+            recording: recording.into(),
+            exit: Exit::Failed.code(),
+            interrupted: matches!(error, RunError::Stopped { .. }),
+            error: Some(error),
+            version: env!("CARGO_PKG_VERSION"),
+            ..Self::default()
+        }
+    }
+
     /// The errors of the run and of its videos; the error of the run comes first.
     pub fn errors(&self) -> impl Iterator<Item = &RunError> {
         self.error.iter().chain(self.outputs.iter().filter_map(|output| output.error.as_ref()))
@@ -93,15 +107,17 @@ impl Report {
         }
     }
 
-    /// Writes the report as JSON, atomically.
+    /// Writes the report as JSON, atomically. The directory is made if it does not exist.
     ///
     /// # Errors
     /// When the report cannot be written.
     pub fn save(&self, path: &Path) -> std::io::Result<()> {
         use std::io::Write;
-        let directory = path.parent().unwrap_or(Path::new("."));
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let directory = directory.unwrap_or(Path::new("."));
+        std::fs::create_dir_all(directory)?;
         let mut file = tempfile::Builder::new().prefix(".report.").tempfile_in(directory)?;
-        serde_json::to_writer_pretty(&mut file, self)?;
+        file.write_all(json(self)?.as_bytes())?;
         file.write_all(b"\n")?;
         #[cfg(unix)]
         {

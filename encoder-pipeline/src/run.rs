@@ -217,6 +217,9 @@ impl Options {
             (context.destination, result.map(|()| lossy))
         });
         if result.is_ok() && report.outputs.is_empty() {
+            if report.interrupted {
+                return (destination, Err(self.stopped()));
+            }
             let error = nothing(&report.skipped_topics, &source.other_topics(), &self.recording);
             return (destination, Err(error));
         }
@@ -231,6 +234,10 @@ impl Options {
         open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
         report: &mut Report,
     ) -> Result<(Box<dyn Source>, Vec<Vec<u32>>), RunError> {
+        if self.is_stopped() {
+            report.interrupted = true;
+            return Err(self.stopped());
+        }
         let copies = match self.resample {
             Some(rate) => self.plan_rate(open, rate, report)?,
             None => Vec::new(),
@@ -280,6 +287,10 @@ impl Options {
             plans.push(copies);
         }
         Ok(plans)
+    }
+
+    fn stopped(&self) -> RunError {
+        RunError::Stopped { recording: self.recording.clone() }
     }
 
     fn is_stopped(&self) -> bool {

@@ -8,6 +8,8 @@ use crate::{
     passthrough::{AccessUnitReader, MessageError},
     picture::{self, PictureOptions},
     source::{Event, Packet, Payload, Source, SourceError},
+    stop::Stop,
+    text::Count,
     timeline::{self, Clock, FrameTimes},
 };
 
@@ -103,6 +105,23 @@ pub fn scan(
     Ok(info)
 }
 
+/// The log times of the first and the last camera message of the rest of a source, in nanoseconds.
+/// `None` if it has none, cannot be read, or `stop` is set.
+pub fn span(mut source: Box<dyn Source>, stop: &Stop) -> Option<(i64, i64)> {
+    let mut span = None;
+    while let Some(event) = source.next_event().ok()? {
+        if stop.is_set() {
+            return None;
+        }
+        if let Event::Packet(packet) = event {
+            let (first, last) = span.get_or_insert((packet.log_ns, packet.log_ns));
+            *first = packet.log_ns.min(*first);
+            *last = packet.log_ns.max(*last);
+        }
+    }
+    span
+}
+
 impl CameraInfo {
     fn count(&mut self, packet: Packet, options: &PictureOptions, video: &mut AccessUnitReader) {
         self.frames += 1;
@@ -153,7 +172,7 @@ impl fmt::Display for RecordingInfo {
                 _ => 0.0,
             };
             writeln!(f, "{}  [{}]", c.topic, c.schema)?;
-            write!(f, "    {} frames", c.frames)?;
+            write!(f, "    {}", Count(c.frames, "frame"))?;
             if c.broken > 0 {
                 write!(f, " ({} cannot be read)", c.broken)?;
             }

@@ -8,6 +8,19 @@ use globset::{Glob, GlobSet, GlobSetBuilder};
 
 use super::{Moment, SourceError, SourceOptions, signature::NO_TOPIC_MATCHES};
 
+/// Checks a glob for [`SourceOptions::topics`].
+///
+/// # Errors
+/// Why it cannot be parsed, and a hint.
+pub fn check_topic_glob(glob: &str) -> Result<(), String> {
+    match Glob::new(glob) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{error}; {GLOB_HINT}")),
+    }
+}
+
+const GLOB_HINT: &str = "write topics as they are, or with * and ?; put \\ before a literal [ or {";
+
 /// Selects topics.
 pub(crate) struct TopicFilter {
     /// `None`: all.
@@ -36,11 +49,9 @@ impl TopicFilter {
         };
         match build() {
             Ok(globs) => Ok(Self { globs: Some(globs) }),
-            Err(error) => Err(SourceError::invalid(
-                location,
-                format!("topic pattern: {error}"),
-                "write topics as they are, or with * and ?; put \\ before a literal [ or {",
-            )),
+            Err(error) => {
+                Err(SourceError::invalid(location, format!("topic pattern: {error}"), GLOB_HINT))
+            }
         }
     }
 
@@ -126,6 +137,9 @@ mod tests {
         }
         let error = filter(&["/cam["]).err().unwrap().to_string();
         assert!(error.contains("/cam["), "{error}");
+        assert_eq!(check_topic_glob("/{left,right}/*"), Ok(()));
+        let error = check_topic_glob("/cam[").unwrap_err();
+        assert!(error.contains("/cam[") && error.contains("put \\ before"), "{error}");
     }
 
     #[test]

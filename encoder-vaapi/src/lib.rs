@@ -154,7 +154,8 @@ fn on_linux() -> Result<(), Refusal> {
         RefusalKind::NoDevice,
         "VA-API is part of Linux",
         "use another encoder on this system",
-    ))
+    )
+    .absent())
 }
 
 /// The options, with those that the probe chose, and the nodes to use.

@@ -116,7 +116,8 @@ fn system() -> Result<(), Refusal> {
         RefusalKind::NoDevice,
         "VideoToolbox is part of macOS",
         "use another encoder on this system",
-    ))
+    )
+    .absent())
 }
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {

@@ -32,7 +32,7 @@ use super::{
     spec::{Case, Mode},
     usage,
 };
-use crate::settings::Refused;
+use crate::{output::Output, settings::Refused};
 
 /// A measurement that has not ended after this long is stopped.
 pub const LIMIT: Duration = Duration::from_secs(6 * 3600);
@@ -57,7 +57,7 @@ pub struct Measured {
 }
 
 /// Measures, and writes the result as JSON.
-pub fn run(args: &Bench, case: &Case) -> Result<u8, Refused> {
+pub fn run(args: &Bench, case: &Case, out: &mut Output) -> Result<u8, Refused> {
     let frames = Arc::new(Frames::load(args)?);
     let settings = presets::settings(args, &case.preset, &case.encoder)?;
     let work = Work {
@@ -78,7 +78,7 @@ pub fn run(args: &Bench, case: &Case) -> Result<u8, Refused> {
     };
     let measured = measured.map_err(Refused::failed)?;
     let text = serde_json::to_string(&measured).map_err(Refused::failed)?;
-    println!("{text}");
+    out.print(&format!("{text}\n"));
     Ok(0)
 }
 

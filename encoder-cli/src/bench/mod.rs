@@ -15,7 +15,7 @@ mod spec;
 mod usage;
 
 use std::{
-    fs,
+    fmt, fs,
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
     process::Command,
@@ -32,11 +32,11 @@ use result::{Results, Rounds, Row};
 use spec::{Case, Mode};
 use tracing::{error, warn};
 
-use crate::settings::Refused;
+use crate::{output::Output, settings::Refused};
 
-pub fn bench(args: &Bench) -> Result<u8, Refused> {
+pub fn bench(args: &Bench, out: &mut Output) -> Result<u8, Refused> {
     if let Some(case) = &args.case {
-        return case::run(args, case);
+        return case::run(args, case, out);
     }
     for path in args.json.iter().chain(&args.html) {
         if path.exists() && !args.overwrite {
@@ -59,7 +59,7 @@ pub fn bench(args: &Bench) -> Result<u8, Refused> {
     if let Some(path) = &args.html {
         save(path, &page::page(&results))?;
     }
-    show(&results).map_err(Refused::failed)?;
+    out.print(&Shown(&results).to_string());
     Ok(if is_whole { 0 } else { 1 })
 }
 
@@ -254,28 +254,33 @@ fn save(path: &Path, text: &str) -> Result<(), Refused> {
     fs::write(path, text).map_err(|error| Refused::failed(format!("{}: {error}", path.display())))
 }
 
-fn show(results: &Results) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    let [width, height] = results.size;
-    let (frames, cameras, threads) = (results.frames, results.cameras, results.threads);
-    writeln!(
-        out,
-        "{}; {width}x{height}, {frames} frames, {cameras} at once, {threads} threads; \
-                   medians of {}; {}\n",
-        results.clip, results.rounds, results.machine
-    )?;
-    write!(out, "{}", results.table())?;
-    for absent in &results.refused {
+/// The results as text.
+struct Shown<'a>(&'a Results);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let results = self.0;
+        let [width, height] = results.size;
+        let (frames, cameras, threads) = (results.frames, results.cameras, results.threads);
         writeln!(
             out,
-            "{}: does not work here: {} ({})",
-            absent.encoder, absent.reason, absent.hint
+            "{}; {width}x{height}, {frames} frames, {cameras} at once, {threads} threads; \
+                   medians of {}; {}\n",
+            results.clip, results.rounds, results.machine
         )?;
+        write!(out, "{}", results.table())?;
+        for absent in &results.refused {
+            writeln!(
+                out,
+                "{}: does not work here: {} ({})",
+                absent.encoder, absent.reason, absent.hint
+            )?;
+        }
+        for text in results.notes.iter().rev().chain([&results.answer]) {
+            writeln!(out, "\n{text}")?;
+        }
+        Ok(())
     }
-    for text in results.notes.iter().rev().chain([&results.answer]) {
-        writeln!(out, "\n{text}")?;
-    }
-    Ok(())
 }
 
 /// The processor and its cores.

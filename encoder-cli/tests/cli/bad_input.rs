@@ -316,10 +316,10 @@ fn what_is_no_recording_is_told_so() {
         assert!(converted.said.contains(part), "{part}: {}", converted.said);
         assert_eq!(converted.outputs().len(), 0);
     }
-    // If the directory does not exist yet, it is not created.
+    // A directory that does not exist yet is created for the report.
     let (text, fresh) = (directory.path().join("text.mcap"), directory.path().join("fresh"));
     let (code, _) = run(["encode", text.to_str().unwrap(), "-o", fresh.to_str().unwrap()]);
-    assert_eq!((code, fresh.exists()), (1, false));
+    assert_eq!((code, entries(&fresh)), (1, vec!["report.json".to_owned()]));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod frames;
 mod messages;
 mod mp4;
 mod orphans;
+mod output;
 mod program;
 mod prometheus;
 mod recordings;

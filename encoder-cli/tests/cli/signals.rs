@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM: files are complete, and a second signal ends the program at once.
+//! Ctrl-C, SIGTERM and SIGHUP: files are complete, and a second signal ends the program at once.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
@@ -51,7 +51,9 @@ fn send(signal: &str, id: u32) {
 
 #[test]
 fn the_first_signal_ends_with_a_whole_file() {
-    for (signal, mode) in [("-INT", "progressive"), ("-TERM", "fragmented")] {
+    for (signal, mode) in
+        [("-INT", "progressive"), ("-TERM", "fragmented"), ("-HUP", "progressive")]
+    {
         for encoder in ["openh264", "x264"] {
             let out = tempfile::tempdir().unwrap();
             let (program, stdin) =
@@ -67,6 +69,38 @@ fn the_first_signal_ends_with_a_whole_file() {
             let video = common::decode::decode_fragmented(&ended.path("stdin.mp4"));
             assert_eq!(video.numbers(), (0..FRAMES).map(Some).collect::<Vec<_>>());
         }
+    }
+}
+
+/// A terminal that is closed sends several, and after `nohup` they have no effect.
+#[test]
+fn further_hangups_have_no_effect_and_nohup_is_respected() {
+    for is_ignored in [false, true] {
+        let out = tempfile::tempdir().unwrap();
+        let args = ["encode", "-", "--raw", "rgb24:160x120@25", "--encoder", "openh264", "-o"];
+        let mut shell = Command::new("sh");
+        let ignore = if is_ignored { "trap '' HUP; " } else { "" };
+        shell.args(["-c", &format!("{ignore}exec \"$@\""), "sh", env!("CARGO_BIN_EXE_encoder")]);
+        shell.args(args).arg(out.path()).env("ENCODER_CACHE", "");
+        shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut program = shell.spawn().unwrap();
+        let mut stdin = program.stdin.take().unwrap();
+        let mut write = |n| stdin.write_all(&Picture::stamped(160, 120, n).rgb);
+        (0..FRAMES).for_each(|n| write(n).unwrap());
+        process::until("it encodes", || !entries(out.path()).is_empty());
+        send("-HUP", program.id());
+        send("-HUP", program.id());
+        if is_ignored {
+            (FRAMES..2 * FRAMES).for_each(|n| write(n).unwrap());
+            drop(stdin);
+        }
+        let (code, said) = common::program::told(&program.wait_with_output().unwrap());
+        let ended = Converted::check(out, "report.json", code, said);
+        let ended = ended.expect(if is_ignored { 0 } else { 3 });
+        assert_eq!(ended.report["interrupted"], !is_ignored);
+        let numbers = ended.video().numbers();
+        assert_eq!(numbers, (0..numbers.len()).map(Some).collect::<Vec<_>>());
+        assert!(!is_ignored || numbers.len() == 2 * FRAMES);
     }
 }
 

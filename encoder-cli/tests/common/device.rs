@@ -139,9 +139,9 @@ pub fn numbers() -> Vec<Option<usize>> {
 
 /// The only warning about an encoder that was passed over.
 pub fn warning<'a>(said: &'a str, encoder: &str) -> &'a str {
-    let of = format!("encoder={encoder} ");
-    let all: Vec<_> =
-        said.lines().filter(|line| line.contains("WARN") && line.contains(&of)).collect();
+    let of = format!(" {encoder}: encoder passed over: ");
+    let is_of = |line: &&str| line.starts_with("warning:") && line.contains(&of);
+    let all: Vec<_> = said.lines().filter(is_of).collect();
     assert_eq!(all.len(), 1, "{said}");
     all[0]
 }

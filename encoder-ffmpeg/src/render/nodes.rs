@@ -144,14 +144,14 @@ fn choose(wanted: &Wanted, nodes: Vec<Node>, dev: &Path) -> Result<Nodes, Refusa
         return Ok(Nodes { id, first, others, closed, is_named: false });
     }
     Err(joined(closed).unwrap_or_else(|| match others.as_slice() {
-        [] => refuse(format!("there is no render node ({}/renderD*)", dev.display())),
+        [] => refuse(format!("there is no render node ({}/renderD*)", dev.display())).absent(),
         others => {
             let vendor = |node: &Node| {
                 let maker = node.maker().unwrap_or_default();
                 format!("{} is a device of {maker}", node.path.display())
             };
             let (what, needs) = (wanted.what, wanted.needs);
-            refuse(format!("{}; {what} needs {needs}", list(others.iter().map(vendor))))
+            refuse(format!("{}; {what} needs {needs}", list(others.iter().map(vendor)))).absent()
         }
     }))
 }

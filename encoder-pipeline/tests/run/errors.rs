@@ -17,6 +17,7 @@ use encoder_pipeline::{
     run::Run,
     session::{OnBadFrame, OnFull, SessionConfig, SessionError},
     source::{self, Event, Payload, Source, SourceError},
+    stop::Stop,
     timeline::FrameTimes,
 };
 use encoder_testbed::fixtures::{picture::Picture, recording};
@@ -268,4 +269,24 @@ fn a_source_that_fails_later_ends_the_run_with_what_came_before() {
     assert_eq!((report.exit, report.errors().count()), (3, 0));
     assert_eq!(report.outputs[0].video.frames_encoded, 5);
     assert!(report.warnings[0].contains("what came before is kept"), "{report:?}");
+}
+
+#[test]
+fn a_run_that_is_stopped_before_its_first_frame_is_an_error() {
+    let good = frames(12).opened();
+    for is_opened in [false, true] {
+        let stop = Stop::new().unwrap();
+        if !is_opened {
+            stop.stop();
+        }
+        let open = || {
+            assert!(is_opened, "a run that is stopped opens nothing");
+            stop.stop();
+            good()
+        };
+        let run = Run::new(memory(), config(&[NAMING])).recording("a recording");
+        let report = run.stop(stop.clone()).convert(&open, &Silent);
+        assert_eq!(only(&report).kind(), ErrorKind::Stopped);
+        assert!(report.interrupted && report.outputs.is_empty(), "{report:?}");
+    }
 }

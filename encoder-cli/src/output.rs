@@ -1,0 +1,49 @@
+//! Standard output. It may be closed or full while recordings are converted: this ends nothing, and
+//! is reported at the end.
+
+use std::io::{self, Write};
+
+use encoder_pipeline::text::printable_lines;
+use tracing::error;
+
+/// What this program prints.
+pub struct Output {
+    is_quiet: bool,
+    error: Option<io::Error>,
+}
+
+impl Output {
+    /// With `is_quiet`, summaries are not printed.
+    pub fn new(is_quiet: bool) -> Self {
+        Self { is_quiet, error: None }
+    }
+
+    /// Prints what the user asked for, without control characters. Nothing follows an error.
+    pub fn print(&mut self, text: &str) {
+        if self.error.is_some() {
+            return;
+        }
+        let mut out = io::stdout().lock();
+        let text = printable_lines(text);
+        self.error = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
+    }
+
+    /// Prints a line about work that is done.
+    pub fn summary(&mut self, line: &str) {
+        if !self.is_quiet {
+            self.print(&format!("{line}\n"));
+        }
+    }
+
+    /// Reports an error of standard output. Returns the exit code: `code`, or 1 if something could
+    /// not be printed. A reader that closed the pipe needs no more output: this is not an error.
+    pub fn end(self, code: u8) -> u8 {
+        match self.error {
+            Some(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                error!("standard output cannot be written: {error}");
+                if code == 2 { code } else { 1 }
+            }
+            _ => code,
+        }
+    }
+}
