@@ -97,7 +97,8 @@ fn log(cli: &Cli, bars: Option<MultiProgress>) {
 }
 
 fn info(recording: &std::path::Path, json: bool, args: &SourceArgs) -> u8 {
-    let scanned = source::open(recording, &args.options()).and_then(|s| scan(s, &args.picture()));
+    let scanned = source::open(recording, &args.options())
+        .and_then(|s| scan(s, &args.picture(), &args.pictures()));
     match scanned {
         Ok(info) if json => match serde_json::to_string_pretty(&info) {
             Ok(text) => done(writeln!(io::stdout(), "{text}")),

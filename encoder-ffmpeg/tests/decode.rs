@@ -66,7 +66,7 @@ fn pictures_come_with_their_sizes_and_times() {
     // A name that looks like an option and like a protocol; odd sides.
     let path = video(folder.path(), "-x:y %d.mkv", "testsrc=s=97x65:r=10:d=1", &["-c:v", "ffv1"]);
     let mut decoder = VideoDecoder::open(&ffmpeg(), &path).unwrap();
-    assert!(decoder.has_times());
+    assert!(decoder.stream().has_times());
     let mut count = 0;
     while let Some(picture) = decoder.next_picture().unwrap() {
         let time_ns = Some(i64::from(count) * 100_000_000);
@@ -90,7 +90,7 @@ fn elementary_streams_have_no_times() {
     let folder = tempfile::tempdir().unwrap();
     let options = ["-c:v", "mpeg4", "-f", "m4v"];
     let path = video(folder.path(), "a.m4v", "testsrc=s=64x48:r=10:d=1", &options);
-    assert!(!VideoDecoder::open(&ffmpeg(), &path).unwrap().has_times());
+    assert!(!VideoDecoder::open(&ffmpeg(), &path).unwrap().stream().has_times());
 }
 
 #[test]

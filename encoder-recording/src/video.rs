@@ -1,10 +1,11 @@
 //! Reads any video file, decoded by an FFmpeg child process: [`VideoDecoder`].
 
+use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use encoder_core::{EncoderType, FrameRate};
-use encoder_ffmpeg::{DecodeError, Ffmpeg, PictureInfo, VideoDecoder};
+use encoder_ffmpeg::{DecodeError, Ending, Ffmpeg, PictureInfo, VideoDecoder, VideoStream};
 
 use super::filter::Window;
 use super::{
@@ -14,6 +15,9 @@ use super::{
 
 /// The name of this reader in errors about FFmpeg.
 const READER: EncoderType = EncoderType::new("video-file");
+
+/// The rate that FFmpeg assumes for a stream that declares none.
+const ASSUMED: (u32, u32) = (25, 1);
 
 /// A video file.
 pub(crate) struct VideoSource {
@@ -25,6 +29,7 @@ pub(crate) struct VideoSource {
     /// The rate of a file without times.
     rate: Option<FrameRate>,
     announced: bool,
+    warnings: VecDeque<Warning>,
     /// Number of frames so far.
     frames: u64,
     /// Time of the first frame and of the last one, in nanoseconds.
@@ -35,7 +40,8 @@ pub(crate) struct VideoSource {
 
 impl VideoSource {
     /// Opens a file and waits for its first picture. The first video stream is read, upright
-    /// (rotation in the file is applied). A bare elementary stream has `options.rate`, or 30.
+    /// (rotation in the file is applied), with square pixels, and in the standard dynamic range. A
+    /// bare elementary stream has `options.rate`, or the rate that FFmpeg reads from it or assumes.
     ///
     /// # Errors
     /// [`SourceError`] when FFmpeg is missing or decodes no picture of the file.
@@ -62,9 +68,18 @@ impl VideoSource {
         let decoder = VideoDecoder::open(ffmpeg, path).map_err(|error| match error {
             DecodeError::Start { program, error } => SourceError::io(program, error),
             DecodeError::Read(error) => SourceError::io(path, error),
+            error @ DecodeError::Hdr { .. } => SourceError::invalid(
+                path,
+                error.to_string(),
+                "convert it to SDR first, or use an FFmpeg with the filters zscale and tonemap (built \
+                 with libzimg)",
+            ),
             error => SourceError::invalid(path, error.to_string(), "check that it is a video file"),
         })?;
-        let rate = (!decoder.has_times()).then(|| options.rate.unwrap_or_default());
+        let stream = decoder.stream();
+        let declared = stream.rate.unwrap_or_default();
+        let rate = (!stream.has_times()).then(|| options.rate.unwrap_or(declared));
+        let warnings = notes(stream, rate.filter(|_| options.rate.is_none()));
         Ok(Box::new(Self {
             path: path.into(),
             decoder,
@@ -72,6 +87,7 @@ impl VideoSource {
             window: Window::new(options).bounds(0),
             rate,
             announced: false,
+            warnings: warnings.into(),
             frames: 0,
             origin: None,
             last: 0,
@@ -79,30 +95,60 @@ impl VideoSource {
         }))
     }
 
-    /// The end of the video, after an error or the last picture; returns a warning unless the video
-    /// is complete.
-    fn end(&mut self, failure: Option<&DecodeError>) -> Option<Event> {
+    /// The end of the video, after an error or the last picture. Adds a warning unless the video is
+    /// complete.
+    fn end(&mut self, failure: Option<&DecodeError>) {
         self.ended = true;
         let ending = self.decoder.finish();
-        let (exit, log) = (ending.exit, ending.log);
-        let text = match failure {
-            Some(failure) => {
-                format!("frame {}: {failure}; FFmpeg ended with {exit}: {log}", self.frames)
-            }
-            None if !exit.is_success() => format!("FFmpeg ended with {exit}: {log}"),
-            None if ending.has_more_samples => {
+        let loss = self.loss(failure, &ending);
+        self.warnings.extend(loss.map(|text| Warning { text, loss: true }));
+        self.warnings.extend(marks(&ending).into_iter().map(|text| Warning { text, loss: false }));
+    }
+
+    /// Why frames may be missing or broken.
+    fn loss(&mut self, failure: Option<&DecodeError>, ending: &Ending) -> Option<String> {
+        let Ending { exit, log, .. } = ending;
+        let stream = self.decoder.stream();
+        if let Some(failure) = failure {
+            return Some(format!(
+                "frame {}: {failure}; FFmpeg ended with {exit}: {log}",
+                self.frames
+            ));
+        }
+        if !exit.is_success() {
+            return Some(format!("FFmpeg ended with {exit}: {log}"));
+        }
+        if ending.has_more_samples {
+            return Some(
                 "FFmpeg wrote more pictures than it reported times of: frames may be missing or at \
                  wrong times"
-                    .into()
-            }
-            None if ending.errors > 0 => format!(
+                    .into(),
+            );
+        }
+        let counts = ending.totals.filter(|_| stream.has_picture_per_packet());
+        let missing = counts.map_or(0, |(packets, decoded)| packets.saturating_sub(decoded));
+        if ending.errors > 0 {
+            let mut text = format!(
                 "the video is damaged: FFmpeg reported {} errors, the first is: {}; frames may be \
                  missing or broken",
                 ending.errors, ending.first_error
-            ),
-            None => return None,
-        };
-        Some(Event::Warning(Warning { text, loss: true }))
+            );
+            if missing > 0 {
+                text.push_str(&format!("; {missing} packets gave no picture"));
+            }
+            return Some(text);
+        }
+        // A picture may be two packets, one for each field.
+        if missing == 0 || ending.marks.interlaced > 0 {
+            return None;
+        }
+        let text = format!("{missing} packets of the video gave no picture, without an error");
+        if stream.may_hide_pictures() {
+            let text = format!("{text}: the file hides them by an edit list, or they are lost");
+            self.warnings.push_back(Warning { text, loss: false });
+            return None;
+        }
+        Some(format!("{text}: a key frame or another picture that they need is missing"))
     }
 
     /// Reads the samples of a frame.
@@ -148,6 +194,54 @@ impl VideoSource {
     }
 }
 
+/// What is done with the pictures of a stream; `rate` is the rate of a stream without times, unless
+/// the user gave it.
+fn notes(stream: &VideoStream, rate: Option<FrameRate>) -> Vec<Warning> {
+    let mut notes = Vec::new();
+    if let Some((width, height)) = stream.pixel_aspect {
+        notes.push(format!(
+            "the pixels of the video are not square ({width}:{height}): its pictures are scaled to \
+             square pixels"
+        ));
+    }
+    if let Some(hdr) = stream.hdr {
+        notes.push(format!("the video is HDR ({hdr}): its pictures are converted to SDR"));
+    }
+    if let Some(rate) = rate.filter(|rate| (rate.numerator(), rate.denominator()) == ASSUMED) {
+        notes.push(format!(
+            "the stream has no times, and {rate} fps is what FFmpeg assumes where a stream declares \
+             no rate; --fps sets the rate"
+        ));
+    }
+    notes.into_iter().map(|text| Warning { text, loss: false }).collect()
+}
+
+/// How the video looks different from what a player shows.
+fn marks(ending: &Ending) -> Vec<String> {
+    let marks = &ending.marks;
+    let table = [
+        (
+            marks.interlaced,
+            "are interlaced: the lines of both fields are kept in each frame".into(),
+        ),
+        (
+            marks.not_square,
+            "have pixels of another shape, and are not scaled to square ones".into(),
+        ),
+        (marks.hdr, "are HDR, though the video began without: their colours are wrong".into()),
+        (
+            marks.wide_gamut,
+            format!(
+                "have the primaries {}, which are not converted: their colours are less saturated \
+                 than in a player",
+                marks.primaries
+            ),
+        ),
+    ];
+    let met = table.into_iter().filter(|(count, _)| *count > 0);
+    met.map(|(count, text)| format!("{count} frames {text}")).collect()
+}
+
 type Picture = Result<Payload, BadMessage>;
 
 impl Source for VideoSource {
@@ -163,12 +257,21 @@ impl Source for VideoSource {
                 rate: self.rate,
             })));
         }
+        if let Some(warning) = self.warnings.pop_front() {
+            return Ok(Some(Event::Warning(warning)));
+        }
         while !self.ended {
             let (info, payload) = match self.next_frame() {
                 Ok(Some(frame)) => frame,
-                Ok(None) => return Ok(self.end(None)),
+                Ok(None) => {
+                    self.end(None);
+                    break;
+                }
                 Err(DecodeError::Read(error)) => return Err(SourceError::io(&self.path, error)),
-                Err(failure) => return Ok(self.end(Some(&failure))),
+                Err(failure) => {
+                    self.end(Some(&failure));
+                    break;
+                }
             };
             let number = self.frames;
             self.frames += 1;
@@ -183,7 +286,7 @@ impl Source for VideoSource {
                 return Ok(Some(Event::Packet(packet)));
             }
         }
-        Ok(None)
+        Ok(self.warnings.pop_front().map(Event::Warning))
     }
 
     fn other_topics(&self) -> Vec<(String, String)> {
