@@ -28,6 +28,10 @@ use crate::{
 /// or wait for a slow disk.
 pub const DECODE_STALL: Duration = Duration::from_secs(300);
 
+/// How long FFmpeg may have written samples of a picture that it has not reported. It reports a
+/// picture before it writes the samples.
+const UNREPORTED: Duration = Duration::from_secs(10);
+
 /// How long FFmpeg may take to end when its output has ended.
 const GRACE: Duration = Duration::from_secs(10);
 
@@ -71,6 +75,9 @@ pub enum DecodeError {
         /// How long FFmpeg had no output.
         limit: Duration,
     },
+    /// FFmpeg wrote samples of a picture without reporting the picture, and was killed.
+    #[error("FFmpeg wrote samples of a picture that it did not report, and was killed")]
+    Unreported,
     /// The system cannot read FFmpeg's output.
     #[error("FFmpeg's output cannot be read: {0}")]
     Read(io::Error),
@@ -280,13 +287,19 @@ impl VideoDecoder {
             // A log line counts as output too.
             let last_byte = self.log.lock().last_byte.max(begun);
             let left = self.stall.saturating_sub(last_byte.elapsed());
-            match self.events.recv_timeout(left) {
+            match self.events.recv_timeout(left.min(UNREPORTED)) {
                 Ok(event) => return Ok(Some(event)),
                 Err(RecvTimeoutError::Disconnected) => {
                     self.events_ended = true;
                     return Ok(None);
                 }
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => return Err(self.stalled()),
+                Err(RecvTimeoutError::Timeout)
+                    if left > UNREPORTED && sys::has_output(&self.samples) =>
+                {
+                    self.child.kill();
+                    return Err(DecodeError::Unreported);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }

@@ -137,7 +137,7 @@ impl Log {
             return;
         }
         let line: String = line::without_addresses(line).chars().take(SHOWN_CHARS).collect();
-        if line::is_error(&line) || is_damage(text) {
+        if line::is_error(&line) || is_damage(level, text) {
             self.errors += 1;
             if self.errors == 1 {
                 self.first_error.clone_from(&line);
@@ -162,8 +162,9 @@ impl Log {
 }
 
 /// Whether FFmpeg reports broken data in a line that it does not mark as an error.
-fn is_damage(text: &str) -> bool {
-    text.starts_with("concealing ") || text.to_ascii_lowercase().contains("corrupt")
+fn is_damage(level: Option<Level>, text: &str) -> bool {
+    text.starts_with("concealing ")
+        || (level == Some(Level::Warning) && text.to_ascii_lowercase().contains("corrupt"))
 }
 
 /// `Input stream #0:0 (video): 39 packets read (67490 bytes); 31 frames decoded; …`
@@ -376,6 +377,7 @@ mod tests {
             ("[warning] a.ts: corrupt input packet in stream 0", 1),
             ("[mpegts @ 0x5] [warning] Packet corrupt (stream = 0, dts = 139500).", 1),
             ("[mjpeg @ 0x5] [warning] EOI missing, emulating", 0),
+            ("[info]     title           : Corrupt Files", 0),
             ("[h264 @ 0x5] [error] no frame!", 1),
         ] {
             let log = SharedLog::default();

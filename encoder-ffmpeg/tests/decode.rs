@@ -188,6 +188,19 @@ fn samples_without_a_picture_are_reported() {
     assert!(decoder.finish().has_more_samples);
 }
 
+/// The limit for it is shorter than that for a decoder that hangs.
+#[test]
+fn a_decoder_that_waits_with_samples_of_no_picture_is_killed() {
+    let steps = [announce(0), Step::Write(vec![7; 2 * 192]), Step::IgnoreSignals, Step::Hang];
+    let (scripted, ffmpeg) = fake(steps);
+    let mut decoder = VideoDecoder::open(&ffmpeg, Path::new("x")).unwrap();
+    let picture = decoder.next_picture().unwrap().unwrap();
+    decoder.read(&picture).unwrap();
+    let error = decoder.next_picture().unwrap_err();
+    assert!(matches!(error, DecodeError::Unreported), "{error}");
+    assert_nothing_left(&scripted);
+}
+
 /// FFmpeg announces many small pictures before it fills the pipe of their samples.
 #[test]
 fn many_announced_pictures_do_not_block() {

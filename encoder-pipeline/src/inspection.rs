@@ -60,23 +60,27 @@ impl Inspection {
         self.judge()
     }
 
-    /// Takes pictures as depth, if a range is set for all depth and these look like depth.
+    /// Takes pictures as depth, if a range is set for all depth and these look like it.
     fn take_as_depth(&mut self, payload: &Payload) -> Option<String> {
-        let is_named = self.topic.to_ascii_lowercase().contains("depth");
         let options = PictureOptions { is_depth: true, ..self.options };
-        if self.options.depth_range.is_none()
-            || !(is_named || self.levels.look_like_depth())
-            || picture::size(payload, &options).is_err()
-        {
-            return None;
-        }
+        self.options.depth_range?;
+        picture::size(payload, &options).ok()?;
+        let why = match &self.levels {
+            _ if self.is_named_depth() => "of its name",
+            levels if levels.look_like_depth() => "its values look like depth",
+            levels if levels.lie_in_range() => "its values lie in the range of depth",
+            _ => return None,
+        };
         self.options = options;
         self.levels = Levels::default();
-        let why = if is_named { "of its name" } else { "its values look like depth" };
         Some(format!(
             "the encoding of this topic is not one of depth: it is taken as depth because {why}; \
              --depth-range TOPIC=MIN:MAX says which topic is depth"
         ))
+    }
+
+    fn is_named_depth(&self) -> bool {
+        self.topic.to_ascii_lowercase().contains("depth")
     }
 
     /// The warning about pictures that use few of their bits, or more than are shown.
@@ -89,10 +93,13 @@ impl Inspection {
                  values are white"
             )),
             None if bits <= MOST_BITS => {
-                let camera = [10, 12].into_iter().find(|&n| n >= bits).unwrap_or(MOST_BITS);
+                let bits_of_camera = [10, 12].into_iter().find(|&n| n >= bits).unwrap_or(MOST_BITS);
                 let depth = format!("--depth-range {topic}=MIN:MAX shows depth as grey");
-                let camera = format!("--bits {topic}={camera} shows a camera of {camera} bits");
-                let (looks, first, second) = match self.levels.look_like_depth() {
+                let camera = format!(
+                    "--bits {topic}={bits_of_camera} shows a camera of {bits_of_camera} bits"
+                );
+                let looks_like_depth = self.is_named_depth() || self.levels.look_like_depth();
+                let (looks, first, second) = match looks_like_depth {
                     true => ("; they look like depth", depth, camera),
                     false => ("", camera, depth),
                 };
@@ -101,6 +108,10 @@ impl Inspection {
                      so they are dark{looks}: {first}, {second}"
                 ))
             }
+            None if self.is_named_depth() => Some(format!(
+                "the pictures have 16 bits and are shown as pictures, though their topic is called \
+                 depth: --depth-range {topic}=MIN:MAX shows depth as grey"
+            )),
             _ => None,
         }
     }
@@ -144,8 +155,13 @@ mod tests {
 
     #[test]
     fn pictures_that_use_few_bits_are_named_once() {
-        let table: [(&dyn Fn(u32) -> u16, &[&str]); 6] = [
+        let table: [(&dyn Fn(u32) -> u16, &[&str]); 7] = [
             (&depth, &["look like depth", "--depth-range /x=MIN:MAX", "--bits /x=12"]),
+            // Near black, but no depth: nothing is so near.
+            (
+                &|n| if n < 99 { 0 } else { 256 + n as u16 },
+                &["reach only 511 (9 bits), so they are dark: --bits /x=10"],
+            ),
             (&camera(10), &["reach only 1023 (10 bits)", "--bits /x=10", "--depth-range /x="]),
             (&camera(14), &["--bits /x=14"]),
             (&camera(16), &[]),
@@ -164,6 +180,16 @@ mod tests {
     }
 
     #[test]
+    fn a_topic_called_depth_is_named_at_any_depth() {
+        for (bits, expected) in
+            [(12, "they look like depth: --depth-range /d"), (16, "called depth")]
+        {
+            let (said, _) = said("/depth", PictureOptions::default(), 3, camera(bits));
+            assert!(said.len() == 1 && said[0].contains(expected), "{said:?}");
+        }
+    }
+
+    #[test]
     fn a_range_for_all_depth_is_used_for_what_looks_like_it() {
         let range = |is_depth| PictureOptions {
             depth_range: Some((400.0, 4000.0)),
@@ -173,6 +199,7 @@ mod tests {
         for (topic, values, is_guess) in [
             ("/x", &depth as &dyn Fn(u32) -> u16, true),
             ("/Depth_0/image", &camera(12), true),
+            ("/x", &|n| 500 + 12 * n as u16, true),
             ("/x", &camera(12), false),
         ] {
             let (said, is_depth) = said(topic, range(false), 12, values);

@@ -14,6 +14,7 @@ mod frames;
 mod messages;
 mod mp4;
 mod orphans;
+mod pictures;
 mod program;
 mod prometheus;
 mod recordings;
