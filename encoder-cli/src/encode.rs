@@ -226,6 +226,7 @@ fn convert(
         .recording(recording.display().to_string())
         .resample(args.resample)
         .threads(args.video.threads())
+        .pictures(args.source.pictures())
         .is_live(is_stdin(recording))
         .stop(stop.clone());
     #[cfg(feature = "prometheus")]

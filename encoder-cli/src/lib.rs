@@ -81,7 +81,8 @@ fn run(command: &Command, bars: Option<&MultiProgress>, out: &mut Output) -> Res
 }
 
 fn info(recording: &Path, json: bool, args: &SourceArgs, out: &mut Output) -> Result<u8, Refused> {
-    let scanned = source::open(recording, &args.options()).and_then(|s| scan(s, &args.picture()));
+    let scanned = source::open(recording, &args.options())
+        .and_then(|s| scan(s, &args.picture(), &args.pictures()));
     let info = scanned.map_err(|error| Refused {
         usage: false,
         message: Message::of(&RunError::from(error), recording),

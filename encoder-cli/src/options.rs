@@ -2,9 +2,9 @@
 
 #[cfg(feature = "prometheus")]
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use encoder_pipeline::{
     picture::PictureOptions,
     source::{Limits, Moment, SourceOptions, check_topic_glob},
@@ -70,10 +70,20 @@ pub struct SourceArgs {
     /// Leave out messages that were logged later.
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     pub end: Option<Moment>,
-    /// Show depth topics (16UC1, 32FC1) as grey: MIN is black, MAX white, in the unit of the
-    /// recording. Without this option they are left out.
-    #[arg(long, value_name = "MIN:MAX", value_parser = depth_range)]
-    pub depth_range: Option<(f32, f32)>,
+    /// Show depth (16UC1, 32FC1, and pictures of 16 bits that look like it) as grey: MIN is black,
+    /// MAX white, in the unit of the recording. Without this option it is left out. With TOPIC: for
+    /// this topic, which is depth whatever its encoding says; may be given several times.
+    #[arg(long, value_name = "[TOPIC=]MIN:MAX", value_parser = of_topic(depth_range))]
+    pub depth_range: Vec<OfTopic<(f32, f32)>>,
+    /// Bits that the samples of 16-bit pictures (mono16, bayer_*16, PNG) use, 10 to 14 for most
+    /// cameras: the highest value of so many bits is white. With TOPIC: for this topic; may be given
+    /// several times.
+    #[arg(long, value_name = "[TOPIC=]N", value_parser = of_topic(bits))]
+    pub bits: Vec<OfTopic<u8>>,
+    /// Whether JPEG and PNG are turned upright by the orientation in their EXIF data, or shown as
+    /// they are stored, with a warning.
+    #[arg(long, value_enum, default_value_t = ExifArg::Ignore)]
+    pub exif_orientation: ExifArg,
     /// Largest chunk or message that is accepted, in bytes, decompressed.
     #[arg(long, value_name = "BYTES", default_value_t = 1 << 30)]
     pub max_message_bytes: u64,
@@ -84,6 +94,24 @@ pub struct SourceArgs {
     /// .mcap.zstd) is unpacked to the temporary directory, which TMPDIR names.
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 30)]
     pub max_temporary_bytes: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ExifArg {
+    Ignore,
+    Apply,
+}
+
+/// A value for one topic, or for all that have none of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OfTopic<T> {
+    topic: Option<String>,
+    value: T,
+}
+
+/// The last value for `topic`.
+fn last<T: Copy>(all: &[OfTopic<T>], topic: Option<&str>) -> Option<T> {
+    all.iter().rev().find(|one| one.topic.as_deref() == topic).map(|one| one.value)
 }
 
 impl SourceArgs {
@@ -99,7 +127,32 @@ impl SourceArgs {
     }
 
     pub fn picture(&self) -> PictureOptions {
-        PictureOptions { depth_range: self.depth_range, limits: self.limits() }
+        PictureOptions {
+            depth_range: last(&self.depth_range, None),
+            is_depth: false,
+            bits: last(&self.bits, None),
+            turn_upright: self.exif_orientation == ExifArg::Apply,
+            limits: self.limits(),
+        }
+    }
+
+    /// How the pictures of a topic are shown.
+    pub fn picture_of(&self, topic: &str) -> PictureOptions {
+        let all = self.picture();
+        let depth_range = last(&self.depth_range, Some(topic));
+        PictureOptions {
+            is_depth: depth_range.is_some(),
+            depth_range: depth_range.or(all.depth_range),
+            bits: last(&self.bits, Some(topic)).or(all.bits),
+            ..all
+        }
+    }
+
+    /// How the pictures of the topics are shown that options name.
+    pub fn pictures(&self) -> BTreeMap<String, PictureOptions> {
+        let ranges = self.depth_range.iter().filter_map(|one| one.topic.clone());
+        let topics = ranges.chain(self.bits.iter().filter_map(|one| one.topic.clone()));
+        topics.map(|topic| (topic.clone(), self.picture_of(&topic))).collect()
     }
 
     fn limits(&self) -> Limits {
@@ -138,6 +191,27 @@ fn nanoseconds(text: &str) -> Option<i64> {
     let whole: i64 = whole.parse().ok()?;
     let fraction: i64 = format!("{fraction:0<9}").parse().ok()?;
     whole.checked_mul(1_000_000_000)?.checked_add(fraction)
+}
+
+/// Reads `TOPIC=VALUE` or `VALUE`.
+fn of_topic<T>(
+    read: fn(&str) -> Result<T, String>,
+) -> impl Fn(&str) -> Result<OfTopic<T>, String> + Clone {
+    move |text| {
+        let (topic, value) = match text.rsplit_once('=') {
+            Some((topic, value)) => (Some(topic.to_owned()), value),
+            None => (None, text),
+        };
+        if topic.as_deref() == Some("") {
+            return Err(format!("`{text}` names no topic in front of the `=`"));
+        }
+        Ok(OfTopic { topic, value: read(value)? })
+    }
+}
+
+fn bits(text: &str) -> Result<u8, String> {
+    let bits = text.parse().ok().filter(|bits| (8..=16).contains(bits));
+    bits.ok_or_else(|| format!("`{text}` is no number of bits from 8 to 16, such as 12"))
 }
 
 fn depth_range(text: &str) -> Result<(f32, f32), String> {
@@ -193,6 +267,26 @@ mod tests {
         ] {
             assert_eq!(depth_range(text).ok(), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn values_of_topics() {
+        let named = |topic: &str, value| Ok(OfTopic { topic: Some(topic.to_owned()), value });
+        let read = of_topic(bits);
+        assert_eq!(read("12"), Ok(OfTopic { topic: None, value: 12 }));
+        assert_eq!(read("/cam/ir=10"), named("/cam/ir", 10));
+        assert_eq!(read("a=b=10"), named("a=b", 10));
+        for wrong in ["7", "17", "/ir=", "=12", "x", "/ir=auto"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+        let all = [
+            OfTopic { topic: None, value: 12 },
+            OfTopic { topic: Some("/ir".into()), value: 10 },
+            OfTopic { topic: None, value: 14 },
+        ];
+        assert_eq!(last(&all, None), Some(14));
+        assert_eq!(last(&all, Some("/ir")), Some(10));
+        assert_eq!(last(&all, Some("/cam")), None);
     }
 
     #[cfg(feature = "prometheus")]

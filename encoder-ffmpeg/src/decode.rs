@@ -16,7 +16,8 @@ use std::{
 use thiserror::Error;
 
 use crate::{
-    decode_log::{LogEvent, LogReader, PictureInfo, SharedLog},
+    decode_log::{LogEvent, LogReader, Marks, PictureInfo, SharedLog},
+    decode_stream::{Hdr, VideoStream},
     find::Ffmpeg,
     process::{Child, Exit},
     sys,
@@ -27,16 +28,12 @@ use crate::{
 /// or wait for a slow disk.
 pub const DECODE_STALL: Duration = Duration::from_secs(300);
 
+/// How long FFmpeg may have written samples of a picture that it has not reported. It reports a
+/// picture before it writes the samples.
+const UNREPORTED: Duration = Duration::from_secs(10);
+
 /// How long FFmpeg may take to end when its output has ended.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// Converts to 4:2:0 in limited range by BT.601, whatever the format of the file.
-const FILTER: &str = "scale=out_color_matrix=smpte170m:out_range=tv:\
-                      flags=bicubic+accurate_rnd+full_chroma_int,format=yuv420p,showinfo";
-
-/// Demuxers of elementary streams without a container, which have no times.
-const WITHOUT_TIMES: [&str; 10] =
-    ["h264", "hevc", "vvc", "mpegvideo", "m4v", "mjpeg", "h263", "h261", "cavsvideo", "obu"];
 
 /// A failure to decode.
 #[derive(Debug, Error)]
@@ -56,6 +53,14 @@ pub enum DecodeError {
         /// FFmpeg's last messages.
         log: String,
     },
+    /// The video has a high dynamic range, and FFmpeg has no filters that reduce it.
+    #[error("the video is HDR ({hdr}), and this FFmpeg cannot convert it: {log}")]
+    Hdr {
+        /// The dynamic range.
+        hdr: Hdr,
+        /// FFmpeg's last messages, or why it cannot.
+        log: String,
+    },
     /// FFmpeg's output ended within a picture.
     #[error("the video breaks off after {got} of {expected} bytes of a picture")]
     CutOff {
@@ -70,6 +75,9 @@ pub enum DecodeError {
         /// How long FFmpeg had no output.
         limit: Duration,
     },
+    /// FFmpeg wrote samples of a picture without reporting the picture, and was killed.
+    #[error("FFmpeg wrote samples of a picture that it did not report, and was killed")]
+    Unreported,
     /// The system cannot read FFmpeg's output.
     #[error("FFmpeg's output cannot be read: {0}")]
     Read(io::Error),
@@ -81,7 +89,8 @@ pub enum DecodeError {
 pub struct Ending {
     /// How FFmpeg ended.
     pub exit: Exit,
-    /// How many errors FFmpeg reported. If there are any, pictures may be missing or broken.
+    /// How many errors, concealed errors and corrupt packets FFmpeg reported. If there are any,
+    /// pictures may be missing or broken.
     pub errors: u64,
     /// The first of them; empty where there is none.
     pub first_error: String,
@@ -90,6 +99,10 @@ pub struct Ending {
     /// Whether FFmpeg wrote more samples than it reported pictures: then a picture may have the
     /// time of another.
     pub has_more_samples: bool,
+    /// Packets of the stream that FFmpeg read, and pictures that it decoded from them.
+    pub totals: Option<(u64, u64)>,
+    /// Marks of the pictures that the conversion does not heed.
+    pub marks: Marks,
 }
 
 /// A video file that is being decoded. FFmpeg is killed when this is dropped.
@@ -102,7 +115,7 @@ pub struct VideoDecoder {
     events: Receiver<LogEvent>,
     log: SharedLog,
     stall: Duration,
-    has_times: bool,
+    stream: VideoStream,
     /// The first picture, which shows that there is a video at all.
     first: Option<PictureInfo>,
     /// All events have been taken.
@@ -111,7 +124,8 @@ pub struct VideoDecoder {
 
 impl VideoDecoder {
     /// Opens a file and waits for its first picture. The first video stream is decoded, upright
-    /// (rotation in the file is applied). FFmpeg may open no network address that the file names.
+    /// (rotation in the file is applied), with square pixels, and in the standard dynamic range.
+    /// FFmpeg may open no network address that the file names.
     ///
     /// # Errors
     /// [`DecodeError`] when FFmpeg does not start, decodes no picture, or has no output for
@@ -125,16 +139,38 @@ impl VideoDecoder {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_within(ffmpeg: &Ffmpeg, file: &Path, stall: Duration) -> Result<Self, DecodeError> {
+        let mut decoder = Self::start(ffmpeg, file, stall, &VideoStream::default())?;
+        if decoder.first_picture(None)? {
+            return Ok(decoder);
+        }
+        // The stream needs other filters.
+        let stream = decoder.stream.clone();
+        drop(decoder);
+        let mut decoder = Self::start(ffmpeg, file, stall, &stream)?;
+        decoder.first_picture(stream.hdr)?;
+        Ok(decoder)
+    }
+
+    /// Starts FFmpeg, with the filters that `stream` needs.
+    fn start(
+        ffmpeg: &Ffmpeg,
+        file: &Path,
+        stall: Duration,
+        stream: &VideoStream,
+    ) -> Result<Self, DecodeError> {
         let mut url = OsString::from("file:");
         url.push(file);
         let mut command = ffmpeg.command();
         command
-            .args(["-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"])
+            // At the level `verbose`, FFmpeg reports how many packets it read.
+            .args(["-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+verbose"])
             // A playlist must not reach the network.
             .args(["-protocol_whitelist", "file", "-i"])
             .arg(url)
-            .args(["-map", "0:V:0", "-vf", FILTER])
+            .args(["-map", "0:V:0", "-vf", &stream.filters()])
             .args([Version::passthrough(ffmpeg.version), "passthrough"])
+            // Without it, pictures of another size are scaled to the size of the first.
+            .arg("-noautoscale")
             .args(["-f", "rawvideo", "-pix_fmt", "yuv420p", "pipe:1"]);
         let (sender, events) = channel();
         let log = SharedLog::default();
@@ -143,26 +179,46 @@ impl VideoDecoder {
             .map_err(|error| DecodeError::Start { program: ffmpeg.path.clone(), error })?;
         drop(stdin);
         sys::enlarge_pipe(&samples);
-        let (has_times, first, events_ended) = (true, None, false);
-        let mut decoder =
-            Self { child, samples, events, log, stall, has_times, first, events_ended };
-        while let Some(event) = decoder.next_event()? {
+        let stream = VideoStream::default();
+        let (first, events_ended) = (None, false);
+        Ok(Self { child, samples, events, log, stall, stream, first, events_ended })
+    }
+
+    /// Waits for the first picture. Returns false, before there is a picture, if the stream needs
+    /// other filters than those for the dynamic range `expected`.
+    fn first_picture(&mut self, expected: Option<Hdr>) -> Result<bool, DecodeError> {
+        while let Some(event) = self.next_event()? {
             match event {
-                LogEvent::Demuxer(name) => {
-                    decoder.has_times = !WITHOUT_TIMES.contains(&name.as_str());
+                LogEvent::Stream(stream) => {
+                    let rate = self.stream.rate.take();
+                    self.stream = stream;
+                    self.stream.rate = rate;
+                    match self.stream.hdr {
+                        Some(hdr @ Hdr::DolbyVision) => {
+                            let log = "its colours are defined by Dolby alone".into();
+                            return Err(DecodeError::Hdr { hdr, log });
+                        }
+                        hdr if hdr != expected => return Ok(false),
+                        _ => {}
+                    }
                 }
+                LogEvent::Rate(rate) => self.stream.rate = Some(rate),
                 LogEvent::Picture(picture) => {
-                    decoder.first = Some(picture);
-                    return Ok(decoder);
+                    self.first = Some(picture);
+                    return Ok(true);
                 }
             }
         }
-        Err(DecodeError::NoPicture { log: decoder.finish().log })
+        let log = self.finish().log;
+        Err(match expected {
+            Some(hdr) => DecodeError::Hdr { hdr, log },
+            None => DecodeError::NoPicture { log },
+        })
     }
 
-    /// Whether the file has times: a bare elementary stream has none.
-    pub fn has_times(&self) -> bool {
-        self.has_times
+    /// The stream that is decoded.
+    pub fn stream(&self) -> &VideoStream {
+        &self.stream
     }
 
     /// Size and time of the next picture; `None` at the end of the video. Its samples must be
@@ -231,13 +287,19 @@ impl VideoDecoder {
             // A log line counts as output too.
             let last_byte = self.log.lock().last_byte.max(begun);
             let left = self.stall.saturating_sub(last_byte.elapsed());
-            match self.events.recv_timeout(left) {
+            match self.events.recv_timeout(left.min(UNREPORTED)) {
                 Ok(event) => return Ok(Some(event)),
                 Err(RecvTimeoutError::Disconnected) => {
                     self.events_ended = true;
                     return Ok(None);
                 }
                 Err(RecvTimeoutError::Timeout) if left.is_zero() => return Err(self.stalled()),
+                Err(RecvTimeoutError::Timeout)
+                    if left > UNREPORTED && sys::has_output(&self.samples) =>
+                {
+                    self.child.kill();
+                    return Err(DecodeError::Unreported);
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
@@ -260,6 +322,8 @@ impl VideoDecoder {
             first_error: log.first_error.clone(),
             log: log.summary(),
             has_more_samples,
+            totals: log.totals,
+            marks: log.marks.clone(),
         }
     }
 }

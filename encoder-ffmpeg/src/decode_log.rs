@@ -1,4 +1,5 @@
-//! Reads the log of an FFmpeg that decodes: the demuxer, size and time of each picture, and errors.
+//! Reads the log of an FFmpeg that decodes: the stream, size and time of each picture, errors, and
+//! what the pictures are marked as.
 
 use std::{
     collections::VecDeque,
@@ -6,7 +7,12 @@ use std::{
     time::Instant,
 };
 
-use crate::line;
+use encoder_core::FrameRate;
+
+use crate::{
+    decode_stream::{Hdr, StreamLines, VideoStream, is_square},
+    line::{self, Level},
+};
 
 /// Lines that a message shows.
 const SHOWN: usize = 8;
@@ -38,10 +44,62 @@ impl PictureInfo {
 /// A line of the log that is about the video.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum LogEvent {
-    /// The name of the demuxer.
-    Demuxer(String),
+    /// The stream that is decoded.
+    Stream(VideoStream),
+    /// The frame rate of the stream.
+    Rate(FrameRate),
     /// The filter `showinfo` has seen a picture.
     Picture(PictureInfo),
+}
+
+/// Marks of pictures that a player heeds and the conversion does not: how many pictures have them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Marks {
+    /// Pictures of two fields.
+    pub interlaced: u64,
+    /// Pictures whose pixels are not square, though those of the first picture were, or are so by a
+    /// factor that is not believed.
+    pub not_square: u64,
+    /// Pictures of a high dynamic range, though the stream began without.
+    pub hdr: u64,
+    /// Pictures with primaries of a wide gamut, and FFmpeg's name of the first of them.
+    pub wide_gamut: u64,
+    /// See `wide_gamut`.
+    pub primaries: String,
+}
+
+impl Marks {
+    /// Counts the marks in a line of the filter `showinfo`.
+    fn count(&mut self, line: &str) {
+        /// Primaries that differ little from those of BT.709.
+        const NARROW: [&str; 8] = [
+            "bt709",
+            "unknown",
+            "unspecified",
+            "reserved",
+            "bt470m",
+            "bt470bg",
+            "smpte170m",
+            "smpte240m",
+        ];
+        if let Some((_, rest)) = line.split_once(" n:") {
+            self.interlaced += u64::from(matches!(value(rest, " i:"), Some("T" | "B")));
+            let aspect = value(rest, " sar:").and_then(|sar| sar.split_once('/'));
+            let aspect = aspect.and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+            self.not_square += u64::from(aspect.is_some_and(|aspect| !is_square(aspect)));
+        } else if let Some(transfer) = value(line, " color_trc:") {
+            self.hdr += u64::from(Hdr::of(transfer).is_some());
+            if let Some(primaries) =
+                value(line, " color_primaries:").filter(|p| !NARROW.contains(p))
+            {
+                self.wide_gamut += 1;
+                if self.primaries.is_empty() {
+                    self.primaries = primaries.into();
+                }
+            }
+        }
+    }
 }
 
 /// The lines of the log that are not events.
@@ -50,24 +108,36 @@ pub(crate) struct Log {
     lines: VecDeque<String>,
     pub(crate) errors: u64,
     pub(crate) first_error: String,
+    pub(crate) marks: Marks,
+    /// Packets of the stream that were read, and pictures that were decoded from them.
+    pub(crate) totals: Option<(u64, u64)>,
     /// When the last byte came.
     pub(crate) last_byte: Instant,
 }
 
 impl Default for Log {
     fn default() -> Self {
-        let (lines, first_error) = Default::default();
-        Self { lines, errors: 0, first_error, last_byte: Instant::now() }
+        let (lines, first_error, marks, totals) = Default::default();
+        Self { lines, errors: 0, first_error, marks, totals, last_byte: Instant::now() }
     }
 }
 
 impl Log {
     fn keep(&mut self, line: &str) {
-        if line.starts_with(SHOWINFO) || line.trim().is_empty() {
+        if line.starts_with(SHOWINFO) {
+            self.marks.count(line);
+            return;
+        }
+        let (level, text) = line::split(line);
+        if level >= Some(Level::Verbose) {
+            self.totals = totals(text).or(self.totals);
+            return;
+        }
+        if line.trim().is_empty() {
             return;
         }
         let line: String = line::without_addresses(line).chars().take(SHOWN_CHARS).collect();
-        if line::is_error(&line) {
+        if line::is_error(&line) || is_damage(level, text) {
             self.errors += 1;
             if self.errors == 1 {
                 self.first_error.clone_from(&line);
@@ -89,6 +159,20 @@ impl Log {
         }
         self.lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" | ")
     }
+}
+
+/// Whether FFmpeg reports broken data in a line that it does not mark as an error.
+fn is_damage(level: Option<Level>, text: &str) -> bool {
+    text.starts_with("concealing ")
+        || (level == Some(Level::Warning) && text.to_ascii_lowercase().contains("corrupt"))
+}
+
+/// `Input stream #0:0 (video): 39 packets read (67490 bytes); 31 frames decoded; …`
+fn totals(text: &str) -> Option<(u64, u64)> {
+    let (_, rest) = text.split_once("Input stream #0:")?.1.split_once("(video): ")?;
+    let (packets, rest) = rest.split_once(" packets read ")?;
+    let (decoded, _) = rest.split_once("; ")?.1.split_once(" frames decoded")?;
+    Some((packets.parse().ok()?, decoded.parse().ok()?))
 }
 
 /// A [`Log`] that the thread of the child fills while its owner reads it.
@@ -129,11 +213,12 @@ impl LogReader {
     fn end_line(&mut self) {
         let text = String::from_utf8_lossy(&self.line);
         let text = text.trim_end();
-        match self.parser.line(text) {
-            // The decoder may have been dropped.
-            Some(event) => drop(self.events.send(event)),
-            None => self.log.lock().keep(text),
+        let event = self.parser.line(text);
+        if !matches!(event, Some(LogEvent::Stream(_))) {
+            self.log.lock().keep(text);
         }
+        // The decoder may have been dropped.
+        event.into_iter().for_each(|event| drop(self.events.send(event)));
         self.line.clear();
     }
 }
@@ -151,22 +236,21 @@ const SHOWINFO: &str = "[Parsed_showinfo";
 struct Parser {
     /// Numerator and denominator of the time base, in seconds.
     time_base: Option<(i64, i64)>,
+    stream: StreamLines,
 }
 
 impl Parser {
     fn line(&mut self, line: &str) -> Option<LogEvent> {
-        if let Some((_, rest)) = line.split_once("Input #0, ") {
-            let (name, _) = rest.split_once(", from ")?;
-            return Some(LogEvent::Demuxer(name.into()));
-        }
         if !line.starts_with(SHOWINFO) {
-            return None;
+            let (level, text) = line::split(line);
+            let is_listing = level == Some(Level::Info);
+            return self.stream.line(text).filter(|_| is_listing).map(LogEvent::Stream);
         }
         if let Some((_, rest)) = line.split_once("config in time_base: ") {
-            let (base, _) = rest.split_once(',')?;
+            let (base, rest) = rest.split_once(',')?;
             let (n, d) = base.split_once('/')?;
             self.time_base = Some((n.parse().ok()?, d.parse().ok()?));
-            return None;
+            return Some(LogEvent::Rate(value(rest, "frame_rate:")?.parse().ok()?));
         }
         // `n:   3 pts:   1536 pts_time:0.12 … s:640x272 i:P …`
         let (_, rest) = line.split_once(" n:")?;
@@ -203,11 +287,18 @@ mod tests {
         let mut parser = Parser::default();
         let picture =
             |time_ns| Some(LogEvent::Picture(PictureInfo { width: 640, height: 272, time_ns }));
+        let stream =
+            VideoStream { demuxer: "h264".into(), codec: "h264".into(), ..VideoStream::default() };
         let table = [
-            ("[info] Input #0, h264, from 'file:x':", Some(LogEvent::Demuxer("h264".into()))),
+            ("[info] Input #0, h264, from 'file:x':", None),
+            ("[info]   Stream #0:0: Video: h264 (High), yuv420p, 64x48", None),
+            (
+                "[info]   Stream #0:0 -> #0:0 (h264 (native) -> rawvideo (native))",
+                Some(LogEvent::Stream(stream)),
+            ),
             (
                 "[Parsed_showinfo_2 @ 0x5] [info] config in time_base: 1/12800, frame_rate: 25/1",
-                None,
+                Some(LogEvent::Rate(FrameRate::new(25, 1).unwrap())),
             ),
             ("[Parsed_showinfo_2 @ 0x5] [info] config out time_base: 0/0, frame_rate: 0/0", None),
             (
@@ -234,9 +325,10 @@ mod tests {
         let (events, received) = channel();
         let log = SharedLog::default();
         let mut reader = LogReader::new(events, log.clone());
-        reader.push(b"[info] Input #0, avi, fr");
-        reader.push(b"om 'x':\n[info] before\n");
-        assert_eq!(received.recv(), Ok(LogEvent::Demuxer("avi".into())));
+        reader.push(b"[Parsed_showinfo_2 @ 0x5] [info] n:0 pts:7 s:1");
+        reader.push(b"6x8 i:P\n[verbose] chatter\n[info] before\n");
+        let picture = PictureInfo { width: 16, height: 8, time_ns: None };
+        assert_eq!(received.recv(), Ok(LogEvent::Picture(picture)));
         assert_eq!(log.lock().summary(), "[info] before");
         reader.push(b"[mjpeg @ 0x5] [error] the first\n[info] [error] a title\n");
         for n in 0..100 {
@@ -253,5 +345,66 @@ mod tests {
         assert!(summary.ends_with(" | [fatal] without a line feed"), "{summary}");
         assert_eq!(summary.split(" | ").count(), SHOWN);
         assert!(summary.len() <= SHOWN * (SHOWN_CHARS + 3));
+    }
+
+    #[test]
+    fn marks_of_pictures() {
+        let log = SharedLog::default();
+        let mut reader = LogReader::new(channel().0, log.clone());
+        for line in [
+            "n:0 pts:0 sar:1/1 s:16x8 i:P",
+            "color_range:tv color_space:smpte170m color_primaries:bt709 color_trc:bt709",
+            "n:1 pts:1 sar:4/3 s:16x8 i:T",
+            "color_range:tv color_space:bt2020nc color_primaries:bt2020 color_trc:smpte2084",
+            "n:2 pts:2 sar:0/1 s:16x8 i:B",
+            "color_range:tv color_space:unknown color_primaries:unknown color_trc:unknown",
+            "n:3 pts:3 sar:200/201 s:16x8 i:P",
+            "color_range:tv color_space:bt709 color_primaries:smpte432 color_trc:bt709",
+        ] {
+            reader.push(format!("[Parsed_showinfo_2 @ 0x5] [info] {line}\n").as_bytes());
+        }
+        let (interlaced, not_square, hdr, wide_gamut) = (2, 1, 1, 2);
+        let primaries = "bt2020".into();
+        let marks = Marks { interlaced, not_square, hdr, wide_gamut, primaries };
+        assert_eq!(log.lock().marks, marks);
+    }
+
+    #[test]
+    fn damage_that_is_not_marked_as_an_error() {
+        for (line, errors) in [
+            ("[h264 @ 0x5] [info] concealing 153 DC, 153 AC, 153 MV errors in P frame", 1),
+            ("[vist#0:0/h264 @ 0x5] [dec:h264 @ 0x6] [warning] corrupt decoded frame", 1),
+            ("[warning] a.ts: corrupt input packet in stream 0", 1),
+            ("[mpegts @ 0x5] [warning] Packet corrupt (stream = 0, dts = 139500).", 1),
+            ("[mjpeg @ 0x5] [warning] EOI missing, emulating", 0),
+            ("[info]     title           : Corrupt Files", 0),
+            ("[h264 @ 0x5] [error] no frame!", 1),
+        ] {
+            let log = SharedLog::default();
+            LogReader::new(channel().0, log.clone()).push(format!("{line}\n").as_bytes());
+            assert_eq!(log.lock().errors, errors, "{line}");
+        }
+    }
+
+    #[test]
+    fn totals_of_all_versions() {
+        for (line, expected) in [
+            (
+                "[verbose]   Input stream #0:0 (video): 39 packets read (67490 bytes); 31 frames \
+                 decoded; ",
+                Some((39, 31)),
+            ),
+            (
+                "[in#0/h264 @ 0x5] [verbose]   Input stream #0:1 (video): 40 packets read (72119 \
+                 bytes); 40 frames decoded; 0 decode errors; ",
+                Some((40, 40)),
+            ),
+            ("[verbose]   Input stream #0:1 (audio): 9 packets read (9 bytes); ", None),
+            ("[verbose]   Input stream #0:1 (video): 0 packets read (0 bytes); ", None),
+        ] {
+            let log = SharedLog::default();
+            LogReader::new(channel().0, log.clone()).push(format!("{line}\n").as_bytes());
+            assert_eq!(log.lock().totals, expected, "{line}");
+        }
     }
 }

@@ -188,6 +188,22 @@ fn wait_for(pipe: &impl std::os::fd::AsRawFd, events: i16, limit: Duration) -> i
     }
 }
 
+/// Whether the child has written bytes that were not read yet.
+pub(crate) fn has_output(pipe: &ChildStdout) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::fd::AsRawFd;
+        let mut poll = libc::pollfd { fd: pipe.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: `poll` is one valid pollfd for the length of the call.
+        unsafe { libc::poll(&raw mut poll, 1, 0) > 0 && poll.revents & libc::POLLIN != 0 }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = pipe;
+        false
+    }
+}
+
 /// Waits until the pipe takes bytes or is broken; false when the wait ended first.
 fn wait_writable(pipe: &ChildStdin, wait: &mut Wait) -> io::Result<bool> {
     let _ = pipe;

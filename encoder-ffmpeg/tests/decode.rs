@@ -66,7 +66,7 @@ fn pictures_come_with_their_sizes_and_times() {
     // A name that looks like an option and like a protocol; odd sides.
     let path = video(folder.path(), "-x:y %d.mkv", "testsrc=s=97x65:r=10:d=1", &["-c:v", "ffv1"]);
     let mut decoder = VideoDecoder::open(&ffmpeg(), &path).unwrap();
-    assert!(decoder.has_times());
+    assert!(decoder.stream().has_times());
     let mut count = 0;
     while let Some(picture) = decoder.next_picture().unwrap() {
         let time_ns = Some(i64::from(count) * 100_000_000);
@@ -90,7 +90,7 @@ fn elementary_streams_have_no_times() {
     let folder = tempfile::tempdir().unwrap();
     let options = ["-c:v", "mpeg4", "-f", "m4v"];
     let path = video(folder.path(), "a.m4v", "testsrc=s=64x48:r=10:d=1", &options);
-    assert!(!VideoDecoder::open(&ffmpeg(), &path).unwrap().has_times());
+    assert!(!VideoDecoder::open(&ffmpeg(), &path).unwrap().stream().has_times());
 }
 
 #[test]
@@ -186,6 +186,19 @@ fn samples_without_a_picture_are_reported() {
     decoder.read(&picture).unwrap();
     assert_eq!(decoder.next_picture().unwrap(), None);
     assert!(decoder.finish().has_more_samples);
+}
+
+/// The limit for it is shorter than that for a decoder that hangs.
+#[test]
+fn a_decoder_that_waits_with_samples_of_no_picture_is_killed() {
+    let steps = [announce(0), Step::Write(vec![7; 2 * 192]), Step::IgnoreSignals, Step::Hang];
+    let (scripted, ffmpeg) = fake(steps);
+    let mut decoder = VideoDecoder::open(&ffmpeg, Path::new("x")).unwrap();
+    let picture = decoder.next_picture().unwrap().unwrap();
+    decoder.read(&picture).unwrap();
+    let error = decoder.next_picture().unwrap_err();
+    assert!(matches!(error, DecodeError::Unreported), "{error}");
+    assert_nothing_left(&scripted);
 }
 
 /// FFmpeg announces many small pictures before it fills the pipe of their samples.

@@ -1,15 +1,49 @@
 //! Compressed stills. The first bytes decide the format; the `format` field of the message counts
-//! only where they are inconclusive.
+//! where they are inconclusive, and for what they do not show: that grey is depth or a mosaic, and
+//! the order of colours.
 
-use encoder_core::Resolution;
+use encoder_core::{FrameLayout, PixelFormat, Resolution};
 
 use super::{
-    PictureError, PictureOptions, broken, check_size,
+    PictureError, PictureOptions, bayer, broken, check_size,
     depth::{self, CompressedDepth, Grey},
-    jpeg, png,
+    jpeg, png, raw,
     target::Target,
     unsupported,
+    upright::Orientation,
+    wide::Wide,
 };
+
+/// What the `format` field says about the picture that was compressed, as
+/// `compressed_image_transport` writes it: `ENCODING; CODEC compressed [ENCODING OF THE FILE]`.
+struct Origin<'a> {
+    encoding: &'a str,
+    /// The rest, in small letters; empty if the field has only the name of a codec.
+    file: String,
+}
+
+impl<'a> Origin<'a> {
+    fn of(format: &'a str) -> Self {
+        let (encoding, file) = format.split_once(';').unwrap_or((format, ""));
+        Self { encoding: encoding.trim(), file: file.to_ascii_lowercase() }
+    }
+
+    /// The mosaic that a file of one channel holds.
+    fn pattern(&self) -> Option<bayer::Pattern> {
+        raw::bayer_pattern(self.encoding)
+    }
+
+    /// Whether red and blue of the file are exchanged: the encoder of OpenCV takes BGR, and was
+    /// given RGB.
+    fn is_swapped(&self) -> bool {
+        self.file.contains("compressed rgb")
+    }
+
+    /// Whether nothing says in which order the encoder was given the colours.
+    fn has_unknown_order(&self) -> bool {
+        raw::is_colour(self.encoding) && self.file.trim_end().ends_with("compressed")
+    }
+}
 
 enum Kind<'a> {
     Jpeg,
@@ -41,15 +75,22 @@ fn kind<'a>(
     }
     let lower = format.to_ascii_lowercase();
     if data.starts_with(jpeg::MAGIC) {
-        return Ok(Kind::Jpeg);
+        return match options.is_depth {
+            true => Err(raw::no_depth("JPEG")),
+            false => Ok(Kind::Jpeg),
+        };
     }
     if data.starts_with(png::MAGIC) {
         // A plain PNG of a depth topic: "16UC1; png compressed".
-        if lower.trim_start().starts_with("16uc1") && png::is_grey16(data) {
+        let is_depth = options.is_depth || lower.trim_start().starts_with("16uc1");
+        if is_depth && png::is_grey16(data) {
             Grey::new("16UC1 in PNG", "millimetres", options)?;
             return Ok(Kind::DepthPng(CompressedDepth { data, inverse: None }));
         }
-        return Ok(Kind::Png);
+        return match options.is_depth {
+            true => Err(raw::no_depth("PNG of colours or of 8 bits")),
+            false => Ok(Kind::Png),
+        };
     }
     if lower.contains("compresseddepth") {
         let depth = CompressedDepth::new(format, data)?;
@@ -93,8 +134,8 @@ pub(super) fn size(
     options: &PictureOptions,
 ) -> Result<Resolution, PictureError> {
     match kind(format, data, options)? {
-        Kind::Jpeg => jpeg::size(data, options),
-        Kind::Png => png::size(data, options),
+        Kind::Jpeg => Ok(turned(jpeg::size(data, options)?, orientation(data, options))),
+        Kind::Png => Ok(turned(png::size(data, options)?, orientation(data, options))),
         Kind::DepthPng(depth) => {
             let size = png::size(depth.data, options)?;
             match png::is_grey16(depth.data) {
@@ -109,6 +150,60 @@ pub(super) fn size(
     }
 }
 
+/// The orientation of a JPEG or PNG, if it is turned upright.
+fn orientation(data: &[u8], options: &PictureOptions) -> Option<Orientation> {
+    options.turn_upright.then(|| stored_orientation(data, options)).flatten()
+}
+
+fn stored_orientation(data: &[u8], options: &PictureOptions) -> Option<Orientation> {
+    let found = match data.starts_with(jpeg::MAGIC) {
+        true => jpeg::orientation(data, options),
+        false => png::orientation(data),
+    };
+    found.filter(|&orientation| orientation != Orientation::UPRIGHT)
+}
+
+/// The size of an upright picture from that of the stored picture, and the other way round.
+fn turned(size: Resolution, orientation: Option<Orientation>) -> Resolution {
+    match orientation.is_some_and(Orientation::is_sideways) {
+        true => Resolution::new(size.height, size.width),
+        false => size,
+    }
+}
+
+/// What is guessed or ignored in a picture.
+pub(super) fn remark(format: &str, data: &[u8], options: &PictureOptions) -> Option<String> {
+    let Ok(Kind::Jpeg | Kind::Png) = kind(format, data, options) else { return None };
+    let is_grey = match data.starts_with(jpeg::MAGIC) {
+        true => jpeg::is_grey(data, options),
+        false => png::is_grey(data),
+    };
+    if Origin::of(format).has_unknown_order() && !is_grey {
+        return Some(format!(
+            "the format `{format}` does not say whether red and blue are exchanged in the file, as \
+             old versions of image_transport did: they are shown as the file has them"
+        ));
+    }
+    let orientation = stored_orientation(data, options).filter(|_| !options.turn_upright)?;
+    Some(format!(
+        "the pictures lie on their side or are mirrored by their EXIF data (orientation {}), and are \
+         shown as they are stored; --exif-orientation apply turns them upright",
+        orientation.number()
+    ))
+}
+
+/// Passes on the samples of a PNG of 16-bit grey that is no depth.
+pub(super) fn with_wide<R>(
+    format: &str,
+    data: &[u8],
+    options: &PictureOptions,
+    use_samples: impl FnOnce(Wide<'_>) -> R,
+) -> Option<R> {
+    let Ok(Kind::Png) = kind(format, data, options) else { return None };
+    let size = png::size(data, options).ok()?;
+    png::is_grey16(data).then(|| png::with_wide(data, size, use_samples)).flatten()
+}
+
 /// Writes a picture of the target's size.
 pub(super) fn decode(
     format: &str,
@@ -116,10 +211,37 @@ pub(super) fn decode(
     options: &PictureOptions,
     target: &mut Target<'_>,
 ) -> Result<(), PictureError> {
+    let kind = kind(format, data, options)?;
+    let is_still = matches!(kind, Kind::Jpeg | Kind::Png);
+    let Some(orientation) = orientation(data, options).filter(|_| is_still) else {
+        return decode_stored(format, data, kind, options, target);
+    };
+    let size = Resolution::new(target.width as u32, target.height as u32);
+    let size = turned(size, Some(orientation));
+    let layout = FrameLayout::new(PixelFormat::Yuv420p, size);
+    let mut memory = vec![0; layout.bytes()];
+    let mut stored = Target::new(&layout, &mut memory, size)?;
+    decode_stored(format, data, kind, options, &mut stored)?;
+    orientation.write(&stored, target);
+    Ok(())
+}
+
+/// Writes a picture as it is stored.
+fn decode_stored(
+    format: &str,
+    data: &[u8],
+    kind: Kind<'_>,
+    options: &PictureOptions,
+    target: &mut Target<'_>,
+) -> Result<(), PictureError> {
     let (width, height) = (target.width, target.height);
-    match kind(format, data, options)? {
-        Kind::Jpeg => jpeg::decode(data, options, target),
-        Kind::Png => png::decode(data, target),
+    let origin = Origin::of(format);
+    match kind {
+        Kind::Jpeg => match origin.pattern().filter(|_| jpeg::is_grey(data, options)) {
+            Some(pattern) => jpeg::decode_mosaic(data, options, pattern, target),
+            None => jpeg::decode(data, options, origin.is_swapped(), target),
+        },
+        Kind::Png => png::decode(data, options, origin.pattern(), origin.is_swapped(), target),
         Kind::DepthPng(depth) => {
             let grey = Grey::new(format, "", options)?;
             png::with_grey16(depth.data, (width, height), |rows, stride| {

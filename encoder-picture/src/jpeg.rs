@@ -1,17 +1,19 @@
 //! JPEG. Planes are written to the frame one row of blocks at a time, without a conversion to RGB:
 //! only the range changes, and chroma is reduced to 4:2:0.
 
-use encoder_core::Resolution;
+use encoder_core::{FrameLayout, PixelFormat, Resolution};
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::{JpegDecoder, RawImcuRowStatus, errors::DecodeErrors};
 
 use super::{
-    PictureError, PictureOptions, broken, check_size,
+    PictureError, PictureOptions, bayer, broken, check_size,
     huffman::standard_tables,
     planar::{Planar, Samples},
     rgb::{self, Order},
     target::Target,
-    unsupported, with_scratch,
+    unsupported,
+    upright::Orientation,
+    with_scratch,
 };
 
 /// The first bytes of a JPEG: the start of the image, and the marker of what follows.
@@ -23,9 +25,23 @@ pub(super) fn size(data: &[u8], options: &PictureOptions) -> Result<Resolution, 
     Ok(header(data, options)?.size)
 }
 
+/// Whether the picture has one component.
+pub(super) fn is_grey(data: &[u8], options: &PictureOptions) -> bool {
+    header(data, options).is_ok_and(|header| header.components == 1)
+}
+
+/// The orientation in the EXIF data.
+pub(super) fn orientation(data: &[u8], options: &PictureOptions) -> Option<Orientation> {
+    header(data, options).ok()?.orientation
+}
+
 /// The contents of the header, up to the first scan.
 struct Header {
     size: Resolution,
+    components: usize,
+    orientation: Option<Orientation>,
+    /// Where the transform of an Adobe segment is, if that is wrong for the components.
+    wrong_transform: Option<WrongTransform>,
     /// All components come in one sequential scan, and blocks can be decoded row by row. If not
     /// (progressive, one scan per component), the decoder reads everything first.
     one_scan: bool,
@@ -37,6 +53,41 @@ struct Header {
     tables: bool,
 }
 
+/// The Adobe segment of a JPEG names a transform of the colours. Some writers put the segment into
+/// grey pictures, or name a transform that does not exist for the components.
+#[derive(Clone, Copy)]
+enum WrongTransform {
+    /// The segment at this marker counts as if it were not there.
+    Ignore(usize),
+    /// The transform at this position counts as YCCK.
+    Ycck(usize),
+}
+
+impl WrongTransform {
+    /// Checks the transform of the Adobe segment behind the marker at `at`.
+    fn check(data: &[u8], at: usize, components: usize) -> Option<Self> {
+        // The length, the name, the version, two numbers of flags.
+        let transform = at + 2 + 2 + 5 + 2 + 4;
+        let length = u16::from_be_bytes(*data.get(at + 2..)?.first_chunk()?);
+        match (components, data.get(transform).filter(|_| length >= 14)) {
+            (3, Some(0 | 1)) | (4, Some(0 | 2)) => None,
+            (4, Some(_)) => Some(Self::Ycck(transform)),
+            _ => Some(Self::Ignore(at)),
+        }
+    }
+
+    /// The data with the transform corrected.
+    fn mend(self, data: &[u8]) -> Vec<u8> {
+        let mut data = data.to_vec();
+        match self {
+            // The marker of a segment that has no meaning to a decoder.
+            Self::Ignore(marker) => data[marker + 1] = 0xef,
+            Self::Ycck(transform) => data[transform] = 2,
+        }
+        data
+    }
+}
+
 /// Walks over the segments up to the first scan.
 fn header(data: &[u8], options: &PictureOptions) -> Result<Header, PictureError> {
     let cut = || broken(format!("the JPEG ends after {} bytes, in its header", data.len()));
@@ -44,6 +95,7 @@ fn header(data: &[u8], options: &PictureOptions) -> Result<Header, PictureError>
     let mut frame = None;
     let mut interval = 0;
     let mut tables = false;
+    let (mut orientation, mut adobe) = (None, None);
     loop {
         // Markers may be preceded by any number of fill bytes. Other bytes between segments are
         // skipped, as in every decoder.
@@ -79,9 +131,26 @@ fn header(data: &[u8], options: &PictureOptions) -> Result<Header, PictureError>
                     0 => 0,
                     n => (units(size, &factors) - 1) / n,
                 };
-                return Ok(Header { size, one_scan, restarts, scan: at, tables });
+                let components = factors.len();
+                let wrong_transform =
+                    adobe.and_then(|marker| WrongTransform::check(data, marker, components));
+                return Ok(Header {
+                    size,
+                    components,
+                    orientation,
+                    wrong_transform,
+                    one_scan,
+                    restarts,
+                    scan: at,
+                    tables,
+                });
             }
             0xc4 => tables = true,
+            0xe1 if segment.get(2..8) == Some(b"Exif\0\0") => {
+                let length = usize::from(u16::from_be_bytes([segment[0], segment[1]]));
+                orientation = segment.get(8..length).and_then(Orientation::read);
+            }
+            0xee if segment.get(2..7) == Some(b"Adobe") => adobe = Some(at - 2),
             0xdd => {
                 let number = segment.get(2..).and_then(|s| s.first_chunk()).ok_or_else(cut)?;
                 interval = usize::from(u16::from_be_bytes(*number));
@@ -151,7 +220,19 @@ enum End {
     Bytes,
 }
 
-/// Writes a picture of the target's size. What follows the end marker is ignored.
+/// What is written of a picture.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Output {
+    /// The picture.
+    Picture,
+    /// The picture with red and blue exchanged.
+    Swapped,
+    /// The samples of grey as they are, without a change of their range.
+    Samples,
+}
+
+/// Writes a picture of the target's size, with red and blue exchanged if `is_swapped`. What follows
+/// the end marker is ignored.
 ///
 /// A JPEG with missing blocks is broken. A JPEG of one scan that lacks only its end marker is
 /// accepted. Two faults are not detected: an early end marker within the last row of blocks, and an
@@ -159,15 +240,46 @@ enum End {
 pub(super) fn decode(
     data: &[u8],
     options: &PictureOptions,
+    is_swapped: bool,
+    target: &mut Target<'_>,
+) -> Result<(), PictureError> {
+    let output = if is_swapped { Output::Swapped } else { Output::Picture };
+    decode_as(data, options, output, target)
+}
+
+/// Writes a picture of one component as the mosaic that it is.
+pub(super) fn decode_mosaic(
+    data: &[u8],
+    options: &PictureOptions,
+    pattern: bayer::Pattern,
+    target: &mut Target<'_>,
+) -> Result<(), PictureError> {
+    let (width, height) = (target.width, target.height);
+    let size = Resolution::new(width as u32, height as u32);
+    let layout = FrameLayout::new(PixelFormat::Yuv420p, size);
+    let mut memory = vec![0; layout.bytes()];
+    let mut grey = Target::new(&layout, &mut memory, size)?;
+    decode_as(data, options, Output::Samples, &mut grey)?;
+    let mosaic = Samples { data: grey.luma, stride: grey.stride, step: 1, width, height };
+    bayer::write(pattern, mosaic, target)
+}
+
+fn decode_as(
+    data: &[u8],
+    options: &PictureOptions,
+    output: Output,
     target: &mut Target<'_>,
 ) -> Result<(), PictureError> {
     let header = header(data, options)?;
     if !header.tables {
         let (before, scan) = data.split_at(header.scan - MAGIC.len());
         let whole = [before, &standard_tables(), scan].concat();
-        return decode(&whole, options, target);
+        return decode_as(&whole, options, output, target);
     }
-    let end = match decode_once(data, target)? {
+    if let Some(wrong) = header.wrong_transform {
+        return decode_as(&wrong.mend(data), options, output, target);
+    }
+    let end = match decode_once(data, output, target)? {
         End::Complete => return Ok(()),
         End::Marker(_) if !header.one_scan => return Ok(()),
         End::Marker(at) => at,
@@ -177,7 +289,7 @@ pub(super) fn decode(
     let restarts = scan.windows(2).filter(|w| w[0] == 0xff && matches!(w[1], 0xd0..=0xd7)).count();
     if header.one_scan
         && restarts >= header.restarts
-        && is_complete(data.get(..end).unwrap_or_default(), target)
+        && is_complete(data.get(..end).unwrap_or_default(), output, target)
     {
         return Ok(());
     }
@@ -188,7 +300,7 @@ pub(super) fn decode(
 ///
 /// The decoder fills missing blocks without an error. The data is therefore decoded a second time
 /// with different bytes appended: if the picture changes, the bytes were read, so blocks are missing.
-fn is_complete(data: &[u8], target: &mut Target<'_>) -> bool {
+fn is_complete(data: &[u8], output: Output, target: &mut Target<'_>) -> bool {
     // A last FF is half of the end marker.
     let stripped = data.len() - data.iter().rev().take_while(|&&byte| byte == 0xff).count();
     let mut with_tail = |seed: u8| {
@@ -196,7 +308,7 @@ fn is_complete(data: &[u8], target: &mut Target<'_>) -> bool {
         let tail: [u8; 64] =
             std::array::from_fn(|i| seed.wrapping_add((i as u8).wrapping_mul(89)) & 0xfe);
         let whole = [&data[..stripped], &tail, EOI].concat();
-        match decode_once(&whole, target) {
+        match decode_once(&whole, output, target) {
             Ok(End::Complete | End::Marker(_)) => Some(target.packed()),
             Ok(End::Bytes) | Err(_) => None,
         }
@@ -205,7 +317,7 @@ fn is_complete(data: &[u8], target: &mut Target<'_>) -> bool {
     first.is_some() && [67, 134, 201].into_iter().all(|seed| with_tail(seed) == first)
 }
 
-fn decode_once(data: &[u8], target: &mut Target<'_>) -> Result<End, PictureError> {
+fn decode_once(data: &[u8], output: Output, target: &mut Target<'_>) -> Result<End, PictureError> {
     let options = DecoderOptions::default()
         .set_max_width(usize::from(u16::MAX))
         .set_max_height(usize::from(u16::MAX))
@@ -215,9 +327,13 @@ fn decode_once(data: &[u8], target: &mut Target<'_>) -> Result<End, PictureError
     if decoder.dimensions() != Some((target.width, target.height)) {
         return Err(broken("the JPEG has more than one frame header".into()));
     }
-    match Shape::of(&mut decoder) {
-        Some(shape) => decode_planes(data, &mut decoder, &shape, target),
-        None => decode_rgb(data, decoder, target),
+    match Shape::of(&mut decoder).filter(|_| output != Output::Swapped) {
+        Some(shape) => decode_planes(data, &mut decoder, &shape, output == Output::Picture, target),
+        None if output == Output::Samples => Err(broken("the JPEG is not grey".into())),
+        None => {
+            let order = if output == Output::Swapped { Order::Bgr } else { Order::Rgb };
+            decode_rgb(data, decoder, order, target)
+        }
     }
 }
 
@@ -260,6 +376,7 @@ fn decode_planes(
     data: &[u8],
     decoder: &mut JpegDecoder<ZCursor<&[u8]>>,
     shape: &Shape,
+    full_range: bool,
     target: &mut Target<'_>,
 ) -> Result<End, PictureError> {
     let strides: Vec<_> = shape.components.iter().map(|(width, _)| *width).collect();
@@ -295,7 +412,7 @@ fn decode_planes(
                 luma: samples(0),
                 chroma: (planes.len() == 3).then(|| [samples(1), samples(2)]),
                 subsampling: shape.subsampling,
-                full_range: true,
+                full_range,
             }
             .write(&mut target.band(done, count));
             done += count;
@@ -316,6 +433,7 @@ fn end_marker_before(data: &[u8], decoder: &mut JpegDecoder<ZCursor<&[u8]>>) -> 
 fn decode_rgb(
     data: &[u8],
     mut decoder: JpegDecoder<ZCursor<&[u8]>>,
+    order: Order,
     target: &mut Target<'_>,
 ) -> Result<End, PictureError> {
     // Without it, the end of the bytes would be no error.
@@ -327,7 +445,7 @@ fn decode_rgb(
             Err(error) if error.is_recoverable_eof() => return Ok(End::Bytes),
             Err(error) => return Err(wrong(error)),
         }
-        rgb::write(Order::Rgb, pixels, stride, target)?;
+        rgb::write(order, pixels, stride, target)?;
         // The progress of the rows is not visible here.
         Ok(end_marker_before(data, &mut decoder).map_or(End::Complete, End::Marker))
     })

@@ -6,9 +6,14 @@
 //!
 //! - Raw YUV (`yuv422`, `nv12`, `i420` …) is taken as limited range BT.601, as cameras produce it,
 //!   and copied; encodings whose names end in `_full` are converted from full range.
-//! - Of samples with 16 bits (`mono16`, `bayer_…16`, PNG) the high byte is shown.
+//! - Of samples with 16 bits (`mono16`, `bayer_…16`, PNG) the high byte is shown, or the upper 8 of
+//!   the lowest [bits](PictureOptions::bits). [`Levels`] shows how many they use.
 //! - Depth (`16UC1`, `32FC1`, compressed depth) is shown only with a
 //!   [range](PictureOptions::depth_range).
+//! - The `format` of a compressed picture names the encoding of its source, as
+//!   `compressed_image_transport` writes it: a JPEG or PNG of one channel whose source is Bayer
+//!   (`bayer_rggb8; jpeg compressed`) is demosaiced, and where the file is said to hold RGB in the
+//!   place of BGR (`rgb8; jpeg compressed rgb8`), red and blue are exchanged.
 //! - Alpha is ignored.
 
 mod bayer;
@@ -16,6 +21,7 @@ mod compressed;
 mod depth;
 mod huffman;
 mod jpeg;
+mod levels;
 mod planar;
 mod png;
 mod range;
@@ -24,12 +30,15 @@ mod rgb;
 mod target;
 #[cfg(test)]
 mod tests;
+mod upright;
+mod wide;
 
 use std::cell::Cell;
 
 use encoder_core::{FrameLayout, Resolution};
 use thiserror::Error;
 
+pub use self::levels::Levels;
 use self::target::Target;
 use encoder_media::{Limits, Payload};
 
@@ -40,6 +49,15 @@ pub struct PictureOptions {
     /// white; in the unit of the recording (millimetres for 16UC1, metres for 32FC1). Holes (0,
     /// NaN) are black. `None`: depth is refused.
     pub depth_range: Option<(f32, f32)>,
+    /// Takes every picture as depth, whatever its encoding: `mono16`, `mono8`, or a grey PNG of 16
+    /// bits. Others are refused.
+    pub is_depth: bool,
+    /// How many bits the samples of 16 bits use (`mono16`, `bayer_…16`, grey PNG), 8 to 16; higher
+    /// values are white. `None`: all 16.
+    pub bits: Option<u8>,
+    /// Turns JPEG and PNG upright, by the orientation in their EXIF data. If not, they are shown as
+    /// they are stored.
+    pub turn_upright: bool,
     /// Largest sizes that are accepted.
     pub limits: Limits,
 }
@@ -95,6 +113,14 @@ pub fn decode(
         Payload::Compressed { format, data } => compressed::decode(format, data, options, target),
         Payload::Video { format, .. } => Err(video(format)),
         _ => Err(unknown()),
+    }
+}
+
+/// What is guessed or ignored in a picture: how its colours are ordered, and its orientation.
+pub fn remark(payload: &Payload, options: &PictureOptions) -> Option<String> {
+    match payload {
+        Payload::Compressed { format, data } => compressed::remark(format, data, options),
+        _ => None,
     }
 }
 

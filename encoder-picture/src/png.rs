@@ -4,10 +4,12 @@ use encoder_core::Resolution;
 use png::{BitDepth, ColorType, DecodingError, Limits, Transformations};
 
 use super::{
-    PictureError, PictureOptions, broken, check_size,
+    PictureError, PictureOptions, bayer, broken, check_size,
     planar::{Planar, Samples},
     rgb::{self, Order},
     target::Target,
+    upright::Orientation,
+    wide::Wide,
     with_scratch,
 };
 
@@ -31,24 +33,76 @@ pub(super) fn is_grey16(data: &[u8]) -> bool {
     data.get(24..26) == Some(&[16, 0])
 }
 
-/// Writes a picture of the target's size. Of 16-bit samples, the high byte is shown; alpha is
-/// ignored.
-pub(super) fn decode(data: &[u8], target: &mut Target<'_>) -> Result<(), PictureError> {
-    let (width, height) = (target.width, target.height);
-    with_pixels(data, width, height, |pixels, colour, bytes, stride| {
-        let grey = |step| {
-            let samples = Samples { data: pixels, stride, step, width, height };
-            Planar::grey(samples)
-        };
-        match (colour, bytes) {
-            (ColorType::Grayscale, _) => grey(bytes).write(target),
-            (ColorType::GrayscaleAlpha, _) => grey(2 * bytes).write(target),
-            (ColorType::Rgb, 1) => rgb::write(Order::Rgb, pixels, stride, target)?,
-            (ColorType::Rgba, 1) => rgb::write(Order::Rgba, pixels, stride, target)?,
-            (colour, _) => return Err(broken(format!("the PNG decodes to {colour:?}"))),
+/// Whether the picture has one channel, without alpha.
+pub(super) fn is_grey(data: &[u8]) -> bool {
+    data.get(25) == Some(&0)
+}
+
+/// The orientation in the EXIF data in front of the pixels.
+pub(super) fn orientation(data: &[u8]) -> Option<Orientation> {
+    let mut at = MAGIC.len();
+    loop {
+        // Length and name, the content, a checksum.
+        let length = usize::try_from(u32::from_be_bytes(*data.get(at..)?.first_chunk()?)).ok()?;
+        match data.get(at + 4..at + 8)? {
+            b"eXIf" => return Orientation::read(data.get(at + 8..)?.get(..length)?),
+            b"IDAT" => return None,
+            _ => at = at.checked_add(12)?.checked_add(length)?,
         }
-        Ok(())
+    }
+}
+
+/// Writes a picture of the target's size: a mosaic if a `pattern` is given and the picture is grey,
+/// with red and blue exchanged if `is_swapped`. Of 16-bit grey, the high byte or the upper 8 bits in
+/// use are shown, of other 16-bit samples the high byte; alpha is ignored.
+pub(super) fn decode(
+    data: &[u8],
+    options: &PictureOptions,
+    pattern: Option<bayer::Pattern>,
+    is_swapped: bool,
+    target: &mut Target<'_>,
+) -> Result<(), PictureError> {
+    let (width, height) = (target.width, target.height);
+    let order = |plain, swapped| if is_swapped { swapped } else { plain };
+    with_pixels(data, width, height, |pixels, colour, bytes, stride| {
+        let channels = match colour {
+            ColorType::Grayscale => 1,
+            ColorType::GrayscaleAlpha => 2,
+            ColorType::Rgb if bytes == 1 => {
+                return rgb::write(order(Order::Rgb, Order::Bgr), pixels, stride, target);
+            }
+            ColorType::Rgba if bytes == 1 => {
+                return rgb::write(order(Order::Rgba, Order::Bgra), pixels, stride, target);
+            }
+            colour => return Err(broken(format!("the PNG decodes to {colour:?}"))),
+        };
+        let step = channels * bytes;
+        let mut grey = |samples: Samples<'_>| match pattern.filter(|_| channels == 1) {
+            Some(pattern) => bayer::write(pattern, samples, target),
+            None => {
+                Planar::grey(samples).write(target);
+                Ok(())
+            }
+        };
+        match bytes {
+            2 => wide(pixels, stride, step, (width, height)).narrow(options.bits, grey),
+            _ => grey(Samples { data: pixels, stride, step, width, height }),
+        }
     })
+}
+
+fn wide(data: &[u8], stride: usize, step: usize, (width, height): (usize, usize)) -> Wide<'_> {
+    Wide { data, stride, step, width, height, is_bigendian: true }
+}
+
+/// Passes on the samples of a picture of 16-bit grey.
+pub(super) fn with_wide<R>(
+    data: &[u8],
+    size: Resolution,
+    use_samples: impl FnOnce(Wide<'_>) -> R,
+) -> Option<R> {
+    let size = (size.width as usize, size.height as usize);
+    with_grey16(data, size, |rows, stride| use_samples(wide(rows, stride, 2, size))).ok()
 }
 
 /// Decodes grey of 16 bits and hands out its rows of big-endian samples and their stride.

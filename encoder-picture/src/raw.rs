@@ -9,6 +9,7 @@ use super::{
     rgb::{self, Order},
     target::Target,
     unsupported,
+    wide::Wide,
 };
 use encoder_media::RawImage;
 
@@ -16,11 +17,11 @@ use encoder_media::RawImage;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Rgb(Order),
-    /// Grey of 1 or 2 bytes; of two, the high byte is shown.
+    /// Grey of 1 or 2 bytes; of two, the high byte or the upper 8 bits in use are shown.
     Grey(usize),
-    /// Millimetres (2 bytes) or metres (4 bytes).
+    /// Millimetres (1 or 2 bytes) or metres (4 bytes).
     Depth(usize),
-    /// A mosaic of samples of 1 or 2 bytes; of two, the high byte is used.
+    /// A mosaic of samples of 1 or 2 bytes, used as those of grey.
     Bayer(bayer::Pattern, usize),
     /// Two pixels in four bytes: where Y, U and V are first. Limited range.
     Packed422([usize; 3]),
@@ -127,6 +128,12 @@ fn layout(image: &RawImage, options: &PictureOptions) -> Result<Layout, PictureE
             format!("known are {}", all.join(", ")),
         ));
     };
+    let kind = match kind {
+        Kind::Grey(bytes) if options.is_depth => Kind::Depth(bytes),
+        Kind::Depth(_) => kind,
+        _ if options.is_depth => return Err(no_depth(name)),
+        _ => kind,
+    };
     if let Kind::Depth(bytes) = kind {
         Grey::new(name, unit(bytes), options)?;
     }
@@ -164,6 +171,48 @@ fn layout(image: &RawImage, options: &PictureOptions) -> Result<Layout, PictureE
     Ok(Layout { kind, size, stride: stride as usize, chroma_stride: chroma_stride as usize })
 }
 
+/// The error for pictures that are said to be depth, and cannot be.
+pub(super) fn no_depth(what: &str) -> PictureError {
+    unsupported(
+        format!("{what} is said to be depth, and holds none"),
+        "depth is grey of one channel: mono16, 16UC1, 32FC1, or PNG of 16 bits",
+    )
+}
+
+/// The pattern of a Bayer encoding; `None` for other encodings.
+pub(super) fn bayer_pattern(name: &str) -> Option<bayer::Pattern> {
+    let known = ENCODINGS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+    if let Kind::Bayer(pattern, _) = known.1 { Some(pattern) } else { None }
+}
+
+/// Whether an encoding has several channels of colour.
+pub(super) fn is_colour(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    ["rgb", "bgr"].iter().any(|start| name.starts_with(start))
+}
+
+/// Passes on the samples of a picture that has samples of 16 bits and is no depth.
+pub(super) fn with_wide<R>(
+    image: &RawImage,
+    options: &PictureOptions,
+    use_samples: impl FnOnce(Wide<'_>) -> R,
+) -> Option<R> {
+    let layout = layout(image, options).ok()?;
+    let (Kind::Grey(2) | Kind::Bayer(_, 2)) = layout.kind else { return None };
+    Some(use_samples(wide(image, &layout)))
+}
+
+fn wide<'a>(image: &'a RawImage, layout: &Layout) -> Wide<'a> {
+    Wide {
+        data: &image.data,
+        stride: layout.stride,
+        step: 2,
+        width: layout.size.width as usize,
+        height: layout.size.height as usize,
+        is_bigendian: image.is_bigendian,
+    }
+}
+
 impl Chroma {
     /// Bytes from one sample to the next.
     const fn sample_bytes(self) -> u8 {
@@ -175,7 +224,7 @@ impl Chroma {
 }
 
 const fn unit(bytes: usize) -> &'static str {
-    if bytes == 2 { "millimetres" } else { "metres" }
+    if bytes == 4 { "metres" } else { "millimetres" }
 }
 
 /// Writes a picture of the target's size.
@@ -194,15 +243,17 @@ pub(super) fn decode(
         width,
         height,
     };
-    // Of two bytes, the high one.
-    let high = |bytes: usize| {
-        let at = if bytes == 2 && !image.is_bigendian { 1 } else { 0 };
-        samples(at, bytes, width, height, stride)
-    };
     match layout.kind {
         Kind::Rgb(order) => rgb::write(order, data, stride, target)?,
-        Kind::Grey(bytes) => Planar::grey(high(bytes)).write(target),
-        Kind::Bayer(pattern, bytes) => bayer::write(pattern, high(bytes), target)?,
+        Kind::Grey(2) => {
+            wide(image, &layout).narrow(options.bits, |samples| Planar::grey(samples).write(target))
+        }
+        Kind::Grey(_) => Planar::grey(samples(0, 1, width, height, stride)).write(target),
+        Kind::Bayer(pattern, 2) => wide(image, &layout)
+            .narrow(options.bits, |samples| bayer::write(pattern, samples, target))?,
+        Kind::Bayer(pattern, _) => {
+            bayer::write(pattern, samples(0, 1, width, height, stride), target)?;
+        }
         Kind::Depth(bytes) => {
             let grey = Grey::new(&image.encoding, unit(bytes), options)?;
             let big = image.is_bigendian;
@@ -240,9 +291,10 @@ pub(super) fn decode(
     Ok(())
 }
 
-/// A sample of 16UC1 (2 bytes) or 32FC1 (4 bytes).
+/// A sample of mono8 (1 byte), 16UC1 (2 bytes) or 32FC1 (4 bytes).
 fn depth(sample: &[u8], big_endian: bool) -> f32 {
     match (sample, big_endian) {
+        (&[a], _) => f32::from(a),
         (&[a, b], true) => f32::from(u16::from_be_bytes([a, b])),
         (&[a, b], false) => f32::from(u16::from_le_bytes([a, b])),
         (&[a, b, c, d], true) => f32::from_be_bytes([a, b, c, d]),

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod depth;
+mod format;
 mod jpeg;
 mod png;
 mod raw;

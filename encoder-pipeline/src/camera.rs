@@ -14,11 +14,12 @@ use tracing::{Span, debug, error_span, warn};
 use crate::{
     closing::Closings,
     destination::{Destination, PartInfo},
+    inspection::Inspection,
     leading::{Broken, Leading},
     mux::{Sink, SinkError},
-    part::{ClosedPart, Notes, Part, Video},
+    part::{self, ClosedPart, Notes, Part, Video},
     passthrough::{AccessUnit, AccessUnitReader, MessageError, Passthrough, PushError},
-    picture::{self, PictureError},
+    picture::{self, PictureError, PictureOptions},
     progress::Progress,
     report::{SkipReason, SkippedTopic},
     session::{OnBadFrame, Session, SessionConfig, SessionError, Slot},
@@ -74,6 +75,7 @@ pub(crate) struct Camera {
     /// How often each message is repeated, if a constant rate is made from a variable rate.
     pub copies: Option<Vec<u32>>,
     leading: Leading,
+    inspection: Inspection,
     pub messages: u64,
     /// Number of the next frame, if the rate is constant.
     frames: u64,
@@ -110,9 +112,10 @@ enum Mode {
 }
 
 impl Camera {
-    pub fn new(info: StreamInfo) -> Self {
+    pub fn new(info: StreamInfo, picture: PictureOptions) -> Self {
         Self {
             span: error_span!("camera", topic = info.topic),
+            inspection: Inspection::new(&info.topic, picture),
             info,
             state: State::Waiting,
             open: Vec::new(),
@@ -194,7 +197,9 @@ impl Camera {
             self.bad(message, "a still in a video topic".into(), context);
             return Ok(());
         }
-        let size = match picture::size(&payload, &context.config.picture) {
+        let remarks = self.inspection.look(&payload);
+        self.notes().remarks.extend(remarks);
+        let size = match picture::size(&payload, self.inspection.options()) {
             Ok(size) => size,
             Err(PictureError::Unsupported { reason, hint })
                 if matches!(self.state, State::Waiting) =>
@@ -367,13 +372,8 @@ impl Camera {
                 let (used, notes) = (self.messages, std::mem::take(&mut self.notes));
                 self.open.push(Part { number, size, video, used, notes });
                 self.state = State::Running;
-                if mode == Mode::Encode && size != size.even() {
-                    self.notes().remarks.add(format!(
-                        "the pictures are {size}; H.264 4:2:0 has even sizes only: they are carried \
-                         in {}, the last column or row repeated",
-                        size.even()
-                    ));
-                }
+                let padded = part::padded(size).filter(|_| mode == Mode::Encode);
+                self.notes().remarks.extend(padded);
                 self.take_leading(context);
                 Ok(self.open.last().is_some_and(|part| part.number == number))
             }
@@ -400,6 +400,7 @@ impl Camera {
             config.camera_label = Some(self.info.topic.clone());
         }
         config.part = Some(self.parts);
+        config.picture = *self.inspection.options();
         let (timing, encoder) = (config.timing, &config.settings.encoder);
         let part = PartInfo::encoded(&self.info, self.parts, size, timing, encoder);
         let sink = context.destination.sink(&part)?;
@@ -565,6 +566,8 @@ impl Camera {
     pub fn close(&mut self, context: &mut Context<'_>) {
         let span = self.span.clone();
         let _entered = span.enter();
+        let remark = self.inspection.finish();
+        self.notes().remarks.extend(remark);
         self.close_all(context, false);
     }
 

@@ -43,6 +43,7 @@ mod camera;
 mod closing;
 pub mod destination;
 pub mod error;
+mod inspection;
 mod leading;
 pub mod naming;
 mod part;

@@ -58,6 +58,17 @@ pub(crate) enum Pending {
     Done(Box<VideoReport>),
 }
 
+/// The remark about pictures of a size that H.264 does not have.
+pub(crate) fn padded(size: Resolution) -> Option<String> {
+    let even = size.even();
+    (size != even).then(|| {
+        format!(
+            "the pictures are {size}; H.264 4:2:0 has even sizes only: they are carried in {even}, \
+             the last column or row repeated"
+        )
+    })
+}
+
 /// The part of a video's report that does not come from its session.
 #[derive(Default)]
 pub(crate) struct Notes {
@@ -112,6 +123,10 @@ impl Remarks {
             debug!("{text}");
             self.more += 1;
         }
+    }
+
+    pub fn extend(&mut self, texts: impl IntoIterator<Item = String>) {
+        texts.into_iter().for_each(|text| self.add(text));
     }
 
     pub fn warnings(self) -> Vec<String> {

@@ -1,6 +1,6 @@
 //! One run over one recording: every camera topic becomes a video; the recording is read once.
 
-use std::{path::Path, time::Instant};
+use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use encoder_core::FrameRate;
 use encoder_media::resample;
@@ -12,6 +12,7 @@ use crate::{
     destination::Destination,
     error::RunError,
     mux::SinkError,
+    picture::PictureOptions,
     progress::Progress,
     report::{Exit, Output, Report, SkippedTopic},
     session::SessionConfig,
@@ -58,6 +59,7 @@ struct Options {
     is_live: bool,
     stop: Option<Stop>,
     label_cameras: bool,
+    pictures: BTreeMap<String, PictureOptions>,
 }
 
 impl Run {
@@ -75,6 +77,7 @@ impl Run {
                 is_live: false,
                 stop: None,
                 label_cameras: false,
+                pictures: BTreeMap::new(),
             },
         }
     }
@@ -102,6 +105,13 @@ impl Run {
     /// can be made from it.
     pub fn is_live(mut self, is_live: bool) -> Self {
         self.options.is_live = is_live;
+        self
+    }
+
+    /// How the pictures of some topics are shown, by topic, instead of as in the session's
+    /// configuration.
+    pub fn pictures(mut self, pictures: BTreeMap<String, PictureOptions>) -> Self {
+        self.options.pictures = pictures;
         self
     }
 
@@ -211,6 +221,7 @@ impl Options {
                 lossy: false,
             };
             let result = work.read(&mut *source);
+            work.name_unknown_topics();
             work.end(result.is_ok());
             // The decoders end with the queue, which is dropped here.
             let Work { context, lossy, .. } = work;
@@ -338,7 +349,9 @@ impl Work<'_> {
             self.context.destination.event(&event)?;
             match event {
                 Event::Stream(info) => {
-                    let mut camera = Camera::new(info);
+                    let picture = self.options.pictures.get(&info.topic);
+                    let picture = picture.copied().unwrap_or(self.context.config.picture);
+                    let mut camera = Camera::new(info, picture);
                     camera.copies = self.copies.get_mut(camera.info.id).map(std::mem::take);
                     self.cameras.push(camera);
                 }
@@ -370,6 +383,19 @@ impl Work<'_> {
             n if n < LISTED_WARNINGS => self.report.warnings.push(text),
             n if n == LISTED_WARNINGS => self.report.warnings.push("more are not listed".into()),
             _ => {}
+        }
+    }
+
+    /// Warns of topics with settings that the recording does not have.
+    fn name_unknown_topics(&mut self) {
+        for topic in self.options.pictures.keys() {
+            if !self.cameras.iter().any(|camera| camera.info.topic == *topic) {
+                let text = format!(
+                    "the pictures of the topic {topic} are configured, and the recording has no \
+                     camera topic of that name"
+                );
+                self.warn(text, false);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The contents of a recording, without converting it.
 
-use std::fmt;
+use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
@@ -47,13 +47,15 @@ pub struct RecordingInfo {
     pub warnings: Vec<String>,
 }
 
-/// Reads a recording from start to end.
+/// Reads a recording from start to end. Pictures are checked with `options`, those of some topics
+/// with their own in `topics`.
 ///
 /// # Errors
 /// Those of the source.
 pub fn scan(
     mut source: Box<dyn Source>,
     options: &PictureOptions,
+    topics: &BTreeMap<String, PictureOptions>,
 ) -> Result<RecordingInfo, SourceError> {
     let mut info = RecordingInfo::default();
     let mut times: Vec<Vec<FrameTimes>> = Vec::new();
@@ -81,6 +83,7 @@ pub fn scan(
                     (info.cameras.get_mut(stream), times.get_mut(stream), videos.get_mut(stream))
                 {
                     times.push(FrameTimes { header_ns: packet.header_ns, log_ns: packet.log_ns });
+                    let options = topics.get(&camera.topic).unwrap_or(options);
                     camera.count(packet, options, video);
                 }
             }

@@ -1,6 +1,10 @@
 //! Detects the kind of a recording.
 
-use std::{fs::File, path::Path};
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    path::Path,
+};
 
 use super::{
     RawSpec, Source, SourceError, SourceOptions,
@@ -42,6 +46,10 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
         Kind::Y4m => {
             check_topic(path, &stream_name(path), options)?;
             Y4mSource::open(path, options)
+        }
+        Kind::Still if is_motion_jpeg(path) => {
+            check_topic(path, &stream_name(path), options)?;
+            formats::open_video(path, options)
         }
         Kind::Still => Err(SourceError::invalid(
             path,
@@ -156,6 +164,47 @@ fn kind(head: &[u8], path: &Path) -> Kind {
     }
 }
 
+/// Whether a file that begins as a JPEG is a stream of them: behind the first there is another. A
+/// file that is called a picture is one, whatever is behind it: cameras append previews.
+fn is_motion_jpeg(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let is_called_picture = ["jpg", "jpeg", "jpe", "jfif", "mpo"].contains(&extension.as_str());
+    let Some(file) = File::open(path).ok().filter(|_| !is_called_picture) else { return false };
+    has_second_jpeg(&mut BufReader::new(file)).is_some()
+}
+
+/// Reads a JPEG to its end; returns whether another begins behind it.
+fn has_second_jpeg(reader: &mut impl BufRead) -> Option<()> {
+    let mut bytes = |count: u64| {
+        let mut bytes = Vec::new();
+        reader.by_ref().take(count).read_to_end(&mut bytes).ok()?;
+        (bytes.len() as u64 == count).then_some(bytes)
+    };
+    let (mut marker, mut is_marker) = (0, false);
+    bytes(2)?;
+    while marker != 0xd9 {
+        // Anything in front of a marker is data of a scan.
+        let byte = bytes(1)?[0];
+        if !is_marker || byte == 0xff {
+            is_marker = byte == 0xff;
+            continue;
+        }
+        (marker, is_marker) = (byte, false);
+        if !matches!(marker, 0x00 | 0x01 | 0xd0..=0xd9) {
+            let length = u16::from_be_bytes(*bytes(2)?.first_chunk()?);
+            bytes(u64::from(length).saturating_sub(2))?;
+        }
+    }
+    // Some writers fill up with zeros.
+    let first = loop {
+        match bytes(1)?[0] {
+            0 => {}
+            other => break other,
+        }
+    };
+    (first == 0xff && bytes(2)? == [0xd8, 0xff]).then_some(())
+}
+
 fn is_playlist(head: &[u8]) -> bool {
     let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start();
     let starts_with =
@@ -193,6 +242,21 @@ mod tests {
             (b"\0\0\0\x18ftyp", "a.mp4", Kind::Other),
         ] {
             assert_eq!(kind(head, Path::new(name)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn pictures_behind_each_other_are_a_stream() {
+        // A header, a scan with a stuffed byte and a restart, the end.
+        let jpeg = b"\xff\xd8\xff\xe0\0\x04\xff\xd9\xff\xda\0\x02\x12\xff\0\xff\xd0\x34\xff\xd9";
+        let is_stream = |parts: &[&[u8]]| has_second_jpeg(&mut &parts.concat()[..]).is_some();
+        assert!(is_stream(&[jpeg, jpeg]));
+        assert!(is_stream(&[jpeg, &[0; 9], jpeg]));
+        for behind in [&b""[..], b"\0\0\0", b"\xff\xd8", b"x\xff\xd8\xff", &[0xff; 9]] {
+            assert!(!is_stream(&[jpeg, behind]), "{behind:x?}");
+        }
+        for end in 0..jpeg.len() {
+            assert!(!is_stream(&[&jpeg[..end]]));
         }
     }
 }

@@ -45,7 +45,7 @@ impl Frames {
             Some(spec) => source::open_raw(path, spec, &args.source.options()).map_err(failed)?,
             None => source::open(path, &args.source.options()).map_err(failed)?,
         };
-        let options = args.source.picture();
+        let mut options = args.source.picture();
         let mut found: Option<(StreamInfo, Resolution, usize)> = None;
         let (mut streams, mut payloads, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut stamps = Vec::new();
@@ -60,6 +60,11 @@ impl Frames {
                 _ => continue,
             };
             let Ok(payload) = packet.payload else { continue };
+            let info = streams.iter().find(|info| info.id == packet.stream);
+            let info = info.ok_or_else(|| Refused::failed("a packet of no stream"))?;
+            if found.is_none() {
+                options = args.source.picture_of(&info.topic);
+            }
             let size = match picture::size(&payload, &options) {
                 Ok(size) => size,
                 Err(error) => {
@@ -67,8 +72,6 @@ impl Frames {
                     continue;
                 }
             };
-            let info = streams.iter().find(|info| info.id == packet.stream);
-            let info = info.ok_or_else(|| Refused::failed("a packet of no stream"))?;
             let layout = FrameLayout::new(PixelFormat::Yuv420p, size);
             let (first, wanted, limit) =
                 found.get_or_insert_with(|| (info.clone(), size, limit(args, &layout, &payload)));

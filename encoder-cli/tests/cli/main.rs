@@ -15,6 +15,7 @@ mod messages;
 mod mp4;
 mod orphans;
 mod output;
+mod pictures;
 mod program;
 mod prometheus;
 mod recordings;

@@ -5,17 +5,17 @@ use super::*;
 
 /// How to encode; the default is baseline 4:2:0 with the standard tables.
 #[derive(Clone, Copy)]
-struct How {
-    colour: ColorType,
-    sampling: SamplingFactor,
-    progressive: bool,
-    restart: u16,
-    optimized: bool,
+pub(super) struct How {
+    pub colour: ColorType,
+    pub sampling: SamplingFactor,
+    pub progressive: bool,
+    pub restart: u16,
+    pub optimized: bool,
     /// Transform of an Adobe segment to put in.
-    adobe: Option<u8>,
+    pub adobe: Option<u8>,
 }
 
-const BASELINE: How = How {
+pub(super) const BASELINE: How = How {
     colour: ColorType::Rgb,
     sampling: SamplingFactor::R_4_2_0,
     progressive: false,
@@ -24,7 +24,7 @@ const BASELINE: How = How {
     adobe: None,
 };
 
-fn encode(scene: &Scene, how: How) -> Vec<u8> {
+pub(super) fn encode(scene: &Scene, how: How) -> Vec<u8> {
     let data = scene.bytes(|[r, g, b]| match how.colour {
         ColorType::Luma => vec![r],
         ColorType::Cmyk | ColorType::CmykAsYcck => vec![255 - r, 255 - g, 255 - b, 0],

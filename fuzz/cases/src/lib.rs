@@ -81,7 +81,11 @@ pub fn message(input: &[u8]) -> bool {
     };
     let depth_range = (choice & DEPTH != 0).then_some((300.0, 5000.0));
     let format = if choice & NV12 != 0 { PixelFormat::Nv12 } else { PixelFormat::Yuv420p };
-    picture(&message.payload, &PictureOptions { depth_range, limits: LIMITS }, format)
+    picture(
+        &message.payload,
+        &PictureOptions { depth_range, limits: LIMITS, ..Default::default() },
+        format,
+    )
 }
 
 fn picture(payload: &Payload, options: &PictureOptions, format: PixelFormat) -> bool {
