@@ -12,6 +12,7 @@ use encoder_pipeline::{
     mux::OutputMode,
     naming::{Format, Target},
     progress::{Progress, Silent},
+    rate::{GridEnds, GridScope},
     report::{Exit, Report, check_free},
     run::Run,
     session::{OnBadFrame, OnFull, SessionConfig},
@@ -25,7 +26,7 @@ use tracing::{error, info, warn};
 #[cfg(feature = "prometheus")]
 use super::exporter::Exporter;
 use super::{
-    args::{BadFrameArg, Encode, FormatArg, FullArg, ModeArg, TimeArg},
+    args::{BadFrameArg, Encode, FormatArg, FullArg, GridArg, GridEndsArg, ModeArg, TimeArg},
     bars::Bars,
     hints::{of_skipped, with_hint, with_sink_hint},
     settings::Refused,
@@ -142,9 +143,18 @@ fn convert(
         error!("{}", with_sink_hint(error));
         return Exit::Failed.code();
     }
+    let scope = match args.grid {
+        GridArg::Recording => GridScope::Recording,
+        GridArg::Camera => GridScope::Camera,
+    };
+    let ends = match args.grid_ends {
+        GridEndsArg::Pad => GridEnds::Pad,
+        GridEndsArg::Trim => GridEnds::Trim,
+    };
     let run = Run::new(files(args, target), session.clone())
         .recording(recording.display().to_string())
         .resample(args.resample)
+        .grid(scope, ends)
         .threads(args.video.threads())
         .is_live(is_stdin(recording))
         .stop(stop.clone());

@@ -62,6 +62,7 @@ impl RunError {
             Self::Source(error) => of_source(error),
             Self::Sink(error) => of_sink(error),
             Self::Session(error) => of_session(error),
+            Self::Resample { error: ResampleError::Apart, .. } => ErrorKind::NoCommonTime,
             Self::Resample { .. } => ErrorKind::RateGap,
             Self::NothingConverted { .. } => ErrorKind::NothingConverted,
             Self::NoPicture => ErrorKind::NoPicture,
@@ -124,6 +125,8 @@ pub enum ErrorKind {
     NothingConverted,
     /// `rate-gap`: a gap is too long for a constant rate.
     RateGap,
+    /// `no-common-time`: the cameras have no time in common for a common grid.
+    NoCommonTime,
     /// `output-exists`: the output exists and may not be replaced.
     OutputExists,
     /// `output-permission`: the output may not be written.
@@ -156,7 +159,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Missing,
         Self::InputPermission,
         Self::InputIo,
@@ -164,6 +167,7 @@ impl ErrorKind {
         Self::NoCamera,
         Self::NothingConverted,
         Self::RateGap,
+        Self::NoCommonTime,
         Self::OutputExists,
         Self::OutputPermission,
         Self::DiskFull,
@@ -190,6 +194,7 @@ impl ErrorKind {
             Self::NoCamera => "no-camera",
             Self::NothingConverted => "nothing-converted",
             Self::RateGap => "rate-gap",
+            Self::NoCommonTime => "no-common-time",
             Self::OutputExists => "output-exists",
             Self::OutputPermission => "output-permission",
             Self::DiskFull => "disk-full",

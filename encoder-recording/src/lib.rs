@@ -20,6 +20,7 @@ mod mcap;
 #[cfg(feature = "messages")]
 #[doc(hidden)]
 pub mod message;
+mod names;
 #[cfg(any(feature = "mcap", feature = "rosbag1"))]
 mod order;
 mod raw;
