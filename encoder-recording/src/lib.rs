@@ -31,6 +31,7 @@ mod rosbag2;
 mod signature;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod steps;
 #[cfg(feature = "rosbag2")]
 mod temporary;
 #[cfg(feature = "video")]
