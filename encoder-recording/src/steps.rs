@@ -29,6 +29,28 @@ pub(crate) struct Step {
     pub shift: i64,
 }
 
+impl Step {
+    /// The warning about the step in a topic.
+    pub(crate) fn warning(&self, topic: &str) -> String {
+        format!(
+            "{topic}: the log times step back by {:.3} s at message {}, because the clock was set; \
+             the messages are in the order of the recording",
+            self.by as f64 / 1e9,
+            self.message
+        )
+    }
+}
+
+/// How many steps of a channel are reported.
+pub(crate) const LISTED: usize = 3;
+
+/// What is added to the log time of the message at `place`, to have the messages of a channel with
+/// these steps in the order of the recording.
+pub(crate) fn shift(steps: &[Step], place: Place) -> i64 {
+    let after = steps.partition_point(|step| step.place <= place);
+    after.checked_sub(1).and_then(|n| steps.get(n)).map_or(0, |step| step.shift)
+}
+
 /// Messages whose log times rise without a pause.
 #[derive(Clone, Copy, Debug)]
 struct Period {

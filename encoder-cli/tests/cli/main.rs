@@ -19,3 +19,4 @@ mod prometheus;
 mod recordings;
 mod signals;
 mod streams;
+mod times;

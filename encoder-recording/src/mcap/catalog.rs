@@ -14,14 +14,11 @@ use super::signed;
 use crate::filter::{TopicFilter, Window};
 use crate::message::{self, CameraSchema, Serialization};
 use crate::signature;
-use crate::steps::Step;
+use crate::steps::{self, Step};
 use crate::{
     BadMessage, ChannelId, ChannelInfo, Event, Message, Packet, SourceError, SourceOptions,
     StreamId, StreamInfo, Warning,
 };
-
-/// How many steps of the clock are reported for a channel.
-const LISTED_STEPS: usize = 3;
 
 /// Schemas, channels and streams of a recording.
 pub(super) struct Catalog {
@@ -305,13 +302,8 @@ impl Catalog {
         let topic = known.channel.topic.clone();
         let stream = known.role.and_then(|role| self.streams.get_mut(role.stream));
         stream.map_or(&mut known.progress, |stream| &mut stream.progress).went_back = true;
-        for step in steps.iter().take(LISTED_STEPS) {
-            self.warn(format!(
-                "{topic}: the log times step back by {:.3} s at message {}, because the clock was \
-                 set; the messages are in the order of the recording",
-                step.by as f64 / 1e9,
-                step.message
-            ));
+        for step in steps.iter().take(steps::LISTED) {
+            self.warn(step.warning(&topic));
         }
     }
 

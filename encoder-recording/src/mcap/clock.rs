@@ -7,7 +7,7 @@ use encoder_media::InputReader;
 use super::{catalog::Catalog, index, plan::Block, signed};
 use crate::{
     SourceError,
-    steps::{LogTimes, Step},
+    steps::{self, LogTimes, Step},
 };
 
 /// In longer recordings the message indexes are read only if chunks overlap in time.
@@ -106,8 +106,6 @@ impl ClockSteps {
     /// What is added to the log time of a message: `number` counts the messages of the channel in
     /// its block.
     pub(super) fn shift(&self, channel: u16, block: u64, number: u64) -> i64 {
-        let Some(steps) = self.steps.get(&channel) else { return 0 };
-        let after = steps.partition_point(|step| step.place <= (block, number));
-        after.checked_sub(1).and_then(|n| steps.get(n)).map_or(0, |step| step.shift)
+        self.steps.get(&channel).map_or(0, |steps| steps::shift(steps, (block, number)))
     }
 }
