@@ -162,7 +162,10 @@ struct Seen {
     equal: u64,
     /// Of these, stamps of frames that the other clock tells apart.
     shared: u64,
+    /// Stamps that are no whole seconds.
     fractions: u64,
+    /// Sum of the distances of rising stamps.
+    rise: i128,
     shortest: Option<i128>,
     longest: Option<i128>,
     /// Sum of the differences between the distances of both clocks.
@@ -419,7 +422,8 @@ impl Judge {
         } else if seen.has_whole_seconds(frames) {
             Some(format!("the {clock} have whole seconds only"))
         } else if let Some(other) = scale.other.filter(|other| *other >= SHORTEST_NS)
-            && (scale.usual < SHORTEST_NS
+            // On average, since messages may be received in bursts.
+            && (seen.rise / i128::from(frames) < SHORTEST_NS
                 || (scale.usual > 60 * SECOND_NS && scale.usual / 50 > other))
         {
             let (own, other) = (scale.usual as f64 / 1e9, other as f64 / 1e9);
@@ -488,6 +492,7 @@ impl Seen {
         self.shortest = Some(self.shortest.map_or(distance, |least| least.min(distance)));
         self.longest = Some(self.longest.map_or(distance, |most| most.max(distance)));
         self.equal += u64::from(distance == 0);
+        self.rise += distance.max(0);
         if let Some((now, last)) = sample.other.zip(before.other).filter(|_| scale.other.is_some())
         {
             self.shared += u64::from(distance == 0 && now != last);

@@ -355,6 +355,17 @@ fn the_better_clock_is_used() {
 }
 
 #[test]
+fn log_times_of_bursts_are_used_if_they_are_wanted() {
+    // Ten messages at once, every half second.
+    let frames: Vec<_> = (0..60)
+        .map(|n| (Some(EPOCH + n * 50 * MS), EPOCH + n / 10 * 500 * MS + n * 1000))
+        .collect();
+    let (t, ticks) = recorded(Clock::Log, &frames);
+    assert_eq!(ticks[59], (frames[59].1 - frames[0].1) as u64);
+    assert_eq!((t.warnings.len(), t.guessed), (0, 0), "{:?}", t.warnings);
+}
+
+#[test]
 fn whole_seconds_of_a_slow_camera() {
     let at = |ms: i64| EPOCH + ms * MS;
     // Whether the stamps are used: cut to seconds, or one frame in each.
