@@ -115,18 +115,25 @@ pub struct Encode {
     #[command(flatten)]
     pub source: SourceArgs,
 
-    /// Which times of the recording are used: the stamps in the message headers (log times where
-    /// these are empty or run backwards), or the log times.
+    /// Which times of the recording are used: the stamps in the message headers (log times if most
+    /// of these cannot be true), or the log times.
     #[arg(long, value_enum, default_value_t = TimeArg::Header)]
     pub time: TimeArg,
-    /// Put frame N at exactly N/FPS, whatever times were recorded. Sets the rate of images and raw
-    /// frames.
+    /// Put frame N at exactly N/FPS, whatever times were recorded. Sets the rate of images, Y4M and
+    /// raw frames.
     #[arg(long, value_name = "FPS", conflicts_with = "resample")]
     pub fps: Option<FrameRate>,
     /// Resample to a constant rate by the nearest frame: frames are repeated and left out as
     /// needed, and counted. Reads the recording twice.
     #[arg(long, value_name = "FPS")]
     pub resample: Option<FrameRate>,
+    /// The grid of --resample: frame N of all cameras of a recording is the same moment, or each
+    /// camera begins with its own first frame.
+    #[arg(long, value_enum, default_value_t = GridArg::Recording, requires = "resample")]
+    pub grid: GridArg,
+    /// Where the common grid begins and ends if the cameras do not begin and end together.
+    #[arg(long, value_enum, default_value_t = GridEndsArg::Pad, requires = "resample")]
+    pub grid_ends: GridEndsArg,
     /// What to do with a frame that cannot be decoded.
     #[arg(long, value_enum, default_value_t = BadFrameArg::Repeat)]
     pub on_bad_frame: BadFrameArg,
@@ -177,6 +184,21 @@ pub enum ModeArg {
 pub enum TimeArg {
     Header,
     Log,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum GridArg {
+    Recording,
+    Camera,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum GridEndsArg {
+    /// With the first and the last frame of any camera: the first and the last picture of the
+    /// others are repeated.
+    Pad,
+    /// With the time that all cameras have in common: frames before and after it are left out.
+    Trim,
 }
 
 #[derive(Clone, Copy, ValueEnum)]

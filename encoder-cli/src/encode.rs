@@ -13,6 +13,7 @@ use encoder_pipeline::{
     mux::OutputMode,
     naming::{Format, Target, is_directory},
     progress::{Progress, Silent},
+    rate::{GridEnds, GridScope},
     report::{Exit, Report, SkipReason, check_free},
     run::Run,
     scan::span,
@@ -28,7 +29,7 @@ use tracing::{error, info, warn};
 #[cfg(feature = "prometheus")]
 use super::exporter::Exporter;
 use super::{
-    args::{BadFrameArg, Encode, FormatArg, FullArg, ModeArg, TimeArg},
+    args::{BadFrameArg, Encode, FormatArg, FullArg, GridArg, GridEndsArg, ModeArg, TimeArg},
     bars::Bars,
     hints::{Message, of_skipped},
     messages::NOTE,
@@ -222,9 +223,18 @@ fn convert(
         Message::of_sink(error).report();
         return Exit::Failed.code();
     }
+    let scope = match args.grid {
+        GridArg::Recording => GridScope::Recording,
+        GridArg::Camera => GridScope::Camera,
+    };
+    let ends = match args.grid_ends {
+        GridEndsArg::Pad => GridEnds::Pad,
+        GridEndsArg::Trim => GridEnds::Trim,
+    };
     let run = Run::new(files(args, target), session.clone())
         .recording(recording.display().to_string())
         .resample(args.resample)
+        .grid(scope, ends)
         .threads(args.video.threads())
         .pictures(args.source.pictures())
         .is_live(is_stdin(recording))

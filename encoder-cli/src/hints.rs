@@ -163,9 +163,10 @@ fn of_error(error: &RunError) -> Option<&'static str> {
         }
         ErrorKind::DiskFull => "free some space or give another -o",
         ErrorKind::RateGap => {
-            "cut the recording with --start and --end, or use --time log if the header stamps are \
-             wrong"
+            "cut the recording with --start and --end, use --time log if the header stamps are \
+             wrong, or --grid camera if the cameras were not recorded together"
         }
+        ErrorKind::NoCommonTime => "use --grid-ends pad, or --grid camera",
         _ => return None,
     })
 }

@@ -156,7 +156,7 @@ pub struct FrameRate {
 
 impl FrameRate {
     /// The highest rate that is accepted, in frames per second.
-    pub const MAX: u32 = 480;
+    pub const MAX: u32 = 2000;
 
     /// `numerator / denominator` frames per second: more than 0 and at most [`Self::MAX`].
     ///
@@ -219,8 +219,14 @@ impl FromStr for FrameRate {
     type Err = ConfigError;
 
     fn from_str(text: &str) -> Result<Self, ConfigError> {
-        let wrong =
-            || ConfigError::value("frame rate", text, "a rate such as 30, 29.97 or 30000/1001");
+        let wrong = || {
+            let most = Self::MAX;
+            ConfigError::value(
+                "frame rate",
+                text,
+                format!("more than 0 and at most {most}: 30, 29.97 or 30000/1001"),
+            )
+        };
         if let Some((n, d)) = text.split_once(['/', ':']) {
             let (n, d) = (n.trim().parse(), d.trim().parse());
             return Self::new(n.map_err(|_| wrong())?, d.map_err(|_| wrong())?);
@@ -543,7 +549,10 @@ mod tests {
             ("60/2", Some((30, 1))),
             ("0", None),
             ("-3", None),
-            ("481", None),
+            ("1000", Some((1000, 1))),
+            ("2000:1", Some((2000, 1))),
+            ("2001", None),
+            ("2001:1", None),
             ("4294967295/1", None),
             ("1/0", None),
             ("nan", None),

@@ -107,6 +107,18 @@ impl FfmpegSpec {
     }
 }
 
+/// The rate that FFmpeg is given for frames at `rate`.
+///
+/// Times in FLV have 31 bits of milliseconds. The encoder uses the rate for its decisions only, so
+/// slower and faster streams are announced with a rate whose times FLV can tell apart.
+pub(crate) fn announced(rate: FrameRate) -> (u32, u32) {
+    match rate.as_f64() {
+        ..1.0 => (1, 1),
+        ..=480.0 => (rate.numerator(), rate.denominator()),
+        _ => (480, 1),
+    }
+}
+
 /// The whole command line for frames of (even) `size` at `rate`, without the program.
 ///
 /// `version` is `None` for a development build, which is treated as a new version.
@@ -116,9 +128,8 @@ pub fn arguments(
     size: Resolution,
     rate: FrameRate,
 ) -> Vec<String> {
-    // Times in FLV have 31 bits of milliseconds. The encoder uses the rate for its decisions only,
-    // so slower streams are announced as one frame per second.
-    let rate = if rate.as_f64() < 1.0 { "1".into() } else { rate.to_string() };
+    let (num, den) = announced(rate);
+    let rate = if den == 1 { num.to_string() } else { format!("{num}/{den}") };
     let passthrough = Version::passthrough(version);
     let size = size.even().to_string();
     let format = spec.format.as_str();
@@ -175,6 +186,8 @@ mod tests {
             (None, "30", "-fps_mode passthrough"),
             (None, "0.1", "-framerate 1 "),
             (None, "480", "-framerate 480 "),
+            (None, "29.97", "-framerate 30000/1001 "),
+            (None, "1000", "-framerate 480 "),
         ] {
             assert!(line(version, rate).contains(part), "{version:?} {rate}: {part}");
         }

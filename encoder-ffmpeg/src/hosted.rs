@@ -21,7 +21,7 @@ use encoder_core::{
 use tracing::warn;
 
 use crate::{
-    args::{FfmpegSpec, arguments},
+    args::{FfmpegSpec, announced, arguments},
     classify::{IGNORED_OPTION, classify},
     error_watch::ErrorWatch,
     find::{Ffmpeg, not_listed},
@@ -156,17 +156,12 @@ impl HostedEncoder {
             .name("ffmpeg-stdout".into())
             .spawn(move || read_units(stdout, &sender))
             .map_err(refuse)?;
-        let rate = config.frame_rate;
-        let rate = if rate.as_f64() < 1.0 {
-            (1, 1)
-        } else {
-            (rate.numerator().into(), rate.denominator().into())
-        };
+        let (num, den) = announced(config.frame_rate);
         Ok(Self {
             label: format!("{} {}", ffmpeg.label(), spec.encoder),
             spec,
             size,
-            rate,
+            rate: (num.into(), den.into()),
             child,
             log,
             stdin: Some(stdin),

@@ -3,53 +3,194 @@
 use encoder_core::FrameRate;
 use thiserror::Error;
 
-/// A gap that a constant rate cannot fill: one picture would be repeated for more than an hour.
+/// Why a constant rate cannot be made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
-#[error(
-    "the gap beside frame {frame} is longer than an hour, and one picture would be repeated {copies} \
-     times"
-)]
-pub struct ResampleError {
-    /// The frame next to the gap.
-    pub frame: u64,
-    /// The least number of repetitions of its picture.
-    pub copies: u32,
+pub enum ResampleError {
+    /// A gap that a constant rate cannot fill: one picture would be repeated for more than an hour.
+    #[error(
+        "the gap beside frame {frame} is longer than an hour, and one picture would be repeated \
+         {copies} times"
+    )]
+    Gap {
+        /// The frame next to the gap.
+        frame: u64,
+        /// The least number of repetitions of its picture.
+        copies: u32,
+    },
+    /// The cameras have no time in common.
+    #[error("the camera has no frame in the time that all cameras have in common")]
+    Apart,
 }
 
 /// The longest time for which one picture is repeated, in seconds.
 const LONGEST_S: u64 = 3600;
 
-/// Returns how often each frame is repeated in a video with a constant rate: each tick N / `rate`
-/// after the first frame displays the nearest frame in time (of two equally near frames, the
-/// earlier).
+/// Where a grid that several cameras share begins and ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum GridEnds {
+    /// With the first camera that begins and the last that ends. The first and the last picture of
+    /// the other cameras are repeated.
+    #[default]
+    Pad,
+    /// With the last camera that begins and the first that ends. Frames of the other cameras before
+    /// and after that are left out.
+    Trim,
+}
+
+impl GridEnds {
+    /// The name, as on the command line and in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pad => "pad",
+            Self::Trim => "trim",
+        }
+    }
+}
+
+/// The times of the frames of a constant rate: frame N is displayed N / rate after the origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    /// The time of frame 0 in nanoseconds.
+    pub origin_ns: i64,
+    /// Number of frames.
+    pub frames: u64,
+    /// Frames per second.
+    pub rate: FrameRate,
+}
+
+/// The time that the frames of a camera are displayed.
+#[derive(Clone, Copy)]
+struct Span {
+    first: i128,
+    last: i128,
+    /// The last frame is displayed as long as a frame usually is.
+    end: i128,
+}
+
+impl Span {
+    fn of(stamps: &[i64]) -> Option<Self> {
+        let (first, last) = (i128::from(*stamps.first()?), i128::from(*stamps.last()?));
+        Some(Self { first, last, end: last + i128::from(usual_gap(stamps)) })
+    }
+}
+
+/// The median distance of the frames, in nanoseconds; 0 for fewer than two.
+fn usual_gap(stamps: &[i64]) -> u64 {
+    let mut gaps: Vec<_> = stamps.windows(2).map(|w| w[1].abs_diff(w[0])).collect();
+    gaps.sort_unstable();
+    gaps.get(gaps.len() / 2).copied().unwrap_or(0)
+}
+
+impl Grid {
+    /// The grid of one camera, from its first frame on. `None` without frames. `stamps` are in
+    /// nanoseconds and do not run backwards.
+    pub fn of(stamps: &[i64], rate: FrameRate) -> Option<Self> {
+        Self::common(&[stamps], rate, GridEnds::default())
+    }
+
+    /// The common grid of several cameras, so that frame N of each is the same moment. `None` if
+    /// no camera has frames, or they have no time in common and [`GridEnds::Trim`] is set. Cameras
+    /// without frames are ignored.
+    pub fn common(cameras: &[&[i64]], rate: FrameRate, ends: GridEnds) -> Option<Self> {
+        let joined =
+            cameras.iter().filter_map(|stamps| Span::of(stamps)).reduce(|a, b| match ends {
+                GridEnds::Pad => Span {
+                    first: a.first.min(b.first),
+                    last: a.last.max(b.last),
+                    end: a.end.max(b.end),
+                },
+                GridEnds::Trim => Span {
+                    first: a.first.max(b.first),
+                    last: a.last.min(b.last),
+                    end: a.end.min(b.end),
+                },
+            })?;
+        let (num, den) = (i128::from(rate.numerator()), i128::from(rate.denominator()));
+        let unit = den * 1_000_000_000;
+        // Each frame up to the last is displayed, and the last for its whole duration.
+        let up_to_last = (joined.last - joined.first) * num;
+        let whole = ((joined.end - joined.first) * num + unit / 2).div_euclid(unit);
+        let frames = up_to_last.div_euclid(unit).saturating_add(1).max(whole);
+        (frames > 0 && joined.end >= joined.first).then(|| Self {
+            // The first frame of a camera.
+            origin_ns: joined.first as i64,
+            frames: u64::try_from(frames).unwrap_or(u64::MAX),
+            rate,
+        })
+    }
+}
+
+/// Returns how often each frame is repeated: each time of the grid displays the nearest frame (of
+/// two equally near frames, the earlier).
 ///
 /// `stamps` are in nanoseconds and do not run backwards.
 ///
 /// # Errors
 /// [`ResampleError`] if one picture would be repeated for more than an hour.
-pub fn resample(stamps: &[i64], rate: FrameRate) -> Result<Vec<u32>, ResampleError> {
+pub fn resample(stamps: &[i64], grid: &Grid) -> Result<Vec<u32>, ResampleError> {
     let mut copies = vec![0u32; stamps.len()];
-    let Some(&first) = stamps.first() else { return Ok(copies) };
-    let most = LONGEST_S as f64 * rate.as_f64();
+    let most = LONGEST_S as f64 * grid.rate.as_f64();
     let mut tick = 0u64;
     for (n, count) in copies.iter_mut().enumerate() {
         // Ticks up to the middle between this frame and the next belong to this frame; the last
-        // frame has the ticks up to its own time.
-        let end = match stamps.get(n + 1) {
-            Some(next) => i128::midpoint(i128::from(stamps[n]), i128::from(*next)),
-            None => i128::from(stamps[n]),
-        };
-        let end = end - i128::from(first);
-        while i128::from(rate.nanoseconds(tick)) <= end {
+        // frame has the remaining ticks.
+        let end = stamps.get(n + 1).map(|next| {
+            i128::midpoint(i128::from(stamps[n]), i128::from(*next)) - i128::from(grid.origin_ns)
+        });
+        while tick < grid.frames
+            && end.is_none_or(|end| i128::from(grid.rate.nanoseconds(tick)) <= end)
+        {
             *count += 1;
             tick += 1;
             if f64::from(*count) > most {
-                return Err(ResampleError { frame: n as u64, copies: *count });
+                return Err(ResampleError::Gap { frame: n as u64, copies: *count });
             }
         }
     }
     Ok(copies)
+}
+
+/// What a grid that several cameras share does to one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fit {
+    /// Frames of the grid before the first frame of the camera.
+    pub padded_before: u64,
+    /// Frames of the grid after the last frame of the camera has been displayed for as long as
+    /// usual.
+    pub padded_after: u64,
+    /// Frames of the camera that lie before the grid, and after it.
+    pub trimmed: u64,
+}
+
+impl Fit {
+    /// Compares a camera with a grid: its times, and the result of [`resample`].
+    pub fn of(stamps: &[i64], copies: &[u32], grid: &Grid) -> Self {
+        let Some(span) = Span::of(stamps) else { return Self::default() };
+        let origin = i128::from(grid.origin_ns);
+        let half = i128::from(grid.rate.nanoseconds(1) / 2);
+        // Number of ticks that are earlier than a moment.
+        let ticks = |moment: i128| {
+            let (num, den) = (grid.rate.numerator(), grid.rate.denominator());
+            let ticks =
+                (moment - origin).max(0) * i128::from(num) / (i128::from(den) * 1_000_000_000);
+            u64::try_from(ticks).unwrap_or(u64::MAX).min(grid.frames)
+        };
+        let is_used = |count: &u32| *count > 0;
+        let before = copies.iter().position(is_used).unwrap_or(copies.len());
+        let after = copies.iter().rev().position(is_used).unwrap_or(0);
+        let is_inside = |n: usize| {
+            let at = i128::from(stamps[n]) - origin;
+            let end = i128::from(grid.rate.nanoseconds(grid.frames));
+            at > -half && at < end - half
+        };
+        let outside = (0..before).chain(stamps.len() - after..stamps.len());
+        Self {
+            padded_before: ticks(span.first - half),
+            padded_after: grid.frames - ticks(span.end + half),
+            trimmed: outside.filter(|n| !is_inside(*n)).count() as u64,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -59,9 +200,17 @@ mod tests {
 
     const MS: i64 = 1_000_000;
 
-    fn copies(stamps_ms: &[i64], rate: &str) -> Vec<u32> {
-        let stamps: Vec<_> = stamps_ms.iter().map(|s| s * MS).collect();
-        resample(&stamps, rate.parse().unwrap()).unwrap()
+    fn rate(rate: &str) -> FrameRate {
+        rate.parse().unwrap()
+    }
+
+    fn ns(stamps_ms: &[i64]) -> Vec<i64> {
+        stamps_ms.iter().map(|s| s * MS).collect()
+    }
+
+    fn copies(stamps_ms: &[i64], fps: &str) -> Vec<u32> {
+        let stamps = ns(stamps_ms);
+        Grid::of(&stamps, rate(fps)).map_or(Vec::new(), |grid| resample(&stamps, &grid).unwrap())
     }
 
     #[test]
@@ -71,21 +220,80 @@ mod tests {
         assert_eq!(copies(&[0, 100, 200], "10"), [1, 1, 1]);
         // Ticks at 0, 100, 200, 300 ms.
         assert_eq!(copies(&[0, 90, 110, 320], "10"), [1, 1, 1, 1]);
-        assert_eq!(copies(&[0, 300], "10"), [2, 2]);
         assert_eq!(copies(&[0, 20, 40, 60, 80, 100], "10"), [1, 0, 0, 0, 0, 1]);
         // Half the rate leaves out every second frame, twice the rate doubles each.
         assert_eq!(copies(&[0, 50, 100, 150, 200], "10"), [1, 0, 1, 0, 1]);
-        assert_eq!(copies(&[0, 100, 200], "20"), [2, 2, 1]);
+        assert_eq!(copies(&[0, 100, 200], "20"), [2, 2, 2]);
         // Two frames with one stamp: the second has no duration except at the end.
         assert_eq!(copies(&[0, 100, 100, 200], "10"), [1, 1, 0, 1]);
     }
 
     #[test]
+    fn at_the_recorded_rate_each_frame_is_shown_once() {
+        for (period, fps, jitter) in [
+            (33_333_333, "30", 0),
+            (33_333_334, "30", 0),
+            (33_366_667, "29.97", 0),
+            (33_333_333, "30", 9 * MS),
+            (1_000_000, "1000", 100_000),
+        ] {
+            for phase in 0..7 {
+                let off = |n: i64| (n + phase) * 3_141_593 % (2 * jitter + 1) - jitter;
+                let stamps: Vec<_> = (0..150).map(|n| n * period + off(n)).collect();
+                let grid = Grid::of(&stamps, rate(fps)).unwrap();
+                let total: u32 = resample(&stamps, &grid).unwrap().iter().sum();
+                assert_eq!(total, 150, "{period} ns at {fps}, jitter {jitter}");
+            }
+        }
+        // 60 frames at 20 fps are 3 s.
+        let stamps: Vec<_> = (0..60).map(|n| n * 50).collect();
+        assert_eq!(copies(&stamps, "30").iter().sum::<u32>(), 90);
+    }
+
+    #[test]
+    fn frame_n_of_all_cameras_is_the_same_moment() {
+        // 20 fps for 2 s, and the same 250 ms later for 1.75 s.
+        let first = ns(&(0..40).map(|n| n * 50).collect::<Vec<_>>());
+        let second = ns(&(0..35).map(|n| 250 + n * 50).collect::<Vec<_>>());
+        let table = [
+            (GridEnds::Pad, 0, 40, Fit::default(), Fit { padded_before: 4, ..Fit::default() }),
+            (GridEnds::Trim, 250, 35, Fit { trimmed: 5, ..Fit::default() }, Fit::default()),
+        ];
+        for (ends, origin, frames, of_first, of_second) in table {
+            let grid = Grid::common(&[&first, &second, &[]], rate("20"), ends).unwrap();
+            assert_eq!((grid.origin_ns, grid.frames), (origin * MS, frames), "{ends:?}");
+            for (stamps, fit) in [(&first, of_first), (&second, of_second)] {
+                let copies = resample(stamps, &grid).unwrap();
+                assert_eq!(copies.iter().map(|n| u64::from(*n)).sum::<u64>(), frames);
+                assert_eq!(Fit::of(stamps, &copies, &grid), fit, "{ends:?}");
+                // The frame of each tick.
+                let shown = (0..).zip(&copies).flat_map(|(n, count)| vec![n; *count as usize]);
+                for (tick, n) in shown.enumerate() {
+                    let at = origin * MS + tick as i64 * 50 * MS;
+                    let nearest = stamps.iter().map(|s| s.abs_diff(at)).min().unwrap();
+                    assert_eq!(stamps[n as usize].abs_diff(at), nearest, "{ends:?} {tick}");
+                }
+            }
+        }
+        let later = ns(&[10_000, 10_050]);
+        assert_eq!(Grid::common(&[&first, &later], rate("20"), GridEnds::Trim), None);
+        let grid = Grid::common(&[&first, &later], rate("20"), GridEnds::Pad).unwrap();
+        let copies = resample(&first, &grid).unwrap();
+        assert_eq!(Fit::of(&first, &copies, &grid).padded_after, grid.frames - 40);
+        assert_eq!(Grid::common(&[], rate("20"), GridEnds::Pad), None);
+    }
+
+    #[test]
     fn an_absurd_gap_is_refused() {
         let year = 365 * 86_400_000i64;
-        let error = resample(&[0, year * MS], "30".parse().unwrap()).unwrap_err();
-        assert_eq!((error.frame, error.copies), (0, 108_001));
+        let stamps = [0, year * MS];
+        let grid = Grid::of(&stamps, rate("30")).unwrap();
+        let error = resample(&stamps, &grid).unwrap_err();
+        assert_eq!(error, ResampleError::Gap { frame: 0, copies: 108_001 });
         assert!(error.to_string().contains("frame 0"), "{error}");
+        let absurd = [i64::MIN, i64::MAX];
+        let grid = Grid::of(&absurd, rate("30")).unwrap();
+        assert!(resample(&absurd, &grid).is_err());
     }
 
     proptest::proptest! {
@@ -94,8 +302,11 @@ mod tests {
             stamps.sort_unstable();
             let total: u32 = copies(&stamps, "30").iter().sum();
             let span = (stamps[stamps.len() - 1] - stamps[0]) as f64 / 1000.0;
+            let usual = usual_gap(&ns(&stamps)) as f64 / 1e9;
             let length = f64::from(total) / 30.0;
-            proptest::prop_assert!((length - span - 1.0 / 60.0).abs() <= 1.0 / 30.0);
+            // Half a frame more or less, or one frame for the last picture.
+            proptest::prop_assert!(length - span - usual >= -1.0 / 60.0 - 1e-9);
+            proptest::prop_assert!(length - span <= (usual + 1.0 / 60.0).max(1.0 / 30.0) + 1e-9);
         }
     }
 }

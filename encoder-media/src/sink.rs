@@ -91,18 +91,27 @@ pub struct Finished {
     pub location: Option<Location>,
     /// Warnings for the user, besides those of the timeline.
     pub warnings: Vec<String>,
+    /// Number of times that were estimated, if the sink does not use those of the [`Timeline`].
+    pub times_guessed: Option<u64>,
 }
 
 impl Finished {
     /// An output at `location`, without warnings.
     pub fn at(location: impl Into<Location>) -> Self {
-        Self { location: Some(location.into()), warnings: Vec::new() }
+        Self { location: Some(location.into()), ..Self::default() }
     }
 
     /// Adds warnings.
     #[must_use]
     pub fn with_warnings(mut self, warnings: impl IntoIterator<Item = String>) -> Self {
         self.warnings.extend(warnings);
+        self
+    }
+
+    /// Sets the number of times that were estimated: for a sink that lays out the frames itself.
+    #[must_use]
+    pub fn with_guessed_times(mut self, times: u64) -> Self {
+        self.times_guessed = Some(times);
         self
     }
 }

@@ -55,7 +55,8 @@ pub struct Packet {
     /// source has no clock).
     pub log_ns: i64,
     /// The stamp that the camera's driver wrote into the header, in nanoseconds; `None` if it is
-    /// missing or zero.
+    /// missing. 0 is what a driver writes that does not know the time, and where simulated time
+    /// begins.
     pub header_ns: Option<i64>,
     /// The picture, or the reason why it cannot be read. A message that cannot be read is a lost
     /// frame and must be counted.

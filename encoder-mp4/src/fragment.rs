@@ -92,7 +92,7 @@ impl Fragmenter {
 
     /// Warnings where the times in the fragments differ from the recorded times.
     pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.timeline.warnings().to_vec();
+        let mut warnings = self.timeline.warnings();
         if self.is_clamped {
             warnings.push(
                 "a pause among B-frames is longer than half an hour, which a fragmented file \
@@ -101,6 +101,11 @@ impl Fragmenter {
             );
         }
         warnings
+    }
+
+    /// Number of times in the fragments that were estimated.
+    pub fn guessed(&self) -> u64 {
+        self.timeline.guessed()
     }
 
     /// Frames in the fragments that were returned.

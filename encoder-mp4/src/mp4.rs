@@ -200,14 +200,15 @@ impl Sink for Mp4Sink {
             });
         }
         let Self { path, mode, fragmenter, state, .. } = *self;
-        let warnings = match (mode, state) {
+        let finished = Finished::at(path);
+        Ok(match (mode, state) {
             (OutputMode::Fragmented, FileState::Visible(file)) => {
                 file.keep();
-                fragmenter.warnings()
+                let guessed = fragmenter.guessed();
+                finished.with_warnings(fragmenter.warnings()).with_guessed_times(guessed)
             }
-            _ => Vec::new(),
-        };
-        Ok(Finished::at(path).with_warnings(warnings))
+            _ => finished,
+        })
     }
 
     fn abandon(mut self: Box<Self>) -> Option<Location> {

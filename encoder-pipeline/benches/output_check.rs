@@ -43,7 +43,7 @@ fn encode() -> Vec<EncodedChunk> {
     let request = OpenRequest::new(&settings, EncoderType::OPENH264, 1);
     let openh264 = backend(EncoderType::OPENH264).expect("it is compiled in");
     let mut encoder = openh264.open_encoder(&request).expect("it opens");
-    let unit = |(n, frame): (u64, &FrameBuffer)| encoder.encode_frame(&frame.frame(n));
+    let mut unit = |(n, frame): (u64, &FrameBuffer)| encoder.encode_frame(&frame.frame(n));
     (0..).zip(FRAME_BUFFERS.iter()).filter_map(|frame| unit(frame).expect("it encodes")).collect()
 }
 

@@ -17,12 +17,13 @@ use crate::{
     inspection::Inspection,
     leading::{Broken, Leading},
     mux::{Sink, SinkError},
-    part::{self, ClosedPart, Notes, Part, Video},
+    part::{self, ClosedPart, DecodeTask, Notes, Part, Video},
     passthrough::{AccessUnit, AccessUnitReader, MessageError, Passthrough, PushError},
     picture::{self, PictureError, PictureOptions},
     progress::Progress,
+    rate::CameraPlan,
     report::{SkipReason, SkippedTopic},
-    session::{OnBadFrame, Session, SessionConfig, SessionError, Slot},
+    session::{OnBadFrame, Session, SessionConfig, SessionError},
     source::{Packet, Payload, StreamInfo},
     timeline::{Clock, FrameTimes, Timing},
 };
@@ -36,18 +37,6 @@ const MOST_IDLE: usize = 8;
 const IDLE_MESSAGES: u64 = 100;
 /// The most videos of a camera.
 const MOST_PARTS: usize = 1000;
-
-/// A slot of a ring, and the picture that is decoded into it.
-pub(crate) struct DecodeTask {
-    slot: Slot,
-    payload: Payload,
-}
-
-impl DecodeTask {
-    pub fn run(self) {
-        self.slot.fill(&self.payload);
-    }
-}
 
 /// The parts of a run that a camera uses.
 pub(crate) struct Context<'a> {
@@ -72,8 +61,8 @@ pub(crate) struct Camera {
     open: Vec<Part>,
     /// Reads the messages of a topic that is already H.264.
     access_units: AccessUnitReader,
-    /// How often each message is repeated, if a constant rate is made from a variable rate.
-    pub copies: Option<Vec<u32>>,
+    /// How often each message is repeated, if a constant rate is made from recorded times.
+    copies: Option<Vec<u32>>,
     leading: Leading,
     inspection: Inspection,
     pub messages: u64,
@@ -127,6 +116,14 @@ impl Camera {
             parts: 0,
             notes: Notes::default(),
         }
+    }
+
+    /// Makes a constant rate from recorded times.
+    pub fn resample(&mut self, plan: CameraPlan) {
+        let _entered = self.span.enter();
+        plan.warnings.into_iter().for_each(|text| self.notes.remarks.add(text));
+        self.notes.times_guessed = plan.guessed;
+        self.copies = Some(plan.copies);
     }
 
     /// Whether the camera accepts no more messages because of an error.

@@ -69,7 +69,7 @@ impl Closings {
 /// Waits for the end of a video and reports it.
 fn output(part: ClosedPart) -> Output {
     let ClosedPart { topic, number, notes, result, .. } = part;
-    let Notes { lost, left_out, remarks } = notes;
+    let Notes { lost, left_out, times_guessed, remarks } = notes;
     let mut failed = VideoReport::default();
     let result = result.and_then(|pending| match pending {
         Pending::Session(closing) => {
@@ -98,6 +98,7 @@ fn output(part: ClosedPart) -> Output {
     let video = &mut output.video;
     video.frames_in += lost.frames + left_out;
     video.frames_failed += lost.frames;
+    video.times_guessed += times_guessed;
     let mut warnings = lost.warnings();
     warnings.extend(remarks.warnings());
     warnings.extend(video.failures.iter().map(|(n, reason)| format!("frame {n}: {reason}")));

@@ -101,6 +101,7 @@ impl RunError {
             Self::Source(error) => of_source(error),
             Self::Sink(error) => of_sink(error),
             Self::Session(error) => of_session(error),
+            Self::Resample { error: ResampleError::Apart, .. } => ErrorKind::NoCommonTime,
             Self::Resample { .. } => ErrorKind::RateGap,
             Self::NothingConverted { .. } => ErrorKind::NothingConverted,
             Self::NoPicture => ErrorKind::NoPicture,
@@ -166,6 +167,8 @@ pub enum ErrorKind {
     NothingConverted,
     /// `rate-gap`: a gap is too long for a constant rate.
     RateGap,
+    /// `no-common-time`: the cameras have no time in common for a common grid.
+    NoCommonTime,
     /// `output-exists`: the output exists and may not be replaced.
     OutputExists,
     /// `output-permission`: the output may not be written.
@@ -204,7 +207,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// All kinds.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Missing,
         Self::InputPermission,
         Self::InputIo,
@@ -212,6 +215,7 @@ impl ErrorKind {
         Self::NoCamera,
         Self::NothingConverted,
         Self::RateGap,
+        Self::NoCommonTime,
         Self::OutputExists,
         Self::OutputPermission,
         Self::DiskFull,
@@ -241,6 +245,7 @@ impl ErrorKind {
             Self::NoCamera => "no-camera",
             Self::NothingConverted => "nothing-converted",
             Self::RateGap => "rate-gap",
+            Self::NoCommonTime => "no-common-time",
             Self::OutputExists => "output-exists",
             Self::OutputPermission => "output-permission",
             Self::DiskFull => "disk-full",

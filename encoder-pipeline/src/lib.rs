@@ -49,6 +49,7 @@ pub mod naming;
 mod part;
 pub mod passthrough;
 pub mod progress;
+pub mod rate;
 pub mod report;
 pub mod run;
 pub mod scan;

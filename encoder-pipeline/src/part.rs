@@ -6,11 +6,24 @@ use tracing::{debug, warn};
 
 use crate::{
     passthrough::Passthrough,
-    session::{Closing, Session, SessionError, VideoReport},
+    session::{Closing, Session, SessionError, Slot, VideoReport},
+    source::Payload,
 };
 
 /// How many reasons or changes of size are listed individually.
 const LISTED: usize = 10;
+
+/// A slot of a ring, and the picture that is decoded into it.
+pub(crate) struct DecodeTask {
+    pub slot: Slot,
+    pub payload: Payload,
+}
+
+impl DecodeTask {
+    pub fn run(self) {
+        self.slot.fill(&self.payload);
+    }
+}
 
 /// A video that accepts frames.
 pub(crate) struct Part {
@@ -76,6 +89,8 @@ pub(crate) struct Notes {
     pub lost: Lost,
     /// Frames that were left out because of a lower constant rate.
     pub left_out: u64,
+    /// Times of the recording that were estimated before frames were repeated or left out.
+    pub times_guessed: u64,
     pub remarks: Remarks,
 }
 
@@ -132,7 +147,7 @@ impl Remarks {
     pub fn warnings(self) -> Vec<String> {
         let Self { mut list, more } = self;
         if more > 0 {
-            list.push(format!("{more} more changes of size are not listed"));
+            list.push(format!("{more} more remarks are not listed"));
         }
         list
     }

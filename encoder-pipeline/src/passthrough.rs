@@ -239,6 +239,7 @@ impl Passthrough {
         let timeline = self.analysis.timeline();
         timeline.log();
         let count = self.analysis.frames();
+        let has_times = self.sink.has_times();
         let finished = self.sink.finish(&timeline)?;
         let mut report = VideoReport::new(COPY, DESCRIPTION, self.size);
         report.spans =
@@ -247,6 +248,9 @@ impl Passthrough {
         report.frames_in = count + self.gaps;
         report.frames_encoded = count;
         report.frames_failed = self.gaps;
+        if has_times {
+            report.times_guessed = finished.times_guessed.unwrap_or(timeline.guessed);
+        }
         report.failures = self.listed_gaps;
         report.bytes_out = self.bytes;
         report.duration_s = timeline.duration_s();

@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use serde::Serialize;
 
+pub use crate::rate::{GridCamera, GridReport};
 pub use crate::skipped::{SkipReason, SkippedTopic};
 use crate::{
     destination::Location, error::RunError, mux::SinkError, session::VideoReport, text::json,
@@ -50,6 +51,9 @@ pub struct Report {
     /// has no location, or the run failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub destination: Option<Location>,
+    /// The grid of a constant rate that was made from recorded times; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub grid: Option<GridReport>,
     /// Camera topics without a video, and why.
     pub skipped_topics: Vec<SkippedTopic>,
     /// Warnings about the recording or the destination as a whole.

@@ -3,22 +3,23 @@
 use std::{collections::BTreeMap, path::Path, time::Instant};
 
 use encoder_core::FrameRate;
-use encoder_media::resample;
 use tracing::warn;
 
 use crate::{
-    camera::{Camera, Context, DecodeTask},
+    camera::{Camera, Context},
     closing::Closings,
     destination::Destination,
     error::RunError,
     mux::SinkError,
+    part::DecodeTask,
     picture::PictureOptions,
     progress::Progress,
+    rate::{GridEnds, GridScope, Plan, RateOptions},
     report::{Exit, Output, Report, SkippedTopic},
-    session::SessionConfig,
+    session::{OnBadFrame, SessionConfig},
     source::{Event, Packet, Source, SourceError},
     stop::Stop,
-    timeline::{self, Clock, FrameTimes, Timing},
+    timeline::{Clock, Timing},
 };
 
 /// A conversion of one recording, with the destination of the videos and the settings of the
@@ -55,6 +56,7 @@ struct Options {
     recording: String,
     session: SessionConfig,
     resample: Option<FrameRate>,
+    grid: (GridScope, GridEnds),
     threads: usize,
     is_live: bool,
     stop: Option<Stop>,
@@ -73,6 +75,7 @@ impl Run {
                 recording: String::new(),
                 session,
                 resample: None,
+                grid: Default::default(),
                 threads,
                 is_live: false,
                 stop: None,
@@ -88,9 +91,17 @@ impl Run {
         self
     }
 
-    /// Makes a constant rate from recorded times, by nearest frame.
+    /// Makes a constant rate from recorded times, by nearest frame. A frame that cannot be decoded
+    /// is replaced by the frame before it, also with [`OnBadFrame::Skip`]: each time has a frame.
     pub fn resample(mut self, rate: Option<FrameRate>) -> Self {
         self.options.resample = rate;
+        self
+    }
+
+    /// The grid of [`resample`](Self::resample): which cameras share it, and where a shared grid
+    /// begins and ends.
+    pub fn grid(mut self, scope: GridScope, ends: GridEnds) -> Self {
+        self.options.grid = (scope, ends);
         self
     }
 
@@ -185,7 +196,7 @@ impl Options {
         report: &mut Report,
     ) -> (Box<dyn Destination>, Result<bool, RunError>) {
         let ready = self.prepare(&mut *destination, open, report);
-        let (mut source, copies) = match ready {
+        let (mut source, plan) = match ready {
             Ok(ready) => ready,
             Err(error) => return (destination, Err(error)),
         };
@@ -195,6 +206,9 @@ impl Options {
         }
         if let Some(rate) = self.resample {
             config.timing = Timing::Rate(rate);
+            if config.on_bad_frame == OnBadFrame::Skip {
+                config.on_bad_frame = OnBadFrame::Repeat;
+            }
         }
         // The queue is bounded by the rings: each task holds a slot of a ring.
         let (decoders, queue) = crossbeam_channel::unbounded::<DecodeTask>();
@@ -216,7 +230,7 @@ impl Options {
                     idle: 0,
                 },
                 cameras: Vec::new(),
-                copies,
+                plan,
                 report,
                 lossy: false,
             };
@@ -237,67 +251,35 @@ impl Options {
         (destination, result)
     }
 
-    /// Opens the recording and prepares the destination. Also returns, by stream, how often each
-    /// message is repeated, if a constant rate is made.
+    /// Opens the recording and prepares the destination. Also returns the plan of a constant rate,
+    /// if it is made from recorded times.
     fn prepare(
         &self,
         destination: &mut dyn Destination,
         open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
         report: &mut Report,
-    ) -> Result<(Box<dyn Source>, Vec<Vec<u32>>), RunError> {
+    ) -> Result<(Box<dyn Source>, Plan), RunError> {
         if self.is_stopped() {
             report.interrupted = true;
             return Err(self.stopped());
         }
-        let copies = match self.resample {
-            Some(rate) => self.plan_rate(open, rate, report)?,
-            None => Vec::new(),
+        let plan = match self.resample {
+            Some(rate) => {
+                let clock = match self.session.timing {
+                    Timing::Recorded(clock) => clock,
+                    Timing::Rate(_) | Timing::Numbered(_) => Clock::Header,
+                };
+                let (scope, ends) = self.grid;
+                let picture = &self.session.picture;
+                let options = RateOptions { rate, clock, scope, ends, picture };
+                Plan::read(open()?, &options, || self.is_stopped())?
+            }
+            None => Plan::default(),
         };
+        report.grid = plan.grid.clone();
         let source = open()?;
         destination.begin()?;
-        Ok((source, copies))
-    }
-
-    /// Reads the recording's times, and determines for each camera which frames make the constant
-    /// rate. Returns, by stream, how often each message is repeated.
-    fn plan_rate(
-        &self,
-        open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
-        rate: FrameRate,
-        report: &mut Report,
-    ) -> Result<Vec<Vec<u32>>, RunError> {
-        let clock = match self.session.timing {
-            Timing::Recorded(clock) => clock,
-            Timing::Rate(_) | Timing::Numbered(_) => Clock::Header,
-        };
-        let mut source = open()?;
-        let mut topics: Vec<(String, Vec<FrameTimes>)> = Vec::new();
-        // The second pass encounters the same error, and reports it.
-        while !self.is_stopped()
-            && let Ok(Some(event)) = source.next_event()
-        {
-            match event {
-                Event::Stream(info) => topics.push((info.topic, Vec::new())),
-                Event::Packet(packet) => {
-                    if let Some((_, times)) = topics.get_mut(packet.stream) {
-                        let header_ns = packet.header_ns;
-                        times.push(FrameTimes { header_ns, log_ns: packet.log_ns });
-                    }
-                }
-                _ => {}
-            }
-        }
-        let mut plans = Vec::new();
-        for (topic, times) in topics {
-            let (stamps, warnings) = timeline::stamps(clock, &times);
-            let copies = match resample(&stamps, rate) {
-                Ok(copies) => copies,
-                Err(error) => return Err(RunError::Resample { topic, error }),
-            };
-            report.warnings.extend(warnings.into_iter().map(|w| format!("{topic}: {w}")));
-            plans.push(copies);
-        }
-        Ok(plans)
+        Ok((source, plan))
     }
 
     fn stopped(&self) -> RunError {
@@ -319,8 +301,8 @@ struct Work<'a> {
     context: Context<'a>,
     /// The cameras, by stream.
     cameras: Vec<Camera>,
-    /// How often each message is repeated, by stream, if a constant rate is made.
-    copies: Vec<Vec<u32>>,
+    /// The constant rate, if it is made from recorded times.
+    plan: Plan,
     report: &'a mut Report,
     /// Whether frames may be missing.
     lossy: bool,
@@ -352,7 +334,9 @@ impl Work<'_> {
                     let picture = self.options.pictures.get(&info.topic);
                     let picture = picture.copied().unwrap_or(self.context.config.picture);
                     let mut camera = Camera::new(info, picture);
-                    camera.copies = self.copies.get_mut(camera.info.id).map(std::mem::take);
+                    if let Some(plan) = self.plan.take(camera.info.id) {
+                        camera.resample(plan);
+                    }
                     self.cameras.push(camera);
                 }
                 Event::Packet(packet) => {
@@ -427,7 +411,10 @@ fn judge(report: &Report, lossy: bool) -> Exit {
     if report.errors().next().is_some() {
         return Exit::Failed;
     }
-    let repaired = |o: &Output| o.video.frames_failed > 0 || o.video.frames_dropped > 0;
+    let repaired = |o: &Output| {
+        let video = &o.video;
+        video.frames_failed > 0 || video.frames_dropped > 0 || video.times_guessed > 0
+    };
     if lossy || !report.skipped_topics.is_empty() || report.outputs.iter().any(repaired) {
         return Exit::Repaired;
     }

@@ -96,7 +96,8 @@ pub fn scan(
         }
     }
     for (camera, times) in info.cameras.iter_mut().zip(&times) {
-        let (stamps, _) = timeline::stamps(Clock::Header, times);
+        let rate = encoder_core::FrameRate::default();
+        let stamps = timeline::stamps(Clock::Header, rate, times).times;
         camera.first_stamp_ns = stamps.first().copied();
         camera.last_stamp_ns = stamps.last().copied();
         let mut gaps: Vec<i64> = stamps.windows(2).map(|w| w[1].saturating_sub(w[0])).collect();

@@ -1,8 +1,6 @@
 //! A directory of pictures, one file per frame.
 
-use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::ops::RangeInclusive;
@@ -11,6 +9,7 @@ use std::path::{Path, PathBuf};
 use encoder_core::FrameRate;
 
 use super::filter::{TopicFilter, Window, check_topic, stream_name};
+use super::names::{self, NamedTime, TimeForm, natural};
 use super::{
     BadMessage, Event, Limits, Packet, Payload, Source, SourceError, SourceOptions, StreamInfo,
     Warning,
@@ -27,7 +26,7 @@ const NOT_DECODED: [&str; 16] = [
 pub(crate) struct ImagesSource {
     cameras: Vec<Camera>,
     limits: Limits,
-    /// `None` if the names are stamps.
+    /// `None` if the names state the times.
     rate: Option<FrameRate>,
     wanted: RangeInclusive<i64>,
     /// Streams that were already returned.
@@ -45,8 +44,8 @@ struct Camera {
 struct Picture {
     path: PathBuf,
     format: &'static str,
-    /// Its name as a stamp in nanoseconds, if the name is a stamp.
-    stamp: Option<i64>,
+    /// The time that its name states.
+    time: Option<NamedTime>,
 }
 
 /// The contents of a directory, in natural order and without names that start with a dot.
@@ -86,15 +85,15 @@ impl Camera {
         let picture = self.pictures.get(number)?;
         match rate {
             Some(rate) => i64::try_from(rate.nanoseconds(number as u64)).ok(),
-            None => picture.stamp,
+            None => picture.time.map(|time| time.ns),
         }
     }
 }
 
 impl ImagesSource {
     /// Opens a directory. Pictures are returned in natural order (`img2` before `img10`), at 30 fps
-    /// or `options.rate`. If the name of every picture is a stamp of 19 digits (nanoseconds) or of
-    /// 16 digits (microseconds), and no rate is set, the stamps are used.
+    /// or `options.rate`. If the name of every picture states a time, they are in the order of these
+    /// times, and without `options.rate` the times are used.
     ///
     /// # Errors
     /// [`SourceError`] when the directory cannot be read or has no pictures.
@@ -144,8 +143,20 @@ impl ImagesSource {
             warnings.extend(top.warning(&topic));
             cameras.push(Camera { topic, pictures: top.pictures, next: 0 });
         }
-        let stamped = cameras.iter().all(|camera| all_stamped(&camera.pictures));
-        let rate = options.rate.or((!stamped).then(FrameRate::default));
+        let mut is_timed = true;
+        for camera in &mut cameras {
+            let Err(reason) = sort_by_time(&mut camera.pictures) else { continue };
+            is_timed = false;
+            if let (Some(reason), None) = (reason, options.rate) {
+                let (topic, rate) = (&camera.topic, FrameRate::default());
+                let text = format!(
+                    "{topic}: {reason}; the pictures are put at {rate} frames per second, in the \
+                     order of their names, unless a rate is given"
+                );
+                warnings.push_back(Warning { text, loss: false });
+            }
+        }
+        let rate = options.rate.or((!is_timed).then(FrameRate::default));
         let first = cameras.iter().filter_map(|c| c.time(0, rate)).min().unwrap_or(0);
         Ok(Box::new(Self {
             cameras,
@@ -226,8 +237,17 @@ impl Picture {
             "png" => "png",
             _ => return None,
         };
-        let stamp = stamp(path.file_stem()?.to_str().unwrap_or_default());
-        Some(Self { path, format, stamp })
+        let time = names::time(path.file_stem()?.to_str().unwrap_or_default());
+        Some(Self { path, format, time })
+    }
+
+    fn name(&self) -> String {
+        stream_name(&self.path)
+    }
+
+    /// What stands in its name before the first digit.
+    fn prefix(&self) -> &str {
+        names::prefix(self.path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default())
     }
 
     fn read(&self, limits: &Limits) -> Result<Payload, BadMessage> {
@@ -246,21 +266,40 @@ impl Picture {
     }
 }
 
-/// A name of 19 digits (nanoseconds) or 16 digits (microseconds), in nanoseconds.
-fn stamp(name: &str) -> Option<i64> {
-    let digits = name.bytes().all(|b| b.is_ascii_digit());
-    match name.len() {
-        19 if digits => name.parse().ok(),
-        16 if digits => name.parse::<i64>().ok()?.checked_mul(1000),
-        _ => None,
+/// Sorts pictures by the times in their names. `Ok` if the time of each picture is known; otherwise
+/// the order is not changed, and `Err` describes why some of the times cannot be used, if some names
+/// have one.
+fn sort_by_time(pictures: &mut [Picture]) -> Result<(), Option<String>> {
+    let timed = pictures.iter().filter(|picture| picture.time.is_some()).count();
+    if timed == 0 {
+        return Err(None);
     }
-}
-
-/// Whether every name is a stamp, and all stamps have the same unit.
-fn all_stamped(pictures: &[Picture]) -> bool {
-    let digits = |p: &Picture| p.path.file_stem().map(OsStr::len);
-    let unit = pictures.first().and_then(digits);
-    pictures.iter().all(|p| p.stamp.is_some() && digits(p) == unit)
+    let names = if timed == 1 { "name states a time" } else { "names state times" };
+    let of = format!("{timed} of {} {names}", pictures.len());
+    if let Some(other) = pictures.iter().find(|picture| picture.time.is_none()) {
+        return Err(Some(format!("{of}, but not {}", other.name())));
+    }
+    // The fraction of whole seconds may be left out.
+    let seconds = pictures.iter().any(|p| p.time.is_some_and(|t| t.form == TimeForm::Seconds));
+    let form = |time: NamedTime| match time.form {
+        TimeForm::Digits(10) if seconds => TimeForm::Seconds,
+        form => form,
+    };
+    let is_like =
+        |a: &Picture, b: &Picture| (a.time.map(form), a.prefix()) == (b.time.map(form), b.prefix());
+    if let [first, rest @ ..] = &*pictures
+        && let Some(other) = rest.iter().find(|picture| !is_like(picture, first))
+    {
+        let (first, other) = (first.name(), other.name());
+        return Err(Some(format!("{of}, but in different forms: {first} and {other}")));
+    }
+    let mut times: Vec<_> = pictures.iter().filter_map(|picture| picture.time?.ns.into()).collect();
+    times.sort_unstable();
+    if times.windows(2).any(|pair| pair[0] == pair[1]) {
+        return Err(Some(format!("{of}, but some of them the same")));
+    }
+    pictures.sort_by_key(|picture| picture.time.map(|time| time.ns));
+    Ok(())
 }
 
 fn name(directory: &Path) -> String {
@@ -308,75 +347,11 @@ pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
     Ok(named.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Natural order: runs of digits compare as numbers, of any length. Names that are equal by this
-/// rule, such as `a01` and `a1`, compare as text.
-fn natural(a: &str, b: &str) -> Ordering {
-    let (mut x, mut y) = (a.as_bytes(), b.as_bytes());
-    loop {
-        let order = match (x, y) {
-            ([], _) | (_, []) => return x.len().cmp(&y.len()).then_with(|| a.cmp(b)),
-            ([c, ..], [d, ..]) if c.is_ascii_digit() && d.is_ascii_digit() => {
-                let (m, n) = (number(&mut x), number(&mut y));
-                m.len().cmp(&n.len()).then_with(|| m.cmp(n))
-            }
-            ([c, ..], [d, ..]) => {
-                (x, y) = (x.get(1..).unwrap_or_default(), y.get(1..).unwrap_or_default());
-                c.cmp(d)
-            }
-        };
-        if order != Ordering::Equal {
-            return order;
-        }
-    }
-}
-
-/// Splits the digits off the front, and returns them without leading zeros.
-fn number<'a>(bytes: &mut &'a [u8]) -> &'a [u8] {
-    let end = bytes.iter().position(|b| !b.is_ascii_digit()).unwrap_or(bytes.len());
-    let (digits, rest) = bytes.split_at(end);
-    *bytes = rest;
-    let zeros = digits.iter().take_while(|b| **b == b'0').count();
-    digits.get(zeros..).unwrap_or_default()
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::Moment;
-
-    #[test]
-    fn natural_order() {
-        // Each row is in order.
-        let table: [&[&str]; 5] = [
-            &["img1.jpg", "img2.jpg", "img10.jpg", "img11.jpg"],
-            &["", "a", "a0", "a00", "a01", "a1", "a2", "b"],
-            &["1", "9", "10", "99999999999999999999998", "99999999999999999999999"],
-            &["f1_9.png", "f1_10.png", "f2_1.png"],
-            &["0001.jpg", "0002.jpg", "10.jpg"],
-        ];
-        for names in table {
-            for (i, a) in names.iter().enumerate() {
-                for (j, b) in names.iter().enumerate() {
-                    assert_eq!(natural(a, b), i.cmp(&j), "{a} {b}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn stamps() {
-        for (name, ns) in [
-            ("1759999999999773295", Some(1_759_999_999_999_773_295)),
-            ("1759999999999773", Some(1_759_999_999_999_773_000)),
-            ("9999999999999999999", None),
-            ("175999999999977", None),
-            ("17599999999997732x", None),
-            ("", None),
-        ] {
-            assert_eq!(stamp(name), ns, "{name}");
-        }
-    }
 
     fn directory(files: &[&str]) -> tempfile::TempDir {
         let directory = tempfile::tempdir().unwrap();
@@ -493,6 +468,72 @@ mod tests {
         let (streams, packets) =
             read(directory.path(), &SourceOptions { rate, ..Default::default() });
         assert_eq!((streams[0].1, packets[1].2, packets[1].3), (rate, 33_333_333, None));
+    }
+
+    #[test]
+    fn times_in_names() {
+        // The names in order; their times in milliseconds from the first, and a part of the warning
+        // if these are not used.
+        let table: &[(&[&str], Result<&[i64], &str>)] = &[
+            (
+                &["1700000000.5.jpg", "1700000000.55.jpg", "1700000000.6.jpg", "1700000001.0.jpg"],
+                Ok(&[0, 50, 100, 500]),
+            ),
+            (&["f_1700000000.jpg", "f_1700000000.25.jpg", "f_1700000002.jpg"], Ok(&[0, 250, 2000])),
+            (&["1700000000040.png", "1700000000080.png"], Ok(&[0, 40])),
+            (&["2023-11-15T17-04-30.5Z.jpg", "2023-11-15T17-04-31Z.jpg"], Ok(&[0, 500])),
+            (&["img1.jpg", "img2.jpg", "img10.jpg"], Err("")),
+            (&["0000000001.png", "0000000002.png"], Err("")),
+            (
+                &["1700000000040.png", "1700000000080.png", "cover.png"],
+                Err("2 of 3 names state times, but not cover.png; the pictures are put at 30"),
+            ),
+            (
+                &[
+                    "IMG_20231115_170430.jpg",
+                    "IMG_20231115_170431.jpg",
+                    "IMG_20231115_170431 (1).jpg",
+                ],
+                Err("but not IMG_20231115_170431 (1).jpg"),
+            ),
+            (&["1700000000.jpg", "1700000000.png"], Err("but some of them the same")),
+            (&["1700000000.jpg", "1700000001000.jpg"], Err("1700000000.jpg and 1700000001000.jpg")),
+            (&["a1700000000.jpg", "b1700000001.jpg"], Err("different forms")),
+        ];
+        for (files, expected) in table {
+            let directory = directory(files);
+            let mut options = SourceOptions::default();
+            let mut source = ImagesSource::open(directory.path(), &options).unwrap();
+            let (mut names, mut times, mut warnings) = (Vec::new(), Vec::new(), String::new());
+            while let Some(event) = source.next_event().unwrap() {
+                match event {
+                    Event::Packet(packet) => {
+                        let Ok(Payload::Compressed { data, .. }) = packet.payload else { panic!() };
+                        names.push(String::from_utf8(data.to_vec()).unwrap());
+                        times.push(packet.log_ns);
+                    }
+                    Event::Warning(warning) => warnings += &warning.text,
+                    _ => {}
+                }
+            }
+            assert_eq!(names, *files);
+            match expected {
+                Ok(expected) => {
+                    let from_first = times.iter().map(|t| (t - times[0]) / 1_000_000);
+                    assert_eq!(from_first.collect::<Vec<_>>(), *expected);
+                    assert_eq!(warnings, "");
+                }
+                Err(part) => {
+                    assert_eq!(times[1], 33_333_333, "{files:?}");
+                    assert!(warnings.contains(part), "{warnings}");
+                    assert_eq!(warnings.is_empty(), part.is_empty(), "{warnings}");
+                }
+            }
+            // A rate that is given is no guess.
+            options.rate = Some("10".parse().unwrap());
+            let mut source = ImagesSource::open(directory.path(), &options).unwrap();
+            assert!(matches!(source.next_event().unwrap(), Some(Event::Stream(_))));
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod mcap;
 #[cfg(feature = "messages")]
 #[doc(hidden)]
 pub mod message;
+mod names;
 #[cfg(any(feature = "mcap", feature = "rosbag1"))]
 mod order;
 mod raw;
@@ -30,6 +31,7 @@ mod rosbag2;
 mod signature;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+mod steps;
 #[cfg(feature = "rosbag2")]
 mod temporary;
 #[cfg(feature = "video")]

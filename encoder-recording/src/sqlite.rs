@@ -24,6 +24,7 @@ use self::rows::{Rows, Survey};
 use super::filter::{TopicFilter, Window};
 use super::message::{self, CameraSchema, Serialization};
 use super::signature;
+use super::steps;
 use super::{
     BadMessage, ChannelId, ChannelInfo, Event, Message, Packet, Source, SourceError, SourceOptions,
     StreamId, StreamInfo, Warning,
@@ -155,6 +156,13 @@ impl SqliteSource {
                 if self.all { "messages" } else { "camera messages" }
             );
             self.events.push_back(Event::Warning(Warning { text, loss: true }));
+        }
+        for (topic, steps) in self.topics.iter().zip(&survey.steps) {
+            let info = topic.camera.and_then(|(stream, _)| infos.get(stream));
+            for (step, info) in steps.iter().take(steps::LISTED).zip(info.into_iter().cycle()) {
+                let text = step.warning(&info.topic);
+                self.events.push_back(Event::Warning(Warning { text, loss: false }));
+            }
         }
         for (topic, count) in self.topics.iter().zip(&survey.counts) {
             if let Some(info) = topic.camera.and_then(|(stream, _)| infos.get_mut(stream)) {

@@ -34,13 +34,41 @@ enum Chroma {
 struct Header {
     width: u32,
     height: u32,
-    rate: Option<FrameRate>,
+    /// The value of `F`, or the reason why it cannot be used.
+    rate: Option<Result<FrameRate, BadRate>>,
     chroma: Chroma,
     full_range: bool,
     interlaced: bool,
 }
 
+/// A rate that cannot be used.
+#[derive(Clone, Debug, PartialEq)]
+enum BadRate {
+    /// It states none, as the word in the header.
+    Unknown(String),
+    /// It is no rate, or one above the limit.
+    Invalid(String),
+}
+
 impl Header {
+    /// The rate of the frames, and a warning if it was invented.
+    fn frame_rate(&self, wanted: Option<FrameRate>) -> Result<(FrameRate, Option<String>), String> {
+        let default = FrameRate::default();
+        let invented = |reason: &str| {
+            let text = format!("{reason}: the frames are put at {default} frames per second");
+            Ok((default, Some(text)))
+        };
+        match (wanted, &self.rate) {
+            (Some(rate), _) => Ok((rate, None)),
+            (None, Some(Ok(rate))) => Ok((*rate, None)),
+            (None, None) => invented("the header states no rate"),
+            (None, Some(Err(BadRate::Unknown(word)))) => {
+                invented(&format!("the header has the rate `{word}`, which is none"))
+            }
+            (None, Some(Err(BadRate::Invalid(reason)))) => Err(reason.clone()),
+        }
+    }
+
     /// Parses the line, without its end. The error is the reason why the line is not a header.
     fn parse(line: &str) -> Result<Self, String> {
         let mut words = line.split(' ').filter(|word| !word.is_empty());
@@ -61,8 +89,7 @@ impl Header {
             match tag {
                 "W" => header.width = value.parse().map_err(|_| wrong())?,
                 "H" => header.height = value.parse().map_err(|_| wrong())?,
-                // 0:0 is "unknown".
-                "F" if value != "0:0" => header.rate = Some(value.parse().map_err(|_| wrong())?),
+                "F" => header.rate = Some(rate(word, value)),
                 "I" => header.interlaced = matches!(value, "t" | "b" | "m"),
                 "C" => {
                     header.chroma = match value {
@@ -119,7 +146,7 @@ impl Header {
         if self.chroma != Chroma::Mono || self.full_range {
             return data;
         }
-        let grey = Self { chroma: Chroma::C420, ..*self }.planes().1 as usize;
+        let grey = Self { chroma: Chroma::C420, ..self.clone() }.planes().1 as usize;
         let mut picture = BytesMut::from(data);
         picture.resize(picture.len() + grey, 128);
         picture.freeze()
@@ -175,8 +202,13 @@ impl Y4mSource {
         };
         let header = Header::parse(&line).map_err(invalid)?;
         check_size(&header, &options.limits).map_err(invalid)?;
-        let rate = options.rate.or(header.rate).unwrap_or_default();
+        let (rate, warning) = header.frame_rate(options.rate).map_err(|reason| {
+            SourceError::invalid(path, reason, "give the rate of the frames (--fps)")
+        })?;
         let mut events = Vec::new();
+        if let Some(text) = warning {
+            events.push(Event::Warning(Warning { text, loss: false }));
+        }
         if header.interlaced {
             events.push(Event::Warning(Warning {
                 text: "the video is interlaced; both fields of a frame are shown as one picture"
@@ -274,6 +306,15 @@ impl Source for Y4mSource {
     }
 }
 
+/// The rate in a header. A numerator or denominator of 0 states none.
+fn rate(word: &str, value: &str) -> Result<FrameRate, BadRate> {
+    let is_zero = |part: &str| !part.is_empty() && part.bytes().all(|b| b == b'0');
+    if value.split(':').any(is_zero) {
+        return Err(BadRate::Unknown(word.into()));
+    }
+    value.parse().map_err(|error| BadRate::Invalid(format!("the header has `{word}`: {error}")))
+}
+
 fn check_size(header: &Header, limits: &Limits) -> Result<(), String> {
     let Header { width, height, .. } = header;
     let pixels = u64::from(*width) * u64::from(*height);
@@ -364,7 +405,8 @@ mod tests {
         ];
         for (header, encoding, bytes, given) in table {
             let (_, images, warnings) = read(&file(header, 3, bytes), &Default::default()).unwrap();
-            assert_eq!((images.len(), warnings.len()), (3, 0), "{header}");
+            let is_said = usize::from(!header.contains(" F"));
+            assert_eq!((images.len(), warnings.len()), (3, is_said), "{header}");
             for (n, (_, image)) in images.iter().enumerate() {
                 assert_eq!((image.encoding.as_str(), image.data.len()), (encoding, given));
                 assert!(image.data[..bytes].iter().all(|b| usize::from(*b) == n), "{header}");
@@ -381,7 +423,9 @@ mod tests {
             (b"MPEG W1 H1\n", "does not start"),
             (b"YUV4MPEG2 W4\n", "no width or height"),
             (b"YUV4MPEG2 W4 Hx\n", "`Hx`"),
-            (b"YUV4MPEG2 W4 H4 F1:0\n", "`F1:0`"),
+            (b"YUV4MPEG2 W4 H4 F5000:1\n", "`F5000:1`: frame rate"),
+            (b"YUV4MPEG2 W4 H4 F5000:1\n", "at most 2000"),
+            (b"YUV4MPEG2 W4 H4 Fx\n", "--fps"),
             (b"YUV4MPEG2 W4 H4 C420p10\n", "C420p10"),
             (b"YUV4MPEG2 W4 H4 C411\n", "C411"),
             (b"YUV4MPEG2 W4294967295 H4294967295 C444\n", "limit"),
@@ -394,13 +438,23 @@ mod tests {
     #[test]
     fn rates() {
         let twenty = SourceOptions { rate: Some("20".parse().unwrap()), ..Default::default() };
-        for (header, options, rate, second) in [
-            ("W2 H2 F30000:1001", SourceOptions::default(), "30000/1001", 33_366_667),
-            ("W2 H2 F0:0", SourceOptions::default(), "30", 33_333_333),
-            ("W2 H2", twenty.clone(), "20", 50_000_000),
-            ("W2 H2 F25:1", twenty, "20", 50_000_000),
+        let none = SourceOptions::default;
+        for (header, options, rate, second, warning) in [
+            ("W2 H2 F30000:1001", none(), "30000/1001", 33_366_667, ""),
+            ("W2 H2 F1000:1", none(), "1000", 1_000_000, ""),
+            ("W2 H2 F0:0", none(), "30", 33_333_333, "`F0:0`"),
+            ("W2 H2 F0:1", none(), "30", 33_333_333, "`F0:1`"),
+            ("W2 H2 F1:0", none(), "30", 33_333_333, "`F1:0`"),
+            ("W2 H2", none(), "30", 33_333_333, "states no rate: the frames are put at 30"),
+            ("W2 H2", twenty.clone(), "20", 50_000_000, ""),
+            ("W2 H2 F25:1", twenty.clone(), "20", 50_000_000, ""),
+            ("W2 H2 F0:1", twenty.clone(), "20", 50_000_000, ""),
+            ("W2 H2 F5000:1", twenty.clone(), "20", 50_000_000, ""),
+            ("W2 H2 Fx", twenty, "20", 50_000_000, ""),
         ] {
-            let (found, images, _) = read(&file(header, 2, 6), &options).unwrap();
+            let (found, images, warnings) = read(&file(header, 2, 6), &options).unwrap();
+            let said: String = warnings.iter().map(|warning| warning.text.as_str()).collect();
+            assert!(said.contains(warning) && said.is_empty() == warning.is_empty(), "{said}");
             assert_eq!(found, rate.parse().unwrap(), "{header}");
             assert_eq!((images[0].0, images[1].0), (0, second), "{header}");
         }

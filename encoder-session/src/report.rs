@@ -43,6 +43,9 @@ pub struct VideoReport {
     /// Pictures of the encoder that were decoded and compared with their frames while it encoded
     /// ([`check_output`](encoder_core::GpuEncoderConfig::check_output)).
     pub frames_checked: u64,
+    /// Recorded times that cannot be true and were replaced by an estimate: frames, and jumps of the
+    /// clock that were closed.
+    pub times_guessed: u64,
     /// The first of the bad frames: number and reason.
     #[serde(skip)]
     pub failures: Vec<(u64, String)>,
@@ -82,6 +85,7 @@ impl VideoReport {
             frames_failed: 0,
             frames_dropped: 0,
             frames_checked: 0,
+            times_guessed: 0,
             failures: Vec::new(),
             first_ns: None,
             last_ns: None,

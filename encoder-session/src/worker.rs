@@ -285,11 +285,12 @@ impl Worker {
             OnBadFrame::Fail => {
                 return Err(SessionError::BadFrame { number, reason: reason.to_owned() });
             }
-            OnBadFrame::Skip => {
+            // A video cannot begin with a gap: at a constant rate, all later frames would move.
+            OnBadFrame::Skip if self.frames > 0 || !self.parts.analysis.is_numbered() => {
                 self.parts.consumer.discard(seq);
                 return Ok(());
             }
-            OnBadFrame::Repeat => {}
+            OnBadFrame::Skip | OnBadFrame::Repeat => {}
         }
         if let Some(slot) = self.last.take() {
             self.spare = Some(Arc::from(&*slot));
@@ -367,6 +368,7 @@ impl Worker {
         let count = self.parts.analysis.frames();
         // Locked until the end, so that a drop cannot return while the sink is being finished.
         let mut sink = lock(&self.parts.sink);
+        let has_times = sink.as_ref().is_some_and(|sink| sink.has_times());
         let finished = match sink.take().ok_or(SessionError::Ended)? {
             sink if count > 0 => {
                 let part = sink.part_file().map(PathBuf::from);
@@ -393,6 +395,9 @@ impl Worker {
         report.frames_repeated = counters.frames_repeated.load(Relaxed);
         report.frames_failed = counters.frames_failed.load(Relaxed);
         report.frames_dropped = counters.frames_dropped.load(Relaxed);
+        if has_times {
+            report.times_guessed = finished.times_guessed.unwrap_or(timeline.guessed);
+        }
         report.failures = std::mem::take(&mut self.failures);
         report.bytes_out = counters.bytes_out.load(Relaxed);
         report.duration_s = timeline.duration_s();

@@ -21,3 +21,4 @@ mod prometheus;
 mod recordings;
 mod signals;
 mod streams;
+mod times;

@@ -197,12 +197,9 @@ fn a_fragmented_file_goes_on_when_header_stamps_end_and_says_so() {
         })
         .collect();
     let converted =
-        convert(&camera(directory.path(), &frames), &["--output-mode", "fragmented"]).expect(0);
-    assert!(
-        converted.warns("frame 10 has no stamp: frames before it keep"),
-        "{}",
-        converted.report
-    );
+        convert(&camera(directory.path(), &frames), &["--output-mode", "fragmented"]).expect(3);
+    assert!(converted.warns("10 of 20 frames (10, 11, "), "{}", converted.report);
+    assert_eq!(converted.count("times_guessed"), 10);
     let video = decode_fragmented(&converted.path("cam.mp4"));
     let wanted = (0..20u64).map(|n| n * 50_000 + n.min(9) * 1000).collect::<Vec<_>>();
     assert_eq!(microseconds(&video), wanted);

@@ -5,16 +5,24 @@
 //! immediately, for files that are not changed once they are written.
 
 mod analysis;
+mod judge;
+mod repair;
 mod streaming;
+mod track;
 
+use std::sync::Arc;
+
+use analysis::Choice;
 pub use analysis::{TickMapper, Timeline, TimestampAnalysis};
 use encoder_core::FrameRate;
+use repair::Repairer;
 pub use streaming::StreamingTimeline;
 
 /// The recorded times of a frame, by the two clocks of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameTimes {
-    /// The camera driver's stamp, in nanoseconds; `None` if there is none.
+    /// The camera driver's stamp, in nanoseconds; `None` if there is none. 0 is what a driver
+    /// writes that does not know the time, and where simulated time begins.
     pub header_ns: Option<i64>,
     /// When the recorder received it, in nanoseconds.
     pub log_ns: i64,
@@ -28,8 +36,16 @@ impl FrameTimes {
         Self { header_ns: Some(ns), log_ns: ns }
     }
 
-    /// The time by a clock, in nanoseconds; the log time if there is no stamp.
+    /// The time by a clock, in nanoseconds; the log time if there is no stamp, or it is 0.
     pub const fn by(&self, clock: Clock) -> i64 {
+        match (clock, self.header_ns) {
+            (Clock::Header, Some(stamp)) if stamp != 0 => stamp,
+            _ => self.log_ns,
+        }
+    }
+
+    /// The stamp of a clock as recorded; the log time if there is no stamp.
+    const fn stamp(&self, clock: Clock) -> i64 {
         match (clock, self.header_ns) {
             (Clock::Header, Some(stamp)) => stamp,
             _ => self.log_ns,
@@ -40,11 +56,21 @@ impl FrameTimes {
 /// A clock of the recording.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Clock {
-    /// The header stamps; the log times if stamps are missing or run backwards.
+    /// The header stamps; the log times if most of the stamps cannot be true.
     #[default]
     Header,
     /// The log times.
     Log,
+}
+
+impl Clock {
+    /// What its times are called in messages.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Header => "header stamps",
+            Self::Log => "log times",
+        }
+    }
 }
 
 /// How the display times of frames are chosen.
@@ -69,13 +95,36 @@ pub const fn reorder(b_frames: u8) -> u32 {
     }
 }
 
-/// Display times in nanoseconds, strictly increasing, and warnings about them.
-pub fn stamps(clock: Clock, frames: &[FrameTimes]) -> (Vec<i64>, Vec<String>) {
-    let mut analysis = TimestampAnalysis::new(Timing::Recorded(clock), FrameRate::default(), 0);
+/// Display times of all frames of a stream.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Stamps {
+    /// In nanoseconds, strictly increasing.
+    pub times: Vec<i64>,
+    /// Warnings where the times are not those of the recording.
+    pub warnings: Vec<String>,
+    /// Number of times that were estimated, as [`Timeline::guessed`].
+    pub guessed: u64,
+}
+
+/// The display times of frames in nanoseconds. Without a usable clock they are at `rate`, from the
+/// log time of the first frame on.
+pub fn stamps(clock: Clock, rate: FrameRate, frames: &[FrameTimes]) -> Stamps {
+    let mut analysis = TimestampAnalysis::new(Timing::Recorded(clock), rate, 0);
     frames.iter().for_each(|times| analysis.push(times));
-    let (clock, warnings) = analysis.clock(clock);
-    let mut rising = Rising::default();
-    (frames.iter().map(|times| rising.next(times.by(clock))).collect(), warnings)
+    let Choice { clock, judged, warnings, guessed } = analysis.choose(clock);
+    let times = match clock {
+        Some(clock) => {
+            let mut rising = Rising::default();
+            let mut repairer = Repairer::new(clock, Arc::new(judged.repairs));
+            frames.iter().map(|times| rising.next(repairer.next(times))).collect()
+        }
+        None => {
+            let first = frames.first().map_or(0, |times| times.log_ns);
+            let at = |n| i64::try_from(rate.nanoseconds(n)).unwrap_or(i64::MAX);
+            (0..frames.len() as u64).map(|n| first.saturating_add(at(n))).collect()
+        }
+    };
+    Stamps { times, warnings, guessed }
 }
 
 /// By how much a frame is moved behind another frame with the same stamp.
@@ -165,16 +214,20 @@ mod tests {
 
     #[test]
     fn stamps_of_a_recording_rise_by_the_clock_that_can_be_trusted() {
-        let frames: Vec<_> = [(Some(9), 1), (Some(9), 2), (Some(5), 40)]
-            .map(|(header_ns, log_ns)| FrameTimes { header_ns, log_ns })
-            .to_vec();
-        let (header, warnings) = stamps(Clock::Header, &frames[..2]);
-        assert_eq!(header, [9, 9 + STEP_NS]);
-        assert!(warnings[0].starts_with("1 frames have the time"), "{warnings:?}");
-        let (log, warnings) = stamps(Clock::Header, &frames);
-        assert_eq!(log, [1, 2, 40]);
-        assert!(warnings[0].contains("backwards"), "{warnings:?}");
-        assert_eq!(stamps(Clock::Log, &[]), (vec![], vec![]));
+        let rate = FrameRate::default();
+        let times = |frames: &[(i64, i64)]| {
+            let at = |&(header, log_ns)| FrameTimes { header_ns: Some(header), log_ns };
+            frames.iter().map(at).collect::<Vec<_>>()
+        };
+        let found = stamps(Clock::Header, rate, &times(&[(9, 1), (9, 1), (STEP_NS * 9, 9)]));
+        assert_eq!(found.times, [9, 9 + STEP_NS, STEP_NS * 9]);
+        assert!(found.warnings[0].starts_with("1 frames have the time"), "{found:?}");
+        let found = stamps(Clock::Header, rate, &times(&[(9, 1), (9, 2), (9, 40)]));
+        assert_eq!(found.times, [1, 2, 40]);
+        assert!(found.warnings[0].contains("are the same"), "{found:?}");
+        let found = stamps(Clock::Log, rate, &times(&[(9, 5), (9, 5), (9, 5)]));
+        assert_eq!((found.times, found.guessed), (vec![5, 33_333_338, 66_666_672], 3));
+        assert_eq!(stamps(Clock::Log, rate, &[]), Stamps::default());
     }
 
     #[test]

@@ -1,12 +1,17 @@
 use encoder_core::FrameRate;
 
-use super::{Clock, FrameTimes, Numbers, Rising, Timing, distance, exact, round};
+use super::{
+    Clock, FrameTimes, Numbers, Rising, Timing, distance, exact,
+    judge::{LINE, Sample, Scale, deviation, is_plausible},
+    repair::{LONGEST_PAUSE_NS, clamp},
+    round,
+};
 
 /// Maps the times of frames to ticks one by one, for files that are not changed once they are
 /// written.
 ///
-/// The first frame determines the clock. If a later header stamp is missing or runs backwards, the
-/// distances of the log times are used from there on.
+/// A stamp that cannot be true, by the frames before it, is replaced by the distance of the other
+/// clock. If the frames after it agree with it, the clock was set, and the jump stays closed.
 #[derive(Debug)]
 pub struct StreamingTimeline {
     timing: Timing,
@@ -14,15 +19,24 @@ pub struct StreamingTimeline {
     numbers: Option<Numbers>,
     rising: Rising,
     origin: i64,
-    /// The current clock. After a switch to the log times, they are shifted by `shift`.
     clock: Clock,
-    shift: i128,
-    before: Option<FrameTimes>,
+    /// The last good frame, and what is added to its stamp and those after it.
+    good: Option<(Sample, i128)>,
+    /// The same before the clock was set, for as long as it may be set back.
+    set: Option<(Sample, i128, usize)>,
+    before: Option<Sample>,
+    /// The frame before this one had no usable stamp.
+    is_off: bool,
     last: u64,
     /// The last two distances, in ticks.
     gaps: [u64; 2],
-    warnings: Vec<String>,
+    /// The first frames without a usable stamp, and their number.
+    listed: Vec<u64>,
+    guessed: u64,
 }
+
+/// How many frames without a usable stamp are listed individually.
+const LISTED: usize = 10;
 
 /// Length of a tick for recorded times. 32 bits of these ticks exceed an hour: no pause needs a
 /// coarser tick.
@@ -46,11 +60,14 @@ impl StreamingTimeline {
             rising: Rising::default(),
             origin: 0,
             clock,
-            shift: 0,
+            good: None,
+            set: None,
             before: None,
+            is_off: false,
             last: 0,
             gaps: [nominal; 2],
-            warnings: Vec::new(),
+            listed: Vec::new(),
+            guessed: 0,
         }
     }
 
@@ -63,8 +80,26 @@ impl StreamingTimeline {
     }
 
     /// Warnings where the times differ from the requested times, with the reason.
-    pub fn warnings(&self) -> &[String] {
-        &self.warnings
+    pub fn warnings(&self) -> Vec<String> {
+        if self.guessed == 0 {
+            return Vec::new();
+        }
+        let listed: Vec<_> = self.listed.iter().map(u64::to_string).collect();
+        let more = if self.guessed > LISTED as u64 { ", …" } else { "" };
+        vec![format!(
+            "{} of {} frames ({}{more}) have {} that cannot be true by the frames before them: in \
+             the fragmented file, which is never changed, they have the distances of the other \
+             clock",
+            self.guessed,
+            self.frames,
+            listed.join(", "),
+            self.clock.name()
+        )]
+    }
+
+    /// Number of times that were estimated.
+    pub fn guessed(&self) -> u64 {
+        self.guessed
     }
 
     /// The likely duration of the last frame, in ticks: the shorter of the last two distances, so
@@ -82,11 +117,8 @@ impl StreamingTimeline {
             let number = self.numbers.as_mut().map_or(index, |n| n.next(times.log_ns));
             return number.saturating_mul(self.gaps[0]);
         }
-        self.check(index, times);
-        let stamp = i128::from(times.by(self.clock)) + self.shift;
-        let clamped = stamp.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
-        let stamp = self.rising.next(clamped);
-        self.before = Some(*times);
+        let stamp = clamp(self.place(index, times));
+        let stamp = self.rising.next(stamp);
         if index == 0 {
             self.origin = stamp;
             return 0;
@@ -97,30 +129,55 @@ impl StreamingTimeline {
         tick
     }
 
-    /// Switches to the log times if the header stamp is missing or runs backwards.
-    fn check(&mut self, index: u64, times: &FrameTimes) {
-        if self.clock == Clock::Log {
-            return;
-        }
-        let before = self.before.and_then(|before| Some((before.header_ns?, before.log_ns)));
-        let fault = match (times.header_ns, before) {
-            (None, _) => format!("the header of frame {index} has no stamp"),
-            (Some(now), Some((header, _))) if now < header => format!(
-                "the header stamps run backwards by {:.3} s at frame {index}",
-                distance(now, header) as f64 / 1e9
-            ),
-            _ => return,
-        };
-        self.clock = Clock::Log;
-        let goes_on = match (before, self.rising.last) {
-            (Some((_, log)), Some(last)) => {
-                self.shift = i128::from(last) - i128::from(log);
-                "frames before it keep their header stamps, since a fragmented file is never \
-                 changed; from there on it has the distances of the log times"
+    /// The time of the next frame.
+    fn place(&mut self, index: u64, times: &FrameTimes) -> i128 {
+        let sample = Sample::new(times, self.clock);
+        let usual = i128::from(self.usual().saturating_mul(TICK_NS));
+        let scale = Scale::even(usual, self.clock);
+        let before = self.before.replace(sample);
+        let was_off = std::mem::replace(&mut self.is_off, false);
+        let expected = i128::from(self.rising.last.unwrap_or_default())
+            + before
+                .and_then(|before| Some(sample.other? - before.other?))
+                .filter(|distance| (1..=LONGEST_PAUSE_NS).contains(distance))
+                .unwrap_or(usual);
+        if let Some(stamp) = sample.stamp {
+            let Some((good, shift)) = self.good else {
+                let shift = if index == 0 { 0 } else { expected - stamp };
+                self.good = Some((sample, shift));
+                return stamp + shift;
+            };
+            if let Some((old, old_shift, left)) = self.set.take()
+                && left > 0
+            {
+                if is_plausible(&old, &sample, &scale)
+                    && deviation(&old, &sample, &scale) < deviation(&good, &sample, &scale)
+                {
+                    self.good = Some((sample, old_shift));
+                    return stamp + old_shift;
+                }
+                self.set = Some((old, old_shift, left - 1));
             }
-            _ => "the fragmented file has log times",
-        };
-        self.warnings.push(format!("{fault}: {goes_on}"));
+            if is_plausible(&good, &sample, &scale) {
+                self.good = Some((sample, shift));
+                return stamp + shift;
+            }
+            if let Some(last) = before.and_then(|before| before.stamp).filter(|_| was_off)
+                && last != stamp
+                && before.is_some_and(|before| is_plausible(&before, &sample, &scale))
+            {
+                self.set = Some((good, shift, LINE));
+                let shift = i128::from(self.rising.last.unwrap_or_default()) - last;
+                self.good = Some((sample, shift));
+                return stamp + shift;
+            }
+        }
+        self.is_off = true;
+        self.guessed += 1;
+        if self.listed.len() < LISTED {
+            self.listed.push(index);
+        }
+        if index == 0 { sample.other.unwrap_or_default() } else { expected }
     }
 }
 
@@ -138,7 +195,7 @@ mod tests {
             log_ns: log * MS,
         };
         let ticks = frames.iter().map(|frame| timeline.next(&ms(frame))).collect();
-        (ticks, timeline.warnings().to_vec())
+        (ticks, timeline.warnings())
     }
 
     #[test]
@@ -149,20 +206,45 @@ mod tests {
         let table: &[Row<'_>] = &[
             (header, &[(Some(100), 0), (Some(140), 50)], &[0, 40_000], ""),
             (Timing::Recorded(Clock::Log), &[(None, 0), (Some(9), 50)], &[0, 50_000], ""),
-            (header, &[(None, 7), (Some(100), 17)], &[0, 10_000], "frame 0 has no stamp"),
+            (header, &[(None, 7), (Some(100), 17)], &[0, 10_000], "1 of 2 frames (0)"),
+            // One bad stamp, two in a row, and a clock that is set.
+            (
+                header,
+                &[(Some(100), 0), (Some(9), 40), (Some(180), 81), (Some(220), 120)],
+                &[0, 40_000, 80_000, 120_000],
+                "(1)",
+            ),
+            (
+                header,
+                &[(Some(300), 0), (Some(190), 40), (Some(230), 80), (Some(420), 120)],
+                &[0, 40_000, 80_000, 120_000],
+                "(1)",
+            ),
+            (
+                header,
+                &[(Some(36), 0), (Some(90_000_000), 50), (Some(90_000_051), 99)],
+                &[0, 50_000, 101_000],
+                "(1)",
+            ),
+            (
+                header,
+                &[(Some(5), 0), (Some(5), 50), (Some(5), 99)],
+                &[0, 50_000, 99_000],
+                "2 of 3 frames (1, 2)",
+            ),
             (
                 header,
                 &[(Some(100), 0), (Some(140), 50), (None, 80), (Some(990), 130)],
-                &[0, 40_000, 70_000, 120_000],
-                "frame 2 has no stamp",
+                &[0, 40_000, 70_000, 890_000],
+                "1 of 4 frames (2)",
             ),
             (
                 header,
                 &[(Some(100), 0), (Some(90), 50), (Some(91), 80)],
-                &[0, 50_000, 80_000],
-                "backwards by 0.010 s at frame 1",
+                &[0, 50_000, 51_000],
+                "(1)",
             ),
-            (header, &[(Some(100), 0), (Some(100), 1), (Some(100), 2)], &[0, 1000, 2000], ""),
+            (header, &[(Some(100), 0), (Some(100), 0), (Some(100), 0)], &[0, 1000, 2000], ""),
             (Timing::Rate("30".parse().unwrap()), &[(None, 5), (None, 5)], &[0, 512], ""),
             (
                 Timing::Numbered("10".parse().unwrap()),

@@ -14,6 +14,7 @@ use super::signed;
 use crate::filter::{TopicFilter, Window};
 use crate::message::{self, CameraSchema, Serialization};
 use crate::signature;
+use crate::steps::{self, Step};
 use crate::{
     BadMessage, ChannelId, ChannelInfo, Event, Message, Packet, SourceError, SourceOptions,
     StreamId, StreamInfo, Warning,
@@ -287,6 +288,23 @@ impl Catalog {
     /// Whether messages of a channel are selected; `None` if the channel is not defined.
     pub(super) fn wants(&self, channel: u16) -> Option<bool> {
         self.channels.get(&channel).map(|known| self.all || known.role.is_some())
+    }
+
+    /// Whether messages of a channel are decoded to packets, as far as it is defined.
+    pub(super) fn is_known_camera(&self, channel: u16) -> bool {
+        self.channels.get(&channel).is_some_and(|known| known.role.is_some())
+    }
+
+    /// Reports that the recorder's clock was set back: the messages of the channel are in the order
+    /// of the file.
+    pub(super) fn was_set(&mut self, channel: u16, steps: &[Step]) {
+        let Some(known) = self.channels.get_mut(&channel) else { return };
+        let topic = known.channel.topic.clone();
+        let stream = known.role.and_then(|role| self.streams.get_mut(role.stream));
+        stream.map_or(&mut known.progress, |stream| &mut stream.progress).went_back = true;
+        for step in steps.iter().take(steps::LISTED) {
+            self.warn(step.warning(&topic));
+        }
     }
 
     /// Counts messages whose channel is not defined.

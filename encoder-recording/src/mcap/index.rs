@@ -26,11 +26,31 @@ pub(super) struct Entry {
 /// The entries of a chunk by its channels; `None` when its message indexes cannot be used.
 pub(super) type Entries = Option<Vec<Entry>>;
 
+/// The log times of the messages of a chunk by channel, in the order of the chunk; `None` when its
+/// message indexes cannot be used.
+pub(super) type Times = Option<Vec<(u16, Vec<u64>)>>;
+
 /// Reads the message indexes of chunks; the result is `None` for a chunk without usable indexes.
 pub(super) fn read(
     input: &InputReader,
     regions: &[Option<Range<u64>>],
 ) -> Result<Vec<Entries>, SourceError> {
+    read_with(input, regions, parse)
+}
+
+/// Reads the log times of all messages of chunks.
+pub(super) fn read_times(
+    input: &InputReader,
+    regions: &[Option<Range<u64>>],
+) -> Result<Vec<Times>, SourceError> {
+    read_with(input, regions, parse_times)
+}
+
+fn read_with<T>(
+    input: &InputReader,
+    regions: &[Option<Range<u64>>],
+    parse: fn(&[u8]) -> Option<T>,
+) -> Result<Vec<Option<T>>, SourceError> {
     let mut read = Vec::with_capacity(regions.len());
     let mut batch: Vec<(usize, Range<u64>)> = Vec::new();
     let mut bytes = 0;
@@ -42,20 +62,21 @@ pub(super) fn read(
             continue;
         }
         if bytes + len > BATCH {
-            read_batch(input, &mut batch, &mut read)?;
+            read_batch(input, &mut batch, &mut read, parse)?;
             bytes = 0;
         }
         batch.push((place, region.clone()));
         bytes += len;
     }
-    read_batch(input, &mut batch, &mut read)?;
+    read_batch(input, &mut batch, &mut read, parse)?;
     Ok(read)
 }
 
-fn read_batch(
+fn read_batch<T>(
     input: &InputReader,
     batch: &mut Vec<(usize, Range<u64>)>,
-    read: &mut [Entries],
+    read: &mut [Option<T>],
+    parse: fn(&[u8]) -> Option<T>,
 ) -> Result<(), SourceError> {
     let (places, ranges): (Vec<_>, Vec<_>) = batch.drain(..).unzip();
     if ranges.is_empty() {
@@ -70,25 +91,45 @@ fn read_batch(
 }
 
 /// Parses message index records that follow each other without a gap.
-fn parse(mut bytes: &[u8]) -> Entries {
+fn parse(bytes: &[u8]) -> Entries {
     let mut entries = Vec::new();
+    each_channel(bytes, |channel, rows| {
+        let times = rows.iter().filter_map(|row| row.first_chunk().copied());
+        let first = times.map(u64::from_le_bytes).min().unwrap_or(u64::MAX);
+        entries.push(Entry { channel, messages: rows.len() as u64, first });
+    })?;
+    Some(entries)
+}
+
+fn parse_times(bytes: &[u8]) -> Times {
+    let mut channels: Vec<(u16, Vec<u64>)> = Vec::new();
+    each_channel(bytes, |channel, rows| {
+        let number = |half: Option<&[u8; 8]>| half.copied().map_or(0, u64::from_le_bytes);
+        let mut times: Vec<_> =
+            rows.iter().map(|row| (number(row.last_chunk()), number(row.first_chunk()))).collect();
+        // Some writers sort the rows by time.
+        times.sort_by_key(|(offset, _)| *offset);
+        channels.push((channel, times.into_iter().map(|(_, time)| time).collect()));
+    })?;
+    Some(channels)
+}
+
+/// Calls `row` with the rows of each channel: a log time, and an offset in the decompressed chunk.
+fn each_channel(mut bytes: &[u8], mut row: impl FnMut(u16, &[[u8; 16]])) -> Option<()> {
     while let Some((&opcode, rest)) = bytes.split_first() {
         let mut fields = Fields(rest);
         let len = usize::try_from(fields.u64()?).ok()?;
         let (body, rest) = fields.0.split_at_checked(len)?;
         let mut fields = Fields(body);
         let channel = fields.u16()?;
-        // A log time, and an offset in the decompressed chunk.
         let (rows, odd) = fields.prefixed()?.as_chunks::<16>();
         if opcode != op::MESSAGE_INDEX || !odd.is_empty() || !fields.0.is_empty() {
             return None;
         }
-        let times = rows.iter().filter_map(|row| row.first_chunk().copied());
-        let first = times.map(u64::from_le_bytes).min().unwrap_or(u64::MAX);
-        entries.push(Entry { channel, messages: rows.len() as u64, first });
+        row(channel, rows);
         bytes = rest;
     }
-    Some(entries)
+    Some(())
 }
 
 #[cfg(test)]

@@ -11,11 +11,12 @@
 
 mod catalog;
 mod chunk;
+mod clock;
 mod index;
 mod plan;
 mod record;
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::Path;
 
 use ::mcap::records::op;
@@ -24,6 +25,7 @@ use encoder_media::{InputReader, Location, ReadAt};
 
 use self::catalog::Catalog;
 use self::chunk::ChunkHeader;
+use self::clock::ClockSteps;
 use self::plan::{Block, Found, Kind, Summary, Wanted};
 use self::record::{Fields, MessageHeader, Record};
 use super::order::{Key, MessageOrder, Next};
@@ -43,6 +45,7 @@ pub struct McapSource {
     profile: String,
     catalog: Catalog,
     order: MessageOrder<Block, Waiting>,
+    steps: ClockSteps,
     /// Chunks whose definitions were not read.
     unread: BTreeSet<u64>,
     /// Offsets of metadata records that were not yet returned.
@@ -96,6 +99,7 @@ impl McapSource {
             limits: options.limits,
             all,
             order: MessageOrder::new(options.limits.held_bytes),
+            steps: ClockSteps::default(),
             unread: BTreeSet::new(),
             metadata: VecDeque::new(),
             broken: BTreeSet::new(),
@@ -103,11 +107,13 @@ impl McapSource {
             warned_of_order: false,
             ended: false,
         };
-        let blocks = match source.by_summary()? {
+        let mut blocks = match source.by_summary()? {
             Ok(blocks) => source.within_window(blocks)?,
             Err(unusable) => source.by_walk(unusable)?,
         };
         source.catalog.announce();
+        let (input, catalog) = (&source.input, &mut source.catalog);
+        source.steps = ClockSteps::find(input, catalog, &mut blocks, all)?;
         source.queue(blocks);
         Ok(source)
     }
@@ -192,7 +198,8 @@ impl McapSource {
         let bounds = self.catalog.bounds();
         // At least one block is read if no channel is known yet.
         let keep = usize::from(self.catalog.is_empty());
-        if self.catalog.first_log.is_some() {
+        // After a step of the clock, the start of a block is no log time.
+        if self.catalog.first_log.is_some() && self.steps.is_empty() {
             let wanted = blocks.partition_point(|block| signed(block.start) <= *bounds.end());
             blocks.truncate(wanted.max(keep));
         }
@@ -307,9 +314,9 @@ impl McapSource {
         &mut self,
         at: u64,
         chunk: &ChunkHeader,
-    ) -> Result<(Taken, Result<(), String>), SourceError> {
-        let Self { input, catalog, order, limits, .. } = self;
-        let mut taken = Taken::default();
+    ) -> Result<(Counts, Result<(), String>), SourceError> {
+        let Self { input, catalog, order, limits, steps, .. } = self;
+        let mut taken = Taken::new(steps);
         let mut number = 0;
         let done = chunk.records(input, limits, |opcode, body| {
             match opcode {
@@ -318,7 +325,7 @@ impl McapSource {
             }
             number += 1;
         })?;
-        Ok((taken, done))
+        Ok((taken.counts, done))
     }
 
     /// Reads the schemas and channels of all unread chunks before `at` in the file. Returns whether
@@ -344,8 +351,8 @@ impl McapSource {
     /// Reads the messages of a run. The walk that found the run reported the messages that it left
     /// out.
     fn load_run(&mut self, at: u64, end: u64) -> Result<Option<String>, SourceError> {
-        let Self { input, catalog, order, limits, .. } = self;
-        let mut taken = Taken::default();
+        let Self { input, catalog, order, limits, steps, .. } = self;
+        let mut taken = Taken::new(steps);
         let (mut broken, mut more) = (None, 0);
         let (mut next, mut number) = (at, 0);
         while next < end
@@ -417,16 +424,28 @@ impl McapSource {
     }
 }
 
-/// The result of reading the messages of a block.
+/// Reads the messages of a block.
+struct Taken<'a> {
+    counts: Counts,
+    steps: &'a ClockSteps,
+    /// Number of messages of each channel so far.
+    numbers: BTreeMap<u16, u64>,
+}
+
+/// Messages of a block that cannot be used.
 #[derive(Default)]
-struct Taken {
+struct Counts {
     /// Messages whose channel is not defined.
     strays: u64,
     /// Messages that are shorter than their header.
     short: u64,
 }
 
-impl Taken {
+impl<'a> Taken<'a> {
+    fn new(steps: &'a ClockSteps) -> Self {
+        Self { counts: Counts::default(), steps, numbers: BTreeMap::new() }
+    }
+
     /// Adds a message to the order. A message outside of the window is added without its data,
     /// since it is only counted.
     fn message(
@@ -440,19 +459,23 @@ impl Taken {
         let (Some(header), Some(data)) =
             (MessageHeader::parse(body), body.get(MessageHeader::LEN..))
         else {
-            self.short += 1;
+            self.counts.short += 1;
             return;
         };
         catalog.first_log.get_or_insert(header.log_time);
         match catalog.wants(header.channel) {
-            None => self.strays += 1,
+            None => self.counts.strays += 1,
             Some(false) => {}
             Some(true) => {
-                let key = Key { time: signed(header.log_time), block, number };
+                let log_ns = signed(header.log_time);
+                let in_channel = self.numbers.entry(header.channel).or_default();
+                let shift = self.steps.shift(header.channel, block, *in_channel);
+                *in_channel += 1;
+                let key = Key { time: log_ns.saturating_add(shift), block, number };
                 if !order.is_wanted(&key) {
                     return;
                 }
-                let data = match catalog.bounds().contains(&key.time) {
+                let data = match catalog.bounds().contains(&log_ns) {
                     // A slice would keep the whole chunk in memory.
                     true => Bytes::copy_from_slice(data),
                     false => Bytes::new(),

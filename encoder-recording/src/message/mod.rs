@@ -78,7 +78,7 @@ impl CameraSchema {
 /// A decoded camera message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CameraMessage {
-    /// The stamp that the camera's driver set, in nanoseconds; `None` when absent or zero.
+    /// The stamp that the camera's driver set, in nanoseconds; `None` when absent.
     pub header_ns: Option<i64>,
     /// The picture.
     pub payload: Payload,
@@ -112,10 +112,9 @@ fn no_mapping(schema: CameraSchema, serialization: Serialization) -> BadMessage 
     bad(format!("{schema:?} is not read from {serialization:?}"))
 }
 
-/// Seconds and nanoseconds as one number; `None` for zero, which drivers write when they do not
-/// know, and for what 64 bits do not hold.
+/// Seconds and nanoseconds as one number; `None` for what 64 bits do not hold.
 fn stamp(seconds: i64, nanoseconds: i64) -> Option<i64> {
-    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds).filter(|ns| *ns != 0)
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
 }
 
 #[cfg(test)]

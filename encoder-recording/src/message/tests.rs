@@ -221,7 +221,7 @@ fn message(schema: CameraSchema, text: &str, data: &[u8], numbers: [u32; 4]) -> 
         CameraSchema::FoxgloveCompressedVideo => Payload::Video { format, data },
         _ => Payload::Compressed { format, data },
     };
-    CameraMessage { header_ns: header_ns.filter(|ns| *ns != 0), payload }
+    CameraMessage { header_ns, payload }
 }
 
 proptest! {
@@ -283,7 +283,7 @@ fn pictures_are_slices() {
 
 #[test]
 fn stamps() {
-    assert_eq!(stamp(0, 0), None);
+    assert_eq!(stamp(0, 0), Some(0));
     assert_eq!(stamp(0, 5), Some(5));
     assert_eq!(stamp(-1, 5), Some(-999_999_995));
     assert_eq!(stamp(i64::MAX, 5), None);
@@ -335,7 +335,10 @@ fn json_variants() {
             r#"{"timestamp":{"sec":1,"nanosec":2},"format":"jpeg","data":"AAEC"}"#,
             Ok(Some(1_000_000_002)),
         ),
-        (r#"{"timestamp":{"sec":0,"nsec":0},"format":"\u006apeg","data":"AAE\u0043"}"#, Ok(None)),
+        (
+            r#"{"timestamp":{"sec":0,"nsec":0},"format":"\u006apeg","data":"AAE\u0043"}"#,
+            Ok(Some(0)),
+        ),
         (r#"{"format":"jpeg"}"#, Err("data")),
         (r#"{"format":"jpeg","data":"A*EC"}"#, Err("base64")),
         (r#"{"format":"jpeg","data":"AA"#, Err("EOF")),

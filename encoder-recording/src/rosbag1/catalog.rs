@@ -9,6 +9,7 @@ use super::layout::Connection;
 use crate::filter::TopicFilter;
 use crate::message::{self, CameraSchema, Serialization};
 use crate::signature;
+use crate::steps::{self, Step};
 use crate::{
     ChannelId, ChannelInfo, Event, Message, Packet, Schema, SourceError, SourceOptions, StreamId,
     StreamInfo, Warning,
@@ -216,6 +217,21 @@ impl Catalog {
         };
         self.next_channel += 1;
         self.events.push_back(Event::Channel(info));
+    }
+
+    /// Whether messages of a connection are decoded to packets.
+    pub(super) fn is_known_camera(&self, connection: u32) -> bool {
+        self.connections.get(&connection).is_some_and(|known| known.stream.is_some())
+    }
+
+    /// Reports that the recorder's clock was set back.
+    pub(super) fn was_set(&mut self, connection: u32, steps: &[Step]) {
+        let Some(topic) = self.connections.get(&connection).map(|known| known.topic.clone()) else {
+            return;
+        };
+        for step in steps.iter().take(steps::LISTED) {
+            self.warn(step.warning(&topic), false);
+        }
     }
 
     /// Counts messages that are not read, or outside of the window.

@@ -228,6 +228,33 @@ fn by_index(
     Ok(whole.then(|| layout.sorted()))
 }
 
+/// Offset and log time of each selected message of a chunk by connection, in the order of the
+/// chunk; `None` if its index records cannot be used.
+pub(super) fn times(
+    input: &mut InputReader,
+    chunk: &ChunkAt,
+    is_wanted: impl Fn(u32) -> Option<bool>,
+) -> Result<Option<BTreeMap<u32, Vec<(u32, i64)>>>, SourceError> {
+    let Some(record) = Record::at(input, chunk.position)? else { return Ok(None) };
+    let mut position = record.end();
+    let mut connections: BTreeMap<u32, Vec<(u32, i64)>> = BTreeMap::new();
+    while let Some(record) = Record::at(input, position)?
+        && record.fields().op() == Some(op::INDEX)
+    {
+        position = record.end();
+        let Some(connection) = record.fields().u32("conn") else { return Ok(None) };
+        if is_wanted(connection) != Some(true) {
+            continue;
+        }
+        let entries = connections.entry(connection).or_default();
+        if !record.each_entry(input, |offset, time| entries.push((offset, time)))? {
+            return Ok(None);
+        }
+    }
+    connections.values_mut().for_each(|entries| entries.sort_unstable());
+    Ok(Some(connections))
+}
+
 /// The log time of the first selected message, by the index records behind a chunk; `None` if they
 /// cannot be used.
 pub(super) fn first_wanted(

@@ -9,6 +9,7 @@
 //! with waiting messages, its index records are read first.
 
 mod catalog;
+mod clock;
 mod layout;
 mod record;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use bytes::Bytes;
 use encoder_media::{InputReader, Location, ReadAt};
 
 use self::catalog::Catalog;
+use self::clock::ClockSteps;
 use self::layout::{ChunkAt, Connection, Layout, Wanted};
 use self::record::{MAGIC, Record, op};
 use super::filter::Window;
@@ -45,6 +47,7 @@ pub struct RosbagSource {
     /// Time of the last message that was returned.
     last: i64,
     order: MessageOrder<ChunkAt, Waiting>,
+    steps: ClockSteps,
     /// Positions of chunks that were read.
     done: HashSet<u64>,
     /// Positions of chunks whose damage was already reported. A chunk may be read more than once.
@@ -60,6 +63,8 @@ pub struct RosbagSource {
 /// A message that waits for its place in the order.
 struct Waiting {
     connection: u32,
+    /// When it was logged; its place in the order is later if the clock was set back.
+    time: i64,
     /// Empty if the message is known to be outside of the window.
     data: Bytes,
 }
@@ -103,6 +108,7 @@ impl RosbagSource {
             oldest: i64::MAX,
             last: i64::MIN,
             order: MessageOrder::new(options.limits.held_bytes),
+            steps: ClockSteps::default(),
             done: HashSet::new(),
             damaged: HashSet::new(),
             promised: layout.listed,
@@ -110,11 +116,11 @@ impl RosbagSource {
             warned_of_order: false,
             warned_of_unknown: false,
         };
-        source.take(layout);
+        source.take(layout)?;
         Ok(source)
     }
 
-    fn take(&mut self, layout: Layout) {
+    fn take(&mut self, mut layout: Layout) -> Result<(), SourceError> {
         if layout.warning.is_none() {
             self.catalog.learn_index(&layout.connections, &layout.counts);
             self.bounds = layout.first.map(|first| self.window.bounds(first));
@@ -126,9 +132,11 @@ impl RosbagSource {
         if let Some(warning) = layout.warning {
             self.catalog.warning(warning);
         }
+        self.steps = ClockSteps::find(&mut self.input, &mut self.catalog, &mut layout.chunks)?;
         for chunk in layout.chunks {
             self.order.add(chunk.start, chunk.position, chunk);
         }
+        Ok(())
     }
 
     /// For chunks that are due while messages wait, looks up the log time of the first selected
@@ -148,7 +156,9 @@ impl RosbagSource {
     /// Reads a chunk, unless the index lists no selected message in it. `is_again`: it was read
     /// before.
     fn load(&mut self, chunk: &ChunkAt, is_again: bool) -> Result<(), SourceError> {
+        // After a step of the clock, the start of a chunk is no log time.
         if let (Some(indexed), Some(bounds)) = (&chunk.indexed, &self.bounds)
+            && self.steps.is_empty()
             && (indexed.end < *bounds.start() || chunk.start > *bounds.end())
         {
             for (connection, count) in indexed.counts.iter() {
@@ -222,8 +232,10 @@ impl RosbagSource {
                     self.oldest = self.oldest.min(time);
                     match self.catalog.wants(connection) {
                         Some(true) => {
-                            let key = Key { time, block: chunk.position, number: offset as u64 };
-                            self.hold(key, connection, data);
+                            let place = (chunk.position, offset as u64);
+                            let at = time.saturating_add(self.steps.shift(connection, place));
+                            let key = Key { time: at, block: place.0, number: place.1 };
+                            self.hold(key, connection, time, data);
                         }
                         Some(false) => {}
                         None => unknown += 1,
@@ -246,18 +258,18 @@ impl RosbagSource {
         damage
     }
 
-    fn hold(&mut self, key: Key, connection: u32, data: &[u8]) {
+    fn hold(&mut self, key: Key, connection: u32, time: i64, data: &[u8]) {
         if !self.order.is_wanted(&key) {
             return;
         }
-        let is_outside = self.bounds.as_ref().is_some_and(|bounds| !bounds.contains(&key.time));
+        let is_outside = self.bounds.as_ref().is_some_and(|bounds| !bounds.contains(&time));
         let data = match is_outside {
             true => Bytes::new(),
             // A slice would keep the whole chunk in memory.
             false => Bytes::copy_from_slice(data),
         };
         let len = data.len() as u64;
-        self.order.push(key, Waiting { connection, data }, len);
+        self.order.push(key, Waiting { connection, time, data }, len);
     }
 
     fn damaged(&mut self, chunk: &ChunkAt, what: &str) {
@@ -314,20 +326,20 @@ impl RosbagSource {
 
     /// Returns a message, after a warning if it is late. A message outside of the window is only
     /// counted.
-    fn message(&mut self, time: i64, Waiting { connection, data }: Waiting) {
+    fn message(&mut self, at: i64, Waiting { connection, time, data }: Waiting) {
         if self.order.is_disordered() {
             if !std::mem::replace(&mut self.warned_of_order, true) {
                 self.catalog.warn(super::order::warning(&self.limits), false);
             }
-        } else if time < self.last && !std::mem::replace(&mut self.warned_of_order, true) {
+        } else if at < self.last && !std::mem::replace(&mut self.warned_of_order, true) {
             let text = format!(
                 "a message was logged {} ns before the one that came before it, against what its \
                  chunk claims: messages may come out of order",
-                self.last.saturating_sub(time)
+                self.last.saturating_sub(at)
             );
             self.catalog.warn(text, false);
         }
-        self.last = time;
+        self.last = at;
         let bounds = self.bounds.get_or_insert_with(|| self.window.bounds(self.oldest));
         match bounds.contains(&time) {
             true => self.catalog.message(connection, time, &data),

@@ -155,21 +155,39 @@ impl Record {
 
     /// The earliest time in an index record; `None` when it has no entry or is cut.
     pub(super) fn earliest(&self, input: &mut InputReader) -> Result<Option<i64>, SourceError> {
-        /// A time, and an offset in the decompressed chunk.
+        let mut earliest = None;
+        let is_whole = self.each_entry(input, |_, time| {
+            earliest = Some(earliest.map_or(time, |earliest: i64| earliest.min(time)));
+        })?;
+        Ok(earliest.filter(|_| is_whole))
+    }
+
+    /// Calls `entry` with the entries of an index record: an offset in the decompressed chunk, and
+    /// a time. Returns whether the record is whole.
+    pub(super) fn each_entry(
+        &self,
+        input: &mut InputReader,
+        mut entry: impl FnMut(u32, i64),
+    ) -> Result<bool, SourceError> {
+        /// A time, and an offset.
         const ENTRY: usize = 12;
         const ENTRIES: usize = 1 << 12;
-        let mut earliest = None;
         let mut rest = u64::from(self.len);
         if self.end() > input.len() || rest % ENTRY as u64 != 0 {
-            return Ok(None);
+            return Ok(false);
         }
         while rest > 0 {
             let bytes = up_to(input, self.end() - rest, rest.min((ENTRIES * ENTRY) as u64))?;
             let (entries, _) = bytes.as_chunks::<ENTRY>();
-            earliest = entries.iter().filter_map(|entry| time(entry)).chain(earliest).min();
+            for row in entries {
+                let offset = row.last_chunk().copied().map_or(0, u32::from_le_bytes);
+                if let Some(time) = time(row) {
+                    entry(offset, time);
+                }
+            }
             rest -= bytes.len() as u64;
         }
-        Ok(earliest)
+        Ok(true)
     }
 }
 

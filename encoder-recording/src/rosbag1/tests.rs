@@ -94,6 +94,25 @@ fn all(range: std::ops::Range<u32>) -> Vec<u32> {
 }
 
 #[test]
+fn a_clock_that_is_set_back_does_not_interleave_messages() {
+    // In the middle of a chunk, by half a distance more than a multiple of it.
+    let at = |n: u32| 10_000 + n * 50 - if n < 70 { 0 } else { 2475 };
+    let mut bag = Bag::new(&[(0, "/cam", CAMERA)]);
+    for chunk in 0..4 {
+        let messages: Vec<_> =
+            (chunk * 40..chunk * 40 + 40).map(|n| (0, at(n), image(n))).collect();
+        bag.chunk("none", &messages);
+    }
+    let read = read(&bag.finish(), &SourceOptions::default()).unwrap();
+    assert_eq!(read.numbers(), (0..160).map(|n| n % 256).collect::<Vec<_>>());
+    let said: Vec<_> = read.warnings.iter().map(|warning| warning.text.as_str()).collect();
+    assert!(
+        matches!(said[..], [text] if text.contains("step back by 2.425 s at message 70")),
+        "{said:?}"
+    );
+}
+
+#[test]
 fn every_compression() {
     let read = read(&sample(["none", "bz2", "lz4"]).finish(), &Default::default()).unwrap();
     assert_eq!(read.streams, [("/cam".into(), Some(30))]);

@@ -12,6 +12,7 @@ use std::ops::RangeInclusive;
 use rusqlite::{Connection, ffi};
 
 use crate::StreamId;
+use crate::steps::{self, LogTimes, Place, Step};
 
 /// Rows that are read at a time.
 const BATCH: usize = 1024;
@@ -28,6 +29,8 @@ pub(super) struct Survey {
     pub(super) counts: Vec<u64>,
     /// The most by which a message is earlier than a preceding message, in nanoseconds.
     late: u64,
+    /// Where the clock was set back, by stream.
+    pub(super) steps: Vec<Vec<Step>>,
     /// Ranges of the row numbers that can be read, in order.
     ranges: Vec<RangeInclusive<i64>>,
     /// A description of the damage to the table.
@@ -45,17 +48,24 @@ impl Survey {
         streams: usize,
     ) -> Self {
         let mut survey = Self { counts: vec![0; streams], ..Self::default() };
+        let mut times = vec![LogTimes::default(); streams];
         let (mut ids, mut latest) = (None, i64::MIN);
         let done = rows(connection, "ASC", |id, topic, time| {
             ids = Some((ids.map_or(id, |(first, _): (i64, i64)| first), id));
-            if survey.count(topic, time, wanted) {
+            if let Some(stream) = survey.count(topic, time, wanted) {
                 survey.late = survey.late.max(lateness(latest, time));
                 latest = latest.max(time);
+                if let Some(times) = times.get_mut(stream) {
+                    times.push(place(id), time);
+                }
             }
             true
         });
         survey.ranges.extend(ids.map(|(first, last)| first..=last));
-        let Err(error) = done else { return survey };
+        let Err(error) = done else {
+            survey.steps = times.iter().map(LogTimes::steps).collect();
+            return survey;
+        };
         survey.damage = Some(error.to_string());
         let last_good = ids.map(|(_, last)| last);
         let (mut ids, mut earliest) = (None, i64::MAX);
@@ -65,7 +75,7 @@ impl Survey {
                 return false;
             }
             ids = Some((id, ids.map_or(id, |(_, last): (i64, i64)| last)));
-            if survey.count(topic, time, wanted) {
+            if survey.count(topic, time, wanted).is_some() {
                 survey.late = survey.late.max(lateness(time, earliest));
                 earliest = earliest.min(time);
             }
@@ -76,17 +86,28 @@ impl Survey {
         survey
     }
 
-    /// Counts a row; returns whether it is wanted.
-    fn count(&mut self, topic: i64, time: i64, wanted: &HashMap<i64, StreamId>) -> bool {
+    /// Counts a row; returns its stream, if it is wanted.
+    fn count(
+        &mut self,
+        topic: i64,
+        time: i64,
+        wanted: &HashMap<i64, StreamId>,
+    ) -> Option<StreamId> {
         self.first = Some(self.first.map_or(time, |first| first.min(time)));
-        let count = wanted.get(&topic).and_then(|stream| self.counts.get_mut(*stream));
-        count.map(|count| *count += 1).is_some()
+        let stream = wanted.get(&topic).copied()?;
+        *self.counts.get_mut(stream)? += 1;
+        Some(stream)
     }
 
     /// Messages of all wanted streams.
     pub(super) fn total(&self) -> u64 {
         self.counts.iter().sum()
     }
+}
+
+/// The place of a row in the order of the table.
+fn place(id: i64) -> Place {
+    (0, id.abs_diff(i64::MIN))
 }
 
 /// How much earlier `time` is than `before`.
@@ -135,10 +156,12 @@ pub(super) struct Rows {
     /// The ranges that were not read yet.
     ranges: VecDeque<RangeInclusive<i64>>,
     late: u64,
-    /// The latest time that was read.
+    steps: Vec<Vec<Step>>,
+    /// The latest time that was read, as if the clock had not been set back.
     latest: i64,
-    /// Rows that are held back, because earlier rows may follow.
-    held: BinaryHeap<Reverse<Row>>,
+    /// Rows that are held back, because earlier rows may follow: first their times as if the clock
+    /// had not been set back.
+    held: BinaryHeap<Reverse<(i64, Row)>>,
     /// Number of rows counted by the first pass that were not returned.
     left: u64,
     damage: Option<String>,
@@ -150,6 +173,7 @@ impl Rows {
             wanted,
             ranges: survey.ranges.iter().cloned().collect(),
             late: survey.late,
+            steps: survey.steps.clone(),
             latest: i64::MIN,
             held: BinaryHeap::new(),
             left: survey.total(),
@@ -161,9 +185,9 @@ impl Rows {
     pub(super) fn next(&mut self, connection: &Connection) -> Option<Row> {
         loop {
             let certain = self.latest.saturating_sub_unsigned(self.late);
-            let is_certain = |row: &Reverse<Row>| row.0.0 <= certain;
+            let is_certain = |row: &Reverse<(i64, Row)>| row.0.0 <= certain;
             if self.ranges.is_empty() || self.held.peek().is_some_and(is_certain) {
-                let row = self.held.pop()?.0;
+                let (_, row) = self.held.pop()?.0;
                 self.left = self.left.saturating_sub(1);
                 return Some(row);
             }
@@ -193,8 +217,11 @@ impl Rows {
             check_order(last.or(range.start().checked_sub(1)), id, true)?;
             (count, last) = (count + 1, Some(id));
             if let Some(stream) = self.wanted.get(&topic) {
-                self.held.push(Reverse((time, id, *stream)));
-                self.latest = self.latest.max(time);
+                let shift =
+                    self.steps.get(*stream).map_or(0, |steps| steps::shift(steps, place(id)));
+                let at = time.saturating_add(shift);
+                self.held.push(Reverse((at, (time, id, *stream))));
+                self.latest = self.latest.max(at);
             }
         }
         let next = last.filter(|_| count == BATCH).and_then(|last: i64| last.checked_add(1));
@@ -283,6 +310,16 @@ mod tests {
         assert_eq!(found, expected);
         assert_eq!((survey.first, survey.late), (Some(i64::MIN), u64::MAX));
         assert_eq!(read(&[]).0, []);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_interleave_rows() {
+        let at = |n: i64| n * 50 - if n < 120 { 0 } else { 4975 };
+        let rows: Vec<_> = (0..200).map(|n| (n, 1, at(n))).collect();
+        let (found, _, survey) = read(&rows);
+        assert!(found.iter().map(|row| row.1).eq(0..200), "{found:?}");
+        assert!(found.iter().map(|row| row.0).eq((0..200).map(at)), "the times of the recording");
+        assert_eq!(survey.steps[0].len(), 1);
     }
 
     #[test]

@@ -1,0 +1,89 @@
+//! The places where the recorder's clock was set back.
+
+use std::collections::BTreeMap;
+
+use encoder_media::InputReader;
+
+use super::{
+    catalog::Catalog,
+    layout::{self, ChunkAt},
+};
+use crate::{
+    SourceError,
+    steps::{self, LogTimes, Place, Step},
+};
+
+/// In longer recordings the index records are read only if chunks overlap in time.
+const FEW: usize = 256;
+
+/// What is added to the log times of messages to have them in the order of the recording.
+#[derive(Default)]
+pub(super) struct ClockSteps {
+    /// By connection.
+    steps: BTreeMap<u32, Vec<Step>>,
+}
+
+impl ClockSteps {
+    /// Reads the index records, if the clock may have been set. Reports each step, and replaces the
+    /// start of each chunk by the least time of its messages with the steps.
+    pub(super) fn find(
+        input: &mut InputReader,
+        catalog: &mut Catalog,
+        chunks: &mut [ChunkAt],
+    ) -> Result<Self, SourceError> {
+        chunks.sort_unstable_by_key(|chunk| chunk.position);
+        let mut end = i64::MIN;
+        let overlap = |chunk: &ChunkAt| {
+            let is_earlier = chunk.start < end;
+            let last = chunk.indexed.as_ref().map_or(chunk.start, |indexed| indexed.end);
+            end = end.max(last);
+            is_earlier
+        };
+        if !chunks.iter().any(overlap) && chunks.len() > FEW {
+            return Ok(Self::default());
+        }
+        let mut connections: BTreeMap<u32, LogTimes> = BTreeMap::new();
+        for chunk in &*chunks {
+            let is_camera = |connection| Some(catalog.is_known_camera(connection));
+            for (connection, entries) in layout::times(input, chunk, is_camera)?.unwrap_or_default()
+            {
+                let known = connections.entry(connection).or_default();
+                for (offset, time) in entries {
+                    known.push((chunk.position, offset.into()), time);
+                }
+            }
+        }
+        let found = connections.into_iter().map(|(id, times)| (id, times.steps()));
+        let steps = Self { steps: found.filter(|(_, steps)| !steps.is_empty()).collect() };
+        if steps.is_empty() {
+            return Ok(steps);
+        }
+        for (connection, steps) in &steps.steps {
+            catalog.was_set(*connection, steps);
+        }
+        for chunk in chunks {
+            let wants = |connection| catalog.wants(connection);
+            let Some(times) = layout::times(input, chunk, wants)? else { continue };
+            let all = times.into_iter().flat_map(|(connection, entries)| {
+                entries.into_iter().map(move |(offset, time)| (connection, offset, time))
+            });
+            let earliest = all.map(|(connection, offset, time)| {
+                time.saturating_add(steps.shift(connection, (chunk.position, offset.into())))
+            });
+            if let Some(start) = earliest.min() {
+                chunk.start = start;
+                chunk.is_refined = true;
+            }
+        }
+        Ok(steps)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// What is added to the log time of a message.
+    pub(super) fn shift(&self, connection: u32, place: Place) -> i64 {
+        self.steps.get(&connection).map_or(0, |steps| steps::shift(steps, place))
+    }
+}
