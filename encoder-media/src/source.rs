@@ -57,6 +57,8 @@ pub struct Packet {
     /// The stamp that the camera's driver wrote into the header, in nanoseconds; `None` if it is
     /// missing or zero.
     pub header_ns: Option<i64>,
+    /// The coordinate frame in the header, which names the camera; `None` if it is unknown.
+    pub frame_id: Option<String>,
     /// The picture, or the reason why it cannot be read. A message that cannot be read is a lost
     /// frame and must be counted.
     pub payload: Result<Payload, BadMessage>,

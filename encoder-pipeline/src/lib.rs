@@ -41,6 +41,7 @@
 
 mod camera;
 mod closing;
+mod context;
 pub mod destination;
 pub mod error;
 mod leading;
@@ -48,9 +49,11 @@ pub mod naming;
 mod part;
 pub mod passthrough;
 pub mod progress;
+mod publishers;
 pub mod report;
 pub mod run;
 pub mod scan;
+mod sizes;
 mod skipped;
 
 pub use encoder_media::timeline;

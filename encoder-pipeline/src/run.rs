@@ -1,21 +1,23 @@
 //! One run over one recording: every camera topic becomes a video; the recording is read once.
 
-use std::{path::Path, time::Instant};
+use std::{collections::HashMap, path::Path, time::Instant};
 
 use encoder_core::FrameRate;
 use encoder_media::resample;
 use tracing::warn;
 
 use crate::{
-    camera::{Camera, Context, DecodeTask},
+    camera::Camera,
     closing::Closings,
+    context::{Context, DecodeTask},
     destination::Destination,
     error::RunError,
     mux::SinkError,
     progress::Progress,
+    publishers::Publishers,
     report::{Exit, Output, Report, SkippedTopic},
     session::SessionConfig,
-    source::{Event, Packet, Source, SourceError},
+    source::{Event, Packet, Payload, Source, SourceError, StreamId, StreamInfo},
     stop::Stop,
     timeline::{self, Clock, FrameTimes, Timing},
 };
@@ -204,13 +206,14 @@ impl Options {
                     label_cameras: self.label_cameras,
                     closing: Closings::default(),
                     idle: 0,
+                    numbers: HashMap::new(),
                 },
-                cameras: Vec::new(),
+                topics: Vec::new(),
                 copies,
                 report,
                 lossy: false,
             };
-            let result = work.read(&mut *source);
+            let result = work.read(&mut *source).and_then(|()| work.deliver_held());
             work.end(result.is_ok());
             // The decoders end with the queue, which is dropped here.
             let Work { context, lossy, .. } = work;
@@ -223,14 +226,14 @@ impl Options {
         (destination, result)
     }
 
-    /// Opens the recording and prepares the destination. Also returns, by stream, how often each
-    /// message is repeated, if a constant rate is made.
+    /// Opens the recording and prepares the destination. Also returns, by stream and publisher, how
+    /// often each message is repeated, if a constant rate is made.
     fn prepare(
         &self,
         destination: &mut dyn Destination,
         open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
         report: &mut Report,
-    ) -> Result<(Box<dyn Source>, Vec<Vec<u32>>), RunError> {
+    ) -> Result<(Box<dyn Source>, Vec<Vec<Vec<u32>>>), RunError> {
         let copies = match self.resample {
             Some(rate) => self.plan_rate(open, rate, report)?,
             None => Vec::new(),
@@ -241,49 +244,69 @@ impl Options {
     }
 
     /// Reads the recording's times, and determines for each camera which frames make the constant
-    /// rate. Returns, by stream, how often each message is repeated.
+    /// rate. Returns, by stream and publisher, how often each message is repeated.
     fn plan_rate(
         &self,
         open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
         rate: FrameRate,
         report: &mut Report,
-    ) -> Result<Vec<Vec<u32>>, RunError> {
+    ) -> Result<Vec<Vec<Vec<u32>>>, RunError> {
         let clock = match self.session.timing {
             Timing::Recorded(clock) => clock,
             Timing::Rate(_) | Timing::Numbered(_) => Clock::Header,
         };
         let mut source = open()?;
-        let mut topics: Vec<(String, Vec<FrameTimes>)> = Vec::new();
+        let mut topics: Vec<(String, Publishers<FrameTimes>, Vec<Vec<FrameTimes>>)> = Vec::new();
         // The second pass encounters the same error, and reports it.
         while !self.is_stopped()
             && let Ok(Some(event)) = source.next_event()
         {
             match event {
-                Event::Stream(info) => topics.push((info.topic, Vec::new())),
+                Event::Stream(info) => {
+                    topics.push((info.topic, Publishers::default(), vec![Vec::new()]));
+                }
                 Event::Packet(packet) => {
-                    if let Some((_, times)) = topics.get_mut(packet.stream) {
-                        let header_ns = packet.header_ns;
-                        times.push(FrameTimes { header_ns, log_ns: packet.log_ns });
+                    if let Some((_, publishers, times)) = topics.get_mut(packet.stream) {
+                        let (header_ns, log_ns) = (packet.header_ns, packet.log_ns);
+                        let bytes = bytes(&packet);
+                        publishers.push(packet.frame_id, bytes, FrameTimes { header_ns, log_ns });
+                        sort(publishers, times);
                     }
                 }
                 _ => {}
             }
         }
         let mut plans = Vec::new();
-        for (topic, times) in topics {
-            let (stamps, warnings) = timeline::stamps(clock, &times);
-            let copies = match resample(&stamps, rate) {
-                Ok(copies) => copies,
-                Err(error) => return Err(RunError::Resample { topic, error }),
-            };
-            report.warnings.extend(warnings.into_iter().map(|w| format!("{topic}: {w}")));
-            plans.push(copies);
+        for (topic, mut publishers, mut times) in topics {
+            publishers.end();
+            sort(&mut publishers, &mut times);
+            let mut plan = Vec::new();
+            for times in times {
+                let (stamps, warnings) = timeline::stamps(clock, &times);
+                let copies = match resample(&stamps, rate) {
+                    Ok(copies) => copies,
+                    Err(error) => return Err(RunError::Resample { topic, error }),
+                };
+                report.warnings.extend(warnings.into_iter().map(|w| format!("{topic}: {w}")));
+                plan.push(copies);
+            }
+            plans.push(plan);
         }
         Ok(plans)
     }
 
     fn is_stopped(&self) -> bool {
         self.stop.as_ref().is_some_and(Stop::is_set)
+    }
+}
+
+/// Adds the times of the frames whose publisher is known to those of their publishers.
+fn sort(publishers: &mut Publishers<FrameTimes>, times: &mut Vec<Vec<FrameTimes>>) {
+    while let Some((publisher, frame)) = publishers.next() {
+        if times.len() <= publisher {
+            times.resize_with(publisher + 1, Vec::new);
+        }
+        times[publisher].push(frame);
     }
 }
 
@@ -295,13 +318,46 @@ const LISTED_WARNINGS: usize = 100;
 struct Work<'a> {
     options: &'a Options,
     context: Context<'a>,
-    /// The cameras, by stream.
-    cameras: Vec<Camera>,
-    /// How often each message is repeated, by stream, if a constant rate is made.
-    copies: Vec<Vec<u32>>,
+    /// The camera topics, by stream.
+    topics: Vec<Topic>,
+    /// How often each message is repeated, by stream and publisher, if a constant rate is made.
+    copies: Vec<Vec<Vec<u32>>>,
     report: &'a mut Report,
     /// Whether frames may be missing.
     lossy: bool,
+}
+
+/// A camera topic.
+struct Topic {
+    info: StreamInfo,
+    publishers: Publishers<Packet>,
+    /// The camera of each publisher; at least one.
+    cameras: Vec<Camera>,
+    /// How often each message is repeated, by publisher, if a constant rate is made.
+    copies: Vec<Vec<u32>>,
+}
+
+impl Topic {
+    /// Adds a camera. Without copies, each message is taken once.
+    fn add_camera(&mut self) -> &mut Camera {
+        let n = self.cameras.len();
+        let mut camera = match self.publishers.frame_id(n) {
+            Some(frame_id) if n > 0 => Camera::of_publisher(self.info.clone(), n, frame_id),
+            _ => Camera::new(self.info.clone()),
+        };
+        camera.copies = self.copies.get_mut(n).map(std::mem::take);
+        self.cameras.push(camera);
+        &mut self.cameras[n]
+    }
+}
+
+/// Bytes of a message's picture.
+fn bytes(packet: &Packet) -> usize {
+    match &packet.payload {
+        Ok(Payload::Raw(image)) => image.data.len(),
+        Ok(Payload::Compressed { data, .. } | Payload::Video { data, .. }) => data.len(),
+        _ => 0,
+    }
 }
 
 impl Work<'_> {
@@ -318,7 +374,7 @@ impl Work<'_> {
                 Ok(None) if self.options.is_stopped() => continue,
                 Ok(None) => return Ok(()),
                 // Frames that were read before the error become videos.
-                Err(error) if self.cameras.iter().any(|camera| camera.messages > 0) => {
+                Err(error) if self.cameras().any(|camera| camera.messages > 0) => {
                     self.warn(format!("{error}; what came before is kept"), true);
                     return Ok(());
                 }
@@ -327,13 +383,19 @@ impl Work<'_> {
             self.context.destination.event(&event)?;
             match event {
                 Event::Stream(info) => {
-                    let mut camera = Camera::new(info);
-                    camera.copies = self.copies.get_mut(camera.info.id).map(std::mem::take);
-                    self.cameras.push(camera);
+                    let copies = self.copies.get_mut(info.id).map(std::mem::take);
+                    let mut topic = Topic {
+                        info,
+                        publishers: Publishers::default(),
+                        cameras: Vec::new(),
+                        copies: copies.unwrap_or_default(),
+                    };
+                    topic.add_camera();
+                    self.topics.push(topic);
                 }
                 Event::Packet(packet) => {
                     self.push(packet)?;
-                    if self.options.is_live && self.cameras.iter().all(Camera::has_failed) {
+                    if self.options.is_live && self.cameras().all(Camera::has_failed) {
                         return Ok(());
                     }
                 }
@@ -344,12 +406,43 @@ impl Work<'_> {
         }
     }
 
-    fn push(&mut self, packet: Packet) -> Result<(), SinkError> {
-        self.context.config.threads = (self.options.threads / self.cameras.len().max(1)).max(1);
-        match self.cameras.get_mut(packet.stream) {
-            Some(camera) => camera.push(packet, &mut self.context),
-            None => Ok(()),
+    fn cameras(&self) -> impl Iterator<Item = &Camera> {
+        self.topics.iter().flat_map(|topic| &topic.cameras)
+    }
+
+    fn push(&mut self, mut packet: Packet) -> Result<(), SinkError> {
+        let stream = packet.stream;
+        if let Some(topic) = self.topics.get_mut(stream) {
+            topic.publishers.push(packet.frame_id.take(), bytes(&packet), packet);
         }
+        self.deliver(stream)
+    }
+
+    /// Passes the messages that were held until the end.
+    fn deliver_held(&mut self) -> Result<(), RunError> {
+        for stream in 0..self.topics.len() {
+            self.topics[stream].publishers.end();
+            self.deliver(stream)?;
+        }
+        Ok(())
+    }
+
+    /// Passes the messages of a topic whose publisher is known to its cameras.
+    fn deliver(&mut self, stream: StreamId) -> Result<(), SinkError> {
+        self.context.config.threads = (self.options.threads / self.cameras().count().max(1)).max(1);
+        let Some(topic) = self.topics.get_mut(stream) else { return Ok(()) };
+        while let Some((publisher, packet)) = topic.publishers.next() {
+            while topic.cameras.len() <= publisher {
+                topic.add_camera();
+            }
+            topic.cameras[publisher].push(packet, &mut self.context)?;
+        }
+        let warnings = topic.publishers.warnings();
+        let named = warnings.into_iter().map(|text| format!("{}: {text}", topic.info.topic));
+        for text in named.collect::<Vec<_>>() {
+            self.warn(text, false);
+        }
+        Ok(())
     }
 
     fn warn(&mut self, text: String, loss: bool) {
@@ -366,15 +459,20 @@ impl Work<'_> {
     /// run failed, videos that still accept frames are dropped; videos that were closed before are
     /// complete, and are reported.
     fn end(&mut self, is_whole: bool) {
-        if is_whole {
-            for camera in &mut self.cameras {
-                camera.close(&mut self.context);
+        for topic in &mut self.topics {
+            match is_whole {
+                true => topic.cameras.iter_mut().for_each(|c| c.close(&mut self.context)),
+                false => topic.cameras.clear(),
             }
-        } else {
-            self.cameras.clear();
         }
-        self.report.outputs = self.context.closing.finish();
-        self.report.skipped_topics.extend(self.cameras.iter().filter_map(Camera::skipped));
+        for ((stream, publisher), mut output) in self.context.closing.finish() {
+            let topic = self.topics.get(stream);
+            let frame_id = topic.and_then(|topic| topic.publishers.frame_id(publisher));
+            output.frame_id = frame_id.map(str::to_owned);
+            self.report.outputs.push(output);
+        }
+        let skipped: Vec<_> = self.cameras().filter_map(Camera::skipped).collect();
+        self.report.skipped_topics.extend(skipped);
     }
 }
 

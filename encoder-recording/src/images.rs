@@ -208,6 +208,7 @@ impl Source for ImagesSource {
                 number: number as u64,
                 log_ns,
                 header_ns: self.rate.is_none().then_some(log_ns),
+                frame_id: None,
                 payload: picture.read(&self.limits),
             })));
         }

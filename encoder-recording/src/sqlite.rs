@@ -243,11 +243,11 @@ impl SqliteSource {
             Some(bad) => Err(bad),
             None => data.and_then(|data| message::decode(schema, Serialization::Cdr, &data)),
         };
-        let (header_ns, payload) = match decoded {
-            Ok(camera) => (camera.header_ns, Ok(camera.payload)),
-            Err(bad) => (None, Err(bad)),
+        let (header_ns, frame_id, payload) = match decoded {
+            Ok(camera) => (camera.header_ns, camera.frame_id, Ok(camera.payload)),
+            Err(bad) => (None, None, Err(bad)),
         };
-        Some(Event::Packet(Packet { stream, number, log_ns, header_ns, payload, message }))
+        Some(Event::Packet(Packet { stream, number, log_ns, header_ns, frame_id, payload, message }))
     }
 
     /// The data of a row, decompressed.

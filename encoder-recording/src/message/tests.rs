@@ -221,7 +221,8 @@ fn message(schema: CameraSchema, text: &str, data: &[u8], numbers: [u32; 4]) -> 
         CameraSchema::FoxgloveCompressedVideo => Payload::Video { format, data },
         _ => Payload::Compressed { format, data },
     };
-    CameraMessage { header_ns: header_ns.filter(|ns| *ns != 0), payload }
+    let header_ns = header_ns.filter(|ns| *ns != 0);
+    CameraMessage { header_ns, frame_id: Some("camera".into()), payload }
 }
 
 proptest! {
@@ -347,7 +348,9 @@ fn json_variants() {
             Ok(header_ns) => {
                 let data = Bytes::from_static(&[0, 1, 2]);
                 let payload = Payload::Compressed { format: "jpeg".into(), data };
-                assert_eq!(decoded.unwrap(), CameraMessage { header_ns, payload }, "{json}");
+                let frame_id = None;
+                let expected = CameraMessage { header_ns, frame_id, payload };
+                assert_eq!(decoded.unwrap(), expected, "{json}");
             }
             Err(part) => {
                 let error = decoded.unwrap_err();
