@@ -237,6 +237,12 @@ pub trait Source: Send {
     /// Topics that are not cameras: name and schema. Complete once the source has ended.
     fn other_topics(&self) -> Vec<(String, String)>;
 
+    /// Log times of the first and the last message, if an index has them: no message is read for
+    /// this. They may be those of a little more than the selected messages. `None` if unknown.
+    fn log_span(&self) -> Option<(i64, i64)> {
+        None
+    }
+
     /// The MCAP profile of the channels: `ros1`, `ros2`, or the name in the recording. Empty if
     /// there is none, and without [`SourceOptions::all_messages`].
     fn profile(&self) -> &str {

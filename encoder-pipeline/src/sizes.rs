@@ -53,7 +53,9 @@ mod tests {
         let first = changes.begins(size(2), size(3), 9);
         assert!(first.is_some_and(|text| text.contains("from 16x16 to 32x16 at frame 5")));
         let back = changes.returns(size(3), size(2), 10);
-        assert!(back.is_some_and(|text| text.contains("from 32x16 to 48x16, and back at frame 10")));
+        assert!(
+            back.is_some_and(|text| text.contains("from 32x16 to 48x16, and back at frame 10"))
+        );
         assert_eq!((changes.returns(size(2), size(3), 11), changes.take()), (None, None));
         assert!(changes.begins(size(3), size(4), 12).is_some_and(|text| text.contains("64x16")));
 

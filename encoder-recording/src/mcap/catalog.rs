@@ -356,7 +356,15 @@ impl Catalog {
                     Err(bad) => (None, None, Err(bad)),
                 };
                 let (stream, log_ns) = (role.stream, signed(header.log_time));
-                Event::Packet(Packet { stream, number, log_ns, header_ns, frame_id, payload, message })
+                Event::Packet(Packet {
+                    stream,
+                    number,
+                    log_ns,
+                    header_ns,
+                    frame_id,
+                    payload,
+                    message,
+                })
             }
             (None, Some(message)) => Event::Message(message),
             (None, None) => return,

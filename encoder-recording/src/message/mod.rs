@@ -124,10 +124,9 @@ impl CameraSchema {
     pub fn supports(self, serialization: Serialization) -> bool {
         match serialization {
             Serialization::Cdr | Serialization::Ros1 => true,
-            Serialization::Protobuf | Serialization::Json => !matches!(
-                self,
-                Self::RosImage | Self::RosCompressedImage | Self::FfmpegPacket
-            ),
+            Serialization::Protobuf | Serialization::Json => {
+                !matches!(self, Self::RosImage | Self::RosCompressedImage | Self::FfmpegPacket)
+            }
         }
     }
 }

@@ -24,6 +24,8 @@ pub(super) type Row = (i64, i64, StreamId);
 pub(super) struct Survey {
     /// Log time of the earliest message of any topic.
     pub(super) first: Option<i64>,
+    /// Log time of the latest message of any topic.
+    pub(super) last: Option<i64>,
     /// Number of messages of each selected stream.
     pub(super) counts: Vec<u64>,
     /// The most by which a message is earlier than a preceding message, in nanoseconds.
@@ -79,6 +81,7 @@ impl Survey {
     /// Counts a row; returns whether it is wanted.
     fn count(&mut self, topic: i64, time: i64, wanted: &HashMap<i64, StreamId>) -> bool {
         self.first = Some(self.first.map_or(time, |first| first.min(time)));
+        self.last = self.last.max(Some(time));
         let count = wanted.get(&topic).and_then(|stream| self.counts.get_mut(*stream));
         count.map(|count| *count += 1).is_some()
     }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::*;
+use crate::temporary::Room;
 
 /// A file whose data can be decompressed up to any cut.
 fn zip_in_pieces(bytes: &[u8]) -> Vec<u8> {
@@ -155,20 +156,12 @@ fn temporary_files_are_limited_and_removed() {
     let mut room = Room::new(unpacked);
     room.directory = place.path().into();
     let open = |path: &Path, room: &Room| {
-        let files = VecDeque::from([path.to_owned()]);
-        let (metadata, options) = (Metadata::default(), SourceOptions::default());
         let no_mcap = storages(|path: &Path, _: &SourceOptions| {
             Err(SourceError::invalid(path, "not an MCAP file", "check what it is"))
         });
-        Rosbag2Source::open_files(
-            path,
-            metadata,
-            files,
-            Vec::new(),
-            &options,
-            room.clone(),
-            no_mcap,
-        )
+        let mut opener = Opener::new(no_mcap, 0);
+        opener.room = room.clone();
+        open_packed(path, &SourceOptions::default(), opener)
     };
     let left = || std::fs::read_dir(place.path()).unwrap().count();
 
