@@ -1,9 +1,6 @@
 //! `encoder encode`.
 
-use std::{
-    io::IsTerminal,
-    path::{Path, PathBuf},
-};
+use std::{io::IsTerminal, path::Path};
 
 use encoder_core::{OpenError, Plan, Policy, Settings, plan};
 use encoder_pipeline::{
@@ -15,7 +12,7 @@ use encoder_pipeline::{
     report::{Exit, Report, check_free},
     run::Run,
     session::{OnBadFrame, OnFull, SessionConfig},
-    source::{self, Source, SourceError},
+    source::{self, Recording, Source, SourceError, SourceOptions},
     stop::Stop,
     timeline::{Clock, Timing},
 };
@@ -41,6 +38,14 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
             "standard input can be read once only: no other recording beside it, and no --resample",
         ));
     }
+    if let Some(pipe) = args.recordings.iter().find(|r| source::is_pipe(r))
+        && args.resample.is_some()
+    {
+        return Err(Refused::usage(format!(
+            "{} is a pipe, which can be read once only: no --resample",
+            pipe.display()
+        )));
+    }
     if args.raw.is_some() && stdin == 0 {
         return Err(Refused::usage("--raw describes standard input: give `-` as the recording"));
     }
@@ -52,12 +57,12 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
             "--on-full is for frames on standard input: a recording waits for the encoder",
         ));
     }
-    let targets = targets(&args.recordings, &args.output)?;
+    let inputs = inputs(args)?;
     let annexb = |target: &Target| match target {
         Target::File(path) => Format::of(path) == Some(Format::AnnexB),
         Target::Directory(_) => matches!(args.format, FormatArg::Annexb),
     };
-    if args.output_mode == ModeArg::Fragmented && targets.iter().any(|(_, target)| annexb(target)) {
+    if args.output_mode == ModeArg::Fragmented && inputs.iter().any(|input| annexb(&input.target)) {
         return Err(Refused::usage(
             "--output-mode fragmented is for MP4: a raw H.264 stream has no fragments",
         ));
@@ -70,14 +75,14 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
     let session = session(args, settings, plan);
     let stop = signals::stop().map_err(Refused::failed)?;
     let mut worst = Exit::Done.code();
-    let mut left = targets.len();
-    for (recording, target) in targets {
+    let mut left = inputs.len();
+    for input in inputs {
         if stop.is_set() {
             error!("stopped: {left} recordings were not begun");
             return Ok(if worst == 0 { Exit::Repaired.code() } else { worst });
         }
         left -= 1;
-        let exit = convert(args, &session, &stop, (recording, &target), bars);
+        let exit = convert(args, &session, &stop, &input, bars);
         // A failure takes precedence over a repair, and a repair over a success.
         worst = match (worst, exit) {
             (1, _) | (_, 1) => 1,
@@ -88,8 +93,15 @@ pub fn encode(args: &Encode, bars: Option<&MultiProgress>) -> Result<u8, Refused
     Ok(worst)
 }
 
-fn is_stdin(recording: &Path) -> bool {
+pub fn is_stdin(recording: &Path) -> bool {
     recording.as_os_str() == "-"
+}
+
+/// A recording, and where its videos go.
+struct Input {
+    recording: Recording,
+    is_stdin: bool,
+    target: Target,
 }
 
 /// The settings that all cameras of all recordings share.
@@ -134,7 +146,7 @@ fn convert(
     args: &Encode,
     session: &SessionConfig,
     stop: &Stop,
-    (recording, target): (&Path, &Target),
+    Input { recording, is_stdin, target }: &Input,
     bars: Option<&MultiProgress>,
 ) -> u8 {
     let path = target.report_path();
@@ -143,20 +155,20 @@ fn convert(
         return Exit::Failed.code();
     }
     let run = Run::new(files(args, target), session.clone())
-        .recording(recording.display().to_string())
+        .recording(recording.to_string())
         .resample(args.resample)
         .threads(args.video.threads())
-        .is_live(is_stdin(recording))
+        .is_live(*is_stdin)
         .stop(stop.clone());
     #[cfg(feature = "prometheus")]
     let run = run.label_cameras(args.metrics.metrics_camera);
     let mut options = args.source.options();
     options.rate = args.fps;
     let open = || -> Result<Box<dyn Source>, SourceError> {
-        if is_stdin(recording) {
-            return source::open_stdin(args.raw.as_ref(), &options, stop);
+        match is_stdin {
+            true => source::open_stdin(args.raw.as_ref(), &options, stop),
+            false => recording.open(&options),
         }
-        source::open(recording, &options)
     };
     let mut report = {
         let progress: Box<dyn Progress> = match bars {
@@ -215,36 +227,51 @@ fn summarize(report: &Report) {
     );
 }
 
-/// Each recording with the target of its videos.
-fn targets<'a>(
-    recordings: &'a [PathBuf],
-    output: &Path,
-) -> Result<Vec<(&'a Path, Target)>, Refused> {
-    if let [one] = recordings {
-        return Ok(vec![(one, Target::of(output))]);
+/// The recordings at a path: a directory may have several. An error is left to the conversion,
+/// which reports it.
+pub fn recordings(path: &Path, options: &SourceOptions) -> Vec<Recording> {
+    let one = || vec![Recording::at(path)];
+    match is_stdin(path) {
+        true => one(),
+        false => source::recordings(path, options).unwrap_or_else(|_| one()),
     }
-    if matches!(Target::of(output), Target::File(_)) {
+}
+
+/// Each recording with the target of its videos: of several, each has a directory of its own.
+fn inputs(args: &Encode) -> Result<Vec<Input>, Refused> {
+    let (output, options) = (&args.output, args.source.options());
+    let found: Vec<_> =
+        args.recordings.iter().map(|path| (path, recordings(path, &options))).collect();
+    let count: usize = found.iter().map(|(_, all)| all.len()).sum();
+    if count > 1 && matches!(Target::of(output), Target::File(_)) {
         return Err(Refused::usage(format!(
-            "-o {} names one file, and there are {} recordings; give a directory",
-            output.display(),
-            recordings.len()
+            "-o {} names one file, and there are {count} recordings; give a directory",
+            output.display()
         )));
     }
+    let is_alone = found.len() == 1;
     let mut taken = std::collections::HashSet::new();
-    recordings
-        .iter()
-        .map(|recording| {
-            let stem = recording.file_stem().or(recording.file_name()).unwrap_or_default();
-            let dir = output.join(stem);
-            if !taken.insert(dir.clone()) {
-                return Err(Refused::usage(format!(
-                    "two recordings are called {}: convert them one by one",
-                    stem.to_string_lossy()
-                )));
-            }
-            Ok((recording.as_path(), Target::Directory(dir)))
-        })
-        .collect()
+    let mut inputs = Vec::new();
+    for (path, all) in found {
+        let stem = path.file_stem().or(path.file_name()).unwrap_or_default();
+        let directory = if is_alone { output.clone() } else { output.join(stem) };
+        if !taken.insert(directory.clone()) {
+            return Err(Refused::usage(format!(
+                "two recordings are called {}: convert them one by one",
+                stem.to_string_lossy()
+            )));
+        }
+        let is_only = all.len() == 1;
+        for recording in all {
+            let target = match (count, is_only) {
+                (1, _) => Target::of(output),
+                (_, true) => Target::Directory(directory.clone()),
+                (_, false) => Target::Directory(directory.join(recording.name())),
+            };
+            inputs.push(Input { recording, is_stdin: is_stdin(path), target });
+        }
+    }
+    Ok(inputs)
 }
 
 /// Plans the encoders to try.

@@ -30,7 +30,11 @@ use std::{
 
 use args::{Cli, Command, LogArg};
 use clap::Parser;
-use encoder_pipeline::{scan::scan, source};
+use encoder_pipeline::{
+    scan::{RecordingInfo, scan},
+    source::{self, Recording, SourceError},
+    stop::Stop,
+};
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use options::SourceArgs;
 use settings::Refused;
@@ -96,19 +100,48 @@ fn log(cli: &Cli, bars: Option<MultiProgress>) {
     }
 }
 
-fn info(recording: &std::path::Path, json: bool, args: &SourceArgs) -> u8 {
-    let scanned = source::open(recording, &args.options()).and_then(|s| scan(s, &args.picture()));
-    match scanned {
-        Ok(info) if json => match serde_json::to_string_pretty(&info) {
-            Ok(text) => done(writeln!(io::stdout(), "{text}")),
-            Err(e) => done(Err(e.into())),
-        },
-        Ok(info) => done(write!(io::stdout(), "{info}")),
-        Err(e) => {
-            error!("{e}");
-            1
+/// The contents of one recording of several.
+#[derive(serde::Serialize)]
+struct Named<'a> {
+    recording: String,
+    #[serde(flatten)]
+    info: &'a RecordingInfo,
+}
+
+fn info(path: &std::path::Path, json: bool, args: &SourceArgs) -> u8 {
+    let options = args.options();
+    let open = |recording: &Recording| match encode::is_stdin(path) {
+        true => {
+            let stop = Stop::new().map_err(|error| SourceError::io(path, error))?;
+            source::open_stdin(None, &options, &stop)
+        }
+        false => recording.open(&options),
+    };
+    let (mut found, mut code) = (Vec::new(), 0);
+    for recording in encode::recordings(path, &options) {
+        match open(&recording).and_then(|source| scan(source, &args.picture())) {
+            Ok(info) => found.push((recording.to_string(), info)),
+            Err(e) => {
+                error!("{e}");
+                code = 1;
+            }
         }
     }
+    let text = match found.as_slice() {
+        [] => return code,
+        [(_, info)] if json => serde_json::to_string_pretty(info),
+        [(_, info)] => Ok(info.to_string()),
+        all if json => {
+            let named = all.iter().map(|(name, info)| Named { recording: name.clone(), info });
+            serde_json::to_string_pretty(&named.collect::<Vec<_>>())
+        }
+        all => Ok(all.iter().map(|(name, info)| format!("{name}\n{info}")).collect()),
+    };
+    let printed = text.map_err(io::Error::from).and_then(|text| {
+        let end = if text.ends_with('\n') { "" } else { "\n" };
+        write!(io::stdout(), "{text}{end}")
+    });
+    done(printed).max(code)
 }
 
 /// A reader that closed the pipe needs no more output: this is not an error.

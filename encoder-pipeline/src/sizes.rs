@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn sizes_that_alternate_are_one_remark() {
-        let size = |n| Resolution::new(16 * n, 16);
+        let size = |n: u32| Resolution::new(16 * n, 16);
         let mut changes = SizeChanges::default();
         assert_eq!(changes.begins(size(1), size(2), 5), None);
         // A third size: the second one has not returned.

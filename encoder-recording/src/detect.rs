@@ -177,7 +177,7 @@ fn missing(path: &Path, error: SourceError) -> SourceError {
 }
 
 /// Whether a path is a pipe or a device, which can be read once and not by offset.
-fn is_pipe(path: &Path) -> bool {
+pub fn is_pipe(path: &Path) -> bool {
     path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
 }
 

@@ -164,6 +164,10 @@ impl Search<'_> {
                 }
             }
         }
+        if let Some(text) = described.as_ref().filter(|_| !has_files) {
+            self.lost.push(format!("{text}, and no recording is beside it"));
+            has_files = true;
+        }
         self.files(directory, files, described);
         if has_pictures && !has_files {
             if directory == self.root {

@@ -42,7 +42,7 @@ mod temporary;
 mod video;
 mod y4m;
 
-pub use detect::{Recording, open, open_raw, open_stdin, recordings};
+pub use detect::{Recording, is_pipe, open, open_raw, open_stdin, recordings};
 pub use encoder_media::{
     Attachment, BadMessage, ChannelId, ChannelInfo, Event, Limits, Location, Message, Metadata,
     Moment, Packet, Payload, RawImage, ReadAt, Schema, Source, SourceError, SourceOptions,

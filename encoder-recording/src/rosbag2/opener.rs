@@ -72,6 +72,9 @@ impl Opener {
         if head.starts_with(signature::SQLITE) {
             return (self.storages.sqlite)(path, options);
         }
+        if head.starts_with(signature::MCAP) {
+            return (self.storages.mcap)(path, options);
+        }
         if head.starts_with(signature::BAG) {
             return (self.storages.bag)(path, options);
         }
@@ -101,8 +104,7 @@ impl Opener {
         path: &Path,
         options: &SourceOptions,
     ) -> Result<Survey, SourceError> {
-        let options =
-            SourceOptions { start: None, end: None, all_messages: false, ..options.clone() };
+        let options = SourceOptions { start: None, end: None, ..options.clone() };
         // The file is dropped last: it may be temporary.
         let OpenFile { mut source, temporary: _temporary, .. } = match self.open(path, &options) {
             Ok(file) => file,
@@ -120,21 +122,25 @@ impl Opener {
                     least = least.min(info.messages.filter(|n| *n > 1).unwrap_or(u64::MAX));
                     cameras.insert((info.topic, info.schema));
                 }
-                Ok(Some(Event::Packet(_))) if known.is_some() => break,
-                Ok(Some(Event::Packet(packet))) => {
-                    let (first, last) = span.unwrap_or((packet.log_ns, packet.log_ns));
-                    span = Some((first.min(packet.log_ns), last.max(packet.log_ns)));
+                Ok(Some(Event::Packet(_) | Event::Message(_))) if known.is_some() => break,
+                Ok(Some(Event::Packet(packet))) => extend(&mut span, packet.log_ns),
+                Ok(Some(Event::Message(message))) => {
+                    extend(&mut span, i64::try_from(message.log_ns).unwrap_or(i64::MAX));
                 }
                 Ok(Some(_)) => {}
-                Ok(None) => break,
-                // Reported when the file is read.
-                Err(_) => break,
+                // An error is reported when the file is read.
+                Ok(None) | Err(_) => break,
             }
         }
         let length = span.map_or(0, |(first, last)| last.saturating_sub(first));
         let count = i64::try_from(least.saturating_sub(1)).unwrap_or(i64::MAX).max(1);
         Ok(Survey { path: path.into(), span, cameras, interval: length / count })
     }
+}
+
+fn extend(span: &mut Option<(i64, i64)>, time: i64) {
+    let (first, last) = span.unwrap_or((time, time));
+    *span = Some((first.min(time), last.max(time)));
 }
 
 /// Whether a file has no camera topic, or no selected camera topic.

@@ -103,7 +103,7 @@ fn what_is_not_a_recording() {
     let directory = tempfile::tempdir().unwrap();
     let zip = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
     for (name, bytes, part) in [
-        ("x.bag.zst", zip(b"#ROSBAG V2.0\n"), "zstd -d x.bag.zst"),
+        ("x.txt.zst", zip(b"a text"), "zstd -d x.txt.zst"),
         ("x.zst", zip(&zip(signature::MCAP)), "zstd -d x.zst"),
         ("x.mcap.gz", b"\x1f\x8b\x08rest".to_vec(), "gunzip -k"),
         ("x.mcap", b"\x1f\x8b\x08rest".to_vec(), "gunzip -k"),
