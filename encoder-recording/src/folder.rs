@@ -285,12 +285,15 @@ impl Search<'_> {
 
     /// Recordings of one name, such as `a.mcap` and `a.bag`, have the names of their files.
     fn make_names_unique(&mut self) {
+        let (mut once, mut shared) = (HashSet::new(), HashSet::new());
+        for Found { name, .. } in &self.found {
+            if !once.insert(name.clone()) {
+                shared.insert(name.clone());
+            }
+        }
         let mut taken = HashSet::new();
-        for n in 0..self.found.len() {
-            let others = self.found.iter().filter(|other| other.name == self.found[n].name);
-            let is_shared = others.count() > 1;
-            let Found { name, place, .. } = &mut self.found[n];
-            if is_shared
+        for Found { name, place, .. } in &mut self.found {
+            if shared.contains(name)
                 && let Place::Files(_, files) = place
                 && let Some(file) = files.first().and_then(|file| file.path.file_name())
             {

@@ -32,22 +32,25 @@ pub(crate) struct Group {
     pub missing: Vec<String>,
 }
 
-/// The name of a file without its endings, and the number at its end.
-#[derive(PartialEq)]
+/// The name of a file, as far as it shows which recording the file belongs to.
 struct Name {
-    /// With `#` for each run of digits: the same for all parts of a recording.
+    /// Without its ending, with `#` for each run of digits: the same for all parts of a recording.
     series: String,
-    number: Option<u64>,
     ending: String,
+    /// The number in front of the ending, and the name in front of that.
+    number: Option<u64>,
+    prefix: String,
+    /// Recorders give such names to the parts of a recording, and to nothing else: `NAME_0` in a
+    /// directory `NAME` (rosbag2), or a number after a date (ROS 1).
+    is_of_split: bool,
 }
 
 impl Name {
     fn of(path: &Path) -> Self {
         let name = file_name(path);
-        let plain = signature::unpacked_name(&name);
-        let (stem, ending) = plain.split_once_at_ending();
-        let digits = stem.len() - stem.trim_end_matches(|c: char| c.is_ascii_digit()).len();
-        let number = stem.get(stem.len() - digits..).and_then(|digits| digits.parse().ok());
+        let (stem, ending) = signature::unpacked_name(&name).split_once_at_ending();
+        let prefix = stem.trim_end_matches(|c: char| c.is_ascii_digit());
+        let number = stem.strip_prefix(prefix).and_then(|digits| digits.parse().ok());
         let mut series = String::new();
         for c in stem.chars() {
             match c {
@@ -56,18 +59,13 @@ impl Name {
                 c => series.push(c),
             }
         }
-        Self { series, number, ending: ending.to_ascii_lowercase() }
-    }
-
-    /// Whether recorders give such names to the parts of a recording, and to nothing else: `NAME_0`
-    /// in a directory `NAME` (rosbag2), or a number after a date (ROS 1).
-    fn is_of_split(&self, path: &Path) -> bool {
         let directory = path.parent().and_then(Path::file_name).unwrap_or_default();
-        let stem = stem(path);
-        let before = stem.trim_end_matches(|c: char| c.is_ascii_digit()).strip_suffix('_');
-        self.number.is_some()
-            && (self.series.ends_with("#-#-#-#-#-#_#")
-                || before.is_some_and(|before| !before.is_empty() && *before == *directory))
+        let before = prefix.strip_suffix('_').filter(|before| !before.is_empty());
+        let is_of_split = number.is_some()
+            && (series.ends_with("#-#-#-#-#-#_#")
+                || before.is_some_and(|before| *before == *directory));
+        let (ending, prefix) = (ending.to_ascii_lowercase(), prefix.to_owned());
+        Self { series, ending, number, prefix, is_of_split }
     }
 }
 
@@ -82,11 +80,6 @@ impl Ending for str {
         let ending = signature::ENDINGS.iter().find(|ending| lower.ends_with(**ending));
         self.split_at(self.len() - ending.map_or(0, |ending| ending.len()))
     }
-}
-
-/// The name of a file in front of its number.
-fn prefix(path: &Path) -> String {
-    stem(path).trim_end_matches(|c: char| c.is_ascii_digit()).to_owned()
 }
 
 fn file_name(path: &Path) -> String {
@@ -114,16 +107,19 @@ pub(crate) fn common_name(files: &[Survey]) -> String {
 pub(crate) fn group(mut files: Vec<Survey>) -> (Vec<Group>, Option<String>) {
     files.sort_by_key(|file| file.span.map_or(i64::MAX, |(start, _)| start));
     let mut groups: Vec<Group> = Vec::new();
+    // Of the last file of each group.
+    let mut names: Vec<Name> = Vec::new();
     let mut reason = None;
     for file in files {
         // The least of: another name in front of the number, and skipped numbers.
         let mut best: Option<(usize, (bool, u64))> = None;
         let mut refused = None;
-        for (n, group) in groups.iter().enumerate() {
+        let name = Name::of(&file.path);
+        for (n, (group, last_name)) in groups.iter().zip(&names).enumerate() {
             let Some(last) = group.files.last() else { continue };
-            match link(last, &file) {
+            match link_named((last, last_name), (&file, &name), false) {
                 Ok(skipped) => {
-                    let key = (prefix(&last.path) != prefix(&file.path), skipped);
+                    let key = (last_name.prefix != name.prefix, skipped);
                     if best.is_none_or(|(_, least)| key < least) {
                         best = Some((n, key));
                     }
@@ -131,15 +127,18 @@ pub(crate) fn group(mut files: Vec<Survey>) -> (Vec<Group>, Option<String>) {
                 Err(text) => refused = refused.or(Some(text)),
             }
         }
-        match best.and_then(|(n, (_, skipped))| Some((groups.get_mut(n)?, skipped))) {
-            Some((group, skipped)) => {
+        let (n, skipped) = best.map_or((groups.len(), 0), |(n, (_, skipped))| (n, skipped));
+        match groups.get_mut(n).zip(names.get_mut(n)) {
+            Some((group, last_name)) => {
                 let last = group.files.last();
                 group.missing.extend(last.and_then(|last| missing_between(last, &file, skipped)));
                 group.files.push(file);
+                *last_name = name;
             }
             None => {
                 reason = reason.or(refused);
                 groups.push(Group { files: vec![file], missing: Vec::new() });
+                names.push(name);
             }
         }
     }
@@ -167,7 +166,7 @@ fn missing_before(first: &Survey, files: &[Survey]) -> Option<String> {
     let next = files.get(1).and_then(|file| Name::of(&file.path).number);
     // Other programs count from 1.
     let is_counted = number > 1 && next == number.checked_add(1);
-    let is_split = name.is_of_split(&first.path) || is_counted;
+    let is_split = name.is_of_split || is_counted;
     let is_split = is_split && name.series.ends_with("_#");
     is_split.then(|| {
         format!(
@@ -179,22 +178,25 @@ fn missing_before(first: &Survey, files: &[Survey]) -> Option<String> {
 }
 
 /// Returns how many parts are missing between two files of one recording, or why they are not one
-/// recording.
-fn link(before: &Survey, after: &Survey) -> Result<u64, String> {
-    link_parts(before, after, false)
+/// recording. Their directory is a recording: if their numbers follow, they are parts of it, whatever
+/// pause is between them.
+pub(crate) fn link(before: &Survey, after: &Survey) -> Result<u64, String> {
+    let names = (Name::of(&before.path), Name::of(&after.path));
+    link_named((before, &names.0), (after, &names.1), true)
 }
 
-/// As [`link`]. `is_known`: files with these names are parts of a recording if their numbers
-/// follow, whatever pause is between them.
-pub(crate) fn link_parts(before: &Survey, after: &Survey, is_known: bool) -> Result<u64, String> {
+/// As [`link`]. `is_known`: the directory is a recording.
+fn link_named(
+    (before, name): (&Survey, &Name),
+    (after, next): (&Survey, &Name),
+    is_known: bool,
+) -> Result<u64, String> {
     let (a, b) = (file_name(&before.path), file_name(&after.path));
-    let (name, next) = (Name::of(&before.path), Name::of(&after.path));
     if (&name.series, &name.ending) != (&next.series, &next.ending) {
         return Err(format!("{b} has another name than {a}"));
     }
-    let follows = next.number > name.number && prefix(&before.path) == prefix(&after.path);
-    let is_split =
-        (is_known && follows) || (name.is_of_split(&before.path) && next.is_of_split(&after.path));
+    let follows = next.number > name.number && name.prefix == next.prefix;
+    let is_split = (is_known && follows) || (name.is_of_split && next.is_of_split);
     let has_common =
         before.cameras.is_subset(&after.cameras) || after.cameras.is_subset(&before.cameras);
     if before.cameras != after.cameras && !(is_split && has_common) {
@@ -218,14 +220,17 @@ pub(crate) fn link_parts(before: &Survey, after: &Survey, is_known: bool) -> Res
         _ => 0,
     };
     let interval = before.interval.max(after.interval).min(LONGEST_INTERVAL);
-    if pause <= SECOND.max(interval.saturating_mul(3)) {
-        return Ok(0);
-    }
+    let few = interval.saturating_mul(3);
     // Parts have about the same length: the missing ones fill the pause.
-    let longest = (first.1 - first.0).max(second.1 - second.0) as f64 * skipped as f64;
-    let is_filled = (longest * 0.75..=longest * 1.25).contains(&(pause as f64));
-    if is_split || (skipped > 0 && is_filled && name.series.ends_with("_#")) {
+    let length = |(first, last): (i64, i64)| last.saturating_sub(first);
+    let missing = length(first).max(length(second)) as f64 * skipped as f64;
+    let is_filled = (missing * 0.75..=missing * 1.25 + few as f64).contains(&(pause as f64));
+    let is_counted = is_split || (is_filled && name.series.ends_with("_#"));
+    if skipped > 0 && pause > few && is_counted {
         return Ok(skipped);
+    }
+    if pause <= SECOND.max(few) || is_split {
+        return Ok(0);
     }
     Err(format!("{b} begins {} after the end of {a}", seconds(pause)))
 }
@@ -327,6 +332,10 @@ mod tests {
     fn a_slow_camera_pauses_between_parts() {
         let slow =
             |name, start, end| Survey { interval: 5 * SECOND, ..file(name, "/c", start, end) };
+        let link = |before: &Survey, after: &Survey| {
+            let names = (Name::of(&before.path), Name::of(&after.path));
+            link_named((before, &names.0), (after, &names.1), false)
+        };
         assert_eq!(link(&slow("x_0.mcap", 0, 600), &slow("x_1.mcap", 650, 1200)), Ok(0));
         let fast = |name, start, end| file(name, "/c", start, end);
         assert!(link(&fast("x_0.mcap", 0, 600), &fast("x_1.mcap", 650, 1200)).is_err());
@@ -340,7 +349,9 @@ mod tests {
             file
         };
         assert_eq!(link(&with("rec_0.mcap", 0, 100), &file("rec_1.mcap", "/d", 101, 200)), Ok(0));
-        assert!(link(&with("y_0.mcap", 0, 100), &file("y_1.mcap", "/d", 101, 200)).is_err());
+        // In a directory that is no recording.
+        let (both, one) = (with("y_0.mcap", 0, 100), file("y_1.mcap", "/d", 101, 200));
+        assert_eq!(group(vec![both, one]).0.len(), 2);
         let empty = Survey { span: None, ..file("rec_1.mcap", "/c", 0, 0) };
         assert_eq!(link(&file("rec_0.mcap", "/c", 0, 100), &empty), Ok(0));
     }

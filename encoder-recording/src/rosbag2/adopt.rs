@@ -8,7 +8,7 @@ use super::metadata::Metadata;
 use super::opener::Opener;
 use super::parts::Planned;
 use crate::signature::{ROSBAG2_METADATA, has_packed_name};
-use crate::survey::{Survey, link_parts, missing_between};
+use crate::survey::{Survey, link, missing_between};
 use crate::{SourceOptions, Warning};
 
 /// How far a file that replaces a missing one may be outside of the times in `metadata.yaml`.
@@ -111,13 +111,13 @@ fn continues(
     let earlier = timed().filter(|other| other.span.is_some_and(|(first, _)| first < start));
     match earlier.max_by_key(|other| other.span.map(|(_, last)| last)) {
         Some(before) => {
-            let parts = link_parts(before, file, true)?;
+            let parts = link(before, file)?;
             Ok(missing_between(before, file, parts))
         }
         // In front of all files.
         None => match timed().min_by_key(|other| other.span) {
             Some(after) => {
-                let parts = link_parts(file, after, true)?;
+                let parts = link(file, after)?;
                 Ok(missing_between(file, after, parts))
             }
             None => Err("no listed file can be read".into()),
@@ -136,7 +136,7 @@ fn replaces(file: &Survey, known: &[Survey], metadata: &Metadata) -> Result<(), 
     }
     for other in known {
         let Some((first, last)) = other.span else { continue };
-        let shorter = (end - start).min(last.saturating_sub(first));
+        let shorter = end.saturating_sub(start).min(last.saturating_sub(first));
         let overlap = end.min(last).saturating_sub(start.max(first));
         if overlap > SECOND.min(shorter / 2) || start == first {
             return Err(format!("its messages are of the time of {}", name(&other.path)));
