@@ -315,3 +315,90 @@ impl Search<'_> {
         }
     }
 }
+
+#[cfg(all(test, feature = "mcap"))]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use encoder_testbed::fixtures::recording::{
+        Content, Recording, Serialization, camera, small_jpeg,
+    };
+
+    use crate::{Event, SourceError, SourceOptions, recordings};
+
+    /// Names of the recordings at a path, and the warnings of the first of them.
+    fn found(
+        path: &std::path::Path,
+        topics: &[&str],
+    ) -> Result<(Vec<String>, String), SourceError> {
+        let topics = topics.iter().map(|topic| topic.to_string()).collect();
+        let options = SourceOptions { topics, ..Default::default() };
+        let all = recordings(path, &options)?;
+        let mut source = all[0].open(&options)?;
+        let mut warnings = String::new();
+        while let Some(event) = source.next_event()? {
+            if let Event::Warning(warning) = event {
+                warnings.push_str(&format!("{}: {}\n", warning.loss, warning.text));
+            }
+        }
+        let name = |recording: &crate::Recording| recording.name().to_string_lossy().into_owned();
+        Ok((all.iter().map(name).collect(), warnings))
+    }
+
+    #[test]
+    fn what_is_in_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        let picture = |name: &str| {
+            let Content::Compressed { data, .. } = small_jpeg(0) else { panic!() };
+            std::fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+            std::fs::write(at(name), data).unwrap();
+        };
+        // Pictures alone.
+        picture("left/1.jpg");
+        assert_eq!(found(directory.path(), &[]).unwrap().0.len(), 1);
+        // Recordings in it: without a camera, at any depth, and in a hidden directory.
+        let mut imu = Recording::create(at("imu.mcap"));
+        let channel = imu.other("/imu", "sensor_msgs/msg/Imu", "cdr", "ros2msg");
+        imu.bytes(channel, 1, b"x");
+        imu.finish();
+        let error = found(directory.path(), &[]).unwrap_err();
+        assert!(matches!(error, SourceError::NoCamera { .. }), "{error}");
+        for name in ["a/b/c", ".hidden"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+            camera(&at(name), &[(1, 1, small_jpeg(0))]);
+        }
+        let (names, warnings) = found(directory.path(), &[]).unwrap();
+        assert_eq!(names, ["a/b/c/one"]);
+        assert_eq!(warnings.lines().count(), 1, "{warnings}");
+        assert!(warnings.starts_with("false: the pictures in left are not read"), "{warnings}");
+        let error = found(directory.path(), &["/nope"]).unwrap_err().to_string();
+        assert!(error.contains("no camera topic"), "{error}");
+        // A second one, and a file that cannot be read.
+        camera(directory.path(), &[(1, 1, small_jpeg(0))]);
+        std::fs::write(at("two.mcap"), "no MCAP").unwrap();
+        let (names, warnings) = found(directory.path(), &[]).unwrap();
+        assert_eq!(names, ["one", "a/b/c/one"]);
+        assert!(warnings.contains("true: ") && warnings.contains("two.mcap"), "{warnings}");
+        let error = crate::open(directory.path(), &SourceOptions::default()).err().unwrap();
+        assert!(error.to_string().contains("2 recordings are in this directory"), "{error}");
+        // A directory of pictures stays that.
+        picture("1.jpg");
+        std::fs::remove_file(at("one.mcap")).unwrap();
+        std::fs::remove_file(at("two.mcap")).unwrap();
+        std::fs::remove_file(at("imu.mcap")).unwrap();
+        assert_eq!(found(directory.path(), &[]).unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn what_is_found_in_one_directory_is_one_of_its_own() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, time) in [("x.mcap", 1), ("y.mcap", 1)] {
+            let mut recording = Recording::create(directory.path().join(name));
+            recording.write("/cam", Serialization::CdrLittle, time, time, &small_jpeg(0));
+            recording.finish();
+        }
+        let (names, warnings) = found(directory.path(), &[]).unwrap();
+        assert_eq!(names, ["x", "y"]);
+        assert!(warnings.contains("2 recordings are in"), "{warnings}");
+    }
+}
