@@ -1,7 +1,7 @@
 //! Which files are one recording: the parts that a recorder splits it into, or recordings of their
 //! own.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use crate::signature;
@@ -102,9 +102,11 @@ pub(crate) fn common_name(files: &[Survey]) -> String {
     if name.is_empty() { first } else { name.to_owned() }
 }
 
-/// Groups files, which are in natural order, into recordings. Also returns why the first file that
+/// Groups files, which are in natural order, into recordings, in the order of their first files.
+/// Also returns why the first file that
 /// begins a further recording does so.
 pub(crate) fn group(mut files: Vec<Survey>) -> (Vec<Group>, Option<String>) {
+    let order: HashMap<_, _> = files.iter().map(|file| file.path.clone()).zip(0..).collect();
     files.sort_by_key(|file| file.span.map_or(i64::MAX, |(start, _)| start));
     let mut groups: Vec<Group> = Vec::new();
     // Of the last file of each group.
@@ -148,7 +150,8 @@ pub(crate) fn group(mut files: Vec<Survey>) -> (Vec<Group>, Option<String>) {
             group.missing.insert(0, text);
         }
     }
-    groups.sort_by_key(|group| group.files.first().and_then(|file| file.span));
+    let first = |group: &Group| group.files.first().and_then(|file| order.get(&file.path)).copied();
+    groups.sort_by_key(|group| first(group).unwrap_or(0_usize));
     (groups, reason)
 }
 
