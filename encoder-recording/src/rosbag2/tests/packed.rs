@@ -28,8 +28,9 @@ fn what_can_be_decompressed_of_a_cut_file_is_read() {
         let of_file = read.frames.iter().filter(|frame| (10..20).contains(&frame.1)).count();
         assert!((least..10).contains(&of_file), "{part}: {of_file} {:?}", read.warnings);
         assert_eq!(read.frames.len(), 20 + of_file);
-        let loss = read.warnings.iter().find(|warning| warning.loss).unwrap();
-        assert!(loss.text.starts_with("x_2.db3.zstd: the file cannot be decompressed to its end"));
+        let mut losses = read.warnings.iter().filter(|warning| warning.loss);
+        let start = "x_2.db3.zstd: the file cannot be decompressed to its end";
+        assert!(losses.any(|loss| loss.text.starts_with(start)), "{:?}", read.warnings);
     }
     // Nothing of the data is there.
     std::fs::write(&path, &zip[..8]).unwrap();
