@@ -78,7 +78,8 @@ pub enum Command {
     },
     /// Show the camera topics of a recording.
     Info {
-        /// MCAP, ROS 1 bag, rosbag2 directory or .db3, directory of images, Y4M, or a video file.
+        /// MCAP, ROS 1 bag, rosbag2 directory or .db3, directory of recordings or of images, Y4M,
+        /// or a video file; `-` for an MCAP file, a ROS 1 bag or Y4M on standard input.
         recording: PathBuf,
         /// As JSON.
         #[arg(long)]
@@ -90,12 +91,14 @@ pub enum Command {
 
 #[derive(Args)]
 pub struct Encode {
-    /// MCAP, ROS 1 bag, rosbag2 directory or .db3, directory of images, Y4M, or a video file;
-    /// `-` for Y4M, or with --raw raw frames, on standard input.
+    /// MCAP, ROS 1 bag, rosbag2 directory or .db3, directory of recordings or of images, Y4M, or a
+    /// video file; `-` for an MCAP file, a ROS 1 bag, Y4M, or with --raw raw frames, on standard
+    /// input.
     #[arg(required = true)]
     pub recordings: Vec<PathBuf>,
     /// A directory that gets one file per camera topic, or FILE.mp4 (or .h264) for a single topic.
-    /// With several recordings, each gets a directory of its own below it.
+    /// With several recordings, or several in a directory, each gets a directory of its own below
+    /// it.
     #[arg(short, long, value_name = "DIR|FILE")]
     pub output: PathBuf,
     /// Format of the files [default: that of FILE's extension, otherwise mp4]

@@ -18,7 +18,7 @@ use encoder_pipeline::{
     run::Run,
     scan::span,
     session::{OnBadFrame, OnFull, SessionConfig, SessionError},
-    source::{self, Source, SourceError, SourceOptions},
+    source::{self, Recording, Source, SourceError, SourceOptions},
     stop::Stop,
     text::Count,
     timeline::{Clock, Timing},
@@ -46,12 +46,12 @@ pub fn encode(
     let mut settings = args.video.settings()?;
     settings.encoder.preset = args.preset.unwrap_or(settings.encoder.preset);
     check(args)?;
-    let targets = targets(&args.recordings, &args.output, args.format)?;
+    let inputs = inputs(args)?;
     let annexb = |target: &Target| match target {
         Target::File(path) => Format::of(path) == Some(Format::AnnexB),
         Target::Directory(_) => matches!(args.format, Some(FormatArg::Annexb)),
     };
-    if args.output_mode == ModeArg::Fragmented && targets.iter().any(|(_, target)| annexb(target)) {
+    if args.output_mode == ModeArg::Fragmented && inputs.iter().any(|input| annexb(&input.target)) {
         return Err(Refused::usage(
             "--output-mode fragmented is for MP4: a raw H.264 stream has no fragments",
         ));
@@ -60,9 +60,7 @@ pub fn encode(
         Ok(ready) => ready,
         Err(Unready::Usage(refused)) => return Err(refused),
         Err(Unready::Failed(message, error)) => {
-            for (recording, target) in &targets {
-                save_failure(args, (recording, target), error());
-            }
+            inputs.iter().for_each(|input| save_failure(args, input, error()));
             return Err(Refused { usage: false, message });
         }
     };
@@ -77,14 +75,14 @@ pub fn encode(
     let session = session(args, settings, plan.clone());
     let mut worst = Exit::Done.code();
     let mut not_begun = 0;
-    for (recording, target) in targets {
+    for input in inputs {
         let exit = if stop.is_set() {
             not_begun += 1;
-            let name = recording.display().to_string();
-            save_failure(args, (recording, &target), RunError::Stopped { recording: name });
+            let name = input.recording.to_string();
+            save_failure(args, &input, RunError::Stopped { recording: name });
             Exit::Failed.code()
         } else {
-            convert(args, &session, stop, (recording, &target), bars, out)
+            convert(args, &session, stop, &input, bars, out)
         };
         // A failure takes precedence over a repair, and a repair over a success.
         worst = match (worst, exit) {
@@ -107,6 +105,14 @@ fn check(args: &Encode) -> Result<(), Refused> {
         return Err(Refused::usage(
             "standard input can be read once only: no other recording beside it, and no --resample",
         ));
+    }
+    if let Some(pipe) = args.recordings.iter().find(|r| source::is_pipe(r))
+        && args.resample.is_some()
+    {
+        return Err(Refused::usage(format!(
+            "{} is a pipe, which can be read once only: no --resample",
+            pipe.display()
+        )));
     }
     if args.raw.is_some() && stdin == 0 {
         return Err(Refused::usage("--raw describes standard input: give `-` as the recording"));
@@ -163,16 +169,24 @@ fn prepare(args: &Encode, settings: &Settings) -> Result<Ready, Unready> {
 
 /// Writes the report of a recording that is not converted, unless it would replace the report of
 /// another run.
-fn save_failure(args: &Encode, (recording, target): (&Path, &Target), error: RunError) {
-    let path = target.report_path();
+fn save_failure(args: &Encode, input: &Input, error: RunError) {
+    let path = input.target.report_path();
     if check_free(&path, args.overwrite).is_ok() {
         // The error itself is reported; where it is written, the report may be impossible too.
-        let _ = Report::failed(recording.display().to_string(), error).save(&path);
+        let _ = Report::failed(input.recording.to_string(), error).save(&path);
     }
 }
 
-fn is_stdin(recording: &Path) -> bool {
+pub fn is_stdin(recording: &Path) -> bool {
     recording.as_os_str() == "-"
+}
+
+/// A recording, and where its videos go.
+struct Input {
+    recording: Recording,
+    /// The path on the command line.
+    given: PathBuf,
+    target: Target,
 }
 
 /// The settings that all cameras of all recordings share.
@@ -214,7 +228,7 @@ fn convert(
     args: &Encode,
     session: &SessionConfig,
     stop: &Stop,
-    (recording, target): (&Path, &Target),
+    Input { recording, given, target }: &Input,
     bars: Option<&MultiProgress>,
     out: &mut Output,
 ) -> u8 {
@@ -232,22 +246,22 @@ fn convert(
         GridEndsArg::Trim => GridEnds::Trim,
     };
     let run = Run::new(files(args, target), session.clone())
-        .recording(recording.display().to_string())
+        .recording(recording.to_string())
         .resample(args.resample)
         .grid(scope, ends)
         .threads(args.video.threads())
         .pictures(args.source.pictures())
-        .is_live(is_stdin(recording))
+        .is_live(is_stdin(given))
         .stop(stop.clone());
     #[cfg(feature = "prometheus")]
     let run = run.label_cameras(args.metrics.metrics_camera);
     let mut options = args.source.options();
     options.rate = args.fps;
     let open = || -> Result<Box<dyn Source>, SourceError> {
-        if is_stdin(recording) {
-            return source::open_stdin(args.raw.as_ref(), &options, stop);
+        match is_stdin(given) {
+            true => source::open_stdin(args.raw.as_ref(), &options, stop),
+            false => recording.open(&options),
         }
-        source::open(recording, &options)
     };
     let mut report = {
         let progress: Box<dyn Progress> = match bars {
@@ -259,14 +273,14 @@ fn convert(
     let is_cut = options.start.is_some() || options.end.is_some();
     if is_cut && has_no_messages(&report) {
         // What was left out is in the recording: it is read again, for its span alone.
-        let source = if is_stdin(recording) { None } else { uncut(recording, &options) };
+        let source = if is_stdin(given) { None } else { uncut(recording, &options) };
         let span = source.and_then(|source| span(source, stop));
-        if is_stdin(recording) || span.is_some() {
+        if is_stdin(given) || span.is_some() {
             let recording = report.recording.clone();
             report.error = Some(RunError::OutsideWindow { recording, span });
         }
     }
-    summarize(&report, recording, out);
+    summarize(&report, given, out);
     report.relative_to(target.directory());
     match report.save(&path) {
         Ok(()) => report.exit,
@@ -290,12 +304,12 @@ fn has_no_messages(report: &Report) -> bool {
 }
 
 /// The recording from start to end.
-fn uncut(recording: &Path, options: &SourceOptions) -> Option<Box<dyn Source>> {
+fn uncut(recording: &Recording, options: &SourceOptions) -> Option<Box<dyn Source>> {
     let options = SourceOptions { start: None, end: None, ..options.clone() };
-    source::open(recording, &options).ok()
+    recording.open(&options).ok()
 }
 
-fn summarize(report: &Report, recording: &Path, out: &mut Output) {
+fn summarize(report: &Report, given: &Path, out: &mut Output) {
     for o in &report.outputs {
         if let Some(file) = &o.video.file {
             info!(
@@ -309,11 +323,11 @@ fn summarize(report: &Report, recording: &Path, out: &mut Output) {
             );
         }
         if let Some(error) = &o.error {
-            Message::of(error, recording).about(&o.topic).report();
+            Message::of(error, given).about(&o.topic).report();
         }
     }
     if let Some(error) = &report.error {
-        Message::of(error, recording).report();
+        Message::of(error, given).report();
     } else {
         for skipped in &report.skipped_topics {
             if let Some(hint) = of_skipped(&skipped.reason) {
@@ -373,38 +387,52 @@ fn target(output: &Path, format: Option<FormatArg>) -> Result<Target, Refused> {
     }
 }
 
-/// Each recording with the target of its videos.
-fn targets<'a>(
-    recordings: &'a [PathBuf],
-    output: &Path,
-    format: Option<FormatArg>,
-) -> Result<Vec<(&'a Path, Target)>, Refused> {
-    let target = target(output, format)?;
-    if let [one] = recordings {
-        return Ok(vec![(one, target)]);
+/// The recordings at a path: a directory may have several. An error is left to the conversion,
+/// which reports it.
+pub fn recordings(path: &Path, options: &SourceOptions) -> Vec<Recording> {
+    let one = || vec![Recording::at(path)];
+    match is_stdin(path) {
+        true => one(),
+        false => source::recordings(path, options).unwrap_or_else(|_| one()),
     }
-    if matches!(target, Target::File(_)) {
+}
+
+/// Each recording with the target of its videos: of several, each has a directory of its own.
+fn inputs(args: &Encode) -> Result<Vec<Input>, Refused> {
+    let (output, options) = (&args.output, args.source.options());
+    let found: Vec<_> =
+        args.recordings.iter().map(|path| (path, recordings(path, &options))).collect();
+    let count: usize = found.iter().map(|(_, all)| all.len()).sum();
+    let target = target(output, args.format)?;
+    if count > 1 && matches!(target, Target::File(_)) {
         return Err(Refused::usage(format!(
-            "-o {} names one file, and there are {} recordings; give a directory",
-            output.display(),
-            recordings.len()
+            "-o {} names one file, and there are {count} recordings; give a directory",
+            output.display()
         )));
     }
+    let is_alone = found.len() == 1;
     let mut taken = std::collections::HashSet::new();
-    recordings
-        .iter()
-        .map(|recording| {
-            let stem = recording.file_stem().or(recording.file_name()).unwrap_or_default();
-            let dir = output.join(stem);
-            if !taken.insert(dir.clone()) {
-                return Err(Refused::usage(format!(
-                    "two recordings are called {}: convert them one by one",
-                    stem.to_string_lossy()
-                )));
-            }
-            Ok((recording.as_path(), Target::Directory(dir)))
-        })
-        .collect()
+    let mut inputs = Vec::new();
+    for (path, all) in found {
+        let stem = path.file_stem().or(path.file_name()).unwrap_or_default();
+        let directory = if is_alone { output.clone() } else { output.join(stem) };
+        if !taken.insert(directory.clone()) {
+            return Err(Refused::usage(format!(
+                "two recordings are called {}: convert them one by one",
+                stem.to_string_lossy()
+            )));
+        }
+        let is_only = all.len() == 1;
+        for recording in all {
+            let target = match (count, is_only) {
+                (1, _) => target.clone(),
+                (_, true) => Target::Directory(directory.clone()),
+                (_, false) => Target::Directory(directory.join(recording.name())),
+            };
+            inputs.push(Input { recording, given: path.clone(), target });
+        }
+    }
+    Ok(inputs)
 }
 
 /// Plans the encoders to try.

@@ -33,7 +33,13 @@ use std::{
 
 use args::{Cli, Command, LogArg};
 use clap::Parser;
-use encoder_pipeline::{error::RunError, scan::scan, source, text};
+use encoder_pipeline::{
+    error::RunError,
+    scan::{RecordingInfo, scan},
+    source::{self, Recording, SourceError},
+    stop::Stop,
+    text,
+};
 use hints::Message;
 use indicatif::{MultiProgress, ProgressDrawTarget};
 use options::SourceArgs;
@@ -80,16 +86,45 @@ fn run(command: &Command, bars: Option<&MultiProgress>, out: &mut Output) -> Res
     }
 }
 
-fn info(recording: &Path, json: bool, args: &SourceArgs, out: &mut Output) -> Result<u8, Refused> {
-    let scanned = source::open(recording, &args.options())
-        .and_then(|s| scan(s, &args.picture(), &args.pictures()));
-    let info = scanned.map_err(|error| Refused {
-        usage: false,
-        message: Message::of(&RunError::from(error), recording),
-    })?;
-    out.print(&match json {
-        true => format!("{}\n", text::json(&info).map_err(Refused::failed)?),
-        false => info.to_string(),
-    });
-    Ok(0)
+/// The contents of one recording of several.
+#[derive(serde::Serialize)]
+struct Named<'a> {
+    recording: String,
+    #[serde(flatten)]
+    info: &'a RecordingInfo,
+}
+
+fn info(path: &Path, json: bool, args: &SourceArgs, out: &mut Output) -> Result<u8, Refused> {
+    let options = args.options();
+    let open = |recording: &Recording| match encode::is_stdin(path) {
+        true => {
+            let stop = Stop::new().map_err(|error| SourceError::io(path, error))?;
+            source::open_stdin(None, &options, &stop)
+        }
+        false => recording.open(&options),
+    };
+    let (mut found, mut code) = (Vec::new(), 0);
+    for recording in encode::recordings(path, &options) {
+        match open(&recording).and_then(|s| scan(s, &args.picture(), &args.pictures())) {
+            Ok(info) => found.push((recording.to_string(), info)),
+            Err(error) => {
+                Message::of(&RunError::from(error), path).report();
+                code = 1;
+            }
+        }
+    }
+    let text = match found.as_slice() {
+        [] => return Ok(code),
+        [(_, info)] if json => text::json(info),
+        [(_, info)] => Ok(info.to_string()),
+        all if json => {
+            let named = all.iter().map(|(name, info)| Named { recording: name.clone(), info });
+            text::json(&named.collect::<Vec<_>>())
+        }
+        all => Ok(all.iter().map(|(name, info)| format!("{name}\n{info}")).collect()),
+    };
+    let text = text.map_err(Refused::failed)?;
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    out.print(&format!("{text}{end}"));
+    Ok(code)
 }

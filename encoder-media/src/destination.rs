@@ -63,6 +63,9 @@ pub struct PartInfo<'a> {
     /// Number of the video among those of its camera, from 1. A camera has several videos if the
     /// size of the pictures changes.
     pub number: usize,
+    /// The frame id of the camera, if the topic has several publishers and this is not the first of
+    /// them. [`number`](Self::number) counts the videos of all of them.
+    pub frame_id: Option<&'a str>,
     /// Size of the pictures in pixels.
     pub size: Resolution,
     /// How the access units are coded.
@@ -89,6 +92,7 @@ impl<'a> PartInfo<'a> {
         Self {
             stream,
             number,
+            frame_id: None,
             size,
             codec: encoder.codec,
             timing,
@@ -107,6 +111,7 @@ impl<'a> PartInfo<'a> {
         rate: FrameRate,
     ) -> Self {
         let codec = Codec::H264;
-        Self { stream, number, size, codec, timing, rate, reorder: 0, encoder: None }
+        let frame_id = None;
+        Self { stream, number, frame_id, size, codec, timing, rate, reorder: 0, encoder: None }
     }
 }

@@ -58,6 +58,8 @@ pub struct Packet {
     /// missing. 0 is what a driver writes that does not know the time, and where simulated time
     /// begins.
     pub header_ns: Option<i64>,
+    /// The coordinate frame in the header, which names the camera; `None` if it is unknown.
+    pub frame_id: Option<String>,
     /// The picture, or the reason why it cannot be read. A message that cannot be read is a lost
     /// frame and must be counted.
     pub payload: Result<Payload, BadMessage>,
@@ -235,6 +237,12 @@ pub trait Source: Send {
 
     /// Topics that are not cameras: name and schema. Complete once the source has ended.
     fn other_topics(&self) -> Vec<(String, String)>;
+
+    /// Log times of the first and the last message, if an index has them: no message is read for
+    /// this. They may be those of a little more than the selected messages. `None` if unknown.
+    fn log_span(&self) -> Option<(i64, i64)> {
+        None
+    }
 
     /// The MCAP profile of the channels: `ros1`, `ros2`, or the name in the recording. Empty if
     /// there is none, and without [`SourceOptions::all_messages`].

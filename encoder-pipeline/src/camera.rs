@@ -12,18 +12,18 @@ use encoder_core::{FrameRate, Resolution};
 use tracing::{Span, debug, error_span, warn};
 
 use crate::{
-    closing::Closings,
-    destination::{Destination, PartInfo},
+    context::Context,
+    destination::PartInfo,
     inspection::Inspection,
     leading::{Broken, Leading},
     mux::{Sink, SinkError},
     part::{self, ClosedPart, DecodeTask, Notes, Part, Video},
     passthrough::{AccessUnit, AccessUnitReader, MessageError, Passthrough, PushError},
     picture::{self, PictureError, PictureOptions},
-    progress::Progress,
     rate::CameraPlan,
     report::{SkipReason, SkippedTopic},
-    session::{OnBadFrame, Session, SessionConfig, SessionError},
+    session::{OnBadFrame, Session, SessionError},
+    sizes::SizeChanges,
     source::{Packet, Payload, StreamInfo},
     timeline::{Clock, FrameTimes, Timing},
 };
@@ -35,26 +35,19 @@ const MOST_OPEN: usize = 4;
 const MOST_IDLE: usize = 8;
 /// A video is closed when this many messages of its camera were added to other videos.
 const IDLE_MESSAGES: u64 = 100;
-/// The most videos of a camera.
-const MOST_PARTS: usize = 1000;
-
-/// The parts of a run that a camera uses.
-pub(crate) struct Context<'a> {
-    pub config: SessionConfig,
-    pub destination: Box<dyn Destination>,
-    pub decoders: crossbeam_channel::Sender<DecodeTask>,
-    pub progress: &'a dyn Progress,
-    pub keep_encoded_video: bool,
-    pub label_cameras: bool,
-    /// The videos that accept no more frames.
-    pub closing: Closings,
-    /// Number of open videos that are not current.
-    pub idle: usize,
+/// The most videos of a camera: 32, and one more for each 100 of its messages, up to 1000. Pictures
+/// that have another size each, such as cut-outs, do not become a video each.
+fn most_parts(messages: u64) -> usize {
+    usize::try_from(32 + messages / 100).unwrap_or(usize::MAX).min(1000)
 }
 
-/// A camera of a recording.
+/// A camera of a recording: a topic, or one of the publishers of a topic.
 pub(crate) struct Camera {
     pub info: StreamInfo,
+    /// Number of the publisher among those of the topic, from 0.
+    publisher: usize,
+    /// The frame id that names the videos of a further publisher.
+    frame_id: Option<String>,
     state: State,
     /// The open videos: the current video is last, before it the video that was current most
     /// recently, and so on.
@@ -70,6 +63,7 @@ pub(crate) struct Camera {
     frames: u64,
     /// Number of videos so far.
     parts: usize,
+    sizes: SizeChanges,
     /// Notes for the first video, which has not begun.
     notes: Notes,
     /// The span that contains all log messages of the camera.
@@ -106,6 +100,8 @@ impl Camera {
             span: error_span!("camera", topic = info.topic),
             inspection: Inspection::new(&info.topic, picture),
             info,
+            publisher: 0,
+            frame_id: None,
             state: State::Waiting,
             open: Vec::new(),
             access_units: AccessUnitReader::default(),
@@ -114,8 +110,19 @@ impl Camera {
             messages: 0,
             frames: 0,
             parts: 0,
+            sizes: SizeChanges::default(),
             notes: Notes::default(),
         }
+    }
+
+    /// A further publisher of a topic.
+    pub fn of_publisher(
+        info: StreamInfo,
+        publisher: usize,
+        frame_id: &str,
+        picture: PictureOptions,
+    ) -> Self {
+        Self { publisher, frame_id: Some(frame_id.into()), ..Self::new(info, picture) }
     }
 
     /// Makes a constant rate from recorded times.
@@ -303,21 +310,26 @@ impl Camera {
             Some(n) if n + 1 == self.open.len() => self.open[n].used = messages,
             Some(n) => {
                 let mut part = self.open.remove(n);
-                let then = format!("video {} of that size continues", part.number);
-                self.changes(size, message.number, &then);
+                let from = self.open.last().map_or(size, |part| part.size);
+                let remark = self.sizes.returns(from, size, message.number);
+                self.remark(remark);
                 part.used = messages;
                 self.open.push(part);
             }
-            None if self.parts == MOST_PARTS => {
+            None if self.parts >= most_parts(messages) => {
                 let reason = format!(
-                    "its size is {size}, and no video is begun for it: the topic has {MOST_PARTS} \
-                     videos already"
+                    "its size is {size}, and no video is begun for it: the topic has {} videos \
+                     already",
+                    self.parts
                 );
                 self.notes().lost.add(message.number, &reason);
                 return Ok(false);
             }
             None => {
-                self.changes(size, message.number, "a new video begins");
+                if let Some(from) = self.open.last().map(|part| part.size) {
+                    let remark = self.sizes.begins(from, size, message.number);
+                    self.remark(remark);
+                }
                 self.make_room(context);
                 return self.begin(size, mode, context);
             }
@@ -325,12 +337,10 @@ impl Camera {
         Ok(true)
     }
 
-    /// Reports a change of size in the video that is no longer current.
-    fn changes(&mut self, to: Resolution, number: u64, then: &str) {
-        if let Some(part) = self.open.last_mut() {
-            let from = part.size;
-            let text = format!("the pictures change from {from} to {to} at frame {number}: {then}");
-            part.notes.remarks.add(text);
+    /// Adds a remark about sizes to the current video.
+    fn remark(&mut self, text: Option<String>) {
+        if let Some(text) = text {
+            self.notes().remarks.add(text);
         }
     }
 
@@ -356,10 +366,10 @@ impl Camera {
         context: &mut Context<'_>,
     ) -> Result<bool, SinkError> {
         self.parts += 1;
-        let number = self.parts;
+        let number = context.number(self.info.id);
         let opened = match mode {
-            Mode::Encode => self.encoding(size, context),
-            Mode::Copy => self.copying(size, context),
+            Mode::Encode => self.encoding(size, number, context),
+            Mode::Copy => self.copying(size, number, context),
         };
         match opened {
             Ok(video) => {
@@ -386,6 +396,7 @@ impl Camera {
     fn encoding(
         &mut self,
         size: Resolution,
+        number: usize,
         context: &mut Context<'_>,
     ) -> Result<Video, SessionError> {
         let mut config = context.config.clone();
@@ -396,10 +407,11 @@ impl Camera {
         if context.label_cameras {
             config.camera_label = Some(self.info.topic.clone());
         }
-        config.part = Some(self.parts);
+        config.part = Some(number);
         config.picture = *self.inspection.options();
         let (timing, encoder) = (config.timing, &config.settings.encoder);
-        let part = PartInfo::encoded(&self.info, self.parts, size, timing, encoder);
+        let mut part = PartInfo::encoded(&self.info, number, size, timing, encoder);
+        part.frame_id = self.frame_id.as_deref();
         let sink = context.destination.sink(&part)?;
         let session = Session::open(size, &config, sink)?;
         let (topic, messages) = (&self.info.topic, self.info.messages);
@@ -410,12 +422,14 @@ impl Camera {
     fn copying(
         &mut self,
         size: Resolution,
+        number: usize,
         context: &mut Context<'_>,
     ) -> Result<Video, SessionError> {
         let rate = self.rate(context);
         let timing = rate.map_or(context.config.timing, Timing::Numbered);
         let rate = rate.unwrap_or(context.config.settings.encoder.frame_rate);
-        let part = PartInfo::copied(&self.info, self.parts, size, timing, rate);
+        let mut part = PartInfo::copied(&self.info, number, size, timing, rate);
+        part.frame_id = self.frame_id.as_deref();
         let sink: Box<dyn Sink> = context.destination.sink(&part)?;
         Ok(Video::Copying(Passthrough::new(size, timing, rate, sink)))
     }
@@ -458,7 +472,7 @@ impl Camera {
                 self.notes = notes;
                 (number, copy.stop(error))
             }
-            _ => (self.parts + 1, None),
+            _ => (context.number(self.info.id), None),
         };
         match (stopped, unfit) {
             (Some(error), _) => self.end_with(error, number, context),
@@ -499,7 +513,7 @@ impl Camera {
                 self.notes = part.notes;
                 part.number
             }
-            None => self.parts + 1,
+            None => context.number(self.info.id),
         };
         self.end_with(error, number, context);
     }
@@ -528,8 +542,9 @@ impl Camera {
     /// Ends the camera: video `number` could not be begun or continued.
     fn end_with(&mut self, error: SessionError, number: usize, context: &mut Context<'_>) {
         let notes = std::mem::take(&mut self.notes);
-        let (stream, topic) = (self.info.id, self.info.topic.clone());
-        context.closing.push(ClosedPart { stream, topic, number, notes, result: Err(error) });
+        let camera = (self.info.id, self.publisher);
+        let topic = self.info.topic.clone();
+        context.closing.push(ClosedPart { camera, topic, number, notes, result: Err(error) });
         self.fail(context);
     }
 
@@ -543,10 +558,12 @@ impl Camera {
     }
 
     fn close_part(&mut self, n: usize, context: &mut Context<'_>, waits: bool) {
+        let remark = self.sizes.take();
+        self.remark(remark);
         if self.open.len() > 1 {
             context.idle -= 1;
         }
-        let part = self.open.remove(n).close(self.info.id, &self.info.topic);
+        let part = self.open.remove(n).close((self.info.id, self.publisher), &self.info.topic);
         match waits {
             true => context.closing.push(part),
             false => context.closing.push_without_waiting(part),

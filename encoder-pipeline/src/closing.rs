@@ -24,16 +24,16 @@ const MOST: usize = 4;
 pub(crate) struct Closings {
     /// In the order in which they were closed.
     running: VecDeque<ClosedPart>,
-    ended: Vec<(StreamId, Output)>,
+    ended: Vec<((StreamId, usize), Output)>,
 }
 
 impl Closings {
     /// Adds a video. Waits for the oldest videos while there are too many.
     pub fn push(&mut self, part: ClosedPart) {
-        let stream = part.stream;
+        let camera = part.camera;
         self.push_without_waiting(part);
-        while self.running.iter().filter(|part| part.stream == stream).count() > MOST_OF_CAMERA {
-            let oldest = self.running.iter().position(|part| part.stream == stream);
+        while self.running.iter().filter(|part| part.camera == camera).count() > MOST_OF_CAMERA {
+            let oldest = self.running.iter().position(|part| part.camera == camera);
             self.join(oldest.unwrap_or(0));
         }
         while self.running.len() > MOST {
@@ -45,24 +45,25 @@ impl Closings {
     pub fn push_without_waiting(&mut self, part: ClosedPart) {
         match part.result {
             Ok(Pending::Session(_)) => self.running.push_back(part),
-            _ => self.ended.push((part.stream, output(part))),
+            _ => self.ended.push((part.camera, output(part))),
         }
     }
 
     fn join(&mut self, n: usize) {
         if let Some(part) = self.running.remove(n) {
-            self.ended.push((part.stream, output(part)));
+            self.ended.push((part.camera, output(part)));
         }
     }
 
-    /// Waits for all videos. Returns their outputs, by camera and number.
-    pub fn finish(&mut self) -> Vec<Output> {
+    /// Waits for all videos. Returns their outputs, by topic and number, each with the topic and
+    /// the number of its publisher.
+    pub fn finish(&mut self) -> Vec<((StreamId, usize), Output)> {
         while !self.running.is_empty() {
             self.join(0);
         }
         let mut ended = std::mem::take(&mut self.ended);
-        ended.sort_by_key(|(stream, output)| (*stream, output.part));
-        ended.into_iter().map(|(_, output)| output).collect()
+        ended.sort_by_key(|((stream, _), output)| (*stream, output.part));
+        ended
     }
 }
 

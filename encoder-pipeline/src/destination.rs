@@ -86,7 +86,7 @@ impl Destination for FileDestination {
 
     fn sink(&mut self, part: &PartInfo<'_>) -> Result<Box<dyn Sink>, SinkError> {
         self.check_camera(&part.stream.topic)?;
-        let path = self.names.file(&part.stream.topic, part.number);
+        let path = self.names.file_of(&part.stream.topic, part.frame_id, part.number);
         debug!(file = %path.display(), "writing");
         let PartInfo { timing, rate, reorder, .. } = *part;
         let (overwrite, mode) = (self.overwrite, self.mode);

@@ -41,6 +41,7 @@
 
 mod camera;
 mod closing;
+mod context;
 pub mod destination;
 pub mod error;
 mod inspection;
@@ -49,10 +50,12 @@ pub mod naming;
 mod part;
 pub mod passthrough;
 pub mod progress;
+mod publishers;
 pub mod rate;
 pub mod report;
 pub mod run;
 pub mod scan;
+mod sizes;
 mod skipped;
 pub mod text;
 

@@ -82,7 +82,8 @@ pub struct Names {
     target: Target,
     format: Format,
     taken: HashSet<String>,
-    stems: HashMap<String, String>,
+    /// The names of the first videos, by topic and frame id.
+    stems: HashMap<(String, Option<String>), String>,
 }
 
 impl Names {
@@ -103,16 +104,35 @@ impl Names {
     /// The file for video number `part` (from 1) of a topic. Must be called once for each video: a
     /// name that is already used gets a number, in the order of the calls.
     pub fn file(&mut self, topic: &str, part: usize) -> PathBuf {
-        let suffix = if part > 1 { format!("_part{part}") } else { String::new() };
-        if let Target::File(path) = &self.target {
-            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-            return path.with_file_name(format!("{stem}{suffix}.{}", extension(path)));
-        }
-        let stem = self.stems.get(topic).cloned().unwrap_or_else(|| stem(topic));
-        let free = self.free(&format!("{stem}{suffix}"));
-        let path = self.target.directory().join(format!("{free}.{}", self.format.extension()));
-        if part == 1 {
-            self.stems.insert(topic.into(), free);
+        self.file_of(topic, None, part)
+    }
+
+    /// As [`file`](Self::file), for a publisher of the topic that is named by its frame id. Only
+    /// the videos behind its first one have their number in the name.
+    pub fn file_of(&mut self, topic: &str, frame_id: Option<&str>, part: usize) -> PathBuf {
+        let key = (topic.to_owned(), frame_id.map(str::to_owned));
+        let known = self.stems.get(&key).cloned();
+        let is_first = part == 1 || (frame_id.is_some() && known.is_none());
+        let suffix = if is_first { String::new() } else { format!("_part{part}") };
+        let (base, extension) = match &self.target {
+            Target::File(path) => (
+                path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+                path.extension().unwrap_or_default().to_string_lossy().into_owned(),
+            ),
+            Target::Directory(_) => (stem(topic), self.format.extension().to_owned()),
+        };
+        let named = || match frame_id {
+            Some(id) => format!("{base}_{}", stem(id)),
+            None => base.clone(),
+        };
+        let free = self.free(&format!("{}{suffix}", known.unwrap_or_else(named)));
+        let name = format!("{free}.{extension}");
+        let path = match &self.target {
+            Target::File(path) => path.with_file_name(name),
+            Target::Directory(directory) => directory.join(name),
+        };
+        if is_first {
+            self.stems.insert(key, free);
         }
         path
     }
@@ -127,10 +147,6 @@ impl Names {
         }
         name
     }
-}
-
-fn extension(path: &Path) -> String {
-    path.extension().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A topic as a file name: `/cam/top` becomes `cam_top`.
@@ -198,5 +214,21 @@ mod tests {
         }
         let mut names = Names::new(Target::of(Path::new("d/b.mp4")), Format::Mp4);
         assert_eq!(names.file("/any", 2), Path::new("d/b_part2.mp4"));
+        assert_eq!(names.file_of("/any", Some("left"), 3), Path::new("d/b_left.mp4"));
+    }
+
+    #[test]
+    fn further_publishers_are_named_by_their_frame_ids() {
+        let mut names = Names::new(Target::of(Path::new("out")), Format::Mp4);
+        for (frame_id, part, expected) in [
+            (None, 1, "out/cam.mp4"),
+            (Some("left/optical"), 2, "out/cam_left_optical.mp4"),
+            (Some(""), 3, "out/cam_video.mp4"),
+            (None, 4, "out/cam_part4.mp4"),
+            (Some("left/optical"), 5, "out/cam_left_optical_part5.mp4"),
+            (Some("left optical"), 6, "out/cam_left_optical-2.mp4"),
+        ] {
+            assert_eq!(names.file_of("/cam", frame_id, part), Path::new(expected));
+        }
     }
 }

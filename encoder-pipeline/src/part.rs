@@ -45,7 +45,7 @@ pub(crate) enum Video {
 
 impl Part {
     /// Closes the video. An encoder runs until it has written everything.
-    pub fn close(self, stream: StreamId, topic: &str) -> ClosedPart {
+    pub fn close(self, camera: (StreamId, usize), topic: &str) -> ClosedPart {
         let result = match self.video {
             Video::Encoding(session) => Ok(Pending::Session(session.close())),
             Video::Copying(copy) => copy
@@ -53,13 +53,14 @@ impl Part {
                 .map(|report| Pending::Done(Box::new(report)))
                 .map_err(SessionError::from),
         };
-        ClosedPart { stream, topic: topic.into(), number: self.number, notes: self.notes, result }
+        ClosedPart { camera, topic: topic.into(), number: self.number, notes: self.notes, result }
     }
 }
 
 /// A video that accepts no more frames, or could not be begun.
 pub(crate) struct ClosedPart {
-    pub stream: StreamId,
+    /// The topic, and the number of the publisher among its publishers.
+    pub camera: (StreamId, usize),
     pub topic: String,
     pub number: usize,
     pub notes: Notes,

@@ -1,5 +1,7 @@
 //! A constant rate from recorded times: which frames are repeated, and which are left out.
 
+use std::collections::BTreeMap;
+
 use encoder_core::FrameRate;
 pub use encoder_media::GridEnds;
 use encoder_media::{Fit, Grid, ResampleError, StreamId, resample};
@@ -8,6 +10,7 @@ use serde::Serialize;
 use crate::{
     error::RunError,
     picture::{self, PictureError, PictureOptions},
+    publishers::{Publishers, bytes},
     source::{Event, Payload, Source},
     timeline::{self, Clock, FrameTimes, Stamps},
 };
@@ -52,6 +55,9 @@ pub struct GridReport {
 pub struct GridCamera {
     /// Its topic.
     pub topic: String,
+    /// Its frame id, if the topic has several publishers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame_id: Option<String>,
     /// The time of the first frame of the grid, in nanoseconds by the clock in use.
     pub first_ns: i64,
     /// Number of frames of the grid.
@@ -86,16 +92,39 @@ pub(crate) struct CameraPlan {
 /// How a recording makes a constant rate.
 #[derive(Default)]
 pub(crate) struct Plan {
-    /// By stream.
-    cameras: Vec<Option<CameraPlan>>,
+    /// By stream and publisher.
+    cameras: BTreeMap<(StreamId, usize), CameraPlan>,
     pub grid: Option<GridReport>,
+}
+
+/// A topic in the first pass.
+struct Topic {
+    name: String,
+    publishers: Publishers<FrameTimes>,
+    /// By publisher.
+    times: Vec<Vec<FrameTimes>>,
+    /// Its pictures can be encoded, as far as its first message shows.
+    is_convertible: Option<bool>,
+}
+
+impl Topic {
+    /// Takes over the times of the frames whose publisher is known.
+    fn sort(&mut self) {
+        while let Some((publisher, times)) = self.publishers.next() {
+            if self.times.len() <= publisher {
+                self.times.resize_with(publisher + 1, Vec::new);
+            }
+            self.times[publisher].push(times);
+        }
+    }
 }
 
 /// The times of a camera in the first pass.
 struct Camera {
+    key: (StreamId, usize),
     topic: String,
+    frame_id: Option<String>,
     times: Vec<FrameTimes>,
-    /// Its pictures can be encoded, as far as its first messages show.
     is_convertible: bool,
 }
 
@@ -107,24 +136,43 @@ impl Plan {
         options: &RateOptions<'_>,
         is_stopped: impl Fn() -> bool,
     ) -> Result<Self, RunError> {
-        let mut cameras: Vec<Camera> = Vec::new();
+        let mut topics: Vec<Topic> = Vec::new();
         while !is_stopped()
             && let Ok(Some(event)) = source.next_event()
         {
             match event {
-                Event::Stream(info) => {
-                    let (topic, times) = (info.topic, Vec::new());
-                    cameras.push(Camera { topic, times, is_convertible: true });
-                }
+                Event::Stream(info) => topics.push(Topic {
+                    name: info.topic,
+                    publishers: Publishers::default(),
+                    times: Vec::new(),
+                    is_convertible: None,
+                }),
                 Event::Packet(packet) => {
-                    let Some(camera) = cameras.get_mut(packet.stream) else { continue };
-                    if camera.times.is_empty() {
-                        camera.is_convertible = is_convertible(&packet.payload, options.picture);
-                    }
-                    let header_ns = packet.header_ns;
-                    camera.times.push(FrameTimes { header_ns, log_ns: packet.log_ns });
+                    let Some(topic) = topics.get_mut(packet.stream) else { continue };
+                    topic
+                        .is_convertible
+                        .get_or_insert_with(|| is_convertible(&packet.payload, options.picture));
+                    let (header_ns, log_ns) = (packet.header_ns, packet.log_ns);
+                    let bytes = bytes(&packet);
+                    let times = FrameTimes { header_ns, log_ns };
+                    topic.publishers.push(packet.frame_id, bytes, times);
+                    topic.sort();
                 }
                 _ => {}
+            }
+        }
+        let mut cameras = Vec::new();
+        for (stream, mut topic) in topics.into_iter().enumerate() {
+            topic.publishers.end();
+            topic.sort();
+            for (publisher, times) in topic.times.into_iter().enumerate() {
+                cameras.push(Camera {
+                    key: (stream, publisher),
+                    topic: topic.name.clone(),
+                    frame_id: topic.publishers.frame_id(publisher).map(str::to_owned),
+                    times,
+                    is_convertible: topic.is_convertible.unwrap_or(true),
+                });
             }
         }
         Self::of(cameras, options)
@@ -145,11 +193,10 @@ impl Plan {
         let mut plan = Self::default();
         let mut report = Vec::new();
         for (camera, Stamps { times, mut warnings, guessed }) in cameras.into_iter().zip(stamps) {
-            let topic = camera.topic;
+            let Camera { key, topic, frame_id, is_convertible, .. } = camera;
             let grid = if is_shared { shared } else { Grid::of(&times, rate) };
             let error = |error| RunError::Resample { topic: topic.clone(), error };
-            if times.is_empty() || !camera.is_convertible {
-                plan.cameras.push(None);
+            if times.is_empty() || !is_convertible {
                 continue;
             }
             let grid = grid.ok_or_else(|| error(ResampleError::Apart))?;
@@ -158,13 +205,14 @@ impl Plan {
             warnings.extend(describe(&fit, rate));
             report.push(GridCamera {
                 topic,
+                frame_id,
                 first_ns: grid.origin_ns,
                 frames: grid.frames,
                 padded_before: fit.padded_before,
                 padded_after: fit.padded_after,
                 trimmed: fit.trimmed,
             });
-            plan.cameras.push(Some(CameraPlan { copies, guessed, warnings }));
+            plan.cameras.insert(key, CameraPlan { copies, guessed, warnings });
         }
         plan.grid = Some(GridReport {
             scope: options.scope.as_str(),
@@ -176,8 +224,8 @@ impl Plan {
     }
 
     /// Removes the plan of a camera.
-    pub fn take(&mut self, stream: StreamId) -> Option<CameraPlan> {
-        self.cameras.get_mut(stream).and_then(Option::take)
+    pub fn take(&mut self, stream: StreamId, publisher: usize) -> Option<CameraPlan> {
+        self.cameras.remove(&(stream, publisher))
     }
 }
 

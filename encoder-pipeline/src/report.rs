@@ -72,6 +72,9 @@ pub struct Output {
     pub topic: String,
     /// Number of the video among those of its topic, from 1.
     pub part: usize,
+    /// The frame id of the camera, if several cameras publish on the topic; absent otherwise.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub frame_id: Option<String>,
     /// How the video was made; without a file if it could not be made.
     #[serde(flatten)]
     pub video: VideoReport,

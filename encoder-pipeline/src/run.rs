@@ -1,23 +1,29 @@
 //! One run over one recording: every camera topic becomes a video; the recording is read once.
 
-use std::{collections::BTreeMap, path::Path, time::Instant};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    time::Instant,
+};
 
 use encoder_core::FrameRate;
 use tracing::warn;
 
 use crate::{
-    camera::{Camera, Context},
+    camera::Camera,
     closing::Closings,
+    context::Context,
     destination::Destination,
     error::RunError,
     mux::SinkError,
     part::DecodeTask,
     picture::PictureOptions,
     progress::Progress,
+    publishers::{Publishers, bytes},
     rate::{GridEnds, GridScope, Plan, RateOptions},
     report::{Exit, Output, Report, SkippedTopic},
     session::{OnBadFrame, SessionConfig},
-    source::{Event, Packet, Source, SourceError},
+    source::{Event, Packet, Source, SourceError, StreamId, StreamInfo},
     stop::Stop,
     timeline::{Clock, Timing},
 };
@@ -228,13 +234,14 @@ impl Options {
                     label_cameras: self.label_cameras,
                     closing: Closings::default(),
                     idle: 0,
+                    numbers: HashMap::new(),
                 },
-                cameras: Vec::new(),
+                topics: Vec::new(),
                 plan,
                 report,
                 lossy: false,
             };
-            let result = work.read(&mut *source);
+            let result = work.read(&mut *source).and_then(|()| work.deliver_held());
             work.name_unknown_topics();
             work.end(result.is_ok());
             // The decoders end with the queue, which is dropped here.
@@ -299,13 +306,37 @@ const LISTED_WARNINGS: usize = 100;
 struct Work<'a> {
     options: &'a Options,
     context: Context<'a>,
-    /// The cameras, by stream.
-    cameras: Vec<Camera>,
+    /// The camera topics, by stream.
+    topics: Vec<Topic>,
     /// The constant rate, if it is made from recorded times.
     plan: Plan,
     report: &'a mut Report,
     /// Whether frames may be missing.
     lossy: bool,
+}
+
+/// A camera topic.
+struct Topic {
+    info: StreamInfo,
+    picture: PictureOptions,
+    publishers: Publishers<Packet>,
+    /// The camera of each publisher; at least one.
+    cameras: Vec<Camera>,
+}
+
+impl Topic {
+    /// Adds the camera of the next publisher.
+    fn add_camera(&mut self, plan: &mut Plan) {
+        let (n, info) = (self.cameras.len(), self.info.clone());
+        let mut camera = match self.publishers.frame_id(n) {
+            Some(frame_id) if n > 0 => Camera::of_publisher(info, n, frame_id, self.picture),
+            _ => Camera::new(info, self.picture),
+        };
+        if let Some(plan) = plan.take(self.info.id, n) {
+            camera.resample(plan);
+        }
+        self.cameras.push(camera);
+    }
 }
 
 impl Work<'_> {
@@ -322,7 +353,7 @@ impl Work<'_> {
                 Ok(None) if self.options.is_stopped() => continue,
                 Ok(None) => return Ok(()),
                 // Frames that were read before the error become videos.
-                Err(error) if self.cameras.iter().any(|camera| camera.messages > 0) => {
+                Err(error) if self.cameras().any(|camera| camera.messages > 0) => {
                     self.warn(format!("{error}; what came before is kept"), true);
                     return Ok(());
                 }
@@ -333,15 +364,14 @@ impl Work<'_> {
                 Event::Stream(info) => {
                     let picture = self.options.pictures.get(&info.topic);
                     let picture = picture.copied().unwrap_or(self.context.config.picture);
-                    let mut camera = Camera::new(info, picture);
-                    if let Some(plan) = self.plan.take(camera.info.id) {
-                        camera.resample(plan);
-                    }
-                    self.cameras.push(camera);
+                    let publishers = Publishers::default();
+                    let mut topic = Topic { info, picture, publishers, cameras: Vec::new() };
+                    topic.add_camera(&mut self.plan);
+                    self.topics.push(topic);
                 }
                 Event::Packet(packet) => {
                     self.push(packet)?;
-                    if self.options.is_live && self.cameras.iter().all(Camera::has_failed) {
+                    if self.options.is_live && self.cameras().all(Camera::has_failed) {
                         return Ok(());
                     }
                 }
@@ -352,12 +382,43 @@ impl Work<'_> {
         }
     }
 
-    fn push(&mut self, packet: Packet) -> Result<(), SinkError> {
-        self.context.config.threads = (self.options.threads / self.cameras.len().max(1)).max(1);
-        match self.cameras.get_mut(packet.stream) {
-            Some(camera) => camera.push(packet, &mut self.context),
-            None => Ok(()),
+    fn cameras(&self) -> impl Iterator<Item = &Camera> {
+        self.topics.iter().flat_map(|topic| &topic.cameras)
+    }
+
+    fn push(&mut self, mut packet: Packet) -> Result<(), SinkError> {
+        let stream = packet.stream;
+        if let Some(topic) = self.topics.get_mut(stream) {
+            topic.publishers.push(packet.frame_id.take(), bytes(&packet), packet);
         }
+        self.deliver(stream)
+    }
+
+    /// Passes the messages that were held until the end.
+    fn deliver_held(&mut self) -> Result<(), RunError> {
+        for stream in 0..self.topics.len() {
+            self.topics[stream].publishers.end();
+            self.deliver(stream)?;
+        }
+        Ok(())
+    }
+
+    /// Passes the messages of a topic whose publisher is known to its cameras.
+    fn deliver(&mut self, stream: StreamId) -> Result<(), SinkError> {
+        self.context.config.threads = (self.options.threads / self.cameras().count().max(1)).max(1);
+        let Some(topic) = self.topics.get_mut(stream) else { return Ok(()) };
+        while let Some((publisher, packet)) = topic.publishers.next() {
+            while topic.cameras.len() <= publisher {
+                topic.add_camera(&mut self.plan);
+            }
+            topic.cameras[publisher].push(packet, &mut self.context)?;
+        }
+        let warnings = topic.publishers.warnings();
+        let named = warnings.into_iter().map(|text| format!("{}: {text}", topic.info.topic));
+        for text in named.collect::<Vec<_>>() {
+            self.warn(text, false);
+        }
+        Ok(())
     }
 
     fn warn(&mut self, text: String, loss: bool) {
@@ -373,7 +434,7 @@ impl Work<'_> {
     /// Warns of topics with settings that the recording does not have.
     fn name_unknown_topics(&mut self) {
         for topic in self.options.pictures.keys() {
-            if !self.cameras.iter().any(|camera| camera.info.topic == *topic) {
+            if !self.topics.iter().any(|known| known.info.topic == *topic) {
                 let text = format!(
                     "the pictures of the topic {topic} are configured, and the recording has no \
                      camera topic of that name"
@@ -387,15 +448,20 @@ impl Work<'_> {
     /// run failed, videos that still accept frames are dropped; videos that were closed before are
     /// complete, and are reported.
     fn end(&mut self, is_whole: bool) {
-        if is_whole {
-            for camera in &mut self.cameras {
-                camera.close(&mut self.context);
+        for topic in &mut self.topics {
+            match is_whole {
+                true => topic.cameras.iter_mut().for_each(|c| c.close(&mut self.context)),
+                false => topic.cameras.clear(),
             }
-        } else {
-            self.cameras.clear();
         }
-        self.report.outputs = self.context.closing.finish();
-        self.report.skipped_topics.extend(self.cameras.iter().filter_map(Camera::skipped));
+        for ((stream, publisher), mut output) in self.context.closing.finish() {
+            let topic = self.topics.get(stream);
+            let frame_id = topic.and_then(|topic| topic.publishers.frame_id(publisher));
+            output.frame_id = frame_id.map(str::to_owned);
+            self.report.outputs.push(output);
+        }
+        let skipped: Vec<_> = self.cameras().filter_map(Camera::skipped).collect();
+        self.report.skipped_topics.extend(skipped);
     }
 }
 

@@ -137,6 +137,13 @@ impl CameraInfo {
             Ok(payload @ Payload::Compressed { format, .. }) => {
                 (Some(format.clone()), picture::size(payload, options).ok())
             }
+            // Other codecs are not read.
+            Ok(Payload::Video { format, .. }) if !format.eq_ignore_ascii_case("h264") => {
+                if !format.is_empty() {
+                    remember(&mut self.encodings, format.clone());
+                }
+                return;
+            }
             Ok(Payload::Video { format, data }) => {
                 let size = match video.read(data) {
                     Ok(Some(unit)) => Some(unit.size),

@@ -43,9 +43,9 @@ pub enum SkipReason {
         /// The hint for the user.
         hint: String,
     },
-    /// The topic is a video that is not H.264; only H.264 is copied.
+    /// The topic is a video that is not H.264, or of a type that is not read; only H.264 is copied.
     Codec {
-        /// The format as recorded.
+        /// The format as recorded; empty if it is unknown.
         format: String,
     },
     /// The topic is an H.264 video, and copying cannot make a constant rate.
@@ -87,10 +87,13 @@ impl fmt::Display for SkipReason {
             }
             Self::NothingRead => f.write_str("no frame of it was read"),
             Self::Unsupported { reason, hint } => write!(f, "{reason}; {hint}"),
+            Self::Codec { format } if format.is_empty() => f.write_str(
+                "a video topic of a type that is not converted: republish it as images first",
+            ),
             Self::Codec { format } => write!(
                 f,
-                "a video topic in format \"{format}\"; only h264 can be copied: convert the topic \
-                 with FFmpeg first"
+                "a video topic in format \"{format}\", which is not converted; only h264 in \
+                 CompressedVideo and CompressedImage is copied: republish the topic as images first"
             ),
             Self::FixedRate => {
                 f.write_str("an H.264 topic is copied as recorded, which cannot change its rate")

@@ -503,6 +503,7 @@ impl Source for Endless {
                 number: n - 1,
                 log_ns: n as i64 * 40 * MS,
                 header_ns: None,
+                frame_id: None,
                 payload: Ok(picture(n - 1)),
                 message: None,
             }),

@@ -1,16 +1,16 @@
 //! Detects the kind of a recording.
 
 use std::{
+    fmt,
     fs::File,
-    io::{BufRead, BufReader, Read},
-    path::Path,
+    io::{self, BufRead, BufReader, Read},
+    path::{Path, PathBuf},
 };
 
 use super::{
     RawSpec, Source, SourceError, SourceOptions,
     filter::{check_topic, stream_name},
     formats,
-    images::ImagesSource,
     raw::RawSource,
     signature,
     y4m::Y4mSource,
@@ -19,6 +19,8 @@ use encoder_media::Stop;
 
 /// Number of leading bytes that are used to detect the kind of a file.
 const HEAD: u64 = 4096;
+/// The same for a pipe.
+const PIPE_HEAD: u64 = 16;
 
 /// First words of playlists. They are refused because FFmpeg would read the files that they name.
 const PLAYLISTS: [&[u8]; 3] = [b"#EXTM3U", b"ffconcat", b"[playlist]"];
@@ -30,12 +32,30 @@ const XML_PLAYLISTS: [&[u8]; 2] = [b"<MPD", b"<CompositionPlaylist"];
 ///
 /// # Errors
 /// [`SourceError`] when the recording is missing, empty or of no known kind.
+///
+/// A directory must have one recording in it; [`recordings`] finds all of them. A pipe is read
+/// once: an MCAP file or a ROS 1 bag is written to a temporary file first, and Y4M is read as it
+/// comes.
 pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     if path.is_dir() {
-        return open_directory(path, options);
+        let all = recordings(path, options)?;
+        return match all.as_slice() {
+            [one] => one.open(options),
+            all => {
+                let names: Vec<_> = all.iter().map(ToString::to_string).collect();
+                let reason = format!("{} recordings are in this directory", all.len());
+                let hint = format!("open them one by one: {}", names.join(", "));
+                Err(SourceError::invalid(path, reason, hint))
+            }
+        };
     }
-    let head = signature::head(path, HEAD)?;
-    if let Some(error) = signature::packed(path, &head) {
+    if is_pipe(path) {
+        let input = File::open(path).map_err(|error| SourceError::io(path, error))?;
+        return open_pipe(path, Box::new(input), None, options);
+    }
+    let head = signature::head(path, HEAD).map_err(|error| missing(path, error))?;
+    let refused = signature::packed(path, &head).or_else(|| signature::pointer(path, &head));
+    if let Some(error) = refused {
         return Err(error);
     }
     match kind(&head, path) {
@@ -73,23 +93,152 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
     }
 }
 
-/// Opens standard input: raw frames as `raw` describes them, Y4M without it. The stream ends when
-/// `stop` is called.
+/// A recording, as [`recordings`] finds it.
+#[derive(Clone, Debug)]
+pub struct Recording(What);
+
+#[derive(Clone, Debug)]
+enum What {
+    /// A path, which is opened by what it is.
+    Path(PathBuf),
+    #[cfg(feature = "rosbag2")]
+    Found {
+        /// The directory, if it has only this recording.
+        only: Option<PathBuf>,
+        found: crate::folder::Found,
+    },
+}
+
+impl Recording {
+    /// The recording at a path.
+    pub fn at(path: impl Into<PathBuf>) -> Self {
+        Self(What::Path(path.into()))
+    }
+
+    /// A name that no other recording of its directory has, as a relative path.
+    pub fn name(&self) -> &Path {
+        match &self.0 {
+            What::Path(path) => Path::new(path.file_name().unwrap_or_default()),
+            #[cfg(feature = "rosbag2")]
+            What::Found { found, .. } => &found.name,
+        }
+    }
+
+    /// Opens the recording.
+    ///
+    /// # Errors
+    /// As [`open`].
+    pub fn open(&self, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+        match &self.0 {
+            What::Path(path) => open(path, options),
+            #[cfg(feature = "rosbag2")]
+            What::Found { found, .. } => formats::open_found(found, options),
+        }
+    }
+}
+
+impl fmt::Display for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            What::Path(path) => path.display().fmt(f),
+            #[cfg(feature = "rosbag2")]
+            What::Found { only: Some(path), .. } => path.display().fmt(f),
+            #[cfg(feature = "rosbag2")]
+            What::Found { found, .. } => found.place.fmt(f),
+        }
+    }
+}
+
+/// The recordings at a path: a file, a rosbag2 directory or a directory of pictures is one. Any
+/// other directory is searched for recordings, also in the directories below it. Files that continue
+/// each other in time are parts of one recording; files that overlap in time, start again, or have
+/// other camera topics or other names are recordings of their own.
 ///
 /// # Errors
-/// [`SourceError`] when it is not Y4M.
+/// [`SourceError`] when the directory cannot be read, or none of its recordings can.
+pub fn recordings(path: &Path, options: &SourceOptions) -> Result<Vec<Recording>, SourceError> {
+    #[cfg(feature = "rosbag2")]
+    if path.is_dir() {
+        let found = formats::find(path, options)?;
+        let only = (found.len() == 1).then(|| path.to_owned());
+        let recording = |found| Recording(What::Found { only: only.clone(), found });
+        return Ok(found.into_iter().map(recording).collect());
+    }
+    let _ = options;
+    Ok(vec![Recording::at(path)])
+}
+
+/// An error that says what stands for a file that does not exist.
+fn missing(path: &Path, error: SourceError) -> SourceError {
+    let text = match signature::dangling(path) {
+        Some(text) => format!("the path {text}"),
+        None if signature::has_dvc_pointer(path) => {
+            "only a DVC pointer to the file exists; fetch it: dvc pull".into()
+        }
+        None => return error,
+    };
+    SourceError::io(path, io::Error::new(io::ErrorKind::NotFound, text))
+}
+
+/// Whether a path is a pipe or a device, which can be read once and not by offset.
+pub fn is_pipe(path: &Path) -> bool {
+    path.metadata().is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir())
+}
+
+/// Opens what comes through a pipe: raw frames as `raw` describes them, or what its first bytes
+/// show.
+fn open_pipe(
+    path: &Path,
+    mut input: Box<dyn Read + Send>,
+    raw: Option<&RawSpec>,
+    options: &SourceOptions,
+) -> Result<Box<dyn Source>, SourceError> {
+    let mut head = Vec::new();
+    // No more than is needed: a live source may send small frames.
+    let read = input.by_ref().take(PIPE_HEAD).read_to_end(&mut head);
+    read.map_err(|error| SourceError::io(path, error))?;
+    let magics = [
+        (signature::MCAP, "an MCAP file"),
+        (signature::BAG, "a ROS 1 bag"),
+        (signature::SQLITE, "a database of rosbag2"),
+        (signature::ZSTD, "data that is compressed as Zstandard"),
+    ];
+    let recording = magics.into_iter().find(|(magic, _)| head.starts_with(magic));
+    if let (Some((_, kind)), Some(_)) = (recording, raw) {
+        return Err(SourceError::invalid(
+            path,
+            format!("{kind}, which has no raw frames"),
+            "leave out the format of raw frames",
+        ));
+    }
+    if recording.is_some() || (raw.is_none() && signature::is_zstd(&head)) {
+        return formats::open_spooled(path, head, input, options);
+    }
+    check_topic(path, &stream_name(path), options)?;
+    let is_y4m = head.starts_with(b"YUV4MPEG2");
+    if let (None, false, Some(error)) = (raw, is_y4m, signature::packed(path, &head)) {
+        return Err(error);
+    }
+    let reader = Box::new(io::Cursor::new(head).chain(input));
+    match raw {
+        Some(spec) => Ok(Box::new(RawSource::new(reader, spec, path, options))),
+        None => Ok(Box::new(Y4mSource::new(reader, path, options)?)),
+    }
+}
+
+/// Opens standard input: raw frames as `raw` describes them; without it Y4M, an MCAP file or a
+/// ROS 1 bag. The stream ends when `stop` is called.
+///
+/// # Errors
+/// [`SourceError`] when it is something else.
 pub fn open_stdin(
     raw: Option<&RawSpec>,
     options: &SourceOptions,
     stop: &Stop,
 ) -> Result<Box<dyn Source>, SourceError> {
     let path = Path::new("stdin");
-    check_topic(path, &stream_name(path), options)?;
     let reader = stop.stdin().map_err(|e| SourceError::io(path, e))?;
-    match raw {
-        Some(spec) => Ok(Box::new(RawSource::new(reader, spec, path, options))),
-        None => Ok(Box::new(Y4mSource::new(reader, path, options)?)),
-    }
+    open_pipe(path, reader, raw, options)
 }
 
 /// Opens a file of raw frames as `spec` describes them, one after another.
@@ -105,20 +254,6 @@ pub fn open_raw(
     let file = File::open(path).map_err(|e| SourceError::io(path, e))?;
     let reader = Box::new(std::io::BufReader::new(file));
     Ok(Box::new(RawSource::new(reader, spec, path, options)))
-}
-
-/// Opens a directory. It is a rosbag2 recording if it contains a rosbag2 file or a `metadata.yaml`
-/// of rosbag2, otherwise a directory of pictures.
-fn open_directory(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    let entries = std::fs::read_dir(path).map_err(|e| SourceError::io(path, e))?;
-    let is_file = entries.flatten().any(|entry| {
-        // A broken link is a missing file of the recording.
-        signature::is_rosbag2_name(&entry.file_name().to_string_lossy()) && !entry.path().is_dir()
-    });
-    if is_file || signature::has_rosbag2_metadata(path) {
-        return formats::open_rosbag2(path, options);
-    }
-    ImagesSource::open(path, options)
 }
 
 #[derive(Debug, PartialEq)]

@@ -5,6 +5,12 @@ use std::path::Path;
 
 use encoder_media::{Location, ReadAt, Source, SourceError, SourceOptions};
 
+#[cfg(feature = "rosbag2")]
+use crate::folder::{Found, Place};
+#[cfg(feature = "rosbag2")]
+use crate::rosbag2::Metadata;
+#[cfg(feature = "rosbag2")]
+use crate::signature::SQLITE;
 use crate::signature::{BAG, MCAP};
 
 type Opened = Result<Box<dyn Source>, SourceError>;
@@ -69,21 +75,70 @@ pub(crate) fn open_sqlite(path: &Path, options: &SourceOptions) -> Opened {
 /// The storages of rosbag2.
 #[cfg(feature = "rosbag2")]
 fn storages() -> crate::rosbag2::Storages {
-    crate::rosbag2::Storages { mcap: Box::new(open_mcap), sqlite: Box::new(open_sqlite) }
+    crate::rosbag2::Storages {
+        mcap: Box::new(open_mcap),
+        sqlite: Box::new(open_sqlite),
+        bag: Box::new(open_bag),
+    }
 }
 
-/// Opens a rosbag2 directory.
-pub(crate) fn open_rosbag2(path: &Path, options: &SourceOptions) -> Opened {
+/// The opener of the files of a recording.
+#[cfg(feature = "rosbag2")]
+fn opener(options: &SourceOptions) -> crate::rosbag2::Opener {
+    crate::rosbag2::Opener::new(storages(), options.limits.temporary_bytes)
+}
+
+/// Finds the recordings in a directory.
+#[cfg(feature = "rosbag2")]
+pub(crate) fn find(path: &Path, options: &SourceOptions) -> Result<Vec<Found>, SourceError> {
+    crate::folder::find(path, options, &opener(options))
+}
+
+/// Opens a recording that was found in a directory.
+#[cfg(feature = "rosbag2")]
+pub(crate) fn open_found(found: &Found, options: &SourceOptions) -> Opened {
+    match &found.place {
+        Place::Directory(path) => match Metadata::read(path) {
+            Ok(metadata) => {
+                crate::rosbag2::open_directory(path, &metadata, options, opener(options))
+            }
+            Err(_) => crate::images::ImagesSource::open(path, options),
+        },
+        Place::Files(directory, files) => {
+            crate::folder::open(directory, files, &found.warnings, options, opener(options))
+        }
+    }
+}
+
+/// Opens a recording that comes through a pipe.
+pub(crate) fn open_spooled(
+    path: &Path,
+    head: Vec<u8>,
+    input: Box<dyn std::io::Read + Send>,
+    options: &SourceOptions,
+) -> Opened {
     #[cfg(feature = "rosbag2")]
-    return crate::rosbag2::Rosbag2Source::open(path, options, storages());
+    return crate::spool::open(path, head, input, options, &|head, path, options| match () {
+        () if head.starts_with(MCAP) => open_mcap(path, options),
+        () if head.starts_with(BAG) => open_bag(path, options),
+        () if head.starts_with(SQLITE) => open_sqlite(path, options),
+        () => Err(SourceError::invalid(
+            path,
+            "compressed data, and no recording is in it",
+            "give an MCAP file, a ROS 1 bag or a database of rosbag2",
+        )),
+    });
     #[cfg(not(feature = "rosbag2"))]
-    not_built(path, options, "a rosbag2 directory", "rosbag2")
+    {
+        let _ = (head, input);
+        not_built(path, options, "a recording through a pipe", "rosbag2")
+    }
 }
 
 /// Opens a file of rosbag2 that is compressed as a whole.
 pub(crate) fn open_zstd(path: &Path, options: &SourceOptions) -> Opened {
     #[cfg(feature = "rosbag2")]
-    return crate::rosbag2::Rosbag2Source::open_packed(path, options, storages());
+    return crate::rosbag2::open_packed(path, options, opener(options));
     #[cfg(not(feature = "rosbag2"))]
     not_built(path, options, "a file that is compressed with Zstandard", "rosbag2")
 }
@@ -123,6 +178,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
+    #[cfg(not(feature = "rosbag2"))]
     use crate::signature::SQLITE;
 
     #[test]

@@ -12,7 +12,7 @@ use super::filter::{TopicFilter, Window, check_topic, stream_name};
 use super::names::{self, NamedTime, TimeForm, natural};
 use super::{
     BadMessage, Event, Limits, Packet, Payload, Source, SourceError, SourceOptions, StreamInfo,
-    Warning,
+    Warning, signature,
 };
 
 /// Extensions of pictures that are not decoded.
@@ -56,8 +56,6 @@ struct Listing {
     /// Number of pictures in a format that is not decoded, and the name of the first of them.
     not_decoded: u64,
     example: String,
-    /// Whether there are ROS 1 bags.
-    has_bags: bool,
 }
 
 impl Listing {
@@ -178,7 +176,6 @@ fn no_pictures(path: &Path, top: &Listing, warning: Option<&Warning>) -> SourceE
         reason.push_str(&format!("; {text}"));
     }
     let hint = match top.others() {
-        _ if top.has_bags => "it has ROS 1 bags: name these one by one".into(),
         Some(others) => format!("it has {others}: convert them to PNG"),
         None => "name the directory that has them".into(),
     };
@@ -219,6 +216,7 @@ impl Source for ImagesSource {
                 number: number as u64,
                 log_ns,
                 header_ns: self.rate.is_none().then_some(log_ns),
+                frame_id: None,
                 payload: picture.read(&self.limits),
             })));
         }
@@ -229,14 +227,18 @@ impl Source for ImagesSource {
     }
 }
 
+/// The format of a picture by the ending of its name.
+pub(super) fn format(path: &Path) -> Option<&'static str> {
+    match path.extension()?.to_str()?.to_ascii_lowercase().as_str() {
+        "jpg" | "jpeg" | "jpe" | "jfif" => Some("jpeg"),
+        "png" => Some("png"),
+        _ => None,
+    }
+}
+
 impl Picture {
     fn new(path: PathBuf) -> Option<Self> {
-        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-        let format = match extension.as_str() {
-            "jpg" | "jpeg" | "jpe" | "jfif" => "jpeg",
-            "png" => "png",
-            _ => return None,
-        };
+        let format = format(&path)?;
         let time = names::time(path.file_stem()?.to_str().unwrap_or_default());
         Some(Self { path, format, time })
     }
@@ -252,6 +254,9 @@ impl Picture {
 
     fn read(&self, limits: &Limits) -> Result<Payload, BadMessage> {
         let bad = |what: String| BadMessage { reason: format!("{}: {what}", self.path.display()) };
+        if let Some(text) = signature::dangling(&self.path) {
+            return Err(bad(text));
+        }
         let mut data = Vec::new();
         let limit = limits.message_bytes;
         File::open(&self.path)
@@ -261,6 +266,11 @@ impl Picture {
             return Err(bad(format!(
                 "larger than the limit of {limit} bytes; raise --max-message-bytes"
             )));
+        }
+        if let Some(SourceError::Invalid { reason, hint, .. }) =
+            signature::pointer(&self.path, &data)
+        {
+            return Err(bad(format!("{reason}; {hint}")));
         }
         Ok(Payload::Compressed { format: self.format.into(), data: data.into() })
     }
@@ -316,11 +326,11 @@ fn list(directory: &Path) -> Result<Listing, SourceError> {
             listing.directories.push(path);
             continue;
         }
-        if !path.is_file() {
+        // A link to nothing is a picture that is missing.
+        if !path.is_file() && signature::dangling(&path).is_none() {
             continue;
         }
         let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-        listing.has_bags |= extension == "bag";
         if NOT_DECODED.contains(&extension.as_str()) {
             listing.not_decoded += 1;
             if listing.example.is_empty() {
@@ -407,7 +417,6 @@ mod tests {
         }
         for (files, hint) in [
             (&["1.bmp", "2.bmp"][..], "2 pictures (1.bmp and others)"),
-            (&["a.bag", "b.bag"], "name these one by one"),
             (&["a.txt"], "name the directory"),
         ] {
             let directory = directory(files);

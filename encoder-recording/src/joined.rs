@@ -1,46 +1,28 @@
 //! Channels of a recording in several files.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use crate::{ChannelId, ChannelInfo, Event, Message, StreamId};
+use crate::{ChannelId, ChannelInfo, Message};
 
 /// The channels of a recording, joined from its files, each of which numbers its own channels.
 #[derive(Default)]
 pub(crate) struct JoinedChannels {
     channels: Vec<ChannelInfo>,
     by_topic: BTreeMap<String, Vec<ChannelId>>,
-    /// Maps the channels of the current file to their numbers in the recording.
-    current: Vec<ChannelId>,
 }
 
+/// Maps the channels of a file to their numbers in the recording.
+pub(crate) type FileChannels = Vec<ChannelId>;
+
 impl JoinedChannels {
-    /// Begins a file.
-    pub(crate) fn next_file(&mut self) {
-        self.current.clear();
-    }
-
-    /// Maps an event of the current file that belongs to no camera to the recording. Returns `None`
-    /// if the recording has nothing to return for it. `streams`: the numbers of the streams in the
-    /// recording.
-    pub(crate) fn event(
+    /// Adds the next channel of a file; its stream already has the number in the recording. Returns
+    /// the channel with its number in the recording if it is new: not a channel of another file
+    /// with the same properties except the recorded numbers.
+    pub(crate) fn join(
         &mut self,
-        event: Event,
-        streams: &HashMap<StreamId, StreamId>,
-    ) -> Option<Event> {
-        match event {
-            Event::Channel(mut info) => {
-                info.stream = info.stream.and_then(|stream| streams.get(&stream).copied());
-                self.join(info).map(Event::Channel)
-            }
-            Event::Message(message) => self.of(message).map(Event::Message),
-            other => Some(other),
-        }
-    }
-
-    /// Adds the next channel of the current file; its stream already has the number in the
-    /// recording. Returns the channel with its number in the recording if it is new: not a channel
-    /// of an earlier file with the same properties except the recorded numbers.
-    fn join(&mut self, info: ChannelInfo) -> Option<ChannelInfo> {
+        info: ChannelInfo,
+        file: &mut FileChannels,
+    ) -> Option<ChannelInfo> {
         let like = |known: &ChannelInfo| {
             let schema = |info: &ChannelInfo| {
                 info.schema.as_ref().map(|s| (s.name.clone(), s.encoding.clone(), s.data.clone()))
@@ -52,26 +34,26 @@ impl JoinedChannels {
         let of_topic = self.by_topic.entry(info.topic.clone()).or_default();
         let mut known = of_topic.iter().filter(|id| self.channels.get(**id).is_some_and(like));
         if let Some(id) = known.next() {
-            self.current.push(*id);
+            file.push(*id);
             return None;
         }
         let id = self.channels.len();
         of_topic.push(id);
-        self.current.push(id);
+        file.push(id);
         let info = ChannelInfo { id, ..info };
         self.channels.push(info.clone());
         Some(info)
     }
 
-    /// Maps a message of the current file to the recording; `None` if its channel is unknown.
-    pub(crate) fn of(&self, message: Message) -> Option<Message> {
-        let channel = *self.current.get(message.channel)?;
-        Some(Message { channel, ..message })
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.channels.is_empty()
     }
+}
+
+/// Maps a message of a file to the recording; `None` if its channel is unknown.
+pub(crate) fn of(file: &FileChannels, message: Message) -> Option<Message> {
+    let channel = *file.get(message.channel)?;
+    Some(Message { channel, ..message })
 }
 
 #[cfg(test)]
@@ -96,20 +78,21 @@ mod tests {
     fn channels_of_files_are_joined_by_what_they_are() {
         let mut joined = JoinedChannels::default();
         assert!(joined.is_empty());
-        let first = joined.join(channel(0, "/a", b"1")).unwrap();
+        let mut file = FileChannels::new();
+        let first = joined.join(channel(0, "/a", b"1"), &mut file).unwrap();
         assert_eq!((first.id, first.recorded_id), (0, Some(5)));
-        assert_eq!(joined.join(channel(1, "/b", b"1")).unwrap().id, 1);
-        joined.next_file();
+        assert_eq!(joined.join(channel(1, "/b", b"1"), &mut file).unwrap().id, 1);
+        let mut file = FileChannels::new();
         // The same channels in another order, and one whose definition has changed.
-        assert_eq!(joined.join(channel(0, "/b", b"1")), None);
-        assert_eq!(joined.join(channel(1, "/a", b"2")).unwrap().id, 2);
-        assert_eq!(joined.join(channel(2, "/a", b"1")), None);
+        assert_eq!(joined.join(channel(0, "/b", b"1"), &mut file), None);
+        assert_eq!(joined.join(channel(1, "/a", b"2"), &mut file).unwrap().id, 2);
+        assert_eq!(joined.join(channel(2, "/a", b"1"), &mut file), None);
         let message = |channel| {
             let (log_ns, publish_ns, data) = (1, 2, Default::default());
             Message { channel, sequence: 3, log_ns, publish_ns, data }
         };
         let ids: Vec<_> =
-            (0..4).map(|local| joined.of(message(local)).map(|m| m.channel)).collect();
+            (0..4).map(|local| of(&file, message(local)).map(|m| m.channel)).collect();
         assert_eq!(ids, [Some(1), Some(2), Some(0), None]);
     }
 

@@ -11,6 +11,8 @@ mod corpus;
 mod counted;
 mod detect;
 mod filter;
+#[cfg(feature = "rosbag2")]
+mod folder;
 mod formats;
 mod images;
 #[cfg(feature = "rosbag2")]
@@ -29,16 +31,20 @@ mod rosbag1;
 #[cfg(feature = "rosbag2")]
 mod rosbag2;
 mod signature;
+#[cfg(feature = "rosbag2")]
+mod spool;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod steps;
+#[cfg(feature = "rosbag2")]
+mod survey;
 #[cfg(feature = "rosbag2")]
 mod temporary;
 #[cfg(feature = "video")]
 mod video;
 mod y4m;
 
-pub use detect::{open, open_raw, open_stdin};
+pub use detect::{Recording, is_pipe, open, open_raw, open_stdin, recordings};
 pub use encoder_media::{
     Attachment, BadMessage, ChannelId, ChannelInfo, Event, Limits, Location, Message, Metadata,
     Moment, Packet, Payload, RawImage, ReadAt, Schema, Source, SourceError, SourceOptions,

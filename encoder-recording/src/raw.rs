@@ -198,6 +198,7 @@ impl Source for RawSource {
                 number,
                 log_ns,
                 header_ns: None,
+                frame_id: None,
                 payload: Ok(Payload::Raw(RawImage {
                     encoding: self.spec.encoding.into(),
                     width: self.spec.resolution.width,

@@ -26,6 +26,9 @@ const ROSBAG2_KEY: &[u8] = b"rosbag2_bagfile_information";
 const ROSBAG2_HEAD: u64 = 1 << 16;
 /// Name endings of the files of a rosbag2 directory.
 const ROSBAG2_ENDINGS: [&str; 2] = [".mcap", ".db3"];
+/// Name endings of recordings; the last is that of a ROS 1 bag that is being written, or whose
+/// recorder was killed.
+pub(crate) const ENDINGS: [&str; 4] = [".mcap", ".db3", ".bag", ".bag.active"];
 /// Name endings of files that are compressed with Zstandard; rosbag2 writes the first.
 pub(crate) const ZSTD_ENDINGS: [&str; 2] = [".zstd", ".zst"];
 /// Reason of the error for a recording whose camera topics are all excluded by `--topic`.
@@ -91,10 +94,71 @@ pub(crate) fn unpacked_name(name: &str) -> &str {
     ZSTD_ENDINGS.into_iter().find_map(ending).unwrap_or(name)
 }
 
+/// Whether a file is compressed by its name.
+pub(crate) fn has_packed_name(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    unpacked_name(&name) != name
+}
+
 /// Whether a file of a rosbag2 directory may have this name, also when it is compressed.
 pub(crate) fn is_rosbag2_name(name: &str) -> bool {
+    has_ending(name, &ROSBAG2_ENDINGS)
+}
+
+/// Whether a recording may have this name, also when it is compressed.
+pub(crate) fn is_recording_name(name: &str) -> bool {
+    has_ending(name, &ENDINGS)
+}
+
+fn has_ending(name: &str, endings: &[&str]) -> bool {
     let name = unpacked_name(name).to_ascii_lowercase();
-    !name.starts_with('.') && ROSBAG2_ENDINGS.iter().any(|ending| name.ends_with(ending))
+    !name.starts_with('.') && endings.iter().any(|ending| name.ends_with(ending))
+}
+
+/// The error for a file that stands for another one: version control of large files leaves it where
+/// the file itself was not fetched. `None` for other files.
+pub(crate) fn pointer(path: &Path, head: &[u8]) -> Option<SourceError> {
+    let is_annex = |line: &[u8]| {
+        let line = String::from_utf8_lossy(line);
+        line.starts_with("/annex/objects/") || line.contains(".git/annex/objects/")
+    };
+    let first = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let (format, command) = if head.starts_with(b"version https://git-lfs.github.com/")
+        || head.starts_with(b"version https://hawser.github.com/")
+    {
+        ("Git LFS", "git lfs pull")
+    } else if is_annex(first) {
+        ("git-annex", "git annex get")
+    } else if head.starts_with(b"outs:\n") || head.starts_with(b"md5: ") {
+        ("DVC", "dvc pull")
+    } else {
+        return None;
+    };
+    let reason = format!("a {format} pointer to the file, not the file itself");
+    Some(SourceError::invalid(path, reason, format!("fetch the file: {command}")))
+}
+
+/// A path that is a link to a file that does not exist, as version control of large files leaves
+/// it: the target, and the command that fetches the file if it is known.
+pub(crate) fn dangling(path: &Path) -> Option<String> {
+    let target = path.read_link().ok()?;
+    if path.exists() {
+        return None;
+    }
+    let text = target.to_string_lossy();
+    let command = match () {
+        () if text.contains("annex/objects") => "; fetch it: git annex get",
+        () if text.contains(".dvc") => "; fetch it: dvc pull",
+        () => "",
+    };
+    Some(format!("is a link to {text}, which is not there{command}"))
+}
+
+/// Whether a DVC pointer stands beside a file that does not exist.
+pub(crate) fn has_dvc_pointer(path: &Path) -> bool {
+    let mut pointer = path.as_os_str().to_owned();
+    pointer.push(".dvc");
+    !path.exists() && Path::new(&pointer).is_file()
 }
 
 /// Whether a directory's `metadata.yaml` belongs to rosbag2. Data sets of pictures also have files
@@ -107,6 +171,45 @@ pub(crate) fn has_rosbag2_metadata(directory: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pointers_to_files() {
+        for (head, command) in [
+            (&b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 5\n"[..], "git lfs"),
+            (b"/annex/objects/SHA256E-s5--1.mcap\n", "git annex get"),
+            (b"../.git/annex/objects/a/b/SHA256E-s5--1.mcap", "git annex get"),
+            (b"outs:\n- md5: 1\n  path: a.mcap\n", "dvc pull"),
+            (b"version 1", ""),
+            (MCAP, ""),
+            (b"", ""),
+        ] {
+            let error = pointer(Path::new("a.mcap"), head).map(|error| error.to_string());
+            assert_eq!(error.is_some(), !command.is_empty(), "{error:?}");
+            assert!(error.unwrap_or_default().contains(command));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_to_nothing() -> std::io::Result<()> {
+        let directory = tempfile::tempdir()?;
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("a"), "")?;
+        for (name, target, expected) in [
+            ("b", "a", None),
+            ("c", "nowhere", Some("is a link to nowhere, which is not there")),
+            ("d", ".git/annex/objects/x", Some("git annex get")),
+        ] {
+            std::os::unix::fs::symlink(target, at(name))?;
+            let text = dangling(&at(name));
+            assert_eq!(text.is_some(), expected.is_some(), "{name}");
+            assert!(text.unwrap_or_default().contains(expected.unwrap_or_default()));
+        }
+        assert_eq!(dangling(&at("a")), None);
+        std::fs::write(at("e.dvc"), "")?;
+        assert!(has_dvc_pointer(&at("e")) && !has_dvc_pointer(&at("a")));
+        Ok(())
+    }
 
     #[test]
     fn names_of_rosbag2_files() {

@@ -39,6 +39,8 @@ pub(crate) struct SqliteSource {
     path: PathBuf,
     limit: u64,
     wanted: RangeInclusive<i64>,
+    /// Log times of the first and the last message.
+    span: Option<(i64, i64)>,
     /// Whether messages of all topics are requested.
     all: bool,
     /// Topics whose messages are selected.
@@ -81,6 +83,7 @@ impl SqliteSource {
             path: path.into(),
             limit: options.limits.message_bytes,
             wanted: i64::MIN..=i64::MAX,
+            span: None,
             all: options.all_messages,
             topics: Vec::new(),
             has_cameras: false,
@@ -171,6 +174,7 @@ impl SqliteSource {
         }
         self.events.extend(infos.into_iter().map(Event::Stream));
         self.events.extend(channels.into_iter().map(Event::Channel));
+        self.span = survey.first.zip(survey.last);
         self.wanted = window.bounds(survey.first.unwrap_or(0));
         self.rows = Some(Rows::new(&survey, wanted));
         Ok(())
@@ -251,11 +255,19 @@ impl SqliteSource {
             Some(bad) => Err(bad),
             None => data.and_then(|data| message::decode(schema, Serialization::Cdr, &data)),
         };
-        let (header_ns, payload) = match decoded {
-            Ok(camera) => (camera.header_ns, Ok(camera.payload)),
-            Err(bad) => (None, Err(bad)),
+        let (header_ns, frame_id, payload) = match decoded {
+            Ok(camera) => (camera.header_ns, camera.frame_id, Ok(camera.payload)),
+            Err(bad) => (None, None, Err(bad)),
         };
-        Some(Event::Packet(Packet { stream, number, log_ns, header_ns, payload, message }))
+        Some(Event::Packet(Packet {
+            stream,
+            number,
+            log_ns,
+            header_ns,
+            frame_id,
+            payload,
+            message,
+        }))
     }
 
     /// The data of a row, decompressed.
@@ -354,6 +366,10 @@ impl Source for SqliteSource {
             true => Ok(None),
             false => Err(signature::no_camera(&self.path, &self.others, &self.unwanted)),
         }
+    }
+
+    fn log_span(&self) -> Option<(i64, i64)> {
+        self.span
     }
 
     fn profile(&self) -> &str {

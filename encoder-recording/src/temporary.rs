@@ -46,7 +46,7 @@ pub(crate) struct Room {
 #[derive(Debug, Error)]
 pub(crate) enum TemporaryError {
     /// The file exceeds the limit.
-    #[error("it has more than {limit} bytes decompressed, the limit for temporary files")]
+    #[error("it has more than {limit} bytes, the limit for temporary files")]
     Limit { limit: u64 },
     /// The file system has too little space.
     #[error("{} has {usable} bytes to spare, and {needed} or more are needed", directory.display())]

@@ -282,7 +282,15 @@ impl Source for VideoSource {
             } else if self.window.contains(&log_ns) {
                 let header_ns = Some(log_ns);
                 let message = None;
-                let packet = Packet { stream: 0, number, log_ns, header_ns, payload, message };
+                let packet = Packet {
+                    stream: 0,
+                    number,
+                    log_ns,
+                    header_ns,
+                    frame_id: None,
+                    payload,
+                    message,
+                };
                 return Ok(Some(Event::Packet(packet)));
             }
         }

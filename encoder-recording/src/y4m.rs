@@ -287,6 +287,7 @@ impl Source for Y4mSource {
                 number,
                 log_ns,
                 header_ns: None,
+                frame_id: None,
                 payload: Ok(Payload::Raw(RawImage {
                     encoding: self.header.encoding().into(),
                     width: self.header.width,

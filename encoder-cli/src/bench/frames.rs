@@ -347,6 +347,7 @@ impl Source for Memory {
             number: number as u64,
             log_ns,
             header_ns: Some(log_ns),
+            frame_id: None,
             payload: Ok(payload.clone()),
         })))
     }

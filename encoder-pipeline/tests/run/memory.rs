@@ -63,6 +63,7 @@ impl Recording {
                     number,
                     log_ns: ns,
                     header_ns: Some(ns + 7),
+                    frame_id: None,
                     payload,
                     message: None,
                 })

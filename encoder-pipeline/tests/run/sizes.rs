@@ -62,6 +62,7 @@ fn two_sizes_that_take_turns_are_two_videos_with_right_times() {
             assert_eq!(video.ticks, (0..300).map(|n| 2 * n * step).collect::<Vec<_>>());
             assert_eq!(video.timescale, if timing.is_some() { 30_000 } else { 1_000_000_000 });
         }
+        let mut alternating = 0;
         for (output, first) in report.outputs.iter().zip(0..) {
             assert_eq!(output.part, first as usize + 1);
             assert_eq!((output.video.frames_in, output.video.frames_encoded), (300, 300));
@@ -70,9 +71,10 @@ fn two_sizes_that_take_turns_are_two_videos_with_right_times() {
             let warnings = &output.video.warnings;
             assert!(warnings.len() < 15, "{warnings:?}");
             let all = warnings.join("\n");
-            assert!(all.contains("continues"), "{all}");
-            assert!(all.contains("more changes of size are not listed"), "{all}");
+            alternating += all.matches("as if the topic had several publishers").count();
+            assert!(!all.contains("a new video begins"), "{all}");
         }
+        assert_eq!(alternating, 1, "one warning for all changes");
     }
 }
 
@@ -93,29 +95,32 @@ fn a_size_that_comes_back_late_begins_a_new_video() {
 
 #[test]
 fn however_often_the_size_changes_few_encoders_are_open_and_the_report_is_short() {
-    // Two sizes stay open. Of nine sizes none is still open when it returns, until there are 1000
-    // videos. Then four of nine are.
-    for (count, sizes, most, parts, lost) in [(600, 2, 2, 2, 0), (1100, 9, 6, 1000, 56)] {
+    // Two sizes stay open. Of nine sizes none is still open when it returns, until there are as many
+    // videos as a topic of that length may have. Then four of nine are.
+    for (count, sizes, most, most_parts, loses) in [(600, 2, 2, 2, false), (1100, 9, 6, 43, true)] {
         most_open();
         let (report, kept) = convert(cycling(count, sizes), config(&[COUNTED]));
         let most_open = most_open();
         assert!(most_open <= most, "{most_open} encoders at once");
         assert!(kept.most_open_sinks <= most, "{} sinks at once", kept.most_open_sinks);
-        assert_eq!((report.outputs.len(), kept.videos.len()), (parts, parts));
+        let parts = report.outputs.len();
+        assert!((2..=most_parts).contains(&parts), "{parts}");
+        assert_eq!(kept.videos.len(), parts);
         let mut frames: Vec<_> = kept.videos.into_values().flat_map(|v| v.frames).collect();
         frames.sort_unstable();
-        assert_eq!(frames.len(), (count - lost) as usize);
+        let lost = u64::from(count) - frames.len() as u64;
+        assert_eq!(lost > 0, loses);
         frames.dedup();
-        assert_eq!(frames.len(), (count - lost) as usize, "each frame once");
-        assert_eq!(report.exit, if lost > 0 { 3 } else { 0 });
+        assert_eq!(frames.len() as u64, u64::from(count) - lost, "each frame once");
+        assert_eq!(report.exit, if loses { 3 } else { 0 });
         let failed: u64 = report.outputs.iter().map(|o| o.video.frames_failed).sum();
         let frames_in: u64 = report.outputs.iter().map(|o| o.video.frames_in).sum();
-        assert_eq!((failed, frames_in), (lost.into(), count.into()));
+        assert_eq!((failed, frames_in), (lost, count.into()));
         let warnings = report.outputs.iter().map(|o| o.video.warnings.len()).max();
         assert!(warnings < Some(25), "{warnings:?}");
         let all: Vec<_> = report.outputs.iter().flat_map(|o| &o.video.warnings).collect();
         let is_said = all.iter().any(|text| text.contains("no video is begun for it"));
-        assert_eq!(is_said, lost > 0);
+        assert_eq!(is_said, loses);
     }
 }
 

@@ -369,12 +369,20 @@ impl Catalog {
         });
         let event = match (known.role, message) {
             (Some(role), message) => {
-                let (header_ns, payload) = match role.decode(&data) {
-                    Ok(camera) => (camera.header_ns, Ok(camera.payload)),
-                    Err(bad) => (None, Err(bad)),
+                let (header_ns, frame_id, payload) = match role.decode(&data) {
+                    Ok(camera) => (camera.header_ns, camera.frame_id, Ok(camera.payload)),
+                    Err(bad) => (None, None, Err(bad)),
                 };
                 let (stream, log_ns) = (role.stream, signed(header.log_time));
-                Event::Packet(Packet { stream, number, log_ns, header_ns, payload, message })
+                Event::Packet(Packet {
+                    stream,
+                    number,
+                    log_ns,
+                    header_ns,
+                    frame_id,
+                    payload,
+                    message,
+                })
             }
             (None, Some(message)) => Event::Message(message),
             (None, None) => return,

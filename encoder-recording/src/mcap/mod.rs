@@ -54,6 +54,8 @@ pub struct McapSource {
     broken: BTreeSet<u64>,
     /// How the file is truncated; reported at the end.
     cut: Option<String>,
+    /// Log times of the first and the last message by the index.
+    span: Option<(i64, i64)>,
     warned_of_order: bool,
     ended: bool,
 }
@@ -104,12 +106,20 @@ impl McapSource {
             metadata: VecDeque::new(),
             broken: BTreeSet::new(),
             cut: None,
+            span: None,
             warned_of_order: false,
             ended: false,
         };
         let mut blocks = match source.by_summary()? {
-            Ok(blocks) => source.within_window(blocks)?,
-            Err(unusable) => source.by_walk(unusable)?,
+            Ok(blocks) => {
+                source.span = plan::span(&blocks, source.catalog.first_log);
+                source.within_window(blocks)?
+            }
+            Err(unusable) => {
+                let blocks = source.by_walk(unusable)?;
+                source.span = plan::span(&blocks, source.catalog.first_log);
+                blocks
+            }
         };
         source.catalog.announce();
         let (input, catalog) = (&source.input, &mut source.catalog);
@@ -502,6 +512,10 @@ impl Source for McapSource {
 
     fn other_topics(&self) -> Vec<(String, String)> {
         self.catalog.other_topics()
+    }
+
+    fn log_span(&self) -> Option<(i64, i64)> {
+        self.span
     }
 
     fn profile(&self) -> &str {

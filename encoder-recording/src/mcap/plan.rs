@@ -58,6 +58,15 @@ impl Block {
     }
 }
 
+/// Log times of the first and the last message in some blocks. `first`: that of the first message
+/// of the recording, if it is known.
+pub(super) fn span(blocks: &[Block], first: Option<u64>) -> Option<(i64, i64)> {
+    let messages = || blocks.iter().filter(|block| !matches!(block.kind, Kind::Attachment));
+    let last = messages().map(|block| block.end).max()?;
+    let start = messages().map(|block| block.start).min().into_iter().chain(first).min()?;
+    Some((super::signed(start), super::signed(last)))
+}
+
 /// Selects the parts of a recording to read.
 #[derive(Clone, Copy)]
 pub(super) struct Wanted<'a> {

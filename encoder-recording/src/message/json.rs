@@ -21,6 +21,7 @@ struct Timestamp {
 #[derive(Deserialize)]
 struct RawImage<'a> {
     timestamp: Option<Timestamp>,
+    frame_id: Option<String>,
     width: u32,
     height: u32,
     #[serde(borrow)]
@@ -35,6 +36,7 @@ struct RawImage<'a> {
 #[derive(Deserialize)]
 struct Compressed<'a> {
     timestamp: Option<Timestamp>,
+    frame_id: Option<String>,
     #[serde(borrow)]
     format: Cow<'a, str>,
     #[serde(borrow)]
@@ -42,7 +44,7 @@ struct Compressed<'a> {
 }
 
 pub(super) fn decode(schema: CameraSchema, data: &Bytes) -> Result<CameraMessage, BadMessage> {
-    let (timestamp, payload) = match schema {
+    let (timestamp, frame_id, payload) = match schema {
         CameraSchema::FoxgloveRawImage => {
             let image: RawImage<'_> = read(data)?;
             let raw = Raw {
@@ -53,7 +55,7 @@ pub(super) fn decode(schema: CameraSchema, data: &Bytes) -> Result<CameraMessage
                 is_bigendian: false,
                 data: base64(&image.data)?,
             };
-            (image.timestamp, Payload::Raw(raw))
+            (image.timestamp, image.frame_id, Payload::Raw(raw))
         }
         CameraSchema::FoxgloveCompressedImage | CameraSchema::FoxgloveCompressedVideo => {
             let message: Compressed<'_> = read(data)?;
@@ -64,13 +66,17 @@ pub(super) fn decode(schema: CameraSchema, data: &Bytes) -> Result<CameraMessage
             } else {
                 Payload::Compressed { format, data }
             };
-            (message.timestamp, payload)
+            (message.timestamp, message.frame_id, payload)
         }
-        CameraSchema::RosImage | CameraSchema::RosCompressedImage => {
+        CameraSchema::RosImage
+        | CameraSchema::RosCompressedImage
+        | CameraSchema::FfmpegPacket
+        | CameraSchema::OtherVideo => {
             return Err(no_mapping(schema, Serialization::Json));
         }
     };
-    Ok(CameraMessage { header_ns: timestamp.and_then(|t| stamp(t.sec, t.nsec)), payload })
+    let header_ns = timestamp.and_then(|t| stamp(t.sec, t.nsec));
+    Ok(CameraMessage { header_ns, frame_id, payload })
 }
 
 fn read<'a, M: Deserialize<'a>>(data: &'a Bytes) -> Result<M, BadMessage> {

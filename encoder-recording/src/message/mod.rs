@@ -37,6 +37,60 @@ pub enum CameraSchema {
     FoxgloveCompressedImage,
     /// `foxglove.CompressedVideo`.
     FoxgloveCompressedVideo,
+    /// `ffmpeg_image_transport_msgs/FFMPEGPacket`.
+    FfmpegPacket,
+    /// A video in messages whose fields are not read, such as `theora_image_transport/Packet`.
+    OtherVideo,
+}
+
+/// Parts of the names of packages and types that hold encoded video.
+const CODECS: [&str; 5] = ["264", "265", "hevc", "theora", "ffmpeg"];
+/// Endings of the names of their types; their other types describe settings and states.
+const UNITS: [&str; 8] = ["packet", "frame", "image", "video", "stream", "264", "265", "unit"];
+/// Types of any package that hold encoded video.
+const VIDEOS: [&str; 6] = [
+    "compressedvideo",
+    "encodedframe",
+    "encodedimage",
+    "encodedvideo",
+    "videoframe",
+    "videopacket",
+];
+
+/// Formats of compressed pictures that are videos, in the spellings of recorders, and the name of
+/// the codec.
+const VIDEO_FORMATS: [(&str, &str); 15] = [
+    ("h264", "h264"),
+    ("x264", "h264"),
+    ("libx264", "h264"),
+    ("avc", "h264"),
+    ("avc1", "h264"),
+    ("h265", "h265"),
+    ("x265", "h265"),
+    ("libx265", "h265"),
+    ("hevc", "h265"),
+    ("av1", "av1"),
+    ("vp8", "vp8"),
+    ("vp9", "vp9"),
+    ("mpeg4", "mpeg4"),
+    ("mpeg2video", "mpeg2"),
+    ("theora", "theora"),
+];
+
+/// The codec of a compressed picture whose `format` names a video; `None` for stills.
+fn video_format(format: &str) -> Option<&'static str> {
+    let format = format.to_ascii_lowercase().replace("h.26", "h26");
+    let words = || format.split(|c: char| !c.is_ascii_alphanumeric());
+    let of = |word: &str| VIDEO_FORMATS.iter().find(|(name, _)| *name == word);
+    words().find_map(of).map(|(_, codec)| *codec)
+}
+
+/// Whether a type holds encoded video.
+fn is_video(package: &str, name: &str) -> bool {
+    let (package, name) = (package.to_ascii_lowercase(), name.to_ascii_lowercase());
+    let names_codec = CODECS.iter().any(|codec| package.contains(codec) || name.contains(codec));
+    let is_unit = UNITS.iter().any(|unit| name.ends_with(unit));
+    (names_codec && is_unit) || VIDEOS.contains(&name.as_str())
 }
 
 impl CameraSchema {
@@ -59,6 +113,8 @@ impl CameraSchema {
             ("foxglove" | "foxglove_msgs", "CompressedVideo") => {
                 Some(Self::FoxgloveCompressedVideo)
             }
+            ("ffmpeg_image_transport_msgs", "FFMPEGPacket") => Some(Self::FfmpegPacket),
+            (package, name) if is_video(package, name) => Some(Self::OtherVideo),
             _ => None,
         }
     }
@@ -69,7 +125,7 @@ impl CameraSchema {
         match serialization {
             Serialization::Cdr | Serialization::Ros1 => true,
             Serialization::Protobuf | Serialization::Json => {
-                !matches!(self, Self::RosImage | Self::RosCompressedImage)
+                !matches!(self, Self::RosImage | Self::RosCompressedImage | Self::FfmpegPacket)
             }
         }
     }
@@ -80,6 +136,8 @@ impl CameraSchema {
 pub struct CameraMessage {
     /// The stamp that the camera's driver set, in nanoseconds; `None` when absent.
     pub header_ns: Option<i64>,
+    /// The coordinate frame of the camera; `None` if the type has none.
+    pub frame_id: Option<String>,
     /// The picture.
     pub payload: Payload,
 }
@@ -95,12 +153,28 @@ pub fn decode(
     serialization: Serialization,
     data: &Bytes,
 ) -> Result<CameraMessage, BadMessage> {
-    match serialization {
+    if schema == CameraSchema::OtherVideo {
+        let payload = Payload::Video { format: String::new(), data: data.clone() };
+        return Ok(CameraMessage { header_ns: None, frame_id: None, payload });
+    }
+    let mut message = match serialization {
         Serialization::Cdr => ros::decode(schema, ros::Fields::cdr(data)?),
         Serialization::Ros1 => ros::decode(schema, ros::Fields::ros1(data)),
         Serialization::Protobuf => protobuf::decode(schema, data),
         Serialization::Json => json::decode(schema, data),
+    }?;
+    if let Payload::Compressed { format, data } = &message.payload
+        && let Some(codec) = video_format(format)
+        && !is_still(data)
+    {
+        message.payload = Payload::Video { format: codec.into(), data: data.clone() };
     }
+    Ok(message)
+}
+
+/// Whether data is a JPEG or a PNG, whatever its format is called.
+fn is_still(data: &[u8]) -> bool {
+    data.starts_with(b"\xff\xd8\xff") || data.starts_with(b"\x89PNG")
 }
 
 fn bad(reason: impl Into<String>) -> BadMessage {

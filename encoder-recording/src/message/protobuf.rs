@@ -28,6 +28,8 @@ struct RawImage {
     step: u32,
     #[prost(bytes = "bytes", tag = "6")]
     data: Bytes,
+    #[prost(string, tag = "7")]
+    frame_id: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -38,12 +40,16 @@ struct CompressedImage {
     data: Bytes,
     #[prost(string, tag = "3")]
     format: String,
+    #[prost(string, tag = "4")]
+    frame_id: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct CompressedVideo {
     #[prost(message, optional, tag = "1")]
     timestamp: Option<Timestamp>,
+    #[prost(string, tag = "2")]
+    frame_id: String,
     #[prost(bytes = "bytes", tag = "3")]
     data: Bytes,
     #[prost(string, tag = "4")]
@@ -51,26 +57,29 @@ struct CompressedVideo {
 }
 
 pub(super) fn decode(schema: CameraSchema, data: &Bytes) -> Result<CameraMessage, BadMessage> {
-    let (timestamp, payload) = match schema {
+    let (timestamp, frame_id, payload) = match schema {
         CameraSchema::FoxgloveRawImage => {
-            let RawImage { timestamp, width, height, encoding, step, data } = read(data)?;
+            let RawImage { timestamp, width, height, encoding, step, data, frame_id } = read(data)?;
             let image = Raw { encoding, width, height, step, is_bigendian: false, data };
-            (timestamp, Payload::Raw(image))
+            (timestamp, frame_id, Payload::Raw(image))
         }
         CameraSchema::FoxgloveCompressedImage => {
-            let CompressedImage { timestamp, data, format } = read(data)?;
-            (timestamp, Payload::Compressed { format, data })
+            let CompressedImage { timestamp, data, format, frame_id } = read(data)?;
+            (timestamp, frame_id, Payload::Compressed { format, data })
         }
         CameraSchema::FoxgloveCompressedVideo => {
-            let CompressedVideo { timestamp, data, format } = read(data)?;
-            (timestamp, Payload::Video { format, data })
+            let CompressedVideo { timestamp, frame_id, data, format } = read(data)?;
+            (timestamp, frame_id, Payload::Video { format, data })
         }
-        CameraSchema::RosImage | CameraSchema::RosCompressedImage => {
+        CameraSchema::RosImage
+        | CameraSchema::RosCompressedImage
+        | CameraSchema::FfmpegPacket
+        | CameraSchema::OtherVideo => {
             return Err(no_mapping(schema, Serialization::Protobuf));
         }
     };
     let header_ns = timestamp.and_then(|t| stamp(t.seconds, i64::from(t.nanos)));
-    Ok(CameraMessage { header_ns, payload })
+    Ok(CameraMessage { header_ns, frame_id: Some(frame_id), payload })
 }
 
 /// The decoder takes `bytes` fields out of `data` without a copy, since it reads from [`Bytes`].

@@ -12,12 +12,15 @@ pub(super) fn decode(
     schema: CameraSchema,
     mut fields: Fields,
 ) -> Result<CameraMessage, BadMessage> {
-    let is_ros = matches!(schema, CameraSchema::RosImage | CameraSchema::RosCompressedImage);
-    if is_ros && !fields.is_cdr {
+    let has_header = matches!(
+        schema,
+        CameraSchema::RosImage | CameraSchema::RosCompressedImage | CameraSchema::FfmpegPacket
+    );
+    if has_header && !fields.is_cdr {
         fields.u32("header.seq")?;
     }
     let header_ns = fields.time()?;
-    fields.string("frame_id")?;
+    let frame_id = Some(fields.string("frame_id")?);
 
     let payload = match schema {
         CameraSchema::RosImage => {
@@ -50,8 +53,17 @@ pub(super) fn decode(
             let data = fields.bytes("data")?;
             Payload::Video { format: fields.string("format")?, data }
         }
+        CameraSchema::FfmpegPacket => {
+            fields.u32("width")?;
+            fields.u32("height")?;
+            let encoding = fields.string("encoding")?;
+            // Newer recorders add the formats of the pictures: `h264;yuv420p;bgr8;bgr8`.
+            let codec = encoding.split(';').next().unwrap_or_default();
+            Payload::Video { format: format!("{codec} in FFMPEGPacket"), data: fields.data }
+        }
+        CameraSchema::OtherVideo => return Err(bad("a type whose fields are not read")),
     };
-    Ok(CameraMessage { header_ns, payload })
+    Ok(CameraMessage { header_ns, frame_id, payload })
 }
 
 /// Reads the fields of a message one after another.

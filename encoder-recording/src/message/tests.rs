@@ -31,6 +31,18 @@ fn names() {
         ("foxglove::RawImage", Some(FoxgloveRawImage)),
         ("foxglove.CompressedImage", Some(FoxgloveCompressedImage)),
         ("foxglove_msgs/msg/CompressedVideo", Some(FoxgloveCompressedVideo)),
+        ("ffmpeg_image_transport_msgs/msg/FFMPEGPacket", Some(FfmpegPacket)),
+        ("theora_image_transport/Packet", Some(OtherVideo)),
+        ("theora_image_transport/msg/Packet", Some(OtherVideo)),
+        ("h264_msgs/msg/Packet", Some(OtherVideo)),
+        ("x265_image_transport/x265Packet", Some(OtherVideo)),
+        ("my_msgs/msg/EncodedVideo", Some(OtherVideo)),
+        ("my.VideoFrame", Some(OtherVideo)),
+        ("theora_image_transport/Config", None),
+        ("h264_msgs/msg/EncoderState", None),
+        ("visualization_msgs/msg/ImageMarker", None),
+        ("foxglove.ImageAnnotations", None),
+        ("stereo_msgs/msg/DisparityImage", None),
         ("sensor_msgs/msg/CameraInfo", None),
         ("sensor_msgs/RawImage", None),
         ("foxglove.Image", None),
@@ -41,6 +53,56 @@ fn names() {
     for (name, schema) in table {
         assert_eq!(CameraSchema::from_name(name), schema, "{name}");
     }
+}
+
+#[test]
+fn videos_in_other_types() {
+    let jpeg: &[u8] = b"\xff\xd8\xff\xe0";
+    for (format, data, codec) in [
+        ("h264", &[0, 0, 0, 1][..], Some("h264")),
+        ("H.264", &[0, 0, 1], Some("h264")),
+        ("bgr8; h265 compressed", &[], Some("h265")),
+        ("video/HEVC", &[], Some("h265")),
+        ("jpeg", &[0, 0, 0, 1], None),
+        ("mjpeg", jpeg, None),
+        ("bgr8; jpeg compressed bgr8", jpeg, None),
+        // The data is what it is.
+        ("h264", jpeg, None),
+        ("", &[], None),
+    ] {
+        let mut w = Writer::new(Serialization::Cdr, false);
+        w.u32(1);
+        w.u32(2);
+        w.string("camera");
+        w.string(format);
+        w.bytes(data);
+        let message = w.out.into();
+        let decoded = decode(CameraSchema::RosCompressedImage, Serialization::Cdr, &message);
+        let found = match decoded.unwrap().payload {
+            Payload::Video { format, data: found } => {
+                assert_eq!(found, data);
+                Some(format)
+            }
+            _ => None,
+        };
+        assert_eq!(found.as_deref(), codec, "{format}");
+    }
+    for serialization in [Serialization::Cdr, Serialization::Ros1] {
+        let mut w = Writer::new(serialization, false);
+        if serialization == Serialization::Ros1 {
+            w.u32(1);
+        }
+        (0..2).for_each(|n| w.u32(n));
+        w.string("left");
+        (0..2).for_each(|n| w.u32(n));
+        w.string("hevc;yuv420p;bgr8;bgr8");
+        let decoded = decode(CameraSchema::FfmpegPacket, serialization, &w.out.into()).unwrap();
+        assert_eq!(decoded.frame_id.as_deref(), Some("left"));
+        let Payload::Video { format, .. } = decoded.payload else { panic!() };
+        assert_eq!(format, "hevc in FFMPEGPacket");
+    }
+    let decoded = decode(CameraSchema::OtherVideo, Serialization::Json, &Bytes::new()).unwrap();
+    assert!(matches!(decoded.payload, Payload::Video { format, .. } if format.is_empty()));
 }
 
 /// Writes messages field by field, from the format descriptions.
@@ -221,7 +283,7 @@ fn message(schema: CameraSchema, text: &str, data: &[u8], numbers: [u32; 4]) -> 
         CameraSchema::FoxgloveCompressedVideo => Payload::Video { format, data },
         _ => Payload::Compressed { format, data },
     };
-    CameraMessage { header_ns, payload }
+    CameraMessage { header_ns, frame_id: Some("camera".into()), payload }
 }
 
 proptest! {
@@ -350,7 +412,9 @@ fn json_variants() {
             Ok(header_ns) => {
                 let data = Bytes::from_static(&[0, 1, 2]);
                 let payload = Payload::Compressed { format: "jpeg".into(), data };
-                assert_eq!(decoded.unwrap(), CameraMessage { header_ns, payload }, "{json}");
+                let frame_id = None;
+                let expected = CameraMessage { header_ns, frame_id, payload };
+                assert_eq!(decoded.unwrap(), expected, "{json}");
             }
             Err(part) => {
                 let error = decoded.unwrap_err();

@@ -265,12 +265,20 @@ impl Catalog {
         let stream = known.stream.and_then(|id| Some((id, self.streams.get(id)?.schema)));
         let event = match (stream, message) {
             (Some((stream, schema)), message) => {
-                let (header_ns, payload) = match message::decode(schema, Serialization::Ros1, data)
-                {
-                    Ok(camera) => (camera.header_ns, Ok(camera.payload)),
-                    Err(bad) => (None, Err(bad)),
-                };
-                Event::Packet(Packet { stream, number, log_ns: time, header_ns, payload, message })
+                let (header_ns, frame_id, payload) =
+                    match message::decode(schema, Serialization::Ros1, data) {
+                        Ok(camera) => (camera.header_ns, camera.frame_id, Ok(camera.payload)),
+                        Err(bad) => (None, None, Err(bad)),
+                    };
+                Event::Packet(Packet {
+                    stream,
+                    number,
+                    log_ns: time,
+                    header_ns,
+                    frame_id,
+                    payload,
+                    message,
+                })
             }
             (None, Some(message)) => Event::Message(message),
             (None, None) => return,

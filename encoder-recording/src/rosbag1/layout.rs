@@ -101,6 +101,13 @@ pub(super) struct Layout {
 }
 
 impl Layout {
+    /// Log times of the first message and of the last selected message, by the index.
+    pub(super) fn span(&self) -> Option<(i64, i64)> {
+        let ends = self.chunks.iter().map(|chunk| Some(chunk.indexed.as_ref()?.end));
+        let last = ends.collect::<Option<Vec<_>>>()?.into_iter().max()?;
+        Some((self.first?, last))
+    }
+
     fn sorted(mut self) -> Self {
         self.chunks.sort_by_key(|chunk| (chunk.start, chunk.position));
         self

@@ -40,6 +40,8 @@ pub struct RosbagSource {
     all: bool,
     window: Window,
     catalog: Catalog,
+    /// Log times of the first and the last message by the index.
+    span: Option<(i64, i64)>,
     /// The window of log time to read, once the time of the first message is known.
     bounds: Option<RangeInclusive<i64>>,
     /// Time of the oldest message so far.
@@ -104,6 +106,7 @@ impl RosbagSource {
             all,
             window: Window::new(options),
             catalog,
+            span: None,
             bounds: None,
             oldest: i64::MAX,
             last: i64::MIN,
@@ -121,6 +124,7 @@ impl RosbagSource {
     }
 
     fn take(&mut self, mut layout: Layout) -> Result<(), SourceError> {
+        self.span = layout.span();
         if layout.warning.is_none() {
             self.catalog.learn_index(&layout.connections, &layout.counts);
             self.bounds = layout.first.map(|first| self.window.bounds(first));
@@ -374,6 +378,10 @@ impl Source for RosbagSource {
 
     fn other_topics(&self) -> Vec<(String, String)> {
         self.catalog.other_topics()
+    }
+
+    fn log_span(&self) -> Option<(i64, i64)> {
+        self.span
     }
 
     fn profile(&self) -> &str {

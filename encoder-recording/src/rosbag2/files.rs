@@ -1,8 +1,8 @@
-//! The files of a recording: the files that `metadata.yaml` lists, or all in the directory.
+//! The files of a recording: the files that `metadata.yaml` lists, and others beside them.
 //!
 //! No file outside the directory is read, whatever the list or a link names.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::io::{
     self,
     ErrorKind::{NotADirectory, NotFound},
@@ -17,28 +17,39 @@ use crate::{SourceError, Warning, images};
 /// How many files are named individually in each kind of warning.
 const NAMED: usize = 10;
 
-/// The files of a recording, and the warnings about them.
+/// The files of a recording.
 #[derive(Debug, Default)]
 pub(super) struct Files {
-    /// In the order of the recording.
-    pub(super) paths: VecDeque<PathBuf>,
-    pub(super) warnings: Vec<Warning>,
+    /// The listed files, in order.
+    pub(super) paths: Vec<PathBuf>,
+    /// Files that are not listed, in natural order.
+    pub(super) unlisted: Vec<PathBuf>,
+    /// Listed files that do not exist, each with the text of the warning.
+    pub(super) missing: Vec<(String, String)>,
+    /// Other listed files that are not read.
+    pub(super) lost: Notes,
+    pub(super) notes: Notes,
 }
 
 /// A file in the directory.
 #[derive(Debug, PartialEq)]
-pub(super) struct Inside {
+pub(crate) struct Inside {
     /// The path as it was listed.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// The path with links resolved.
-    pub(super) real: PathBuf,
+    pub(crate) real: PathBuf,
 }
 
 /// The reason why a file is not read.
 #[derive(Debug, Error)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     #[error("is not there")]
     Missing,
+    /// A link to a file that is not there.
+    #[error("{0}")]
+    Dangling(String),
+    #[error("is not there, only a DVC pointer to it; fetch it: dvc pull")]
+    Dvc,
     #[error("is outside the directory of the recording")]
     Outside,
     #[error("is a link to {}, outside the directory of the recording", .0.display())]
@@ -50,9 +61,15 @@ pub(super) enum Refused {
 }
 
 /// Finds a file by its path in `directory`. Links are followed as long as they stay inside.
-pub(super) fn inside(directory: &Path, path: &Path) -> Result<Inside, Refused> {
+pub(crate) fn inside(directory: &Path, path: &Path) -> Result<Inside, Refused> {
     let real_path = |path: &Path| match path.canonicalize() {
-        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => Err(Refused::Missing),
+        Err(error) if matches!(error.kind(), NotFound | NotADirectory) => {
+            Err(match signature::dangling(path) {
+                Some(text) => Refused::Dangling(text),
+                None if signature::has_dvc_pointer(path) => Refused::Dvc,
+                None => Refused::Missing,
+            })
+        }
         other => Ok(other?),
     };
     let path = directory.join(relative(path).ok_or(Refused::Outside)?);
@@ -120,7 +137,7 @@ fn find(directory: &Path, listed: &Path) -> Result<Inside, Refused> {
 }
 
 /// The path of the decompressed file: two files with the same decompressed path are one recording.
-fn identity(file: &Inside) -> PathBuf {
+pub(crate) fn identity(file: &Inside) -> PathBuf {
     let name = file.real.file_name().unwrap_or_default().to_string_lossy();
     file.real.with_file_name(signature::unpacked_name(&name))
 }
@@ -134,7 +151,7 @@ fn identity(file: &Inside) -> PathBuf {
 /// # Errors
 /// [`SourceError`] when the directory cannot be read.
 pub(super) fn listed(directory: &Path, names: &[String]) -> Result<Files, SourceError> {
-    let mut paths = VecDeque::new();
+    let (mut paths, mut unlisted, mut missing) = (Vec::new(), Vec::new(), Vec::new());
     let mut known = HashSet::new();
     let (mut lost, mut notes) = (Notes::default(), Notes::default());
     for listed in names {
@@ -157,9 +174,13 @@ pub(super) fn listed(directory: &Path, names: &[String]) -> Result<Files, Source
         }
         match found {
             Err(refused) => {
-                lost.push(format!("{listed}, listed in {ROSBAG2_METADATA}, {refused}"));
+                let text = format!("{listed}, listed in {ROSBAG2_METADATA}, {refused}");
+                match refused {
+                    Refused::Missing => missing.push((listed.clone(), text)),
+                    _ => lost.push(text),
+                }
             }
-            Ok(file) if known.insert(identity(&file)) => paths.push_back(file.path),
+            Ok(file) if known.insert(identity(&file)) => paths.push(file.path),
             Ok(_) => notes.push(format!(
                 "{listed} is listed more than once in {ROSBAG2_METADATA}: it is read once"
             )),
@@ -168,37 +189,12 @@ pub(super) fn listed(directory: &Path, names: &[String]) -> Result<Files, Source
     for path in images::entries(directory)?.iter().filter(|path| has_recording_name(path)) {
         let Some(name) = path.file_name() else { continue };
         if let Ok(file) = inside(directory, Path::new(name))
-            && !known.contains(&identity(&file))
+            && known.insert(identity(&file))
         {
-            notes.push(format!(
-                "{} is not listed in {ROSBAG2_METADATA} and is not read",
-                Path::new(name).display()
-            ));
+            unlisted.push(file.path);
         }
     }
-    let mut warnings = lost.into_warnings(true);
-    warnings.extend(notes.into_warnings(false));
-    Ok(Files { paths, warnings })
-}
-
-/// Finds the files of a recording without `metadata.yaml`: all in the directory, by name.
-///
-/// # Errors
-/// [`SourceError`] when the directory cannot be read.
-pub(super) fn unlisted(directory: &Path) -> Result<Files, SourceError> {
-    let mut paths = VecDeque::new();
-    let mut known = HashSet::new();
-    let mut lost = Notes::default();
-    for path in images::entries(directory)?.iter().filter(|path| has_recording_name(path)) {
-        let Some(name) = path.file_name() else { continue };
-        match inside(directory, Path::new(name)) {
-            // The same file, compressed, comes after the decompressed one.
-            Ok(file) if known.insert(identity(&file)) => paths.push_back(file.path),
-            Ok(_) | Err(Refused::NoFile) => {}
-            Err(refused) => lost.push(format!("{} {refused}", Path::new(name).display())),
-        }
-    }
-    Ok(Files { paths, warnings: lost.into_warnings(true) })
+    Ok(Files { paths, unlisted, missing, lost, notes })
 }
 
 fn has_recording_name(path: &Path) -> bool {
@@ -206,21 +202,21 @@ fn has_recording_name(path: &Path) -> bool {
 }
 
 /// Warnings of one kind; the first of them are kept.
-#[derive(Default)]
-struct Notes {
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
     texts: Vec<String>,
     others: u64,
 }
 
 impl Notes {
-    fn push(&mut self, text: String) {
+    pub(crate) fn push(&mut self, text: String) {
         match self.texts.len() < NAMED {
             true => self.texts.push(text),
             false => self.others += 1,
         }
     }
 
-    fn into_warnings(mut self, loss: bool) -> Vec<Warning> {
+    pub(crate) fn into_warnings(mut self, loss: bool) -> Vec<Warning> {
         if self.others > 0 {
             self.texts.push(format!("and {} more such files", self.others));
         }
@@ -301,13 +297,19 @@ mod tests {
         (parent, directory)
     }
 
-    /// The files that were found, relative to the directory, and parts of the warnings.
-    fn check(found: &Files, directory: &Path, paths: &[&str], losses: &[&str], notes: &[&str]) {
+    /// The files that were found, relative to the directory, and parts of the warnings. A file that
+    /// is not listed is a note.
+    fn check(found: Files, directory: &Path, paths: &[&str], losses: &[&str], notes: &[&str]) {
         let relative = |path: &PathBuf| {
             path.strip_prefix(directory).unwrap().to_str().unwrap().replace('\\', "/")
         };
         assert_eq!(found.paths.iter().map(relative).collect::<Vec<_>>(), paths, "{found:?}");
-        let of = |loss| found.warnings.iter().filter(move |w| w.loss == loss);
+        let Files { unlisted, missing, mut lost, notes: mut noted, .. } = found;
+        unlisted.iter().for_each(|path| noted.push(format!("{} is not listed", relative(path))));
+        missing.into_iter().for_each(|(_, text)| lost.push(text));
+        let mut found = lost.into_warnings(true);
+        found.extend(noted.into_warnings(false));
+        let of = |loss| found.iter().filter(move |w| w.loss == loss);
         for (parts, loss) in [(losses, true), (notes, false)] {
             assert_eq!(of(loss).count(), parts.len(), "{found:?}");
             for (part, warning) in parts.iter().zip(of(loss)) {
@@ -377,7 +379,7 @@ mod tests {
         for (files, names, paths, losses, notes) in table {
             let (_parent, directory) = directory(files);
             let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
-            check(&listed(&directory, &names).unwrap(), &directory, paths, losses, notes);
+            check(listed(&directory, &names).unwrap(), &directory, paths, losses, notes);
         }
     }
 
@@ -401,43 +403,21 @@ mod tests {
         for (files, names, paths, losses) in table {
             let (_parent, directory) = directory(files);
             let names: Vec<_> = names.iter().map(|name| name.to_string()).collect();
-            check(&listed(&directory, &names).unwrap(), &directory, paths, losses, &[]);
+            check(listed(&directory, &names).unwrap(), &directory, paths, losses, &[]);
         }
         // The directory itself may be a link.
         let (parent, target) = directory(&["x_0.db3"]);
         let link = parent.path().join("link");
         std::os::unix::fs::symlink(target, &link).unwrap();
-        check(&listed(&link, &["x_0.db3".into()]).unwrap(), &link, &["x_0.db3"], &[], &[]);
-        check(&unlisted(&link).unwrap(), &link, &["x_0.db3"], &[], &[]);
-    }
-
-    #[test]
-    fn unlisted_files() {
-        let (_parent, plain) = directory(&[
-            "x_10.db3",
-            "x_2.db3.zstd",
-            "x_0.db3",
-            "x_0.db3.zstd",
-            "y",
-            "._x_3.db3",
-            "d.db3/z",
-        ]);
-        let expected = ["x_0.db3", "x_2.db3.zstd", "x_10.db3"];
-        check(&unlisted(&plain).unwrap(), &plain, &expected, &[], &[]);
-        #[cfg(unix)]
-        {
-            let (_parent, linked) = directory(&["x_0.db3", "x_9.db3 -> ../other/x_9.db3"]);
-            let losses = ["x_9.db3 is a link to"];
-            check(&unlisted(&linked).unwrap(), &linked, &["x_0.db3"], &losses, &[]);
-        }
+        check(listed(&link, &["x_0.db3".into()]).unwrap(), &link, &["x_0.db3"], &[], &[]);
     }
 
     #[test]
     fn long_lists_have_short_warnings() {
-        let (_parent, directory) = directory(&[]);
-        let names: Vec<_> = (0..1000).map(|n| format!("x_{n}.db3")).collect();
-        let found = listed(&directory, &names).unwrap();
-        assert_eq!(found.warnings.len(), NAMED + 1);
-        assert!(found.warnings[NAMED].text.contains("990 more"), "{found:?}");
+        let mut notes = Notes::default();
+        (0..1000).for_each(|n| notes.push(format!("x_{n}.db3")));
+        let warnings = notes.into_warnings(true);
+        assert_eq!(warnings.len(), NAMED + 1);
+        assert!(warnings[NAMED].text.contains("990 more"), "{warnings:?}");
     }
 }

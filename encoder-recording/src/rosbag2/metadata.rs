@@ -1,5 +1,6 @@
 //! `metadata.yaml`.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -14,12 +15,16 @@ const MAX_BYTES: u64 = 16 << 20;
 
 /// The fields of `metadata.yaml` that are needed to read the recording.
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Metadata {
+pub(crate) struct Metadata {
     #[serde(default)]
     pub(super) storage_identifier: String,
     #[serde(default)]
     pub(super) relative_file_paths: Vec<String>,
     starting_time: Option<StartingTime>,
+    duration: Option<Length>,
+    /// Newer recorders also describe each file.
+    #[serde(default)]
+    files: Vec<FileTimes>,
     #[serde(default)]
     topics_with_message_count: Vec<TopicCount>,
 }
@@ -27,6 +32,18 @@ pub(super) struct Metadata {
 #[derive(Debug, Deserialize)]
 struct StartingTime {
     nanoseconds_since_epoch: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Length {
+    nanoseconds: i64,
+}
+
+#[derive(Debug, Deserialize)]
+struct FileTimes {
+    path: String,
+    starting_time: Option<StartingTime>,
+    duration: Option<Length>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -43,7 +60,7 @@ struct TopicName {
 impl Metadata {
     /// Reads the description of the recording in `directory`. The error describes what is wrong
     /// with the file.
-    pub(super) fn read(directory: &Path) -> Result<Self, String> {
+    pub(crate) fn read(directory: &Path) -> Result<Self, String> {
         #[derive(Deserialize)]
         struct Document {
             rosbag2_bagfile_information: Metadata,
@@ -82,9 +99,36 @@ impl Metadata {
         (start != i64::MAX).then_some(start)
     }
 
-    /// Number of messages of a topic.
-    pub(super) fn messages(&self, topic: &str) -> Option<u64> {
-        let mut topics = self.topics_with_message_count.iter();
-        topics.find(|t| t.topic_metadata.name == topic).map(|t| t.message_count)
+    /// Log times of the first and the last message of the recording, if they are known.
+    pub(super) fn span(&self) -> Option<(i64, i64)> {
+        span(self.starting_time.as_ref(), self.duration.as_ref())
     }
+
+    /// Log times of the first and the last message of a file, if they are known.
+    pub(super) fn span_of(&self, path: &Path) -> Option<(i64, i64)> {
+        let name = path.file_name()?;
+        let file =
+            self.files.iter().find(|file| Path::new(&file.path).file_name() == Some(name))?;
+        span(file.starting_time.as_ref(), file.duration.as_ref())
+    }
+
+    /// Number of messages of each topic.
+    pub(super) fn counts(&self) -> HashMap<String, u64> {
+        let topics = self.topics_with_message_count.iter();
+        topics.map(|topic| (topic.topic_metadata.name.clone(), topic.message_count)).collect()
+    }
+
+    /// Whether the recording may have a topic. Without a list of topics, it may have any.
+    pub(super) fn has_topic(&self, name: &str) -> bool {
+        let mut topics = self.topics_with_message_count.iter();
+        self.topics_with_message_count.is_empty()
+            || topics.any(|topic| topic.topic_metadata.name == name)
+    }
+}
+
+/// First and last time; `None` where a recorder without messages wrote the largest possible time.
+fn span(start: Option<&StartingTime>, length: Option<&Length>) -> Option<(i64, i64)> {
+    let start = start?.nanoseconds_since_epoch;
+    let length = length?.nanoseconds;
+    (start != i64::MAX && length >= 0).then(|| (start, start.saturating_add(length)))
 }

@@ -24,12 +24,13 @@ pub(super) fn head(path: &Path, count: u64) -> Result<Vec<u8>, SourceError> {
     let read = File::open(path)
         .and_then(Decoder::new)
         .and_then(|reader| reader.take(count).read_to_end(&mut head));
-    let is_known = head.starts_with(signature::MCAP) || head.starts_with(signature::SQLITE);
+    let known = [signature::MCAP, signature::SQLITE, signature::BAG];
+    let is_known = known.iter().any(|magic| head.starts_with(magic));
     match read {
         Ok(_) if !is_known => Err(SourceError::invalid(
             path,
-            "a file compressed as Zstandard, and neither an MCAP file nor a database of rosbag2 \
-             is in it",
+            "a file compressed as Zstandard, and neither an MCAP file nor a ROS 1 bag nor a \
+             database of rosbag2 is in it",
             format!("decompress it first: zstd -d {}", name(path)),
         )),
         _ => Ok(head),

@@ -2,7 +2,10 @@
 
 mod packed;
 
+use std::path::PathBuf;
+
 use super::*;
+use crate::{Event, Moment, StreamInfo, folder, signature};
 use encoder_testbed::fixtures::recording::{Recording, Serialization, small_jpeg};
 
 use crate::Payload;
@@ -12,16 +15,38 @@ use crate::sqlite::tests::write;
 fn storages(
     mcap: impl Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send + 'static,
 ) -> Storages {
-    Storages { mcap: Box::new(mcap), sqlite: Box::new(crate::sqlite::SqliteSource::open) }
+    let bag = |path: &Path, _: &SourceOptions| Err(SourceError::invalid(path, "a bag", "no bags"));
+    Storages {
+        mcap: Box::new(mcap),
+        sqlite: Box::new(crate::sqlite::SqliteSource::open),
+        bag: Box::new(bag),
+    }
+}
+
+/// Opens the only recording in a directory.
+fn open_with(
+    directory: &Path,
+    options: &SourceOptions,
+    storages: impl Fn() -> Storages,
+) -> Result<Box<dyn Source>, SourceError> {
+    let opener = || Opener::new(storages(), options.limits.temporary_bytes);
+    if let Ok(metadata) = Metadata::read(directory) {
+        return open_directory(directory, &metadata, options, opener());
+    }
+    let found = folder::find(directory, options, &opener())?;
+    let [folder::Found { place: folder::Place::Files(path, files), warnings, .. }] = &found[..]
+    else {
+        panic!("{found:?}");
+    };
+    folder::open(path, files, warnings, options, opener())
 }
 
 /// Stands for the reader of MCAP files: opens databases, whatever their name.
 fn open(directory: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    Rosbag2Source::open(
-        directory,
-        options,
-        storages(|path, _| Err(SourceError::invalid(path, "not an MCAP file", "check what it is"))),
-    )
+    let refuse = |path: &Path, _: &SourceOptions| {
+        Err(SourceError::invalid(path, "not an MCAP file", "check what it is"))
+    };
+    open_with(directory, options, || storages(refuse))
 }
 
 #[derive(Debug, Default, PartialEq)]
@@ -309,12 +334,8 @@ impl Source for Failing {
 /// Opens a directory in which each MCAP file breaks off; at once where `begins` is not set.
 fn open_failing(directory: &Path, begins: bool) -> Vec<Event> {
     let options = SourceOptions::default();
-    let mut source = Rosbag2Source::open(
-        directory,
-        &options,
-        storages(move |_, _| Ok(Box::new(Failing(!begins)))),
-    )
-    .unwrap();
+    let failing = move || storages(move |_, _| Ok(Box::new(Failing(!begins))));
+    let mut source = open_with(directory, &options, failing).unwrap();
     let mut events = Vec::new();
     while let Some(event) = source.next_event().unwrap() {
         events.push(event);
@@ -378,6 +399,9 @@ fn a_part_without_a_wanted_topic_is_no_loss() {
         recording.finish();
     }
     drop(write(&directory.path().join("x_3.db3"), 0..10, false));
+    let files = ["x_0.mcap", "x_1.mcap", "x_2.mcap", "x_3.db3"];
+    std::fs::write(directory.path().join(ROSBAG2_METADATA), metadata(&files, START, "\"\""))
+        .unwrap();
     for (topic, expected) in [("/left", 2), ("/right", 1), ("/cam", 10), ("*", 13)] {
         let options = SourceOptions { topics: vec![topic.into()], ..Default::default() };
         let mut source = crate::open(directory.path(), &options).unwrap();
@@ -391,4 +415,43 @@ fn a_part_without_a_wanted_topic_is_no_loss() {
         }
         assert_eq!(packets, expected, "{topic}");
     }
+}
+
+#[test]
+fn files_that_overlap_are_merged_and_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    drop(write(&directory.path().join("x_0.db3"), 0..10, false));
+    drop(write(&directory.path().join("x_1.db3"), 5..15, false));
+    let both = (0..10).chain(5..15);
+    for files in [["x_0.db3", "x_1.db3"], ["x_1.db3", "x_0.db3"]] {
+        let yaml = directory.path().join(ROSBAG2_METADATA);
+        std::fs::write(yaml, metadata(&files, START, "\"\"")).unwrap();
+        let all = read(directory.path(), &SourceOptions::default()).unwrap();
+        let mut pictures: Vec<u32> = both.clone().collect();
+        pictures.sort_unstable();
+        assert_eq!(all.frames, (0..).zip(pictures).collect::<Vec<_>>());
+        assert_eq!(all.warnings, []);
+        // Numbers count messages that the window leaves out.
+        let start = Some(Moment::FromStart(7_000_000));
+        let part = SourceOptions { start, ..Default::default() };
+        let part = read(directory.path(), &part).unwrap().frames;
+        assert!(part.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{part:?}");
+        assert_eq!((part.len(), part.first().unwrap().1, part.last().unwrap()), (11, 7, &(19, 14)));
+    }
+}
+
+#[test]
+fn more_files_than_are_open_at_once_lose_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let names: Vec<_> = (0..20).map(|n| format!("x_{n}.db3")).collect();
+    for name in &names {
+        drop(write(&directory.path().join(name), 0..10, false));
+    }
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let yaml = directory.path().join(ROSBAG2_METADATA);
+    std::fs::write(yaml, metadata(&names, START, "\"\"")).unwrap();
+    let all = read(directory.path(), &SourceOptions::default()).unwrap();
+    assert_eq!(all.frames.len(), 200);
+    let [Warning { text, loss: false }] = all.warnings.as_slice() else { panic!("{all:?}") };
+    assert!(text.contains("may come out of order"), "{text}");
 }

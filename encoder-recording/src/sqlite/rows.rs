@@ -25,6 +25,8 @@ pub(super) type Row = (i64, i64, StreamId);
 pub(super) struct Survey {
     /// Log time of the earliest message of any topic.
     pub(super) first: Option<i64>,
+    /// Log time of the latest message of any topic.
+    pub(super) last: Option<i64>,
     /// Number of messages of each selected stream.
     pub(super) counts: Vec<u64>,
     /// The most by which a message is earlier than a preceding message, in nanoseconds.
@@ -94,6 +96,7 @@ impl Survey {
         wanted: &HashMap<i64, StreamId>,
     ) -> Option<StreamId> {
         self.first = Some(self.first.map_or(time, |first| first.min(time)));
+        self.last = self.last.max(Some(time));
         let stream = wanted.get(&topic).copied()?;
         *self.counts.get_mut(stream)? += 1;
         Some(stream)

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use super::*;
+use crate::temporary::Room;
 
 /// A file whose data can be decompressed up to any cut.
 fn zip_in_pieces(bytes: &[u8]) -> Vec<u8> {
@@ -27,8 +28,9 @@ fn what_can_be_decompressed_of_a_cut_file_is_read() {
         let of_file = read.frames.iter().filter(|frame| (10..20).contains(&frame.1)).count();
         assert!((least..10).contains(&of_file), "{part}: {of_file} {:?}", read.warnings);
         assert_eq!(read.frames.len(), 20 + of_file);
-        let loss = read.warnings.iter().find(|warning| warning.loss).unwrap();
-        assert!(loss.text.starts_with("x_2.db3.zstd: the file cannot be decompressed to its end"));
+        let mut losses = read.warnings.iter().filter(|warning| warning.loss);
+        let start = "x_2.db3.zstd: the file cannot be decompressed to its end";
+        assert!(losses.any(|loss| loss.text.starts_with(start)), "{:?}", read.warnings);
     }
     // Nothing of the data is there.
     std::fs::write(&path, &zip[..8]).unwrap();
@@ -102,7 +104,7 @@ fn what_is_not_a_recording() {
     let directory = tempfile::tempdir().unwrap();
     let zip = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
     for (name, bytes, part) in [
-        ("x.bag.zst", zip(b"#ROSBAG V2.0\n"), "zstd -d x.bag.zst"),
+        ("x.txt.zst", zip(b"a text"), "zstd -d x.txt.zst"),
         ("x.zst", zip(&zip(signature::MCAP)), "zstd -d x.zst"),
         ("x.mcap.gz", b"\x1f\x8b\x08rest".to_vec(), "gunzip -k"),
         ("x.mcap", b"\x1f\x8b\x08rest".to_vec(), "gunzip -k"),
@@ -155,20 +157,12 @@ fn temporary_files_are_limited_and_removed() {
     let mut room = Room::new(unpacked);
     room.directory = place.path().into();
     let open = |path: &Path, room: &Room| {
-        let files = VecDeque::from([path.to_owned()]);
-        let (metadata, options) = (Metadata::default(), SourceOptions::default());
         let no_mcap = storages(|path: &Path, _: &SourceOptions| {
             Err(SourceError::invalid(path, "not an MCAP file", "check what it is"))
         });
-        Rosbag2Source::open_files(
-            path,
-            metadata,
-            files,
-            Vec::new(),
-            &options,
-            room.clone(),
-            no_mcap,
-        )
+        let mut opener = Opener::new(no_mcap, 0);
+        opener.room = room.clone();
+        open_packed(path, &SourceOptions::default(), opener)
     };
     let left = || std::fs::read_dir(place.path()).unwrap().count();
 

@@ -1,0 +1,162 @@
+//! Opens the files of a recording by their first bytes, and surveys them.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::packed;
+use crate::survey::Survey;
+use crate::temporary::{Opened, Room};
+use crate::{Event, Source, SourceError, SourceOptions, Warning, signature};
+
+/// Number of leading bytes that are used to detect the kind of a file.
+const HEAD: u64 = 128;
+
+/// Opens a file.
+type Open = Box<dyn Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send>;
+
+/// The readers of the files that a recording may have.
+pub(crate) struct Storages {
+    pub mcap: Open,
+    pub sqlite: Open,
+    pub bag: Open,
+}
+
+/// Opens files by their first bytes.
+pub(crate) struct Opener {
+    storages: Storages,
+    pub(super) room: Room,
+    /// Files of no known kind are refused by the reader of databases.
+    pub(super) is_sqlite: bool,
+}
+
+/// An opened file.
+pub(super) struct OpenFile {
+    pub(super) source: Box<dyn Source>,
+    /// The file that it was decompressed to.
+    pub(super) temporary: Option<Opened>,
+    pub(super) warning: Option<Warning>,
+}
+
+impl Opener {
+    /// `limit`: the most bytes of a temporary file.
+    pub(crate) fn new(storages: Storages, limit: u64) -> Self {
+        Self { storages, room: Room::new(limit), is_sqlite: false }
+    }
+
+    pub(super) fn open(
+        &self,
+        path: &Path,
+        options: &SourceOptions,
+    ) -> Result<OpenFile, SourceError> {
+        let head = signature::head(path, HEAD)?;
+        if !signature::is_zstd(&head) {
+            let source = self.open_plain(path, &head, options)?;
+            return Ok(OpenFile { source, temporary: None, warning: None });
+        }
+        let head = packed::head(path, HEAD)?;
+        let (file, warning) = packed::unpack(path, &self.room)?;
+        let (source, temporary) =
+            file.open(|unpacked| self.open_plain(unpacked, &head, options))
+                .map_err(|error| SourceError::io(self.room.directory.as_path(), error))?;
+        let source = source.map_err(|error| renamed(error, path))?;
+        Ok(OpenFile { source, temporary: Some(temporary), warning })
+    }
+
+    /// Opens a file that is not compressed, and starts with `head`.
+    fn open_plain(
+        &self,
+        path: &Path,
+        head: &[u8],
+        options: &SourceOptions,
+    ) -> Result<Box<dyn Source>, SourceError> {
+        if head.starts_with(signature::SQLITE) {
+            return (self.storages.sqlite)(path, options);
+        }
+        if head.starts_with(signature::MCAP) {
+            return (self.storages.mcap)(path, options);
+        }
+        if head.starts_with(signature::BAG) {
+            return (self.storages.bag)(path, options);
+        }
+        let refused = signature::packed(path, head).or_else(|| signature::pointer(path, head));
+        if let Some(error) = refused {
+            return Err(error);
+        }
+        // For other files, the error is that of the reader for the storage.
+        let name = path.to_string_lossy();
+        let name = signature::unpacked_name(&name);
+        match () {
+            () if self.is_sqlite => (self.storages.sqlite)(path, options),
+            () if name.ends_with(".bag") || name.ends_with(".active") => {
+                (self.storages.bag)(path, options)
+            }
+            () => (self.storages.mcap)(path, options),
+        }
+    }
+
+    /// Reads what shows which recording a file belongs to. Messages are read only where the file
+    /// has no index of their times. A file without a selected camera topic has no camera in it.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn survey(
+        &self,
+        path: &Path,
+        options: &SourceOptions,
+    ) -> Result<Survey, SourceError> {
+        let options = SourceOptions { start: None, end: None, ..options.clone() };
+        // The file is dropped last: it may be temporary.
+        let OpenFile { mut source, temporary: _temporary, .. } = match self.open(path, &options) {
+            Ok(file) => file,
+            Err(error) if is_without_cameras(&error) => {
+                return Ok(Survey { path: path.into(), ..Survey::default() });
+            }
+            Err(error) => return Err(error),
+        };
+        let known = source.log_span();
+        let mut span = known;
+        let (mut cameras, mut least) = (BTreeSet::new(), u64::MAX);
+        loop {
+            match source.next_event() {
+                Ok(Some(Event::Stream(info))) => {
+                    least = least.min(info.messages.filter(|n| *n > 1).unwrap_or(u64::MAX));
+                    cameras.insert((info.topic, info.schema));
+                }
+                Ok(Some(Event::Packet(_) | Event::Message(_))) if known.is_some() => break,
+                Ok(Some(Event::Packet(packet))) => extend(&mut span, packet.log_ns),
+                Ok(Some(Event::Message(message))) => {
+                    extend(&mut span, i64::try_from(message.log_ns).unwrap_or(i64::MAX));
+                }
+                Ok(Some(_)) => {}
+                // An error is reported when the file is read.
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let length = span.map_or(0, |(first, last)| last.saturating_sub(first));
+        let count = i64::try_from(least.saturating_sub(1)).unwrap_or(i64::MAX).max(1);
+        Ok(Survey { path: path.into(), span, cameras, interval: length / count })
+    }
+}
+
+fn extend(span: &mut Option<(i64, i64)>, time: i64) {
+    let (first, last) = span.unwrap_or((time, time));
+    *span = Some((first.min(time), last.max(time)));
+}
+
+/// Whether a file has no camera topic, or no selected camera topic.
+pub(super) fn is_without_cameras(error: &SourceError) -> bool {
+    match error {
+        SourceError::NoCamera { .. } => true,
+        SourceError::Invalid { reason, .. } => reason == signature::NO_TOPIC_MATCHES,
+        _ => false,
+    }
+}
+
+/// Turns an error about a temporary file into an error about the file that was decompressed to it.
+pub(super) fn renamed(error: SourceError, path: &Path) -> SourceError {
+    match error {
+        SourceError::Io { error, .. } => SourceError::io(path, error),
+        SourceError::Invalid { reason, hint, .. } => SourceError::invalid(path, reason, hint),
+        other => other,
+    }
+}
