@@ -41,6 +41,7 @@
 
 mod camera;
 mod closing;
+mod context;
 pub mod destination;
 pub mod error;
 mod leading;

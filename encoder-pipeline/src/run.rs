@@ -7,8 +7,9 @@ use encoder_media::resample;
 use tracing::warn;
 
 use crate::{
-    camera::{Camera, Context, DecodeTask},
+    camera::Camera,
     closing::Closings,
+    context::{Context, DecodeTask},
     destination::Destination,
     error::RunError,
     mux::SinkError,
@@ -210,7 +211,7 @@ impl Options {
                 report,
                 lossy: false,
             };
-            let result = work.read(&mut *source);
+            let result = work.read(&mut *source).and_then(|()| work.flush());
             work.end(result.is_ok());
             // The decoders end with the queue, which is dropped here.
             let Work { context, lossy, .. } = work;
@@ -352,6 +353,12 @@ impl Work<'_> {
         }
     }
 
+    /// Adds the frames that the cameras hold back until the next message.
+    fn flush(&mut self) -> Result<(), RunError> {
+        let Self { cameras, context, .. } = self;
+        cameras.iter_mut().try_for_each(|camera| camera.flush(context)).map_err(RunError::from)
+    }
+
     fn warn(&mut self, text: String, loss: bool) {
         warn!("{text}");
         self.lossy |= loss;
@@ -390,7 +397,10 @@ fn judge(report: &Report, lossy: bool) -> Exit {
     if report.errors().next().is_some() {
         return Exit::Failed;
     }
-    let repaired = |o: &Output| o.video.frames_failed > 0 || o.video.frames_dropped > 0;
+    let repaired = |o: &Output| {
+        let video = &o.video;
+        video.frames_failed > 0 || video.frames_dropped > 0 || video.times_guessed > 0
+    };
     if lossy || !report.skipped_topics.is_empty() || report.outputs.iter().any(repaired) {
         return Exit::Repaired;
     }

@@ -39,6 +39,8 @@ pub struct VideoReport {
     pub frames_failed: u64,
     /// Frames that were dropped because the ring was full.
     pub frames_dropped: u64,
+    /// Frames whose recorded times are missing or wrong, and whose display times are a guess.
+    pub times_guessed: u64,
     /// Pictures of the encoder that were decoded and compared with their frames while it encoded
     /// ([`check_output`](encoder_core::GpuEncoderConfig::check_output)).
     pub frames_checked: u64,
@@ -80,6 +82,7 @@ impl VideoReport {
             frames_repeated: 0,
             frames_failed: 0,
             frames_dropped: 0,
+            times_guessed: 0,
             frames_checked: 0,
             failures: Vec::new(),
             first_ns: None,
