@@ -15,7 +15,7 @@ pub(super) struct KeyframeIds {
 
 impl KeyframeIds {
     /// How many changes in a row show that the encoder always changes the id.
-    const USUAL: u32 = 3;
+    const USUAL: u32 = 2;
 
     /// Adds the next key frame. Returns the reason why a key frame before it must be missing.
     pub fn next(&mut self, id: u32, size: Resolution) -> Option<String> {

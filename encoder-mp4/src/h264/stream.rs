@@ -300,16 +300,19 @@ impl<M: Clone> StreamReader<M> {
             self.frame_num = if last.resets { 0 } else { last.frame_num };
         }
         let mut is_reordered = false;
+        let is_after_gap = gap.is_some() || self.is_interrupted;
         if first.is_idr || resets {
             self.highest = count;
-        } else if count < self.highest && numbers.order != OrderCount::Decoding {
+        } else if count < self.highest || is_after_gap && count == self.highest {
             let may_be_reordered = !numbers.declares_no_reorder || pictures.has_b;
-            match gap.is_some() || self.is_interrupted {
-                // A decoder takes the count for that of a B picture's order.
+            match is_after_gap {
+                // The order of a B picture may have been interrupted.
                 true if pictures.has_b && !numbers.declares_no_reorder => self.highest = count,
+                // Pictures are left out by intention.
+                false if numbers.order == OrderCount::Decoding => self.highest = count,
                 false if may_be_reordered => is_reordered = true,
                 // The low bits of the count have wrapped around, or a key frame reset the count.
-                // A decoder does not output such a picture.
+                // FFmpeg does not output such a picture.
                 _ => return Err(self.falls_back(count, gap)),
             }
         }
