@@ -41,8 +41,7 @@ pub enum PartError {
     NoBytes,
     /// The file is a raw H.264 stream.
     #[error(
-        "the file is a raw H.264 stream, which needs no repair: it plays as it is; give it a name \
-         that ends in .h264"
+        "the file is a raw H.264 stream, which plays as it is; give it a name that ends in .h264"
     )]
     RawStream,
     /// The file ends before the end of its first frame.

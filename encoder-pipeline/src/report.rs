@@ -100,7 +100,8 @@ impl Report {
     pub fn save(&self, path: &Path) -> std::io::Result<()> {
         use std::io::Write;
         let directory = path.parent().unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".report.").tempfile_in(directory)?;
+        let mut file =
+            tempfile::Builder::new().prefix(".report.").suffix(".part").tempfile_in(directory)?;
         serde_json::to_writer_pretty(&mut file, self)?;
         file.write_all(b"\n")?;
         #[cfg(unix)]
@@ -116,8 +117,12 @@ impl Report {
 /// Refuses to overwrite the report of another run, unless that run made no file.
 ///
 /// # Errors
-/// [`SinkError::Io`] where `report` exists.
+/// [`SinkError::Io`] where `report` exists, or is a directory.
 pub fn check_free(report: &Path, overwrite: bool) -> Result<(), SinkError> {
+    if report.is_dir() {
+        let error = io::Error::new(io::ErrorKind::IsADirectory, "a directory has this name");
+        return Err(SinkError::io(report)(error));
+    }
     if overwrite || !report.exists() || made_nothing(report) {
         return Ok(());
     }
