@@ -441,7 +441,7 @@ mod tests {
             let mut reader = AccessUnitReader::default();
             let mut frames = Vec::new();
             for (n, (ms, count)) in (0u64..).zip(*messages) {
-                let units = if n == 0 { vec![&SPS[..], &PPS, &IDR] } else { vec![&PPS] };
+                let units = if n == 0 { vec![&SPS[..], &PPS, &IDR] } else { vec![&PPS[..]] };
                 let pictures = count - usize::from(n == 0);
                 let units = [units, vec![&P[..]; pictures]].concat();
                 frames.extend(reader.read(&message(&units), at(n, *ms)));
