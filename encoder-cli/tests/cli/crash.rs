@@ -237,15 +237,15 @@ fn a_directory_under_the_name_of_a_file_is_noticed_before_encoding() {
     for name in ["out/stdin.mp4", "report/report.json", "b.mp4/b.mp4"] {
         std::fs::create_dir_all(path(name)).unwrap();
     }
-    for out in ["out", "report"] {
-        let args = [&INPUT[..], &["-o", text(&path(out)), "--overwrite"], &OPENH264].concat();
+    for out in [path("out"), path("report")] {
+        let args = [&INPUT[..], &["-o", text(&out), "--overwrite"], &OPENH264].concat();
         let mut child = command(args).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         // The program may end before it has read the frame.
         let _ = child.stdin.take().unwrap().write_all(&frame(7));
         let (code, said) = told(&child.wait_with_output().unwrap());
         assert_eq!(code, 1, "{said}");
         assert!(said.contains("a directory has this name"), "{said}");
-        assert!(!entries(&path(out)).iter().any(|name| name.ends_with(".part")), "{said}");
+        assert!(!entries(&out).iter().any(|name| name.ends_with(".part")), "{said}");
     }
     let part = path("b.mp4.part");
     kill(&path("c.mp4"), &[], &path("c.mp4.part"), 40);

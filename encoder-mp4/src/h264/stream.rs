@@ -284,6 +284,7 @@ impl<M: Clone> StreamReader<M> {
         let Some(Sps { size, numbers, .. }) = self.active.clone() else {
             return Err(self.no_keyframe());
         };
+        let before = self.frame_num;
         let mut gap = self.frame_num_gap(first, &numbers);
         if first.is_idr {
             gap = gap.or(self.keyframe_ids.next(first.idr_id, size));
@@ -298,6 +299,13 @@ impl<M: Clone> StreamReader<M> {
         let last = pictures.last();
         if last.is_reference {
             self.frame_num = if last.resets { 0 } else { last.frame_num };
+        }
+        // Two frames in a row have different numbers. Some encoders get that wrong, but not both
+        // the number and the count.
+        let is_again = first.frame_num == before && count <= self.highest && !numbers.gaps_allowed;
+        if is_again && !first.is_idr && !resets {
+            let number = first.frame_num;
+            gap.get_or_insert(format!("its frame_num is {number}, as that of a frame before it"));
         }
         let mut is_reordered = false;
         let is_after_gap = gap.is_some() || self.is_interrupted;
@@ -336,9 +344,9 @@ impl<M: Clone> StreamReader<M> {
     fn falls_back(&self, count: i64, gap: Option<String>) -> String {
         let because = gap.map_or_else(String::new, |gap| format!(" ({gap})"));
         format!(
-            "pictures before it, or a key frame, are missing in the recording{because}, and its \
-             place in the display order is before pictures that precede it: its picture order count \
-             is {count} after {}",
+            "pictures before it, or a key frame, are missing in the recording, or it is there \
+             twice{because}; a decoder would not display it in its place: its picture order count is \
+             {count} after {}",
             self.highest
         )
     }
