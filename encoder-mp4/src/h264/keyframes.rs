@@ -1,12 +1,14 @@
 use encoder_core::Resolution;
 
-/// The `idr_pic_id` of the key frames. Many encoders change it with every key frame: then two key
-/// frames in a row with the same id show that a key frame between them is missing.
+/// The `idr_pic_id` of the key frames. Many encoders change it with every key frame, or count it up:
+/// an id that is not as expected then shows that a key frame is missing.
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyframeIds {
     last: Option<(u32, Resolution)>,
-    /// Key frames in a row whose id differs from that of the key frame before.
+    /// Key frames so far whose id differs from that of the key frame before.
     changes: u32,
+    /// Key frames in a row whose id is one more than that of the key frame before.
+    counted: u32,
     /// The encoder uses an id for several key frames in a row.
     is_constant: bool,
     /// Pictures are missing since the last key frame, as was reported.
@@ -14,33 +16,35 @@ pub(super) struct KeyframeIds {
 }
 
 impl KeyframeIds {
-    /// How many changes in a row show that the encoder always changes the id.
+    /// How many key frames show how the encoder chooses ids.
     const USUAL: u32 = 2;
 
     /// Adds the next key frame. Returns the reason why a key frame before it must be missing.
     pub fn next(&mut self, id: u32, size: Resolution) -> Option<String> {
         let last = self.last.replace((id, size)).filter(|(_, before)| *before == size);
         let was_interrupted = std::mem::take(&mut self.is_interrupted);
-        match last {
-            None => {
-                self.changes = 0;
-                None
-            }
-            Some((before, _)) if before != id => {
-                self.changes += 1;
-                None
-            }
-            // Ids that count from the start of the encoder may be equal after a restart.
-            _ if was_interrupted => None,
-            _ if self.changes >= Self::USUAL && !self.is_constant => Some(format!(
-                "its idr_pic_id is {id}, as that of the key frame before it, while it changed with \
-                 each of the others: a key frame is missing, or the encoder was restarted"
-            )),
-            _ => {
-                self.is_constant = true;
-                None
-            }
+        let Some((before, _)) = last else {
+            (self.changes, self.counted) = (0, 0);
+            return None;
+        };
+        let was_counted = self.counted >= Self::USUAL;
+        self.counted = if id == before + 1 { self.counted + 1 } else { 0 };
+        // A lower id may be that of an encoder that was restarted.
+        let is_unexpected = match id == before {
+            true => self.changes >= Self::USUAL && !self.is_constant,
+            false => was_counted && id > before + 1,
+        };
+        match id == before {
+            true if !is_unexpected && !was_interrupted => self.is_constant = true,
+            true => {}
+            false => self.changes += 1,
         }
+        (is_unexpected && !was_interrupted).then(|| {
+            format!(
+                "its idr_pic_id is {id} after {before}, unlike those before it: a key frame is \
+                 missing, or the encoder was restarted"
+            )
+        })
     }
 
     /// Pictures are missing since the last key frame, as was reported.
