@@ -11,11 +11,11 @@ use encoder_core::{FrameRate, Resolution};
 use tracing::{Span, error_span, warn};
 
 use crate::{
-    context::{Context, DecodeTask},
+    context::Context,
     destination::PartInfo,
     leading::{Broken, Leading},
     mux::{Sink, SinkError},
-    part::{ClosedPart, Notes, Part, Video},
+    part::{ClosedPart, DecodeTask, Notes, Part, Video},
     passthrough::{AccessUnit, AccessUnitReader, Passthrough, PushError, VideoFrame, VideoMessage},
     picture::{self, PictureError},
     report::{SkipReason, SkippedTopic},

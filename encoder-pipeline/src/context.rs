@@ -1,24 +1,9 @@
 //! The parts of a run that its cameras share.
 
 use crate::{
-    closing::Closings,
-    destination::Destination,
-    progress::Progress,
-    session::{SessionConfig, Slot},
-    source::Payload,
+    closing::Closings, destination::Destination, part::DecodeTask, progress::Progress,
+    session::SessionConfig,
 };
-
-/// A slot of a ring, and the picture that is decoded into it.
-pub(crate) struct DecodeTask {
-    pub slot: Slot,
-    pub payload: Payload,
-}
-
-impl DecodeTask {
-    pub fn run(self) {
-        self.slot.fill(&self.payload);
-    }
-}
 
 /// The parts of a run that a camera uses.
 pub(crate) struct Context<'a> {

@@ -6,11 +6,24 @@ use tracing::{debug, warn};
 
 use crate::{
     passthrough::Passthrough,
-    session::{Closing, Session, SessionError, VideoReport},
+    session::{Closing, Session, SessionError, Slot, VideoReport},
+    source::Payload,
 };
 
 /// How many reasons or changes of size are listed individually.
 const LISTED: usize = 10;
+
+/// A slot of a ring, and the picture that is decoded into it.
+pub(crate) struct DecodeTask {
+    pub slot: Slot,
+    pub payload: Payload,
+}
+
+impl DecodeTask {
+    pub fn run(self) {
+        self.slot.fill(&self.payload);
+    }
+}
 
 /// A video that accepts frames.
 pub(crate) struct Part {

@@ -331,7 +331,7 @@ impl Passthrough {
         report.duration_s = timeline.duration_s();
         report.first_ns = timeline.first_ns;
         report.last_ns = timeline.last_ns;
-        report.times_guessed = self.guessed;
+        report.times_guessed += self.guessed;
         report.warnings = timeline.warnings.into_iter().chain(finished.warnings).collect();
         if let Some(number) = self.first_guessed {
             let text = format!(

@@ -9,10 +9,11 @@ use tracing::warn;
 use crate::{
     camera::Camera,
     closing::Closings,
-    context::{Context, DecodeTask},
+    context::Context,
     destination::Destination,
     error::RunError,
     mux::SinkError,
+    part::DecodeTask,
     progress::Progress,
     report::{Exit, Output, Report, SkippedTopic},
     session::SessionConfig,
