@@ -65,7 +65,7 @@ pub enum Command {
     /// (NAME.mp4.part, or a fragmented file), up to the last frame that was written. The damaged
     /// files are kept.
     Repair {
-        /// The damaged files.
+        /// The damaged files; of a directory, all part files in it and below.
         #[arg(required = true)]
         files: Vec<PathBuf>,
         /// The whole file, or a directory for it [default: NAME.mp4 of NAME.mp4.part, otherwise

@@ -153,14 +153,8 @@ impl Fragmenter {
     /// # Errors
     /// A message, if the fragment cannot be stored in this container.
     pub fn finish(&mut self) -> Result<Vec<u8>, String> {
-        let (mut highest, mut complete) = (0, 0);
-        for (n, sample) in self.pending.samples.iter().enumerate() {
-            highest = highest.max(sample.pts);
-            if highest + 1 == self.frames + n as u64 + 1 {
-                complete = n + 1;
-            }
-        }
-        self.pending.samples.truncate(complete);
+        let samples = &mut self.pending.samples;
+        samples.truncate(record::complete(self.frames, samples, samples.len()));
         let mut out = Vec::new();
         self.cut(None, &mut out)?;
         Ok(out)
@@ -180,8 +174,9 @@ impl Fragmenter {
         }
         match u32::try_from(sample.data.len()) {
             Ok(bytes) if u32::try_from(pts).is_ok() && pts >= self.frames => {
-                let sets = sample.sets;
-                Ok((FragmentSample { pts, bytes, sets, keyframe, times: *times }, sample.data))
+                let (sets, times) = (sample.sets, *times);
+                let checksum = crc32fast::hash(&sample.data);
+                Ok((FragmentSample { pts, bytes, sets, keyframe, times, checksum }, sample.data))
             }
             _ => Err(format!("frame {pts} has {} bytes", sample.data.len())),
         }
@@ -272,13 +267,11 @@ impl Fragmenter {
         let bytes: u64 = samples.iter().map(|sample| u64::from(sample.bytes)).sum();
         let mdat_size = u32::try_from(bytes + 8).map_err(|_| "a fragment is too large")?;
         let (checked, _) = moof.split_at(moof.len() - CHECKSUM);
-        let mut checksum = crc32fast::Hasher::new();
-        checksum.update(checked);
         out.extend_from_slice(checked);
-        let mdat = [&mdat_size.to_be_bytes(), &b"mdat"[..], &data[..bytes as usize]];
-        mdat.iter().for_each(|bytes| checksum.update(bytes));
-        out.extend_from_slice(&checksum.finalize().to_be_bytes());
-        mdat.iter().for_each(|bytes| out.extend_from_slice(bytes));
+        out.extend_from_slice(&crc32fast::hash(checked).to_be_bytes());
+        out.extend_from_slice(&mdat_size.to_be_bytes());
+        out.extend_from_slice(b"mdat");
+        out.extend_from_slice(&data[..bytes as usize]);
         self.frames += samples.len() as u64;
         Ok(())
     }
@@ -339,7 +332,7 @@ fn write_head(
 }
 
 /// The head of a fragment, directly in front of its `mdat`. It ends with zeros as a placeholder for
-/// the fragment's checksum.
+/// its checksum.
 fn moof(
     number: u32,
     decoded_at: u64,

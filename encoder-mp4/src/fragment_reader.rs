@@ -33,8 +33,19 @@ pub enum PartError {
         /// Bytes that the index refers to.
         missing: u64,
     },
-    /// The file ends before the end of its first fragment.
-    #[error("nothing was written that can be shown: not one fragment is whole")]
+    /// The file has no bytes.
+    #[error(
+        "the file is empty (0 bytes): the program ended before it wrote the first frames; nothing \
+         can be recovered, delete the file"
+    )]
+    NoBytes,
+    /// The file is a raw H.264 stream.
+    #[error(
+        "the file is a raw H.264 stream, which plays as it is; give it a name that ends in .h264"
+    )]
+    RawStream,
+    /// The file ends before the end of its first frame.
+    #[error("nothing was written that can be shown: not one frame is whole")]
     Empty,
 }
 
@@ -50,6 +61,8 @@ pub(super) struct FragmentReader<R> {
     frames: u64,
     /// Fragments from this offset on are not read.
     end: u64,
+    /// The fragment that is damaged or cut off: its offset, and how many of its samples are whole.
+    torn: Option<(u64, usize)>,
 }
 
 /// A fragment.
@@ -68,6 +81,12 @@ impl<R: Read + Seek> FragmentReader<R> {
     pub fn open(mut reader: R) -> Result<Self, PartError> {
         let length = reader.seek(SeekFrom::End(0))?;
         let mut file = Boxes { reader, length };
+        if length == 0 {
+            return Err(PartError::NoBytes);
+        }
+        if file.bytes(0, 4)?.is_some_and(|bytes| bytes == [0, 0, 0, 1]) && file.is_stream()? {
+            return Err(PartError::RawStream);
+        }
         let file_type = file.kind(0, b"ftyp")?.ok_or(PartError::Foreign)?;
         let second = file.at(file_type.size)?.ok_or(PartError::Foreign)?;
         let behind = file_type.size.saturating_add(second.size);
@@ -79,7 +98,7 @@ impl<R: Read + Seek> FragmentReader<R> {
         let head = head.ok_or(PartError::Foreign)?;
         let movie = file.kind(behind, b"moov")?.ok_or(PartError::Empty)?;
         let begin = behind.saturating_add(movie.size);
-        Ok(Self { file, head, begin, at: begin, frames: 0, end: length })
+        Ok(Self { file, head, begin, at: begin, frames: 0, end: length, torn: None })
     }
 
     /// How the frames are timed.
@@ -97,23 +116,22 @@ impl<R: Read + Seek> FragmentReader<R> {
         self.file.length.saturating_sub(self.at)
     }
 
-    /// Returns the next fragment; `None` if it is missing, truncated or invalid. With `check`, its
-    /// checksum must also be correct.
-    /// be right too.
+    /// Returns the next fragment; `None` if it is missing or invalid. With `check`, the checksums
+    /// must also be correct; of a fragment that is cut off or damaged, the samples in front of the
+    /// damage are returned, and no fragment after it.
     ///
     /// # Errors
     /// When the file cannot be read.
     pub fn next(&mut self, check: bool) -> io::Result<Option<Fragment>> {
-        if self.at >= self.end {
+        let at = self.at;
+        if at >= self.end {
             return Ok(None);
         }
-        let Some(moof) = self.file.kind(self.at, b"moof")? else { return Ok(None) };
-        let Some(content) = self.file.content(self.at, &moof)? else { return Ok(None) };
-        let data_at = self.at + moof.size;
+        let Some(moof) = self.file.kind(at, b"moof")? else { return Ok(None) };
+        let Some(content) = self.file.content(at, &moof)? else { return Ok(None) };
+        let data_at = at + moof.size;
         let Some(mdat) = self.file.kind(data_at, b"mdat")? else { return Ok(None) };
-        let end = data_at.saturating_add(mdat.size);
-        let samples = last_box(&content).and_then(record::read);
-        let Some((first, samples)) = samples.filter(|_| end <= self.file.length) else {
+        let Some((first, mut samples)) = last_box(&content).and_then(record::read) else {
             return Ok(None);
         };
         let bytes: u64 = samples.iter().map(|sample| u64::from(sample.bytes)).sum();
@@ -122,40 +140,48 @@ impl<R: Read + Seek> FragmentReader<R> {
             return Ok(None);
         }
         // Not checked while fuzzing: a fuzzer cannot guess a checksum.
-        if check && !self.has_checksum(&moof, &content, data_at, mdat.size)? && !cfg!(fuzzing) {
+        if check && !has_checksum(&moof, &content) && !cfg!(fuzzing) {
             return Ok(None);
         }
-        self.at = end;
+        let mut data_end = data_at + mdat.bytes;
+        if check {
+            let whole = self.whole_samples(data_end, &samples)?;
+            if whole < samples.len() {
+                let complete = record::complete(first, &samples, whole);
+                self.torn = Some((at, complete));
+            }
+        }
+        if let Some((_, whole)) = self.torn.filter(|&(torn, _)| torn == at) {
+            samples.truncate(whole);
+        }
+        data_end += samples.iter().map(|sample| u64::from(sample.bytes)).sum::<u64>();
+        if samples.is_empty() || data_end > self.file.length {
+            return Ok(None);
+        }
+        self.at = data_end;
         self.frames += samples.len() as u64;
+        if self.torn.is_some_and(|(torn, _)| torn == at) {
+            self.end = self.at;
+        }
         Ok(Some(Fragment { data_at: data_at + mdat.bytes, samples }))
     }
 
-    /// Whether the checksum at the end of `moof` is correct.
-    fn has_checksum(
-        &mut self,
-        moof: &BoxHead,
-        content: &[u8],
-        data_at: u64,
-        size: u64,
-    ) -> io::Result<bool> {
-        let (checked, checksum) = content.split_at(content.len() - CHECKSUM);
-        // A fragment of this program never needs the long form of a box's size.
-        let Ok(moof_size) = u32::try_from(moof.size) else { return Ok(false) };
-        let mut hasher = crc32fast::Hasher::new();
-        hasher.update(&moof_size.to_be_bytes());
-        hasher.update(&moof.kind);
-        hasher.update(checked);
-        self.file.reader.seek(SeekFrom::Start(data_at))?;
-        let mut buffer = [0; 1 << 14];
-        let mut left = size;
-        while left > 0 {
-            let most = left.min(buffer.len() as u64) as usize;
-            let piece = &mut buffer[..most];
-            self.file.reader.read_exact(piece)?;
-            hasher.update(piece);
-            left -= most as u64;
+    /// How many samples from the first on, which begins at `at`, are as they were written.
+    fn whole_samples(&mut self, mut at: u64, samples: &[FragmentSample]) -> io::Result<usize> {
+        for (n, sample) in samples.iter().enumerate() {
+            match self.file.checksum(at, sample.bytes.into())? {
+                Some(checksum) if checksum == sample.checksum || cfg!(fuzzing) => {}
+                _ => return Ok(n),
+            }
+            at += u64::from(sample.bytes);
         }
-        Ok(hasher.finalize().to_be_bytes() == *checksum)
+        Ok(samples.len())
+    }
+
+    /// How many frames of the last fragment that was read are whole, if the fragment is cut off or
+    /// damaged and has such frames.
+    pub fn torn(&self) -> Option<usize> {
+        self.torn.map(|(_, frames)| frames).filter(|&frames| frames > 0)
     }
 
     /// Reads the parameter sets in front of a sample that begins at `at`.
@@ -206,6 +232,32 @@ impl<R: Read + Seek> Boxes<R> {
         })
     }
 
+    /// Whether the file begins with the NAL units of an H.264 stream: behind a start code, a
+    /// delimiter, a parameter set or a note.
+    fn is_stream(&mut self) -> io::Result<bool> {
+        let first = self.bytes(4, 1)?.and_then(|bytes| bytes.first().copied());
+        Ok(first.is_some_and(|header| header & 0x80 == 0 && matches!(header & 0x1f, 6..=9)))
+    }
+
+    /// CRC-32 of bytes of the file; `None` if the file ends before.
+    fn checksum(&mut self, at: u64, count: u64) -> io::Result<Option<u32>> {
+        if at.checked_add(count).is_none_or(|end| end > self.length) {
+            return Ok(None);
+        }
+        self.reader.seek(SeekFrom::Start(at))?;
+        let mut hasher = crc32fast::Hasher::new();
+        let mut buffer = [0; 1 << 14];
+        let mut left = count;
+        while left > 0 {
+            let most = left.min(buffer.len() as u64) as usize;
+            let piece = &mut buffer[..most];
+            self.reader.read_exact(piece)?;
+            hasher.update(piece);
+            left -= most as u64;
+        }
+        Ok(Some(hasher.finalize()))
+    }
+
     /// The box at an offset, if it is of this kind.
     fn kind(&mut self, at: u64, kind: &[u8; 4]) -> io::Result<Option<BoxHead>> {
         Ok(self.at(at)?.filter(|head| &head.kind == kind))
@@ -239,6 +291,18 @@ impl<R: Read + Seek> Boxes<R> {
         let read = self.reader.by_ref().take(count).read_to_end(&mut bytes)?;
         Ok((read as u64 == count).then_some(bytes))
     }
+}
+
+/// Whether the checksum at the end of `moof` is correct.
+fn has_checksum(moof: &BoxHead, content: &[u8]) -> bool {
+    let (checked, checksum) = content.split_at(content.len() - CHECKSUM);
+    // A fragment of this program never needs the long form of a box's size.
+    let Ok(moof_size) = u32::try_from(moof.size) else { return false };
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&moof_size.to_be_bytes());
+    hasher.update(&moof.kind);
+    hasher.update(checked);
+    hasher.finalize().to_be_bytes() == *checksum
 }
 
 /// The content of the last box, which must be a `uuid` box.

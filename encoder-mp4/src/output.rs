@@ -63,12 +63,17 @@ impl Write for OutputFile {
     }
 }
 
-/// Checks that `path` does not exist or may be overwritten.
+/// Checks that `path` does not exist, or is a file that may be overwritten.
 ///
 /// # Errors
-/// When `path` exists and may not be overwritten.
+/// When `path` exists and may not be overwritten, or is a directory.
 pub(super) fn check_free(path: &Path, overwrite: bool) -> Result<(), SinkError> {
-    if overwrite || path.symlink_metadata().is_err() {
+    let Ok(found) = path.symlink_metadata() else { return Ok(()) };
+    if found.is_dir() {
+        let error = io::Error::new(io::ErrorKind::IsADirectory, "a directory has this name");
+        return Err(SinkError::io(path)(error));
+    }
+    if overwrite {
         return Ok(());
     }
     let error = io::Error::new(io::ErrorKind::AlreadyExists, "the file exists");
@@ -118,7 +123,12 @@ pub(super) fn temporary(path: &Path) -> io::Result<NamedTempFile> {
         // The same permissions as any other new file, by the umask.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
-    builder.tempfile_in(directory(path))
+    let file = builder.tempfile_in(directory(path))?;
+    // The lock marks a file that is being written, as that of a part file does.
+    if cfg!(unix) {
+        let _ = file.as_file().try_lock();
+    }
+    Ok(file)
 }
 
 #[cfg(test)]
@@ -167,6 +177,19 @@ mod tests {
         file.write_all(b"new").unwrap();
         file.commit().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(entries(dir.path()), ["a.mp4"]);
+    }
+
+    #[test]
+    fn a_directory_under_the_name_is_noticed_before_anything_is_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.mp4");
+        std::fs::create_dir(&path).unwrap();
+        for overwrite in [false, true] {
+            let error = OutputFile::create(&path, overwrite).unwrap_err();
+            let kind = error.io_error().map(io::Error::kind);
+            assert_eq!(kind, Some(io::ErrorKind::IsADirectory), "{error}");
+        }
         assert_eq!(entries(dir.path()), ["a.mp4"]);
     }
 

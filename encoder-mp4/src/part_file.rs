@@ -41,7 +41,9 @@ impl PartFile {
                     return Ok(Self::new(file, part, 0));
                 }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    taken.get_or_insert(part);
+                    if !part.is_dir() {
+                        taken.get_or_insert(part);
+                    }
                 }
                 Err(e) => return Err(SinkError::io(&part)(e)),
             }

@@ -10,7 +10,7 @@ use encoder_media::timeline::{Clock, FrameTimes, Timing};
 /// Type of the box after `ftyp`.
 const HEAD: [u8; 16] = *b"encoder:file\0\0\0\x01";
 /// Type of the last box in each `moof`.
-const FRAGMENT: [u8; 16] = *b"encoder:frames\0\x01";
+const FRAGMENT: [u8; 16] = *b"encoder:frames\0\x02";
 
 /// The timing of the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +30,12 @@ pub(super) struct FragmentSample {
     pub sets: u32,
     pub keyframe: bool,
     pub times: FrameTimes,
+    /// CRC-32 of the bytes.
+    pub checksum: u32,
 }
 
 /// Bytes of a sample in the table.
-const SAMPLE: usize = 29;
+const SAMPLE: usize = 33;
 
 impl Head {
     pub fn write(&self, w: &mut Writer) {
@@ -74,7 +76,7 @@ impl Head {
 }
 
 /// Writes the box of a fragment whose first frame in display order is `first`. It ends with zeros
-/// as a placeholder for the fragment's checksum.
+/// as a placeholder for the checksum of the `moof`.
 pub(super) fn write(w: &mut Writer, first: u64, samples: &[FragmentSample]) {
     w.nest(b"uuid", |w| {
         w.bytes(&FRAGMENT);
@@ -88,12 +90,14 @@ pub(super) fn write(w: &mut Writer, first: u64, samples: &[FragmentSample]) {
             w.u8(u8::from(sample.keyframe) | u8::from(sample.times.header_ns.is_some()) << 1);
             w.bytes(&sample.times.header_ns.unwrap_or_default().to_be_bytes());
             w.bytes(&sample.times.log_ns.to_be_bytes());
+            w.u32(sample.checksum);
         }
         w.zeros(CHECKSUM);
     });
 }
 
-/// Bytes of the checksum: CRC-32 of the `moof` in front of it and of the whole `mdat`.
+/// Bytes of the checksum: CRC-32 of the `moof` in front of it. The table has the checksums of the
+/// samples.
 pub(super) const CHECKSUM: usize = 4;
 
 /// Reads the content of a fragment's `uuid` box: the number of its first frame in display order,
@@ -116,7 +120,7 @@ pub(super) fn read(mut content: &[u8]) -> Option<(u64, Vec<FragmentSample>)> {
             return None;
         }
         let (bytes, sets, flags) = (table.u32()?, table.u32()?, table.u8()?);
-        let (header, log_ns) = (table.i64()?, table.i64()?);
+        let (header, log_ns, checksum) = (table.i64()?, table.i64()?, table.u32()?);
         let header_ns = (flags & 2 != 0).then_some(header);
         let keyframe = flags & 1 != 0;
         if sets >= bytes || (keyframe && sets == 0) {
@@ -129,9 +133,23 @@ pub(super) fn read(mut content: &[u8]) -> Option<(u64, Vec<FragmentSample>)> {
             sets,
             keyframe,
             times: FrameTimes { header_ns, log_ns },
+            checksum,
         });
     }
     Some((first, samples))
+}
+
+/// How many of the samples, which begin with frame `first`, can be displayed if only the first
+/// `whole` of them are there: those up to where no frame is missing in display order.
+pub(super) fn complete(first: u64, samples: &[FragmentSample], whole: usize) -> usize {
+    let (mut highest, mut complete) = (first, 0);
+    for (n, sample) in (1u64..).zip(&samples[..whole]) {
+        highest = highest.max(sample.pts + 1);
+        if highest == first + n {
+            complete = n as usize;
+        }
+    }
+    complete
 }
 
 /// Indices of samples in display order.
@@ -181,6 +199,7 @@ mod tests {
             sets: u32::from(keyframe),
             keyframe,
             times: FrameTimes { header_ns: (pts % 2 == 0).then_some(-7), log_ns: pts as i64 },
+            checksum: pts as u32 ^ 0xffff_0000,
         };
         let with_sets = FragmentSample { sets: 3, ..sample(7, false) };
         let good = [sample(5, true), with_sets, sample(6, false)];

@@ -9,16 +9,18 @@ use super::{
 };
 use encoder_media::timeline::{Timeline, TimestampAnalysis};
 
-/// The complete fragments of a file whose writing was interrupted.
+/// The complete frames of a file whose writing was interrupted.
 pub struct Recovery<R> {
     fragments: FragmentReader<R>,
     timeline: Timeline,
     frames: u64,
+    torn: Option<usize>,
     rest: u64,
 }
 
 impl<R: Read + Seek> Recovery<R> {
-    /// Reads a file up to its first truncated or damaged fragment. Needs memory for one fragment.
+    /// Reads a file up to its first truncated or damaged frame. Needs memory for the table of one
+    /// fragment.
     ///
     /// # Errors
     /// [`PartError`], if nothing can be recovered, or nothing needs to be.
@@ -35,8 +37,15 @@ impl<R: Read + Seek> Recovery<R> {
         if frames == 0 {
             return Err(PartError::Empty);
         }
+        let torn = fragments.torn();
         fragments.rewind();
-        Ok(Self { fragments, timeline: analysis.timeline(), frames, rest })
+        Ok(Self { fragments, timeline: analysis.timeline(), frames, torn, rest })
+    }
+
+    /// How many of the frames come from a fragment that is incomplete or damaged. Each of them has
+    /// its checksum.
+    pub fn of_torn_fragment(&self) -> usize {
+        self.torn.unwrap_or(0)
     }
 
     /// Frames that can be recovered.
@@ -120,10 +129,28 @@ mod tests {
         FrameTimes { header_ns: Some(ns), log_ns: ns + 5 }
     }
 
-    /// A file of 30 frames at 10 fps, and for each length how many frames are complete.
-    fn file(b_frames: bool) -> (Vec<u8>, Vec<(usize, u64)>) {
+    /// A file of 30 frames at 10 fps, and for each length how many frames are complete: the ends of
+    /// its fragments, and of the frames in them.
+    fn file(b_frames: bool) -> (Vec<u8>, Vec<(usize, u64)>, Vec<(usize, u64)>) {
         let mut fragments = Fragmenter::new(head(if b_frames { 2 } else { 0 }));
         let (mut bytes, mut whole, now) = (Vec::new(), vec![(0, 0)], Instant::now());
+        let mut ends = vec![(0, 0)];
+        // Sizes of the samples, and how many frames are complete in display order with each.
+        let mut sizes = Vec::new();
+        let mut add = |piece: Vec<u8>, frames: u64, sizes: &mut Vec<(usize, u64)>| {
+            if piece.is_empty() {
+                return;
+            }
+            bytes.extend(piece);
+            let count = (frames - whole.last().map_or(0, |(_, frames)| *frames)) as usize;
+            let mut end = bytes.len() - sizes[..count].iter().map(|(size, _)| size).sum::<usize>();
+            for (size, frames) in sizes.drain(..count) {
+                end += size;
+                ends.push((end, frames));
+            }
+            whole.push((bytes.len(), frames));
+        };
+        let mut highest = 0;
         for n in 0..30u64 {
             // With B-frames: 0, 2, 1, 4, 3 …
             let pts = match (b_frames, n) {
@@ -132,16 +159,17 @@ mod tests {
                 (true, n) if n % 2 == 1 => n + 1,
                 (true, n) => n - 1,
             };
-            let piece =
-                fragments.push(&chunk(pts, n == 0 || pts == 15, 40), &at(pts), now).unwrap();
-            if !piece.is_empty() {
-                bytes.extend(piece);
-                whole.push((bytes.len(), fragments.frames()));
-            }
+            let keyframe = n == 0 || pts == 15;
+            let piece = fragments.push(&chunk(pts, keyframe, 40), &at(pts), now).unwrap();
+            add(piece, fragments.frames(), &mut sizes);
+            highest = highest.max(pts + 1);
+            let complete = if highest == n + 1 { highest } else { n };
+            // Length fields instead of start codes.
+            sizes.push((chunk(pts, keyframe, 40).data.len(), complete));
         }
-        bytes.extend(fragments.finish().unwrap());
-        whole.push((bytes.len(), 30));
-        (bytes, whole)
+        let last = fragments.finish().unwrap();
+        add(last, 30, &mut sizes);
+        (bytes, whole, ends)
     }
 
     fn found(bytes: &[u8]) -> Result<(u64, u64), PartError> {
@@ -149,21 +177,29 @@ mod tests {
     }
 
     #[test]
-    fn every_cut_leaves_the_complete_fragments() {
+    fn every_cut_leaves_the_complete_frames() {
         for b_frames in [false, true] {
-            let (bytes, whole) = file(b_frames);
-            assert!(whole.len() > 5, "{whole:?}");
+            let (bytes, whole, ends) = file(b_frames);
+            assert!(whole.len() > 5 && ends.len() == 31, "{whole:?} {ends:?}");
             for end in 0..=bytes.len() {
-                let (length, frames) = *whole.iter().rfind(|(length, _)| *length <= end).unwrap();
+                let (_, frames) = *ends.iter().rfind(|(length, _)| *length <= end).unwrap();
+                let (length, _) = *ends.iter().find(|(_, n)| *n == frames).unwrap();
+                let (begin, before) = *whole.iter().rfind(|(length, _)| *length <= end).unwrap();
+                let length = if frames == before { begin } else { length };
                 for tail in [&[][..], &[0; 100], b"garbage that is no box of any kind at all"] {
                     let cut = [&bytes[..end], tail].concat();
                     // After a truncated head, garbage may look like its rest.
-                    match found(&cut) {
-                        Ok((got, rest)) => {
-                            assert_eq!((got, rest), (frames, (cut.len() - length) as u64), "{end}");
+                    match Recovery::find(Cursor::new(&cut)) {
+                        Ok(found) => {
+                            let got =
+                                (found.frames(), found.of_torn_fragment() as u64, found.rest());
+                            let rest = (cut.len() - length) as u64;
+                            assert_eq!(got, (frames, frames - before, rest), "{end}");
+                            let mut out = Vec::new();
+                            found.write(&mut out).unwrap();
                         }
-                        Err(PartError::Foreign | PartError::Empty) => {
-                            assert_eq!(frames, 0, "{end}")
+                        Err(PartError::Foreign | PartError::Empty | PartError::NoBytes) => {
+                            assert_eq!(frames, 0, "{end}");
                         }
                         Err(other) => panic!("{end}: {other}"),
                     }
@@ -174,18 +210,18 @@ mod tests {
 
     #[test]
     fn recovery_ends_at_a_damaged_byte() {
-        let (bytes, whole) = file(true);
+        let (bytes, whole, ends) = file(true);
         for at in whole[1].0..bytes.len() {
             let mut broken = bytes.clone();
             broken[at] ^= 0x10;
-            let (_, frames) = *whole.iter().rfind(|(length, _)| *length <= at).unwrap();
+            let (_, frames) = *ends.iter().rfind(|(length, _)| *length <= at).unwrap();
             assert_eq!(found(&broken).unwrap().0, frames, "{at}");
         }
     }
 
     #[test]
     fn a_recovered_file_is_complete() {
-        let (bytes, whole) = file(true);
+        let (bytes, whole, _) = file(true);
         let recovery = Recovery::find(Cursor::new(&bytes[..whole[3].0 + 9])).unwrap();
         let frames = recovery.frames();
         assert_eq!(recovery.timeline().timescale(), 1_000_000_000 / 10);
@@ -205,7 +241,10 @@ mod tests {
 
     #[test]
     fn other_files_are_refused() {
-        for other in [&b""[..], b"ftyp", b"\0\0\0\x08ftyp", b"\0\0\0\0ftyp", &[0xff; 64], &[0; 64]]
+        assert!(matches!(found(b""), Err(PartError::NoBytes)));
+        assert!(matches!(found(&chunk(0, true, 9).data), Err(PartError::RawStream)));
+        for other in
+            [&b"\0\0\0\x01"[..], b"ftyp", b"\0\0\0\x08ftyp", b"\0\0\0\0ftyp", &[0xff; 64], &[0; 64]]
         {
             assert!(matches!(found(other), Err(PartError::Foreign)), "{other:?}");
         }
@@ -217,7 +256,7 @@ mod tests {
             changes in proptest::collection::vec((0..4000usize, proptest::num::u8::ANY), 1..20),
             end in 0..6000usize,
         ) {
-            let (mut bytes, _) = file(true);
+            let (mut bytes, ..) = file(true);
             bytes.truncate(end);
             for (at, value) in changes {
                 if let Some(byte) = bytes.get_mut(at) {

@@ -7,9 +7,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use encoder_core::{FrameRate, Resolution};
-use tracing::{Span, debug, error_span, warn};
+use tracing::{Span, error_span, warn};
 
 use crate::{
     context::Context,
@@ -18,7 +17,7 @@ use crate::{
     leading::{Broken, Leading},
     mux::{Sink, SinkError},
     part::{self, ClosedPart, DecodeTask, Notes, Part, Video},
-    passthrough::{AccessUnit, AccessUnitReader, MessageError, Passthrough, PushError},
+    passthrough::{AccessUnit, AccessUnitReader, Passthrough, PushError, VideoFrame, VideoMessage},
     picture::{self, PictureError, PictureOptions},
     rate::CameraPlan,
     report::{SkipReason, SkippedTopic},
@@ -160,17 +159,31 @@ impl Camera {
             return Ok(());
         }
         let times = FrameTimes { header_ns: packet.header_ns, log_ns: packet.log_ns };
-        let times = self.numbered(times, copies, context);
-        let message = Message { number: packet.number, times, copies };
-        match packet.payload {
-            Ok(Payload::Video { format, data }) => {
-                self.push_video(&format, &data, message, context)?;
+        if let Ok(Payload::Video { format, data }) = packet.payload {
+            let message = VideoMessage { number: packet.number, times };
+            self.push_video(&format, &data, message, context)?;
+        } else {
+            let times = self.numbered(times, copies, context);
+            let message = Message { number: packet.number, times, copies };
+            match packet.payload {
+                Ok(payload) => self.push_picture(payload, message, context)?,
+                Err(bad) => self.bad(message, bad.reason, context),
             }
-            Ok(payload) => self.push_picture(payload, message, context)?,
-            Err(bad) => self.bad(message, bad.reason, context),
         }
         self.close_idle(context);
         Ok(())
+    }
+
+    /// Adds the last frames of a video topic, whose times depend on the next message.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    pub fn flush(&mut self, context: &mut Context<'_>) -> Result<(), SinkError> {
+        let span = self.span.clone();
+        let _entered = span.enter();
+        let rate = context.config.settings.encoder.frame_rate;
+        let frames = self.access_units.finish(rate);
+        frames.into_iter().try_for_each(|frame| self.push_frame(frame, context))
     }
 
     /// The constant rate of this camera's videos, if they have one.
@@ -225,12 +238,15 @@ impl Camera {
     fn push_video(
         &mut self,
         format: &str,
-        data: &Bytes,
-        message: Message,
+        data: &[u8],
+        message: VideoMessage,
         context: &mut Context<'_>,
     ) -> Result<(), SinkError> {
         match self.mode() {
             Some(Mode::Encode) => {
+                let VideoMessage { number, times } = message;
+                let message =
+                    Message { number, times: self.numbered(times, 1, context), copies: 1 };
                 self.bad(message, "an access unit in a topic of stills".into(), context);
                 return Ok(());
             }
@@ -244,26 +260,34 @@ impl Camera {
             }
             _ => {}
         }
-        let unit = match self.access_units.read(data) {
-            Ok(Some(unit)) => unit,
-            Ok(None) => {
-                debug!(frame = message.number, "parameter sets alone");
+        let frames = self.access_units.read(data, message);
+        frames.into_iter().try_for_each(|frame| self.push_frame(frame, context))
+    }
+
+    /// Copies a frame of a video topic.
+    fn push_frame(
+        &mut self,
+        frame: VideoFrame,
+        context: &mut Context<'_>,
+    ) -> Result<(), SinkError> {
+        if matches!(self.state, State::Refused(_) | State::Failed) {
+            return Ok(());
+        }
+        let VideoMessage { number, times } = frame.message;
+        let message = Message { number, times: self.numbered(times, 1, context), copies: 1 };
+        let unit = match frame.unit {
+            Ok(AccessUnit { damage: Some(reason), .. })
+                if context.config.on_bad_frame == OnBadFrame::Fail =>
+            {
+                self.bad_video(message, reason, context);
                 return Ok(());
             }
-            Err(MessageError::Unfit(reason)) => {
-                let reason = format!("frame {}: {reason}", message.number);
-                self.stop_copy(PushError::Unfit(SkipReason::CannotCopy { reason }), context);
-                return Ok(());
-            }
-            Err(MessageError::Broken(reason)) => {
+            Ok(unit) => unit,
+            Err(reason) => {
                 self.bad_video(message, reason, context);
                 return Ok(());
             }
         };
-        if let (Some(gap), OnBadFrame::Fail) = (&unit.gap, context.config.on_bad_frame) {
-            self.bad_video(message, gap.clone(), context);
-            return Ok(());
-        }
         match self.open.last().map(|part| part.size) {
             Some(current) if current == unit.size => {}
             _ if unit.starts_decoding() => {

@@ -5,10 +5,10 @@ use std::path::Path;
 
 use encoder_media::Event;
 pub use encoder_media::{Destination, Location, PartInfo};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use crate::{
-    mux::{AnnexBSink, Finished, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
+    mux::{AnnexBSink, Finished, Leftover, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
     naming::{Format, Names, Target},
 };
 
@@ -60,6 +60,36 @@ impl FileDestination {
         self
     }
 
+    /// Warns about files of runs that were killed. Of a single file, the part file is not named here:
+    /// its sink does that.
+    fn warn_of_leftovers(&self) {
+        let directory = self.target.directory();
+        let mut found = Leftover::find(directory).unwrap_or_default();
+        if let Target::File(file) = &self.target {
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let prefix = format!(".{name}.");
+            found.retain(|leftover| {
+                let name = leftover.path.file_name().unwrap_or_default().to_string_lossy();
+                name.starts_with(&prefix)
+            });
+        }
+        let name = |leftover: &Leftover| leftover.path.display().to_string();
+        let (temporary, parts): (Vec<_>, Vec<_>) =
+            found.iter().partition(|leftover| leftover.is_temporary);
+        let list =
+            |found: Vec<&Leftover>| found.into_iter().map(name).collect::<Vec<_>>().join(", ");
+        if !parts.is_empty() {
+            warn!(
+                "files of runs that were cut off: {}; `encoder repair {}` makes videos of them",
+                list(parts),
+                directory.display()
+            );
+        }
+        if !temporary.is_empty() {
+            warn!("temporary files of runs that were cut off, to be deleted: {}", list(temporary));
+        }
+    }
+
     /// Refuses a second camera if the target is a single file.
     fn check_camera(&mut self, topic: &str) -> Result<(), SinkError> {
         let Target::File(file) = &self.target else { return Ok(()) };
@@ -81,7 +111,9 @@ impl FileDestination {
 impl Destination for FileDestination {
     fn begin(&mut self) -> Result<(), SinkError> {
         let directory = self.target.directory();
-        std::fs::create_dir_all(directory).map_err(SinkError::io(directory))
+        std::fs::create_dir_all(directory).map_err(SinkError::io(directory))?;
+        self.warn_of_leftovers();
+        Ok(())
     }
 
     fn sink(&mut self, part: &PartInfo<'_>) -> Result<Box<dyn Sink>, SinkError> {

@@ -1,11 +1,10 @@
 //! Copies a video topic that is already H.264, without encoding it again.
 
-use bytes::Bytes;
 use encoder_core::{EncodedChunk, EncoderType, FrameRate, NalKind, Resolution, nal_units};
 use tracing::warn;
 
 use crate::{
-    mux::{Content, Sink, SinkError, StreamError, StreamReader},
+    mux::{ReadFrame, Sink, SinkError, StreamReader, UnitSplitter},
     session::{EncoderSpan, SessionError, VideoReport},
     skipped::SkipReason,
     timeline::{FrameTimes, TimestampAnalysis, Timing},
@@ -20,23 +19,37 @@ const WORTH_KEEPING: u64 = 32;
 /// How many gaps are listed individually.
 const LISTED_GAPS: usize = 10;
 
-/// Reads the messages of a recorded H.264 topic.
-#[derive(Debug, Default)]
-pub struct AccessUnitReader {
-    stream: StreamReader,
-    /// Parameter sets were in a message that is not copied.
-    has_pending_sets: bool,
-    /// Number of access units so far.
-    count: u64,
+/// A message of a recorded H.264 topic.
+#[derive(Clone, Copy, Debug)]
+pub struct VideoMessage {
+    /// Its number within the topic.
+    pub number: u64,
+    /// Its recorded times.
+    pub times: FrameTimes,
 }
 
-/// Why a message cannot be copied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum MessageError {
-    /// The message is broken; later ones may be good.
-    Broken(String),
-    /// The topic cannot be copied.
-    Unfit(String),
+/// A frame of a recorded H.264 topic.
+#[derive(Debug)]
+pub struct VideoFrame {
+    /// The message with its first slice; the times are those of the frame.
+    pub message: VideoMessage,
+    /// The access unit, or why the frame cannot be copied. Later frames may be good.
+    pub unit: Result<AccessUnit, String>,
+}
+
+/// Reads the messages of a recorded H.264 topic. A message may hold several frames, and a frame may
+/// be in several messages.
+#[derive(Debug, Default)]
+pub struct AccessUnitReader {
+    splitter: UnitSplitter,
+    stream: StreamReader<VideoMessage>,
+    /// The frames that begin in the latest message that a frame begins in. Their times depend on the
+    /// next such message.
+    latest: Vec<VideoFrame>,
+    /// The usual time from one frame to the next, in nanoseconds.
+    usual_ns: Option<i64>,
+    /// Number of access units so far.
+    count: u64,
 }
 
 /// An access unit of a recorded video topic.
@@ -53,56 +66,100 @@ pub struct AccessUnit {
     pub size: Resolution,
     /// The picture is displayed before one that precedes it in the recording.
     is_reordered: bool,
-    /// Why pictures before this picture must be missing in the recording.
-    pub gap: Option<String>,
+    /// What is missing in the recording: pictures before this picture, or a part of it.
+    pub damage: Option<String>,
+    /// The message has other frames before this frame, and one time for all of them.
+    has_guessed_time: bool,
 }
 
 impl AccessUnitReader {
-    /// Reads the next message: an Annex B access unit. Returns `None` if the message holds only
-    /// parameter sets: they are put in front of the next access unit.
-    ///
-    /// # Errors
-    /// [`MessageError`].
-    pub fn read(&mut self, data: &Bytes) -> Result<Option<AccessUnit>, MessageError> {
-        let pending = self.has_pending_sets.then(|| self.stream.parameter_sets());
-        let picture = match self.stream.read(data) {
-            Ok(Content::Picture(picture)) => picture,
-            Ok(Content::ParameterSets) => {
-                self.has_pending_sets = true;
-                return Ok(None);
+    /// Reads the next message, and returns the frames whose times are known now.
+    pub fn read(&mut self, data: &[u8], message: VideoMessage) -> Vec<VideoFrame> {
+        let mut frames = Vec::new();
+        self.stream.begin_message();
+        match self.splitter.split(data) {
+            Ok(units) => {
+                for unit in units {
+                    let read = self.stream.read(unit, &message);
+                    read.into_iter().for_each(|frame| self.add_read(frame, &mut frames));
+                }
             }
-            Err(error) => {
-                let is_set = |unit: &[u8]| matches!(kind(unit), NalKind::Sps | NalKind::Pps);
-                self.has_pending_sets |= nal_units(data).any(is_set);
-                return Err(match error {
-                    StreamError::Framing(reason) => MessageError::Unfit(format!(
-                        "{reason}; each message must hold one frame: record the topic that way, or \
-                         decode it with FFmpeg"
-                    )),
-                    error => MessageError::Broken(error.to_string()),
-                });
+            Err(reason) => {
+                let read = self.stream.finish();
+                read.into_iter().for_each(|frame| self.add_read(frame, &mut frames));
+                self.add(VideoFrame { message, unit: Err(reason) }, &mut frames);
             }
+        }
+        frames
+    }
+
+    /// Ends the topic and returns the last frames. `rate` is used for the times of several frames in
+    /// the only message.
+    pub fn finish(&mut self, rate: FrameRate) -> Vec<VideoFrame> {
+        let mut frames = Vec::new();
+        let read = self.stream.finish();
+        read.into_iter().for_each(|frame| self.add_read(frame, &mut frames));
+        let step = i64::try_from(rate.nanoseconds(1)).unwrap_or(i64::MAX);
+        self.usual_ns.get_or_insert(step);
+        self.release(None, &mut frames);
+        frames
+    }
+
+    fn add_read(&mut self, (message, read): ReadFrame<VideoMessage>, out: &mut Vec<VideoFrame>) {
+        let unit = read.map_err(|error| error.to_string()).map(|picture| {
+            self.count += 1;
+            AccessUnit {
+                data: picture.data,
+                sets: picture.parameter_sets,
+                keyframe: picture.is_keyframe,
+                index: self.count,
+                size: picture.size,
+                is_reordered: picture.is_reordered,
+                damage: picture.damage,
+                has_guessed_time: false,
+            }
+        });
+        self.add(VideoFrame { message, unit }, out);
+    }
+
+    fn add(&mut self, frame: VideoFrame, out: &mut Vec<VideoFrame>) {
+        if self.latest.first().is_some_and(|first| first.message.number != frame.message.number) {
+            self.release(Some(frame.message.times), out);
+        }
+        self.latest.push(frame);
+    }
+
+    /// Returns the frames of the latest message: the first frame has its times, the others are
+    /// spread evenly up to the times of the next message.
+    fn release(&mut self, next: Option<FrameTimes>, out: &mut Vec<VideoFrame>) {
+        let Some(first) = self.latest.first().map(|frame| frame.message.times) else { return };
+        let count = i64::try_from(self.latest.len()).unwrap_or(i64::MAX);
+        let usual = self.usual_ns;
+        let step = |from: Option<i64>, to: Option<i64>| {
+            let measured = to.zip(from).map(|(to, from)| to.saturating_sub(from) / count);
+            measured.filter(|&step| step > 0)
         };
-        self.has_pending_sets = false;
-        self.count += 1;
-        let keyframe = picture.is_keyframe;
-        let mut unit = AccessUnit {
-            data: pending.unwrap_or_default(),
-            sets: if keyframe { self.stream.keyframe_parameter_sets() } else { Vec::new() },
-            keyframe,
-            index: self.count,
-            size: picture.size,
-            is_reordered: picture.is_reordered,
-            gap: picture.gap.map(|gap| {
-                format!(
-                    "pictures before it are missing in the recording ({gap}); what is predicted \
-                     from them is damaged until the next key frame"
-                )
-            }),
+        let header_step = step(first.header_ns, next.and_then(|next| next.header_ns));
+        let log_step = step(Some(first.log_ns), next.map(|next| next.log_ns));
+        // Frames are not spread over a pause of the source.
+        let limited = |step: Option<i64>| match (step, usual) {
+            (Some(step), Some(usual)) => Some(step.min(usual.saturating_mul(2))),
+            (step, usual) => step.or(usual),
         };
-        unit.data.reserve(data.len() + 16);
-        nal_units(data).for_each(|nal| put(&mut unit.data, nal));
-        Ok(Some(unit))
+        self.usual_ns = limited(header_step.or(log_step));
+        let header_step = self.usual_ns.unwrap_or(0);
+        let log_step = limited(log_step).unwrap_or(0);
+        for (n, mut frame) in (0i64..).zip(self.latest.drain(..)) {
+            let later = |ns: i64, step: i64| ns.saturating_add(step.saturating_mul(n));
+            frame.message.times = FrameTimes {
+                header_ns: first.header_ns.map(|ns| later(ns, header_step)),
+                log_ns: later(first.log_ns, log_step),
+            };
+            if let Ok(unit) = &mut frame.unit {
+                unit.has_guessed_time = n > 0;
+            }
+            out.push(frame);
+        }
     }
 }
 
@@ -147,10 +204,16 @@ pub struct Passthrough {
     bytes: u64,
     /// Index of the last access unit.
     last: u64,
-    /// Number of gaps where pictures are missing, and the first gaps: number of the frame and
-    /// reason.
+    /// Number of places where something is missing in the recording, and the first of these: number
+    /// of the message and reason.
     gaps: u64,
     listed_gaps: Vec<(u64, String)>,
+    /// Whether the times of the messages are those of the frames.
+    is_timed: bool,
+    /// Number of frames that share their message with frames before them, and the message of the
+    /// first of these.
+    guessed: u64,
+    first_guessed: Option<u64>,
 }
 
 /// Why an access unit could not be appended.
@@ -167,7 +230,19 @@ impl Passthrough {
     /// frame.
     pub fn new(size: Resolution, timing: Timing, rate: FrameRate, sink: Box<dyn Sink>) -> Self {
         let analysis = TimestampAnalysis::new(timing, rate, 0);
-        Self { sink, size, analysis, bytes: 0, last: 0, gaps: 0, listed_gaps: Vec::new() }
+        let is_timed = matches!(timing, Timing::Recorded(_)) && sink.has_times();
+        Self {
+            sink,
+            size,
+            analysis,
+            bytes: 0,
+            last: 0,
+            gaps: 0,
+            listed_gaps: Vec::new(),
+            is_timed,
+            guessed: 0,
+            first_guessed: None,
+        }
     }
 
     /// Size of the pictures.
@@ -189,12 +264,16 @@ impl Passthrough {
         if unit.is_reordered && self.sink.has_times() {
             return Err(PushError::Unfit(SkipReason::Reordered { frame: number }));
         }
-        if let Some(gap) = unit.gap.take() {
-            warn!(frame = number, "{gap}");
+        if let Some(damage) = unit.damage.take() {
+            warn!(frame = number, "{damage}");
             self.gaps += 1;
             if self.listed_gaps.len() < LISTED_GAPS {
-                self.listed_gaps.push((number, gap));
+                self.listed_gaps.push((number, damage));
             }
+        }
+        if self.is_timed && unit.has_guessed_time {
+            self.guessed += 1;
+            self.first_guessed.get_or_insert(number);
         }
         let (pts, keyframe, index) = (self.analysis.frames(), unit.keyframe, unit.index);
         let is_next = pts > 0 && index == self.last + 1;
@@ -256,7 +335,18 @@ impl Passthrough {
         report.duration_s = timeline.duration_s();
         report.first_ns = timeline.first_ns;
         report.last_ns = timeline.last_ns;
+        report.times_guessed += self.guessed;
         report.warnings = timeline.warnings.into_iter().chain(finished.warnings).collect();
+        if let Some(number) = self.first_guessed {
+            let text = format!(
+                "{} frames are in one message with frames before them, the first in message \
+                 {number}: their times are not recorded, and were spread evenly up to the next \
+                 message",
+                self.guessed
+            );
+            warn!("{text}");
+            report.warnings.push(text);
+        }
         report.warnings.push("the topic is H.264 already: it was copied, not encoded again".into());
         Ok(report)
     }
@@ -272,7 +362,7 @@ mod tests {
     const IDR: [u8; 5] = [0x65, 0xb8, 0x40, 0x08, 0x22];
     const P: [u8; 5] = [0x41, 0xe2, 0x10, 0x08, 0x22];
 
-    fn message(units: &[&[u8]]) -> Bytes {
+    fn message(units: &[&[u8]]) -> Vec<u8> {
         units.iter().flat_map(|unit| [&[0, 0, 1], *unit].concat()).collect()
     }
 
@@ -280,30 +370,97 @@ mod tests {
         units.iter().flat_map(|unit| [&[0, 0, 0, 1], *unit].concat()).collect()
     }
 
+    fn at(number: u64, ms: i64) -> VideoMessage {
+        VideoMessage { number, times: FrameTimes::at(ms * 1_000_000) }
+    }
+
+    /// The frames of these messages, each at 40 ms after the one before.
+    fn read(messages: &[&[&[u8]]]) -> Vec<VideoFrame> {
+        let mut reader = AccessUnitReader::default();
+        let mut frames = Vec::new();
+        for (n, units) in (0u32..).zip(messages) {
+            frames.extend(reader.read(&message(units), at(n.into(), 40 * i64::from(n))));
+        }
+        frames.extend(reader.finish(FrameRate::default()));
+        frames
+    }
+
+    fn good(frame: VideoFrame) -> AccessUnit {
+        frame.unit.unwrap_or_else(|error| panic!("message {}: {error}", frame.message.number))
+    }
+
     #[test]
     fn parameter_sets_of_messages_that_are_not_copied_come_with_the_next() {
-        let mut reader = AccessUnitReader::default();
-        let mut read = |units: &[&[u8]]| reader.read(&message(units));
-        // Before the first key frame: in a broken message, and in a message of its own.
-        assert!(matches!(read(&[&SPS, &P]), Err(MessageError::Broken(_))));
-        assert!(matches!(read(&[&PPS]), Ok(None)));
-        let first = read(&[&IDR]).ok().flatten().unwrap_or_else(|| panic!("no picture"));
-        assert!(first.starts_decoding() && !first.is_reordered && first.gap.is_none());
-        assert_eq!(first.data, stream(&[&SPS, &PPS, &IDR]));
-        assert_eq!(first.into_first(), stream(&[&SPS, &PPS, &IDR]));
-        // Otherwise as recorded.
-        for units in [&[&P[..]][..], &[&PPS, &P], &[&P, &PPS]] {
-            let next = read(units).ok().flatten().unwrap_or_else(|| panic!("no picture"));
-            assert!(!next.starts_decoding());
-            assert_eq!(next.data, stream(units));
+        let messages: &[&[&[u8]]] = &[
+            // Before the first key frame: in front of a broken frame, and in a message of their own.
+            &[&SPS, &P],
+            &[&PPS],
+            &[&IDR],
+            // Otherwise as recorded; sets behind a picture are for the next.
+            &[&P],
+            &[&PPS, &P],
+            &[&P, &PPS],
+            &[&P],
+            &[&SPS, &PPS],
+            &[&P],
+            // A key frame that begins a file has each parameter set exactly once.
+            &[&SPS, &PPS, &IDR, &PPS],
+        ];
+        let mut frames = read(messages).into_iter();
+        assert!(frames.next().is_some_and(|frame| frame.unit.is_err()));
+        let units: Vec<_> = frames.map(good).collect();
+        let data: Vec<_> = units.iter().map(|unit| unit.data.clone()).collect();
+        let expected: &[&[&[u8]]] = &[
+            &[&SPS, &PPS, &PPS, &IDR],
+            &[&P],
+            &[&PPS, &P],
+            &[&P],
+            &[&PPS, &P],
+            &[&SPS, &PPS, &P],
+            &[&SPS, &PPS, &IDR],
+        ];
+        assert_eq!(data, expected.iter().map(|units| stream(units)).collect::<Vec<_>>());
+        let keyframes: Vec<_> = units.iter().map(AccessUnit::starts_decoding).collect();
+        assert_eq!(keyframes, [true, false, false, false, false, false, true]);
+        assert!(units.iter().all(|unit| !unit.is_reordered && unit.damage.is_none()));
+        for unit in units.into_iter().filter(AccessUnit::starts_decoding) {
+            assert_eq!(unit.into_first(), stream(&[&SPS, &PPS, &IDR]));
         }
-        assert!(matches!(read(&[&SPS, &PPS]), Ok(None)));
-        let next = read(&[&P]).ok().flatten().unwrap_or_else(|| panic!("no picture"));
-        assert_eq!(next.data, stream(&[&SPS, &PPS, &P]));
-        // A key frame that begins a file has each parameter set exactly once.
-        let again = read(&[&SPS, &PPS, &IDR, &PPS]).ok().flatten();
-        let again = again.unwrap_or_else(|| panic!("no picture"));
-        assert_eq!(again.data, stream(&[&SPS, &PPS, &IDR, &PPS]));
-        assert_eq!(again.into_first(), stream(&[&SPS, &PPS, &IDR, &PPS]));
+    }
+
+    #[test]
+    fn frames_that_share_a_message_are_spread_up_to_the_next() {
+        // Messages: time in ms and number of frames. Times of the frames, `!` if guessed.
+        type Case<'a> = (&'a str, &'a [(i64, usize)], &'a str);
+        let cases: &[Case<'_>] = &[
+            ("one frame each", &[(0, 1), (40, 1), (90, 1)], "0 40 90"),
+            ("two frames each", &[(0, 2), (80, 2), (180, 2)], "0 40! 80 130! 180 230!"),
+            ("a burst", &[(0, 1), (40, 3), (160, 1)], "0 40 80! 120! 160"),
+            ("a pause", &[(0, 1), (40, 2), (9000, 1)], "0 40 120! 9000"),
+            ("equal times", &[(0, 1), (40, 2), (40, 1)], "0 40 80! 40"),
+            ("the only message", &[(7, 3)], "7 40.333! 73.667!"),
+            ("no frame in between", &[(0, 2), (40, 0), (80, 1)], "0 40! 80"),
+        ];
+        for (name, messages, expected) in cases {
+            let mut reader = AccessUnitReader::default();
+            let mut frames = Vec::new();
+            for (n, (ms, count)) in (0u64..).zip(*messages) {
+                let units = if n == 0 { vec![&SPS[..], &PPS, &IDR] } else { vec![&PPS[..]] };
+                let pictures = count - usize::from(n == 0);
+                let units = [units, vec![&P[..]; pictures]].concat();
+                frames.extend(reader.read(&message(&units), at(n, *ms)));
+            }
+            frames.extend(reader.finish(FrameRate::default()));
+            let got: Vec<_> = frames
+                .into_iter()
+                .map(|frame| {
+                    let (ns, header) = (frame.message.times.log_ns, frame.message.times.header_ns);
+                    assert_eq!(Some(ns), header);
+                    let mark = if good(frame).has_guessed_time { "!" } else { "" };
+                    format!("{}{mark}", (ns as f64 / 1e3).round() / 1e3)
+                })
+                .collect();
+            assert_eq!(got.join(" "), *expected, "{name}");
+        }
     }
 }

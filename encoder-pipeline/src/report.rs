@@ -123,7 +123,8 @@ impl Report {
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let directory = directory.unwrap_or(Path::new("."));
         std::fs::create_dir_all(directory)?;
-        let mut file = tempfile::Builder::new().prefix(".report.").tempfile_in(directory)?;
+        let mut file =
+            tempfile::Builder::new().prefix(".report.").suffix(".part").tempfile_in(directory)?;
         file.write_all(json(self)?.as_bytes())?;
         file.write_all(b"\n")?;
         #[cfg(unix)]
@@ -139,8 +140,12 @@ impl Report {
 /// Refuses to overwrite the report of another run, unless that run made no file.
 ///
 /// # Errors
-/// [`SinkError::Io`] where `report` exists.
+/// [`SinkError::Io`] where `report` exists, or is a directory.
 pub fn check_free(report: &Path, overwrite: bool) -> Result<(), SinkError> {
+    if report.is_dir() {
+        let error = io::Error::new(io::ErrorKind::IsADirectory, "a directory has this name");
+        return Err(SinkError::io(report)(error));
+    }
     if overwrite || !report.exists() || made_nothing(report) {
         return Ok(());
     }

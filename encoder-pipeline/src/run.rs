@@ -241,7 +241,10 @@ impl Options {
                 report,
                 lossy: false,
             };
-            let result = work.read(&mut *source).and_then(|()| work.deliver_held());
+            let result = work
+                .read(&mut *source)
+                .and_then(|()| work.deliver_held())
+                .and_then(|()| work.flush());
             work.name_unknown_topics();
             work.end(result.is_ok());
             // The decoders end with the queue, which is dropped here.
@@ -419,6 +422,13 @@ impl Work<'_> {
             self.warn(text, false);
         }
         Ok(())
+    }
+
+    /// Adds the frames that the cameras hold back until the next message.
+    fn flush(&mut self) -> Result<(), RunError> {
+        let Self { topics, context, .. } = self;
+        let mut cameras = topics.iter_mut().flat_map(|topic| &mut topic.cameras);
+        cameras.try_for_each(|camera| camera.flush(context)).map_err(RunError::from)
     }
 
     fn warn(&mut self, text: String, loss: bool) {

@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use encoder_core::FrameRate;
 use serde::Serialize;
 
 use crate::{
-    passthrough::{AccessUnitReader, MessageError},
+    passthrough::{AccessUnitReader, VideoFrame, VideoMessage},
     picture::{self, PictureOptions},
     source::{Event, Packet, Payload, Source, SourceError},
     stop::Stop,
@@ -24,9 +25,9 @@ pub struct CameraInfo {
     pub encodings: Vec<String>,
     /// Sizes of its pictures; several where they differ.
     pub sizes: Vec<String>,
-    /// Number of its messages.
+    /// Number of its messages; of a video topic in H.264 the number of its frames.
     pub frames: u64,
-    /// Messages whose header cannot be read as a picture; a full decode may find more.
+    /// Frames whose header cannot be read as a picture; a full decode may find more.
     pub broken: u64,
     /// Frames per second by the median of the gaps; `None` for fewer than two frames.
     pub rate: Option<f64>,
@@ -72,7 +73,7 @@ pub fn scan(
                     sizes: Vec::new(),
                     frames: 0,
                     broken: 0,
-                    rate: stream.rate.map(encoder_core::FrameRate::as_f64),
+                    rate: stream.rate.map(FrameRate::as_f64),
                     first_stamp_ns: None,
                     last_stamp_ns: None,
                 });
@@ -82,9 +83,8 @@ pub fn scan(
                 if let (Some(camera), Some(times), Some(video)) =
                     (info.cameras.get_mut(stream), times.get_mut(stream), videos.get_mut(stream))
                 {
-                    times.push(FrameTimes { header_ns: packet.header_ns, log_ns: packet.log_ns });
                     let options = topics.get(&camera.topic).unwrap_or(options);
-                    camera.count(packet, options, video);
+                    camera.count(packet, options, video, times);
                 }
             }
             Ok(Some(Event::Warning(warning))) => info.warnings.push(warning.text),
@@ -95,8 +95,10 @@ pub fn scan(
             Err(error) => return Err(error),
         }
     }
-    for (camera, times) in info.cameras.iter_mut().zip(&times) {
-        let rate = encoder_core::FrameRate::default();
+    for ((camera, times), video) in info.cameras.iter_mut().zip(&mut times).zip(&mut videos) {
+        let rate = FrameRate::default();
+        let last = video.finish(rate);
+        last.into_iter().for_each(|frame| camera.count_frame(frame, times));
         let stamps = timeline::stamps(Clock::Header, rate, times).times;
         camera.first_stamp_ns = stamps.first().copied();
         camera.last_stamp_ns = stamps.last().copied();
@@ -127,9 +129,20 @@ pub fn span(mut source: Box<dyn Source>, stop: &Stop) -> Option<(i64, i64)> {
 }
 
 impl CameraInfo {
-    fn count(&mut self, packet: Packet, options: &PictureOptions, video: &mut AccessUnitReader) {
-        self.frames += 1;
+    fn count(
+        &mut self,
+        packet: Packet,
+        options: &PictureOptions,
+        video: &mut AccessUnitReader,
+        all: &mut Vec<FrameTimes>,
+    ) {
+        let times = FrameTimes { header_ns: packet.header_ns, log_ns: packet.log_ns };
         let (encoding, size) = match &packet.payload {
+            Ok(Payload::Video { format, data }) if format.eq_ignore_ascii_case("h264") => {
+                remember(&mut self.encodings, format.clone());
+                let frames = video.read(data, VideoMessage { number: packet.number, times });
+                return frames.into_iter().for_each(|frame| self.count_frame(frame, all));
+            }
             Err(_) => (None, None),
             Ok(payload @ Payload::Raw(raw)) => {
                 (Some(raw.encoding.clone()), picture::size(payload, options).ok())
@@ -138,32 +151,34 @@ impl CameraInfo {
                 (Some(format.clone()), picture::size(payload, options).ok())
             }
             // Other codecs are not read.
-            Ok(Payload::Video { format, .. }) if !format.eq_ignore_ascii_case("h264") => {
+            Ok(Payload::Video { format, .. }) => {
                 if !format.is_empty() {
                     remember(&mut self.encodings, format.clone());
                 }
                 return;
             }
-            Ok(Payload::Video { format, data }) => {
-                let size = match video.read(data) {
-                    Ok(Some(unit)) => Some(unit.size),
-                    // The message is valid, but has no picture of its own.
-                    Ok(None) | Err(MessageError::Unfit(_)) => {
-                        remember(&mut self.encodings, format.clone());
-                        return;
-                    }
-                    Err(MessageError::Broken(_)) => None,
-                };
-                (Some(format.clone()), size)
-            }
             Ok(_) => (None, None),
         };
+        self.frames += 1;
+        all.push(times);
         match size {
             Some(size) => remember(&mut self.sizes, size.to_string()),
             None => self.broken += 1,
         }
         if let Some(encoding) = encoding {
             remember(&mut self.encodings, encoding);
+        }
+    }
+}
+
+impl CameraInfo {
+    /// Counts a frame of a video topic.
+    fn count_frame(&mut self, frame: VideoFrame, times: &mut Vec<FrameTimes>) {
+        self.frames += 1;
+        times.push(frame.message.times);
+        match frame.unit {
+            Ok(unit) => remember(&mut self.sizes, unit.size.to_string()),
+            Err(_) => self.broken += 1,
         }
     }
 }

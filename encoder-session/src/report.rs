@@ -40,12 +40,12 @@ pub struct VideoReport {
     /// Frames that were dropped because the ring was full, or because the run was stopped and no
     /// encoder worked.
     pub frames_dropped: u64,
+    /// Times that were estimated: of frames whose recorded times cannot be true, of jumps of the
+    /// clock that were closed, and of frames that share a message with frames before them.
+    pub times_guessed: u64,
     /// Pictures of the encoder that were decoded and compared with their frames while it encoded
     /// ([`check_output`](encoder_core::GpuEncoderConfig::check_output)).
     pub frames_checked: u64,
-    /// Recorded times that cannot be true and were replaced by an estimate: frames, and jumps of the
-    /// clock that were closed.
-    pub times_guessed: u64,
     /// The first of the bad frames: number and reason.
     #[serde(skip)]
     pub failures: Vec<(u64, String)>,

@@ -13,7 +13,7 @@ use std::{
 };
 
 use common::{
-    decode::{decode, decode_fragmented, decode_stream},
+    decode::{self, decode, decode_fragmented, decode_stream},
     entries,
     picture::Picture,
     program::{command, run, told},
@@ -141,8 +141,12 @@ fn what_cannot_be_repaired_is_refused_with_the_reason() {
     std::fs::write(path("head.part"), &bytes[..900]).unwrap();
     std::fs::write(path("tail.part"), [&bytes[..], &[0; 4096]].concat()).unwrap();
     std::fs::write(path("foreign.mp4"), "not a video at all").unwrap();
+    std::fs::write(path("empty.part"), "").unwrap();
+    std::fs::write(path("a.h264.part"), [0, 0, 0, 1, 0x67, 0x42, 0xc0, 0x1e]).unwrap();
     for (name, code, says) in [
-        ("head.part", 1, "not one fragment is whole"),
+        ("head.part", 1, "not one frame is whole"),
+        ("empty.part", 1, "the file is empty (0 bytes)"),
+        ("a.h264.part", 0, "raw H.264 stream"),
         ("foreign.mp4", 1, "not a file that this program"),
         ("missing.part", 1, "No such file"),
         ("tail.part", 0, "4096 bytes at the end were of no use"),
@@ -150,7 +154,7 @@ fn what_cannot_be_repaired_is_refused_with_the_reason() {
         let (got, said) = run(["repair", text(&path(name)), "-o", text(&path("b.mp4"))]);
         assert_eq!(got, code, "{name}: {said}");
         assert!(said.contains(says) && said.contains(name), "{name}: {said}");
-        assert_eq!(path("b.mp4").exists(), code == 0, "{name}");
+        assert_eq!(path("b.mp4").exists(), name == "tail.part", "{name}");
     }
     // The file itself is never overwritten.
     let (code, said) = run(["repair", text(&part), "-o", text(&part), "--overwrite"]);
@@ -158,6 +162,97 @@ fn what_cannot_be_repaired_is_refused_with_the_reason() {
     assert_eq!(std::fs::read(&part).unwrap(), bytes);
     let (code, said) = run(["repair", text(&part), text(&path("tail.part")), "-o", "c.mp4"]);
     assert_eq!(code, 2, "{said}");
+}
+
+#[test]
+fn the_whole_frames_of_a_fragment_that_is_cut_off_are_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let part = path("a.mp4.part");
+    kill(&path("a.mp4"), &[], &part, 90);
+    let bytes = std::fs::read(&part).unwrap();
+    let (cut, whole) = (path("cut.mp4.part"), path("cut.mp4"));
+    let mut gained = 0;
+    // The last two fragments, at 24 places.
+    for end in (1..=24).map(|n| bytes.len() - n * bytes.len() / 60) {
+        std::fs::write(&cut, &bytes[..end]).unwrap();
+        let found = Recovery::find(File::open(&cut).unwrap()).unwrap();
+        let (count, torn) = (found.frames() as usize, found.of_torn_fragment());
+        // FFmpeg may show a part of the frame in which the file ends.
+        let shown = decode::count(&cut);
+        assert!((count..=count + 1).contains(&shown), "{end}: {count}, FFmpeg {shown}");
+        let (code, said) = run(["repair", text(&cut), "--overwrite"]);
+        assert_eq!(code, 0, "{said}");
+        assert!(said.contains(&format!("{count} frames")), "{said}");
+        assert_eq!(
+            said.contains("from the last fragment, which is incomplete"),
+            torn > 0,
+            "{said}"
+        );
+        let video = decode(&whole);
+        assert_eq!((video.numbers(), video.pts), (numbers(count), ticks(count)), "{end}");
+        gained += torn;
+    }
+    assert!(gained > 24, "{gained} frames of torn fragments");
+}
+
+#[test]
+fn all_that_killed_runs_left_in_a_directory_is_repaired_or_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::create_dir(path("drive")).unwrap();
+    let part = path("drive/a.mp4.part");
+    kill(&path("drive/a.mp4"), &[], &part, 40);
+    std::fs::copy(&part, path("drive/a.mp4.2.part")).unwrap();
+    std::fs::write(path(".b.mp4.Xy7.part"), "").unwrap();
+    std::fs::write(path("c.mp4.part"), "").unwrap();
+    let (code, said) = run(["repair", text(directory.path())]);
+    assert_eq!(code, 1, "{said}");
+    for says in ["c.mp4.part: the file is empty", ".b.mp4.Xy7.part: a temporary file"] {
+        assert!(said.contains(says), "{said}");
+    }
+    let count = whole_frames(&part) as usize;
+    for name in ["drive/a.mp4", "drive/a-2.mp4"] {
+        assert_eq!(decode(&path(name)).numbers(), numbers(count), "{name}");
+    }
+    let (code, said) = run(["repair", text(&path("drive")), "-o", text(&path("one.mp4"))]);
+    assert_eq!(code, 2, "{said}");
+    std::fs::create_dir(path("none")).unwrap();
+    let (code, said) = run(["repair", text(&path("none"))]);
+    assert!(code == 0 && said.contains("nothing to repair"), "{said}");
+
+    // The next run names them.
+    let args = [&INPUT[..], &["-o", text(directory.path())], &OPENH264].concat();
+    let mut child = command(args).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&frame(7)).unwrap();
+    let (code, said) = told(&child.wait_with_output().unwrap());
+    assert_eq!(code, 0, "{said}");
+    assert!(said.contains("c.mp4.part;") && said.contains(".b.mp4.Xy7.part"), "{said}");
+}
+
+#[test]
+fn a_directory_under_the_name_of_a_file_is_noticed_before_encoding() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    for name in ["out/stdin.mp4", "report/report.json", "b.mp4/b.mp4"] {
+        std::fs::create_dir_all(path(name)).unwrap();
+    }
+    for out in [path("out"), path("report")] {
+        let args = [&INPUT[..], &["-o", text(&out), "--overwrite"], &OPENH264].concat();
+        let mut child = command(args).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // The program may end before it has read the frame.
+        let _ = child.stdin.take().unwrap().write_all(&frame(7));
+        let (code, said) = told(&child.wait_with_output().unwrap());
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("a directory has this name"), "{said}");
+        assert!(!entries(&out).iter().any(|name| name.ends_with(".part")), "{said}");
+    }
+    let part = path("b.mp4.part");
+    kill(&path("c.mp4"), &[], &path("c.mp4.part"), 40);
+    std::fs::rename(path("c.mp4.part"), &part).unwrap();
+    let (code, said) = run(["repair", text(&part), "-o", text(&path("b.mp4")), "--overwrite"]);
+    assert!(code == 1 && said.contains("a directory has this name"), "{said}");
+    assert_eq!(entries(&path("b.mp4")), ["b.mp4"]);
 }
 
 /// A place with limited space: a small file system, or a limit on the file size.

@@ -4,10 +4,13 @@
 //! they end early or are invalid.
 
 mod bits;
+mod frame;
+mod keyframes;
 mod order;
 mod pps;
 mod sets;
 mod slice;
+mod split;
 mod sps;
 mod stream;
 #[cfg(test)]
@@ -18,9 +21,10 @@ mod tests;
 pub(crate) use pps::Pps;
 pub(crate) use sets::ParameterSets;
 pub(crate) use slice::picture_parameter_set;
+pub use split::UnitSplitter;
 pub(crate) use sps::HIGH_PROFILES;
 pub use sps::{Colour, Sps};
-pub use stream::{CodedPicture, Content, StreamError, StreamReader};
+pub use stream::{CodedPicture, ReadFrame, StreamError, StreamReader};
 
 /// NAL unit types that the readers distinguish (Table 7-1).
 pub(crate) mod nal {
@@ -40,6 +44,13 @@ pub(crate) mod nal {
     /// The type of a NAL unit, by its first byte.
     pub(crate) fn kind(unit: &[u8]) -> u8 {
         unit.first().map_or(0, |header| header & 0x1f)
+    }
+
+    /// Whether a NAL unit of this type, which is no slice, belongs to the picture in front of it:
+    /// data partitions, end of sequence and of stream, filler data, auxiliary and extension slices.
+    /// Others begin the next access unit (7.4.1.2.3).
+    pub(crate) fn follows_slices(kind: u8) -> bool {
+        matches!(kind, 3 | 4 | 10..=12 | 19..=21)
     }
 
     /// Whether a NAL unit begins with a slice header.

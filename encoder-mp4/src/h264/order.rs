@@ -70,10 +70,13 @@ impl PictureOrder {
     /// `FrameNumOffset + frame_num` of types 1 and 2 (8.2.1.2, 8.2.1.3).
     fn absolute_frame_num(&mut self, numbers: &Numbers, slice: &SliceHeader) -> i64 {
         let frame_num = i64::from(slice.frame_num);
+        let most = 1i64 << numbers.frame_num_bits;
+        // FFmpeg counts up over the pictures of a gap, without their offset.
+        let is_gap = frame_num != self.frame_num && frame_num != (self.frame_num + 1) % most;
+        let before = if is_gap { (frame_num + most - 1) % most } else { self.frame_num };
         if slice.is_idr {
             self.frame_num_offset = 0;
-        } else if self.frame_num > frame_num {
-            let most = 1i64 << numbers.frame_num_bits;
+        } else if before > frame_num {
             self.frame_num_offset = self.frame_num_offset.saturating_add(most);
         }
         self.frame_num = frame_num;

@@ -46,6 +46,11 @@ pub(crate) fn picture_parameter_set(unit: &[u8]) -> Option<u8> {
     start(&mut Bits::of(unit)).map(|(.., pps)| pps)
 }
 
+/// The number of the first macroblock of a slice. Can be read without any parameter set.
+pub(super) fn first_macroblock(unit: &[u8]) -> Option<u32> {
+    Bits::of(unit).ue()
+}
+
 /// `first_mb_in_slice`, `slice_type`, `pic_parameter_set_id`.
 fn start(bits: &mut Bits<'_>) -> Option<(u32, u32, u8)> {
     Some((bits.ue()?, bits.ue_up_to(9)? % 5, u8::try_from(bits.ue()?).ok()?))

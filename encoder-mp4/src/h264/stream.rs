@@ -1,105 +1,179 @@
-use encoder_core::{Resolution, nal_units};
+use encoder_core::Resolution;
 use thiserror::Error;
 
 use super::{
-    ParameterSets, nal,
+    ParameterSets,
+    frame::{Frame, Pictures},
+    keyframes::KeyframeIds,
+    nal,
     order::PictureOrder,
-    slice::{SliceHeader, picture_parameter_set},
+    slice::{SliceHeader, first_macroblock, picture_parameter_set},
     sps::{Numbers, OrderCount, Sps},
 };
 
-/// The content of an access unit.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
-    /// A coded picture.
-    Picture(CodedPicture),
-    /// Parameter sets for later pictures, and no picture.
-    ParameterSets,
-}
-
-/// A coded picture, by its parameter sets and slice headers.
+/// A coded frame, by its parameter sets and slice headers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CodedPicture {
+    /// The access unit in Annex B form, with start codes of four bytes. If parameter sets were in
+    /// front of frames that cannot be used, all parameter sets so far are in front of it.
+    pub data: Vec<u8>,
+    /// The parameter sets that are active at a key frame, in Annex B form; empty for other frames.
+    pub parameter_sets: Vec<u8>,
     /// An IDR picture: decoding can start here.
     pub is_keyframe: bool,
     /// Size after cropping.
     pub size: Resolution,
-    /// The picture is output before a picture that precedes it in the stream.
+    /// The frame is output before a frame that precedes it in the stream.
     pub is_reordered: bool,
-    /// The reason why pictures before this picture must be missing.
-    pub gap: Option<String>,
+    /// What is missing in the recording: frames before this frame, or a part of it.
+    pub damage: Option<String>,
 }
 
-/// The reason why an access unit cannot be used.
+/// The reason why a frame cannot be used: it is broken, or depends on data that is missing. Later
+/// frames may be good.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum StreamError {
-    /// The access unit is broken, or depends on data that is missing. Later access units may be
-    /// good.
-    #[error("{0}")]
-    Broken(String),
-    /// The stream does not have exactly one frame per access unit.
-    #[error("{0}")]
-    Framing(String),
-}
+#[error("{0}")]
+pub struct StreamError(String);
 
-/// Reads an H.264 stream, access unit by access unit: parameter sets and slice headers.
+/// A frame, and the message with its first slice.
+pub type ReadFrame<M> = (M, Result<CodedPicture, StreamError>);
+
+/// Reads an H.264 stream, NAL unit by NAL unit: parameter sets and slice headers.
 ///
-/// Parameter sets apply from their position in the stream on, as in a decoder, whatever access unit
-/// carries them. Each access unit must hold one frame, and the frames are checked to be in output
-/// order.
-#[derive(Clone, Debug, Default)]
-pub struct StreamReader {
+/// The NAL units are joined to access units by their slice headers, whatever messages they are in:
+/// a message may hold several frames, and the slices or the two fields of a frame may be in messages
+/// of their own. `M` identifies a message.
+///
+/// Parameter sets apply from their position in the stream on, as in a decoder. The frames are
+/// checked to be in output order.
+#[derive(Clone, Debug)]
+pub struct StreamReader<M> {
     sets: ParameterSets,
     order: PictureOrder,
     /// Largest picture order count since the last reset.
     highest: i64,
     /// `PrevRefFrameNum`.
     frame_num: u32,
+    keyframe_ids: KeyframeIds,
     /// The sequence parameter set that the last key frame activated; `None` before the first key
     /// frame.
     active: Option<Sps>,
-    /// The parameter sets that were active at the last key frame.
-    keyframe_sets: ParameterSets,
-    /// The last slice of the previous access unit.
-    last: Option<SliceHeader>,
-    /// The previous access unit was broken: frame numbers may jump.
+    /// The previous frame could not be used: frame numbers may jump.
     is_interrupted: bool,
     /// The last key frame was broken.
     is_without_keyframe: bool,
+    /// Parameter sets were in front of a frame that could not be used.
+    has_lost_sets: bool,
+    /// The frame that is being read.
+    frame: Option<Frame<M>>,
+    next: Prefix,
+    /// Number of messages so far.
+    messages: u64,
 }
 
-impl StreamReader {
+/// The most bytes of a frame.
+const LARGEST: usize = 256 << 20;
+/// The most bytes of NAL units in front of a frame.
+const LARGEST_PREFIX: usize = 4 << 20;
+
+/// NAL units in front of the first slice of the next frame, or between slices.
+#[derive(Clone, Debug, Default)]
+struct Prefix {
+    units: Vec<Vec<u8>>,
+    bytes: usize,
+    has_sets: bool,
+    /// Why a parameter set cannot be read.
+    error: Option<String>,
+}
+
+impl<M> Default for StreamReader<M> {
+    fn default() -> Self {
+        Self {
+            sets: ParameterSets::default(),
+            order: PictureOrder::default(),
+            highest: 0,
+            frame_num: 0,
+            keyframe_ids: KeyframeIds::default(),
+            active: None,
+            is_interrupted: false,
+            is_without_keyframe: false,
+            has_lost_sets: false,
+            frame: None,
+            next: Prefix::default(),
+            messages: 0,
+        }
+    }
+}
+
+impl<M: Clone> StreamReader<M> {
     /// A reader at the beginning of a stream.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reads the next Annex B access unit.
-    ///
-    /// # Errors
-    /// [`StreamError`]. The parameter sets of the access unit are stored in any case.
-    pub fn read(&mut self, access_unit: &[u8]) -> Result<Content, StreamError> {
-        let result = self.slices(access_unit).and_then(|(slices, has_sets)| match &slices[..] {
-            [] if has_sets => Ok(Content::ParameterSets),
-            [] => Err(broken("the message holds no picture (no H.264 slice in Annex B form)")),
-            _ => self.picture(&slices).map(Content::Picture),
-        });
-        match &result {
-            Err(_) => {
-                self.is_interrupted = true;
-                if nal_units(access_unit).any(|unit| nal::kind(unit) == nal::IDR) {
-                    self.is_without_keyframe |= self.active.take().is_some();
+    /// Begins the next message.
+    pub fn begin_message(&mut self) {
+        self.messages += 1;
+    }
+
+    /// Reads the next NAL unit of a message. If it begins a frame, the frame before it is complete
+    /// and is returned.
+    pub fn read(&mut self, unit: &[u8], message: &M) -> Option<ReadFrame<M>> {
+        match nal::kind(unit) {
+            _ if nal::is_slice(unit) => return self.slice(unit, message),
+            nal::SPS | nal::PPS => {
+                self.next.has_sets = true;
+                if let Err(text) = self.sets.insert(unit) {
+                    self.next.error.get_or_insert(text);
                 }
             }
-            Ok(Content::Picture(picture)) => {
+            kind if nal::follows_slices(kind) && self.next.units.is_empty() => {
+                if let Some(frame) = &mut self.frame {
+                    put(&mut frame.data, unit);
+                    return None;
+                }
+            }
+            _ => {}
+        }
+        self.next.bytes += unit.len();
+        self.next.units.push(unit.to_vec());
+        if self.next.bytes > LARGEST_PREFIX {
+            // No frame has come for long: only the parameter sets matter.
+            self.next.units.clear();
+            self.next.bytes = 0;
+            self.has_lost_sets = true;
+        }
+        None
+    }
+
+    /// Ends the stream, or the frame that is being read, and returns that frame.
+    pub fn finish(&mut self) -> Option<ReadFrame<M>> {
+        let frame = self.frame.take()?;
+        let picture = match (&frame.error, &frame.pictures) {
+            (None, Some(pictures)) => self.picture(pictures).map_err(StreamError),
+            (error, _) => Err(StreamError(error.clone().unwrap_or_default())),
+        };
+        match &picture {
+            Err(_) => {
+                self.is_interrupted = true;
+                self.has_lost_sets |= frame.has_sets;
+                if frame.is_idr {
+                    self.is_without_keyframe |= self.active.take().is_some();
+                    self.keyframe_ids = KeyframeIds::default();
+                }
+            }
+            Ok(picture) => {
                 self.is_interrupted = false;
                 self.is_without_keyframe &= !picture.is_keyframe;
             }
-            Ok(Content::ParameterSets) => {}
         }
-        result
+        let picture = picture.map(|picture| CodedPicture {
+            data: frame.data,
+            parameter_sets: frame.keyframe_sets.map_or_else(Vec::new, |sets| self.annex_b(&sets)),
+            ..picture
+        });
+        Some((frame.message, picture))
     }
 
     /// All parameter sets so far, as an Annex B stream.
@@ -107,115 +181,181 @@ impl StreamReader {
         self.annex_b(&self.sets)
     }
 
-    /// All parameter sets that were active at the last key frame, as an Annex B stream.
-    pub fn keyframe_parameter_sets(&self) -> Vec<u8> {
-        self.annex_b(&self.keyframe_sets)
-    }
-
     fn annex_b(&self, sets: &ParameterSets) -> Vec<u8> {
         let active = self.active.as_ref().map_or(0, |sps| sps.id);
-        let units = sets.sps(active).chain(sets.pps());
-        units.flat_map(|unit| [&[0, 0, 0, 1], &unit[..]].concat()).collect()
+        let mut out = Vec::new();
+        sets.sps(active).chain(sets.pps()).for_each(|unit| put(&mut out, unit));
+        out
     }
 
-    /// The slice headers of an access unit, and whether it has parameter sets.
-    fn slices(&mut self, access_unit: &[u8]) -> Result<(Vec<SliceHeader>, bool), StreamError> {
-        let (mut slices, mut has_sets, mut error) = (Vec::new(), false, None);
-        for unit in nal_units(access_unit) {
-            let read = match nal::kind(unit) {
-                nal::SPS | nal::PPS => {
-                    has_sets = true;
-                    self.sets.insert(unit).map(drop).map_err(StreamError::Broken)
+    /// Adds a slice to the frame that is being read, or begins the next frame with it.
+    fn slice(&mut self, unit: &[u8], message: &M) -> Option<ReadFrame<M>> {
+        let header = self.header(unit);
+        if let Some(frame) = &mut self.frame {
+            let continues = match (&header, &mut frame.pictures) {
+                (Ok(slice), Some(pictures)) => pictures.add(slice),
+                (Ok(slice), None) => slice.first_macroblock > 0,
+                // A slice that cannot be read: usually the first slice of a picture comes first.
+                (Err(_), _) => {
+                    frame.last_message == self.messages && frame.error.is_none()
+                        || first_macroblock(unit).is_some_and(|first| first > 0)
                 }
-                _ if !nal::is_slice(unit) => Ok(()),
-                kind if self.active.is_none() && kind != nal::IDR => Err(self.no_keyframe()),
-                _ if error.is_some() => Ok(()),
-                _ => self.slice(unit).map(|slice| slices.push(slice)),
             };
-            // Parameter sets after a broken unit are stored as well.
-            error = error.or(read.err());
+            if continues {
+                let between = std::mem::take(&mut self.next);
+                frame.has_sets |= between.has_sets;
+                frame.last_message = self.messages;
+                let error = frame.error.take().or(between.error).or(header.err());
+                frame.error = error;
+                let units = between.units.iter().filter(|unit| nal::kind(unit) != nal::DELIMITER);
+                units.for_each(|unit| put(&mut frame.data, unit));
+                put(&mut frame.data, unit);
+                if frame.data.len() > LARGEST {
+                    frame.data = Vec::new();
+                    frame.error = Some(format!("it has more than {LARGEST} bytes"));
+                }
+                return None;
+            }
         }
-        slices.retain(|slice| slice.redundant == 0);
-        error.map_or(Ok((slices, has_sets)), Err)
+        let done = self.finish();
+        self.begin(unit, message);
+        done
     }
 
-    /// Reads a slice header. A key frame activates its sequence parameter set, which applies to all
-    /// pictures up to the next key frame, even if another set with its id arrives before.
-    fn slice(&mut self, unit: &[u8]) -> Result<SliceHeader, StreamError> {
-        let unreadable = || broken("a slice header cannot be read");
+    /// Begins a frame with its first slice. A key frame activates its sequence parameter set, which
+    /// applies to all pictures up to the next key frame, even if another set with its id arrives
+    /// before.
+    fn begin(&mut self, unit: &[u8], message: &M) {
+        let header = self.header(unit);
+        let Prefix { units, mut has_sets, error, .. } = std::mem::take(&mut self.next);
+        let is_idr = nal::kind(unit) == nal::IDR;
+        let mut keyframe_sets = None;
+        if let (true, Ok(slice)) = (is_idr, &header) {
+            self.active = self.sets.of_picture(slice.pps).map(|(sps, _)| sps.clone());
+            keyframe_sets = Some(self.sets.clone());
+        }
+        let mut data = Vec::new();
+        if std::mem::take(&mut self.has_lost_sets) {
+            data = self.parameter_sets();
+            has_sets = true;
+        }
+        units.iter().for_each(|unit| put(&mut data, unit));
+        put(&mut data, unit);
+        let (pictures, unreadable) = match header {
+            Ok(slice) if slice.redundant > 0 => {
+                (None, Some("its primary slices are missing".into()))
+            }
+            Ok(slice) => (Some(Pictures::new(slice)), None),
+            Err(text) => (None, Some(text)),
+        };
+        self.frame = Some(Frame {
+            data,
+            has_sets,
+            message: message.clone(),
+            last_message: self.messages,
+            is_idr,
+            keyframe_sets,
+            pictures,
+            error: error.or(unreadable),
+        });
+    }
+
+    /// Reads a slice header.
+    fn header(&self, unit: &[u8]) -> Result<SliceHeader, String> {
+        let is_idr = nal::kind(unit) == nal::IDR;
+        if self.active.is_none() && !is_idr {
+            return Err(self.no_keyframe());
+        }
+        let unreadable = || "a slice header cannot be read".to_owned();
         let pps = picture_parameter_set(unit).ok_or_else(unreadable)?;
         let Some((sps, pps)) = self.sets.of_picture(pps) else {
-            return Err(broken(format!(
-                "the parameter sets of the picture (PPS {pps}) have not come"
-            )));
+            return Err(format!("the parameter sets of the picture (PPS {pps}) have not come"));
         };
-        let is_idr = nal::kind(unit) == nal::IDR;
         let active = self.active.as_ref().filter(|active| !is_idr && active.id == sps.id);
-        let slice = SliceHeader::parse(unit, active.unwrap_or(sps), pps).ok_or_else(unreadable)?;
-        if is_idr {
-            let sps = sps.clone();
-            self.keyframe_sets = self.sets.clone();
-            self.active = Some(sps);
-        } else if active.is_none() {
-            return Err(broken(format!("its SPS changes to {} without a key frame", sps.id)));
+        if !is_idr && active.is_none() {
+            return Err(format!("its SPS changes to {} without a key frame", sps.id));
         }
-        Ok(slice)
+        SliceHeader::parse(unit, active.unwrap_or(sps), pps).ok_or_else(unreadable)
     }
 
-    /// The single picture that these slices form.
-    fn picture(&mut self, slices: &[SliceHeader]) -> Result<CodedPicture, StreamError> {
-        let pictures = first_slices(slices);
-        if let (Some(last), Some(first)) = (self.last.take(), slices.first())
-            && first.first_macroblock > 0
-            && first.is_same_picture(&last)
-        {
-            return Err(framing("a picture is spread over several messages"));
-        }
-        self.last = slices.last().cloned();
-        let first = match pictures[..] {
-            [frame] if frame.field.is_none() => frame,
-            [first, second] if are_fields_of_a_frame(first, second) => first,
-            [_] => return Err(framing("the two fields of a frame are in messages of their own")),
-            _ => return Err(framing(format!("a message holds {} pictures", pictures.len()))),
-        };
+    /// What the slices of a frame state, without its access unit.
+    fn picture(&mut self, pictures: &Pictures) -> Result<CodedPicture, String> {
+        let first = pictures.first();
         let Some(Sps { size, numbers, .. }) = self.active.clone() else {
             return Err(self.no_keyframe());
         };
+        let before = self.frame_num;
         let mut gap = self.frame_num_gap(first, &numbers);
-        let mut count = i64::MAX;
-        let mut resets = false;
-        for picture in &pictures {
-            count = count.min(self.order.next(&numbers, picture));
-            resets |= picture.resets;
+        if first.is_idr {
+            gap = gap.or(self.keyframe_ids.next(first.idr_id, size));
+        } else if gap.is_some() || self.is_interrupted {
+            self.keyframe_ids.skip();
         }
-        let last = pictures[pictures.len() - 1];
+        let (mut order, mut count, mut resets) = (self.order.clone(), i64::MAX, false);
+        for slice in pictures.slices() {
+            count = count.min(order.next(&numbers, slice));
+            resets |= slice.resets;
+        }
+        let last = pictures.last();
         if last.is_reference {
             self.frame_num = if last.resets { 0 } else { last.frame_num };
         }
-        let starts = first.is_idr || resets;
+        // Two frames in a row have different numbers. Some encoders get that wrong, but not both
+        // the number and the count.
+        let is_again = first.frame_num == before && count <= self.highest && !numbers.gaps_allowed;
+        if is_again && !first.is_idr && !resets {
+            let number = first.frame_num;
+            gap.get_or_insert(format!("its frame_num is {number}, as that of a frame before it"));
+        }
         let mut is_reordered = false;
-        if starts || gap.is_some() || self.is_interrupted {
+        let is_after_gap = gap.is_some() || self.is_interrupted;
+        if first.is_idr || resets {
             self.highest = count;
-        } else if count < self.highest && numbers.order != OrderCount::Decoding {
-            // A B picture, or a stream that may reorder. Otherwise the low bits of the count have
-            // wrapped around while pictures were missing.
-            is_reordered = !numbers.declares_no_reorder || slices.iter().any(|slice| slice.is_b);
-            if !is_reordered {
-                gap =
-                    Some(format!("the picture order count falls from {} to {count}", self.highest));
-                self.highest = count;
+        } else if count < self.highest || is_after_gap && count == self.highest {
+            let may_be_reordered = !numbers.declares_no_reorder || pictures.has_b;
+            match is_after_gap {
+                // The order of a B picture may have been interrupted.
+                true if pictures.has_b && !numbers.declares_no_reorder => self.highest = count,
+                // Pictures are left out by intention.
+                false if numbers.order == OrderCount::Decoding => self.highest = count,
+                false if may_be_reordered => is_reordered = true,
+                // The low bits of the count have wrapped around, or a key frame reset the count.
+                // FFmpeg does not output such a picture.
+                _ => return Err(self.falls_back(count, gap)),
             }
         }
         self.highest = self.highest.max(count);
-        let gap = gap.filter(|_| !self.is_interrupted);
-        Ok(CodedPicture { is_keyframe: first.is_idr, size, is_reordered, gap })
+        self.order = order;
+        let gap = gap.filter(|_| !self.is_interrupted).map(|gap| {
+            format!(
+                "pictures before it are missing in the recording ({gap}); what is predicted from \
+                 them is damaged until the next key frame"
+            )
+        });
+        let damage = match (gap, pictures.missing()) {
+            (Some(gap), Some(part)) => Some(format!("{part}; {gap}")),
+            (gap, part) => gap.or(part.map(str::to_owned)),
+        };
+        let (is_keyframe, data, parameter_sets) = (first.is_idr, Vec::new(), Vec::new());
+        Ok(CodedPicture { data, parameter_sets, is_keyframe, size, is_reordered, damage })
     }
 
-    fn no_keyframe(&self) -> StreamError {
-        broken(match self.is_without_keyframe {
-            true => "the key frame before it is broken",
-            false => "it comes before the first key frame with parameter sets",
-        })
+    /// Why a picture that follows missing pictures is not displayed.
+    fn falls_back(&self, count: i64, gap: Option<String>) -> String {
+        let because = gap.map_or_else(String::new, |gap| format!(" ({gap})"));
+        format!(
+            "pictures before it, or a key frame, are missing in the recording, or it is there \
+             twice{because}; a decoder would not display it in its place: its picture order count is \
+             {count} after {}",
+            self.highest
+        )
+    }
+
+    fn no_keyframe(&self) -> String {
+        match self.is_without_keyframe {
+            true => "the key frame before it is broken".into(),
+            false => "it comes before the first key frame with parameter sets".into(),
+        }
     }
 
     /// The reason why pictures are missing before this picture, by `frame_num` (7.4.3). Counts the
@@ -233,33 +373,8 @@ impl StreamReader {
     }
 }
 
-/// The first slice of each primary picture.
-fn first_slices(slices: &[SliceHeader]) -> Vec<&SliceHeader> {
-    let mut firsts: Vec<&SliceHeader> = Vec::new();
-    let mut begin = 0;
-    for (n, slice) in slices.iter().enumerate() {
-        // Slices may be in any order, but each only once in a picture.
-        let is_again = slice.first_macroblock == 0
-            && slices[begin..n].iter().any(|other| {
-                (other.first_macroblock, other.colour_plane) == (0, slice.colour_plane)
-            });
-        if n == 0 || is_again || !slice.is_same_picture(&slices[begin]) {
-            begin = n;
-            firsts.push(slice);
-        }
-    }
-    firsts
-}
-
-fn are_fields_of_a_frame(first: &SliceHeader, second: &SliceHeader) -> bool {
-    let are_both = first.field.is_some() && second.field.is_some() && first.field != second.field;
-    are_both && first.frame_num == second.frame_num && !second.is_idr
-}
-
-fn broken(text: impl Into<String>) -> StreamError {
-    StreamError::Broken(text.into())
-}
-
-fn framing(text: impl Into<String>) -> StreamError {
-    StreamError::Framing(text.into())
+/// Appends a NAL unit after a start code.
+fn put(out: &mut Vec<u8>, unit: &[u8]) {
+    out.extend_from_slice(&[0, 0, 0, 1]);
+    out.extend_from_slice(unit);
 }

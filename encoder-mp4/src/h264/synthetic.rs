@@ -94,6 +94,7 @@ pub(crate) struct Slice {
     pub kind: u32,
     pub pps: u32,
     pub is_idr: bool,
+    pub idr_id: u32,
     pub is_reference: bool,
     pub frame_num: u32,
     pub field: Option<bool>,
@@ -114,6 +115,7 @@ impl Slice {
             kind: 0,
             pps: 0,
             is_idr: false,
+            idr_id: 0,
             is_reference: true,
             frame_num,
             field: None,
@@ -180,7 +182,7 @@ impl Stream {
             }
         }
         if slice.is_idr {
-            unit = unit.ue(0);
+            unit = unit.ue(slice.idr_id);
         }
         let is_frame = slice.field.is_none();
         unit = match self.order {

@@ -15,7 +15,7 @@ use encoder_core::{FrameLayout, NalKind, PixelFormat, Settings, nal_units};
 use encoder_ffmpeg::{AccessUnit, FlvError, FlvParser};
 use tempfile::NamedTempFile;
 
-use encoder_mp4::{Content, Recovery, StreamReader};
+use encoder_mp4::{Recovery, StreamReader, UnitSplitter};
 use encoder_picture::{self as picture, PictureOptions};
 // Registers the backends.
 use encoder_pipeline as _;
@@ -276,41 +276,46 @@ pub fn part(input: &[u8]) -> bool {
     is_whole && written.is_ok()
 }
 
-/// A recorded H.264 stream: good when each of its access units can be read, and is a picture in
-/// display order.
+/// A recorded H.264 stream: good when each of its frames can be read, and they are in display order.
 ///
-/// Access units begin at delimiters.
+/// Messages begin at delimiters.
 pub fn stream(input: &[u8]) -> bool {
-    let mut access_units: Vec<Vec<u8>> = Vec::new();
-    for unit in nal_units(input) {
-        if NalKind::of(unit[0]) == NalKind::Aud || access_units.is_empty() {
-            access_units.push(Vec::new());
-        }
-        if let Some(access_unit) = access_units.last_mut() {
-            access_unit.extend([&[0, 0, 0, 1], unit].concat());
-        }
-    }
     let mut reader = StreamReader::new();
-    let mut is_good = !access_units.is_empty();
-    let mut has_key_frame = false;
-    for access_unit in &access_units {
-        match reader.read(access_unit) {
-            Ok(Content::Picture(picture)) => {
+    let mut frames = Vec::new();
+    let mut message = 0;
+    // By lengths as well, if they are that.
+    let _ = UnitSplitter::default().split(input);
+    for unit in nal_units(input) {
+        if NalKind::of(unit[0]) == NalKind::Aud {
+            message += 1;
+            reader.begin_message();
+        }
+        frames.extend(reader.read(unit, &message));
+    }
+    // What was stored is read again as it is.
+    let sets = reader.parameter_sets();
+    let mut again = StreamReader::new();
+    nal_units(&sets).for_each(|unit| assert!(again.read(unit, &()).is_none()));
+    assert!(again.parameter_sets().len() == sets.len());
+    frames.extend(reader.finish());
+    let mut is_good = !frames.is_empty();
+    let (mut has_key_frame, mut last) = (false, 0);
+    for (message, frame) in frames {
+        assert!(message >= last, "frames come in the order of their messages");
+        last = message;
+        match frame {
+            Ok(picture) => {
                 assert!(picture.size.width > 0 && picture.size.height > 0);
+                assert!(picture.is_keyframe != picture.parameter_sets.is_empty());
                 has_key_frame |= picture.is_keyframe;
                 assert!(has_key_frame, "nothing can be decoded before a key frame");
-                is_good &= !picture.is_reordered && picture.gap.is_none();
+                is_good &= !picture.is_reordered && picture.damage.is_none();
             }
-            Ok(Content::ParameterSets) => {}
             Err(error) => {
                 assert!(!error.to_string().is_empty());
                 is_good = false;
             }
         }
     }
-    // What was stored is read again as it is.
-    let sets = reader.parameter_sets();
-    let mut again = StreamReader::new();
-    assert!(sets.is_empty() || again.read(&sets) == Ok(Content::ParameterSets));
     is_good
 }

@@ -409,8 +409,10 @@ fn streams(seeds: &mut Seeds) {
     seeds.good("key-frame", stream(&[DELIMITER, SPS, PPS, IDR]));
     seeds.good("group", stream(&[DELIMITER, SPS, PPS, IDR, DELIMITER, P]));
     seeds.good("sets-apart", stream(&[DELIMITER, SPS, PPS, DELIMITER, IDR, DELIMITER, P, PPS]));
+    seeds
+        .bad("no-first-slice", stream(&[DELIMITER, SPS, PPS, IDR, DELIMITER, &[0x41, 0x42, 0xe2]]));
     seeds.bad("no-key-frame", stream(&[DELIMITER, SPS, PPS, P]));
     seeds.bad("no-sets", stream(&[DELIMITER, IDR]));
     seeds.bad("no-picture", stream(&[DELIMITER]));
-    seeds.bad("two-pictures", stream(&[DELIMITER, SPS, PPS, IDR, P]));
+    seeds.good("two-pictures", stream(&[DELIMITER, SPS, PPS, IDR, P]));
 }
