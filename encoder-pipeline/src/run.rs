@@ -327,6 +327,15 @@ impl Work<'_> {
             self.context.destination.event(&event)?;
             match event {
                 Event::Stream(info) => {
+                    let mut others = self.cameras.iter().map(|camera| &camera.info);
+                    if let Some(other) = others.find(|other| other.topic == info.topic) {
+                        let text = format!(
+                            "{}: the topic has messages of two types, {} and {}; each is a video \
+                             of its own",
+                            info.topic, other.schema, info.schema
+                        );
+                        self.warn(text, false);
+                    }
                     let mut camera = Camera::new(info);
                     camera.copies = self.copies.get_mut(camera.info.id).map(std::mem::take);
                     self.cameras.push(camera);

@@ -69,7 +69,11 @@ pub(crate) fn open_sqlite(path: &Path, options: &SourceOptions) -> Opened {
 /// The storages of rosbag2.
 #[cfg(feature = "rosbag2")]
 fn storages() -> crate::rosbag2::Storages {
-    crate::rosbag2::Storages { mcap: Box::new(open_mcap), sqlite: Box::new(open_sqlite) }
+    crate::rosbag2::Storages {
+        mcap: Box::new(open_mcap),
+        sqlite: Box::new(open_sqlite),
+        bag: Box::new(open_bag),
+    }
 }
 
 /// Opens a rosbag2 directory.
@@ -80,12 +84,12 @@ pub(crate) fn open_rosbag2(path: &Path, options: &SourceOptions) -> Opened {
     not_built(path, options, "a rosbag2 directory", "rosbag2")
 }
 
-/// Opens a file of rosbag2 that is compressed as a whole.
-pub(crate) fn open_zstd(path: &Path, options: &SourceOptions) -> Opened {
+/// Opens a recording that is compressed as a whole.
+pub(crate) fn open_packed(path: &Path, options: &SourceOptions) -> Opened {
     #[cfg(feature = "rosbag2")]
     return crate::rosbag2::Rosbag2Source::open_packed(path, options, storages());
     #[cfg(not(feature = "rosbag2"))]
-    not_built(path, options, "a file that is compressed with Zstandard", "rosbag2")
+    not_built(path, options, "a compressed file", "rosbag2")
 }
 
 /// Opens a video file.

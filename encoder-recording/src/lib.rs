@@ -35,6 +35,8 @@ mod temporary;
 #[cfg(feature = "video")]
 mod video;
 mod y4m;
+#[cfg(any(feature = "mcap", feature = "sqlite"))]
+mod zipped;
 
 pub use detect::{open, open_raw, open_stdin};
 pub use encoder_media::{

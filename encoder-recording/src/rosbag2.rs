@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use self::files::Files;
 use self::metadata::Metadata;
 use super::joined::JoinedChannels;
-use super::signature::{self, ROSBAG2_METADATA};
+use super::signature::{self, Compression, ROSBAG2_METADATA};
 use super::temporary::{Opened, Room};
 use super::{Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning};
 
@@ -22,10 +22,12 @@ const HEAD: u64 = 16;
 /// Opens an MCAP file.
 type Open = Box<dyn Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send>;
 
-/// The readers of the storages that a directory may have.
+/// The readers of the storages that a directory may have, and of bags, which may be compressed as
+/// well.
 pub(crate) struct Storages {
     pub mcap: Open,
     pub sqlite: Open,
+    pub bag: Open,
 }
 
 /// A rosbag2 directory, or one compressed file of one.
@@ -207,12 +209,13 @@ impl Rosbag2Source {
     /// Opens a file by its first bytes.
     fn open_file(&self, path: &Path, options: &SourceOptions) -> Result<OpenFile, SourceError> {
         let head = signature::head(path, HEAD)?;
-        if !signature::is_zstd(&head) {
+        let compression = Compression::of(&head).filter(|compression| compression.is_supported());
+        let Some(compression) = compression else {
             let source = self.open_plain(path, &head, options)?;
             return Ok(OpenFile { source, temporary: None, warning: None });
-        }
-        let head = packed::head(path, HEAD)?;
-        let (file, warning) = packed::unpack(path, &self.room)?;
+        };
+        let head = packed::head(path, compression, HEAD)?;
+        let (file, warning) = packed::unpack(path, compression, &self.room)?;
         let (source, temporary) =
             file.open(|unpacked| self.open_plain(unpacked, &head, options))
                 .map_err(|error| SourceError::io(self.room.directory.as_path(), error))?;
@@ -229,6 +232,9 @@ impl Rosbag2Source {
     ) -> Result<Box<dyn Source>, SourceError> {
         if head.starts_with(signature::SQLITE) {
             return (self.storages.sqlite)(path, options);
+        }
+        if head.starts_with(signature::BAG) {
+            return (self.storages.bag)(path, options);
         }
         if let Some(error) = signature::packed(path, head) {
             return Err(error);

@@ -12,7 +12,11 @@ use crate::sqlite::tests::write;
 fn storages(
     mcap: impl Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send + 'static,
 ) -> Storages {
-    Storages { mcap: Box::new(mcap), sqlite: Box::new(crate::sqlite::SqliteSource::open) }
+    Storages {
+        mcap: Box::new(mcap),
+        sqlite: Box::new(crate::sqlite::SqliteSource::open),
+        bag: Box::new(crate::formats::open_bag),
+    }
 }
 
 /// Stands for the reader of MCAP files: opens databases, whatever their name.

@@ -143,7 +143,7 @@ fn messages_outside_chunks_are_not_listed_one_by_one() {
         (0..20_000).map(|i| ((i % 3) as usize, i * 7919 % 20_000, vec![b'0'; 10])).collect();
     let bytes = write(WriteOptions::new().use_chunks(false), &rows);
     let mut input = InputReader::new(Box::new(Bytes::from(bytes.clone())), Path::new("x"));
-    let walk = plan::walk(&mut input, &Limits::default(), false, |_| true).unwrap();
+    let walk = walk::walk(&mut input, &Limits::default(), false, |_, _| true).unwrap();
     assert!(walk.blocks.len() < 12, "{}", walk.blocks.len());
     let read = read(&bytes, &holding(100_000));
     let mut seen: Vec<_> = read.run.seen();

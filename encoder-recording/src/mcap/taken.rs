@@ -1,0 +1,85 @@
+//! Takes the messages of a block into the order.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::catalog::Catalog;
+use super::plan::Block;
+use super::record::{Id, MessageHeader};
+use super::signed;
+use crate::Attachment;
+use crate::order::{Key, MessageOrder};
+
+/// An item that waits for its place in the order.
+pub(super) enum Waiting {
+    /// The data is empty outside of the window.
+    Message(MessageHeader, Bytes),
+    Attachment(Attachment),
+}
+
+/// The result of reading the messages of a block.
+pub(super) struct Taken {
+    /// The part of the file.
+    pub(super) part: usize,
+    /// Number of messages by channels that are not defined.
+    by_stray: BTreeMap<u16, u64>,
+    /// Messages that are shorter than their header.
+    pub(super) short: u64,
+}
+
+impl Taken {
+    pub(super) fn new(part: usize) -> Self {
+        Self { part, by_stray: BTreeMap::new(), short: 0 }
+    }
+
+    pub(super) fn stray(&mut self, channel: u16) {
+        *self.by_stray.entry(channel).or_default() += 1;
+    }
+
+    /// Number of messages whose channel is not defined.
+    pub(super) fn strays(&self) -> u64 {
+        self.by_stray.values().sum()
+    }
+
+    /// The channels that are not defined.
+    pub(super) fn stray_channels(&self) -> impl Iterator<Item = Id> {
+        self.by_stray.keys().map(|number| Id { part: self.part, number: *number })
+    }
+
+    /// Adds a message to the order. A message outside of the window is added without its data,
+    /// since it is only counted.
+    pub(super) fn message(
+        &mut self,
+        catalog: &mut Catalog,
+        order: &mut MessageOrder<Block, Waiting>,
+        body: &[u8],
+        block: u64,
+        number: u64,
+    ) {
+        let (Some(header), Some(data)) =
+            (MessageHeader::parse(body), body.get(MessageHeader::LEN..))
+        else {
+            self.short += 1;
+            return;
+        };
+        catalog.first_log.get_or_insert(header.log_time);
+        match catalog.wants(Id { part: self.part, number: header.channel }) {
+            None => self.stray(header.channel),
+            Some(false) => {}
+            Some(true) => {
+                let key = Key { time: signed(header.log_time), block, number };
+                if !order.is_wanted(&key) {
+                    return;
+                }
+                let data = match catalog.bounds().contains(&key.time) {
+                    // A slice would keep the whole chunk in memory.
+                    true => Bytes::copy_from_slice(data),
+                    false => Bytes::new(),
+                };
+                let len = data.len() as u64;
+                order.push(key, Waiting::Message(header, data), len);
+            }
+        }
+    }
+}
