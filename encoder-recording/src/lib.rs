@@ -12,6 +12,7 @@ mod counted;
 mod detect;
 mod filter;
 mod formats;
+mod frames;
 mod images;
 #[cfg(feature = "rosbag2")]
 mod joined;

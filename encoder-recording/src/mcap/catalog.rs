@@ -193,7 +193,8 @@ impl Catalog {
         }
         self.schemas.insert(id, schema);
         let of_part = Id { part, number: 0 }..=Id { part, number: u16::MAX };
-        let pending = self.pending.range(of_part).filter(|(_, channel)| channel.schema == id.number);
+        let pending =
+            self.pending.range(of_part).filter(|(_, channel)| channel.schema == id.number);
         for id in pending.map(|(id, _)| *id).collect::<Vec<_>>() {
             if let Some(channel) = self.pending.remove(&id) {
                 self.add(id, channel);
@@ -442,11 +443,14 @@ impl Catalog {
 
     /// Reports missing messages at the end.
     pub(super) fn finish(&mut self, cuts: &[String], len: u64) {
-        if !cuts.is_empty() {
-            let cut = cuts.join(", then ");
+        if let Some(cut) = cuts.first() {
+            let more = match cuts.len() - 1 {
+                0 => String::new(),
+                more => format!(", and {more} more recordings in it are not complete either"),
+            };
             let messages: u64 = self.streams.iter().map(|stream| stream.progress.messages).sum();
             self.lost(format!(
-                "the recording {cut} (the file has {len} bytes): {messages} camera messages were \
+                "the recording {cut} (the file has {len} bytes){more}: {messages} camera messages were \
                  read; a recorder that was stopped hard leaves this, and what it had not yet \
                  written is lost"
             ));

@@ -161,7 +161,9 @@ impl McapSource {
         // A truncated file is reported at its end; it has no index anyway.
         if walk.cuts.is_empty() {
             let why = match (&no_index.reason, parts) {
-                (Some(reason), 1) => format!("the index of the recording cannot be used ({reason})"),
+                (Some(reason), 1) => {
+                    format!("the index of the recording cannot be used ({reason})")
+                }
                 _ => "the recording has no index".into(),
             };
             let searched = "the file was searched from front to back";
@@ -208,6 +210,11 @@ impl McapSource {
     /// The number of the part that the byte at `at` belongs to.
     fn part(&self, at: u64) -> usize {
         self.parts.partition_point(|start| *start <= at).saturating_sub(1)
+    }
+
+    /// Where the part ends that the byte at `at` belongs to.
+    fn part_end(&self, at: u64) -> u64 {
+        self.parts.get(self.part(at) + 1).copied().unwrap_or(self.input.len())
     }
 
     /// Removes the blocks before the window, and counts their messages by their indexes.
@@ -328,7 +335,8 @@ impl McapSource {
         let Some(record) = record.filter(|record| record.opcode == op::CHUNK) else {
             return Ok(lost(format!("the index points to byte {at}, where no chunk is")));
         };
-        let Some(chunk) = ChunkHeader::read(&mut self.input, record)? else {
+        let part_end = self.part_end(at);
+        let Some(chunk) = ChunkHeader::read(&mut self.input, record, part_end)? else {
             return Ok(lost(format!("the chunk at byte {at}: its header is damaged")));
         };
         let (mut taken, mut done) = self.read_chunk(at, &chunk)?;
@@ -391,7 +399,10 @@ impl McapSource {
             if record.opcode != op::CHUNK {
                 continue;
             }
-            let Some(chunk) = ChunkHeader::read(&mut self.input, record)? else { continue };
+            let part_end = self.part_end(*at);
+            let Some(chunk) = ChunkHeader::read(&mut self.input, record, part_end)? else {
+                continue;
+            };
             let catalog = &mut self.catalog;
             // Damage in the chunk is reported when its messages are read.
             let _broken = chunk.records(&mut self.input, &self.limits, |opcode, body| {
@@ -421,11 +432,13 @@ impl McapSource {
     /// out. The inner result describes messages that cannot be read.
     fn read_run(&mut self, at: u64, end: u64) -> Result<(Taken, Option<String>), SourceError> {
         let mut taken = Taken::new(self.part(at));
+        let part_end = self.part_end(at);
         let Self { input, catalog, order, limits, .. } = self;
         let (mut broken, mut more) = (None, 0);
         let (mut next, mut number) = (at, 0);
         while next < end
             && let Some(record) = Record::at(input, next)?
+            && record.end() <= part_end
         {
             let place = next;
             next = record.end();

@@ -122,6 +122,10 @@ impl Summary {
             let Some(record) = record.filter(|record| record.end() <= closing_at) else {
                 return Ok(Err(format!("its record at byte {at} reaches past its end")));
             };
+            // As in a summary that is not that of this file.
+            if matches!(record.opcode, op::HEADER | op::MESSAGE | op::CHUNK | op::DATA_END) {
+                return Ok(Err(format!("its record at byte {at} is none of a summary")));
+            }
             if let Err(reason) = summary.add(input, record, limits, wanted)? {
                 return Ok(Err(format!("its record at byte {at}: {reason}")));
             }

@@ -81,8 +81,11 @@ pub(super) fn walk(
     let mut walk = Walk { parts: vec![0], ..Walk::default() };
     let mut at = MAGIC.len() as u64;
     let mut section = Section::Data;
-    // Where to search for another part if the records of this part do not continue.
-    let mut sound = at;
+    // Where to search for another part if the records of this part do not continue: the last records
+    // may have been no records, but bytes of the next part.
+    let (mut sound, mut last) = (at, at);
+    // Whether the part has a header.
+    let mut has_header = false;
     loop {
         if at >= input.len() {
             if section == Section::Data {
@@ -91,14 +94,20 @@ pub(super) fn walk(
             return Ok(walk);
         }
         let record = Record::at(input, at)?;
-        if is_part(input, at, record)? && walk.parts.len() < MAX_PARTS {
+        // The magic of another part may be the end of a record that was cut.
+        let is_second = has_header
+            && record.is_some_and(|record| record.opcode == op::HEADER)
+            && is_magic(input, at - MAGIC.len() as u64)?;
+        if walk.parts.len() < MAX_PARTS && (is_second || is_part(input, at, record)?) {
+            let start = if is_second { at - MAGIC.len() as u64 } else { at };
             if section == Section::Data {
-                walk.cuts.push(unclosed(at));
+                walk.cuts.push(unclosed(start));
             }
-            walk.parts.push(at);
+            walk.parts.push(start);
             walk.run = 0;
-            at += MAGIC.len() as u64;
-            (section, sound) = (Section::Data, at);
+            at = start + MAGIC.len() as u64;
+            (section, has_header) = (Section::Data, false);
+            (sound, last) = (at, at);
             continue;
         }
         let record = record.filter(|_| section != Section::End);
@@ -125,13 +134,15 @@ pub(super) fn walk(
                 walk.rest.get_or_insert(at..next.unwrap_or(input.len()));
             }
             let Some(next) = next else { return Ok(walk) };
-            // The last records may have been no records, but bytes of the next part.
             walk.blocks.retain(|block| block.at < next);
             walk.metadata.retain(|at| *at < next);
             at = next;
             continue;
         };
-        sound = at;
+        has_header |= record.opcode == op::HEADER;
+        if is_known(record.opcode) {
+            (sound, last) = (last, at);
+        }
         at = record.end();
         if record.opcode == op::FOOTER {
             section = Section::End;
@@ -142,9 +153,14 @@ pub(super) fn walk(
                 false if is_magic(input, at)? => MAGIC.len() as u64,
                 false => 0,
             };
-            sound = at;
+            (sound, last) = (at, at);
         }
     }
+}
+
+/// Whether the format defines records with this opcode.
+fn is_known(opcode: u8) -> bool {
+    (op::HEADER..=op::DATA_END).contains(&opcode)
 }
 
 /// How a part ends that has no closing records.
@@ -179,11 +195,7 @@ fn is_magic(input: &mut InputReader, at: u64) -> Result<bool, SourceError> {
 
 /// Whether a part starts at `at`: the magic, and a header record. `record`: the magic, read as a
 /// record.
-fn is_part(
-    input: &mut InputReader,
-    at: u64,
-    record: Option<Record>,
-) -> Result<bool, SourceError> {
+fn is_part(input: &mut InputReader, at: u64, record: Option<Record>) -> Result<bool, SourceError> {
     if record.is_none_or(|record| Some(&record.opcode) != MAGIC.first()) || !is_magic(input, at)? {
         return Ok(false);
     }
@@ -239,7 +251,7 @@ impl Walk {
                     Err(reason) => self.skip(format!("the record at byte {at}: {reason}")),
                 }
             }
-            op::CHUNK => match ChunkHeader::read(input, *record)? {
+            op::CHUNK => match ChunkHeader::read(input, *record, input.len())? {
                 Some(chunk) => self.chunk(at, record, &chunk),
                 None if is_cut => {}
                 None => self.skip(format!("the chunk at byte {at}: its header is damaged")),

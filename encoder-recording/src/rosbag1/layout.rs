@@ -59,12 +59,7 @@ pub(super) struct Connection {
 impl Connection {
     /// Parses a connection record of a part, `whole` with all its fields. Returns `None` if a field
     /// is missing.
-    pub(super) fn parse(
-        part: usize,
-        fields: Fields<'_>,
-        data: &[u8],
-        whole: bool,
-    ) -> Option<Self> {
+    pub(super) fn parse(part: usize, fields: Fields<'_>, data: &[u8], whole: bool) -> Option<Self> {
         let inner = Fields::parse(data)?;
         let (mut definition, mut metadata) = (Bytes::new(), BTreeMap::new());
         for (name, value) in inner.iter().filter(|_| whole) {
@@ -286,7 +281,7 @@ pub(super) fn first_wanted(
 /// What a part of the file states about its chunks.
 #[derive(Default)]
 struct Promise {
-    header: BagHeader,
+    header: Option<BagHeader>,
     /// Chunks in the index.
     infos: usize,
     /// Chunks that were found.
@@ -296,11 +291,12 @@ struct Promise {
 impl Promise {
     /// Describes what is missing.
     fn missing(&self) -> Option<String> {
-        let promised = self.infos.max(self.header.chunks as usize);
+        let header = self.header.as_ref();
+        let promised = self.infos.max(header.map_or(0, |header| header.chunks as usize));
         match promised.checked_sub(self.found) {
             Some(missing @ 1..) => Some(format!("{missing} of {promised} chunks are missing")),
             // The recorder writes these numbers at the end.
-            _ if promised == 0 && self.header.index == 0 => {
+            _ if promised == 0 && header.is_none_or(|header| header.index == 0) => {
                 Some("what the recorder had not yet written is lost".into())
             }
             _ => None,
@@ -321,7 +317,7 @@ pub(super) fn walk(
     let mut missing: Option<String> = None;
     let mut position = magic;
     let mut definitions = 0;
-    // Where to continue the search if there is no record: after the last valid header.
+    // Where to continue the search if there is no record: after the last header of a whole record.
     let mut sound = magic;
     // From the index records of the last chunk so far.
     let mut times: Option<i64> = None;
@@ -357,7 +353,17 @@ pub(super) fn walk(
         if let Some(record) = &record {
             let fields = record.fields();
             match fields.op() {
-                Some(op::BAG_HEADER) if cut.is_none() => promise.header = BagHeader::parse(fields),
+                Some(op::BAG_HEADER) if cut.is_none() => {
+                    // The magic of another bag may be the end of a record that was cut.
+                    let start = position.saturating_sub(record::MAGIC.len() as u64);
+                    if promise.header.is_some() && record::is_magic(input, start)? {
+                        let text = format!("the bag before offset {start} ends within a record");
+                        damage.get_or_insert(text);
+                        missing = missing.or(std::mem::take(&mut promise).missing());
+                        layout.parts.push(start);
+                    }
+                    promise.header = Some(BagHeader::parse(fields));
+                }
                 Some(op::CHUNK_INFO) if cut.is_none() => promise.infos += 1,
                 Some(op::CHUNK) => {
                     let before = layout.chunks.last().filter(|_| promise.found > 0);
@@ -389,13 +395,20 @@ pub(super) fn walk(
                 }
                 _ => {}
             }
-            sound = record.data;
+            if cut.is_none() {
+                sound = record.data;
+            }
         }
         match (cut, record) {
             (None, Some(record)) => position = record.end(),
             (cut, _) => {
                 damage = damage.or(cut);
-                match record::find_next(input, sound.max(magic + 1))? {
+                // The last record may be cut, so that another bag begins inside its claimed data.
+                let mut next = record::find_next(input, sound.max(magic + 1))?;
+                if next == Some(position) {
+                    next = record::find_next(input, position + 1)?;
+                }
+                match next {
                     Some(next) => position = next,
                     None => break,
                 }

@@ -159,6 +159,12 @@ impl RosbagSource {
         self.parts.partition_point(|start| *start <= position).saturating_sub(1)
     }
 
+    /// Where the part ends that the byte at `position` belongs to.
+    fn part_end(&self, position: u64) -> u64 {
+        let next = self.parts.get(self.part(position) + 1).copied();
+        next.unwrap_or(self.input.len())
+    }
+
     /// For chunks that are due while messages wait, looks up the log time of the first selected
     /// message. Returns whether there were such chunks.
     fn refine(&mut self) -> Result<bool, SourceError> {
@@ -209,7 +215,8 @@ impl RosbagSource {
         self.report_unknown(chunk, unpacked.unknown);
         damage = unpacked.damage.or(damage);
         // The walk has already reported the truncation.
-        let is_reported = self.walked && (chunk.open || record.end() > self.input.len());
+        let is_reported =
+            self.walked && (chunk.open || record.end() > self.part_end(chunk.position));
         if let Some(damage) = damage.filter(|_| !is_reported) {
             self.damaged(chunk, &damage);
         }
@@ -223,7 +230,7 @@ impl RosbagSource {
         chunk: &ChunkAt,
         record: &Record,
     ) -> Result<Result<(Vec<u8>, Option<String>), String>, SourceError> {
-        let rest = self.input.len().saturating_sub(record.data);
+        let rest = self.part_end(chunk.position).saturating_sub(record.data);
         let len = if chunk.open { rest } else { u64::from(record.len).min(rest) };
         let size = match record.fields().u32("size") {
             _ if chunk.open => u32::MAX,

