@@ -1,4 +1,4 @@
-//! Reads uncompressed frames into buffers that are used again.
+//! Buffers for uncompressed frames that are used again.
 //!
 //! A new buffer for each frame would cost as much as a fast encoder takes: the system clears its
 //! pages, and maps and unmaps them.
@@ -12,13 +12,16 @@ use bytes::Bytes;
 const KEPT: usize = 8;
 /// A new buffer grows by this much at a time, so that a stream that ends early costs little memory.
 const STEP: usize = 1 << 20;
+/// Smaller data is copied to memory of its own, which costs less than a buffer.
+#[cfg(any(feature = "mcap", feature = "rosbag1"))]
+const LARGE: usize = 64 << 10;
 
 /// The unused buffers.
 type Free = Arc<Mutex<Vec<Vec<u8>>>>;
 
-/// Reads frames of one size.
+/// Buffers for frames.
 #[derive(Default)]
-pub(crate) struct FrameReader {
+pub(crate) struct FrameBuffers {
     free: Free,
 }
 
@@ -43,9 +46,32 @@ impl Drop for Frame {
     }
 }
 
-impl FrameReader {
-    /// Reads a frame of `size` bytes, followed by `rest` bytes of this value. The inner error is the
-    /// number of bytes before the end of the stream.
+impl FrameBuffers {
+    /// An unused buffer, with the data of its last frame, or a new one. The last buffer that was
+    /// used is the most likely to be in the cache.
+    fn take(&self) -> Vec<u8> {
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.pop().unwrap_or_default()
+    }
+
+    fn frame(&self, data: Vec<u8>) -> Bytes {
+        Bytes::from_owner(Frame { data, free: Arc::clone(&self.free) })
+    }
+
+    /// Copies data, which may be a frame.
+    #[cfg(any(feature = "mcap", feature = "rosbag1"))]
+    pub(crate) fn copy(&self, data: &[u8]) -> Bytes {
+        if data.len() < LARGE {
+            return Bytes::copy_from_slice(data);
+        }
+        let mut buffer = self.take();
+        buffer.clear();
+        buffer.extend_from_slice(data);
+        self.frame(buffer)
+    }
+
+    /// Reads a frame of `size` bytes, followed by `rest` bytes of this value. All frames must have
+    /// the same size and rest. The inner error is the number of bytes before the end of the stream.
     ///
     /// # Errors
     /// Those of `reader`; [`ErrorKind::OutOfMemory`] when there is no memory for a frame.
@@ -57,9 +83,7 @@ impl FrameReader {
     ) -> io::Result<Result<Bytes, usize>> {
         let len = |bytes: u64| usize::try_from(bytes).map_err(|_| ErrorKind::OutOfMemory);
         let (size, whole) = (len(size)?, len(size.saturating_add(rest))?);
-        // The last buffer that was used is the most likely to be in the cache.
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let mut data = free.unwrap_or_default();
+        let mut data = self.take();
         data.try_reserve_exact(whole.saturating_sub(data.len()))
             .map_err(|_| ErrorKind::OutOfMemory)?;
         let mut filled = 0;
@@ -80,7 +104,7 @@ impl FrameReader {
         }
         // Only a new buffer has not the rest yet.
         data.resize(whole, value);
-        Ok(Ok(Bytes::from_owner(Frame { data, free: Arc::clone(&self.free) })))
+        Ok(Ok(self.frame(data)))
     }
 }
 
@@ -107,7 +131,7 @@ mod tests {
 
     #[test]
     fn buffers_are_used_again() {
-        let reader = FrameReader::default();
+        let reader = FrameBuffers::default();
         let mut input = Slow((0..6).flat_map(|n| [n; 100]).collect(), false);
         let mut next = || reader.read(&mut input, 100, (20, 128)).unwrap().unwrap();
         let (first, second) = (next(), next());
@@ -127,9 +151,22 @@ mod tests {
         }
     }
 
+    #[cfg(any(feature = "mcap", feature = "rosbag1"))]
+    #[test]
+    fn copies_use_them_as_well() {
+        let buffers = FrameBuffers::default();
+        let large = buffers.copy(&[1; 2 * LARGE]);
+        let place = large.as_ptr();
+        drop(large);
+        // Small data has memory of its own.
+        assert!(buffers.copy(&[2; 10]).is_unique());
+        let other = buffers.copy(&[3; LARGE]);
+        assert_eq!((other.as_ptr(), &other[..]), (place, &[3; LARGE][..]));
+    }
+
     #[test]
     fn unused_buffers_are_bounded() {
-        let reader = FrameReader::default();
+        let reader = FrameBuffers::default();
         let mut input = io::repeat(1);
         let frames: Vec<_> =
             (0..30).map(|_| reader.read(&mut input, 10, (0, 0)).unwrap().unwrap()).collect();
@@ -139,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_stream_that_ends_inside_a_frame() {
-        let reader = FrameReader::default();
+        let reader = FrameBuffers::default();
         // The claimed size is not allocated page by page before the bytes have come.
         let size = 16 * STEP as u64;
         let read = reader.read(&mut &[7; 30][..], size, (0, 0)).unwrap();

@@ -11,7 +11,7 @@ use encoder_core::{EncoderConfig, FrameRate, Resolution};
 use thiserror::Error;
 
 use super::filter::{Window, stream_name};
-use super::frames::FrameReader;
+use super::frames::FrameBuffers;
 use super::{
     Event, Packet, Payload, RawImage, Source, SourceError, SourceOptions, StreamInfo, Warning,
 };
@@ -111,7 +111,7 @@ impl FromStr for RawSpec {
 /// Raw frames from a stream.
 pub(crate) struct RawSource {
     reader: Box<dyn Read + Send>,
-    frame_reader: FrameReader,
+    buffers: FrameBuffers,
     spec: RawSpec,
     rate: FrameRate,
     path: PathBuf,
@@ -133,7 +133,7 @@ impl RawSource {
     ) -> Self {
         Self {
             reader,
-            frame_reader: FrameReader::default(),
+            buffers: FrameBuffers::default(),
             spec: *spec,
             rate: options.rate.or(spec.rate).unwrap_or_default(),
             path: path.into(),
@@ -148,7 +148,7 @@ impl RawSource {
     fn frame(&mut self) -> Result<Result<Bytes, Option<Event>>, SourceError> {
         let number = self.frames;
         let size = self.spec.frame_bytes();
-        let read = self.frame_reader.read(&mut self.reader, size, (0, 0));
+        let read = self.buffers.read(&mut self.reader, size, (0, 0));
         Ok(match read.map_err(|e| SourceError::io(self.path.as_path(), e))? {
             Ok(data) => {
                 self.frames += 1;

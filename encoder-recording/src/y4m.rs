@@ -9,7 +9,7 @@ use bytes::Bytes;
 use encoder_core::FrameRate;
 
 use super::filter::{Window, stream_name};
-use super::frames::FrameReader;
+use super::frames::FrameBuffers;
 use super::{
     Event, Limits, Packet, Payload, RawImage, Source, SourceError, SourceOptions, StreamInfo,
     Warning,
@@ -127,7 +127,7 @@ impl Header {
 /// A Y4M file or stream.
 pub(crate) struct Y4mSource {
     reader: BufReader<Box<dyn Read + Send>>,
-    frame_reader: FrameReader,
+    buffers: FrameBuffers,
     path: PathBuf,
     header: Header,
     rate: FrameRate,
@@ -192,7 +192,7 @@ impl Y4mSource {
         }));
         Ok(Self {
             reader,
-            frame_reader: FrameReader::default(),
+            buffers: FrameBuffers::default(),
             path: path.into(),
             header,
             rate,
@@ -223,16 +223,10 @@ impl Y4mSource {
         }
         let (luma, chroma) = self.header.planes();
         let size = luma + chroma;
-        Ok(
-            match self
-                .frame_reader
-                .read(&mut self.reader, size, self.header.padding())
-                .map_err(io)?
-            {
-                Ok(data) => Ok(data),
-                Err(got) => Err(self.broken(&format!("is cut: {got} of {size} bytes are there"))),
-            },
-        )
+        Ok(match self.buffers.read(&mut self.reader, size, self.header.padding()).map_err(io)? {
+            Ok(data) => Ok(data),
+            Err(got) => Err(self.broken(&format!("is cut: {got} of {size} bytes are there"))),
+        })
     }
 }
 

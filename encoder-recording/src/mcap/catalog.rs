@@ -13,6 +13,7 @@ use super::record::{Channel, Id, MessageHeader, Schema, Statistics};
 use super::signed;
 use super::walk::Walk;
 use crate::filter::{TopicFilter, Window};
+use crate::frames::FrameBuffers;
 use crate::message::{self, CameraSchema, Serialization};
 use crate::signature;
 use crate::zipped;
@@ -53,6 +54,8 @@ pub(super) struct Catalog {
     broken: Option<(u64, String)>,
     /// The largest message, in bytes.
     limit: u64,
+    /// Memory for the messages that wait.
+    pub buffers: FrameBuffers,
     /// Bytes of definitions that may still be kept.
     room: u64,
     /// Events to return before any other event.
@@ -117,6 +120,7 @@ impl Catalog {
             unreadable: BTreeSet::new(),
             strays: 0,
             broken: None,
+            buffers: FrameBuffers::default(),
             limit: options.limits.message_bytes,
             room: options.limits.message_bytes,
             events: VecDeque::new(),

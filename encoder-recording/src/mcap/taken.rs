@@ -74,7 +74,7 @@ impl Taken {
                 }
                 let data = match catalog.bounds().contains(&key.time) {
                     // A slice would keep the whole chunk in memory.
-                    true => Bytes::copy_from_slice(data),
+                    true => catalog.buffers.copy(data),
                     false => Bytes::new(),
                 };
                 let len = data.len() as u64;

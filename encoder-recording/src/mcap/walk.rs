@@ -129,9 +129,10 @@ pub(super) fn walk(
                 walk.cuts.push(cut(at, record));
             }
             let next = next_part(input, sound)?.filter(|_| walk.parts.len() < MAX_PARTS);
-            if section == Section::End {
-                // A summary that is cut is no loss of messages.
-                walk.rest.get_or_insert(at..next.unwrap_or(input.len()));
+            let end = next.unwrap_or(input.len());
+            // A summary that is cut is no loss of messages.
+            if section == Section::End && end > at {
+                walk.rest.get_or_insert(at..end);
             }
             let Some(next) = next else { return Ok(walk) };
             walk.blocks.retain(|block| block.at < next);
@@ -147,13 +148,13 @@ pub(super) fn walk(
         if record.opcode == op::FOOTER {
             section = Section::End;
             let left = input.len().saturating_sub(at);
-            at += match left < MAGIC.len() as u64 {
+            if left < MAGIC.len() as u64 {
                 // The file ends inside the closing magic.
-                true => left,
-                false if is_magic(input, at)? => MAGIC.len() as u64,
-                false => 0,
-            };
-            (sound, last) = (at, at);
+                at += left;
+            } else if is_magic(input, at)? {
+                at += MAGIC.len() as u64;
+                (sound, last) = (at, at);
+            }
         }
     }
 }

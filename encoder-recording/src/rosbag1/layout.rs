@@ -409,7 +409,7 @@ pub(super) fn walk(
                     next = record::find_next(input, position + 1)?;
                 }
                 match next {
-                    Some(next) => position = next,
+                    Some(next) => (position, sound) = (next, next),
                     None => break,
                 }
             }

@@ -25,6 +25,7 @@ use self::catalog::Catalog;
 use self::layout::{ChunkAt, Connection, Id, Layout, Wanted};
 use self::record::{MAGIC, Record, op};
 use super::filter::Window;
+use super::frames::FrameBuffers;
 use super::order::{Key, MessageOrder, Next};
 use super::{Event, Limits, Source, SourceError, SourceOptions};
 
@@ -45,6 +46,8 @@ pub struct RosbagSource {
     /// Time of the last message that was returned.
     last: i64,
     order: MessageOrder<ChunkAt, Waiting>,
+    /// Memory for the messages that wait.
+    buffers: FrameBuffers,
     /// Offsets at which the parts of the file start.
     parts: Vec<u64>,
     /// Chunks that a walk found and whose connections were not read, by position.
@@ -115,6 +118,7 @@ impl RosbagSource {
             oldest: i64::MAX,
             last: i64::MIN,
             order: MessageOrder::new(options.limits.held_bytes),
+            buffers: FrameBuffers::default(),
             parts: Vec::new(),
             unread: BTreeMap::new(),
             done: HashSet::new(),
@@ -339,7 +343,7 @@ impl RosbagSource {
         let data = match is_outside {
             true => Bytes::new(),
             // A slice would keep the whole chunk in memory.
-            false => Bytes::copy_from_slice(data),
+            false => self.buffers.copy(data),
         };
         let len = data.len() as u64;
         self.order.push(key, Waiting { connection, data }, len);

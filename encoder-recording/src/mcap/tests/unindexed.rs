@@ -185,11 +185,11 @@ fn a_recording_behind_one_that_is_cut() {
         assert!(is_whole, "{cut}: {seen:?} {:?} {:?}", run.warnings, run.error);
         // No picture is that of another topic.
         assert!(seen.iter().all(|(topic, time)| (topic == "/a") == (*time < 5)), "{cut}: {seen:?}");
-        let is_closed = ends.iter().any(|(opcode, end)| *opcode == op::STATISTICS && *end <= cut);
+        let is_closed = ends.iter().any(|(opcode, end)| *opcode == op::DATA_END && *end <= cut);
         let context = || format!("{cut} of {} {ends:?} {seen:?}: {:?}", a.len(), run.warnings);
         assert!(is_closed || !run.losses().is_empty(), "{}", context());
     }
-    assert!(mixed_up < 5, "{mixed_up}");
+    assert!(mixed_up < 10, "{mixed_up}");
 }
 
 #[test]
