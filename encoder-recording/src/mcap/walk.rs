@@ -115,9 +115,7 @@ pub(super) fn walk(
         let whole = record.filter(is_whole);
         match (section, record, whole) {
             (Section::Data, Some(record), _) => {
-                if !walk.data(input, limits, all, at, &record, &mut visit)? {
-                    section = Section::Summary;
-                }
+                section = walk.data(input, limits, all, at, &record, &mut visit)?;
             }
             (Section::Summary, _, Some(record)) => {
                 walk.summary(input, limits, all, &record, &mut visit)?;
@@ -230,7 +228,7 @@ impl Walk {
         (self.counted == self.parts.len()).then(|| std::mem::take(&mut self.counts))
     }
 
-    /// Takes a record of the data section. Returns whether the section continues behind it.
+    /// Takes a record of the data section. Returns the section behind it.
     fn data(
         &mut self,
         input: &mut InputReader,
@@ -239,11 +237,11 @@ impl Walk {
         at: u64,
         record: &Record,
         visit: &mut impl FnMut(usize, Found<'_>) -> bool,
-    ) -> Result<bool, SourceError> {
+    ) -> Result<Section, SourceError> {
         let is_cut = record.end() > input.len();
         let part = self.parts.len() - 1;
         match record.opcode {
-            op::DATA_END | op::FOOTER if !is_cut => return Ok(false),
+            op::DATA_END | op::FOOTER if !is_cut => return Ok(Section::Summary),
             op::SCHEMA | op::CHANNEL if !is_cut => {
                 match record.read_definition(input, limits, all)? {
                     Ok(body) => {
@@ -279,7 +277,7 @@ impl Walk {
             op::METADATA if all && !is_cut => self.metadata.push(at),
             _ => {}
         }
-        Ok(true)
+        Ok(Section::Data)
     }
 
     /// Takes a record of a summary section: definitions, and numbers of messages.
