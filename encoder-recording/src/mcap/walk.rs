@@ -126,7 +126,7 @@ pub(super) fn walk(
             if section == Section::Data {
                 walk.cuts.push(cut(at, record));
             }
-            let next = next_part(input, sound)?.filter(|_| walk.parts.len() < MAX_PARTS);
+            let next = next_part(input, sound, limits)?.filter(|_| walk.parts.len() < MAX_PARTS);
             let end = next.unwrap_or(input.len());
             // A summary that is cut is no loss of messages.
             if section == Section::End && end > at {
@@ -135,7 +135,7 @@ pub(super) fn walk(
             let Some(next) = next else { return Ok(walk) };
             walk.blocks.retain(|block| block.at < next);
             walk.metadata.retain(|at| *at < next);
-            at = next;
+            (at, section) = (next, Section::End);
             continue;
         };
         has_header |= record.opcode == op::HEADER;
@@ -202,11 +202,16 @@ fn is_part(input: &mut InputReader, at: u64, record: Option<Record>) -> Result<b
     Ok(header.is_some_and(|header| header.opcode == op::HEADER))
 }
 
-/// Finds the next part that starts at or behind `from`.
-fn next_part(input: &mut InputReader, from: u64) -> Result<Option<u64>, SourceError> {
+/// Finds the next part that starts at or behind `from`, within the length of the largest record.
+fn next_part(
+    input: &mut InputReader,
+    from: u64,
+    limits: &Limits,
+) -> Result<Option<u64>, SourceError> {
     const STEP: u64 = 1 << 16;
+    let end = input.len().min(from.saturating_add(limits.message_bytes));
     let mut at = from;
-    while at < input.len() {
+    while at < end {
         let len = (STEP + MAGIC.len() as u64 - 1).min(input.len() - at);
         let bytes = input.bytes(at, len)?;
         for (place, window) in (at..).zip(bytes.windows(MAGIC.len())) {
