@@ -103,6 +103,15 @@ impl<'a> Planar<'a> {
         };
         let (across, down) = self.subsampling;
         let width = target.width.div_ceil(2);
+        let has_size = chroma.iter().all(|samples| samples.width == width);
+        if self.subsampling == (2, 2) && !self.full_range && has_size {
+            let [mut u, mut v] = [Vec::new(), Vec::new()];
+            for y in 0..target.height.div_ceil(2) {
+                let [of_u, of_v] = chroma;
+                target.write_chroma_row(y, of_u.packed_row(y, &mut u), of_v.packed_row(y, &mut v));
+            }
+            return;
+        }
         let mut lines = [vec![0; width], vec![0; width]];
         let [mut upper, mut lower] = [Vec::new(), Vec::new()];
         for y in 0..target.height.div_ceil(2) {

@@ -365,6 +365,15 @@ impl Work<'_> {
             self.context.destination.event(&event)?;
             match event {
                 Event::Stream(info) => {
+                    let mut others = self.topics.iter().map(|topic| &topic.info);
+                    if let Some(other) = others.find(|other| other.topic == info.topic) {
+                        let text = format!(
+                            "{}: the topic has messages of two types, {} and {}; each is a video \
+                             of its own",
+                            info.topic, other.schema, info.schema
+                        );
+                        self.warn(text, false);
+                    }
                     let picture = self.options.pictures.get(&info.topic);
                     let picture = picture.copied().unwrap_or(self.context.config.picture);
                     let publishers = Publishers::default();

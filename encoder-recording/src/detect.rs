@@ -12,7 +12,7 @@ use super::{
     filter::{check_topic, stream_name},
     formats,
     raw::RawSource,
-    signature,
+    signature::{self, Compression},
     y4m::Y4mSource,
 };
 use encoder_media::Stop;
@@ -62,7 +62,7 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
         Kind::Mcap => formats::open_mcap(path, options),
         Kind::Bag => formats::open_bag(path, options),
         Kind::Sqlite => formats::open_sqlite(path, options),
-        Kind::Zstd => formats::open_zstd(path, options),
+        Kind::Packed => formats::open_packed(path, options),
         Kind::Y4m => {
             check_topic(path, &stream_name(path), options)?;
             Y4mSource::open(path, options)
@@ -211,7 +211,10 @@ fn open_pipe(
             "leave out the format of raw frames",
         ));
     }
-    if recording.is_some() || (raw.is_none() && signature::is_zstd(&head)) {
+    if recording.is_some()
+        || (raw.is_none()
+            && signature::Compression::of(&head) == Some(signature::Compression::Zstd))
+    {
         return formats::open_spooled(path, head, input, options);
     }
     check_topic(path, &stream_name(path), options)?;
@@ -262,7 +265,7 @@ enum Kind {
     Bag,
     Sqlite,
     /// The file is compressed as a whole.
-    Zstd,
+    Packed,
     Y4m,
     Still,
     Empty,
@@ -285,8 +288,8 @@ fn kind(head: &[u8], path: &Path) -> Kind {
         let is_stream = kind == Kind::Still && ["mjpeg", "mjpg"].contains(&extension.as_str());
         return if is_stream { Kind::Other } else { kind };
     }
-    if signature::is_zstd(head) {
-        return Kind::Zstd;
+    if Compression::of(head).is_some() {
+        return Kind::Packed;
     }
     match extension.as_str() {
         "mcap" => Kind::Mcap,
@@ -364,8 +367,11 @@ mod tests {
             (b"YUV4MPEG2 W1", "a.mp4", Kind::Y4m),
             (b"\xff\xd8\xff\xe0", "a", Kind::Still),
             (b"\xff\xd8\xff\xe0", "a.mjpeg", Kind::Other),
-            (b"\x28\xb5\x2f\xfd\x04", "a.mcap", Kind::Zstd),
-            (b"\x50\x2a\x4d\x18\x04\0\0\0", "a.db3.zst", Kind::Zstd),
+            (b"\x28\xb5\x2f\xfd\x04", "a.mcap", Kind::Packed),
+            (b"\x50\x2a\x4d\x18\x04\0\0\0", "a.db3.zst", Kind::Packed),
+            (b"\x1f\x8b\x08\0", "a.bag.gz", Kind::Packed),
+            (b"BZh91AY", "a.bag.bz2", Kind::Packed),
+            (b"\x04\x22\x4d\x18", "a.mcap.lz4", Kind::Packed),
             (b"hello", "a.MCAP", Kind::Mcap),
             (b"", "a.bag", Kind::Bag),
             (b"", "a", Kind::Empty),

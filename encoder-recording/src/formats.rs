@@ -135,12 +135,12 @@ pub(crate) fn open_spooled(
     }
 }
 
-/// Opens a file of rosbag2 that is compressed as a whole.
-pub(crate) fn open_zstd(path: &Path, options: &SourceOptions) -> Opened {
+/// Opens a recording that is compressed as a whole.
+pub(crate) fn open_packed(path: &Path, options: &SourceOptions) -> Opened {
     #[cfg(feature = "rosbag2")]
     return crate::rosbag2::open_packed(path, options, opener(options));
     #[cfg(not(feature = "rosbag2"))]
-    not_built(path, options, "a file that is compressed with Zstandard", "rosbag2")
+    not_built(path, options, "a compressed file", "rosbag2")
 }
 
 /// Opens a video file.

@@ -14,6 +14,7 @@ mod filter;
 #[cfg(feature = "rosbag2")]
 mod folder;
 mod formats;
+mod frames;
 mod images;
 #[cfg(feature = "rosbag2")]
 mod joined;
@@ -43,6 +44,8 @@ mod temporary;
 #[cfg(feature = "video")]
 mod video;
 mod y4m;
+#[cfg(any(feature = "mcap", feature = "sqlite"))]
+mod zipped;
 
 pub use detect::{Recording, is_pipe, open, open_raw, open_stdin, recordings};
 pub use encoder_media::{

@@ -1,7 +1,7 @@
 //! Raw frames, one after another, without any header.
 
 use std::fmt;
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -11,6 +11,7 @@ use encoder_core::{EncoderConfig, FrameRate, Resolution};
 use thiserror::Error;
 
 use super::filter::{Window, stream_name};
+use super::frames::FrameBuffers;
 use super::{
     Event, Packet, Payload, RawImage, Source, SourceError, SourceOptions, StreamInfo, Warning,
 };
@@ -110,6 +111,7 @@ impl FromStr for RawSpec {
 /// Raw frames from a stream.
 pub(crate) struct RawSource {
     reader: Box<dyn Read + Send>,
+    buffers: FrameBuffers,
     spec: RawSpec,
     rate: FrameRate,
     path: PathBuf,
@@ -131,6 +133,7 @@ impl RawSource {
     ) -> Self {
         Self {
             reader,
+            buffers: FrameBuffers::default(),
             spec: *spec,
             rate: options.rate.or(spec.rate).unwrap_or_default(),
             path: path.into(),
@@ -145,7 +148,7 @@ impl RawSource {
     fn frame(&mut self) -> Result<Result<Bytes, Option<Event>>, SourceError> {
         let number = self.frames;
         let size = self.spec.frame_bytes();
-        let read = read_frame(&mut self.reader, size);
+        let read = self.buffers.read(&mut self.reader, size, (0, 0));
         Ok(match read.map_err(|e| SourceError::io(self.path.as_path(), e))? {
             Ok(data) => {
                 self.frames += 1;
@@ -216,18 +219,6 @@ impl Source for RawSource {
     fn other_topics(&self) -> Vec<(String, String)> {
         Vec::new()
     }
-}
-
-/// Reads one whole frame. The inner error is the number of bytes before the end of the stream.
-pub(super) fn read_frame(
-    reader: &mut dyn Read,
-    size: u64,
-) -> std::io::Result<Result<Bytes, usize>> {
-    let capacity = usize::try_from(size).map_err(|_| ErrorKind::OutOfMemory)?;
-    let mut data = Vec::new();
-    data.try_reserve_exact(capacity).map_err(|_| ErrorKind::OutOfMemory)?;
-    reader.take(size).read_to_end(&mut data)?;
-    Ok(if data.len() == capacity { Ok(data.into()) } else { Err(data.len()) })
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ pub(crate) const MCAP: &[u8] = b"\x89MCAP0\r\n";
 pub(crate) const BAG: &[u8] = b"#ROSBAG";
 /// First bytes of a SQLite database.
 pub(crate) const SQLITE: &[u8] = b"SQLite format 3\0";
-/// First bytes of Zstandard data. No serialised message starts with them.
+/// First bytes of Zstandard data.
 pub(crate) const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// Name of the file that describes a rosbag2 directory.
 pub(crate) const ROSBAG2_METADATA: &str = "metadata.yaml";
@@ -34,15 +34,63 @@ pub(crate) const ZSTD_ENDINGS: [&str; 2] = [".zstd", ".zst"];
 /// Reason of the error for a recording whose camera topics are all excluded by `--topic`.
 pub(crate) const NO_TOPIC_MATCHES: &str = "no camera topic matches the topics that were asked for";
 
-/// First bytes of compressed files that are not decompressed here, the name of the format, and the
-/// program that decompresses it.
-const PACKED: [(&[u8], &str, &str); 5] = [
-    (b"\x1f\x8b", "gzip", "gunzip -k"),
-    (b"BZh", "bzip2", "bunzip2 -k"),
-    (b"\xfd7zXZ\0", "xz", "unxz -k"),
-    (b"\x04\x22\x4d\x18", "LZ4", "unlz4 -k"),
-    (b"PK\x03\x04", "ZIP", "unzip"),
-];
+/// A format of files that are compressed as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compression {
+    Zstd,
+    Gzip,
+    Bzip2,
+    Lz4,
+    Xz,
+    Zip,
+}
+
+impl Compression {
+    /// Recognises the format of a file by its first bytes.
+    pub(crate) fn of(head: &[u8]) -> Option<Self> {
+        let magics: [(&[u8], Self); 6] = [
+            (ZSTD, Self::Zstd),
+            (b"\x1f\x8b\x08", Self::Gzip),
+            (b"BZh", Self::Bzip2),
+            (b"\x04\x22\x4d\x18", Self::Lz4),
+            (b"\xfd7zXZ\0", Self::Xz),
+            (b"PK\x03\x04", Self::Zip),
+        ];
+        let known = magics.into_iter().find(|(magic, _)| head.starts_with(magic));
+        // Zstandard may start with a skippable frame, as pzstd writes it.
+        let is_skippable = matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]);
+        known.map(|(_, compression)| compression).or(is_skippable.then_some(Self::Zstd))
+    }
+
+    /// Whether files of this format are decompressed here.
+    pub(crate) fn is_supported(self) -> bool {
+        !matches!(self, Self::Xz | Self::Zip)
+    }
+
+    /// The name of the format.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Zstd => "Zstandard",
+            Self::Gzip => "gzip",
+            Self::Bzip2 => "bzip2",
+            Self::Lz4 => "LZ4",
+            Self::Xz => "xz",
+            Self::Zip => "ZIP",
+        }
+    }
+
+    /// The command that decompresses a file and keeps it, without the name of the file.
+    pub(crate) fn command(self) -> &'static str {
+        match self {
+            Self::Zstd => "zstd -d",
+            Self::Gzip => "gunzip -k",
+            Self::Bzip2 => "bunzip2 -k",
+            Self::Lz4 => "unlz4 -k",
+            Self::Xz => "unxz -k",
+            Self::Zip => "unzip",
+        }
+    }
+}
 
 /// The first `count` bytes of a file, or fewer.
 pub(crate) fn head(path: &Path, count: u64) -> Result<Vec<u8>, SourceError> {
@@ -68,19 +116,20 @@ pub(crate) fn no_camera(
     SourceError::invalid(location, NO_TOPIC_MATCHES, hint)
 }
 
-/// Whether data that starts with `head` is compressed with Zstandard. It may start with a skippable
-/// frame, as pzstd writes it.
-pub(crate) fn is_zstd(head: &[u8]) -> bool {
-    head.starts_with(ZSTD) || matches!(head, [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..])
-}
-
-/// The error for data in an unsupported compression; `None` for other data.
+/// The error for a file in a compression that is not decompressed here; `None` for other files.
 pub(crate) fn packed(path: &Path, head: &[u8]) -> Option<SourceError> {
-    let (_, format, program) = PACKED.iter().find(|(magic, ..)| head.starts_with(magic))?;
+    let compression = Compression::of(head).filter(|compression| !compression.is_supported())?;
     Some(SourceError::invalid(
         path,
-        format!("a file that is compressed as {format}, which is not decompressed here"),
-        format!("decompress it first: {program} FILE"),
+        format!(
+            "a file that is compressed as {}, which is not decompressed here",
+            compression.name()
+        ),
+        format!(
+            "decompress it first: {} {}",
+            compression.command(),
+            path.file_name().unwrap_or(path.as_os_str()).display()
+        ),
     ))
 }
 

@@ -37,15 +37,16 @@ pub(crate) fn open(
 ) -> Result<Box<dyn Source>, SourceError> {
     let io = |error| SourceError::io(path, error);
     let whole = std::io::Cursor::new(head.clone()).chain(input);
-    let (mut reader, head): (Box<dyn Read>, _) = match signature::is_zstd(&head) {
-        false => (Box::new(whole), head),
-        true => {
-            let mut reader = Decoder::new(whole).map_err(io)?;
-            let mut head = Vec::new();
-            reader.by_ref().take(16).read_to_end(&mut head).map_err(io)?;
-            (Box::new(std::io::Cursor::new(head.clone()).chain(reader)), head)
-        }
-    };
+    let (mut reader, head): (Box<dyn Read>, _) =
+        match signature::Compression::of(&head) == Some(signature::Compression::Zstd) {
+            false => (Box::new(whole), head),
+            true => {
+                let mut reader = Decoder::new(whole).map_err(io)?;
+                let mut head = Vec::new();
+                reader.by_ref().take(16).read_to_end(&mut head).map_err(io)?;
+                (Box::new(std::io::Cursor::new(head.clone()).chain(reader)), head)
+            }
+        };
     let room = Room::new(options.limits.temporary_bytes);
     let (file, error) = room.fill(&mut reader, None).map_err(|error| refuse(path, &error))?;
     let (source, temporary) = file.open(|file| open(&head, file, options)).map_err(io)?;

@@ -11,7 +11,6 @@ mod rows;
 pub(super) mod tests;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::io::Read;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +24,7 @@ use super::filter::{TopicFilter, Window};
 use super::message::{self, CameraSchema, Serialization};
 use super::signature;
 use super::steps;
+use super::zipped;
 use super::{
     BadMessage, ChannelId, ChannelInfo, Event, Message, Packet, Source, SourceError, SourceOptions,
     StreamId, StreamInfo, Warning,
@@ -117,6 +117,8 @@ impl SqliteSource {
         let mut infos = Vec::new();
         let mut channels = Vec::new();
         let mut descriptions = self.descriptions();
+        // A topic that is listed again, as for a second publisher, is the same stream.
+        let mut known = HashMap::new();
         for (id, topic, name, serialization) in topics {
             let camera = match CameraSchema::from_name(&name) {
                 Some(schema) if filter.matches(&topic) => Some((infos.len(), schema)),
@@ -132,7 +134,13 @@ impl SqliteSource {
             if camera.is_none() && !self.all {
                 continue;
             }
-            wanted.insert(id, self.topics.len());
+            let next = self.topics.len();
+            let key = (topic.clone(), camera.map(|(_, schema)| schema), serialization.clone());
+            let number = if camera.is_some() { *known.entry(key).or_insert(next) } else { next };
+            wanted.insert(id, number);
+            if number < next {
+                continue;
+            }
             if let Some(descriptions) = &mut descriptions {
                 channels.push(ChannelInfo {
                     id: channels.len(),
@@ -301,22 +309,7 @@ impl SqliteSource {
             Some((None, None)) => return Err(bad("it has no data".into())),
             None => return Err(bad("it is missing".into())),
         };
-        if data.starts_with(signature::ZSTD) { self.unzip(&data).map_err(bad) } else { Ok(data) }
-    }
-
-    /// Decompresses a message that was compressed on its own.
-    fn unzip(&self, data: &[u8]) -> Result<Bytes, String> {
-        let mut out = Vec::new();
-        zstd::stream::read::Decoder::new(data)
-            .and_then(|zip| zip.take(self.limit.saturating_add(1)).read_to_end(&mut out))
-            .map_err(|error| format!("zstd: {error}"))?;
-        if out.len() as u64 > self.limit {
-            return Err(format!(
-                "it has more than {} bytes decompressed, the limit; raise --max-message-bytes",
-                self.limit
-            ));
-        }
-        Ok(out.into())
+        zipped::unzip(data, self.limit).map_err(|error| bad(error.reason))
     }
 }
 

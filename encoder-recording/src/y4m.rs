@@ -5,11 +5,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use encoder_core::FrameRate;
 
 use super::filter::{Window, stream_name};
-use super::raw::read_frame;
+use super::frames::FrameBuffers;
 use super::{
     Event, Limits, Packet, Payload, RawImage, Source, SourceError, SourceOptions, StreamInfo,
     Warning,
@@ -141,21 +141,20 @@ impl Header {
         }
     }
 
-    /// The data of a picture in [`encoding`](Self::encoding).
-    fn picture(&self, data: Bytes) -> Bytes {
-        if self.chroma != Chroma::Mono || self.full_range {
-            return data;
+    /// How many bytes of which value follow the bytes of the file in a picture in
+    /// [`encoding`](Self::encoding): the chroma of grey pictures.
+    fn padding(&self) -> (u64, u8) {
+        match self.chroma == Chroma::Mono && !self.full_range {
+            true => (Self { chroma: Chroma::C420, ..self.clone() }.planes().1, 128),
+            false => (0, 0),
         }
-        let grey = Self { chroma: Chroma::C420, ..self.clone() }.planes().1 as usize;
-        let mut picture = BytesMut::from(data);
-        picture.resize(picture.len() + grey, 128);
-        picture.freeze()
     }
 }
 
 /// A Y4M file or stream.
 pub(crate) struct Y4mSource {
     reader: BufReader<Box<dyn Read + Send>>,
+    buffers: FrameBuffers,
     path: PathBuf,
     header: Header,
     rate: FrameRate,
@@ -225,6 +224,7 @@ impl Y4mSource {
         }));
         Ok(Self {
             reader,
+            buffers: FrameBuffers::default(),
             path: path.into(),
             header,
             rate,
@@ -255,7 +255,7 @@ impl Y4mSource {
         }
         let (luma, chroma) = self.header.planes();
         let size = luma + chroma;
-        Ok(match read_frame(&mut self.reader, size).map_err(io)? {
+        Ok(match self.buffers.read(&mut self.reader, size, self.header.padding()).map_err(io)? {
             Ok(data) => Ok(data),
             Err(got) => Err(self.broken(&format!("is cut: {got} of {size} bytes are there"))),
         })
@@ -294,7 +294,7 @@ impl Source for Y4mSource {
                     height: self.header.height,
                     step: 0,
                     is_bigendian: false,
-                    data: self.header.picture(data),
+                    data,
                 })),
             })));
         }

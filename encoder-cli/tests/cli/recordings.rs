@@ -12,8 +12,9 @@ use common::{
     EPOCH, MS, entries,
     picture::Picture,
     program::{Converted, command, convert, told},
-    recording::{camera, small_jpeg},
+    recording::{Recording, Serialization, camera, small, small_jpeg},
 };
+use mcap::WriteOptions;
 
 /// An MCAP file of one camera, with pictures `first` to `first + count - 1` at 25 fps.
 fn file(path: &Path, first: usize, count: usize) {
@@ -106,6 +107,67 @@ fn files_outside_the_directory_are_a_loss() {
     std::fs::write(&metadata, yaml("../x_9.mcap")).unwrap();
     let converted = convert(&directory, &[]).expect(1);
     assert!(converted.said.contains("../x_9.mcap"), "{}", converted.said);
+}
+
+/// The numbers of the frames `range`, as they stand in the pictures.
+fn numbers(range: std::ops::Range<usize>) -> Vec<Option<usize>> {
+    range.map(Some).collect()
+}
+
+#[test]
+fn a_missing_index_is_exit_code_3() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.mcap");
+    // Small chunks; the chunk with the definitions is the last in time.
+    let options = WriteOptions::new().chunk_size(Some(1000)).emit_summary_records(false);
+    let mut recording = Recording::with(&path, options);
+    for n in (6..8).chain(0..6) {
+        let time = EPOCH + n as i64 * 40 * MS;
+        recording.write("/cam", Serialization::CdrLittle, time, time, &small_jpeg(n));
+    }
+    recording.finish();
+    let converted = convert(&path, &[]).expect(3);
+    assert_eq!(converted.video().numbers(), numbers(0..8));
+    assert!(converted.said.contains("the recording has no index"), "{}", converted.said);
+}
+
+#[test]
+fn recordings_one_behind_the_other_in_a_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let [first, second] = ["a.mcap", "b.mcap"].map(|name| directory.path().join(name));
+    file(&first, 0, 4);
+    file(&second, 4, 4);
+    let [a, b] = [&first, &second].map(|path| std::fs::read(path).unwrap());
+    let both = directory.path().join("both.mcap");
+    std::fs::write(&both, [&a[..], &b].concat()).unwrap();
+    let converted = convert(&both, &[]).expect(0);
+    assert_eq!(converted.video().numbers(), numbers(0..8));
+    assert!(converted.said.contains("2 recordings, one behind the other"), "{}", converted.said);
+    // Something else behind the end.
+    std::fs::write(&both, [&a[..], b"something else"].concat()).unwrap();
+    let converted = convert(&both, &[]).expect(3);
+    assert_eq!(converted.video().numbers(), numbers(0..4));
+    assert!(converted.said.contains("are no recording"), "{}", converted.said);
+}
+
+#[test]
+fn a_topic_with_two_types_is_two_videos() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut recording = Recording::create(directory.path().join("x.mcap"));
+    let schemas = ["sensor_msgs/msg/CompressedImage", "sensor_msgs/msg/Image"];
+    let [jpeg, raw] = schemas.map(|schema| recording.other("/cam", schema, "cdr", "ros2msg"));
+    for n in 0..8 {
+        let time = EPOCH + n as i64 * 40 * MS;
+        let (channel, content) = if n % 2 == 0 { (jpeg, small_jpeg(n)) } else { (raw, small(n)) };
+        recording.bytes(channel, time, &content.message(Serialization::CdrLittle, time));
+    }
+    let converted = convert(&recording.finish(), &[]).expect(0);
+    assert!(
+        converted.said.contains("/cam: the topic has messages of two types"),
+        "{}",
+        converted.said
+    );
+    assert_eq!(converted.outputs().len(), 2);
 }
 
 #[test]

@@ -8,13 +8,16 @@ use encoder_media::Location;
 use mcap::records::op;
 
 use super::index::Entry;
-use super::plan::{Summary, Walk};
-use super::record::{Channel, MessageHeader, Schema};
+use super::plan::Summary;
+use super::record::{Channel, Id, MessageHeader, Schema, Statistics};
 use super::signed;
+use super::walk::Walk;
 use crate::filter::{TopicFilter, Window};
+use crate::frames::FrameBuffers;
 use crate::message::{self, CameraSchema, Serialization};
 use crate::signature;
 use crate::steps::{self, Step};
+use crate::zipped;
 use crate::{
     BadMessage, ChannelId, ChannelInfo, Event, Message, Packet, SourceError, SourceOptions,
     StreamId, StreamInfo, Warning,
@@ -27,23 +30,33 @@ pub(super) struct Catalog {
     /// Whether messages of all channels are requested.
     all: bool,
     pub first_log: Option<u64>,
-    schemas: BTreeMap<u16, Schema>,
-    channels: BTreeMap<u16, Known>,
+    schemas: BTreeMap<Id, Schema>,
+    channels: BTreeMap<Id, Known>,
+    /// Channels whose schema is not known yet.
+    pending: BTreeMap<Id, Channel>,
     streams: Vec<Stream>,
-    /// Streams by topic and schema.
-    by_name: BTreeMap<(String, String), StreamId>,
+    /// Streams by topic, with their types.
+    by_topic: BTreeMap<String, Vec<(CameraSchema, StreamId)>>,
     /// Channels that were not yet returned as events.
-    new_channels: Vec<u16>,
+    new_channels: Vec<Id>,
     next_channel: ChannelId,
     /// Messages by channel, from the statistics.
-    promised: Option<BTreeMap<u16, u64>>,
+    promised: Option<BTreeMap<Id, u64>>,
     other_topics: BTreeSet<(String, String)>,
+    /// Channels with two contradicting definitions.
+    ambiguous: BTreeSet<Id>,
     /// Camera topics that the filter excludes.
     unwanted: BTreeSet<String>,
     /// Camera topics in encodings that are not supported.
     unreadable: BTreeSet<String>,
     /// Messages whose channel was never defined.
     strays: u64,
+    /// Number of messages of other topics that cannot be decompressed, and the reason for the first.
+    broken: Option<(u64, String)>,
+    /// The largest message, in bytes.
+    limit: u64,
+    /// Memory for the messages that wait.
+    pub buffers: FrameBuffers,
     /// Bytes of definitions that may still be kept.
     room: u64,
     /// Events to return before any other event.
@@ -57,8 +70,8 @@ struct Known {
     id: Option<ChannelId>,
     /// How its messages are decoded to packets; `None` if the channel is not a selected camera.
     role: Option<Role>,
-    /// The channel has two contradicting definitions.
-    is_ambiguous: bool,
+    /// Its messages may be CDR.
+    is_cdr: bool,
     progress: Progress,
 }
 
@@ -96,15 +109,20 @@ impl Catalog {
             first_log: None,
             schemas: BTreeMap::new(),
             channels: BTreeMap::new(),
+            pending: BTreeMap::new(),
             streams: Vec::new(),
-            by_name: BTreeMap::new(),
+            by_topic: BTreeMap::new(),
             new_channels: Vec::new(),
             next_channel: 0,
             promised: None,
             other_topics: BTreeSet::new(),
+            ambiguous: BTreeSet::new(),
             unwanted: BTreeSet::new(),
             unreadable: BTreeSet::new(),
             strays: 0,
+            broken: None,
+            buffers: FrameBuffers::default(),
+            limit: options.limits.message_bytes,
             room: options.limits.message_bytes,
             events: VecDeque::new(),
         })
@@ -118,18 +136,24 @@ impl Catalog {
         self.events.push_back(Event::Warning(Warning { text, loss: true }));
     }
 
-    /// Adds the definitions of the summary.
+    /// Adds the definitions of the summary of a file with one part.
     pub(super) fn summary(&mut self, summary: Summary) {
-        self.promised = summary
-            .statistics
-            .filter(|stats| stats.messages == 0 || !stats.by_channel.is_empty())
-            .map(|stats| stats.by_channel);
+        self.promised = summary.statistics.filter(Statistics::has_counts).map(|stats| {
+            let counts = stats.by_channel.into_iter();
+            counts.map(|(number, count)| (Id { part: 0, number }, count)).collect()
+        });
         for schema in summary.schemas.into_values() {
-            self.schema(schema);
+            self.schema(0, schema);
         }
         for channel in summary.channels.into_values().flatten() {
-            self.channel(channel);
+            self.channel(0, channel);
         }
+    }
+
+    /// Sets the number of messages of all channels, if the file states it; returns whether it does.
+    pub(super) fn promise(&mut self, promised: Option<BTreeMap<Id, u64>>) -> bool {
+        self.promised = promised;
+        self.promised.is_some()
     }
 
     /// Reports the damage that a walk found.
@@ -142,22 +166,23 @@ impl Catalog {
         }
     }
 
-    /// A schema or a channel, as a record.
-    pub(super) fn definition(&mut self, opcode: u8, body: &[u8]) {
+    /// A schema or a channel of a part of the file, as a record.
+    pub(super) fn definition(&mut self, part: usize, opcode: u8, body: &[u8]) {
         if opcode == op::SCHEMA {
             if let Some(schema) = Schema::parse(body, self.all) {
-                self.schema(schema);
+                self.schema(part, schema);
             }
         } else if opcode == op::CHANNEL
             && let Some(channel) = Channel::parse(body, self.all)
         {
-            self.channel(channel);
+            self.channel(part, channel);
         }
     }
 
     /// Schemas are repeated: the first schema of each number is used.
-    fn schema(&mut self, mut schema: Schema) {
-        if self.schemas.contains_key(&schema.id) {
+    fn schema(&mut self, part: usize, mut schema: Schema) {
+        let id = Id { part, number: schema.id };
+        if self.schemas.contains_key(&id) {
             return;
         }
         match self.room.checked_sub(schema.data.len() as u64) {
@@ -171,24 +196,62 @@ impl Catalog {
                 ));
             }
         }
-        self.schemas.insert(schema.id, schema);
+        self.schemas.insert(id, schema);
+        let of_part = Id { part, number: 0 }..=Id { part, number: u16::MAX };
+        let pending =
+            self.pending.range(of_part).filter(|(_, channel)| channel.schema == id.number);
+        for id in pending.map(|(id, _)| *id).collect::<Vec<_>>() {
+            if let Some(channel) = self.pending.remove(&id) {
+                self.add(id, channel);
+            }
+        }
     }
 
-    /// Determines how a channel is handled. The first channel of each number is used.
-    fn channel(&mut self, channel: Channel) {
-        if let Some(known) = self.channels.get_mut(&channel.id) {
-            if !known.channel.is_like(&channel) && !known.is_ambiguous {
-                known.is_ambiguous = true;
+    /// Determines how a channel is handled, once its schema is known. The first channel of each
+    /// number is used.
+    fn channel(&mut self, part: usize, channel: Channel) {
+        let id = Id { part, number: channel.id };
+        let known = self.channels.get(&id).map(|known| &known.channel);
+        if let Some(known) = known.or_else(|| self.pending.get(&id)) {
+            if !known.is_like(&channel) && self.ambiguous.insert(id) {
                 let text = format!(
                     "channel {} is first {} and then {}; all its messages are taken for the \
                      first",
-                    channel.id, known.channel.topic, channel.topic
+                    channel.id, known.topic, channel.topic
                 );
                 self.lost(text);
             }
             return;
         }
-        let schema = self.schemas.get(&channel.schema).cloned().unwrap_or_default();
+        // 0 stands for "no schema".
+        if channel.schema == 0 || self.schemas.contains_key(&Id { part, number: channel.schema }) {
+            self.add(id, channel);
+        } else {
+            self.pending.insert(id, channel);
+        }
+    }
+
+    /// Gives up the search for the schemas of channels that have messages. Returns whether a channel
+    /// became known by that.
+    pub(super) fn settle(&mut self, channels: impl Iterator<Item = Id>) -> bool {
+        let mut any = false;
+        for id in channels {
+            let Some(channel) = self.pending.remove(&id) else { continue };
+            any = true;
+            self.lost(format!(
+                "{}: the file does not describe schema {} of this topic; its messages are {}",
+                channel.topic,
+                channel.schema,
+                if self.all { "passed on as they are" } else { "left out" }
+            ));
+            self.add(id, channel);
+        }
+        any
+    }
+
+    fn add(&mut self, id: Id, channel: Channel) {
+        let schema = self.schemas.get(&Id { number: channel.schema, ..id });
+        let schema = schema.cloned().unwrap_or_default();
         let role = match CameraSchema::from_name(&schema.name) {
             Some(camera) => self.camera(&channel, &schema, camera),
             None => {
@@ -197,11 +260,12 @@ impl Catalog {
             }
         };
         if self.all {
-            self.new_channels.push(channel.id);
+            self.new_channels.push(id);
         }
-        let id = channel.id;
+        let (first, second) = serializations(&channel.encoding, &schema.encoding);
+        let is_cdr = [first, second].contains(&Some(Serialization::Cdr));
         let progress = Progress::default();
-        let known = Known { channel, id: None, role, is_ambiguous: false, progress };
+        let known = Known { channel, id: None, role, is_cdr, progress };
         self.channels.insert(id, known);
     }
 
@@ -237,10 +301,12 @@ impl Catalog {
             self.unreadable.insert(topic);
             return None;
         };
-        let name = (channel.topic.clone(), schema.name.clone());
-        let stream = *self.by_name.entry(name.clone()).or_insert(self.streams.len());
+        let of_topic = self.by_topic.entry(channel.topic.clone()).or_default();
+        let known = of_topic.iter().find(|(known, _)| *known == camera);
+        let stream = known.map_or(self.streams.len(), |(_, stream)| *stream);
         if stream == self.streams.len() {
-            let (topic, schema) = name;
+            of_topic.push((camera, stream));
+            let (topic, schema) = (channel.topic.clone(), schema.name.clone());
             let info = StreamInfo { id: stream, topic, schema, messages: None, rate: None };
             let progress = Progress::default();
             self.streams.push(Stream { info, announced: false, progress });
@@ -269,7 +335,7 @@ impl Catalog {
         for id in std::mem::take(&mut self.new_channels) {
             let Some(known) = self.channels.get_mut(&id) else { continue };
             known.id = Some(self.next_channel);
-            let schema = self.schemas.get(&known.channel.schema);
+            let schema = self.schemas.get(&Id { number: known.channel.schema, ..id });
             let info = known.info(self.next_channel, schema);
             self.next_channel += 1;
             self.events.push_back(Event::Channel(info));
@@ -286,18 +352,18 @@ impl Catalog {
     }
 
     /// Whether messages of a channel are selected; `None` if the channel is not defined.
-    pub(super) fn wants(&self, channel: u16) -> Option<bool> {
+    pub(super) fn wants(&self, channel: Id) -> Option<bool> {
         self.channels.get(&channel).map(|known| self.all || known.role.is_some())
     }
 
     /// Whether messages of a channel are decoded to packets, as far as it is defined.
-    pub(super) fn is_known_camera(&self, channel: u16) -> bool {
+    pub(super) fn is_known_camera(&self, channel: Id) -> bool {
         self.channels.get(&channel).is_some_and(|known| known.role.is_some())
     }
 
     /// Reports that the recorder's clock was set back: the messages of the channel are in the order
     /// of the file.
-    pub(super) fn was_set(&mut self, channel: u16, steps: &[Step]) {
+    pub(super) fn was_set(&mut self, channel: Id, steps: &[Step]) {
         let Some(known) = self.channels.get_mut(&channel) else { return };
         let topic = known.channel.topic.clone();
         let stream = known.role.and_then(|role| self.streams.get_mut(role.stream));
@@ -314,10 +380,10 @@ impl Catalog {
 
     /// Log time of the first selected message, by the message indexes of a chunk. `None` if the
     /// indexes cannot be used; the inner `None` if no message is selected.
-    pub(super) fn first_wanted(&self, entries: &[Entry]) -> Option<Option<u64>> {
+    pub(super) fn first_wanted(&self, part: usize, entries: &[Entry]) -> Option<Option<u64>> {
         let mut first = None;
         for entry in entries.iter().filter(|entry| entry.messages > 0) {
-            if self.wants(entry.channel)? {
+            if self.wants(Id { part, number: entry.channel })? {
                 first = Some(first.unwrap_or(u64::MAX).min(entry.first));
             }
         }
@@ -325,9 +391,10 @@ impl Catalog {
     }
 
     /// Counts the messages of a chunk that is not read.
-    pub(super) fn pass_by(&mut self, entries: &[Entry]) {
+    pub(super) fn pass_by(&mut self, part: usize, entries: &[Entry]) {
         for entry in entries {
-            let Some(known) = self.channels.get_mut(&entry.channel) else { continue };
+            let id = Id { part, number: entry.channel };
+            let Some(known) = self.channels.get_mut(&id) else { continue };
             let stream = known.role.and_then(|role| self.streams.get_mut(role.stream));
             let progress = stream.map_or(&mut known.progress, |stream| &mut stream.progress);
             progress.messages = progress.messages.saturating_add(entry.messages);
@@ -336,9 +403,16 @@ impl Catalog {
 
     /// Returns a message, after a warning if it is late. A message outside of the window is only
     /// counted. `is_disordered`: a warning about the order was already returned.
-    pub(super) fn message(&mut self, header: MessageHeader, data: Bytes, is_disordered: bool) {
+    pub(super) fn message(
+        &mut self,
+        part: usize,
+        header: MessageHeader,
+        data: Bytes,
+        is_disordered: bool,
+    ) {
         let is_wanted = self.bounds().contains(&signed(header.log_time));
-        let Some(known) = self.channels.get_mut(&header.channel) else { return };
+        let id = Id { part, number: header.channel };
+        let Some(known) = self.channels.get_mut(&id) else { return };
         let mut stream = known.role.and_then(|role| self.streams.get_mut(role.stream));
         let progress = match &mut stream {
             Some(stream) => &mut stream.progress,
@@ -360,16 +434,24 @@ impl Catalog {
         if !is_wanted {
             return;
         }
-        let message = known.id.map(|channel| Message {
+        let data = match known.is_cdr {
+            true => zipped::unzip(data, self.limit),
+            false => Ok(data),
+        };
+        let message = data.as_ref().ok().zip(known.id).map(|(data, channel)| Message {
             channel,
             sequence: header.sequence,
             log_ns: header.log_time,
             publish_ns: header.publish_time,
             data: data.clone(),
         });
+        if let (Err(bad), None) = (&data, known.role) {
+            self.broken.get_or_insert_with(|| (0, bad.reason.clone())).0 += 1;
+        }
         let event = match (known.role, message) {
             (Some(role), message) => {
-                let (header_ns, frame_id, payload) = match role.decode(&data) {
+                let (header_ns, frame_id, payload) = match data.and_then(|data| role.decode(&data))
+                {
                     Ok(camera) => (camera.header_ns, camera.frame_id, Ok(camera.payload)),
                     Err(bad) => (None, None, Err(bad)),
                 };
@@ -391,11 +473,15 @@ impl Catalog {
     }
 
     /// Reports missing messages at the end.
-    pub(super) fn finish(&mut self, cut: Option<String>, len: u64) {
-        if let Some(cut) = cut {
+    pub(super) fn finish(&mut self, cuts: &[String], len: u64) {
+        if let Some(cut) = cuts.first() {
+            let more = match cuts.len() - 1 {
+                0 => String::new(),
+                more => format!(", and {more} more recordings in it are not complete either"),
+            };
             let messages: u64 = self.streams.iter().map(|stream| stream.progress.messages).sum();
             self.lost(format!(
-                "the recording {cut} (the file has {len} bytes): {messages} camera messages were \
+                "the recording {cut} (the file has {len} bytes){more}: {messages} camera messages were \
                  read; a recorder that was stopped hard leaves this, and what it had not yet \
                  written is lost"
             ));
@@ -406,6 +492,11 @@ impl Catalog {
                 self.strays
             ));
         }
+        if let Some((count, reason)) = self.broken.take() {
+            self.lost(format!(
+                "{count} messages of other topics cannot be read; the first: {reason}"
+            ));
+        }
         if self.window.has_end() {
             return;
         }
@@ -413,9 +504,9 @@ impl Catalog {
         for Stream { info: StreamInfo { topic, messages, .. }, progress, .. } in &self.streams {
             missing.extend(progress.missing(topic, *messages));
         }
-        let others = self.channels.values().filter(|known| self.all && known.role.is_none());
-        for Known { channel, progress, .. } in others {
-            let promised = self.promised.as_ref().and_then(|promised| promised.get(&channel.id));
+        let others = self.channels.iter().filter(|(_, known)| self.all && known.role.is_none());
+        for (id, Known { channel, progress, .. }) in others {
+            let promised = self.promised.as_ref().and_then(|promised| promised.get(id));
             missing.extend(progress.missing(&channel.topic, promised.copied()));
         }
         for text in missing {

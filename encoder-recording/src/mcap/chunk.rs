@@ -25,19 +25,20 @@ pub(super) struct ChunkHeader {
     compressed: u64,
     /// Offset of the data.
     data: u64,
-    /// The file ends inside the chunk.
+    /// The part of the file ends inside the chunk.
     pub cut: bool,
 }
 
 impl ChunkHeader {
-    /// Reads the header of the chunk `record`. Returns `None` if the header is invalid or the file
-    /// ends inside it.
+    /// Reads the header of the chunk `record`, in a part of the file that ends at `end`. Returns
+    /// `None` if the header is invalid or the part ends inside it.
     pub(super) fn read(
         input: &mut InputReader,
         record: Record,
+        end: u64,
     ) -> Result<Option<Self>, SourceError> {
-        let cut = record.end() > input.len();
-        let available = record.len.min(input.len().saturating_sub(record.body));
+        let cut = record.end() > end;
+        let available = record.len.min(end.saturating_sub(record.body));
         if available < FIXED {
             return Ok(None);
         }

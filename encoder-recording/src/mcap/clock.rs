@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use encoder_media::InputReader;
 
-use super::{catalog::Catalog, index, plan::Block, signed};
+use super::{catalog::Catalog, index, plan::Block, record::Id, signed};
 use crate::{
     SourceError,
     steps::{self, LogTimes, Step},
@@ -19,7 +19,7 @@ const BATCH: usize = 64;
 #[derive(Default)]
 pub(super) struct ClockSteps {
     /// By channel.
-    steps: BTreeMap<u16, Vec<Step>>,
+    steps: BTreeMap<Id, Vec<Step>>,
 }
 
 impl ClockSteps {
@@ -28,6 +28,7 @@ impl ClockSteps {
     pub(super) fn find(
         input: &InputReader,
         catalog: &mut Catalog,
+        parts: &[u64],
         blocks: &mut [Block],
         all: bool,
     ) -> Result<Self, SourceError> {
@@ -41,11 +42,13 @@ impl ClockSteps {
         if !blocks.iter().any(overlap) && blocks.len() > FEW {
             return Ok(Self::default());
         }
-        let mut channels: BTreeMap<u16, LogTimes> = BTreeMap::new();
+        let mut channels: BTreeMap<Id, LogTimes> = BTreeMap::new();
         for batch in blocks.chunks(BATCH) {
             let regions: Vec<_> = batch.iter().map(Block::indexes).collect();
             for (block, times) in batch.iter().zip(index::read_times(input, &regions)?) {
-                for (channel, times) in times.unwrap_or_default() {
+                let part = part(parts, block.at);
+                for (number, times) in times.unwrap_or_default() {
+                    let channel = Id { part, number };
                     if !catalog.is_known_camera(channel) {
                         continue;
                     }
@@ -60,7 +63,7 @@ impl ClockSteps {
         let steps: BTreeMap<_, _> = found.filter(|(_, steps)| !steps.is_empty()).collect();
         let steps = Self { steps };
         if !steps.steps.is_empty() {
-            steps.apply(input, catalog, blocks, all)?;
+            steps.apply(input, catalog, parts, blocks, all)?;
         }
         Ok(steps)
     }
@@ -69,6 +72,7 @@ impl ClockSteps {
         &self,
         input: &InputReader,
         catalog: &mut Catalog,
+        parts: &[u64],
         blocks: &mut [Block],
         all: bool,
     ) -> Result<(), SourceError> {
@@ -80,7 +84,8 @@ impl ClockSteps {
             for (block, times) in batch.iter_mut().zip(index::read_times(input, &regions)?) {
                 let Some(times) = times else { continue };
                 let mut start = if all { block.start } else { u64::MAX };
-                for (channel, times) in times {
+                for (number, times) in times {
+                    let channel = Id { part: part(parts, block.at), number };
                     if catalog.wants(channel) == Some(false) {
                         continue;
                     }
@@ -105,7 +110,12 @@ impl ClockSteps {
 
     /// What is added to the log time of a message: `number` counts the messages of the channel in
     /// its block.
-    pub(super) fn shift(&self, channel: u16, block: u64, number: u64) -> i64 {
+    pub(super) fn shift(&self, channel: Id, block: u64, number: u64) -> i64 {
         self.steps.get(&channel).map_or(0, |steps| steps::shift(steps, (block, number)))
     }
+}
+
+/// The number of the part that has the block at `at`; `parts` has the offsets of their starts.
+pub(super) fn part(parts: &[u64], at: u64) -> usize {
+    parts.partition_point(|start| *start <= at).saturating_sub(1)
 }

@@ -2,8 +2,9 @@
 //!
 //! A file is read in blocks: chunks, runs of messages outside chunks, and attachments. The blocks
 //! are listed by the index at the end of the file. If the index is missing or wrong, a walk over
-//! the headers of all records finds them, so that a truncated recording is read like a complete
-//! recording. [`MessageOrder`] returns the messages in log-time order.
+//! the headers of all records finds them, so that a truncated recording, or several recordings one
+//! behind the other, are read like a complete recording. [`MessageOrder`] returns the messages in
+//! log-time order.
 //!
 //! Only selected messages are read. A chunk whose index lists none is skipped. If a chunk overlaps
 //! in time with waiting messages, its message indexes are read first: otherwise a late message of
@@ -15,21 +16,25 @@ mod clock;
 mod index;
 mod plan;
 mod record;
+mod taken;
+mod walk;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
 use std::path::Path;
 
 use ::mcap::records::op;
-use bytes::Bytes;
 use encoder_media::{InputReader, Location, ReadAt};
 
 use self::catalog::Catalog;
 use self::chunk::ChunkHeader;
 use self::clock::ClockSteps;
-use self::plan::{Block, Found, Kind, Summary, Wanted};
-use self::record::{Fields, MessageHeader, Record};
+use self::plan::{Block, Kind, Summary, Wanted};
+use self::record::{Fields, Id, MessageHeader, Record};
+use self::taken::{Taken, Waiting};
+use self::walk::Found;
 use super::order::{Key, MessageOrder, Next};
-use super::{Attachment, Event, Limits, Source, SourceError, SourceOptions};
+use super::{Event, Limits, Source, SourceError, SourceOptions};
 
 /// The magic bytes of an MCAP file.
 pub const MAGIC: &[u8] = ::mcap::MAGIC;
@@ -46,25 +51,20 @@ pub struct McapSource {
     catalog: Catalog,
     order: MessageOrder<Block, Waiting>,
     steps: ClockSteps,
+    /// Offsets at which the parts of the file start. A complete recording has one.
+    parts: Vec<u64>,
     /// Chunks whose definitions were not read.
     unread: BTreeSet<u64>,
     /// Offsets of metadata records that were not yet returned.
     metadata: VecDeque<u64>,
     /// Blocks whose defects were already reported. A block may be read more than once.
     broken: BTreeSet<u64>,
-    /// How the file is truncated; reported at the end.
-    cut: Option<String>,
+    /// How parts of the file are truncated; reported at the end.
+    cuts: Vec<String>,
     /// Log times of the first and the last message by the index.
     span: Option<(i64, i64)>,
     warned_of_order: bool,
     ended: bool,
-}
-
-/// An item that waits for its place in the order.
-enum Waiting {
-    /// The data is empty outside of the window.
-    Message(MessageHeader, Bytes),
-    Attachment(Attachment),
 }
 
 impl McapSource {
@@ -102,10 +102,11 @@ impl McapSource {
             all,
             order: MessageOrder::new(options.limits.held_bytes),
             steps: ClockSteps::default(),
+            parts: vec![0],
             unread: BTreeSet::new(),
             metadata: VecDeque::new(),
             broken: BTreeSet::new(),
-            cut: None,
+            cuts: Vec::new(),
             span: None,
             warned_of_order: false,
             ended: false,
@@ -123,64 +124,113 @@ impl McapSource {
         };
         source.catalog.announce();
         let (input, catalog) = (&source.input, &mut source.catalog);
-        source.steps = ClockSteps::find(input, catalog, &mut blocks, all)?;
+        source.steps = ClockSteps::find(input, catalog, &source.parts, &mut blocks, all)?;
         source.queue(blocks);
         Ok(source)
     }
 
-    /// Blocks that the summary lists. The inner `Err` is returned if there is no list: the reason
-    /// to report, or `None`.
-    fn by_summary(&mut self) -> Result<Result<Vec<Block>, Option<String>>, SourceError> {
+    /// Blocks that the summary lists.
+    fn by_summary(&mut self) -> Result<Result<Vec<Block>, NoIndex>, SourceError> {
         let Self { input, catalog, .. } = self;
         let is_camera = |channel: &_, schema: &_| catalog.is_camera(channel, schema);
         let wanted = Wanted { all: self.all, is_camera: &is_camera };
         let mut summary = match Summary::read(input, &self.limits, wanted)? {
             Ok(Some(summary)) => summary,
-            Ok(None) => return Ok(Err(None)),
-            Err(reason) => return Ok(Err(Some(reason))),
-        };
-        let blocks = summary.blocks(input, wanted)?;
-        self.catalog.first_log = summary.first_log();
-        let blocks = match blocks {
-            Ok(Some(blocks)) => {
-                self.unread = summary.chunks().collect();
-                self.metadata = std::mem::take(&mut summary.metadata).into();
-                Ok(blocks)
+            Ok(None) => return Ok(Err(NoIndex::default())),
+            Err(reason) => {
+                return Ok(Err(NoIndex { reason: Some(reason), lists_chunks: false }));
             }
-            Ok(None) => Err(None),
-            Err(reason) => Err(Some(reason)),
         };
+        let lists_chunks = summary.has_chunks();
+        let blocks = match summary.blocks(input, wanted)? {
+            Ok(Some(blocks)) => blocks,
+            Ok(None) => return Ok(Err(NoIndex { reason: None, lists_chunks })),
+            Err(reason) => return Ok(Err(NoIndex { reason: Some(reason), lists_chunks })),
+        };
+        self.catalog.first_log = summary.first_log();
+        self.unread = summary.chunks().collect();
+        self.metadata = std::mem::take(&mut summary.metadata).into();
         self.catalog.summary(summary);
-        Ok(blocks)
+        Ok(Ok(blocks))
     }
 
     /// Blocks that a walk over the file finds.
-    fn by_walk(&mut self, unusable: Option<String>) -> Result<Vec<Block>, SourceError> {
+    fn by_walk(&mut self, no_index: NoIndex) -> Result<Vec<Block>, SourceError> {
         let Self { input, catalog, .. } = self;
-        let mut walk = plan::walk(input, &self.limits, self.all, |found| match found {
+        let mut walk = walk::walk(input, &self.limits, self.all, |part, found| match found {
             Found::Definition(opcode, body) => {
-                catalog.definition(opcode, body);
+                catalog.definition(part, opcode, body);
                 false
             }
-            Found::Message(channel) => catalog.wants(channel).unwrap_or_else(|| {
-                catalog.stray(1);
-                false
-            }),
+            // The channel may be defined in a chunk, which is not read yet.
+            Found::Message(number) => catalog.wants(Id { part, number }) != Some(false),
         })?;
-        catalog.first_log = catalog.first_log.or(walk.first_log);
+        catalog.first_log = walk.first_log;
         catalog.skipped(&mut walk);
-        self.cut = walk.cut;
-        // A truncated file is reported at its end; it has no index anyway.
-        if let (Some(reason), None) = (unusable, &self.cut) {
+        let has_counts = catalog.promise(walk.promised());
+        let parts = walk.parts.len();
+        if parts > 1 {
             catalog.warn(format!(
-                "the index of the recording cannot be used ({reason}), so the file was searched \
-                 from front to back; its messages are complete"
+                "the file consists of {parts} recordings, one behind the other: all are read"
             ));
+        }
+        // A truncated file is reported at its end; it has no index anyway.
+        if walk.cuts.is_empty() {
+            let why = match (&no_index.reason, parts) {
+                (Some(reason), 1) => {
+                    format!("the index of the recording cannot be used ({reason})")
+                }
+                _ => "the recording has no index".into(),
+            };
+            let searched = "the file was searched from front to back";
+            if !has_counts && (no_index.reason.is_some() || !no_index.lists_chunks) {
+                catalog.lost(format!(
+                    "{why}: {searched}, and nothing states how many messages it should have"
+                ));
+            } else if no_index.reason.is_some() && parts == 1 {
+                catalog.warn(format!("{why}: {searched}"));
+            }
         }
         let is_chunk = |block: &&Block| matches!(block.kind, Kind::Chunk { .. });
         self.unread = walk.blocks.iter().filter(is_chunk).map(|block| block.at).collect();
         self.metadata = walk.metadata.into();
+        self.parts = walk.parts;
+        self.cuts = walk.cuts;
+        if let Some(rest) = walk.rest {
+            self.report_rest(rest)?;
+        }
         Ok(walk.blocks)
+    }
+
+    /// Reports bytes that belong to no recording. Zeros, which preallocation leaves behind the end,
+    /// are no loss.
+    fn report_rest(&mut self, rest: Range<u64>) -> Result<(), SourceError> {
+        const STEP: u64 = 1 << 16;
+        let mut at = rest.start;
+        while at < rest.end {
+            let bytes = self.input.bytes(at, STEP.min(rest.end - at))?;
+            if bytes.iter().any(|byte| *byte != 0) {
+                self.catalog.lost(format!(
+                    "{} bytes behind the closing records, from byte {} on, are no recording, and \
+                     are not read",
+                    rest.end - rest.start,
+                    rest.start
+                ));
+                return Ok(());
+            }
+            at += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// The number of the part that the byte at `at` belongs to.
+    fn part(&self, at: u64) -> usize {
+        clock::part(&self.parts, at)
+    }
+
+    /// Where the part ends that the byte at `at` belongs to.
+    fn part_end(&self, at: u64) -> u64 {
+        self.parts.get(self.part(at) + 1).copied().unwrap_or(self.input.len())
     }
 
     /// Removes the blocks before the window, and counts their messages by their indexes.
@@ -192,8 +242,9 @@ impl McapSource {
             for (block, entries) in batch.iter().zip(self.indexes(batch)?) {
                 match entries {
                     _ if matches!(block.kind, Kind::Attachment) => {}
-                    Some(entries) if self.catalog.first_wanted(&entries).is_some() => {
-                        self.catalog.pass_by(&entries);
+                    // The index is that of the only part.
+                    Some(entries) if self.catalog.first_wanted(0, &entries).is_some() => {
+                        self.catalog.pass_by(0, &entries);
                     }
                     _ => wanted.push(*block),
                 }
@@ -234,7 +285,9 @@ impl McapSource {
         for ((start, block), entries) in due.into_iter().zip(indexes) {
             // A chunk whose message indexes list no selected message is read all the same: it needs
             // no memory, and a damaged index loses nothing.
-            let first = entries.and_then(|entries| self.catalog.first_wanted(&entries)).flatten();
+            let part = self.part(block.at);
+            let first = entries.and_then(|entries| self.catalog.first_wanted(part, &entries));
+            let first = first.flatten();
             self.order.requeue(first.map_or(start, signed), block.at, block.without_indexes());
         }
         Ok(!blocks.is_empty())
@@ -258,8 +311,9 @@ impl McapSource {
                 self.load(&block, is_again)?;
                 self.catalog.announce();
             }
-            Next::Message(_, Waiting::Message(header, data)) => {
-                self.catalog.message(header, data, is_disordered);
+            Next::Message(key, Waiting::Message(header, data)) => {
+                let part = self.part(key.block);
+                self.catalog.message(part, header, data, is_disordered);
             }
             Next::Message(key, Waiting::Attachment(attachment)) => {
                 if self.catalog.bounds().contains(&key.time) {
@@ -268,7 +322,7 @@ impl McapSource {
             }
             Next::End => {
                 self.ended = true;
-                self.catalog.finish(self.cut.take(), self.input.len());
+                self.catalog.finish(&std::mem::take(&mut self.cuts), self.input.len());
             }
         }
         Ok(())
@@ -280,7 +334,7 @@ impl McapSource {
         let at = block.at;
         let broken = match block.kind {
             Kind::Chunk { .. } => self.load_chunk(at, is_again)?,
-            Kind::Run { end } => self.load_run(at, end)?,
+            Kind::Run { end } => self.load_run(at, end, is_again)?,
             Kind::Attachment => self.load_attachment(at)?,
         };
         if let Some(broken) = broken
@@ -298,16 +352,16 @@ impl McapSource {
         let Some(record) = record.filter(|record| record.opcode == op::CHUNK) else {
             return Ok(lost(format!("the index points to byte {at}, where no chunk is")));
         };
-        let Some(chunk) = ChunkHeader::read(&mut self.input, record)? else {
+        let part_end = self.part_end(at);
+        let Some(chunk) = ChunkHeader::read(&mut self.input, record, part_end)? else {
             return Ok(lost(format!("the chunk at byte {at}: its header is damaged")));
         };
         let (mut taken, mut done) = self.read_chunk(at, &chunk)?;
-        // Definitions stand before the messages in the file, but not always in log time.
-        if taken.strays > 0 && self.read_definitions_before(at)? {
+        if self.find_definitions(at, &taken)? {
             (taken, done) = self.read_chunk(at, &chunk)?;
         }
         if !is_again {
-            self.catalog.stray(taken.strays);
+            self.catalog.stray(taken.strays());
             if taken.short > 0 {
                 self.catalog.lost(format!(
                     "{} messages in the chunk at byte {at} are too short; they are lost",
@@ -324,49 +378,84 @@ impl McapSource {
         &mut self,
         at: u64,
         chunk: &ChunkHeader,
-    ) -> Result<(Counts, Result<(), String>), SourceError> {
+    ) -> Result<(Taken, Result<(), String>), SourceError> {
+        let mut taken = Taken::new(self.part(at));
         let Self { input, catalog, order, limits, steps, .. } = self;
-        let mut taken = Taken::new(steps);
         let mut number = 0;
         let done = chunk.records(input, limits, |opcode, body| {
             match opcode {
-                op::MESSAGE => taken.message(catalog, order, body, at, number),
-                _ => catalog.definition(opcode, body),
+                op::MESSAGE => taken.message((catalog, steps), order, body, at, number),
+                _ => catalog.definition(taken.part, opcode, body),
             }
             number += 1;
         })?;
-        Ok((taken.counts, done))
+        Ok((taken, done))
     }
 
-    /// Reads the schemas and channels of all unread chunks before `at` in the file. Returns whether
-    /// there were such chunks.
+    /// Looks for the definitions of channels that the block at `at` has messages of. Returns whether
+    /// any may have been found.
+    ///
+    /// Definitions stand before the messages in the file, but not always in log time.
+    fn find_definitions(&mut self, at: u64, taken: &Taken) -> Result<bool, SourceError> {
+        if taken.strays() == 0 {
+            return Ok(false);
+        }
+        let is_read = self.read_definitions_before(at)?;
+        Ok(self.catalog.settle(taken.stray_channels()) || is_read)
+    }
+
+    /// Reads the schemas and channels of all unread chunks before `at` in the same part. Returns
+    /// whether there were such chunks.
     fn read_definitions_before(&mut self, at: u64) -> Result<bool, SourceError> {
-        let after = self.unread.split_off(&at);
-        let chunks = std::mem::replace(&mut self.unread, after);
-        for chunk in &chunks {
-            let Some(record) = Record::at(&mut self.input, *chunk)? else { continue };
+        let part = self.part(at);
+        let start = self.parts.get(part).copied().unwrap_or_default();
+        let chunks: Vec<u64> = self.unread.range(start..at).copied().collect();
+        for at in &chunks {
+            self.unread.remove(at);
+            let Some(record) = Record::at(&mut self.input, *at)? else { continue };
             if record.opcode != op::CHUNK {
                 continue;
             }
-            let Some(chunk) = ChunkHeader::read(&mut self.input, record)? else { continue };
+            let part_end = self.part_end(*at);
+            let Some(chunk) = ChunkHeader::read(&mut self.input, record, part_end)? else {
+                continue;
+            };
             let catalog = &mut self.catalog;
             // Damage in the chunk is reported when its messages are read.
             let _broken = chunk.records(&mut self.input, &self.limits, |opcode, body| {
-                catalog.definition(opcode, body);
+                catalog.definition(part, opcode, body);
             })?;
         }
         Ok(!chunks.is_empty())
     }
 
+    fn load_run(
+        &mut self,
+        at: u64,
+        end: u64,
+        is_again: bool,
+    ) -> Result<Option<String>, SourceError> {
+        let (mut taken, mut broken) = self.read_run(at, end)?;
+        if self.find_definitions(at, &taken)? {
+            (taken, broken) = self.read_run(at, end)?;
+        }
+        if !is_again {
+            self.catalog.stray(taken.strays());
+        }
+        Ok(broken)
+    }
+
     /// Reads the messages of a run. The walk that found the run reported the messages that it left
-    /// out.
-    fn load_run(&mut self, at: u64, end: u64) -> Result<Option<String>, SourceError> {
+    /// out. The inner result describes messages that cannot be read.
+    fn read_run(&mut self, at: u64, end: u64) -> Result<(Taken, Option<String>), SourceError> {
+        let mut taken = Taken::new(self.part(at));
+        let part_end = self.part_end(at);
         let Self { input, catalog, order, limits, steps, .. } = self;
-        let mut taken = Taken::new(steps);
         let (mut broken, mut more) = (None, 0);
         let (mut next, mut number) = (at, 0);
         while next < end
             && let Some(record) = Record::at(input, next)?
+            && record.end() <= part_end
         {
             let place = next;
             next = record.end();
@@ -375,20 +464,28 @@ impl McapSource {
             }
             number += 1;
             let start = record.start::<{ MessageHeader::LEN }>(input)?;
-            let header = start.and_then(|start| MessageHeader::parse(&start));
-            if header.is_none_or(|header| catalog.wants(header.channel) != Some(true)) {
+            let Some(header) = start.and_then(|start| MessageHeader::parse(&start)) else {
                 continue;
+            };
+            match catalog.wants(Id { part: taken.part, number: header.channel }) {
+                Some(true) => {}
+                Some(false) => continue,
+                None => {
+                    taken.stray(header.channel);
+                    continue;
+                }
             }
             match record.read(input, limits)? {
-                Ok(body) => taken.message(catalog, order, &body, at, number),
+                Ok(body) => taken.message((catalog, steps), order, &body, at, number),
                 Err(_) if broken.is_some() => more += 1,
                 Err(reason) => broken = Some(format!("the message at byte {place}: {reason}")),
             }
         }
-        Ok(broken.map(|broken| match more {
+        let broken = broken.map(|broken| match more {
             0 => format!("{broken}; it is lost"),
             more => format!("{broken}; it is lost, and {more} more after it"),
-        }))
+        });
+        Ok((taken, broken))
     }
 
     fn load_attachment(&mut self, at: u64) -> Result<Option<String>, SourceError> {
@@ -434,67 +531,13 @@ impl McapSource {
     }
 }
 
-/// Reads the messages of a block.
-struct Taken<'a> {
-    counts: Counts,
-    steps: &'a ClockSteps,
-    /// Number of messages of each channel so far.
-    numbers: BTreeMap<u16, u64>,
-}
-
-/// Messages of a block that cannot be used.
+/// Why the index is not used.
 #[derive(Default)]
-struct Counts {
-    /// Messages whose channel is not defined.
-    strays: u64,
-    /// Messages that are shorter than their header.
-    short: u64,
-}
-
-impl<'a> Taken<'a> {
-    fn new(steps: &'a ClockSteps) -> Self {
-        Self { counts: Counts::default(), steps, numbers: BTreeMap::new() }
-    }
-
-    /// Adds a message to the order. A message outside of the window is added without its data,
-    /// since it is only counted.
-    fn message(
-        &mut self,
-        catalog: &mut Catalog,
-        order: &mut MessageOrder<Block, Waiting>,
-        body: &[u8],
-        block: u64,
-        number: u64,
-    ) {
-        let (Some(header), Some(data)) =
-            (MessageHeader::parse(body), body.get(MessageHeader::LEN..))
-        else {
-            self.counts.short += 1;
-            return;
-        };
-        catalog.first_log.get_or_insert(header.log_time);
-        match catalog.wants(header.channel) {
-            None => self.counts.strays += 1,
-            Some(false) => {}
-            Some(true) => {
-                let log_ns = signed(header.log_time);
-                let in_channel = self.numbers.entry(header.channel).or_default();
-                let shift = self.steps.shift(header.channel, block, *in_channel);
-                *in_channel += 1;
-                let key = Key { time: log_ns.saturating_add(shift), block, number };
-                if !order.is_wanted(&key) {
-                    return;
-                }
-                let data = match catalog.bounds().contains(&log_ns) {
-                    // A slice would keep the whole chunk in memory.
-                    true => Bytes::copy_from_slice(data),
-                    false => Bytes::new(),
-                };
-                let len = data.len() as u64;
-                order.push(key, Waiting::Message(header, data), len);
-            }
-        }
-    }
+struct NoIndex {
+    /// What is wrong with it; `None` if there is none, or it is not complete.
+    reason: Option<String>,
+    /// The summary lists chunks.
+    lists_chunks: bool,
 }
 
 impl Source for McapSource {

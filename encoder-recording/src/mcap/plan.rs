@@ -1,5 +1,4 @@
-//! Finds the messages in the file: by the summary at its end, or, if the summary is missing or
-//! wrong, by a walk over the headers of all records.
+//! Finds the messages in the file by the summary at its end.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -7,10 +6,7 @@ use std::ops::Range;
 use encoder_media::InputReader;
 use mcap::records::op;
 
-use super::chunk::ChunkHeader;
-use super::record::{
-    Channel, ChunkIndex, Fields, MessageHeader, RECORD_HEADER, Record, Schema, Statistics,
-};
+use super::record::{Channel, ChunkIndex, Fields, RECORD_HEADER, Record, Schema, Statistics};
 use crate::{Limits, SourceError};
 
 /// A part of the file that contains messages.
@@ -135,6 +131,10 @@ impl Summary {
             let Some(record) = record.filter(|record| record.end() <= closing_at) else {
                 return Ok(Err(format!("its record at byte {at} reaches past its end")));
             };
+            // As in a summary that is not that of this file.
+            if matches!(record.opcode, op::HEADER | op::MESSAGE | op::CHUNK | op::DATA_END) {
+                return Ok(Err(format!("its record at byte {at} is none of a summary")));
+            }
             if let Err(reason) = summary.add(input, record, limits, wanted)? {
                 return Ok(Err(format!("its record at byte {at}: {reason}")));
             }
@@ -280,6 +280,11 @@ impl Summary {
         Ok(Ok(Some(blocks)))
     }
 
+    /// Whether it lists chunks.
+    pub(super) fn has_chunks(&self) -> bool {
+        !self.chunks.is_empty()
+    }
+
     /// The offsets of all chunks, which are moved out of the summary.
     pub(super) fn chunks(&mut self) -> impl Iterator<Item = u64> {
         std::mem::take(&mut self.chunks).into_iter().map(|chunk| chunk.at)
@@ -291,171 +296,5 @@ impl Summary {
             Some(statistics) => (statistics.messages > 0).then_some(statistics.start),
             None => self.first_log,
         }
-    }
-}
-
-/// Bytes and messages of a run, at most.
-const RUN_BYTES: u64 = 1 << 20;
-const RUN_MESSAGES: u64 = 1 << 12;
-
-/// How many damaged records are listed individually.
-const LISTED: u64 = 100;
-
-/// The findings of a walk over the file, other than schemas and channels.
-#[derive(Default)]
-pub(super) struct Walk {
-    pub blocks: Vec<Block>,
-    /// Offsets of metadata records, if they are requested.
-    pub metadata: Vec<u64>,
-    /// Log time of the first message.
-    pub first_log: Option<u64>,
-    /// How the file is truncated; `None` if its data is complete.
-    pub cut: Option<String>,
-    /// The first damaged records: kind and reason.
-    pub skipped: Vec<String>,
-    /// Number of damaged records that are not listed.
-    pub more_skipped: u64,
-    /// Number of messages in the last block, if it is a run that may grow.
-    run: u64,
-}
-
-/// Walks over the headers of all records of the data section. Calls `visit` with each schema and
-/// channel outside chunks, and with each message outside chunks; `visit` returns whether a message
-/// is selected.
-pub(super) fn walk(
-    input: &mut InputReader,
-    limits: &Limits,
-    all: bool,
-    mut visit: impl FnMut(Found<'_>) -> bool,
-) -> Result<Walk, SourceError> {
-    let mut walk = Walk::default();
-    let mut at = super::MAGIC.len() as u64;
-    loop {
-        if at == input.len() {
-            walk.cut = Some(format!("stops at byte {at}, without its closing records"));
-            return Ok(walk);
-        }
-        let Some(record) = Record::at(input, at)? else {
-            walk.cut = Some(format!("ends in the middle of a record header at byte {at}"));
-            return Ok(walk);
-        };
-        let is_cut = record.end() > input.len();
-        match record.opcode {
-            0 => {
-                walk.cut = Some(format!("has no record at byte {at}, only zeros"));
-                return Ok(walk);
-            }
-            op::DATA_END | op::FOOTER if !is_cut => return Ok(walk),
-            op::SCHEMA | op::CHANNEL if !is_cut => {
-                match record.read_definition(input, limits, all)? {
-                    Ok(body) => {
-                        visit(Found::Definition(record.opcode, &body));
-                    }
-                    Err(reason) => walk.skip(format!("the record at byte {at}: {reason}")),
-                }
-            }
-            op::CHUNK => match ChunkHeader::read(input, record)? {
-                Some(chunk) => walk.chunk(at, &record, &chunk),
-                None if is_cut => {}
-                None => walk.skip(format!("the chunk at byte {at}: its header is damaged")),
-            },
-            op::MESSAGE_INDEX if !is_cut => walk.message_index(at, &record),
-            op::MESSAGE if !is_cut => match record.start::<{ MessageHeader::LEN }>(input)? {
-                Some(start) => {
-                    if let Some(header) = MessageHeader::parse(&start) {
-                        walk.saw(header.log_time);
-                        if visit(Found::Message(header.channel)) {
-                            walk.message(at, record.end(), header.log_time);
-                        }
-                    }
-                }
-                None => walk.skip(format!("the message at byte {at}: it has no header")),
-            },
-            op::ATTACHMENT if all && !is_cut => match record.start::<8>(input)? {
-                Some(log_time) => {
-                    let start = u64::from_le_bytes(log_time);
-                    walk.block(Block { start, end: start, at, kind: Kind::Attachment });
-                }
-                None => walk.skip(format!("the attachment at byte {at}: it has no header")),
-            },
-            op::METADATA if all && !is_cut => walk.metadata.push(at),
-            _ => {}
-        }
-        if is_cut {
-            let what = match record.opcode {
-                op::CHUNK => "a chunk",
-                op::MESSAGE => "a message",
-                op::ATTACHMENT => "an attachment",
-                _ => "a record",
-            };
-            walk.cut = Some(format!("ends in the middle of {what} at byte {at}"));
-            return Ok(walk);
-        }
-        at = record.end();
-    }
-}
-
-/// An item that a walk visits.
-pub(super) enum Found<'a> {
-    /// A schema or a channel: opcode and body.
-    Definition(u8, &'a [u8]),
-    /// A message of this channel.
-    Message(u16),
-}
-
-impl Walk {
-    fn saw(&mut self, log_time: u64) {
-        self.first_log = Some(self.first_log.map_or(log_time, |first| first.min(log_time)));
-    }
-
-    fn skip(&mut self, what: String) {
-        match self.skipped.len() as u64 {
-            LISTED.. => self.more_skipped += 1,
-            _ => self.skipped.push(what),
-        }
-    }
-
-    fn block(&mut self, block: Block) {
-        self.run = 0;
-        self.blocks.push(block);
-    }
-
-    fn chunk(&mut self, at: u64, record: &Record, chunk: &ChunkHeader) {
-        if chunk.end > 0 {
-            self.saw(chunk.start);
-        }
-        self.block(Block {
-            start: chunk.start,
-            // The end time in the header of a truncated chunk may not be final.
-            end: if chunk.cut { u64::MAX } else { chunk.end },
-            at,
-            kind: Kind::Chunk { end: record.end(), indexes: 0 },
-        });
-    }
-
-    /// Message indexes belong to the chunk that is right before them.
-    fn message_index(&mut self, at: u64, record: &Record) {
-        if let Some(Block { kind: Kind::Chunk { end, indexes }, .. }) = self.blocks.last_mut()
-            && end.checked_add(*indexes) == Some(at)
-        {
-            *indexes = record.end() - *end;
-        }
-    }
-
-    /// Adds a message outside chunks to the last run, or begins a new run: a block per message
-    /// would need memory in proportion to the length of the file.
-    fn message(&mut self, at: u64, record_end: u64, log_time: u64) {
-        if let (run @ 1..RUN_MESSAGES, Some(block)) = (&mut self.run, self.blocks.last_mut())
-            && record_end - block.at <= RUN_BYTES
-        {
-            *run += 1;
-            block.start = block.start.min(log_time);
-            block.end = block.end.max(log_time);
-            block.kind = Kind::Run { end: record_end };
-            return;
-        }
-        let (start, end) = (log_time, log_time);
-        self.block(Block { start, end, at, kind: Kind::Run { end: record_end } });
-        self.run = 1;
     }
 }

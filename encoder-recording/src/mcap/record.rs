@@ -15,6 +15,16 @@ pub(super) const RECORD_HEADER: u64 = 9;
 /// names.
 const DEFINITION_START: u64 = 64 << 10;
 
+/// The number of a schema or a channel. A file may have several parts, one behind the other, each of
+/// which is a whole MCAP file with definitions of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Id {
+    /// Number of the part, from 0.
+    pub part: usize,
+    /// Its number in that part.
+    pub number: u16,
+}
+
 /// The position of a record.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Record {
@@ -261,6 +271,11 @@ pub(super) struct Statistics {
 }
 
 impl Statistics {
+    /// Whether it has the number of messages of each channel.
+    pub(super) fn has_counts(&self) -> bool {
+        self.messages == 0 || !self.by_channel.is_empty()
+    }
+
     pub(super) fn parse(body: &[u8]) -> Option<Self> {
         let mut fields = Fields(body);
         let messages = fields.u64()?;

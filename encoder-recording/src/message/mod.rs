@@ -25,7 +25,7 @@ pub enum Serialization {
 }
 
 /// A camera message type.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CameraSchema {
     /// `sensor_msgs/Image`.
     RosImage,

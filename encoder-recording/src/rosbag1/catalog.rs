@@ -1,11 +1,11 @@
 //! The known connections of a bag, and how their messages are handled.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use encoder_media::Location;
 
-use super::layout::Connection;
+use super::layout::{Connection, Id};
 use crate::filter::TopicFilter;
 use crate::message::{self, CameraSchema, Serialization};
 use crate::signature;
@@ -23,10 +23,10 @@ pub(super) struct Catalog {
     topics: TopicFilter,
     /// Whether messages of all connections are requested.
     all: bool,
-    connections: HashMap<u32, Known>,
+    connections: HashMap<Id, Known>,
     streams: Vec<Stream>,
-    /// Streams by topic and type.
-    by_name: BTreeMap<(String, String), StreamId>,
+    /// Streams by topic, with their types.
+    by_topic: BTreeMap<String, Vec<(CameraSchema, StreamId)>>,
     next_channel: ChannelId,
     others: BTreeSet<(String, String)>,
     /// Camera topics that the filter excludes.
@@ -34,6 +34,8 @@ pub(super) struct Catalog {
     /// Bytes of definitions that may still be kept.
     room: u64,
     has_too_many: bool,
+    /// Connections with two contradicting definitions.
+    ambiguous: HashSet<Id>,
     /// A loss has been reported.
     pub(super) lost: bool,
     /// Events to return before any other event.
@@ -43,6 +45,8 @@ pub(super) struct Catalog {
 /// A connection.
 struct Known {
     topic: String,
+    /// The name of its type.
+    schema: String,
     /// Its stream; `None` if the connection is not a selected camera.
     stream: Option<StreamId>,
     /// Its number among the returned channels; `None` if it is not returned.
@@ -70,12 +74,13 @@ impl Catalog {
             all: options.all_messages,
             connections: HashMap::new(),
             streams: Vec::new(),
-            by_name: BTreeMap::new(),
+            by_topic: BTreeMap::new(),
             next_channel: 0,
             others: BTreeSet::new(),
             unwanted: BTreeSet::new(),
             room: options.limits.message_bytes,
             has_too_many: false,
+            ambiguous: HashSet::new(),
             lost: false,
             events: VecDeque::new(),
         })
@@ -96,14 +101,14 @@ impl Catalog {
     }
 
     /// Whether messages of a connection are selected; `None` if the connection is not described.
-    pub(super) fn wants(&self, connection: u32) -> Option<bool> {
+    pub(super) fn wants(&self, connection: Id) -> Option<bool> {
         let known = self.connections.get(&connection)?;
         Some(self.all || known.stream.is_some())
     }
 
     /// Adds the connections of an index, and returns their streams with the number of messages in
     /// `counts`.
-    pub(super) fn learn_index(&mut self, connections: &[Connection], counts: &HashMap<u32, u64>) {
+    pub(super) fn learn_index(&mut self, connections: &[Connection], counts: &HashMap<Id, u64>) {
         let new: Vec<_> = connections.iter().filter(|connection| self.take(connection)).collect();
         for connection in &new {
             let count = counts.get(&connection.id).copied().unwrap_or(0);
@@ -136,7 +141,16 @@ impl Catalog {
     /// topic and type are one stream.
     fn take(&mut self, connection: &Connection) -> bool {
         let Connection { id, topic, schema: name, .. } = connection;
-        if self.connections.contains_key(id) {
+        if let Some(known) = self.connections.get(id) {
+            let is_like = (&known.topic, &known.schema) == (topic, name);
+            if !is_like && self.ambiguous.insert(*id) {
+                let text = format!(
+                    "connection {} is first {} and then {topic}; all its messages are taken for \
+                     the first",
+                    id.number, known.topic
+                );
+                self.warn(text, true);
+            }
             return false;
         }
         if self.connections.len() >= MAX_CONNECTIONS {
@@ -157,17 +171,19 @@ impl Catalog {
                 self.unwanted.insert(topic.clone());
             }
             Some(schema) => {
-                let key = (topic.clone(), name.clone());
-                let id = *self.by_name.entry(key).or_insert(self.streams.len());
+                let of_topic = self.by_topic.entry(topic.clone()).or_default();
+                let known = of_topic.iter().find(|(known, _)| *known == schema);
+                let id = known.map_or(self.streams.len(), |(_, stream)| *stream);
                 if id == self.streams.len() {
+                    of_topic.push((schema, id));
                     let (topic, name) = (topic.clone(), name.clone());
                     self.streams.push(Stream { topic, name, schema, number: 0, promised: 0 });
                 }
                 stream = Some(id);
             }
         }
-        let topic = topic.clone();
-        let known = Known { topic, stream, channel: None, number: 0, promised: 0 };
+        let (topic, schema) = (topic.clone(), name.clone());
+        let known = Known { topic, schema, stream, channel: None, number: 0, promised: 0 };
         self.connections.insert(*id, known);
         true
     }
@@ -203,7 +219,7 @@ impl Catalog {
         known.channel = Some(self.next_channel);
         let info = ChannelInfo {
             id: self.next_channel,
-            recorded_id: Some(connection.id),
+            recorded_id: Some(connection.id.number),
             topic: connection.topic.clone(),
             encoding: "ros1".into(),
             schema: Some(Schema {
@@ -220,12 +236,12 @@ impl Catalog {
     }
 
     /// Whether messages of a connection are decoded to packets.
-    pub(super) fn is_known_camera(&self, connection: u32) -> bool {
+    pub(super) fn is_known_camera(&self, connection: Id) -> bool {
         self.connections.get(&connection).is_some_and(|known| known.stream.is_some())
     }
 
     /// Reports that the recorder's clock was set back.
-    pub(super) fn was_set(&mut self, connection: u32, steps: &[Step]) {
+    pub(super) fn was_set(&mut self, connection: Id, steps: &[Step]) {
         let Some(topic) = self.connections.get(&connection).map(|known| known.topic.clone()) else {
             return;
         };
@@ -235,12 +251,12 @@ impl Catalog {
     }
 
     /// Counts messages that are not read, or outside of the window.
-    pub(super) fn pass_by(&mut self, connection: u32, messages: u64) {
+    pub(super) fn pass_by(&mut self, connection: Id, messages: u64) {
         self.count(connection, messages);
     }
 
     /// Counts messages; returns the number of the first one.
-    fn count(&mut self, connection: u32, messages: u64) -> Option<u64> {
+    fn count(&mut self, connection: Id, messages: u64) -> Option<u64> {
         let known = self.connections.get_mut(&connection)?;
         let stream = known.stream.and_then(|stream| self.streams.get_mut(stream));
         let number = stream.map_or(&mut known.number, |stream| &mut stream.number);
@@ -250,7 +266,7 @@ impl Catalog {
     }
 
     /// Returns a message.
-    pub(super) fn message(&mut self, connection: u32, time: i64, data: &Bytes) {
+    pub(super) fn message(&mut self, connection: Id, time: i64, data: &Bytes) {
         let Some(number) = self.count(connection, 1) else { return };
         let Some(known) = self.connections.get(&connection) else { return };
         let log_ns = u64::try_from(time).unwrap_or_default();

@@ -6,7 +6,7 @@ use encoder_media::InputReader;
 
 use super::{
     catalog::Catalog,
-    layout::{self, ChunkAt},
+    layout::{self, ChunkAt, Id},
 };
 use crate::{
     SourceError,
@@ -20,7 +20,7 @@ const FEW: usize = 256;
 #[derive(Default)]
 pub(super) struct ClockSteps {
     /// By connection.
-    steps: BTreeMap<u32, Vec<Step>>,
+    steps: BTreeMap<Id, Vec<Step>>,
 }
 
 impl ClockSteps {
@@ -29,6 +29,7 @@ impl ClockSteps {
     pub(super) fn find(
         input: &mut InputReader,
         catalog: &mut Catalog,
+        parts: &[u64],
         chunks: &mut [ChunkAt],
     ) -> Result<Self, SourceError> {
         chunks.sort_unstable_by_key(|chunk| chunk.position);
@@ -42,12 +43,12 @@ impl ClockSteps {
         if !chunks.iter().any(overlap) && chunks.len() > FEW {
             return Ok(Self::default());
         }
-        let mut connections: BTreeMap<u32, LogTimes> = BTreeMap::new();
+        let mut connections: BTreeMap<Id, LogTimes> = BTreeMap::new();
         for chunk in &*chunks {
-            let is_camera = |connection| Some(catalog.is_known_camera(connection));
-            for (connection, entries) in layout::times(input, chunk, is_camera)?.unwrap_or_default()
-            {
-                let known = connections.entry(connection).or_default();
+            let part = part(parts, chunk.position);
+            let is_camera = |number| Some(catalog.is_known_camera(Id { part, number }));
+            for (number, entries) in layout::times(input, chunk, is_camera)?.unwrap_or_default() {
+                let known = connections.entry(Id { part, number }).or_default();
                 for (offset, time) in entries {
                     known.push((chunk.position, offset.into()), time);
                 }
@@ -62,9 +63,11 @@ impl ClockSteps {
             catalog.was_set(*connection, steps);
         }
         for chunk in chunks {
-            let wants = |connection| catalog.wants(connection);
+            let part = part(parts, chunk.position);
+            let wants = |number| catalog.wants(Id { part, number });
             let Some(times) = layout::times(input, chunk, wants)? else { continue };
-            let all = times.into_iter().flat_map(|(connection, entries)| {
+            let all = times.into_iter().flat_map(|(number, entries)| {
+                let connection = Id { part, number };
                 entries.into_iter().map(move |(offset, time)| (connection, offset, time))
             });
             let earliest = all.map(|(connection, offset, time)| {
@@ -83,7 +86,12 @@ impl ClockSteps {
     }
 
     /// What is added to the log time of a message.
-    pub(super) fn shift(&self, connection: u32, place: Place) -> i64 {
+    pub(super) fn shift(&self, connection: Id, place: Place) -> i64 {
         self.steps.get(&connection).map_or(0, |steps| steps::shift(steps, place))
     }
+}
+
+/// The number of the part that has the chunk at `position`; `parts` has the offsets of their starts.
+pub(super) fn part(parts: &[u64], position: u64) -> usize {
+    parts.partition_point(|start| *start <= position).saturating_sub(1)
 }

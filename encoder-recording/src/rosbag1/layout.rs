@@ -34,10 +34,20 @@ pub(super) struct Indexed {
     pub(super) counts: Arc<[(u32, u32)]>,
 }
 
+/// The number of a connection. A file may have several parts: bags that were written one behind the
+/// other, each with connections of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Id {
+    /// Number of the part, from 0.
+    pub(super) part: usize,
+    /// Its number in that part.
+    pub(super) number: u32,
+}
+
 /// A connection: a topic as one publisher wrote it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Connection {
-    pub(super) id: u32,
+    pub(super) id: Id,
     pub(super) topic: String,
     pub(super) schema: String,
     /// The definition of the type; empty when it is not needed.
@@ -47,9 +57,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Parses a connection record, `whole` with all its fields. Returns `None` if a field is
-    /// missing.
-    pub(super) fn parse(fields: Fields<'_>, data: &[u8], whole: bool) -> Option<Self> {
+    /// Parses a connection record of a part, `whole` with all its fields. Returns `None` if a field
+    /// is missing.
+    pub(super) fn parse(part: usize, fields: Fields<'_>, data: &[u8], whole: bool) -> Option<Self> {
         let inner = Fields::parse(data)?;
         let (mut definition, mut metadata) = (Bytes::new(), BTreeMap::new());
         for (name, value) in inner.iter().filter(|_| whole) {
@@ -63,7 +73,7 @@ impl Connection {
             }
         }
         Some(Self {
-            id: fields.u32("conn")?,
+            id: Id { part, number: fields.u32("conn")? },
             // The record's own topic is the one after remapping.
             topic: fields.text("topic").or_else(|| inner.text("topic"))?,
             schema: inner.text("type")?,
@@ -91,11 +101,13 @@ pub(super) struct Layout {
     pub(super) chunks: Vec<ChunkAt>,
     /// Number of chunks.
     pub(super) listed: usize,
+    /// Offsets at which the parts start. A complete bag has one.
+    pub(super) parts: Vec<u64>,
     /// Log time of the first message.
     pub(super) first: Option<i64>,
     pub(super) connections: Vec<Connection>,
     /// Messages by connection.
-    pub(super) counts: HashMap<u32, u64>,
+    pub(super) counts: HashMap<Id, u64>,
     /// Why the index could not be used, or a description of the damage.
     pub(super) warning: Option<Warning>,
 }
@@ -114,12 +126,24 @@ impl Layout {
     }
 }
 
-/// The bag header: the position of the index, its size, and the position of the first record.
+/// The bag header: the position of the index, and its size.
+#[derive(Default)]
 struct BagHeader {
     index: u64,
     connections: u32,
     chunks: u32,
     encryptor: Option<String>,
+}
+
+impl BagHeader {
+    fn parse(fields: Fields<'_>) -> Self {
+        Self {
+            index: fields.u64("index_pos").unwrap_or(0),
+            connections: fields.u32("conn_count").unwrap_or(0),
+            chunks: fields.u32("chunk_count").unwrap_or(0),
+            encryptor: fields.text("encryptor").filter(|name| !name.is_empty()),
+        }
+    }
 }
 
 /// Finds the chunks: by the index if it is complete, otherwise by a walk over the file.
@@ -130,13 +154,7 @@ pub(super) fn read(
 ) -> Result<Layout, SourceError> {
     let header = match Record::at(input, magic)? {
         Some(record) if record.fields().op() == Some(op::BAG_HEADER) => {
-            let fields = record.fields();
-            Some(BagHeader {
-                index: fields.u64("index_pos").unwrap_or(0),
-                connections: fields.u32("conn_count").unwrap_or(0),
-                chunks: fields.u32("chunk_count").unwrap_or(0),
-                encryptor: fields.text("encryptor").filter(|name| !name.is_empty()),
-            })
+            Some(BagHeader::parse(record.fields()))
         }
         _ => None,
     };
@@ -166,7 +184,7 @@ fn by_index(
     header: &BagHeader,
     wanted: Wanted<'_>,
 ) -> Result<Option<Layout>, SourceError> {
-    let mut layout = Layout::default();
+    let mut layout = Layout { parts: vec![0], ..Layout::default() };
     // Whether connections are cameras.
     let mut cameras: HashMap<u32, bool> = HashMap::new();
     let mut seen = HashSet::new();
@@ -180,13 +198,13 @@ fn by_index(
         let data = input.bytes(record.data, record.len.into())?;
         let fields = record.fields();
         match fields.op() {
-            Some(op::CONNECTION) => match Connection::parse(fields, &data, wanted.all) {
+            Some(op::CONNECTION) => match Connection::parse(0, fields, &data, wanted.all) {
                 Some(connection) => {
                     definitions += connection.definition.len() as u64;
                     if definitions > wanted.limit {
                         return Ok(None);
                     }
-                    cameras.insert(connection.id, (wanted.is_camera)(&connection));
+                    cameras.insert(connection.id.number, (wanted.is_camera)(&connection));
                     layout.connections.push(connection);
                 }
                 None => return Ok(None),
@@ -208,7 +226,8 @@ fn by_index(
                 });
                 let mut kept = Vec::new();
                 for (connection, count) in counts {
-                    *layout.counts.entry(connection).or_default() += u64::from(count);
+                    let id = Id { part: 0, number: connection };
+                    *layout.counts.entry(id).or_default() += u64::from(count);
                     let is_wanted = wanted.all || cameras.get(&connection) != Some(&false);
                     if is_wanted && count > 0 {
                         kept.push((connection, count));
@@ -293,6 +312,32 @@ pub(super) fn first_wanted(
     Ok(first.filter(|_| wanted.all(|(id, _)| found.contains(id))))
 }
 
+/// What a part of the file states about its chunks.
+#[derive(Default)]
+struct Promise {
+    header: Option<BagHeader>,
+    /// Chunks in the index.
+    infos: usize,
+    /// Chunks that were found.
+    found: usize,
+}
+
+impl Promise {
+    /// Describes what is missing.
+    fn missing(&self) -> Option<String> {
+        let header = self.header.as_ref();
+        let promised = self.infos.max(header.map_or(0, |header| header.chunks as usize));
+        match promised.checked_sub(self.found) {
+            Some(missing @ 1..) => Some(format!("{missing} of {promised} chunks are missing")),
+            // The recorder writes these numbers at the end.
+            _ if promised == 0 && header.is_none_or(|header| header.index == 0) => {
+                Some("what the recorder had not yet written is lost".into())
+            }
+            _ => None,
+        }
+    }
+}
+
 /// Walks over all records from `magic` on; behind a damaged one it searches for the next chunk.
 pub(super) fn walk(
     input: &mut InputReader,
@@ -300,15 +345,25 @@ pub(super) fn walk(
     reason: &str,
     wanted: Wanted<'_>,
 ) -> Result<Layout, SourceError> {
-    let mut layout = Layout::default();
+    let mut layout = Layout { parts: vec![0], ..Layout::default() };
     let mut damage: Option<String> = None;
+    let mut promise = Promise::default();
+    let mut missing: Option<String> = None;
     let mut position = magic;
     let mut definitions = 0;
-    // Where to continue the search if there is no record: after the last valid header.
+    // Where to continue the search if there is no record: after the last header of a whole record.
     let mut sound = magic;
     // From the index records of the last chunk so far.
     let mut times: Option<i64> = None;
     while position < input.len() {
+        if record::is_magic(input, position)? {
+            missing = missing.or(std::mem::take(&mut promise).missing());
+            layout.parts.push(position);
+            position += record::MAGIC.len() as u64;
+            (sound, times) = (position, None);
+            continue;
+        }
+        let part = layout.parts.len() - 1;
         let record = Record::at(input, position)?;
         let open = match &record {
             Some(r) if r.len == 0 && r.is_chunk() => {
@@ -332,8 +387,22 @@ pub(super) fn walk(
         if let Some(record) = &record {
             let fields = record.fields();
             match fields.op() {
+                Some(op::BAG_HEADER) if cut.is_none() => {
+                    // The magic of another bag may be the end of a record that was cut.
+                    let start = position.saturating_sub(record::MAGIC.len() as u64);
+                    if promise.header.is_some() && record::is_magic(input, start)? {
+                        let text = format!("the bag before offset {start} ends within a record");
+                        damage.get_or_insert(text);
+                        missing = missing.or(std::mem::take(&mut promise).missing());
+                        layout.parts.push(start);
+                    }
+                    promise.header = Some(BagHeader::parse(fields));
+                }
+                Some(op::CHUNK_INFO) if cut.is_none() => promise.infos += 1,
                 Some(op::CHUNK) => {
-                    let start = layout.chunks.last().map_or(i64::MIN, |chunk| chunk.start);
+                    let before = layout.chunks.last().filter(|_| promise.found > 0);
+                    let start = before.map_or(i64::MIN, |chunk| chunk.start);
+                    promise.found += 1;
                     layout.listed += 1;
                     layout.chunks.push(ChunkAt {
                         position,
@@ -352,7 +421,7 @@ pub(super) fn walk(
                 }
                 Some(op::CONNECTION) if cut.is_none() && u64::from(record.len) <= wanted.limit => {
                     let data = input.bytes(record.data, record.len.into())?;
-                    let connection = Connection::parse(record.fields(), &data, wanted.all);
+                    let connection = Connection::parse(part, record.fields(), &data, wanted.all);
                     definitions += connection.as_ref().map_or(0, |c| c.definition.len() as u64);
                     if definitions <= wanted.limit {
                         layout.connections.extend(connection);
@@ -360,25 +429,39 @@ pub(super) fn walk(
                 }
                 _ => {}
             }
-            sound = record.data;
+            if cut.is_none() {
+                sound = record.data;
+            }
         }
         match (cut, record) {
             (None, Some(record)) => position = record.end(),
             (cut, _) => {
                 damage = damage.or(cut);
-                match record::find_chunk(input, sound.max(magic + 1))? {
-                    Some(next) => position = next,
+                // The last record may be cut, so that another bag begins inside its claimed data.
+                let mut next = record::find_next(input, sound.max(magic + 1))?;
+                if next == Some(position) {
+                    next = record::find_next(input, position + 1)?;
+                }
+                match next {
+                    Some(next) => (position, sound) = (next, next),
                     None => break,
                 }
             }
         }
     }
-    let text = match &damage {
-        None => format!("the bag was read from its start to its end, because {reason}"),
-        Some(damage) => {
+    let missing = missing.or(promise.missing());
+    let mut text = match (&damage, layout.parts.len()) {
+        (Some(damage), _) => {
             format!("{damage}; all that is whole is read, what is not is missing ({reason})")
         }
+        (None, 1) => format!("the bag was read from its start to its end, because {reason}"),
+        (None, parts) => {
+            format!("the file consists of {parts} bags, one behind the other: all are read")
+        }
     };
-    layout.warning = Some(Warning { text, loss: damage.is_some() });
+    if let (Some(missing), None) = (&missing, &damage) {
+        text.push_str(&format!("; {missing}"));
+    }
+    layout.warning = Some(Warning { text, loss: damage.is_some() || missing.is_some() });
     Ok(layout.sorted())
 }

@@ -15,7 +15,7 @@ mod record;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
@@ -24,9 +24,10 @@ use encoder_media::{InputReader, Location, ReadAt};
 
 use self::catalog::Catalog;
 use self::clock::ClockSteps;
-use self::layout::{ChunkAt, Connection, Layout, Wanted};
+use self::layout::{ChunkAt, Connection, Id, Layout, Wanted};
 use self::record::{MAGIC, Record, op};
 use super::filter::Window;
+use super::frames::FrameBuffers;
 use super::order::{Key, MessageOrder, Next};
 use super::{Event, Limits, Source, SourceError, SourceOptions};
 
@@ -50,6 +51,12 @@ pub struct RosbagSource {
     last: i64,
     order: MessageOrder<ChunkAt, Waiting>,
     steps: ClockSteps,
+    /// Memory for the messages that wait.
+    buffers: FrameBuffers,
+    /// Offsets at which the parts of the file start.
+    parts: Vec<u64>,
+    /// Chunks that a walk found and whose connections were not read, by position.
+    unread: BTreeMap<u64, ChunkAt>,
     /// Positions of chunks that were read.
     done: HashSet<u64>,
     /// Positions of chunks whose damage was already reported. A chunk may be read more than once.
@@ -64,11 +71,19 @@ pub struct RosbagSource {
 
 /// A message that waits for its place in the order.
 struct Waiting {
-    connection: u32,
+    connection: Id,
     /// When it was logged; its place in the order is later if the clock was set back.
     time: i64,
     /// Empty if the message is known to be outside of the window.
     data: Bytes,
+}
+
+/// What came out of a chunk besides its messages.
+struct Unpacked {
+    /// Number of messages whose connection is not described.
+    unknown: u64,
+    /// A description of the damage.
+    damage: Option<String>,
 }
 
 impl RosbagSource {
@@ -112,6 +127,9 @@ impl RosbagSource {
             last: i64::MIN,
             order: MessageOrder::new(options.limits.held_bytes),
             steps: ClockSteps::default(),
+            buffers: FrameBuffers::default(),
+            parts: Vec::new(),
+            unread: BTreeMap::new(),
             done: HashSet::new(),
             damaged: HashSet::new(),
             promised: layout.listed,
@@ -125,6 +143,7 @@ impl RosbagSource {
 
     fn take(&mut self, mut layout: Layout) -> Result<(), SourceError> {
         self.span = layout.span();
+        self.parts = layout.parts;
         if layout.warning.is_none() {
             self.catalog.learn_index(&layout.connections, &layout.counts);
             self.bounds = layout.first.map(|first| self.window.bounds(first));
@@ -136,11 +155,31 @@ impl RosbagSource {
         if let Some(warning) = layout.warning {
             self.catalog.warning(warning);
         }
-        self.steps = ClockSteps::find(&mut self.input, &mut self.catalog, &mut layout.chunks)?;
-        for chunk in layout.chunks {
+        let (input, catalog) = (&mut self.input, &mut self.catalog);
+        self.steps = ClockSteps::find(input, catalog, &self.parts, &mut layout.chunks)?;
+        self.queue(layout.chunks);
+        Ok(())
+    }
+
+    fn queue(&mut self, chunks: Vec<ChunkAt>) {
+        for chunk in chunks {
+            // An index describes all connections.
+            if self.walked {
+                self.unread.insert(chunk.position, chunk.clone());
+            }
             self.order.add(chunk.start, chunk.position, chunk);
         }
-        Ok(())
+    }
+
+    /// The number of the part that the byte at `position` belongs to.
+    fn part(&self, position: u64) -> usize {
+        clock::part(&self.parts, position)
+    }
+
+    /// Where the part ends that the byte at `position` belongs to.
+    fn part_end(&self, position: u64) -> u64 {
+        let next = self.parts.get(self.part(position) + 1).copied();
+        next.unwrap_or(self.input.len())
     }
 
     /// For chunks that are due while messages wait, looks up the log time of the first selected
@@ -149,7 +188,8 @@ impl RosbagSource {
         let due = self.order.take_due(BATCH, |chunk| chunk.is_refined);
         let any = !due.is_empty();
         for (start, mut chunk) in due {
-            let wants = |connection| self.catalog.wants(connection);
+            let part = self.part(chunk.position);
+            let wants = |number| self.catalog.wants(Id { part, number });
             let first = layout::first_wanted(&mut self.input, &chunk, wants)?;
             chunk.is_refined = true;
             self.order.requeue(first.unwrap_or(start), chunk.position, chunk);
@@ -165,8 +205,8 @@ impl RosbagSource {
             && self.steps.is_empty()
             && (indexed.end < *bounds.start() || chunk.start > *bounds.end())
         {
-            for (connection, count) in indexed.counts.iter() {
-                self.catalog.pass_by(*connection, u64::from(*count));
+            for (number, count) in indexed.counts.iter() {
+                self.catalog.pass_by(Id { part: 0, number: *number }, u64::from(*count));
             }
             return Ok(());
         }
@@ -179,39 +219,85 @@ impl RosbagSource {
             return self.recover(chunk);
         };
         self.done.insert(chunk.position);
-        let rest = self.input.len().saturating_sub(record.data);
-        let len = if chunk.open { rest } else { u64::from(record.len).min(rest) };
-        let size = match record.fields().u32("size") {
-            _ if chunk.open => u32::MAX,
-            Some(size) => size,
-            None => {
-                self.damaged(chunk, "its header has no size");
+        self.unread.remove(&chunk.position);
+        let (records, mut damage) = match self.records(chunk, &record)? {
+            Ok(records) => records,
+            Err(reason) => {
+                self.damaged(chunk, &reason);
                 return Ok(());
             }
         };
-        let limit = self.limits.message_bytes;
-        if len > limit || (!chunk.open && u64::from(size) > limit) {
-            let claim = len.max(u64::from(size));
-            self.damaged(chunk, &format!("it claims {claim} bytes, the limit is {limit}"));
-            return Ok(());
+        let mut unpacked = self.unpack(chunk, &records);
+        if unpacked.unknown > 0 && self.read_connections_before(chunk.position)? {
+            unpacked = self.unpack(chunk, &records);
         }
-        let size = size.min(u32::try_from(limit).unwrap_or(u32::MAX));
-        let data = record::up_to(&mut self.input, record.data, len)?;
-        let compression = record.fields().get("compression").unwrap_or(b"none");
-        let (records, damage) = record::decompress(compression, data, size);
-        let damage = self.unpack(chunk, &records).or(damage);
+        self.report_unknown(chunk, unpacked.unknown);
+        damage = unpacked.damage.or(damage);
         // The walk has already reported the truncation.
-        let is_reported = self.walked && (chunk.open || record.end() > self.input.len());
+        let is_reported =
+            self.walked && (chunk.open || record.end() > self.part_end(chunk.position));
         if let Some(damage) = damage.filter(|_| !is_reported) {
             self.damaged(chunk, &damage);
         }
         Ok(())
     }
 
-    /// Reads the messages of a decompressed chunk; returns a description of the damage.
-    fn unpack(&mut self, chunk: &ChunkAt, records: &[u8]) -> Option<String> {
+    /// Reads and decompresses a chunk. Returns its records, and an error if these are not complete;
+    /// the inner `Err` is the reason why it cannot be read at all.
+    fn records(
+        &mut self,
+        chunk: &ChunkAt,
+        record: &Record,
+    ) -> Result<Result<(Vec<u8>, Option<String>), String>, SourceError> {
+        let rest = self.part_end(chunk.position).saturating_sub(record.data);
+        let len = if chunk.open { rest } else { u64::from(record.len).min(rest) };
+        let size = match record.fields().u32("size") {
+            _ if chunk.open => u32::MAX,
+            Some(size) => size,
+            None => return Ok(Err("its header has no size".into())),
+        };
+        let limit = self.limits.message_bytes;
+        if len > limit || (!chunk.open && u64::from(size) > limit) {
+            let claim = len.max(u64::from(size));
+            return Ok(Err(format!("it claims {claim} bytes, the limit is {limit}")));
+        }
+        let size = size.min(u32::try_from(limit).unwrap_or(u32::MAX));
+        let data = record::up_to(&mut self.input, record.data, len)?;
+        let compression = record.fields().get("compression").unwrap_or(b"none");
+        Ok(Ok(record::decompress(compression, data, size)))
+    }
+
+    /// Reads the connections of all unread chunks before `position` in the same part: a connection
+    /// stands before its messages in the file, but not always in log time. Returns whether there
+    /// were such chunks.
+    fn read_connections_before(&mut self, position: u64) -> Result<bool, SourceError> {
+        let part = self.part(position);
+        let start = self.parts.get(part).copied().unwrap_or_default();
+        let chunks: Vec<_> = self.unread.range(start..position).map(|(at, _)| *at).collect();
+        for at in &chunks {
+            let Some(chunk) = self.unread.remove(at) else { continue };
+            let record = Record::at(&mut self.input, *at)?;
+            let Some(record) = record.filter(Record::is_chunk) else { continue };
+            // Damage in the chunk is reported when its messages are read.
+            let Ok((records, _)) = self.records(&chunk, &record)? else { continue };
+            let mut rest = records.as_slice();
+            while let Some((fields, data, next)) = record::split(rest) {
+                rest = next;
+                if fields.op() == Some(op::CONNECTION)
+                    && let Some(connection) = Connection::parse(part, fields, data, self.all)
+                {
+                    self.catalog.learn(&connection);
+                }
+            }
+        }
+        Ok(!chunks.is_empty())
+    }
+
+    /// Takes the messages of a decompressed chunk.
+    fn unpack(&mut self, chunk: &ChunkAt, records: &[u8]) -> Unpacked {
+        let part = self.part(chunk.position);
         let mut rest = records;
-        let mut unknown = 0u64;
+        let mut unknown = 0;
         let mut damage = None;
         while !rest.is_empty() {
             let offset = records.len() - rest.len();
@@ -221,18 +307,19 @@ impl RosbagSource {
             };
             rest = next;
             match fields.op() {
-                Some(op::CONNECTION) => match Connection::parse(fields, data, self.all) {
+                Some(op::CONNECTION) => match Connection::parse(part, fields, data, self.all) {
                     Some(connection) => self.catalog.learn(&connection),
                     None => {
                         damage = Some(format!("the connection at its byte {offset} is damaged"))
                     }
                 },
                 Some(op::MESSAGE) => {
-                    let (Some(connection), Some(time)) = (fields.u32("conn"), fields.time("time"))
+                    let (Some(number), Some(time)) = (fields.u32("conn"), fields.time("time"))
                     else {
                         damage = Some(format!("the message at its byte {offset} is damaged"));
                         continue;
                     };
+                    let connection = Id { part, number };
                     self.oldest = self.oldest.min(time);
                     match self.catalog.wants(connection) {
                         Some(true) => {
@@ -248,6 +335,10 @@ impl RosbagSource {
                 _ => damage = Some(format!("the record at its byte {offset} is of no known kind")),
             }
         }
+        Unpacked { unknown, damage }
+    }
+
+    fn report_unknown(&mut self, chunk: &ChunkAt, unknown: u64) {
         if unknown > 0 && !self.warned_of_unknown {
             self.warned_of_unknown = true;
             self.catalog.warn(
@@ -259,10 +350,9 @@ impl RosbagSource {
                 true,
             );
         }
-        damage
     }
 
-    fn hold(&mut self, key: Key, connection: u32, time: i64, data: &[u8]) {
+    fn hold(&mut self, key: Key, connection: Id, time: i64, data: &[u8]) {
         if !self.order.is_wanted(&key) {
             return;
         }
@@ -270,7 +360,7 @@ impl RosbagSource {
         let data = match is_outside {
             true => Bytes::new(),
             // A slice would keep the whole chunk in memory.
-            false => Bytes::copy_from_slice(data),
+            false => self.buffers.copy(data),
         };
         let len = data.len() as u64;
         self.order.push(key, Waiting { connection, time, data }, len);
@@ -319,12 +409,11 @@ impl RosbagSource {
             chunks.extend(unread.filter(|c| !known.contains(&c.position)));
         }
         chunks.retain(|c| !self.done.contains(&c.position));
+        self.parts = found.parts;
         for connection in &found.connections {
             self.catalog.learn(connection);
         }
-        for chunk in chunks {
-            self.order.add(chunk.start, chunk.position, chunk);
-        }
+        self.queue(chunks);
         Ok(())
     }
 

@@ -191,6 +191,11 @@ impl Record {
     }
 }
 
+/// Whether a bag starts at `position`.
+pub(super) fn is_magic(input: &mut InputReader, position: u64) -> Result<bool, SourceError> {
+    Ok(up_to(input, position, MAGIC.len() as u64)? == MAGIC)
+}
+
 /// Up to `len` bytes from `position`; fewer at the end of the file.
 pub(super) fn up_to(
     input: &mut InputReader,
@@ -212,9 +217,9 @@ fn number(input: &mut InputReader, position: u64) -> Result<Option<u32>, SourceE
     Ok(Some(u32::from_le_bytes(bytes)))
 }
 
-/// Finds the next chunk record at or after `from`, by the bytes of a chunk's header. Used to
-/// continue behind damage.
-pub(super) fn find_chunk(input: &mut InputReader, from: u64) -> Result<Option<u64>, SourceError> {
+/// Finds the next chunk record at or after `from`, by the bytes of a chunk's header, or the start of
+/// another bag. Used to continue behind damage.
+pub(super) fn find_next(input: &mut InputReader, from: u64) -> Result<Option<u64>, SourceError> {
     const STEP: usize = 1 << 16;
     // Length of the header, length of its first field, start of that field.
     const LOOKS: usize = 4 + 4 + 12;
@@ -222,6 +227,9 @@ pub(super) fn find_chunk(input: &mut InputReader, from: u64) -> Result<Option<u6
     while at < input.len() {
         let bytes = up_to(input, at, (STEP + LOOKS) as u64)?;
         for (position, looks) in (at..).zip(bytes.windows(LOOKS).take(STEP)) {
+            if looks.starts_with(MAGIC) {
+                return Ok(Some(position));
+            }
             // Three short fields, in any order.
             let [30..=128, 0, 0, 0, _, 0, 0, 0, first @ ..] = looks else { continue };
             let field = [&b"compression="[..], b"op=\x05", b"size="];

@@ -1,6 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod memory;
+mod unindexed;
 
 use std::io::Write;
 use std::path::Path;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::packed;
+use crate::signature::Compression;
 use crate::survey::Survey;
 use crate::temporary::{Opened, Room};
 use crate::{Event, Source, SourceError, SourceOptions, Warning, signature};
@@ -49,12 +50,13 @@ impl Opener {
         options: &SourceOptions,
     ) -> Result<OpenFile, SourceError> {
         let head = signature::head(path, HEAD)?;
-        if !signature::is_zstd(&head) {
+        let compression = Compression::of(&head).filter(|compression| compression.is_supported());
+        let Some(compression) = compression else {
             let source = self.open_plain(path, &head, options)?;
             return Ok(OpenFile { source, temporary: None, warning: None });
-        }
-        let head = packed::head(path, HEAD)?;
-        let (file, warning) = packed::unpack(path, &self.room)?;
+        };
+        let head = packed::head(path, compression, HEAD)?;
+        let (file, warning) = packed::unpack(path, compression, &self.room)?;
         let (source, temporary) =
             file.open(|unpacked| self.open_plain(unpacked, &head, options))
                 .map_err(|error| SourceError::io(self.room.directory.as_path(), error))?;

@@ -15,11 +15,10 @@ use crate::sqlite::tests::write;
 fn storages(
     mcap: impl Fn(&Path, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send + 'static,
 ) -> Storages {
-    let bag = |path: &Path, _: &SourceOptions| Err(SourceError::invalid(path, "a bag", "no bags"));
     Storages {
         mcap: Box::new(mcap),
         sqlite: Box::new(crate::sqlite::SqliteSource::open),
-        bag: Box::new(bag),
+        bag: Box::new(crate::formats::open_bag),
     }
 }
 

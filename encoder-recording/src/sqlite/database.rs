@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use encoder_media::{FileInput, ReadAt};
 use rusqlite::config::DbConfig;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
@@ -91,6 +92,7 @@ impl Database {
                 Ok(connection)
             })
             .map_err(sqlite)?;
+        warnings.extend(another_behind(&connection, &real));
         Ok((Self { connection, files, before }, warnings))
     }
 
@@ -133,6 +135,22 @@ impl Database {
         }
         Ok(Ok(()))
     }
+}
+
+/// A warning if another database stands behind the end of this database in the file.
+fn another_behind(connection: &Connection, path: &Path) -> Option<Warning> {
+    let number = |pragma| connection.query_row(pragma, [], |row| row.get::<_, u32>(0)).ok();
+    let end = u64::from(number("PRAGMA page_count")?) * u64::from(number("PRAGMA page_size")?);
+    let file = FileInput::open(path).ok()?;
+    let mut start = [0; signature::SQLITE.len()];
+    file.read_at(end, &mut start).ok()?;
+    (end > 0 && start == signature::SQLITE).then(|| Warning {
+        text: format!(
+            "the file consists of several databases, one behind the other: only the first, of \
+             {end} bytes, is read; split the file to read the others"
+        ),
+        loss: true,
+    })
 }
 
 /// Settings for a database from an unknown writer.

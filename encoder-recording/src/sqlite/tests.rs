@@ -113,6 +113,35 @@ fn compressed_messages_and_limits() {
 }
 
 #[test]
+fn a_topic_that_is_listed_twice_is_one_stream() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.db3");
+    let database = write(&path, 0..6, false);
+    let kind = "sensor_msgs/msg/CompressedImage";
+    database.execute("INSERT INTO topics VALUES (3, '/cam', ?, 'cdr', 'x')", [kind]).unwrap();
+    let move_odd =
+        "UPDATE messages SET topic_id = 3 WHERE topic_id = 2 AND timestamp % 2000000 > 0";
+    assert_eq!(database.execute(move_odd, []).unwrap(), 3);
+    drop(database);
+    let all = read(&path, &SourceOptions::default()).unwrap();
+    assert_eq!(all, ((0..6).collect(), 0, vec![]));
+}
+
+#[test]
+fn databases_one_behind_the_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let [one, two] = ["a.db3", "b.db3"].map(|name| directory.path().join(name));
+    drop(write(&one, 0..3, false));
+    drop(write(&two, 3..6, false));
+    let both = [std::fs::read(&one).unwrap(), std::fs::read(&two).unwrap()].concat();
+    std::fs::write(&one, both).unwrap();
+    let (numbers, _, warnings) = read(&one, &SourceOptions::default()).unwrap();
+    assert_eq!(numbers, [0, 1, 2]);
+    let [Warning { text, loss: true }] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(text.contains("several databases, one behind the other"), "{text}");
+}
+
+#[test]
 fn the_write_ahead_log_is_read_and_nothing_is_left() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("a.db3");

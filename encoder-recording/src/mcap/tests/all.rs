@@ -180,7 +180,7 @@ fn rewrite((events, profile): (Vec<Event>, String)) -> Vec<u8> {
             Event::Metadata(Metadata { name, values }) => {
                 writer.write_metadata(&MetadataRecord { name, metadata: values }).unwrap();
             }
-            Event::Warning(warning) => panic!("{warning:?}"),
+            Event::Warning(warning) if !is_about_index(&warning) => panic!("{warning:?}"),
             _ => {}
         }
     }
@@ -224,7 +224,7 @@ fn all_is_read_only_when_it_is_asked_for() {
     for (kind, options) in kinds() {
         let bytes = write_all(options);
         let cameras = Run::of_bytes(&bytes, &SourceOptions::default());
-        assert!(cameras.others.is_empty() && cameras.warnings.is_empty(), "{kind}");
+        assert!(cameras.others.is_empty() && cameras.warnings().is_empty(), "{kind}");
         assert!(cameras.packets.iter().all(|packet| packet.message.is_none()));
         let everything = Run::of_bytes(&bytes, &all());
         assert_eq!(cameras.seen(), everything.seen(), "{kind}");

@@ -2,6 +2,8 @@
 
 use std::io::Write;
 
+use encoder_testbed::fixtures::bag::{Bag, CAMERA, image};
+
 use super::*;
 use crate::temporary::Room;
 
@@ -99,16 +101,90 @@ fn compressed_recordings_are_recognised() {
     assert_eq!(frames(directory.path()).unwrap(), 30);
 }
 
+/// Compresses in two pieces, each of which is complete.
+fn zip_twice(bytes: &[u8], kind: &str) -> Vec<u8> {
+    let zip = |bytes: &[u8]| match kind {
+        "zst" => zstd::encode_all(bytes, 1).unwrap(),
+        "gz" => {
+            let mut zip = flate2::write::GzEncoder::new(Vec::new(), Default::default());
+            zip.write_all(bytes).unwrap();
+            zip.finish().unwrap()
+        }
+        "bz2" => {
+            let mut zip = bzip2::write::BzEncoder::new(Vec::new(), Default::default());
+            zip.write_all(bytes).unwrap();
+            zip.finish().unwrap()
+        }
+        _ => {
+            let mut zip = lz4::EncoderBuilder::new().build(Vec::new()).unwrap();
+            zip.write_all(bytes).unwrap();
+            let (out, result) = zip.finish();
+            result.unwrap();
+            out
+        }
+    };
+    let (front, back) = bytes.split_at(bytes.len() / 2);
+    [zip(front), zip(back)].concat()
+}
+
+#[test]
+fn any_recording_in_any_compression() {
+    let directory = tempfile::tempdir().unwrap();
+    let mcap = directory.path().join("x.mcap");
+    let mut recording = Recording::create(&mcap);
+    for n in 0..3 {
+        recording.write("/cam", Serialization::CdrLittle, n, n, &small_jpeg(0));
+    }
+    recording.finish();
+    let database = directory.path().join("x.db3");
+    drop(write(&database, 0..3, false));
+    let mut bag = Bag::new(&[(0, "/cam", CAMERA)]);
+    bag.chunk("none", &[(0, 0, image(0)), (0, 1, image(1)), (0, 2, image(2))]);
+    for (name, bytes) in [
+        ("x.mcap", std::fs::read(mcap).unwrap()),
+        ("x.db3", std::fs::read(database).unwrap()),
+        ("x.bag", bag.finish()),
+    ] {
+        for kind in ["zst", "gz", "bz2", "lz4"] {
+            let path = directory.path().join(format!("{name}.{kind}"));
+            let zip = zip_twice(&bytes, kind);
+            std::fs::write(&path, &zip).unwrap();
+            assert_eq!(frames(&path).unwrap(), 3, "{}", path.display());
+            // Cut, it is never taken for whole.
+            std::fs::write(&path, &zip[..zip.len() - 5]).unwrap();
+            let mut is_lost = false;
+            match crate::open(&path, &SourceOptions::default()) {
+                Err(_) => is_lost = true,
+                Ok(mut source) => loop {
+                    match source.next_event() {
+                        Ok(Some(Event::Warning(warning))) => is_lost |= warning.loss,
+                        Ok(Some(_)) => {}
+                        Ok(None) => break,
+                        Err(_) => {
+                            is_lost = true;
+                            break;
+                        }
+                    }
+                },
+            }
+            assert!(is_lost, "{}", path.display());
+        }
+    }
+}
+
 #[test]
 fn what_is_not_a_recording() {
     let directory = tempfile::tempdir().unwrap();
     let zip = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
     for (name, bytes, part) in [
         ("x.txt.zst", zip(b"a text"), "zstd -d x.txt.zst"),
+        ("x.tar.zst", zip(b"x.bag\0\0"), "zstd -d x.tar.zst"),
         ("x.zst", zip(&zip(signature::MCAP)), "zstd -d x.zst"),
-        ("x.mcap.gz", b"\x1f\x8b\x08rest".to_vec(), "gunzip -k"),
-        ("x.mcap", b"\x1f\x8b\x08rest".to_vec(), "gunzip -k"),
-        ("x.bag.bz2", b"BZh9rest".to_vec(), "bunzip2"),
+        ("x.mcap.gz", b"\x1f\x8b\x08rest".to_vec(), "cannot be decompressed"),
+        ("x.bag.bz2", b"BZh9rest".to_vec(), "cannot be decompressed"),
+        ("x.bag.lz4", b"\x04\x22\x4d\x18rest".to_vec(), "cannot be decompressed"),
+        ("x.bag.xz", b"\xfd7zXZ\0rest".to_vec(), "unxz -k x.bag.xz"),
+        ("x.mcap", b"PK\x03\x04rest".to_vec(), "unzip x.mcap"),
         ("x.db3.zstd", signature::ZSTD.to_vec(), "cannot be decompressed"),
     ] {
         let path = directory.path().join(name);
