@@ -9,8 +9,9 @@
 /// The most periods of a channel that are told apart. With more, messages were stored in another
 /// order.
 const MOST: usize = 64;
-/// Messages of a period, on average. With fewer, messages were stored in another order.
-const FEWEST: u64 = 8;
+/// The fewest messages of a period behind a step, and of all periods on average. With fewer, messages
+/// were stored in another order.
+pub(crate) const FEWEST: u64 = 10;
 
 /// A place in the order of the file.
 pub(crate) type Place = (u64, u64);
@@ -86,9 +87,17 @@ impl LogTimes {
     pub(crate) fn push(&mut self, place: Place, time: i64) {
         let message = self.messages;
         self.messages += 1;
+        let count = self.periods.len();
+        let previous = count.checked_sub(2).and_then(|n| self.periods.get(n)).map(Period::distance);
         if let Some(period) = self.periods.last_mut() {
-            let is_pause = period.count > 3
-                && time.saturating_sub(period.last) > period.distance().saturating_mul(8);
+            // The distance of few messages may be that of a pause.
+            let distance = match period.count {
+                ..4 => previous,
+                _ => Some(period.distance()),
+            };
+            let is_pause = distance.is_some_and(|distance| {
+                time.saturating_sub(period.last) > distance.saturating_mul(8)
+            });
             if time >= period.last && !is_pause {
                 period.last = time;
                 period.count += 1;
@@ -130,7 +139,9 @@ impl LogTimes {
 
 /// Whether the clock was set before period `n`, which begins before the end of the one before it.
 fn is_step(periods: &[Period], n: usize, distance: i64) -> bool {
-    let Some(period) = periods.get(n) else { return false };
+    let Some(period) = periods.get(n).filter(|period| period.count >= FEWEST) else {
+        return false;
+    };
     let others = || periods.iter().enumerate().filter(|(other, _)| *other != n).map(|(_, p)| p);
     if others().any(|other| other.overlaps(period)) {
         return true;
@@ -189,6 +200,10 @@ mod tests {
         let swapped = period(1000, 20).chain(period(0, 20));
         let swapped = swapped.chain(period(3000, 20)).chain(period(2000, 20));
         assert_eq!(steps(swapped), none);
+        // Single messages that were stored late.
+        let late = period(1000, 40).chain([0]).chain(period(3000, 40)).chain([50]);
+        assert_eq!(steps(late), none);
+        assert_eq!(steps(period(0, 40).chain([975]).chain(period(2000, 40))), none);
         // Messages that were shuffled.
         assert_eq!(steps((0..200).map(|n| (n * 7919) % 200 * 50)), none);
         assert_eq!(steps((0..200).map(|n| (n ^ 1) * 50)), none);

@@ -110,7 +110,11 @@ fn parameter_sets_that_change_play_from_start_to_end_in_both_kinds_of_file() {
     for mode in [OutputMode::Progressive, OutputMode::Fragmented] {
         let path = directory.path().join(format!("{mode:?}.mp4"));
         let finished = write(&path, &options(mode, 2), &chunks, at);
-        assert_eq!(finished, Finished::at(&path));
+        let expected = match mode {
+            OutputMode::Progressive => Finished::at(&path),
+            OutputMode::Fragmented => Finished::at(&path).with_guessed_times(0),
+        };
+        assert_eq!(finished, expected);
         let file = std::fs::read(&path).unwrap();
         let stsd = mp4::find(&file, "moov/trak/mdia/minf/stbl/stsd").unwrap();
         let kinds: Vec<_> = mp4::boxes(&stsd[8..]).into_iter().map(|(kind, _)| kind).collect();

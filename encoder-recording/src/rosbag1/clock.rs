@@ -40,7 +40,13 @@ impl ClockSteps {
             end = end.max(last);
             is_earlier
         };
-        if !chunks.iter().any(overlap) && chunks.len() > FEW {
+        // A step inside a chunk needs some messages before and after it.
+        let is_long = |chunk: &ChunkAt| {
+            let Some(indexed) = &chunk.indexed else { return true };
+            indexed.counts.iter().any(|(_, messages)| u64::from(*messages) > steps::FEWEST)
+        };
+        let has_step = chunks.len() <= FEW && chunks.iter().any(is_long);
+        if !chunks.iter().any(overlap) && !has_step {
             return Ok(Self::default());
         }
         let mut connections: BTreeMap<Id, LogTimes> = BTreeMap::new();
