@@ -5,6 +5,8 @@
 //! while, because a size often returns, and are closed when it does not. The number of open videos
 //! is bounded.
 
+mod video;
+
 use std::sync::Arc;
 
 use encoder_core::{FrameRate, Resolution};
@@ -15,13 +17,13 @@ use crate::{
     destination::PartInfo,
     inspection::Inspection,
     leading::{Broken, Leading},
-    mux::{Sink, SinkError},
+    mux::SinkError,
     part::{self, ClosedPart, DecodeTask, Notes, Part, Video},
-    passthrough::{AccessUnit, AccessUnitReader, Passthrough, PushError, VideoFrame, VideoMessage},
+    passthrough::{AccessUnitReader, VideoMessage},
     picture::{self, PictureError, PictureOptions},
     rate::CameraPlan,
     report::{SkipReason, SkippedTopic},
-    session::{OnBadFrame, Session, SessionError},
+    session::{Session, SessionError},
     sizes::SizeChanges,
     source::{Packet, Payload, StreamInfo},
     timeline::{Clock, FrameTimes, Timing},
@@ -34,6 +36,7 @@ const MOST_OPEN: usize = 4;
 const MOST_IDLE: usize = 8;
 /// A video is closed when this many messages of its camera were added to other videos.
 const IDLE_MESSAGES: u64 = 100;
+
 /// The most videos of a camera: 32, and one more for each 100 of its messages, up to 1000. Pictures
 /// that have another size each, such as cut-outs, do not become a video each.
 fn most_parts(messages: u64) -> usize {
@@ -235,79 +238,6 @@ impl Camera {
         Ok(())
     }
 
-    fn push_video(
-        &mut self,
-        format: &str,
-        data: &[u8],
-        message: VideoMessage,
-        context: &mut Context<'_>,
-    ) -> Result<(), SinkError> {
-        match self.mode() {
-            Some(Mode::Encode) => {
-                let VideoMessage { number, times } = message;
-                let message =
-                    Message { number, times: self.numbered(times, 1, context), copies: 1 };
-                self.bad(message, "an access unit in a topic of stills".into(), context);
-                return Ok(());
-            }
-            None if !format.eq_ignore_ascii_case("h264") => {
-                self.state = State::Refused(SkipReason::Codec { format: format.into() });
-                return Ok(());
-            }
-            None if !context.keep_encoded_video => {
-                self.state = State::Refused(SkipReason::FixedRate);
-                return Ok(());
-            }
-            _ => {}
-        }
-        let frames = self.access_units.read(data, message);
-        frames.into_iter().try_for_each(|frame| self.push_frame(frame, context))
-    }
-
-    /// Copies a frame of a video topic.
-    fn push_frame(
-        &mut self,
-        frame: VideoFrame,
-        context: &mut Context<'_>,
-    ) -> Result<(), SinkError> {
-        if matches!(self.state, State::Refused(_) | State::Failed) {
-            return Ok(());
-        }
-        let VideoMessage { number, times } = frame.message;
-        let message = Message { number, times: self.numbered(times, 1, context), copies: 1 };
-        let unit = match frame.unit {
-            Ok(AccessUnit { damage: Some(reason), .. })
-                if context.config.on_bad_frame == OnBadFrame::Fail =>
-            {
-                self.bad_video(message, reason, context);
-                return Ok(());
-            }
-            Ok(unit) => unit,
-            Err(reason) => {
-                self.bad_video(message, reason, context);
-                return Ok(());
-            }
-        };
-        match self.open.last().map(|part| part.size) {
-            Some(current) if current == unit.size => {}
-            _ if unit.starts_decoding() => {
-                if !self.select(unit.size, Mode::Copy, message, context)? {
-                    return Ok(());
-                }
-            }
-            current => {
-                let reason = match current {
-                    Some(_) => "its size is another one, and it is no key frame",
-                    None => "it comes before the first key frame with parameter sets",
-                };
-                self.bad_video(message, reason.into(), context);
-                return Ok(());
-            }
-        }
-        self.copy(unit, message, context);
-        Ok(())
-    }
-
     fn mode(&self) -> Option<Mode> {
         self.open.last().map(|part| match part.video {
             Video::Encoding(_) => Mode::Encode,
@@ -443,21 +373,6 @@ impl Camera {
         Ok(Video::Encoding(session))
     }
 
-    fn copying(
-        &mut self,
-        size: Resolution,
-        number: usize,
-        context: &mut Context<'_>,
-    ) -> Result<Video, SessionError> {
-        let rate = self.rate(context);
-        let timing = rate.map_or(context.config.timing, Timing::Numbered);
-        let rate = rate.unwrap_or(context.config.settings.encoder.frame_rate);
-        let mut part = PartInfo::copied(&self.info, number, size, timing, rate);
-        part.frame_id = self.frame_id.as_deref();
-        let sink: Box<dyn Sink> = context.destination.sink(&part)?;
-        Ok(Video::Copying(Passthrough::new(size, timing, rate, sink)))
-    }
-
     /// Reserves the frame's slot, and queues its picture for decoding.
     fn send(&mut self, message: Message, payload: Payload, context: &mut Context<'_>) {
         let Some(Part { video: Video::Encoding(session), .. }) = self.open.last_mut() else {
@@ -470,41 +385,6 @@ impl Camera {
         };
         if let Err(unsent) = context.decoders.send(DecodeTask { slot, payload }) {
             unsent.into_inner().run();
-        }
-    }
-
-    /// Appends an access unit to the current video.
-    fn copy(&mut self, unit: AccessUnit, message: Message, context: &mut Context<'_>) {
-        let messages = self.messages;
-        let Some(part) = self.open.last_mut() else { return };
-        part.used = messages;
-        let Video::Copying(copy) = &mut part.video else { return };
-        if let Err(error) = copy.push(unit, message.number, message.times) {
-            self.stop_copy(error, context);
-        }
-    }
-
-    /// Ends the current copy, which cannot be continued. A topic that cannot be copied from the
-    /// start on has no video.
-    fn stop_copy(&mut self, error: PushError, context: &mut Context<'_>) {
-        let unfit = match &error {
-            PushError::Unfit(reason) => Some(reason.clone()),
-            PushError::Sink(_) => None,
-        };
-        let (number, stopped) = match self.take_current(context) {
-            Some(Part { number, video: Video::Copying(copy), notes, .. }) => {
-                self.notes = notes;
-                (number, copy.stop(error))
-            }
-            _ => (context.number(self.info.id), None),
-        };
-        match (stopped, unfit) {
-            (Some(error), _) => self.end_with(error, number, context),
-            (None, Some(reason)) if self.parts <= 1 => self.state = State::Refused(reason),
-            (None, reason) => {
-                let reason = reason.map(|reason| reason.to_string()).unwrap_or_default();
-                self.end_with(SessionError::Stream(reason), number, context);
-            }
         }
     }
 
@@ -523,23 +403,6 @@ impl Camera {
             (_, Some(part)) => part.notes.lost.add(number, &reason),
             (_, None) => {}
         }
-    }
-
-    /// A broken access unit cannot be replaced by a picture: it is left out, or ends the video.
-    fn bad_video(&mut self, message: Message, reason: String, context: &mut Context<'_>) {
-        if context.config.on_bad_frame != OnBadFrame::Fail {
-            return self.bad(message, reason, context);
-        }
-        let error = SessionError::BadFrame { number: message.number, reason };
-        // A dropped video leaves no file.
-        let number = match self.take_current(context) {
-            Some(part) => {
-                self.notes = part.notes;
-                part.number
-            }
-            None => context.number(self.info.id),
-        };
-        self.end_with(error, number, context);
     }
 
     /// Adds the broken messages before the first picture to the video that has begun.

@@ -262,7 +262,7 @@ impl Catalog {
         if self.all {
             self.new_channels.push(id);
         }
-        let (first, second) = serializations(&channel.encoding, &schema.encoding);
+        let (first, second) = message::serializations(&channel.encoding, &schema.encoding);
         let is_cdr = [first, second].contains(&Some(Serialization::Cdr));
         let progress = Progress::default();
         let known = Known { channel, id: None, role, is_cdr, progress };
@@ -273,7 +273,7 @@ impl Catalog {
     pub(super) fn is_camera(&self, channel: &Channel, schema: &Schema) -> bool {
         CameraSchema::from_name(&schema.name).is_some_and(|camera| {
             self.filter.matches(&channel.topic)
-                && serializations(&channel.encoding, &schema.encoding)
+                && message::serializations(&channel.encoding, &schema.encoding)
                     .0
                     .is_some_and(|serialization| camera.supports(serialization))
         })
@@ -284,7 +284,8 @@ impl Catalog {
             self.unwanted.insert(channel.topic.clone());
             return None;
         }
-        let (serialization, alternative) = serializations(&channel.encoding, &schema.encoding);
+        let (serialization, alternative) =
+            message::serializations(&channel.encoding, &schema.encoding);
         let Some(serialization) =
             serialization.filter(|serialization| camera.supports(*serialization))
         else {
@@ -573,35 +574,5 @@ impl Role {
             }
             None => Err(bad),
         })
-    }
-}
-
-/// The serialisation of a channel's messages, and the fallback if they cannot be read that way.
-fn serializations(
-    message_encoding: &str,
-    schema_encoding: &str,
-) -> (Option<Serialization>, Option<Serialization>) {
-    let schema = match schema_encoding {
-        "ros1msg" => Some(Serialization::Ros1),
-        "ros2msg" | "ros2idl" => Some(Serialization::Cdr),
-        "protobuf" => Some(Serialization::Protobuf),
-        "jsonschema" => Some(Serialization::Json),
-        _ => None,
-    };
-    let message = match message_encoding {
-        "ros1" => Some(Serialization::Ros1),
-        "cdr" => Some(Serialization::Cdr),
-        "protobuf" => Some(Serialization::Protobuf),
-        "json" => Some(Serialization::Json),
-        "" => schema,
-        _ => None,
-    };
-    match (message, schema) {
-        // Some converters from ROS 1 write "cdr" but do not convert the messages.
-        (
-            Some(Serialization::Cdr | Serialization::Ros1),
-            Some(Serialization::Cdr | Serialization::Ros1),
-        ) if message != schema => (schema, message),
-        _ => (message, None),
     }
 }

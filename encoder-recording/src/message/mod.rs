@@ -191,5 +191,36 @@ fn stamp(seconds: i64, nanoseconds: i64) -> Option<i64> {
     seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
 }
 
+/// The serialisation of a channel's messages, and the fallback if they cannot be read that way.
+#[cfg(feature = "mcap")]
+pub(crate) fn serializations(
+    message_encoding: &str,
+    schema_encoding: &str,
+) -> (Option<Serialization>, Option<Serialization>) {
+    let schema = match schema_encoding {
+        "ros1msg" => Some(Serialization::Ros1),
+        "ros2msg" | "ros2idl" => Some(Serialization::Cdr),
+        "protobuf" => Some(Serialization::Protobuf),
+        "jsonschema" => Some(Serialization::Json),
+        _ => None,
+    };
+    let message = match message_encoding {
+        "ros1" => Some(Serialization::Ros1),
+        "cdr" => Some(Serialization::Cdr),
+        "protobuf" => Some(Serialization::Protobuf),
+        "json" => Some(Serialization::Json),
+        "" => schema,
+        _ => None,
+    };
+    match (message, schema) {
+        // Some converters from ROS 1 write "cdr" but do not convert the messages.
+        (
+            Some(Serialization::Cdr | Serialization::Ros1),
+            Some(Serialization::Cdr | Serialization::Ros1),
+        ) if message != schema => (schema, message),
+        _ => (message, None),
+    }
+}
+
 #[cfg(test)]
 mod tests;
