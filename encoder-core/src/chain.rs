@@ -320,21 +320,12 @@ impl Chain {
     /// failures. Blocks for the pause before that. Returns whether any encoder is left.
     pub fn fail(&mut self, kind: FailureKind) -> bool {
         (self.in_use, self.better, self.better_in_use) = (None, None, None);
-        if let Some(pause) = self.schedule.fail(self.failure(kind), self.now()) {
+        let now = self.now();
+        if kind == FailureKind::WrongPicture && !self.schedule.is_alone(now) {
+            self.schedule.pass(false, now);
+        } else if let Some(pause) = self.schedule.fail(self.failure(kind), now) {
             self.waiter.wait(pause);
         }
-        self.schedule.active().is_some()
-    }
-
-    /// To be called when the active encoder returned wrong pictures, and was dropped. As
-    /// [`fail`](Self::fail), but the next encoder is opened at once, if there is one.
-    pub fn distrust(&mut self) -> bool {
-        let now = self.now();
-        if self.schedule.is_alone(now) {
-            return self.fail(FailureKind::WrongPicture);
-        }
-        (self.in_use, self.better, self.better_in_use) = (None, None, None);
-        self.schedule.pass(false, now);
         self.schedule.active().is_some()
     }
 

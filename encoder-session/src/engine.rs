@@ -434,11 +434,7 @@ impl Engine {
             }
             EncodeError::Failed { kind, ref message, .. } => {
                 let message = message.clone();
-                let is_left = match kind {
-                    FailureKind::WrongPicture => self.chain.distrust(),
-                    _ => self.chain.fail(kind),
-                };
-                if !is_left {
+                if !self.chain.fail(kind) {
                     self.meter.failover(None, kind.as_str());
                     return Err(error.into());
                 }
