@@ -224,7 +224,7 @@ impl FromStr for FrameRate {
             ConfigError::value(
                 "frame rate",
                 text,
-                format!("more than 0 and at most {most}: 30, 29.97 or 30000/1001"),
+                format!("a rate such as 30, 29.97 or 30000/1001, at most {most}"),
             )
         };
         if let Some((n, d)) = text.split_once(['/', ':']) {

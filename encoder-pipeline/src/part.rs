@@ -148,7 +148,7 @@ impl Remarks {
     pub fn warnings(self) -> Vec<String> {
         let Self { mut list, more } = self;
         if more > 0 {
-            list.push(format!("{more} more remarks are not listed"));
+            list.push(format!("{more} more changes of size are not listed"));
         }
         list
     }
