@@ -218,6 +218,11 @@ fn open_pipe(
         return formats::open_spooled(path, head, input, options);
     }
     check_topic(path, &stream_name(path), options)?;
+    if let (None, Some(compression)) = (raw, signature::Compression::of(&head)) {
+        let what = format!("data that is compressed as {}", compression.name());
+        let hint = format!("decompress it in front of the pipe ({})", compression.command());
+        return Err(SourceError::invalid(path, what, hint));
+    }
     let is_y4m = head.starts_with(b"YUV4MPEG2");
     if let (None, false, Some(error)) = (raw, is_y4m, signature::packed(path, &head)) {
         return Err(error);

@@ -29,7 +29,7 @@ fn two_cameras_on_one_topic_are_two_videos() {
     let messages: Vec<_> =
         (0..40).map(|n| (if n % 2 == 0 { "left" } else { "right" }, small_jpeg(n))).collect();
     let path = recording(directory.path(), &messages);
-    for args in [&[][..], &["--resample", "10"], &["--fps", "10"]] {
+    for args in [&[][..], &["--resample", "10", "--grid", "camera"], &["--fps", "10"]] {
         let converted = convert(&path, args).expect(0);
         let outputs = converted.outputs();
         let of = |key: &str| outputs.iter().map(|o| o[key].clone()).collect::<Vec<Value>>();

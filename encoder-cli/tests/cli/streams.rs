@@ -242,8 +242,8 @@ fn what_was_copied_before_the_first_b_frame_is_kept() {
 #[test]
 fn pictures_that_are_missing_in_the_recording_are_reported() {
     let units = x264(0, 20, "bframes=0:keyint=10:min-keyint=10:scenecut=0");
-    // A picture, a key frame, and several at the end of a group.
-    for (missing, warnings) in [(4..5, 1), (10..11, 1), (6..9, 1), (7..10, 0)] {
+    // A picture, several, and several at the end of a group.
+    for (missing, warnings) in [(4..5, 1), (6..9, 1), (7..10, 0)] {
         let directory = tempfile::tempdir().unwrap();
         let mut left = units.clone();
         left.drain(missing.clone());
@@ -259,28 +259,5 @@ fn pictures_that_are_missing_in_the_recording_are_reported() {
             let converted = convert(&path, &["--on-bad-frame", "fail"]).expect(1);
             assert!(converted.said.contains("are missing"), "{}", converted.said);
         }
-    }
-}
-
-#[test]
-fn messages_that_are_no_frame_are_refused_by_name() {
-    let directory = tempfile::tempdir().unwrap();
-    let units = x264(0, 8, "bframes=0:slices=2");
-    // Two frames in a message, and each slice in a message of its own.
-    let pairs: Vec<_> = units.chunks(2).map(|pair| pair.concat()).collect();
-    let is_slice = |nal: &[u8]| matches!(NalKind::of(nal[0]), NalKind::Idr | NalKind::Slice);
-    let mut slices: Vec<Vec<u8>> = Vec::new();
-    for nal in units.iter().flat_map(|unit| nal_units(unit)) {
-        match slices.last_mut() {
-            Some(last) if !nal_units(last).any(is_slice) => put(last, nal),
-            _ => slices.push(only(&[&[0, 0, 1], nal].concat(), |_| true)),
-        }
-    }
-    for (units, text) in
-        [(pairs, "a message holds 2 pictures"), (slices, "a picture is spread over several")]
-    {
-        let converted = convert(&record(directory.path(), &units), &[]).expect(1);
-        assert!(converted.said.contains(text), "{}", converted.said);
-        assert_eq!(converted.files(), ["report.json"]);
     }
 }

@@ -63,6 +63,7 @@ fn every_name_says_what_it_is() {
         describe();
         let meter = x264(None);
         meter.failover(None, "died");
+        meter.checked(1, true);
         meter.refusal(&Refusal::new(EncoderType::NVENC, RefusalKind::Busy, "", ""));
         let mut labels = labels(EncoderType::X264, None);
         labels.extend([Label::new("gpu", "0"), Label::new("engine", "encoder")]);
@@ -106,6 +107,9 @@ fn what_a_session_tells_arrives() {
         meter.dropped(7);
         meter.failover(Some(EncoderType::OPENH264), "stalled");
         meter.failover(None, "died");
+        meter.checked(3, true);
+        meter.checked(2, false);
+        meter.check_time(Duration::from_millis(500));
         meter.refusal(&Refusal::new(EncoderType::NVENC, RefusalKind::NoDevice, "", ""));
         meter
     });
@@ -130,6 +134,9 @@ fn what_a_session_tells_arrives() {
     let from = format!("{labels},from=x264");
     seen.expect(FAILOVERS, &format!("{from},to=openh264,reason=stalled"), 1.0);
     seen.expect(FAILOVERS, &format!("{from},to=none,reason=died"), 1.0);
+    seen.expect(CHECKS, &format!("{labels},result=right"), 4.0);
+    seen.expect(CHECKS, &format!("{labels},result=wrong"), 1.0);
+    seen.expect(CHECK_TIME, labels, 0.5);
     seen.expect(REFUSALS, "encoder_type=nvenc,camera=/cam,reason=no-device", 1.0);
     drop(meter);
     seen.expect(SESSIONS, labels, 0.0);
