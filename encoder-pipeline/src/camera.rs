@@ -37,11 +37,8 @@ const MOST_IDLE: usize = 8;
 /// A video is closed when this many messages of its camera were added to other videos.
 const IDLE_MESSAGES: u64 = 100;
 
-/// The most videos of a camera: 32, and one more for each 100 of its messages, up to 1000. Pictures
-/// that have another size each, such as cut-outs, do not become a video each.
-fn most_parts(messages: u64) -> usize {
-    usize::try_from(32 + messages / 100).unwrap_or(usize::MAX).min(1000)
-}
+/// The most videos of a camera.
+const MOST_PARTS: usize = 1000;
 
 /// A camera of a recording: a topic, or one of the publishers of a topic.
 pub(crate) struct Camera {
@@ -270,11 +267,10 @@ impl Camera {
                 part.used = messages;
                 self.open.push(part);
             }
-            None if self.parts >= most_parts(messages) => {
+            None if self.parts >= MOST_PARTS => {
                 let reason = format!(
-                    "its size is {size}, and no video is begun for it: the topic has {} videos \
-                     already",
-                    self.parts
+                    "its size is {size}, and no video is begun for it: the topic has {MOST_PARTS} \
+                     videos already"
                 );
                 self.notes().lost.add(message.number, &reason);
                 return Ok(false);

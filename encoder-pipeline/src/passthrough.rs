@@ -358,9 +358,14 @@ mod tests {
 
     const SPS: [u8; 10] = [0x67, 0x42, 0xc0, 0x1e, 0xd9, 0x00, 0xa0, 0x47, 0xfe, 0x88];
     const PPS: [u8; 4] = [0x68, 0xce, 0x3c, 0x80];
-    /// An IDR picture and a picture that is not an IDR picture.
+    /// An IDR picture.
     const IDR: [u8; 5] = [0x65, 0xb8, 0x40, 0x08, 0x22];
-    const P: [u8; 5] = [0x41, 0xe2, 0x10, 0x08, 0x22];
+
+    /// The picture `n` behind an IDR picture: its `frame_num` has 4 bits, and its order count 6.
+    const fn p(n: u16) -> [u8; 5] {
+        let [high, low] = (0xe000 | (n % 16) << 9 | (2 * n % 64) << 3).to_be_bytes();
+        [0x41, high, low, 0x08, 0x22]
+    }
 
     fn message(units: &[&[u8]]) -> Vec<u8> {
         units.iter().flat_map(|unit| [&[0, 0, 1], *unit].concat()).collect()
@@ -393,16 +398,16 @@ mod tests {
     fn parameter_sets_of_messages_that_are_not_copied_come_with_the_next() {
         let messages: &[&[&[u8]]] = &[
             // Before the first key frame: in front of a broken frame, and in a message of their own.
-            &[&SPS, &P],
+            &[&SPS, &p(1)],
             &[&PPS],
             &[&IDR],
             // Otherwise as recorded; sets behind a picture are for the next.
-            &[&P],
-            &[&PPS, &P],
-            &[&P, &PPS],
-            &[&P],
+            &[&p(1)],
+            &[&PPS, &p(2)],
+            &[&p(3), &PPS],
+            &[&p(4)],
             &[&SPS, &PPS],
-            &[&P],
+            &[&p(5)],
             // A key frame that begins a file has each parameter set exactly once.
             &[&SPS, &PPS, &IDR, &PPS],
         ];
@@ -412,11 +417,11 @@ mod tests {
         let data: Vec<_> = units.iter().map(|unit| unit.data.clone()).collect();
         let expected: &[&[&[u8]]] = &[
             &[&SPS, &PPS, &PPS, &IDR],
-            &[&P],
-            &[&PPS, &P],
-            &[&P],
-            &[&PPS, &P],
-            &[&SPS, &PPS, &P],
+            &[&p(1)],
+            &[&PPS, &p(2)],
+            &[&p(3)],
+            &[&PPS, &p(4)],
+            &[&SPS, &PPS, &p(5)],
             &[&SPS, &PPS, &IDR],
         ];
         assert_eq!(data, expected.iter().map(|units| stream(units)).collect::<Vec<_>>());
@@ -443,11 +448,12 @@ mod tests {
         ];
         for (name, messages, expected) in cases {
             let mut reader = AccessUnitReader::default();
-            let mut frames = Vec::new();
+            let (mut frames, mut numbers) = (Vec::new(), 1..);
             for (n, (ms, count)) in (0u64..).zip(*messages) {
                 let units = if n == 0 { vec![&SPS[..], &PPS, &IDR] } else { vec![&PPS[..]] };
                 let pictures = count - usize::from(n == 0);
-                let units = [units, vec![&P[..]; pictures]].concat();
+                let pictures: Vec<_> = numbers.by_ref().take(pictures).map(p).collect();
+                let units = [units, pictures.iter().map(|unit| &unit[..]).collect()].concat();
                 frames.extend(reader.read(&message(&units), at(n, *ms)));
             }
             frames.extend(reader.finish(FrameRate::default()));

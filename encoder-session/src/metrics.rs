@@ -192,7 +192,13 @@ pub const ALL: [Metric; 19] = [
         &[],
         "Frames that show the picture of another frame again.",
     ),
-    metric(DROPPED, Kind::Counter, "frames", &[], "Frames that a full ring had no place for."),
+    metric(
+        DROPPED,
+        Kind::Counter,
+        "frames",
+        &[],
+        "Frames that a full ring had no place for, or that no encoder encoded after a stop.",
+    ),
     metric(FAILED, Kind::Counter, "frames", &[], "Frames that could not be decoded."),
     metric(
         CHECKS,

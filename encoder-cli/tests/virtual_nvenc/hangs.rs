@@ -51,7 +51,8 @@ fn a_signal_ends_a_hang() {
     // Whether another encoder is left.
     for is_alone in [false, true] {
         let Some(bench) = bench() else { return };
-        let hang = Fault::new(Stage::Encode, Action::Hang).frame(6);
+        // Behind the frames of the probe, and so early that the second encoder reaches it too.
+        let hang = Fault::new(Stage::Encode, Action::Hang).frame(5);
         let bench = bench.with(|device| device.fault(hang));
         let (config, out) =
             (bench.config("[gpu]\nstall_timeout_s = 3600"), tempfile::tempdir().unwrap());
@@ -73,7 +74,7 @@ fn a_signal_ends_a_hang() {
                 .device
                 .log()
                 .iter()
-                .any(|event| matches!(event.what, What::Fault { frame: 6, .. }))
+                .any(|event| matches!(event.what, What::Fault { frame: 5, .. }))
         };
         process::until("it hangs", has_hung);
         let sent = Command::new("kill").args(["-TERM", &program.id().to_string()]).status();
