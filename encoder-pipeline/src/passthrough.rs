@@ -361,10 +361,9 @@ mod tests {
     /// An IDR picture.
     const IDR: [u8; 5] = [0x65, 0xb8, 0x40, 0x08, 0x22];
 
-    /// The picture `n` behind an IDR picture: its `frame_num` has 4 bits, and its order count 6.
-    const fn p(n: u16) -> [u8; 5] {
-        let [high, low] = (0xe000 | (n % 16) << 9 | (2 * n % 64) << 3).to_be_bytes();
-        [0x41, high, low, 0x08, 0x22]
+    /// The picture `n` behind an IDR picture; its `frame_num` has 4 bits.
+    const fn p(n: u8) -> [u8; 5] {
+        [0x41, 0xe0 | (n % 16) << 1, 0x10, 0x08, 0x22]
     }
 
     fn message(units: &[&[u8]]) -> Vec<u8> {

@@ -291,6 +291,7 @@ fn a_panic_of_a_waker_keeps_what_was_written() {
     }
     let part = kept(session.finish(), "the waker panics");
     let shown = decode_fragmented(&part).numbers();
-    assert!(shown.len() >= 2 && shown == numbers(shown.len() as u64), "{shown:?}");
+    // The ring may be full before the slot of frame 0 is released.
+    assert!(!shown.is_empty() && shown == numbers(shown.len() as u64), "{shown:?}");
     assert_eq!(entries(directory.path()), ["a.mp4.part"]);
 }
