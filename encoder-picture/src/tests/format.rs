@@ -37,7 +37,7 @@ fn mosaic(scene: &Scene, (red_x, red_y): (usize, usize)) -> Vec<u8> {
         _ => 1,
     };
     let (w, h) = (scene.width, scene.height);
-    (0..w * h).map(|i| scene.pixels[i][channel(i % w, i / w) as usize]).map(|v| v as u8).collect()
+    (0..w * h).map(|i| scene.pixels[i][channel(i % w, i / w) as usize]).collect()
 }
 
 fn grey(width: usize, samples: &[u8]) -> Scene {
