@@ -355,9 +355,9 @@ fn summarize(report: &Report, given: &Path, out: &mut Output) {
 /// The directory or file of `-o`.
 fn target(output: &Path, format: Option<FormatArg>) -> Result<Target, Refused> {
     // Files that are often wished for, and that this program does not write.
-    const OTHERS: [&str; 24] = [
+    const OTHERS: [&str; 18] = [
         "mkv", "webm", "mov", "m4v", "avi", "ts", "m2ts", "mts", "mpg", "mpeg", "flv", "wmv",
-        "ogv", "3gp", "gif", "y4m", "yuv", "mjpeg", "mjpg", "h265", "265", "hevc", "m3u8", "mpd",
+        "ogv", "3gp", "gif", "h265", "265", "hevc",
     ];
     let shown = output.display();
     if output.as_os_str() == "-" {

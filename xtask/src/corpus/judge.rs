@@ -49,7 +49,7 @@ pub fn topic(expected: &Topic, made: &Made, skip: bool) -> Vec<String> {
             faults.push("presentation times do not increase".into());
         }
     }
-    let shown: Vec<Picture> = made.videos.iter().flat_map(|v| v.pictures.clone()).collect();
+    let shown = in_order(made);
     if shown.len() != made.frames_encoded {
         faults.push(format!("{} pictures, {} reported", shown.len(), made.frames_encoded));
     }
@@ -66,6 +66,19 @@ pub fn topic(expected: &Topic, made: &Made, skip: bool) -> Vec<String> {
         Err(fault) => faults.push(fault),
     }
     faults
+}
+
+/// The pictures of all videos by their recorded times: a size that returns continues its video.
+fn in_order(made: &Made) -> Vec<Picture> {
+    let mut shown = Vec::new();
+    for (n, video) in made.videos.iter().enumerate() {
+        // Without recorded times, in the order of the videos.
+        let start = made.starts_ns.get(n).copied().unwrap_or(n as i64);
+        let times = video.times_ns.iter().map(|time| start + time);
+        shown.extend(times.zip(&video.pictures).map(|(time, picture)| (time, *picture)));
+    }
+    shown.sort_by_key(|(time, _)| *time);
+    shown.into_iter().map(|(_, picture)| picture).collect()
 }
 
 /// Removes the repetitions and compares the bar codes, if there are any.

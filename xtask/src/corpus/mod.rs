@@ -154,7 +154,7 @@ impl Bench {
     }
 
     fn run(&self, recording: &Recording, skip: bool) -> Result<Run> {
-        let out = target().join("corpus").join(recording.file.replace(['/', '\\'], "_"));
+        let out = target().join("corpus").join(recording.file.replace(['/', '\\', '.'], "_"));
         if out.exists() {
             fs::remove_dir_all(&out)?;
         }
