@@ -37,6 +37,11 @@ const XML_PLAYLISTS: [&[u8]; 2] = [b"<MPD", b"<CompositionPlaylist"];
 /// once: an MCAP file or a ROS 1 bag is written to a temporary file first, and Y4M is read as it
 /// comes.
 pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    #[cfg(not(feature = "rosbag2"))]
+    if path.is_dir() {
+        return formats::open_directory(path, options);
+    }
+    #[cfg(feature = "rosbag2")]
     if path.is_dir() {
         let all = recordings(path, options)?;
         return match all.as_slice() {

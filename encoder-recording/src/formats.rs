@@ -110,6 +110,21 @@ pub(crate) fn open_found(found: &Found, options: &SourceOptions) -> Opened {
     }
 }
 
+/// Opens a directory of pictures.
+#[cfg(not(feature = "rosbag2"))]
+pub(crate) fn open_directory(path: &Path, options: &SourceOptions) -> Opened {
+    use crate::signature;
+
+    let entries = std::fs::read_dir(path).map_err(|error| SourceError::io(path, error))?;
+    let is_recording = entries.flatten().any(|entry| {
+        signature::is_recording_name(&entry.file_name().to_string_lossy()) && !entry.path().is_dir()
+    });
+    match is_recording || signature::has_rosbag2_metadata(path) {
+        true => not_built(path, options, "a directory of recordings", "rosbag2"),
+        false => crate::images::ImagesSource::open(path, options),
+    }
+}
+
 /// Opens a recording that comes through a pipe.
 pub(crate) fn open_spooled(
     path: &Path,
@@ -199,5 +214,15 @@ mod tests {
             let error = open(bytes);
             assert!(error.starts_with(reason) && error.is_empty() == reason.is_empty(), "{error}");
         }
+    }
+
+    #[cfg(not(feature = "rosbag2"))]
+    #[test]
+    fn directories_are_pictures_or_are_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = |path| crate::open(path, &SourceOptions::default()).err().unwrap().to_string();
+        assert!(error(directory.path()).contains("picture"), "{}", error(directory.path()));
+        std::fs::write(directory.path().join("a.mcap"), MCAP).unwrap();
+        assert!(error(directory.path()).contains("`rosbag2`"), "{}", error(directory.path()));
     }
 }

@@ -36,6 +36,7 @@ mod signature;
 mod spool;
 #[cfg(feature = "sqlite")]
 mod sqlite;
+#[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
 mod steps;
 #[cfg(feature = "rosbag2")]
 mod survey;

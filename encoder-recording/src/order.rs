@@ -118,6 +118,7 @@ impl<B: Clone, M> MessageOrder<B, M> {
     }
 
     /// Removes all blocks that have not been read.
+    #[cfg(feature = "rosbag1")]
     pub(crate) fn take_unread(&mut self) -> Vec<(i64, B)> {
         let unread = self.blocks.iter().filter(|(_, queued)| queued.from.is_none());
         let keys: Vec<_> = unread.map(|(key, _)| *key).collect();

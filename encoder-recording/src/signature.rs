@@ -25,6 +25,7 @@ const ROSBAG2_KEY: &[u8] = b"rosbag2_bagfile_information";
 /// How many bytes of that file are searched for the key.
 const ROSBAG2_HEAD: u64 = 1 << 16;
 /// Name endings of the files of a rosbag2 directory.
+#[cfg(any(test, feature = "rosbag2", feature = "sqlite"))]
 const ROSBAG2_ENDINGS: [&str; 2] = [".mcap", ".db3"];
 /// Name endings of recordings; the last is that of a ROS 1 bag that is being written, or whose
 /// recorder was killed.
@@ -144,12 +145,14 @@ pub(crate) fn unpacked_name(name: &str) -> &str {
 }
 
 /// Whether a file is compressed by its name.
+#[cfg(feature = "rosbag2")]
 pub(crate) fn has_packed_name(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     unpacked_name(&name) != name
 }
 
 /// Whether a file of a rosbag2 directory may have this name, also when it is compressed.
+#[cfg(any(test, feature = "rosbag2", feature = "sqlite"))]
 pub(crate) fn is_rosbag2_name(name: &str) -> bool {
     has_ending(name, &ROSBAG2_ENDINGS)
 }
