@@ -59,15 +59,13 @@ const VIDEOS: [&str; 6] = [
 
 /// Formats of compressed pictures that are videos, in the spellings of recorders, and the name of
 /// the codec.
-const VIDEO_FORMATS: [(&str, &str); 15] = [
+const VIDEO_FORMATS: [(&str, &str); 13] = [
     ("h264", "h264"),
     ("x264", "h264"),
-    ("libx264", "h264"),
     ("avc", "h264"),
     ("avc1", "h264"),
     ("h265", "h265"),
     ("x265", "h265"),
-    ("libx265", "h265"),
     ("hevc", "h265"),
     ("av1", "av1"),
     ("vp8", "vp8"),
@@ -81,7 +79,11 @@ const VIDEO_FORMATS: [(&str, &str); 15] = [
 fn video_format(format: &str) -> Option<&'static str> {
     let format = format.to_ascii_lowercase().replace("h.26", "h26");
     let words = || format.split(|c: char| !c.is_ascii_alphanumeric());
-    let of = |word: &str| VIDEO_FORMATS.iter().find(|(name, _)| *name == word);
+    // Encoders are named by their library: `libx265`.
+    let of = |word: &str| {
+        let word = word.strip_prefix("lib").unwrap_or(word);
+        VIDEO_FORMATS.iter().find(|(name, _)| *name == word)
+    };
     words().find_map(of).map(|(_, codec)| *codec)
 }
 
