@@ -209,7 +209,7 @@ fn decoding_restores_every_picture_and_options_reach_the_driver() {
 fn the_first_node_that_works_is_used() {
     // Vendor and driver of the node that does not work.
     for (vendor, driver) in [("1002", "amdgpu"), ("8086", "xe"), ("1af4", "virtio_gpu")] {
-        let Some(device) = device() else { return };
+        let (Some(healthy), Some(device)) = (self::device(), self::device()) else { return };
         let device = device.node(129).bad_node(128, vendor, driver);
         let machine = look(&device, "");
         if !machine.has_libva() {
@@ -217,6 +217,10 @@ fn the_first_node_that_works_is_used() {
         }
         for encoder in ["vaapi", "qsv"] {
             let found = machine.of(encoder);
+            // Some builds of FFmpeg do not work with this libva, whatever the node.
+            if look(&healthy, "").of(encoder)["status"] != "usable" {
+                continue;
+            }
             assert_eq!(found["status"], "usable", "{vendor}: {found}");
             assert_eq!(found["name"], "/dev/dri/renderD129 (Intel)", "{found}");
             assert_eq!(found["driver"], "i915", "{found}");
