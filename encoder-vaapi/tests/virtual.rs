@@ -212,15 +212,14 @@ fn the_first_node_that_works_is_used() {
         let (Some(healthy), Some(device)) = (self::device(), self::device()) else { return };
         let device = device.node(129).bad_node(128, vendor, driver);
         let machine = look(&device, "");
-        if !machine.has_libva() {
+        // Some builds of FFmpeg do not work with this libva, whatever the node.
+        let usual = look(&healthy, "");
+        let works = |encoder| usual.of(encoder)["status"] == "usable";
+        if !machine.has_libva() || !works("vaapi") || !works("qsv") {
             return;
         }
         for encoder in ["vaapi", "qsv"] {
             let found = machine.of(encoder);
-            // Some builds of FFmpeg do not work with this libva, whatever the node.
-            if look(&healthy, "").of(encoder)["status"] != "usable" {
-                continue;
-            }
             assert_eq!(found["status"], "usable", "{vendor}: {found}");
             assert_eq!(found["name"], "/dev/dri/renderD129 (Intel)", "{found}");
             assert_eq!(found["driver"], "i915", "{found}");
