@@ -90,9 +90,8 @@ pub struct SourceArgs {
     /// Largest picture that is accepted, in pixels.
     #[arg(long, value_name = "PIXELS", default_value_t = 1 << 27)]
     pub max_pixels: u64,
-    /// Most bytes of temporary files: a recording that is compressed as a whole (.mcap.zstd,
-    /// .bag.gz) is unpacked to the temporary directory, which TMPDIR names, and one that comes
-    /// through a pipe is written there.
+    /// Most bytes of temporary files. A recording that is compressed as a whole (.mcap.zstd,
+    /// .bag.gz), or comes through a pipe, is first written to the temporary directory (TMPDIR).
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 30)]
     pub max_temporary_bytes: u64,
 }

@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-use crate::{Backend, Codec, Frame, backend::ranked, settings::Settings};
+use crate::{Backend, Codec, Frame, Resolution, backend::ranked, settings::Settings};
 
 /// Decodes access units, to check the pictures that an encoder returns.
 ///
@@ -36,8 +36,9 @@ pub enum DecodeError {
     Broken(String),
 }
 
-/// Opens a decoder.
-pub type OpenDecoder = fn() -> Result<Box<dyn PictureDecoder>, DecodeError>;
+/// Opens a decoder for pictures of a coded size. Returns [`DecodeError::Unsupported`] if the decoder
+/// does not take pictures of that size.
+pub type OpenDecoder = fn(Resolution) -> Result<Box<dyn PictureDecoder>, DecodeError>;
 
 /// The decoder for `codec` of the first backend that has one; `None` if no such backend is compiled
 /// in.

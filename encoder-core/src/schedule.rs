@@ -5,6 +5,16 @@ use std::time::{Duration, Instant};
 
 /// An encoder is given up after this many failures in a row, without quiet time between them.
 const MAX_FAILURES: u32 = 3;
+/// The quiet time: after this long without a failure, earlier failures of the active encoder no
+/// longer count.
+const QUIET_TIME: Duration = Duration::from_secs(30);
+/// The first retry delay of a busy encoder.
+const BUSY_DELAY: Duration = Duration::from_secs(30);
+/// The longest retry delay: each failed attempt doubles the delay.
+const MAX_DELAY: Duration = Duration::from_secs(3600);
+/// The pause before an encoder is opened again after its first failure; the second is twice as
+/// long.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// A failure of the active encoder.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,16 +26,6 @@ pub(crate) struct Failure {
     /// failure earlier.
     pub(crate) is_stopped: bool,
 }
-/// The quiet time: after this long without a failure, earlier failures of the active encoder no
-/// longer count.
-const QUIET_TIME: Duration = Duration::from_secs(30);
-/// The first retry delay of a busy encoder.
-const BUSY_DELAY: Duration = Duration::from_secs(30);
-/// The longest retry delay: each failed attempt doubles the delay.
-const MAX_DELAY: Duration = Duration::from_secs(3600);
-/// The pause before an encoder is opened again after its first failure; the second is twice as
-/// long.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The encoders of a chain by their place, the most preferred first.
 #[derive(Debug)]
@@ -193,9 +193,10 @@ mod tests {
     use super::*;
 
     /// Plays a script on three encoders. The active encoder: `f` fails, `h` hangs, `H` hangs after
-    /// the run was stopped, `r` refuses for good, `b` is busy, `s` takes a frame. The better one, if one can be tried again: `t` is taken, `B` is
-    /// busy, `R` refuses for good; `n` asserts that there is none. `+N` lets N seconds pass.
-    /// Returns the active encoder after each word but the last kind.
+    /// the run was stopped, `r` refuses for good, `b` is busy, `s` takes a frame. The better
+    /// encoder, if it can be tried again: `t` is taken, `B` is busy, `R` refuses for good; `n`
+    /// asserts that there is none. `+N` lets N seconds pass. Returns the active encoder after each
+    /// word but the last kind.
     fn play(failback_after: Option<u64>, script: &str) -> String {
         let mut now = Instant::now();
         let mut schedule = FallbackSchedule::new(3, failback_after.map(Duration::from_secs));

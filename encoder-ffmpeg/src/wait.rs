@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use encoder_core::{Waited, Waiter};
 
-/// The longest wait for a child after the run was stopped. A program that is told to end is killed
-/// after half a minute or less, and before that another encoder may have to take over.
+/// The longest wait for a child after the run was stopped. Service managers kill a program about 30 s
+/// after the signal to end, and another encoder may have to take over before that.
 pub(crate) const AFTER_STOP: Duration = Duration::from_secs(5);
 
 /// The time between two checks whether the run was stopped.

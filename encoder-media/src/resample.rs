@@ -151,7 +151,7 @@ pub fn resample(stamps: &[i64], grid: &Grid) -> Result<Vec<u32>, ResampleError> 
     Ok(copies)
 }
 
-/// What a grid that several cameras share does to one of them.
+/// How the frames of a camera fit the grid that it shares with other cameras.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fit {
     /// Frames of the grid before the first frame of the camera.

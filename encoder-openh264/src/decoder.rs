@@ -11,12 +11,21 @@ use openh264::{
 /// Profiles that the library decodes: Baseline, Main and High, all 8 bits and 4:2:0.
 const PROFILES: [u8; 3] = [66, 77, 100];
 
+/// The most macroblocks of a picture, and of its longer side: level 5.2 of H.264.
+const MOST_BLOCKS: u64 = 36_864;
+const MOST_BLOCKS_OF_SIDE: u64 = 543;
+
 /// A decoder of the library.
 pub struct Decoder(Library);
 
 impl Decoder {
-    /// Opens a decoder.
-    pub fn open() -> Result<Self, DecodeError> {
+    /// Opens a decoder for pictures of `size`.
+    pub fn open(size: Resolution) -> Result<Self, DecodeError> {
+        let [columns, rows] = [size.width, size.height].map(|side| u64::from(side.div_ceil(16)));
+        if columns * rows > MOST_BLOCKS || columns.max(rows) > MOST_BLOCKS_OF_SIDE {
+            let what = format!("OpenH264 does not decode pictures of {size}");
+            return Err(DecodeError::Unsupported(what));
+        }
         Library::new().map(Self).map_err(|error| DecodeError::Unsupported(error.to_string()))
     }
 }
@@ -90,7 +99,7 @@ mod tests {
             let luma = |frame: &Frame<'_>| -> Vec<u8> {
                 frame.planes()[0].rows().flatten().copied().collect()
             };
-            let mut decoder = Decoder::open().unwrap();
+            let mut decoder = Decoder::open(size).unwrap();
             let mut shown = Vec::new();
             for n in 0..100 {
                 let picture = FrameBuffer::test_picture(layout, n);
@@ -111,13 +120,20 @@ mod tests {
 
     #[test]
     fn what_is_not_decoded_is_told_from_what_is_broken() {
+        let size = Resolution::new(640, 480);
         let sps = |profile| [0, 0, 0, 1, 0x67, profile, 0, 40, 0xac];
         for profile in [110, 122, 244] {
-            let refused = Decoder::open().unwrap().decode(&sps(profile), &mut |_| panic!());
+            let refused = Decoder::open(size).unwrap().decode(&sps(profile), &mut |_| panic!());
             assert!(matches!(refused, Err(DecodeError::Unsupported(_))), "{profile}");
         }
         let garbage = [0, 0, 0, 1, 0x67, 100, 0, 40, 0xff, 0, 0, 0, 1, 0x65, 0x12, 0x34];
-        let broken = Decoder::open().unwrap().decode(&garbage, &mut |_| panic!());
+        let broken = Decoder::open(size).unwrap().decode(&garbage, &mut |_| panic!());
         assert!(matches!(&broken, Err(DecodeError::Broken(text)) if !text.contains("Backtrace")));
+        for (width, height, is_open) in
+            [(4096, 2304, true), (4096, 4096, false), (8688, 16, true), (16, 8704, false)]
+        {
+            let opened = Decoder::open(Resolution::new(width, height));
+            assert_eq!(opened.is_ok(), is_open, "{width}x{height}");
+        }
     }
 }

@@ -33,7 +33,7 @@ pub const BACKEND: Backend =
         .check_options(|table| Options::read(table).map(drop))
         .inspect(inspect)
         .probe(probe)
-        .decoder(|| Ok(Box::new(decoder::Decoder::open()?)));
+        .decoder(|size| Ok(Box::new(decoder::Decoder::open(size)?)));
 
 inventory::submit! { BACKEND }
 

@@ -186,7 +186,8 @@ fn a_wrong_picture_is_encoded_again_by_the_next_encoder() {
             let failover = &report.failovers[0];
             assert_eq!((failover.from, failover.to), (GPU, EncoderType::OPENH264), "{case}");
             assert_eq!(failover.cause, "wrong-picture", "{case}");
-            // The picture before one that does not decode has not been checked.
+            // A picture comes with the next access unit. If that does not decode, the picture is
+            // not checked either.
             let late = u64::from(check == CheckOutput::All && frame > 0);
             assert!((frame - late..=frame).contains(&failover.frame), "{case}");
             assert!(failover.reason.contains(&format!("the picture of frame {frame} is wrong")));

@@ -10,6 +10,8 @@ mod corpus;
 #[cfg(all(test, any(feature = "mcap", feature = "rosbag1")))]
 mod counted;
 mod detect;
+#[cfg(any(feature = "mcap", feature = "rosbag1"))]
+mod file_parts;
 mod filter;
 #[cfg(feature = "rosbag2")]
 mod folder;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use zstd::stream::read::Decoder;
 
-use crate::temporary::{Opened, Room, TemporaryError};
+use crate::temporary::{Opened, Room, TemporaryError, renamed};
 use crate::{Event, Source, SourceError, SourceOptions, Warning, signature};
 
 /// Opens a file, which starts with the given bytes.
@@ -60,27 +60,12 @@ pub(crate) fn open(
 
 /// The error for a recording that exceeds the limit or the free space.
 fn refuse(path: &Path, error: &TemporaryError) -> SourceError {
-    let remedy = match error {
-        TemporaryError::Limit { .. } => "raise --max-temporary-bytes",
-        TemporaryError::Space { .. } | TemporaryError::Write { .. } => {
-            "set TMPDIR to a directory with more space"
-        }
-    };
+    let remedy = error.remedy();
     SourceError::invalid(
         path,
         format!("a recording through a pipe is written to a temporary file first: {error}"),
         format!("{remedy}, or give the recording as a file"),
     )
-}
-
-/// Turns an error about the temporary file into an error about the pipe.
-fn renamed(error: SourceError, path: &Path) -> SourceError {
-    match error {
-        SourceError::Io { error, .. } => SourceError::io(path, error),
-        SourceError::Invalid { reason, hint, .. } => SourceError::invalid(path, reason, hint),
-        SourceError::NoCamera { topics, .. } => SourceError::no_camera(path, topics),
-        other => other,
-    }
 }
 
 impl Source for Spooled {

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile, TempPath};
 use thiserror::Error;
 
+use crate::SourceError;
+
 /// Bytes that are written between two checks of the free space.
 const STEP: u64 = 64 << 20;
 /// The most bytes of a file system that are left free for other programs.
@@ -54,6 +56,26 @@ pub(crate) enum TemporaryError {
     /// The temporary file cannot be made or written.
     #[error("a temporary file in {} cannot be written: {error}", directory.display())]
     Write { directory: PathBuf, error: io::Error },
+}
+
+impl TemporaryError {
+    /// What helps against it.
+    pub(crate) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Limit { .. } => "raise --max-temporary-bytes",
+            Self::Space { .. } | Self::Write { .. } => "set TMPDIR to a directory with more space",
+        }
+    }
+}
+
+/// Turns an error about a temporary file into an error about the input that was written to it.
+pub(crate) fn renamed(error: SourceError, path: &Path) -> SourceError {
+    match error {
+        SourceError::Io { error, .. } => SourceError::io(path, error),
+        SourceError::Invalid { reason, hint, .. } => SourceError::invalid(path, reason, hint),
+        SourceError::NoCamera { topics, .. } => SourceError::no_camera(path, topics),
+        other => other,
+    }
 }
 
 impl Room {

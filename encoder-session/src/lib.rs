@@ -306,7 +306,7 @@ impl Session {
         let mut settings = config.settings.clone();
         settings.encoder.resolution = Some(size);
         let (b_frames, gop_size) = (settings.encoder.b_frames, settings.encoder.gop_size);
-        let check = OutputCheck::new(settings.gpu.check_output, settings.encoder.codec);
+        let check = OutputCheck::new(settings.gpu.check_output, settings.encoder.codec, size);
         let wished =
             if settings.gpu.enable_ring_buffer { settings.gpu.ring_buffer_size } else { 0 };
         let rate = settings.encoder.frame_rate;

@@ -7,7 +7,7 @@ use std::{
 
 use encoder_core::{
     CheckOutput, Codec, DecodeError, EncodedChunk, Frame, MAX_DECODE_DELAY, NalKind,
-    PictureDecoder, nal_units, picture_decoder,
+    PictureDecoder, Resolution, nal_units, picture_decoder,
 };
 
 use crate::fingerprint::{Fingerprint, Tolerance};
@@ -24,6 +24,8 @@ const NO_PICTURE: &str = "its access unit has no complete picture";
 pub(super) struct OutputCheck {
     mode: CheckOutput,
     codec: Codec,
+    /// The coded size of the pictures.
+    size: Resolution,
     state: State,
     /// Frames from [`EARLIER`] before the first one without an access unit.
     frames: VecDeque<(u64, Fingerprint)>,
@@ -45,7 +47,7 @@ enum State {
     Open(Box<dyn PictureDecoder>),
 }
 
-/// Why the pictures of an encoder are not, or no longer, written.
+/// Why a picture does not count as right.
 #[derive(Debug, PartialEq)]
 pub(super) enum Finding {
     /// The pictures of this encoder cannot be checked, for this reason.
@@ -55,10 +57,11 @@ pub(super) enum Finding {
 }
 
 impl OutputCheck {
-    pub fn new(mode: CheckOutput, codec: Codec) -> Self {
+    pub fn new(mode: CheckOutput, codec: Codec, size: Resolution) -> Self {
         Self {
             mode,
             codec,
+            size: size.even(),
             state: State::Off,
             frames: VecDeque::new(),
             decoding: VecDeque::new(),
@@ -143,7 +146,7 @@ impl OutputCheck {
 
     fn decode(&mut self, unit: &EncodedChunk) -> Result<(), Finding> {
         if matches!(self.state, State::Closed) {
-            let opened = picture_decoder(self.codec).map(|open| open());
+            let opened = picture_decoder(self.codec).map(|open| open(self.size));
             self.state = match opened {
                 Some(Ok(decoder)) => State::Open(decoder),
                 Some(Err(error)) => return Err(self.unable(error.to_string())),

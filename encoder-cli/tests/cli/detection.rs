@@ -202,7 +202,7 @@ fn a_machine_without_hardware_says_so_in_one_line() {
                     why\n";
         assert_eq!(done.said.matches(note).count(), 1, "{}", done.said);
         assert_eq!(done.said.lines().count(), 2, "{}", done.said);
-        // Who asks for software is not told.
+        // If software was asked for, there is no note.
         let asked = convert(&["--encoder", "openh264"]).expect(0);
         assert_eq!(asked.said.lines().count(), 1, "{}", asked.said);
     }

@@ -2,17 +2,13 @@
 
 use crate::common;
 
-use std::{
-    io::Write,
-    path::{Path, PathBuf},
-    process::Stdio,
-};
+use std::path::{Path, PathBuf};
 
 use common::{
     EPOCH, MS, bag,
     decode::decode,
     entries,
-    program::{Converted, command, convert, run, told},
+    program::{convert, convert_input, run},
     recording::{Recording, Serialization, small_jpeg},
 };
 
@@ -230,22 +226,6 @@ fn files_that_are_named_and_not_there_are_a_loss() {
     let converted = convert(directory.path(), &[]).expect(3);
     assert_eq!(converted.count("frames_failed"), 2);
     assert!(converted.warns("a link to nowhere") && converted.warns("git lfs pull"));
-}
-
-/// Converts what is written to standard input.
-fn convert_input(bytes: &[u8], args: &[&str]) -> Converted {
-    let out = tempfile::tempdir().unwrap();
-    let common = ["encode", "-", "--encoder", "openh264", "-o", out.path().to_str().unwrap()];
-    let mut child = command([&common[..], args].concat())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // What is refused is not read to its end.
-    let _ = child.stdin.take().unwrap().write_all(bytes);
-    let (code, said) = told(&child.wait_with_output().unwrap());
-    Converted::check(out, "report.json", code, said)
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Runs the program and reads its output files.
 
 use std::{
+    io::Write,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -55,6 +56,23 @@ pub fn convert(recording: &Path, args: &[&str]) -> Converted {
         all.extend(["--encoder", "openh264"]);
     }
     let (code, said) = run(all);
+    Converted::check(directory, "report.json", code, said)
+}
+
+/// Converts what is written to standard input, with OpenH264. Input that the program does not read
+/// is not an error.
+pub fn convert_input(bytes: &[u8], args: &[&str]) -> Converted {
+    let directory = tempfile::tempdir().unwrap();
+    let output = directory.path().to_str().unwrap();
+    let common = ["encode", "-", "--encoder", "openh264", "-o", output];
+    let mut child = command([&common[..], args].concat())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let _ = child.stdin.take().unwrap().write_all(bytes);
+    let (code, said) = told(&child.wait_with_output().unwrap());
     Converted::check(directory, "report.json", code, said)
 }
 

@@ -160,7 +160,7 @@ struct Seen {
     missing: u64,
     /// Stamps that are equal to the stamp before them.
     equal: u64,
-    /// Of these, stamps of frames that the other clock tells apart.
+    /// Of these, stamps of frames with different times by the other clock.
     shared: u64,
     /// Stamps that are no whole seconds.
     fractions: u64,

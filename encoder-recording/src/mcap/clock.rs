@@ -7,6 +7,7 @@ use encoder_media::InputReader;
 use super::{catalog::Catalog, index, plan::Block, record::Id, signed};
 use crate::{
     SourceError,
+    file_parts::FileParts,
     steps::{self, LogTimes, Step},
 };
 
@@ -28,7 +29,7 @@ impl ClockSteps {
     pub(super) fn find(
         input: &InputReader,
         catalog: &mut Catalog,
-        parts: &[u64],
+        parts: &FileParts,
         blocks: &mut [Block],
         all: bool,
     ) -> Result<Self, SourceError> {
@@ -46,7 +47,7 @@ impl ClockSteps {
         for batch in blocks.chunks(BATCH) {
             let regions: Vec<_> = batch.iter().map(Block::indexes).collect();
             for (block, times) in batch.iter().zip(index::read_times(input, &regions)?) {
-                let part = part(parts, block.at);
+                let part = parts.of(block.at);
                 for (number, times) in times.unwrap_or_default() {
                     let channel = Id { part, number };
                     if !catalog.is_known_camera(channel) {
@@ -72,7 +73,7 @@ impl ClockSteps {
         &self,
         input: &InputReader,
         catalog: &mut Catalog,
-        parts: &[u64],
+        parts: &FileParts,
         blocks: &mut [Block],
         all: bool,
     ) -> Result<(), SourceError> {
@@ -85,7 +86,7 @@ impl ClockSteps {
                 let Some(times) = times else { continue };
                 let mut start = if all { block.start } else { u64::MAX };
                 for (number, times) in times {
-                    let channel = Id { part: part(parts, block.at), number };
+                    let channel = Id { part: parts.of(block.at), number };
                     if catalog.wants(channel) == Some(false) {
                         continue;
                     }
@@ -113,9 +114,4 @@ impl ClockSteps {
     pub(super) fn shift(&self, channel: Id, block: u64, number: u64) -> i64 {
         self.steps.get(&channel).map_or(0, |steps| steps::shift(steps, (block, number)))
     }
-}
-
-/// The number of the part that has the block at `at`; `parts` has the offsets of their starts.
-pub(super) fn part(parts: &[u64], at: u64) -> usize {
-    parts.partition_point(|start| *start <= at).saturating_sub(1)
 }

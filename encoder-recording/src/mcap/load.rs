@@ -91,7 +91,7 @@ impl McapSource {
     /// whether there were such chunks.
     fn read_definitions_before(&mut self, at: u64) -> Result<bool, SourceError> {
         let part = self.part(at);
-        let start = self.parts.get(part).copied().unwrap_or_default();
+        let start = self.parts.start(part);
         let chunks: Vec<u64> = self.unread.range(start..at).copied().collect();
         for at in &chunks {
             self.unread.remove(at);

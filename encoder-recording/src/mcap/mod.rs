@@ -33,6 +33,7 @@ use self::plan::{Block, Kind, Summary, Wanted};
 use self::record::{Fields, Id, Record};
 use self::taken::Waiting;
 use self::walk::Found;
+use super::file_parts::FileParts;
 use super::order::{MessageOrder, Next};
 use super::{Event, Limits, Source, SourceError, SourceOptions};
 
@@ -51,8 +52,7 @@ pub struct McapSource {
     catalog: Catalog,
     order: MessageOrder<Block, Waiting>,
     steps: ClockSteps,
-    /// Offsets at which the parts of the file start. A complete recording has one.
-    parts: Vec<u64>,
+    parts: FileParts,
     /// Chunks whose definitions were not read.
     unread: BTreeSet<u64>,
     /// Offsets of metadata records that were not yet returned.
@@ -102,7 +102,7 @@ impl McapSource {
             all,
             order: MessageOrder::new(options.limits.held_bytes),
             steps: ClockSteps::default(),
-            parts: vec![0],
+            parts: FileParts::default(),
             unread: BTreeSet::new(),
             metadata: VecDeque::new(),
             broken: BTreeSet::new(),
@@ -194,7 +194,7 @@ impl McapSource {
         let is_chunk = |block: &&Block| matches!(block.kind, Kind::Chunk { .. });
         self.unread = walk.blocks.iter().filter(is_chunk).map(|block| block.at).collect();
         self.metadata = walk.metadata.into();
-        self.parts = walk.parts;
+        self.parts = FileParts::new(walk.parts);
         self.cuts = walk.cuts;
         if let Some(rest) = walk.rest {
             self.report_rest(rest)?;
@@ -225,12 +225,12 @@ impl McapSource {
 
     /// The number of the part that the byte at `at` belongs to.
     fn part(&self, at: u64) -> usize {
-        clock::part(&self.parts, at)
+        self.parts.of(at)
     }
 
     /// Where the part ends that the byte at `at` belongs to.
     fn part_end(&self, at: u64) -> u64 {
-        self.parts.get(self.part(at) + 1).copied().unwrap_or(self.input.len())
+        self.parts.end(self.part(at), self.input.len())
     }
 
     /// Removes the blocks before the window, and counts their messages by their indexes.

@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     SourceError,
+    file_parts::FileParts,
     steps::{self, LogTimes, Place, Step},
 };
 
@@ -29,7 +30,7 @@ impl ClockSteps {
     pub(super) fn find(
         input: &mut InputReader,
         catalog: &mut Catalog,
-        parts: &[u64],
+        parts: &FileParts,
         chunks: &mut [ChunkAt],
     ) -> Result<Self, SourceError> {
         chunks.sort_unstable_by_key(|chunk| chunk.position);
@@ -51,7 +52,7 @@ impl ClockSteps {
         }
         let mut connections: BTreeMap<Id, LogTimes> = BTreeMap::new();
         for chunk in &*chunks {
-            let part = part(parts, chunk.position);
+            let part = parts.of(chunk.position);
             let is_camera = |number| Some(catalog.is_known_camera(Id { part, number }));
             for (number, entries) in layout::times(input, chunk, is_camera)?.unwrap_or_default() {
                 let known = connections.entry(Id { part, number }).or_default();
@@ -69,7 +70,7 @@ impl ClockSteps {
             catalog.was_set(*connection, steps);
         }
         for chunk in chunks {
-            let part = part(parts, chunk.position);
+            let part = parts.of(chunk.position);
             let wants = |number| catalog.wants(Id { part, number });
             let Some(times) = layout::times(input, chunk, wants)? else { continue };
             let all = times.into_iter().flat_map(|(number, entries)| {
@@ -95,9 +96,4 @@ impl ClockSteps {
     pub(super) fn shift(&self, connection: Id, place: Place) -> i64 {
         self.steps.get(&connection).map_or(0, |steps| steps::shift(steps, place))
     }
-}
-
-/// The number of the part that has the chunk at `position`; `parts` has the offsets of their starts.
-pub(super) fn part(parts: &[u64], position: u64) -> usize {
-    parts.partition_point(|start| *start <= position).saturating_sub(1)
 }

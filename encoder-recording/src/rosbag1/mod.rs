@@ -26,6 +26,7 @@ use self::catalog::Catalog;
 use self::clock::ClockSteps;
 use self::layout::{ChunkAt, Connection, Id, Layout, Wanted};
 use self::record::{MAGIC, Record, op};
+use super::file_parts::FileParts;
 use super::filter::Window;
 use super::frames::FrameBuffers;
 use super::order::{Key, MessageOrder, Next};
@@ -53,8 +54,7 @@ pub struct RosbagSource {
     steps: ClockSteps,
     /// Memory for the messages that wait.
     buffers: FrameBuffers,
-    /// Offsets at which the parts of the file start.
-    parts: Vec<u64>,
+    parts: FileParts,
     /// Chunks that a walk found and whose connections were not read, by position.
     unread: BTreeMap<u64, ChunkAt>,
     /// Positions of chunks that were read.
@@ -128,7 +128,7 @@ impl RosbagSource {
             order: MessageOrder::new(options.limits.held_bytes),
             steps: ClockSteps::default(),
             buffers: FrameBuffers::default(),
-            parts: Vec::new(),
+            parts: FileParts::default(),
             unread: BTreeMap::new(),
             done: HashSet::new(),
             damaged: HashSet::new(),
@@ -143,7 +143,7 @@ impl RosbagSource {
 
     fn take(&mut self, mut layout: Layout) -> Result<(), SourceError> {
         self.span = layout.span();
-        self.parts = layout.parts;
+        self.parts = FileParts::new(layout.parts);
         if layout.warning.is_none() {
             self.catalog.learn_index(&layout.connections, &layout.counts);
             self.bounds = layout.first.map(|first| self.window.bounds(first));
@@ -173,13 +173,12 @@ impl RosbagSource {
 
     /// The number of the part that the byte at `position` belongs to.
     fn part(&self, position: u64) -> usize {
-        clock::part(&self.parts, position)
+        self.parts.of(position)
     }
 
     /// Where the part ends that the byte at `position` belongs to.
     fn part_end(&self, position: u64) -> u64 {
-        let next = self.parts.get(self.part(position) + 1).copied();
-        next.unwrap_or(self.input.len())
+        self.parts.end(self.part(position), self.input.len())
     }
 
     /// For chunks that are due while messages wait, looks up the log time of the first selected
@@ -272,7 +271,7 @@ impl RosbagSource {
     /// were such chunks.
     fn read_connections_before(&mut self, position: u64) -> Result<bool, SourceError> {
         let part = self.part(position);
-        let start = self.parts.get(part).copied().unwrap_or_default();
+        let start = self.parts.start(part);
         let chunks: Vec<_> = self.unread.range(start..position).map(|(at, _)| *at).collect();
         for at in &chunks {
             let Some(chunk) = self.unread.remove(at) else { continue };
@@ -409,7 +408,7 @@ impl RosbagSource {
             chunks.extend(unread.filter(|c| !known.contains(&c.position)));
         }
         chunks.retain(|c| !self.done.contains(&c.position));
-        self.parts = found.parts;
+        self.parts = FileParts::new(found.parts);
         for connection in &found.connections {
             self.catalog.learn(connection);
         }

@@ -125,7 +125,7 @@ fn continues(
     }
 }
 
-/// Why a file is not one that is listed under another name, if it is not.
+/// Checks whether a file is a listed file under another name. The error is the reason why not.
 fn replaces(file: &Survey, known: &[Survey], metadata: &Metadata) -> Result<(), String> {
     check_cameras(file, metadata)?;
     let Some((start, end)) = file.span else { return Err("it has no messages".into()) };

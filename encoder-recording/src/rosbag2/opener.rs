@@ -6,7 +6,7 @@ use std::path::Path;
 use super::packed;
 use crate::signature::Compression;
 use crate::survey::Survey;
-use crate::temporary::{Opened, Room};
+use crate::temporary::{Opened, Room, renamed};
 use crate::{Event, Source, SourceError, SourceOptions, Warning, signature};
 
 /// Number of leading bytes that are used to detect the kind of a file.
@@ -151,14 +151,5 @@ pub(super) fn is_without_cameras(error: &SourceError) -> bool {
         SourceError::NoCamera { .. } => true,
         SourceError::Invalid { reason, .. } => reason == signature::NO_TOPIC_MATCHES,
         _ => false,
-    }
-}
-
-/// Turns an error about a temporary file into an error about the file that was decompressed to it.
-pub(super) fn renamed(error: SourceError, path: &Path) -> SourceError {
-    match error {
-        SourceError::Io { error, .. } => SourceError::io(path, error),
-        SourceError::Invalid { reason, hint, .. } => SourceError::invalid(path, reason, hint),
-        other => other,
     }
 }

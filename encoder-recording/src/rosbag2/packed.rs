@@ -91,7 +91,8 @@ pub(super) fn head(
     }
 }
 
-/// Decompresses a file to a temporary file, because the readers of recordings need random access. If the file is truncated, the decompressible part is returned, with a warning.
+/// Decompresses a file to a temporary file, because the readers of recordings need random access. If
+/// the file is truncated, the decompressible part is returned, with a warning.
 pub(super) fn unpack(
     path: &Path,
     compression: Compression,
@@ -134,12 +135,7 @@ pub(super) fn unpack(
 
 /// The error for a file that exceeds the limit or the free space.
 fn refuse(path: &Path, compression: Compression, error: &TemporaryError) -> SourceError {
-    let remedy = match error {
-        TemporaryError::Limit { .. } => "raise --max-temporary-bytes",
-        TemporaryError::Space { .. } | TemporaryError::Write { .. } => {
-            "set TMPDIR to a directory with more space"
-        }
-    };
+    let remedy = error.remedy();
     SourceError::invalid(
         path,
         format!("the file cannot be decompressed: {error}"),

@@ -6,9 +6,9 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
-use super::opener::{OpenFile, Opener, is_without_cameras, renamed};
+use super::opener::{OpenFile, Opener, is_without_cameras};
 use crate::joined::{self, FileChannels, JoinedChannels};
-use crate::temporary::Opened;
+use crate::temporary::{Opened, renamed};
 use crate::{Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning};
 
 /// The most files that are open at once.
