@@ -14,6 +14,8 @@ const PROFILES: [u8; 3] = [66, 77, 100];
 /// The most macroblocks of a picture, and of its longer side: level 5.2 of H.264.
 const MOST_BLOCKS: u64 = 36_864;
 const MOST_BLOCKS_OF_SIDE: u64 = 543;
+/// The highest level that the library decodes, as in parameter sets: 5.2.
+const HIGHEST_LEVEL: u8 = 52;
 
 /// A decoder of the library.
 pub struct Decoder(Library);
@@ -34,10 +36,16 @@ impl PictureDecoder for Decoder {
     fn decode(&mut self, unit: &[u8], show: &mut dyn FnMut(&Frame<'_>)) -> Result<(), DecodeError> {
         let is_sps =
             |nal: &&[u8]| nal.first().is_some_and(|&head| NalKind::of(head) == NalKind::Sps);
-        let profile = nal_units(unit).find(is_sps).and_then(|nal| nal.get(1).copied());
-        if let Some(profile) = profile.filter(|profile| !PROFILES.contains(profile)) {
-            let what = format!("OpenH264 does not decode H.264 profile {profile}");
-            return Err(DecodeError::Unsupported(what));
+        if let Some([_, profile, _, level, ..]) = nal_units(unit).find(is_sps) {
+            let what = match (PROFILES.contains(profile), *level <= HIGHEST_LEVEL) {
+                (true, true) => None,
+                (true, false) => Some(format!("level {}.{}", level / 10, level % 10)),
+                (false, _) => Some(format!("profile {profile}")),
+            };
+            if let Some(what) = what {
+                let what = format!("OpenH264 does not decode H.264 {what}");
+                return Err(DecodeError::Unsupported(what));
+            }
         }
         // The library never frees a picture that is taken out by a flush, so that a flush after
         // each picture soon uses up all its memory. Without one, a picture comes with the next.
@@ -121,10 +129,17 @@ mod tests {
     #[test]
     fn what_is_not_decoded_is_told_from_what_is_broken() {
         let size = Resolution::new(640, 480);
-        let sps = |profile| [0, 0, 0, 1, 0x67, profile, 0, 40, 0xac];
-        for profile in [110, 122, 244] {
-            let refused = Decoder::open(size).unwrap().decode(&sps(profile), &mut |_| panic!());
-            assert!(matches!(refused, Err(DecodeError::Unsupported(_))), "{profile}");
+        let sps = |profile, level| [0, 0, 0, 1, 0x67, profile, 0, level, 0xac];
+        for (profile, level, expected) in [
+            (110, 40, "profile 110"),
+            (122, 40, "profile 122"),
+            (244, 40, "profile 244"),
+            (100, 60, "level 6.0"),
+        ] {
+            let refused =
+                Decoder::open(size).unwrap().decode(&sps(profile, level), &mut |_| panic!());
+            let Err(DecodeError::Unsupported(what)) = refused else { panic!("{refused:?}") };
+            assert!(what.ends_with(expected), "{what}");
         }
         let garbage = [0, 0, 0, 1, 0x67, 100, 0, 40, 0xff, 0, 0, 0, 1, 0x65, 0x12, 0x34];
         let broken = Decoder::open(size).unwrap().decode(&garbage, &mut |_| panic!());

@@ -14,6 +14,8 @@ use crate::fingerprint::{Fingerprint, Tolerance};
 
 /// Earlier frames that are remembered, to recognise a picture that was shown before.
 const EARLIER: u64 = 16;
+/// Key frames that are remembered longer: the first one, and the last ones that were right.
+const KEY_FRAMES: usize = 3;
 
 const NO_PICTURE: &str = "its access unit has no complete picture";
 
@@ -29,6 +31,8 @@ pub(super) struct OutputCheck {
     state: State,
     /// Frames from [`EARLIER`] before the first one without an access unit.
     frames: VecDeque<(u64, Fingerprint)>,
+    /// The first key frame and the last ones whose pictures were right, at most [`KEY_FRAMES`].
+    key_frames: Vec<(u64, Fingerprint)>,
     /// Frames whose access units were decoded and whose pictures have not come yet, and whether
     /// they are key frames.
     decoding: VecDeque<(u64, bool)>,
@@ -64,6 +68,7 @@ impl OutputCheck {
             size: size.even(),
             state: State::Off,
             frames: VecDeque::new(),
+            key_frames: Vec::new(),
             decoding: VecDeque::new(),
             count: 0,
             right_until: 0,
@@ -198,7 +203,7 @@ impl OutputCheck {
             &mut dyn FnMut(&Frame<'_>),
         ) -> Result<(), DecodeError>,
     ) -> Result<(), Finding> {
-        let Self { state, frames, decoding, count, right_until, .. } = self;
+        let Self { state, frames, key_frames, decoding, count, right_until, .. } = self;
         let State::Open(decoder) = state else { return Ok(()) };
         let last = decoding.back().map_or(0, |(frame, _)| *frame);
         let mut wrong = None;
@@ -208,8 +213,13 @@ impl OutputCheck {
                 return;
             }
             *count += 1;
-            match judge(frames, index, is_key, picture) {
-                Ok(()) => *right_until = index + 1,
+            match judge(frames, key_frames, index, is_key, picture) {
+                Ok(()) => {
+                    *right_until = index + 1;
+                    if is_key {
+                        remember(key_frames, frames, index);
+                    }
+                }
                 Err(why) => wrong = Some(Finding::Wrong(index, why)),
             }
         });
@@ -234,12 +244,28 @@ impl OutputCheck {
 /// Compares the decoded picture of a frame with the frame.
 fn judge(
     frames: &VecDeque<(u64, Fingerprint)>,
+    key_frames: &[(u64, Fingerprint)],
     index: u64,
     is_key: bool,
     picture: &Frame<'_>,
 ) -> Result<(), String> {
     let Some((_, frame)) = frames.iter().find(|(n, _)| *n == index) else { return Ok(()) };
-    let others = frames.iter().filter(|(n, _)| *n != index).map(|(n, other)| (*n, other));
+    let others = frames.iter().chain(key_frames).filter(|(n, _)| *n != index);
     let tolerance = if is_key { Tolerance::KEY } else { Tolerance::PREDICTED };
-    frame.judge(&Fingerprint::of(picture), tolerance, others)
+    frame.judge(&Fingerprint::of(picture), tolerance, others.map(|(n, other)| (*n, other)))
+}
+
+/// Remembers a key frame whose picture was right.
+fn remember(
+    key_frames: &mut Vec<(u64, Fingerprint)>,
+    frames: &VecDeque<(u64, Fingerprint)>,
+    index: u64,
+) {
+    let known = key_frames.iter().any(|(n, _)| *n == index);
+    if let Some(frame) = frames.iter().find(|(n, _)| *n == index && !known) {
+        if key_frames.len() == KEY_FRAMES {
+            key_frames.remove(1);
+        }
+        key_frames.push(frame.clone());
+    }
 }
