@@ -35,6 +35,7 @@ mod wide;
 
 use std::cell::Cell;
 
+use bytes::Bytes;
 use encoder_core::{FrameLayout, Resolution};
 use thiserror::Error;
 
@@ -113,6 +114,15 @@ pub fn decode(
         Payload::Compressed { format, data } => compressed::decode(format, data, options, target),
         Payload::Video { format, .. } => Err(video(format)),
         _ => Err(unknown()),
+    }
+}
+
+/// The bytes of a picture that has the layout as it is, such as `i420` without padding: it need not
+/// be decoded. `None` for every other picture, also for a broken one.
+pub fn ready(payload: &Payload, options: &PictureOptions, layout: &FrameLayout) -> Option<Bytes> {
+    match payload {
+        Payload::Raw(image) => raw::ready(image, options, layout),
+        _ => None,
     }
 }
 

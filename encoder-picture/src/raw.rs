@@ -1,6 +1,7 @@
 //! Uncompressed pictures, by the names that ROS and Foxglove give to their encodings.
 
-use encoder_core::Resolution;
+use bytes::Bytes;
+use encoder_core::{FrameLayout, PixelFormat, Resolution};
 
 use super::{
     PictureError, PictureOptions, bayer, broken, check_size,
@@ -225,6 +226,24 @@ impl Chroma {
 
 const fn unit(bytes: usize) -> &'static str {
     if bytes == 4 { "metres" } else { "millimetres" }
+}
+
+/// The bytes of a picture that has this layout as it is.
+pub(super) fn ready(
+    image: &RawImage,
+    options: &PictureOptions,
+    target: &FrameLayout,
+) -> Option<Bytes> {
+    let Layout { kind, size, stride, .. } = layout(image, options).ok()?;
+    let chroma = match target.format {
+        PixelFormat::Yuv420p => Chroma::UThenV,
+        PixelFormat::Nv12 => Chroma::UvPairs,
+        _ => return None,
+    };
+    let is_packed = stride == size.width as usize && target.packed_bytes() == target.bytes();
+    let is_same = kind == planes(2, 2, chroma, false)
+        && (size.width, size.height) == (target.width, target.height);
+    (is_packed && is_same).then(|| image.data.slice(..target.bytes()))
 }
 
 /// Writes a picture of the target's size.

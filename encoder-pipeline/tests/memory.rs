@@ -5,13 +5,14 @@ use std::{
     ptr::NonNull,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
 };
 
+use bytes::Bytes;
 use encoder_core::{
-    Backend, EncodeError, EncodedChunk, EncoderType, Frame, FrameMemory, OpenError, PixelFormat,
-    Plan, RefusalKind, Resolution, Settings, VideoEncoder, inventory,
+    Backend, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame, FrameMemory, OpenError,
+    PixelFormat, Plan, RefusalKind, Resolution, Settings, VideoEncoder, inventory,
 };
 use encoder_pipeline::{
     mux::CallbackSink,
@@ -28,6 +29,10 @@ const PLAIN: EncoderType = EncoderType::new("plain");
 /// Requests page-locked memory, if its option `locked` is set.
 const LOCKED: EncoderType = EncoderType::new("locked");
 const REMOTE: EncoderType = EncoderType::new("remote");
+/// Its access units are the shades of the pictures and the addresses that they were read from.
+const ADDRESSES: EncoderType = EncoderType::new("addresses");
+/// As `ADDRESSES`, and fails once.
+const FAILING: EncoderType = EncoderType::new("failing");
 
 fn locked(request: &encoder_core::OpenRequest<'_>) -> FrameMemory {
     match request.options.get("locked").and_then(|value| value.as_bool()) {
@@ -44,6 +49,45 @@ inventory::submit! {
 }
 inventory::submit! {
     Backend::new(REMOTE, |_| Ok(Box::new(Counting(REMOTE, 0)))).memory(|_| FrameMemory::Device)
+}
+inventory::submit! { Backend::new(ADDRESSES, |_| Ok(Box::new(Reading(ADDRESSES, 0)))) }
+inventory::submit! { Backend::new(FAILING, |_| Ok(Box::new(Reading(FAILING, 0)))) }
+
+static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+
+struct Reading(EncoderType, u64);
+
+impl VideoEncoder for Reading {
+    fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
+        let keyframe = self.1 == 0;
+        self.1 += 1;
+        if self.0 == FAILING && self.1 == 4 && !HAS_FAILED.swap(true, SeqCst) {
+            let message = "once".into();
+            let (encoder, index, kind) = (FAILING, frame.index, FailureKind::Failed);
+            return Err(EncodeError::Failed { encoder, index, kind, message });
+        }
+        assert!(frame.is_stable);
+        let luma = frame.planes()[0];
+        let mut data = vec![luma.data[0]];
+        data.extend(luma.data.as_ptr().addr().to_le_bytes());
+        let pts = frame.index;
+        Ok(Some(EncodedChunk { data, pts, dts: pts, keyframe }))
+    }
+    fn flush(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
+        Ok(Vec::new())
+    }
+    fn encoder_type(&self) -> EncoderType {
+        self.0
+    }
+    fn description(&self) -> String {
+        "a test".into()
+    }
+    fn pixel_format(&self) -> PixelFormat {
+        PixelFormat::Yuv420p
+    }
+    fn max_delay(&self) -> usize {
+        0
+    }
 }
 
 struct Counting(EncoderType, u64);
@@ -182,4 +226,58 @@ fn an_encoder_for_frames_out_of_reach_of_the_cpu_is_refused() {
         other => panic!("{other:?}"),
     }
     assert_eq!(provider.made.load(SeqCst), 0);
+}
+
+/// Encodes pictures of 128x16 pixels with the shades 0, 8, 16 …; `None` is a broken one. Returns for
+/// each access unit its shade and the picture that it was read from, if it was read from one.
+fn addresses(
+    config: &SessionConfig,
+    encoding: &str,
+    pictures: &[Option<Bytes>],
+) -> Vec<(u8, Option<usize>)> {
+    let units = Arc::new(Mutex::new(Vec::new()));
+    let out = Arc::clone(&units);
+    let sink = CallbackSink(move |chunk: EncodedChunk, _: &FrameTimes| {
+        let address = usize::from_le_bytes(chunk.data[1..].try_into().unwrap());
+        out.lock().unwrap().push((chunk.data[0], address));
+    });
+    let mut session = Session::open(Resolution::new(128, 16), config, Box::new(sink)).unwrap();
+    for (n, picture) in pictures.iter().enumerate() {
+        let image = RawImage {
+            encoding: encoding.into(),
+            width: 128,
+            height: 16,
+            step: 0,
+            is_bigendian: false,
+            data: picture.clone().unwrap_or_default(),
+        };
+        session.push(&Payload::Raw(image), FrameTimes::at(n as i64 * 1_000_000)).unwrap();
+    }
+    session.finish().unwrap();
+    let place = |address: usize| {
+        let is_there = |picture: &Option<Bytes>| {
+            picture.as_ref().is_some_and(|picture| picture.as_ptr().addr() == address)
+        };
+        pictures.iter().position(is_there)
+    };
+    let units = units.lock().unwrap();
+    units.iter().map(|&(shade, address)| (shade, place(address))).collect()
+}
+
+#[test]
+fn a_picture_with_the_layout_of_the_ring_is_not_copied() {
+    let picture = |n: usize| Some(Bytes::from(vec![n as u8 * 8; 128 * 16 * 2]));
+    let mut pictures: Vec<_> = (0..30).map(picture).collect();
+    pictures[7] = None;
+    let shade = |n: usize| if n == 7 { 48 } else { n as u8 * 8 };
+    let shared: Vec<_> = (0..30).map(|n| (shade(n), (n != 7).then_some(n))).collect();
+    let copied: Vec<_> = (0..30).map(|n| (shade(n), None)).collect();
+    for id in [ADDRESSES, FAILING] {
+        assert_eq!(addresses(&config(id, ""), "i420", &pictures), shared, "{id}");
+        assert_eq!(addresses(&config(id, ""), "nv12", &pictures), copied, "{id}");
+        // The program decides where the pictures are.
+        let own = config(id, "").with_allocator(FrameMemory::Host, Arc::new(Provider::default()));
+        assert_eq!(addresses(&own, "i420", &pictures), copied, "{id}");
+    }
+    assert!(pictures.iter().flatten().all(Bytes::is_unique), "the session is gone");
 }

@@ -37,7 +37,7 @@ use encoder_core::{
     Chain, EncodeError, EncoderType, FrameLayout, FrameRate, OpenError, Plan, Resolution, Settings,
     Waiter,
 };
-use encoder_ringbuf::{Closed, Producer, RingError, RingOptions, WriteSlot, ring_in};
+use encoder_ringbuf::{Closed, Heap, Producer, RingError, RingOptions, WriteSlot, ring_in};
 use engine::Engine;
 use output_check::OutputCheck;
 pub use report::VideoReport;
@@ -270,6 +270,7 @@ pub struct Session {
     producer: Option<Producer<Meta>>,
     layout: FrameLayout,
     options: PictureOptions,
+    may_share: bool,
     encoder: EncoderType,
     next_number: u64,
     on_full: OnFull,
@@ -327,7 +328,8 @@ impl Session {
         let least = chain.max_delay().max(encoder.max_delay()) + held + 3;
         let slots = wished.max(least);
         let options = RingOptions { slots, slot_bytes: layout.bytes() };
-        let (producer, consumer) = ring_in(options, config.allocator(encoder.encoder_type()))?;
+        let allocator = config.allocator(encoder.encoder_type());
+        let (producer, consumer) = ring_in(options, allocator.unwrap_or(&Heap))?;
         let counters = Arc::new(Counters::default());
         let id = encoder.encoder_type();
         let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));
@@ -364,6 +366,7 @@ impl Session {
             producer: Some(producer),
             layout,
             options: config.picture,
+            may_share: allocator.is_none(),
             encoder: id,
             next_number: 0,
             on_full: config.on_full,
@@ -459,6 +462,7 @@ impl Session {
             slot,
             layout: self.layout,
             options: self.options,
+            may_share: self.may_share,
             times: self.spread.map_or(times, at),
             number,
             copies: 1,
@@ -467,7 +471,9 @@ impl Session {
     }
 
     /// Converts a picture into the ring, on the calling thread. Waits while the ring is full, or
-    /// applies [`SessionConfig::on_full`]. A picture that cannot be decoded is handled by
+    /// applies [`SessionConfig::on_full`]. A picture that has the [`layout`](Self::layout) already
+    /// (`i420` or `nv12` without padding) is not copied: its [`Bytes`](bytes::Bytes) are held until
+    /// its slot is used again, so they should not be a small part of a large buffer. A picture that cannot be decoded is handled by
     /// [`SessionConfig::on_bad_frame`].
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use encoder_core::{EncoderType, FrameMemory, OpenRequest, Waiter, backend};
-use encoder_ringbuf::{Heap, SlotAllocator};
+use encoder_ringbuf::SlotAllocator;
 use tracing::debug;
 
 use super::{OnBadFrame, OnFull, SessionConfig};
@@ -82,18 +82,14 @@ impl SessionConfig {
         self
     }
 
-    /// The allocator of the ring that `encoder` reads from.
-    pub(super) fn allocator(&self, encoder: EncoderType) -> &dyn SlotAllocator {
+    /// The allocator of the ring that `encoder` reads from; `None` for plain memory of the process.
+    pub(super) fn allocator(&self, encoder: EncoderType) -> Option<&dyn SlotAllocator> {
         let request = OpenRequest::new(&self.settings, encoder, self.threads);
         let memory = backend(encoder).map_or(FrameMemory::Host, |it| (it.memory)(&request));
-        match self.allocators.iter().find(|(known, _)| *known == memory) {
-            Some((_, allocator)) => &**allocator,
-            None => {
-                if memory != FrameMemory::Host {
-                    debug!(%encoder, "there is no allocator for {memory}: frames are in host memory");
-                }
-                &Heap
-            }
+        let found = self.allocators.iter().find(|(known, _)| *known == memory);
+        if found.is_none() && memory != FrameMemory::Host {
+            debug!(%encoder, "there is no allocator for {memory}: frames are in host memory");
         }
+        found.map(|(_, allocator)| &**allocator)
     }
 }

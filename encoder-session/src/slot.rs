@@ -1,7 +1,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use bytes::Bytes;
 use encoder_core::FrameLayout;
-use encoder_ringbuf::WriteSlot;
+use encoder_ringbuf::{ReadSlot, WriteSlot};
 use tracing::Span;
 
 use encoder_media::{Payload, timeline::FrameTimes};
@@ -13,6 +14,13 @@ pub(super) struct Meta {
     pub number: u64,
     pub copies: u32,
     pub outcome: Result<(), String>,
+    /// The picture, if it had the layout of the ring already: then the slot's memory is unused.
+    pub picture: Option<Bytes>,
+}
+
+/// The picture of a slot.
+pub(super) fn picture_of(slot: &ReadSlot<Meta>) -> &[u8] {
+    slot.meta().and_then(|meta| meta.picture.as_deref()).unwrap_or(slot)
 }
 
 /// The reserved slot of one frame in the ring.
@@ -20,6 +28,8 @@ pub struct Slot {
     pub(super) slot: WriteSlot<Meta>,
     pub(super) layout: FrameLayout,
     pub(super) options: PictureOptions,
+    /// Whether encoders may read pictures from memory outside of the ring.
+    pub(super) may_share: bool,
     pub(super) times: FrameTimes,
     pub(super) number: u64,
     pub(super) copies: u32,
@@ -41,9 +51,15 @@ impl Slot {
         self
     }
 
-    /// Decodes a picture into its slot.
+    /// Decodes a picture into its slot. A picture that has the layout of the ring already is not
+    /// copied: its memory is held until the slot is used again.
     pub fn fill(mut self, payload: &Payload) {
         let (options, layout) = (self.options, self.layout);
+        if self.may_share
+            && let Some(picture) = picture::ready(payload, &options, &layout)
+        {
+            return self.publish(Ok(()), Some(picture));
+        }
         let span = self.span.clone();
         let _entered = span.enter();
         let memory = &mut *self.slot;
@@ -54,16 +70,16 @@ impl Slot {
             Ok(outcome) => outcome,
             Err(_) => Err(PictureError::Broken("the decoder panicked".into())),
         };
-        self.publish(outcome.map_err(|error| error.to_string()));
+        self.publish(outcome.map_err(|error| error.to_string()), None);
     }
 
     /// Marks the slot as having no picture, with the reason.
     pub fn fail(self, reason: impl Into<String>) {
-        self.publish(Err(reason.into()));
+        self.publish(Err(reason.into()), None);
     }
 
-    fn publish(self, outcome: Result<(), String>) {
+    fn publish(self, outcome: Result<(), String>, picture: Option<Bytes>) {
         let Self { slot, times, number, copies, .. } = self;
-        slot.publish(Meta { times, number, copies, outcome });
+        slot.publish(Meta { times, number, copies, outcome, picture });
     }
 }

@@ -16,6 +16,7 @@ use super::{
     Counters, Fault, Meta, OnBadFrame, SessionError, SharedSink, VideoReport,
     engine::{Engine, Step},
     lock, panicked,
+    slot::picture_of,
 };
 use encoder_media::{
     SinkError,
@@ -240,7 +241,8 @@ impl Worker {
         if let Some(decision) = self.decided.get(n).filter(|decision| decision.slot == seq) {
             let (end, picture) = (decision.end, decision.picture.clone());
             while self.parts.engine.next() < end {
-                let step = self.parts.engine.encode(picture.as_deref().unwrap_or(&slot));
+                let step =
+                    self.parts.engine.encode(picture.as_deref().unwrap_or(picture_of(&slot)));
                 if self.after(step)? == Step::Replay {
                     return Ok(());
                 }
@@ -293,7 +295,7 @@ impl Worker {
             OnBadFrame::Skip | OnBadFrame::Repeat => {}
         }
         if let Some(slot) = self.last.take() {
-            self.spare = Some(Arc::from(&*slot));
+            self.spare = Some(Arc::from(picture_of(&slot)));
         }
         let times = std::iter::repeat_n(times, copies as usize);
         match self.spare.clone() {
