@@ -7,6 +7,7 @@ mod metadata;
 mod opener;
 mod packed;
 mod parts;
+mod sequence;
 #[cfg(test)]
 mod tests;
 

@@ -23,7 +23,6 @@ use self::rows::{Rows, Survey};
 use super::filter::{TopicFilter, Window};
 use super::message::{self, CameraSchema, Serialization};
 use super::signature;
-use super::steps;
 use super::zipped;
 use super::{
     BadMessage, ChannelId, ChannelInfo, Event, Message, Packet, Source, SourceError, SourceOptions,
@@ -113,7 +112,7 @@ impl SqliteSource {
             let reason = format!("not a rosbag2 database, or damaged: {error}");
             SourceError::invalid(self.path.as_path(), reason, "check what it is")
         })?;
-        let mut wanted = HashMap::new();
+        let (mut wanted, mut names) = (HashMap::new(), HashMap::new());
         let mut infos = Vec::new();
         let mut channels = Vec::new();
         let mut descriptions = self.descriptions();
@@ -131,6 +130,7 @@ impl SqliteSource {
                     None
                 }
             };
+            names.insert(id, (topic.clone(), camera.is_some()));
             if camera.is_none() && !self.all {
                 continue;
             }
@@ -159,7 +159,7 @@ impl SqliteSource {
             self.topics.push(Topic { camera, channel, serialization, number: 0 });
         }
         self.has_cameras = !infos.is_empty();
-        let survey = Survey::new(&self.database.connection, &wanted, self.topics.len());
+        let survey = Survey::new(&self.database.connection, &wanted, self.topics.len(), &names);
         if let Some(damage) = &survey.damage {
             let text = format!(
                 "the database is damaged ({damage}): {} {} of it can be read, others may be missing",
@@ -168,13 +168,8 @@ impl SqliteSource {
             );
             self.events.push_back(Event::Warning(Warning { text, loss: true }));
         }
-        for (topic, steps) in self.topics.iter().zip(&survey.steps) {
-            let info = topic.camera.and_then(|(stream, _)| infos.get(stream));
-            for (step, info) in steps.iter().take(steps::LISTED).zip(info.into_iter().cycle()) {
-                let text = step.warning(&info.topic);
-                self.events.push_back(Event::Warning(Warning { text, loss: false }));
-            }
-        }
+        let set = survey.steps.warnings().map(|text| Warning { text, loss: false });
+        self.events.extend(set.map(Event::Warning));
         for (topic, count) in self.topics.iter().zip(&survey.counts) {
             if let Some(info) = topic.camera.and_then(|(stream, _)| infos.get_mut(stream)) {
                 info.messages = Some(*count);
@@ -340,7 +335,8 @@ impl Source for SqliteSource {
         while let Some(row) =
             self.rows.as_mut().and_then(|rows| rows.next(&self.database.connection))
         {
-            if row.0 > *self.wanted.end() {
+            let is_rising = self.rows.as_ref().is_some_and(Rows::is_rising);
+            if row.0 > *self.wanted.end() && is_rising {
                 self.rows = None;
                 break;
             }

@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use mcap::WriteOptions;
+
 use crate::common::{
     EPOCH, MS, S,
     decode::{Video, decode, decode_fragmented},
@@ -96,6 +98,35 @@ fn a_clock_that_is_set_back_does_not_interleave_two_periods() {
             assert!(distances.iter().all(|d| (d - PERIOD).abs() <= MS), "{by}: {distances:?}");
             assert!(converted.warns("step back by"), "{}", converted.report);
             assert!(converted.count("times_guessed") > 0);
+        }
+    }
+}
+
+#[test]
+fn the_clock_that_is_set_back_is_that_of_all_cameras() {
+    // A fast camera, and a slow one alone and beside it; in chunks and without them.
+    for (topics, is_chunked) in [
+        (&[("/slow", 1000)][..], true),
+        (&[("/slow", 1000), ("/fast", 100)], true),
+        (&[("/slow", 1000), ("/fast", 100)], false),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let options = WriteOptions::new().use_chunks(is_chunked).compression(None);
+        let mut recording = Recording::with(directory.path().join("two.mcap"), options);
+        for moment in (0..20_000).step_by(100) {
+            for (topic, _) in topics.iter().filter(|(_, every)| moment % every == 0) {
+                let log = EPOCH + (moment - if moment < 10_000 { 0 } else { 4450 }) * MS;
+                let n = moment as usize / 100;
+                let stamp = EPOCH + moment * MS;
+                recording.write(topic, Serialization::CdrLittle, stamp, log, &small_jpeg(n));
+            }
+        }
+        let converted = convert(&recording.finish(), &[]);
+        assert!(converted.warns("step back by 3."), "{}", converted.report);
+        for (topic, every) in topics {
+            let shown = decode(&converted.path(&format!("{}.mp4", &topic[1..]))).numbers();
+            let expected = (0..200).step_by(*every as usize / 100).map(Some);
+            assert_eq!(shown, expected.collect::<Vec<_>>(), "{topic}: {}", converted.report);
         }
     }
 }

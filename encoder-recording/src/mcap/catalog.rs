@@ -1,5 +1,6 @@
 //! The known channels of a recording, and how their messages are handled.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 
@@ -16,7 +17,7 @@ use crate::filter::{TopicFilter, Window};
 use crate::frames::FrameBuffers;
 use crate::message::{self, CameraSchema, Serialization};
 use crate::signature;
-use crate::steps::{self, Step};
+use crate::steps::ClockSteps;
 use crate::zipped;
 use crate::{
     BadMessage, ChannelId, ChannelInfo, Event, Message, Packet, SourceError, SourceOptions,
@@ -30,6 +31,8 @@ pub(super) struct Catalog {
     /// Whether messages of all channels are requested.
     all: bool,
     pub first_log: Option<u64>,
+    /// The recorder's clock was set back: log times may be earlier than the one before.
+    was_set: bool,
     schemas: BTreeMap<Id, Schema>,
     channels: BTreeMap<Id, Known>,
     /// Channels whose schema is not known yet.
@@ -107,6 +110,7 @@ impl Catalog {
             window: Window::new(options),
             all: options.all_messages,
             first_log: None,
+            was_set: false,
             schemas: BTreeMap::new(),
             channels: BTreeMap::new(),
             pending: BTreeMap::new(),
@@ -357,21 +361,18 @@ impl Catalog {
         self.channels.get(&channel).map(|known| self.all || known.role.is_some())
     }
 
-    /// Whether messages of a channel are decoded to packets, as far as it is defined.
-    pub(super) fn is_known_camera(&self, channel: Id) -> bool {
-        self.channels.get(&channel).is_some_and(|known| known.role.is_some())
+    /// The topic of a channel, and whether its messages may be decoded to packets.
+    pub(super) fn topic(&self, channel: Id) -> (Cow<'_, str>, bool) {
+        match self.channels.get(&channel) {
+            Some(known) => (known.channel.topic.as_str().into(), known.role.is_some()),
+            None => (format!("channel {}", channel.number).into(), true),
+        }
     }
 
-    /// Reports that the recorder's clock was set back: the messages of the channel are in the order
-    /// of the file.
-    pub(super) fn was_set(&mut self, channel: Id, steps: &[Step]) {
-        let Some(known) = self.channels.get_mut(&channel) else { return };
-        let topic = known.channel.topic.clone();
-        let stream = known.role.and_then(|role| self.streams.get_mut(role.stream));
-        stream.map_or(&mut known.progress, |stream| &mut stream.progress).went_back = true;
-        for step in steps.iter().take(steps::LISTED) {
-            self.warn(step.warning(&topic));
-        }
+    /// Reports that the recorder's clock was set back.
+    pub(super) fn was_set(&mut self, steps: &ClockSteps) {
+        self.was_set = !steps.is_empty();
+        steps.warnings().for_each(|text| self.warn(text));
     }
 
     /// Counts messages whose channel is not defined.
@@ -422,7 +423,8 @@ impl Catalog {
         let number = progress.messages;
         progress.messages += 1;
         let before = std::mem::replace(&mut progress.last_log, header.log_time);
-        if header.log_time < before && !progress.went_back && !is_disordered {
+        let is_late = header.log_time < before && !self.was_set;
+        if is_late && !progress.went_back && !is_disordered {
             progress.went_back = true;
             let text = format!(
                 "{}: message {number} was logged {} ns before the one that came before it, \

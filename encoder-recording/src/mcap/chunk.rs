@@ -4,7 +4,7 @@ use encoder_media::InputReader;
 use mcap::records::op;
 use mcap::sans_io::{LinearReadEvent, LinearReader, LinearReaderOptions};
 
-use super::record::{Fields, Record};
+use super::record::{Fields, RECORD_HEADER, Record};
 use crate::{Limits, SourceError};
 
 /// Fixed part of a chunk's header before the name of the compression: start and end time,
@@ -72,14 +72,14 @@ impl ChunkHeader {
         }))
     }
 
-    /// Reads and decompresses the chunk and calls `visit` with opcode and body of each record
-    /// inside. The inner `Err` describes the damage; the records before it are valid. If a complete
+    /// Reads and decompresses the chunk and calls `visit` with offset, opcode and body of each
+    /// record inside. The inner `Err` describes the damage; the records before it are valid. If a complete
     /// chunk has a wrong CRC, no record is visited.
     pub(super) fn records(
         &self,
         input: &mut InputReader,
         limits: &Limits,
-        mut visit: impl FnMut(u8, &[u8]),
+        mut visit: impl FnMut(u64, u8, &[u8]),
     ) -> Result<Result<(), String>, SourceError> {
         let limit = limits.message_bytes;
         // The recorder writes the sizes when it finishes the chunk.
@@ -123,9 +123,13 @@ impl ChunkHeader {
         if let Ok(len @ 1..) = usize::try_from(self.compressed) {
             insert(&mut reader, len, |buffer| input.read(self.data, buffer))?;
         }
+        let mut offset = 0;
         loop {
             match reader.next_event() {
-                Some(Ok(LinearReadEvent::Record { data, opcode })) => visit(opcode, data),
+                Some(Ok(LinearReadEvent::Record { data, opcode })) => {
+                    visit(offset, opcode, data);
+                    offset += RECORD_HEADER + data.len() as u64;
+                }
                 // All bytes were inserted: this is the end, or the last record is cut.
                 Some(Ok(LinearReadEvent::ReadRequest(_))) => reader.notify_read(0),
                 Some(Err(mcap::McapError::UnexpectedEof)) => {

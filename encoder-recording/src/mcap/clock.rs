@@ -1,117 +1,124 @@
-//! The places where the recorder's clock was set back.
+//! Looks for the places where the recorder's clock was set back.
 
-use std::collections::BTreeMap;
+use mcap::records::op;
 
-use encoder_media::InputReader;
+use super::chunk::ChunkHeader;
+use super::index::{self, Rows};
+use super::plan::{Block, Kind};
+use super::record::{Id, MessageHeader, Record};
+use super::{BATCH, McapSource, signed};
+use crate::SourceError;
+use crate::steps::{LogTimes, Place};
 
-use super::{catalog::Catalog, index, plan::Block, record::Id, signed};
-use crate::{
-    SourceError,
-    file_parts::FileParts,
-    steps::{self, LogTimes, Step},
-};
-
-/// In longer recordings the message indexes are read only if chunks overlap in time.
+/// In longer recordings the log times are read only if chunks overlap in time.
 const FEW: usize = 256;
-/// Blocks whose message indexes are read at once.
-const BATCH: usize = 64;
+/// Bytes of chunks without message indexes that are read twice, because only their messages state
+/// the log times.
+const READ_TWICE: u64 = 256 << 20;
 
-/// What is added to the log times of messages to have them in the order of the recording.
-#[derive(Default)]
-pub(super) struct ClockSteps {
-    /// By channel.
-    steps: BTreeMap<Id, Vec<Step>>,
-}
+/// Place, channel and log time of messages, in the order of the file.
+type Messages = Vec<(Place, u16, u64)>;
 
-impl ClockSteps {
-    /// Reads the message indexes, if the clock may have been set. Reports each step, and replaces
-    /// the start of each block by the least time of its messages with the steps.
-    pub(super) fn find(
-        input: &InputReader,
-        catalog: &mut Catalog,
-        parts: &FileParts,
-        blocks: &mut [Block],
-        all: bool,
-    ) -> Result<Self, SourceError> {
+impl McapSource {
+    /// Reads the log times of all messages, if the clock may have been set. Reports each step, and
+    /// shifts the starts of the blocks.
+    pub(super) fn find_steps(&mut self, blocks: &mut [Block]) -> Result<(), SourceError> {
         blocks.sort_unstable_by_key(|block| block.at);
         let mut end = 0;
-        let overlap = |block: &Block| {
-            let is_earlier = block.start < end;
+        let is_of_use = |block: &Block| {
+            let is_earlier = block.start < end || matches!(block.kind, Kind::Run { .. });
             end = end.max(block.end);
             is_earlier
         };
-        if !blocks.iter().any(overlap) && blocks.len() > FEW {
-            return Ok(Self::default());
+        if !blocks.iter().any(is_of_use) && blocks.len() > FEW {
+            return Ok(());
         }
-        let mut channels: BTreeMap<Id, LogTimes> = BTreeMap::new();
+        self.knows_steps = true;
+        let (mut times, mut left) = (LogTimes::default(), READ_TWICE);
         for batch in blocks.chunks(BATCH) {
             let regions: Vec<_> = batch.iter().map(Block::indexes).collect();
-            for (block, times) in batch.iter().zip(index::read_times(input, &regions)?) {
-                let part = parts.of(block.at);
-                for (number, times) in times.unwrap_or_default() {
-                    let channel = Id { part, number };
-                    if !catalog.is_known_camera(channel) {
-                        continue;
-                    }
-                    let known = channels.entry(channel).or_default();
-                    for (number, time) in (0..).zip(times) {
-                        known.push((block.at, number), signed(time));
-                    }
+            for (block, rows) in batch.iter().zip(index::read_rows(&self.input, &regions)?) {
+                let Some(messages) = self.messages(block, rows, &mut left)? else {
+                    self.knows_steps = false;
+                    continue;
+                };
+                let part = self.part(block.at);
+                for (place, number, log_time) in messages {
+                    let (topic, is_camera) = self.catalog.topic(Id { part, number });
+                    times.push(&topic, is_camera, place, signed(log_time));
                 }
             }
         }
-        let found = channels.into_iter().map(|(channel, times)| (channel, times.steps()));
-        let steps: BTreeMap<_, _> = found.filter(|(_, steps)| !steps.is_empty()).collect();
-        let steps = Self { steps };
-        if !steps.steps.is_empty() {
-            steps.apply(input, catalog, parts, blocks, all)?;
-        }
-        Ok(steps)
-    }
-
-    fn apply(
-        &self,
-        input: &InputReader,
-        catalog: &mut Catalog,
-        parts: &FileParts,
-        blocks: &mut [Block],
-        all: bool,
-    ) -> Result<(), SourceError> {
-        for (channel, steps) in &self.steps {
-            catalog.was_set(*channel, steps);
-        }
-        for batch in blocks.chunks_mut(BATCH) {
-            let regions: Vec<_> = batch.iter().map(Block::indexes).collect();
-            for (block, times) in batch.iter_mut().zip(index::read_times(input, &regions)?) {
-                let Some(times) = times else { continue };
-                let mut start = if all { block.start } else { u64::MAX };
-                for (number, times) in times {
-                    let channel = Id { part: parts.of(block.at), number };
-                    if catalog.wants(channel) == Some(false) {
-                        continue;
-                    }
-                    for (number, time) in (0..).zip(times) {
-                        let time =
-                            signed(time).saturating_add(self.shift(channel, block.at, number));
-                        start = start.min(time.max(0) as u64);
-                    }
-                }
-                if start < u64::MAX {
-                    block.start = start;
-                    *block = block.without_indexes();
-                }
-            }
+        self.steps = times.steps();
+        self.catalog.was_set(&self.steps);
+        for block in blocks {
+            // Later messages of the block may be shifted by more, but not by less.
+            let shift = self.steps.shift((block.at, 0));
+            block.start = block.start.saturating_add_signed(shift);
         }
         Ok(())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.steps.is_empty()
+    /// The messages of a block. `left`: bytes of chunks that may still be read for it; `None` if
+    /// these are not enough.
+    fn messages(
+        &mut self,
+        block: &Block,
+        rows: Rows,
+        left: &mut u64,
+    ) -> Result<Option<Messages>, SourceError> {
+        let at = block.at;
+        let part_end = self.part_end(at);
+        match (block.kind, rows) {
+            (Kind::Attachment, _) => Ok(Some(Messages::new())),
+            (Kind::Run { end }, _) => self.messages_of_run(at, end.min(part_end)).map(Some),
+            (Kind::Chunk { .. }, Some(rows)) => {
+                let place = |row: &index::Row| ((at, row.offset), row.channel, row.log_time);
+                Ok(Some(rows.iter().map(place).collect()))
+            }
+            (Kind::Chunk { end, .. }, None) => {
+                let Some(rest) = left.checked_sub(end.min(part_end).saturating_sub(at)) else {
+                    return Ok(None);
+                };
+                *left = rest;
+                self.messages_of_chunk(at, part_end).map(Some)
+            }
+        }
     }
 
-    /// What is added to the log time of a message: `number` counts the messages of the channel in
-    /// its block.
-    pub(super) fn shift(&self, channel: Id, block: u64, number: u64) -> i64 {
-        self.steps.get(&channel).map_or(0, |steps| steps::shift(steps, (block, number)))
+    /// Damage in the chunk is reported when its messages are read.
+    fn messages_of_chunk(&mut self, at: u64, part_end: u64) -> Result<Messages, SourceError> {
+        let mut messages = Messages::new();
+        let record = Record::at(&mut self.input, at)?;
+        let Some(record) = record.filter(|record| record.opcode == op::CHUNK) else {
+            return Ok(messages);
+        };
+        if let Some(chunk) = ChunkHeader::read(&mut self.input, record, part_end)? {
+            let _broken =
+                chunk.records(&mut self.input, &self.limits, |offset, opcode, body| {
+                    if let Some(header) =
+                        MessageHeader::parse(body).filter(|_| opcode == op::MESSAGE)
+                    {
+                        messages.push(((at, offset), header.channel, header.log_time));
+                    }
+                })?;
+        }
+        Ok(messages)
+    }
+
+    fn messages_of_run(&mut self, at: u64, end: u64) -> Result<Messages, SourceError> {
+        let (mut messages, mut next) = (Messages::new(), at);
+        while next < end
+            && let Some(record) = Record::at(&mut self.input, next)?
+        {
+            if record.opcode == op::MESSAGE
+                && let Some(start) = record.start::<{ MessageHeader::LEN }>(&mut self.input)?
+                && let Some(header) = MessageHeader::parse(&start)
+            {
+                messages.push(((next, 0), header.channel, header.log_time));
+            }
+            next = record.end();
+        }
+        Ok(messages)
     }
 }

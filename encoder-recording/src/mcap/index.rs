@@ -26,9 +26,17 @@ pub(super) struct Entry {
 /// The entries of a chunk by its channels; `None` when its message indexes cannot be used.
 pub(super) type Entries = Option<Vec<Entry>>;
 
-/// The log times of the messages of a chunk by channel, in the order of the chunk; `None` when its
-/// message indexes cannot be used.
-pub(super) type Times = Option<Vec<(u16, Vec<u64>)>>;
+/// A message in a chunk, in the order of the chunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Row {
+    /// Offset of its record in the decompressed chunk.
+    pub offset: u64,
+    pub channel: u16,
+    pub log_time: u64,
+}
+
+/// The messages of a chunk in its order; `None` when its message indexes cannot be used.
+pub(super) type Rows = Option<Vec<Row>>;
 
 /// Reads the message indexes of chunks; the result is `None` for a chunk without usable indexes.
 pub(super) fn read(
@@ -38,12 +46,12 @@ pub(super) fn read(
     read_with(input, regions, parse)
 }
 
-/// Reads the log times of all messages of chunks.
-pub(super) fn read_times(
+/// Reads all messages of the indexes of chunks.
+pub(super) fn read_rows(
     input: &InputReader,
     regions: &[Option<Range<u64>>],
-) -> Result<Vec<Times>, SourceError> {
-    read_with(input, regions, parse_times)
+) -> Result<Vec<Rows>, SourceError> {
+    read_with(input, regions, parse_rows)
 }
 
 fn read_with<T>(
@@ -101,17 +109,17 @@ fn parse(bytes: &[u8]) -> Entries {
     Some(entries)
 }
 
-fn parse_times(bytes: &[u8]) -> Times {
-    let mut channels: Vec<(u16, Vec<u64>)> = Vec::new();
+fn parse_rows(bytes: &[u8]) -> Rows {
+    let mut all = Vec::new();
     each_channel(bytes, |channel, rows| {
         let number = |half: Option<&[u8; 8]>| half.copied().map_or(0, u64::from_le_bytes);
-        let mut times: Vec<_> =
-            rows.iter().map(|row| (number(row.last_chunk()), number(row.first_chunk()))).collect();
-        // Some writers sort the rows by time.
-        times.sort_by_key(|(offset, _)| *offset);
-        channels.push((channel, times.into_iter().map(|(_, time)| time).collect()));
+        all.extend(rows.iter().map(|row| {
+            let (log_time, offset) = (number(row.first_chunk()), number(row.last_chunk()));
+            Row { offset, channel, log_time }
+        }));
     })?;
-    Some(channels)
+    all.sort_unstable();
+    Some(all)
 }
 
 /// Calls `row` with the rows of each channel: a log time, and an offset in the decompressed chunk.

@@ -9,6 +9,7 @@ use super::taken::{Taken, Waiting};
 use super::{McapSource, signed};
 use crate::SourceError;
 use crate::order::Key;
+use crate::steps::LogTimes;
 
 impl McapSource {
     /// Reads the messages of a block. `is_again`: the block was read before, and messages without a
@@ -45,6 +46,7 @@ impl McapSource {
         }
         if !is_again {
             self.catalog.stray(taken.strays());
+            self.report_steps(at, &taken);
             if taken.short > 0 {
                 self.catalog.lost(format!(
                     "{} messages in the chunk at byte {at} are too short; they are lost",
@@ -63,16 +65,31 @@ impl McapSource {
         chunk: &ChunkHeader,
     ) -> Result<(Taken, Result<(), String>), SourceError> {
         let mut taken = Taken::new(self.part(at));
+        taken.times = (!self.knows_steps).then(LogTimes::default);
         let Self { input, catalog, order, limits, steps, .. } = self;
         let mut number = 0;
-        let done = chunk.records(input, limits, |opcode, body| {
+        let done = chunk.records(input, limits, |offset, opcode, body| {
             match opcode {
-                op::MESSAGE => taken.message((catalog, steps), order, body, at, number),
+                op::MESSAGE => {
+                    let place = (at, (at, offset));
+                    taken.message((catalog, steps), order, body, place, number);
+                }
                 _ => catalog.definition(taken.part, opcode, body),
             }
             number += 1;
         })?;
         Ok((taken, done))
+    }
+
+    /// Reports that the clock was set back within a chunk, whose messages are in log-time order
+    /// already.
+    fn report_steps(&mut self, at: u64, taken: &Taken) {
+        let steps = taken.times.as_ref().map(LogTimes::steps).unwrap_or_default();
+        if let Some(text) = steps.not_applied(&format!("the chunk at byte {at}"))
+            && !std::mem::replace(&mut self.warned_of_steps, true)
+        {
+            self.catalog.lost(text);
+        }
     }
 
     /// Looks for the definitions of channels that the block at `at` has messages of. Returns whether
@@ -105,7 +122,7 @@ impl McapSource {
             };
             let catalog = &mut self.catalog;
             // Damage in the chunk is reported when its messages are read.
-            let _broken = chunk.records(&mut self.input, &self.limits, |opcode, body| {
+            let _broken = chunk.records(&mut self.input, &self.limits, |_, opcode, body| {
                 catalog.definition(part, opcode, body);
             })?;
         }
@@ -159,7 +176,10 @@ impl McapSource {
                 }
             }
             match record.read(input, limits)? {
-                Ok(body) => taken.message((catalog, steps), order, &body, at, number),
+                Ok(body) => {
+                    let place = (at, (place, 0));
+                    taken.message((catalog, steps), order, &body, place, number);
+                }
                 Err(_) if broken.is_some() => more += 1,
                 Err(reason) => broken = Some(format!("the message at byte {place}: {reason}")),
             }

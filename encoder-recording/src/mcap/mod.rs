@@ -28,13 +28,13 @@ use ::mcap::records::op;
 use encoder_media::{InputReader, Location, ReadAt};
 
 use self::catalog::Catalog;
-use self::clock::ClockSteps;
 use self::plan::{Block, Kind, Summary, Wanted};
 use self::record::{Fields, Id, Record};
 use self::taken::Waiting;
 use self::walk::Found;
 use super::file_parts::FileParts;
 use super::order::{MessageOrder, Next};
+use super::steps::ClockSteps;
 use super::{Event, Limits, Source, SourceError, SourceOptions};
 
 /// The magic bytes of an MCAP file.
@@ -52,6 +52,8 @@ pub struct McapSource {
     catalog: Catalog,
     order: MessageOrder<Block, Waiting>,
     steps: ClockSteps,
+    /// Whether the clock was not set but for `steps`.
+    knows_steps: bool,
     parts: FileParts,
     /// Chunks whose definitions were not read.
     unread: BTreeSet<u64>,
@@ -64,6 +66,7 @@ pub struct McapSource {
     /// Log times of the first and the last message by the index.
     span: Option<(i64, i64)>,
     warned_of_order: bool,
+    warned_of_steps: bool,
     ended: bool,
 }
 
@@ -102,6 +105,7 @@ impl McapSource {
             all,
             order: MessageOrder::new(options.limits.held_bytes),
             steps: ClockSteps::default(),
+            knows_steps: false,
             parts: FileParts::default(),
             unread: BTreeSet::new(),
             metadata: VecDeque::new(),
@@ -109,6 +113,7 @@ impl McapSource {
             cuts: Vec::new(),
             span: None,
             warned_of_order: false,
+            warned_of_steps: false,
             ended: false,
         };
         let mut blocks = match source.by_summary()? {
@@ -123,8 +128,7 @@ impl McapSource {
             }
         };
         source.catalog.announce();
-        let (input, catalog) = (&source.input, &mut source.catalog);
-        source.steps = ClockSteps::find(input, catalog, &source.parts, &mut blocks, all)?;
+        source.find_steps(&mut blocks)?;
         source.queue(blocks);
         Ok(source)
     }
@@ -287,8 +291,9 @@ impl McapSource {
             // no memory, and a damaged index loses nothing.
             let part = self.part(block.at);
             let first = entries.and_then(|entries| self.catalog.first_wanted(part, &entries));
-            let first = first.flatten();
-            self.order.requeue(first.map_or(start, signed), block.at, block.without_indexes());
+            let shift = self.steps.shift((block.at, 0));
+            let first = first.flatten().map(|first| signed(first).saturating_add(shift));
+            self.order.requeue(first.unwrap_or(start), block.at, block.without_indexes());
         }
         Ok(!blocks.is_empty())
     }

@@ -86,6 +86,8 @@ pub(super) struct Summary {
     blocks: Vec<Block>,
     attachments: Vec<Block>,
     chunks: Vec<ChunkPlace>,
+    /// Offset of the summary.
+    start: u64,
     /// Bytes of definitions so far.
     definitions: u64,
     first_log: Option<u64>,
@@ -124,7 +126,7 @@ impl Summary {
             None | Some(0) => return Ok(Ok(None)),
             Some(start) => start,
         };
-        let mut summary = Self::default();
+        let mut summary = Self { start, ..Self::default() };
         let mut at = start;
         while at < closing_at {
             let record = Record::at(input, at)?;
@@ -277,7 +279,28 @@ impl Summary {
                 return Ok(Err(format!("there is no chunk of its length at byte {at}")));
             }
         }
+        if let Some(at) = self.find_unlisted(input)? {
+            return Ok(Err(format!("it does not list the messages at byte {at}")));
+        }
         Ok(Ok(Some(blocks)))
+    }
+
+    /// The offset of the first chunk or message between the listed chunks, or before or behind them.
+    fn find_unlisted(&self, input: &mut InputReader) -> Result<Option<u64>, SourceError> {
+        let mut at = super::MAGIC.len() as u64;
+        let chunks = self.chunks.iter().map(|chunk| (chunk.at, chunk.indexes_end));
+        for (next, indexes_end) in chunks.chain([(self.start, self.start)]) {
+            while at < next
+                && let Some(record) = Record::at(input, at)?
+            {
+                if matches!(record.opcode, op::CHUNK | op::MESSAGE) {
+                    return Ok(Some(at));
+                }
+                at = record.end();
+            }
+            at = indexes_end;
+        }
+        Ok(None)
     }
 
     /// Whether it lists chunks.

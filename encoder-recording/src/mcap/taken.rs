@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::catalog::Catalog;
-use super::clock::ClockSteps;
 use super::plan::Block;
 use super::record::{Id, MessageHeader};
 use super::signed;
 use crate::Attachment;
 use crate::order::{Key, MessageOrder};
+use crate::steps::{ClockSteps, LogTimes, Place};
 
 /// An item that waits for its place in the order.
 pub(super) enum Waiting {
@@ -27,13 +27,13 @@ pub(super) struct Taken {
     by_stray: BTreeMap<u16, u64>,
     /// Messages that are shorter than their header.
     pub(super) short: u64,
-    /// Number of messages of each channel so far.
-    numbers: BTreeMap<u16, u64>,
+    /// The log times of the block, if the steps of the clock in it are not known.
+    pub(super) times: Option<LogTimes>,
 }
 
 impl Taken {
     pub(super) fn new(part: usize) -> Self {
-        Self { part, by_stray: BTreeMap::new(), short: 0, numbers: BTreeMap::new() }
+        Self { part, by_stray: BTreeMap::new(), short: 0, times: None }
     }
 
     pub(super) fn stray(&mut self, channel: u16) {
@@ -50,14 +50,14 @@ impl Taken {
         self.by_stray.keys().map(|number| Id { part: self.part, number: *number })
     }
 
-    /// Adds a message to the order. A message outside of the window is added without its data,
-    /// since it is only counted.
+    /// Adds a message to the order, number `number` of the block. A message outside of the window
+    /// is added without its data, since it is only counted.
     pub(super) fn message(
         &mut self,
         (catalog, steps): (&mut Catalog, &ClockSteps),
         order: &mut MessageOrder<Block, Waiting>,
         body: &[u8],
-        block: u64,
+        (block, place): (u64, Place),
         number: u64,
     ) {
         let (Some(header), Some(data)) =
@@ -72,11 +72,13 @@ impl Taken {
             Some(false) => {}
             Some(true) => {
                 let log_ns = signed(header.log_time);
-                let id = Id { part: self.part, number: header.channel };
-                let in_channel = self.numbers.entry(header.channel).or_default();
-                let shift = steps.shift(id, block, *in_channel);
-                *in_channel += 1;
-                let key = Key { time: log_ns.saturating_add(shift), block, number };
+                let time = log_ns.saturating_add(steps.shift(place));
+                if let Some(times) = &mut self.times {
+                    let id = Id { part: self.part, number: header.channel };
+                    let (topic, is_camera) = catalog.topic(id);
+                    times.push(&topic, is_camera, place, time);
+                }
+                let key = Key { time, block, number };
                 if !order.is_wanted(&key) {
                     return;
                 }

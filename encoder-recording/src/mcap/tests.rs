@@ -2,6 +2,7 @@
 
 mod all;
 mod memory;
+mod steps;
 mod unindexed;
 
 use std::collections::BTreeMap;

@@ -1,5 +1,6 @@
 //! The known connections of a bag, and how their messages are handled.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use super::layout::{Connection, Id};
 use crate::filter::TopicFilter;
 use crate::message::{self, CameraSchema, Serialization};
 use crate::signature;
-use crate::steps::{self, Step};
+use crate::steps::ClockSteps;
 use crate::{
     ChannelId, ChannelInfo, Event, Message, Packet, Schema, SourceError, SourceOptions, StreamId,
     StreamInfo, Warning,
@@ -235,19 +236,17 @@ impl Catalog {
         self.events.push_back(Event::Channel(info));
     }
 
-    /// Whether messages of a connection are decoded to packets.
-    pub(super) fn is_known_camera(&self, connection: Id) -> bool {
-        self.connections.get(&connection).is_some_and(|known| known.stream.is_some())
+    /// The topic of a connection, and whether its messages may be decoded to packets.
+    pub(super) fn topic(&self, connection: Id) -> (Cow<'_, str>, bool) {
+        match self.connections.get(&connection) {
+            Some(known) => (known.topic.as_str().into(), known.stream.is_some()),
+            None => (format!("connection {}", connection.number).into(), true),
+        }
     }
 
     /// Reports that the recorder's clock was set back.
-    pub(super) fn was_set(&mut self, connection: Id, steps: &[Step]) {
-        let Some(topic) = self.connections.get(&connection).map(|known| known.topic.clone()) else {
-            return;
-        };
-        for step in steps.iter().take(steps::LISTED) {
-            self.warn(step.warning(&topic), false);
-        }
+    pub(super) fn was_set(&mut self, steps: &ClockSteps) {
+        steps.warnings().for_each(|text| self.warn(text, false));
     }
 
     /// Counts messages that are not read, or outside of the window.

@@ -1,38 +1,21 @@
-//! The places where the recorder's clock was set back.
+//! Looks for the places where the recorder's clock was set back.
 
-use std::collections::BTreeMap;
+use super::RosbagSource;
+use super::layout::{self, ChunkAt, Id, Messages};
+use super::record::{self, Record, op};
+use crate::SourceError;
+use crate::steps::{FEWEST, LogTimes};
 
-use encoder_media::InputReader;
-
-use super::{
-    catalog::Catalog,
-    layout::{self, ChunkAt, Id},
-};
-use crate::{
-    SourceError,
-    file_parts::FileParts,
-    steps::{self, LogTimes, Place, Step},
-};
-
-/// In longer recordings the index records are read only if chunks overlap in time.
+/// In longer recordings the log times are read only if chunks overlap in time.
 const FEW: usize = 256;
+/// Bytes of chunks without index records that are read twice, because only their messages state
+/// the log times.
+const READ_TWICE: u64 = 256 << 20;
 
-/// What is added to the log times of messages to have them in the order of the recording.
-#[derive(Default)]
-pub(super) struct ClockSteps {
-    /// By connection.
-    steps: BTreeMap<Id, Vec<Step>>,
-}
-
-impl ClockSteps {
-    /// Reads the index records, if the clock may have been set. Reports each step, and replaces the
-    /// start of each chunk by the least time of its messages with the steps.
-    pub(super) fn find(
-        input: &mut InputReader,
-        catalog: &mut Catalog,
-        parts: &FileParts,
-        chunks: &mut [ChunkAt],
-    ) -> Result<Self, SourceError> {
+impl RosbagSource {
+    /// Reads the log times of all messages, if the clock may have been set. Reports each step, and
+    /// shifts the starts of the chunks.
+    pub(super) fn find_steps(&mut self, chunks: &mut [ChunkAt]) -> Result<(), SourceError> {
         chunks.sort_unstable_by_key(|chunk| chunk.position);
         let mut end = i64::MIN;
         let overlap = |chunk: &ChunkAt| {
@@ -41,59 +24,70 @@ impl ClockSteps {
             end = end.max(last);
             is_earlier
         };
+        let has_overlap = chunks.iter().any(overlap);
+        if !has_overlap && chunks.len() > FEW {
+            return Ok(());
+        }
+        self.knows_steps = true;
         // A step inside a chunk needs some messages before and after it.
         let is_long = |chunk: &ChunkAt| {
             let Some(indexed) = &chunk.indexed else { return true };
-            indexed.counts.iter().any(|(_, messages)| u64::from(*messages) > steps::FEWEST)
+            let messages = indexed.counts.iter().map(|(_, messages)| u64::from(*messages));
+            messages.sum::<u64>() > FEWEST
         };
-        let has_step = chunks.len() <= FEW && chunks.iter().any(is_long);
-        if !chunks.iter().any(overlap) && !has_step {
-            return Ok(Self::default());
+        if !has_overlap && !chunks.iter().any(is_long) {
+            return Ok(());
         }
-        let mut connections: BTreeMap<Id, LogTimes> = BTreeMap::new();
+        let (mut times, mut left) = (LogTimes::default(), READ_TWICE);
         for chunk in &*chunks {
-            let part = parts.of(chunk.position);
-            let is_camera = |number| Some(catalog.is_known_camera(Id { part, number }));
-            for (number, entries) in layout::times(input, chunk, is_camera)?.unwrap_or_default() {
-                let known = connections.entry(Id { part, number }).or_default();
-                for (offset, time) in entries {
-                    known.push((chunk.position, offset.into()), time);
-                }
+            let Some(messages) = self.messages(chunk, &mut left)? else {
+                self.knows_steps = false;
+                continue;
+            };
+            let part = self.part(chunk.position);
+            for (offset, number, time) in messages {
+                let (topic, is_camera) = self.catalog.topic(Id { part, number });
+                times.push(&topic, is_camera, (chunk.position, offset), time);
             }
         }
-        let found = connections.into_iter().map(|(id, times)| (id, times.steps()));
-        let steps = Self { steps: found.filter(|(_, steps)| !steps.is_empty()).collect() };
-        if steps.is_empty() {
-            return Ok(steps);
-        }
-        for (connection, steps) in &steps.steps {
-            catalog.was_set(*connection, steps);
-        }
+        self.steps = times.steps();
+        self.catalog.was_set(&self.steps);
         for chunk in chunks {
-            let part = parts.of(chunk.position);
-            let wants = |number| catalog.wants(Id { part, number });
-            let Some(times) = layout::times(input, chunk, wants)? else { continue };
-            let all = times.into_iter().flat_map(|(number, entries)| {
-                let connection = Id { part, number };
-                entries.into_iter().map(move |(offset, time)| (connection, offset, time))
-            });
-            let earliest = all.map(|(connection, offset, time)| {
-                time.saturating_add(steps.shift(connection, (chunk.position, offset.into())))
-            });
-            if let Some(start) = earliest.min() {
-                chunk.start = start;
-                chunk.is_refined = true;
-            }
+            // Later messages of the chunk may be shifted by more, but not by less.
+            let shift = self.steps.shift((chunk.position, 0));
+            chunk.start = chunk.start.saturating_add(shift);
         }
-        Ok(steps)
+        Ok(())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.steps.is_empty()
-    }
-
-    /// What is added to the log time of a message.
-    pub(super) fn shift(&self, connection: Id, place: Place) -> i64 {
-        self.steps.get(&connection).map_or(0, |steps| steps::shift(steps, place))
+    /// The messages of a chunk. `left`: bytes of chunks that may still be read for it; `None` if
+    /// these are not enough. Damage in the chunk is reported when its messages are read.
+    fn messages(
+        &mut self,
+        chunk: &ChunkAt,
+        left: &mut u64,
+    ) -> Result<Option<Messages>, SourceError> {
+        if let Some(messages) = layout::messages(&mut self.input, chunk)? {
+            return Ok(Some(messages));
+        }
+        let record = Record::at(&mut self.input, chunk.position)?;
+        let Some(record) = record.filter(Record::is_chunk) else { return Ok(Some(Vec::new())) };
+        let end = if chunk.open { u64::MAX } else { record.end() };
+        let len = end.min(self.part_end(chunk.position)).saturating_sub(chunk.position);
+        let Some(rest) = left.checked_sub(len) else { return Ok(None) };
+        *left = rest;
+        let mut messages = Messages::new();
+        let Ok((records, _)) = self.records(chunk, &record)? else { return Ok(Some(messages)) };
+        let mut rest = records.as_slice();
+        while let Some((fields, _, next)) = record::split(rest) {
+            let offset = (records.len() - rest.len()) as u64;
+            if fields.op() == Some(op::MESSAGE)
+                && let (Some(number), Some(time)) = (fields.u32("conn"), fields.time("time"))
+            {
+                messages.push((offset, number, time));
+            }
+            rest = next;
+        }
+        Ok(Some(messages))
     }
 }

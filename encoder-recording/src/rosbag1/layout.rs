@@ -254,31 +254,31 @@ fn by_index(
     Ok(whole.then(|| layout.sorted()))
 }
 
-/// Offset and log time of each selected message of a chunk by connection, in the order of the
-/// chunk; `None` if its index records cannot be used.
-pub(super) fn times(
+/// Offset, connection and log time of messages of a chunk, in its order.
+pub(super) type Messages = Vec<(u64, u32, i64)>;
+
+/// The messages of a chunk by its index records; `None` if these cannot be used.
+pub(super) fn messages(
     input: &mut InputReader,
     chunk: &ChunkAt,
-    is_wanted: impl Fn(u32) -> Option<bool>,
-) -> Result<Option<BTreeMap<u32, Vec<(u32, i64)>>>, SourceError> {
+) -> Result<Option<Messages>, SourceError> {
     let Some(record) = Record::at(input, chunk.position)? else { return Ok(None) };
     let mut position = record.end();
-    let mut connections: BTreeMap<u32, Vec<(u32, i64)>> = BTreeMap::new();
+    let mut messages = Messages::new();
     while let Some(record) = Record::at(input, position)?
         && record.fields().op() == Some(op::INDEX)
     {
         position = record.end();
         let Some(connection) = record.fields().u32("conn") else { return Ok(None) };
-        if is_wanted(connection) != Some(true) {
-            continue;
-        }
-        let entries = connections.entry(connection).or_default();
-        if !record.each_entry(input, |offset, time| entries.push((offset, time)))? {
+        let is_whole = record.each_entry(input, |offset, time| {
+            messages.push((offset.into(), connection, time));
+        })?;
+        if !is_whole {
             return Ok(None);
         }
     }
-    connections.values_mut().for_each(|entries| entries.sort_unstable());
-    Ok(Some(connections))
+    messages.sort_unstable();
+    Ok((!messages.is_empty()).then_some(messages))
 }
 
 /// The log time of the first selected message, by the index records behind a chunk; `None` if they

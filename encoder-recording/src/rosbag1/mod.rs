@@ -23,13 +23,13 @@ use bytes::Bytes;
 use encoder_media::{InputReader, Location, ReadAt};
 
 use self::catalog::Catalog;
-use self::clock::ClockSteps;
 use self::layout::{ChunkAt, Connection, Id, Layout, Wanted};
 use self::record::{MAGIC, Record, op};
 use super::file_parts::FileParts;
 use super::filter::Window;
 use super::frames::FrameBuffers;
 use super::order::{Key, MessageOrder, Next};
+use super::steps::{ClockSteps, LogTimes};
 use super::{Event, Limits, Source, SourceError, SourceOptions};
 
 /// Chunks whose index records are read at once.
@@ -52,6 +52,8 @@ pub struct RosbagSource {
     last: i64,
     order: MessageOrder<ChunkAt, Waiting>,
     steps: ClockSteps,
+    /// Whether the clock was not set but for `steps`.
+    knows_steps: bool,
     /// Memory for the messages that wait.
     buffers: FrameBuffers,
     parts: FileParts,
@@ -66,6 +68,7 @@ pub struct RosbagSource {
     /// The chunks were found by a walk over the file.
     walked: bool,
     warned_of_order: bool,
+    warned_of_steps: bool,
     warned_of_unknown: bool,
 }
 
@@ -84,6 +87,8 @@ struct Unpacked {
     unknown: u64,
     /// A description of the damage.
     damage: Option<String>,
+    /// Log times, if the steps of the clock are not known.
+    times: Option<LogTimes>,
 }
 
 impl RosbagSource {
@@ -127,6 +132,7 @@ impl RosbagSource {
             last: i64::MIN,
             order: MessageOrder::new(options.limits.held_bytes),
             steps: ClockSteps::default(),
+            knows_steps: false,
             buffers: FrameBuffers::default(),
             parts: FileParts::default(),
             unread: BTreeMap::new(),
@@ -135,6 +141,7 @@ impl RosbagSource {
             promised: layout.listed,
             walked: layout.warning.is_some(),
             warned_of_order: false,
+            warned_of_steps: false,
             warned_of_unknown: false,
         };
         source.take(layout)?;
@@ -155,8 +162,7 @@ impl RosbagSource {
         if let Some(warning) = layout.warning {
             self.catalog.warning(warning);
         }
-        let (input, catalog) = (&mut self.input, &mut self.catalog);
-        self.steps = ClockSteps::find(input, catalog, &self.parts, &mut layout.chunks)?;
+        self.find_steps(&mut layout.chunks)?;
         self.queue(layout.chunks);
         Ok(())
     }
@@ -191,6 +197,8 @@ impl RosbagSource {
             let wants = |number| self.catalog.wants(Id { part, number });
             let first = layout::first_wanted(&mut self.input, &chunk, wants)?;
             chunk.is_refined = true;
+            let shift = self.steps.shift((chunk.position, 0));
+            let first = first.map(|first| first.saturating_add(shift));
             self.order.requeue(first.unwrap_or(start), chunk.position, chunk);
         }
         Ok(any)
@@ -231,6 +239,7 @@ impl RosbagSource {
             unpacked = self.unpack(chunk, &records);
         }
         self.report_unknown(chunk, unpacked.unknown);
+        self.report_steps(chunk, unpacked.times);
         damage = unpacked.damage.or(damage);
         // The walk has already reported the truncation.
         let is_reported =
@@ -298,6 +307,7 @@ impl RosbagSource {
         let mut rest = records;
         let mut unknown = 0;
         let mut damage = None;
+        let mut times = (!self.knows_steps).then(LogTimes::default);
         while !rest.is_empty() {
             let offset = records.len() - rest.len();
             let Some((fields, data, next)) = record::split(rest) else {
@@ -323,7 +333,11 @@ impl RosbagSource {
                     match self.catalog.wants(connection) {
                         Some(true) => {
                             let place = (chunk.position, offset as u64);
-                            let at = time.saturating_add(self.steps.shift(connection, place));
+                            let at = time.saturating_add(self.steps.shift(place));
+                            if let Some(times) = &mut times {
+                                let (topic, is_camera) = self.catalog.topic(connection);
+                                times.push(&topic, is_camera, place, at);
+                            }
                             let key = Key { time: at, block: place.0, number: place.1 };
                             self.hold(key, connection, time, data);
                         }
@@ -334,7 +348,18 @@ impl RosbagSource {
                 _ => damage = Some(format!("the record at its byte {offset} is of no known kind")),
             }
         }
-        Unpacked { unknown, damage }
+        Unpacked { unknown, damage, times }
+    }
+
+    /// Reports that the clock was set back within a chunk, whose messages are in log-time order
+    /// already.
+    fn report_steps(&mut self, chunk: &ChunkAt, times: Option<LogTimes>) {
+        let steps = times.map(|times| times.steps()).unwrap_or_default();
+        if let Some(text) = steps.not_applied(&format!("the chunk at offset {}", chunk.position))
+            && !std::mem::replace(&mut self.warned_of_steps, true)
+        {
+            self.catalog.warn(text, true);
+        }
     }
 
     fn report_unknown(&mut self, chunk: &ChunkAt, unknown: u64) {

@@ -114,6 +114,42 @@ fn a_clock_that_is_set_back_does_not_interleave_messages() {
 }
 
 #[test]
+fn the_clock_is_that_of_all_connections() {
+    // Two connections of one camera, one of them rare, with and without the index, and cut.
+    let at = |n: u32| 60_000 + n * 50 - if n < 70 { 0 } else { 2475 };
+    let mut bag = Bag::new(&[(0, "/cam", CAMERA), (1, "/cam", CAMERA), (2, "/slow", CAMERA)]);
+    for chunk in 0..4 {
+        let connection = |n: u32| if n % 20 == 7 { 2 } else { n % 2 };
+        let numbers = chunk * 40..chunk * 40 + 40;
+        let messages: Vec<_> = numbers.map(|n| (connection(n), at(n), image(n))).collect();
+        bag.chunk("none", &messages);
+    }
+    let bytes = bag.finish();
+    let cut = bytes.len() * 6 / 10;
+    for bytes in [bytes.clone(), unindexed(&bytes), bytes[..cut].to_vec()] {
+        let read = read(&bytes, &SourceOptions::default()).unwrap();
+        assert!(read.warnings.iter().any(|w| w.text.contains("step back by")), "{read:?}");
+        for stream in 0..2 {
+            let of_stream = read.frames.iter().filter(|frame| frame.0 == stream);
+            assert!(of_stream.map(|frame| frame.3).is_sorted(), "{read:?}");
+        }
+    }
+}
+
+#[test]
+fn a_step_within_a_chunk_of_a_long_bag_is_reported() {
+    let at = |n: u32| 60_000 + n * 50 - if n < 1035 { 0 } else { 400 };
+    let mut bag = Bag::new(&[(0, "/cam", CAMERA)]);
+    for chunk in 0..260 {
+        let numbers = chunk * 30..chunk * 30 + 30;
+        bag.chunk("none", &numbers.map(|n| (0, at(n), image(n))).collect::<Vec<_>>());
+    }
+    let read = read(&bag.finish(), &SourceOptions::default()).unwrap();
+    let [warning] = &read.warnings[..] else { panic!("{:?}", read.warnings) };
+    assert!(warning.loss && warning.text.contains("within the chunk at offset"), "{warning:?}");
+}
+
+#[test]
 fn every_compression() {
     let read = read(&sample(["none", "bz2", "lz4"]).finish(), &Default::default()).unwrap();
     assert_eq!(read.streams, [("/cam".into(), Some(30))]);

@@ -7,6 +7,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use super::opener::{OpenFile, Opener, is_without_cameras};
+use super::sequence::{InSequence, most_at_once, sequence};
 use crate::joined::{self, FileChannels, JoinedChannels};
 use crate::temporary::{Opened, renamed};
 use crate::{Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning};
@@ -39,8 +40,8 @@ pub(crate) struct PartsSource {
     description: Description,
     options: SourceOptions,
     opener: Opener,
-    /// The files that have not been opened yet, by their first messages.
-    files: VecDeque<Planned>,
+    /// The files that have not been opened yet.
+    files: VecDeque<InSequence>,
     /// Number of all files.
     count: usize,
     /// The open files, in order.
@@ -93,13 +94,18 @@ impl PartsSource {
     /// [`SourceError`] when none of the files can be read.
     pub(crate) fn open(
         mut description: Description,
-        mut files: Vec<Planned>,
+        files: Vec<Planned>,
         options: &SourceOptions,
         opener: Opener,
     ) -> Result<Box<dyn Source>, SourceError> {
-        sort(&mut files);
         let mut options = options.clone();
-        options.limits.held_bytes /= most_at_once(&files) as u64;
+        options.limits.held_bytes /= most_at_once(&files, MOST_OPEN) as u64;
+        let cameras = |path: &Path| opener.survey(path, &options).map(|survey| survey.cameras);
+        let is_like = |a: &Path, b: &Path| match (cameras(a), cameras(b)) {
+            (Ok(a), Ok(b)) => !a.is_disjoint(&b),
+            _ => false,
+        };
+        let files = sequence(files, is_like);
         let warnings = std::mem::take(&mut description.warnings);
         let mut source = Self {
             description,
@@ -134,13 +140,13 @@ impl PartsSource {
         if !relative(self.options.start) && !relative(self.options.end) {
             return;
         }
-        let known = self.files.iter().filter_map(|file| Some(file.span?.0)).min();
+        let known = self.files.iter().filter_map(|next| Some(next.file.span?.0)).min();
         let start = match self.description.start.or(known) {
             Some(start) => Some(start),
             // The window of a single file counts from its own start anyway.
             None if self.files.len() == 1 => None,
             // A file that cannot be read is reported when it is opened.
-            None => self.files.iter().find_map(|file| self.first_message(&file.path)),
+            None => self.files.iter().find_map(|next| self.first_message(&next.file.path)),
         };
         let Some(start) = start else { return };
         for moment in [&mut self.options.start, &mut self.options.end] {
@@ -166,7 +172,7 @@ impl PartsSource {
 
     /// Opens the next file that can be opened.
     fn open_next(&mut self) {
-        while let Some(Planned { path, .. }) = self.files.pop_front() {
+        while let Some(InSequence { file: Planned { path, .. }, back }) = self.files.pop_front() {
             match self.opener.open(&path, &self.options) {
                 Ok(OpenFile { source, temporary, warning }) => {
                     self.opened = true;
@@ -180,6 +186,8 @@ impl PartsSource {
                         Event::Warning(Warning { text: format!("{name}: {text}"), loss })
                     };
                     self.events.extend(warning.map(named));
+                    let back = back.map(|back| self.step_back(back)).map(named);
+                    self.events.extend(back);
                     self.parts.push(Part {
                         path,
                         name,
@@ -198,6 +206,17 @@ impl PartsSource {
                 }
             }
         }
+    }
+
+    /// The warning about a file before which the clock was set back by `ns`.
+    fn step_back(&mut self, ns: i64) -> Warning {
+        self.last = None;
+        let text = format!(
+            "it begins {:.3} s before the end of the files before it, because the clock was set; \
+             the files are read in the order of the recording",
+            ns as f64 / 1e9
+        );
+        Warning { text, loss: false }
     }
 
     /// Ends an open file because of an error.
@@ -355,7 +374,8 @@ impl PartsSource {
 
     /// Whether the next file may have messages before `time`.
     fn is_due(&self, time: i64) -> bool {
-        let start = self.files.front().and_then(|file| file.span).map(|(start, _)| start);
+        let next = self.files.front().filter(|next| next.back.is_none());
+        let start = next.and_then(|next| next.file.span).map(|(start, _)| start);
         start.is_some_and(|start| start <= time) && self.parts.len() < MOST_OPEN
     }
 }
@@ -400,55 +420,5 @@ impl Source for PartsSource {
 
     fn profile(&self) -> &str {
         &self.profile
-    }
-}
-
-/// Sorts files by their first messages. A file whose times are not known stays behind the file that
-/// it was behind.
-fn sort(files: &mut Vec<Planned>) {
-    let mut before = i64::MIN;
-    let key = |file: &Planned| {
-        before = file.span.map_or(before, |(start, _)| start);
-        before
-    };
-    let keys: Vec<_> = files.iter().map(key).collect();
-    let mut keyed: Vec<_> = keys.into_iter().zip(std::mem::take(files)).collect();
-    keyed.sort_by_key(|(key, _)| *key);
-    files.extend(keyed.into_iter().map(|(_, file)| file));
-}
-
-/// How many files overlap in time at most, up to [`MOST_OPEN`].
-fn most_at_once(files: &[Planned]) -> usize {
-    let spans = || files.iter().filter_map(|file| file.span);
-    let at = |time| spans().filter(|(start, end)| (*start..=*end).contains(&time)).count();
-    // The number grows only where a file begins.
-    spans().map(|(start, _)| at(start)).max().unwrap_or(1).clamp(1, MOST_OPEN)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn planned(spans: &[Option<(i64, i64)>]) -> Vec<Planned> {
-        let paths = (0..).map(|n: usize| PathBuf::from(n.to_string()));
-        paths.zip(spans).map(|(path, span)| Planned { path, span: *span }).collect()
-    }
-
-    #[test]
-    fn files_by_their_first_messages() {
-        for (spans, order, most) in [
-            (&[Some((0, 9)), Some((10, 19)), Some((20, 29))][..], "012", 1),
-            (&[Some((10, 19)), Some((0, 9)), None, Some((20, 29))], "1203", 1),
-            (&[None, Some((0, 12)), Some((10, 22)), Some((20, 29))], "0123", 2),
-            (&[Some((0, 9)); 20], "012345678910111213141516171819", 8),
-            (&[None, None], "01", 1),
-            (&[], "", 1),
-        ] {
-            let mut files = planned(spans);
-            assert_eq!(most_at_once(&files), most);
-            sort(&mut files);
-            let paths: Vec<_> = files.iter().map(|file| file.path.to_string_lossy()).collect();
-            assert_eq!(paths.concat(), order);
-        }
     }
 }

@@ -279,3 +279,40 @@ fn one_topic_under_two_channels() {
         assert_eq!(numbers, (0..4 / streams as u64).collect::<Vec<_>>(), "{names:?}");
     }
 }
+
+/// A file with a summary that lists the first `listed` of its chunks.
+fn partly_listed(rows: &[Row], options: WriteOptions, listed: usize) -> Vec<u8> {
+    let bytes = write(options, rows);
+    let footer = bytes.len() - MAGIC.len() - 20;
+    let start = u64::from_le_bytes(bytes[footer..footer + 8].try_into().unwrap()) as usize;
+    let (mut out, mut at, mut chunks) = (bytes[..start].to_vec(), start, 0);
+    while at < bytes.len() - MAGIC.len() {
+        let end = at + 9 + u64::from_le_bytes(bytes[at + 1..at + 9].try_into().unwrap()) as usize;
+        chunks += usize::from(bytes[at] == op::CHUNK_INDEX);
+        if bytes[at] != op::CHUNK_INDEX || chunks <= listed {
+            out.extend(&bytes[at..end]);
+        }
+        at = end;
+    }
+    assert!(chunks > listed);
+    out.extend(MAGIC);
+    out
+}
+
+#[test]
+fn chunks_that_the_index_does_not_list_are_read() {
+    let options = || {
+        WriteOptions::new()
+            .compression(None)
+            .chunk_size(Some(600))
+            .emit_statistics(false)
+            .emit_summary_offsets(false)
+    };
+    for listed in 1..3 {
+        let bytes = partly_listed(&rows(), options(), listed);
+        let run = Run::of_bytes(&bytes, &SourceOptions::default());
+        assert_eq!(run.seen(), expected(&rows()), "{listed}");
+        let losses = run.losses();
+        assert!(losses[0].contains("it does not list the messages at byte"), "{losses:?}");
+    }
+}

@@ -1,0 +1,165 @@
+use super::*;
+
+const MS: i64 = 1_000_000;
+
+/// Number of the message, step back, and shift of each step of a topic, in ms.
+fn steps(times_ms: impl IntoIterator<Item = i64>) -> Vec<(u64, i64, i64)> {
+    let found = found(times_ms.into_iter().map(|time| ("/cam", time)));
+    found.steps.iter().map(|step| (step.message, step.by / MS, step.shift / MS)).collect()
+}
+
+fn found(messages: impl IntoIterator<Item = (&'static str, i64)>) -> ClockSteps {
+    let mut times = LogTimes::default();
+    for (n, (topic, time)) in (0..).zip(messages) {
+        times.push(topic, topic.starts_with("/cam"), (0, n), time * MS);
+    }
+    times.steps()
+}
+
+fn period(first: i64, count: i64) -> impl Iterator<Item = i64> + Clone {
+    (0..count).map(move |n| first + n * 50)
+}
+
+const NONE: [(u64, i64, i64); 0] = [];
+
+#[test]
+fn a_clock_that_is_set_is_told_from_messages_stored_in_another_order() {
+    assert_eq!(steps(period(0, 200)), NONE);
+    // Half a distance off, and a multiple of it.
+    assert_eq!(steps(period(0, 120).chain(period(975, 80))), [(120, 4975, 5025)]);
+    assert_eq!(steps(period(0, 120).chain(period(1000, 80))), [(120, 4950, 5000)]);
+    // Twice, and the second step reaches behind the first.
+    let twice = period(10_000, 60).chain(period(11_000, 60)).chain(period(9000, 60));
+    assert_eq!(steps(twice), [(60, 1950, 2000), (120, 4950, 7000)]);
+    // By more than the recording is long.
+    let far = period(3_600_000, 40).chain(period(0, 40));
+    assert_eq!(steps(far), [(40, 3_601_950, 3_602_000)]);
+    // A pause is no step, and does not hide one.
+    let pause = period(0, 40).chain(period(9000, 40));
+    assert_eq!(steps(pause.clone()), NONE);
+    assert_eq!(steps(pause.chain(period(8975, 40))), [(80, 1975, 2025)]);
+    // By four distances, in a long recording.
+    assert_eq!(steps(period(0, 1000).chain(period(49_780, 1000))), [(1000, 170, 220)]);
+    // Late messages do not hide a step.
+    let late = |n: i64| {
+        if n % 50 == 7 {
+            n + 1
+        } else if n % 50 == 8 {
+            n - 1
+        } else {
+            n
+        }
+    };
+    let set = |n: i64| n * 50 - if n < 400 { 0 } else { 4975 };
+    assert_eq!(steps((0..800).map(late).map(set)), [(400, 4925, 4975)]);
+}
+
+#[test]
+fn messages_stored_in_another_order_are_no_steps() {
+    // Blocks.
+    assert_eq!(steps(period(2000, 40).chain(period(0, 40))), NONE);
+    let swapped = period(1000, 20).chain(period(0, 20));
+    let swapped = swapped.chain(period(3000, 20)).chain(period(2000, 20));
+    assert_eq!(steps(swapped), NONE);
+    for len in [5, 20, 200] {
+        let blocks = (0..37).flat_map(|n| period((n * 11) % 37 * len * 50, len));
+        assert_eq!(steps(blocks), NONE, "{len}");
+        // A block that was stored late.
+        let late = period(0, 300).chain(period((300 + len) * 50, 100)).chain(period(15_000, len));
+        assert_eq!(steps(late.chain(period((400 + len) * 50, 300))), NONE, "{len}");
+    }
+    // Single messages that were stored late.
+    let late = period(1000, 40).chain([0]).chain(period(3000, 40)).chain([50]);
+    assert_eq!(steps(late), NONE);
+    assert_eq!(steps(period(0, 40).chain([975]).chain(period(2000, 40))), NONE);
+    let two = period(0, 40).chain([2050, 2000]).chain(period(2100, 40));
+    assert_eq!(steps(two), NONE);
+    let three = period(0, 40).chain([2050, 2100, 2000]).chain(period(2150, 40));
+    assert_eq!(steps(three), NONE);
+    // A message of the future.
+    assert_eq!(steps(period(0, 40).chain([9000]).chain(period(2050, 40))), NONE);
+    // Messages that were shuffled.
+    assert_eq!(steps((0..200).map(|n| (n * 7919) % 200 * 50)), NONE);
+    assert_eq!(steps((0..200).map(|n| (n ^ 1) * 50)), NONE);
+    assert_eq!(steps([5, 4, 3]), NONE);
+    assert_eq!(steps([]), NONE);
+}
+
+#[test]
+fn pauses_do_not_hide_a_step() {
+    for len in [5, 20] {
+        // Bursts with pauses of 10 s, and the clock is set back by 34 s.
+        let burst = |n: i64| period(n * 11_000 - if n < 70 { 0 } else { 34_000 }, len);
+        let found = steps((0..140).flat_map(burst));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].0, found[0].1), (70 * len as u64, 23_000 + (len - 1) * 50));
+    }
+}
+
+#[test]
+fn the_clock_is_that_of_all_topics() {
+    let clock = |time: i64, by: i64| if time < 20_000 { time } else { time - by };
+    // At these distances, by this much.
+    for (distances, by) in [
+        (&[("/cam/slow", 2000)][..], 7000),
+        (&[("/cam/slow", 2000), ("/cam", 50)], 5000),
+        (&[("/cam/slow", 2000), ("/cam", 50)], 3000),
+        (&[("/cam/slow", 2000), ("/imu", 20)], 3000),
+        // Each of them has one message twice.
+        (&[("/cam/1", 2000), ("/cam/2", 2000), ("/cam/3", 2000), ("/cam/4", 2000)], 2700),
+    ] {
+        let mut messages: Vec<(i64, &str)> = Vec::new();
+        for (n, (topic, distance)) in (0..).zip(distances) {
+            messages.extend((0..40_000 / distance).map(|m| (m * distance + n * 131, *topic)));
+        }
+        messages.sort_unstable();
+        let found = found(messages.iter().map(|(time, topic)| (*topic, clock(*time, by))));
+        let first = messages.partition_point(|(time, _)| *time < 20_000) as u64;
+        assert_eq!(found.steps.len(), 1, "{distances:?} {found:?}");
+        assert!(found.doubts.is_empty(), "{found:?}");
+        // All topics are in the order of the recording.
+        for topic in distances.iter().map(|(topic, _)| *topic) {
+            let of_topic = (0..).zip(&messages).filter(|(_, message)| message.1 == topic);
+            let times: Vec<_> =
+                of_topic.map(|(n, m)| clock(m.0, by) * MS + found.shift((0, n))).collect();
+            assert!(times.is_sorted(), "{topic} {distances:?} {found:?}");
+        }
+        assert!(found.steps[0].place.1 >= first && found.steps[0].place.1 < first + 3);
+    }
+}
+
+#[test]
+fn a_topic_whose_log_times_do_not_step_is_heard() {
+    // The messages of a slow topic were stored late.
+    let messages = (0..400).flat_map(|n| {
+        let late = [(200, 3), (203, 5), (206, 7), (209, 9)];
+        let late = late.iter().find(|(at, _)| *at == n).map(|(_, m)| ("/cam/slow", m * 900));
+        let slow = (n % 40 == 0).then_some(("/cam/slow", n * 50));
+        [Some(("/cam", n * 50)), slow, late].into_iter().flatten().collect::<Vec<_>>()
+    });
+    let found = found(messages);
+    assert!(found.is_empty() && found.doubts.is_empty(), "{found:?}");
+}
+
+#[test]
+fn a_step_that_cannot_be_told_is_said() {
+    // The second of two messages may have been stored late.
+    let found = found([0, 2000, 4000, 6000, 8000, 10_000, 7500, 9500, 11_500].map(|t| ("/cam", t)));
+    assert!(found.is_empty());
+    let said: Vec<_> = found.warnings().collect();
+    assert!(said.len() == 1 && said[0].contains("it is not known"), "{said:?}");
+}
+
+#[test]
+fn a_long_recording_is_thinned_out() {
+    let mut times = LogTimes::default();
+    let (count, set) = (400_000, 300_001);
+    for n in 0..count {
+        let time = n * 50 - if n < set { 0 } else { 9975 };
+        times.push("/cam", true, (n as u64, 0), time * MS);
+    }
+    let found = times.steps();
+    assert_eq!(found.steps.len(), 1, "{found:?}");
+    assert_eq!((found.steps[0].message, found.steps[0].by / MS), (set as u64, 9925));
+    assert!(times.tracks[0].times().len() <= 1 << 17);
+}

@@ -1,0 +1,266 @@
+//! The log times of a topic.
+
+use super::Place;
+
+/// How many messages of a camera, and of another topic, are kept. Of more, every second, fourth …
+/// is kept, and those where the log times step back.
+const KEPT: usize = 1 << 17;
+const KEPT_OF_OTHERS: usize = 1 << 14;
+/// The fewest messages between steps back, on average. With fewer, messages were stored in another
+/// order.
+const RUN: u64 = 6;
+/// The fewest messages of a topic whose log times do not step that are evidence.
+const AGAINST: u64 = 4;
+/// So many messages in a row that are in order end the search for those that are not.
+const QUIET: usize = 64;
+/// How many messages are counted for and against a step.
+const COUNTED: usize = 16;
+/// How many distances are compared.
+const DISTANCES: usize = 256;
+
+/// A message.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    place: Place,
+    time: i64,
+    /// Its number in the topic.
+    message: u64,
+}
+
+/// The messages of a topic, in the order of the file.
+#[derive(Debug)]
+pub(super) struct Track {
+    pub(super) is_camera: bool,
+    entries: Vec<Entry>,
+    last: Option<Entry>,
+    messages: u64,
+    /// How often the log times step back.
+    back: u64,
+    /// One in so many messages is kept.
+    stride: u64,
+    most: usize,
+}
+
+impl Track {
+    /// `is_kept`: its messages are of use.
+    pub(super) fn new(is_camera: bool, is_kept: bool) -> Self {
+        let most = if is_camera { KEPT } else { KEPT_OF_OTHERS };
+        let most = if is_kept { most } else { 0 };
+        Self { is_camera, entries: Vec::new(), last: None, messages: 0, back: 0, stride: 1, most }
+    }
+
+    pub(super) fn push(&mut self, place: Place, time: i64) {
+        let entry = Entry { place, time, message: self.messages };
+        let before = self.last.replace(entry).filter(|before| time < before.time);
+        self.messages += 1;
+        if let Some(before) = before {
+            self.back += 1;
+            if self.entries.last().is_none_or(|last| last.message < before.message) {
+                self.keep(before);
+            }
+        }
+        if before.is_some() || entry.message.is_multiple_of(self.stride) {
+            self.keep(entry);
+        }
+    }
+
+    fn keep(&mut self, entry: Entry) {
+        if self.entries.len() >= self.most {
+            self.thin_out();
+        }
+        if self.entries.len() < self.most {
+            self.entries.push(entry);
+        }
+    }
+
+    fn thin_out(&mut self) {
+        self.stride = self.stride.saturating_mul(2);
+        let time = |n: Option<usize>| n.and_then(|n| self.entries.get(n)).map(|entry| entry.time);
+        let is_kept = |(n, entry): &(usize, &Entry)| {
+            let (before, after) = (time(n.checked_sub(1)), time(n.checked_add(1)));
+            before.is_some_and(|before| entry.time < before)
+                || after.is_some_and(|after| after < entry.time)
+                || entry.message.is_multiple_of(self.stride)
+        };
+        let kept = self.entries.iter().enumerate().filter(is_kept).map(|(_, entry)| *entry);
+        self.entries = kept.collect();
+        if self.entries.len() > self.most / 4 * 3 {
+            // The log times step back all the time.
+            (self.entries, self.most) = (Vec::new(), 0);
+        }
+    }
+
+    /// Whether its messages were stored in any order.
+    pub(super) fn is_shuffled(&self) -> bool {
+        self.most == 0 || self.back.saturating_mul(RUN) > self.messages
+    }
+
+    /// Where the log times step back: place and index of each first message after it.
+    pub(super) fn steps_back(&self) -> impl Iterator<Item = (Place, usize)> {
+        let pairs = self.entries.iter().zip(self.entries.iter().skip(1)).zip(1..);
+        let back = pairs.filter(|((before, after), _)| after.time < before.time);
+        back.map(|((_, after), index)| (after.place, index))
+    }
+
+    /// Number of the message at an index, and by how much the log times step back to it.
+    pub(super) fn step_back(&self, index: usize) -> Option<(u64, i64)> {
+        let (before, after) = (self.entries.get(index.checked_sub(1)?)?, self.entries.get(index)?);
+        Some((after.message, before.time.saturating_sub(after.time)))
+    }
+
+    /// The index of the first message at or behind a place.
+    pub(super) fn index(&self, place: Place) -> usize {
+        self.entries.partition_point(|entry| entry.place < place)
+    }
+
+    pub(super) fn times(&self) -> Vec<i64> {
+        self.entries.iter().map(|entry| entry.time).collect()
+    }
+}
+
+/// What the log times of a topic show about a step of the clock.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Evidence {
+    /// Number of messages behind the step that are out of order, or of those before it if these are
+    /// fewer. Of a topic that does not step: of messages that would be.
+    pub(super) messages: u64,
+    /// The clock was not set, but messages were stored in another order.
+    pub(super) is_stored: bool,
+    /// The log times do not step, and would if the clock was set.
+    pub(super) is_against: bool,
+    /// The usual distance of the messages.
+    pub(super) distance: i64,
+    /// The first log time behind the step, and the last before it.
+    first: i64,
+    latest: i64,
+}
+
+impl Evidence {
+    /// Examines a step back in `times` before the message at `index`. `by`: how far the clock would
+    /// have been set, if that is to be examined. `None` if nothing is out of order.
+    pub(super) fn of(times: &[i64], index: usize, by: Option<i64>) -> Option<Self> {
+        let (before, after) = times.split_at_checked(index)?;
+        let first = *after.first()?;
+        let against = by.map_or(0, |by| near(before, after, by));
+        let against = |messages: u64| against >= AGAINST && messages.saturating_mul(4) <= against;
+        let none = Self {
+            messages: by.map_or(0, |by| near(before, after, by)),
+            is_stored: false,
+            is_against: true,
+            distance: 0,
+            first,
+            latest: first,
+        };
+        let (mut earlier, mut latest, mut quiet) = (0u64, i64::MIN, 0);
+        for time in before.iter().rev() {
+            if *time > first {
+                (earlier, latest, quiet) = (earlier + 1, latest.max(*time), 0);
+            } else {
+                quiet += 1;
+            }
+            if quiet == QUIET {
+                break;
+            }
+        }
+        if earlier == 0 {
+            return against(0).then_some(none);
+        }
+        let (later, len) = period(after, latest, earlier.saturating_mul(2).saturating_add(8));
+        let messages = earlier.min(later.len() as u64);
+        if against(messages) {
+            return Some(none);
+        }
+        let distance = distance(before, &later);
+        let behind = after.get(len..).unwrap_or_default();
+        let others = before.iter().chain(behind).copied();
+        let is_stored = fills_gaps(&later, others, distance);
+        Some(Self { messages, is_stored, is_against: false, distance, first, latest })
+    }
+
+    /// By how much the log times step back.
+    pub(super) fn by(&self) -> i64 {
+        self.latest.saturating_sub(self.first)
+    }
+}
+
+/// How many messages are within `by` before and behind a place, the fewer of both.
+fn near(before: &[i64], after: &[i64], by: i64) -> u64 {
+    let (Some(last), Some(first)) = (before.last(), after.first()) else { return 0 };
+    let (start, end) = (last.saturating_sub(by), first.saturating_add(by));
+    let before = before.iter().rev().take(COUNTED).take_while(|time| **time > start).count();
+    let after = after.iter().take(COUNTED).take_while(|time| **time < end).count();
+    before.min(after) as u64
+}
+
+/// The log times before `latest` among the first messages behind a step, up to the next step, at
+/// most `most`; and the number of these messages with the others between them.
+fn period(after: &[i64], latest: i64, most: u64) -> (Vec<i64>, usize) {
+    let (mut times, mut len, mut quiet) = (Vec::new(), 0, 0);
+    let mut last = i64::MIN;
+    for (n, time) in after.iter().enumerate() {
+        let is_back = |time: &i64| *time < last;
+        // A single late message is no step.
+        if is_back(time) && after.get(n + 1).is_some_and(is_back) || times.len() as u64 == most {
+            break;
+        }
+        last = last.max(*time);
+        if *time < latest {
+            times.push(*time);
+            (len, quiet) = (n + 1, 0);
+        } else {
+            quiet += 1;
+        }
+        if quiet == QUIET {
+            break;
+        }
+    }
+    times.sort_unstable();
+    (times, len)
+}
+
+/// The usual distance of the messages around a step.
+fn distance(before: &[i64], later: &[i64]) -> i64 {
+    let nearest = before.get(before.len().saturating_sub(DISTANCES)..).unwrap_or_default();
+    let later = later.get(..later.len().min(DISTANCES)).unwrap_or_default();
+    let pairs = nearest.windows(2).chain(later.windows(2));
+    let distance = |pair: &[i64]| match pair {
+        [a, b] if a <= b => Some(b.saturating_sub(*a)),
+        _ => None,
+    };
+    let mut distances: Vec<_> = pairs.filter_map(distance).collect();
+    distances.sort_unstable();
+    distances.get(distances.len() / 2).copied().unwrap_or(0)
+}
+
+/// Whether messages are in the gaps of others, as if they were stored in another order: in log-time
+/// order, their distances are the usual ones where they meet. `times` rise.
+fn fills_gaps(times: &[i64], others: impl Iterator<Item = i64>, distance: i64) -> bool {
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return false };
+    let (mut below, mut above) = (None, None);
+    let mut all: Vec<(i64, bool)> = times.iter().map(|time| (*time, true)).collect();
+    for time in others {
+        if time < *first {
+            below = below.max(Some(time));
+        } else if time > *last {
+            above = above.into_iter().chain([time]).min();
+        } else {
+            all.push((time, false));
+        }
+    }
+    let is_apart = all.len() == times.len();
+    all.extend(below.into_iter().chain(above).map(|time| (time, false)));
+    all.sort_unstable();
+    let pairs = all.iter().zip(all.iter().skip(1)).filter(|(a, b)| a.1 != b.1);
+    let gaps: Vec<_> = pairs.map(|(a, b)| b.0.saturating_sub(a.0)).collect();
+    let longest = distance.saturating_mul(3);
+    if let ([below, above], 1) = (gaps.as_slice(), times.len()) {
+        // Two distances, if the message is missing there.
+        let gap = below.saturating_add(*above);
+        return gap > distance / 2 * 3 && below.min(above) <= &longest;
+    }
+    if is_apart {
+        return gaps.iter().any(|gap| *gap <= longest);
+    }
+    let usual = gaps.iter().filter(|gap| (distance / 4 * 3..=longest).contains(*gap)).count();
+    usual * 4 > gaps.len() * 3
+}
