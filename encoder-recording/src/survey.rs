@@ -235,16 +235,16 @@ fn link_named(
         None => format!("{b} starts again before the end of {a}"),
         Some(overlap) => format!("{b} overlaps {a} by {}", seconds(overlap)),
     })?;
-    let skipped = next.missing_since(Some(name), present);
+    let skipped = next.missing_since(Some(name), &[]);
     let interval = before.interval.max(after.interval).min(LONGEST_INTERVAL);
     let few = interval.saturating_mul(3);
-    // Parts have about the same length: the missing ones fill the pause.
+    // Parts have about the same length: those that are missing or not read fill the pause.
     let length = |(first, last): (i64, i64)| last.saturating_sub(first);
     let missing = length(first).max(length(second)) as f64 * skipped as f64;
     let is_filled = (missing * 0.75..=missing * 1.25 + few as f64).contains(&(pause as f64));
     let is_counted = is_split || (is_filled && name.series.ends_with("_#"));
     if skipped > 0 && pause > few && is_counted {
-        return Ok(skipped);
+        return Ok(next.missing_since(Some(name), present));
     }
     if pause <= SECOND.max(few) || is_split {
         return Ok(0);
@@ -382,6 +382,8 @@ mod tests {
             ("rec_#.mcap", &[0, 4], &[1, 3], &["1 part is missing between"]),
             ("rec_#.mcap", &[2, 3], &[0, 1], &[]),
             ("rec_#.mcap", &[3], &[1], &["2 parts are missing before rec_3.mcap"]),
+            ("x_#.mcap", &[0, 2], &[1], &[]),
+            ("x_#.mcap", &[0, 2], &[], &["1 part is missing between"]),
             ("dated", &[0, 2], &[1], &[]),
             ("dated", &[1, 2], &[0], &[]),
             ("dated", &[1, 3], &[], &["1 part is missing before", "1 part is missing between"]),
