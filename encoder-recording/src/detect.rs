@@ -30,12 +30,12 @@ const XML_PLAYLISTS: [&[u8]; 2] = [b"<MPD", b"<CompositionPlaylist"];
 /// Opens a recording. Its kind is detected by its first bytes. The name is used only if the first
 /// bytes match no known kind: the error is then that of the reader for this name.
 ///
-/// # Errors
-/// [`SourceError`] when the recording is missing, empty or of no known kind.
-///
 /// A directory must have one recording in it; [`recordings`] finds all of them. A pipe is read
-/// once: an MCAP file or a ROS 1 bag is written to a temporary file first, and Y4M is read as it
-/// comes.
+/// once: a recording is written to a temporary file first, and Y4M is read as it comes.
+///
+/// # Errors
+/// [`SourceError`] when the recording is missing, empty or of no known kind, or the directory has
+/// several.
 pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     #[cfg(not(feature = "rosbag2"))]
     if path.is_dir() {

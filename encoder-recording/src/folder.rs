@@ -1,19 +1,21 @@
-//! Folders: which recordings are in them.
+//! Which recordings are in a directory, and what in it is not read.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::filter::TopicFilter;
 use crate::images::{self, entries};
 use crate::rosbag2::{
     Description, Inside, Metadata, Notes, Opener, PartsSource, Planned, Refused, identity, inside,
+    listed_files,
 };
 use crate::signature::{self, ROSBAG2_METADATA};
 use crate::survey::{Group, Survey, common_name, group, stem};
 use crate::{Source, SourceError, SourceOptions, Warning};
 
 /// How deep directories are searched.
-const DEPTH: usize = 8;
+const DEPTH: usize = 32;
 /// How many recordings are named in a warning.
 const NAMED: usize = 10;
 
@@ -75,7 +77,8 @@ pub(crate) fn open(
 }
 
 /// Finds the recordings in a directory and in the directories below it. A directory of pictures, and
-/// a directory without recordings, is returned as it is.
+/// a directory without recordings, is returned as it is. What is not read is named in the warnings
+/// of the first recording.
 ///
 /// # Errors
 /// [`SourceError`] when the directory cannot be read, or there are recordings in it and none of
@@ -85,6 +88,7 @@ pub(crate) fn find(
     options: &SourceOptions,
     opener: &Opener,
 ) -> Result<Vec<Found>, SourceError> {
+    let real = root.canonicalize().map_err(|error| SourceError::io(root, error))?;
     let mut search = Search {
         root,
         options,
@@ -93,9 +97,13 @@ pub(crate) fn find(
         without_cameras: Vec::new(),
         lost: Notes::default(),
         notes: Vec::new(),
-        pictures: Notes::default(),
+        unread: Notes::default(),
+        pictures: Vec::new(),
         error: None,
-        visited: root.canonicalize().into_iter().collect(),
+        known: HashSet::new(),
+        visited: HashSet::from([real.clone()]),
+        real,
+        has_recordings: false,
         is_pictures: false,
     };
     search.directory(root, DEPTH)?;
@@ -105,93 +113,190 @@ pub(crate) fn find(
 /// A search for recordings.
 struct Search<'a> {
     root: &'a Path,
+    /// The root without links.
+    real: PathBuf,
     options: &'a SourceOptions,
     opener: &'a Opener,
     found: Vec<Found>,
     /// Files that have no selected camera topic.
     without_cameras: Vec<Survey>,
     lost: Notes,
+    /// How files are grouped.
     notes: Vec<String>,
-    /// Directories of pictures.
-    pictures: Notes,
-    /// The error of the first file that cannot be read.
+    /// What is not read, and is no loss.
+    unread: Notes,
+    pictures: Vec<Pictures>,
+    /// The error of the first file or directory that cannot be read.
     error: Option<SourceError>,
+    /// Files that were found, decompressed and without links.
+    known: HashSet<PathBuf>,
     /// Directories that were searched, without links.
     visited: HashSet<PathBuf>,
+    /// There are recordings, perhaps none that can be read.
+    has_recordings: bool,
     /// The root has pictures and no recordings of its own.
     is_pictures: bool,
 }
 
+/// A directory of pictures.
+struct Pictures {
+    directory: PathBuf,
+    /// There are recordings in it or below it.
+    is_mixed: bool,
+}
+
+/// What is in a directory, without the directories below it.
+#[derive(Default)]
+struct Contents {
+    files: Vec<Inside>,
+    directories: Vec<PathBuf>,
+    /// Paths of all recordings, also of those that are not read.
+    recordings: Vec<PathBuf>,
+    has_pictures: bool,
+}
+
 impl Search<'_> {
     fn directory(&mut self, directory: &Path, depth: usize) -> Result<(), SourceError> {
-        let mut described = None;
+        let before = self.found.len();
+        let (mut is_described, mut problem) = (false, None);
         if signature::has_rosbag2_metadata(directory) {
             match Metadata::read(directory) {
-                Ok(_) => {
+                Ok(metadata) => {
+                    is_described = true;
                     let place = Place::Directory(directory.into());
                     let name = self.relative(directory);
                     self.found.push(Found { name, place, warnings: Vec::new() });
-                    return Ok(());
+                    self.known.extend(listed_files(directory, &metadata));
                 }
-                Err(reason) => described = Some(format!("{ROSBAG2_METADATA} {reason}")),
+                Err(reason) => problem = Some(format!("{ROSBAG2_METADATA} {reason}")),
             }
         }
-        let (mut files, mut directories) = (Vec::new(), Vec::new());
-        let (mut known, mut has_pictures, mut has_files) = (HashSet::new(), false, false);
-        for path in entries(directory)? {
-            let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned())
-            else {
-                continue;
-            };
-            if path.is_dir() {
-                directories.push(path);
-                continue;
-            }
-            has_pictures |= images::format(&path).is_some();
-            // A DVC pointer may be all that is there of a recording.
-            let name = name.strip_suffix(".dvc").unwrap_or(&name);
-            if !signature::is_recording_name(name) {
-                continue;
-            }
-            has_files = true;
-            match inside(directory, Path::new(name)) {
-                // The same file, compressed, comes after the decompressed one.
-                Ok(file) if known.insert(identity(&file)) => files.push(file),
-                Ok(_) | Err(Refused::NoFile) => {}
-                Err(refused) => {
-                    let path = self.relative(&directory.join(name));
-                    self.lost.push(format!("{} {refused}", path.display()));
-                }
-            }
-        }
-        if let Some(text) = described.as_ref().filter(|_| !has_files) {
+        let Contents { files, directories, recordings, has_pictures } =
+            self.contents(directory, is_described)?;
+        let mut has_recordings = is_described || !recordings.is_empty();
+        if let Some(text) = problem.as_ref().filter(|_| !has_recordings) {
             self.lost.push(format!("{text}, and no recording is beside it"));
-            has_files = true;
+            has_recordings = true;
         }
-        self.files(directory, files, described);
-        if has_pictures && !has_files {
-            if directory == self.root {
-                self.is_pictures = true;
-                return Ok(());
-            }
-            self.pictures.push(format!(
-                "the pictures in {} are not read: give this directory to convert them",
-                self.relative(directory).display()
-            ));
-        }
-        let root = self.root.canonicalize().unwrap_or_default();
+        self.has_recordings |= has_recordings;
+        self.files(directory, files, &recordings, problem);
         for directory in directories {
-            let Ok(real) = directory.canonicalize() else { continue };
-            if depth > 0 && real.starts_with(&root) && self.visited.insert(real) {
-                self.directory(&directory, depth - 1)?;
-            }
+            self.below(&directory, depth);
+        }
+        if has_pictures {
+            self.is_pictures |= directory == self.root && !has_recordings;
+            let is_mixed = has_recordings || self.found.len() > before;
+            self.pictures.push(Pictures { directory: directory.into(), is_mixed });
         }
         Ok(())
     }
 
-    /// Groups the files of a directory into recordings. `described`: why `metadata.yaml` does not
-    /// describe them.
-    fn files(&mut self, directory: &Path, files: Vec<Inside>, described: Option<String>) {
+    /// Lists a directory. The files of one that `metadata.yaml` describes are not listed.
+    fn contents(&mut self, directory: &Path, is_described: bool) -> Result<Contents, SourceError> {
+        let mut contents = Contents::default();
+        for path in entries(directory)? {
+            if path.is_dir() {
+                contents.directories.push(path);
+                continue;
+            }
+            contents.has_pictures |= images::format(&path).is_some();
+            let path = match path.extension() {
+                // A DVC pointer may be all that is there of a recording.
+                Some(extension) if extension == "dvc" => path.with_extension(""),
+                _ => path,
+            };
+            if !is_described {
+                self.file(path, &mut contents);
+            }
+        }
+        Ok(contents)
+    }
+
+    /// Adds a file of a directory if it is a recording.
+    fn file(&mut self, path: PathBuf, contents: &mut Contents) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_recording = signature::is_recording_name(&name);
+        // A link or a DVC pointer to nothing may stand for a directory of recordings.
+        if !is_recording && path.extension().is_some() {
+            self.misnamed(&path);
+            return;
+        }
+        let shown = self.relative(&path);
+        match inside(self.root, &shown) {
+            Ok(_) if !is_recording => self.misnamed(&path),
+            // The same file, compressed, comes after the decompressed one.
+            Ok(file) => {
+                contents.recordings.push(path);
+                if self.known.insert(identity(&file)) {
+                    contents.files.push(file);
+                }
+            }
+            Err(Refused::Link(_) | Refused::NoFile) if !is_recording => {}
+            Err(refused) => {
+                if is_recording {
+                    contents.recordings.push(path);
+                }
+                self.lost.push(format!("{} {refused}", shown.display()));
+            }
+        }
+    }
+
+    fn misnamed(&mut self, path: &Path) {
+        if signature::is_misnamed_recording(path) {
+            self.unread.push(format!(
+                "{} is a recording, and is not read because of its name: in a directory, names \
+                 end with .mcap, .db3 or .bag",
+                self.relative(path).display()
+            ));
+        }
+    }
+
+    /// Searches a directory below the root.
+    fn below(&mut self, directory: &Path, depth: usize) {
+        let shown = self.relative(directory);
+        let shown = shown.display();
+        match directory.canonicalize() {
+            Err(error) => self.lost.push(format!("{shown} cannot be read ({error})")),
+            // A loop of links, or the directory itself.
+            Ok(real) if self.visited.contains(&real) => {}
+            Ok(real) if !real.starts_with(&self.real) => {
+                match entries(directory) {
+                    // A directory of pictures may be put together by links.
+                    Ok(paths) if paths.iter().any(|path| images::format(path).is_some()) => {
+                        let directory = directory.into();
+                        self.pictures.push(Pictures { directory, is_mixed: false });
+                    }
+                    _ => self.lost.push(format!(
+                        "{shown} is a link to {}, outside the directory, and is not searched: give \
+                         that directory as well",
+                        real.display()
+                    )),
+                }
+            }
+            Ok(_) if depth == 0 => {
+                self.lost.push(format!(
+                    "{shown} is not searched, because it is more than {DEPTH} directories deep"
+                ));
+            }
+            Ok(real) => {
+                self.visited.insert(real);
+                if let Err(error) = self.directory(directory, depth - 1) {
+                    self.lost.push(format!("{error}; the directory is left out"));
+                    self.error.get_or_insert(error);
+                }
+            }
+        }
+    }
+
+    /// Groups the files of a directory into recordings. `present`: all recordings in the directory.
+    /// `problem`: why `metadata.yaml` does not describe them.
+    fn files(
+        &mut self,
+        directory: &Path,
+        files: Vec<Inside>,
+        present: &[PathBuf],
+        problem: Option<String>,
+    ) {
         let mut surveys = Vec::new();
         let is_alone = files.len() == 1;
         for Inside { path, .. } in files {
@@ -211,8 +316,8 @@ impl Search<'_> {
                 }
             }
         }
-        let (groups, reason) = group(surveys);
-        let mut prefix = described.map(|text| format!("{text}; ")).unwrap_or_default();
+        let (groups, reason) = group(surveys, present);
+        let mut prefix = problem.map(|text| format!("{text}; ")).unwrap_or_default();
         if groups.len() > 1 {
             let text = format!(
                 "{prefix}{} recordings are in {}, each is converted on its own: {}",
@@ -251,36 +356,89 @@ impl Search<'_> {
     }
 
     fn finish(mut self) -> Result<Vec<Found>, SourceError> {
-        if self.found.is_empty() && !self.without_cameras.is_empty() {
-            // The error for a recording without a camera lists its topics.
-            let planned = |file: Survey| Planned { path: file.path, span: file.span };
-            let files = self.without_cameras.drain(..).map(planned).collect();
-            let place = Place::Files(self.root.into(), files);
-            self.found.push(Found { name: PathBuf::new(), place, warnings: Vec::new() });
-        }
-        let lost = std::mem::take(&mut self.lost).into_warnings(true);
-        if self.found.is_empty() {
-            if let Some(error) = self.error {
-                return Err(error);
+        let has_camera = !self.found.is_empty();
+        let has_pictures = self.pictures.iter().any(|pictures| self.is_camera(pictures));
+        let is_empty = self.without_cameras.is_empty() && self.lost.is_empty();
+        let mut place = None;
+        match () {
+            () if has_camera => {
+                for file in &self.without_cameras {
+                    if let Some(damage) = &file.damage {
+                        self.lost.push(format!(
+                            "{}: {damage}; no camera topic was found in the file, and it is left \
+                             out",
+                            self.relative(&file.path).display()
+                        ));
+                    }
+                }
             }
-            let Some(Warning { text, .. }) = lost.first().filter(|_| !self.is_pictures) else {
-                let place = Place::Directory(self.root.into());
-                return Ok(vec![Found { name: PathBuf::new(), place, warnings: Vec::new() }]);
-            };
-            return Err(SourceError::invalid(
-                self.root,
-                format!("a directory without any of its recordings: {text}"),
-                "bring the files into the directory",
-            ));
+            () if self.is_pictures || (has_pictures && !self.has_recordings) || is_empty => {
+                place = Some(Place::Directory(self.root.into()));
+            }
+            () if !self.without_cameras.is_empty() => {
+                // The error for a recording without a camera lists its topics.
+                let planned = |file: Survey| Planned { path: file.path, span: file.span };
+                let files = self.without_cameras.drain(..).map(planned).collect();
+                place = Some(Place::Files(self.root.into(), files));
+            }
+            () => {
+                let lost = self.lost.into_warnings(true);
+                let text = lost.first().map_or("", |warning| &warning.text);
+                let reason = format!("a directory without any of its recordings: {text}");
+                let hint = "bring the files into the directory";
+                return Err(self
+                    .error
+                    .unwrap_or_else(|| SourceError::invalid(self.root, reason, hint)));
+            }
         }
+        self.name_pictures(!matches!(place, Some(Place::Directory(_))))?;
+        let whole = place.map(|place| Found { name: PathBuf::new(), place, warnings: Vec::new() });
+        self.found.extend(whole);
         self.make_names_unique();
         if let Some(first) = self.found.first_mut() {
             let notes = self.notes.into_iter().map(|text| Warning { text, loss: false });
-            let pictures = self.pictures.into_warnings(false);
-            let warnings = lost.into_iter().chain(notes).chain(pictures);
+            let lost = self.lost.into_warnings(true).into_iter();
+            let warnings = lost.chain(notes).chain(self.unread.into_warnings(false));
             first.warnings.splice(0..0, warnings);
         }
         Ok(self.found)
+    }
+
+    /// Whether the pictures of a directory become a video if there is no recording: those of the
+    /// root, otherwise those of each directory directly in it.
+    fn is_camera(&self, Pictures { directory, .. }: &Pictures) -> bool {
+        match self.is_pictures {
+            true => directory == self.root,
+            false => directory.parent() == Some(self.root),
+        }
+    }
+
+    /// Names the directories whose pictures are not read. `has_recordings`: recordings are read.
+    fn name_pictures(&mut self, has_recordings: bool) -> Result<(), SourceError> {
+        let filter = TopicFilter::new(self.root, self.options)?;
+        for pictures in std::mem::take(&mut self.pictures) {
+            let Pictures { directory, is_mixed } = &pictures;
+            let shown = match directory == self.root {
+                true => self.root.to_owned(),
+                false => self.relative(directory),
+            };
+            let text = format!("the pictures in {} are not read", shown.display());
+            let name = directory.file_name().unwrap_or_default().to_string_lossy();
+            match has_recordings {
+                true if *is_mixed => self.unread.push(format!(
+                    "{text}, because recordings are in this directory or below it: move them to a \
+                     directory of their own to convert them"
+                )),
+                true => {
+                    self.unread.push(format!("{text}: give this directory to convert them"));
+                }
+                false if !self.is_camera(&pictures) && filter.matches(&name) => {
+                    self.lost.push(format!("{text}: give this directory to convert them"));
+                }
+                false => {}
+            }
+        }
+        Ok(())
     }
 
     /// Recordings of one name, such as `a.mcap` and `a.bag`, have the names of their files.
@@ -316,89 +474,5 @@ impl Search<'_> {
     }
 }
 
-#[cfg(all(test, feature = "mcap"))]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use encoder_testbed::fixtures::recording::{
-        Content, Recording, Serialization, camera, small_jpeg,
-    };
-
-    use crate::{Event, SourceError, SourceOptions, recordings};
-
-    /// Names of the recordings at a path, and the warnings of the first of them.
-    fn found(
-        path: &std::path::Path,
-        topics: &[&str],
-    ) -> Result<(Vec<String>, String), SourceError> {
-        let topics = topics.iter().map(|topic| topic.to_string()).collect();
-        let options = SourceOptions { topics, ..Default::default() };
-        let all = recordings(path, &options)?;
-        let mut source = all[0].open(&options)?;
-        let mut warnings = String::new();
-        while let Some(event) = source.next_event()? {
-            if let Event::Warning(warning) = event {
-                warnings.push_str(&format!("{}: {}\n", warning.loss, warning.text));
-            }
-        }
-        let name = |recording: &crate::Recording| recording.name().to_string_lossy().into_owned();
-        Ok((all.iter().map(name).collect(), warnings))
-    }
-
-    #[test]
-    fn what_is_in_a_directory() {
-        let directory = tempfile::tempdir().unwrap();
-        let at = |name: &str| directory.path().join(name);
-        let picture = |name: &str| {
-            let Content::Compressed { data, .. } = small_jpeg(0) else { panic!() };
-            std::fs::create_dir_all(at(name).parent().unwrap()).unwrap();
-            std::fs::write(at(name), data).unwrap();
-        };
-        // Pictures alone.
-        picture("left/1.jpg");
-        assert_eq!(found(directory.path(), &[]).unwrap().0.len(), 1);
-        // Recordings in it: without a camera, at any depth, and in a hidden directory.
-        let mut imu = Recording::create(at("imu.mcap"));
-        let channel = imu.other("/imu", "sensor_msgs/msg/Imu", "cdr", "ros2msg");
-        imu.bytes(channel, 1, b"x");
-        imu.finish();
-        let error = found(directory.path(), &[]).unwrap_err();
-        assert!(matches!(error, SourceError::NoCamera { .. }), "{error}");
-        for name in ["a/b/c", ".hidden"] {
-            std::fs::create_dir_all(at(name)).unwrap();
-            camera(&at(name), &[(1, 1, small_jpeg(0))]);
-        }
-        let (names, warnings) = found(directory.path(), &[]).unwrap();
-        assert_eq!(names, ["a/b/c/one"]);
-        assert_eq!(warnings.lines().count(), 1, "{warnings}");
-        assert!(warnings.starts_with("false: the pictures in left are not read"), "{warnings}");
-        let error = found(directory.path(), &["/nope"]).unwrap_err().to_string();
-        assert!(error.contains("no camera topic"), "{error}");
-        // A second one, and a file that cannot be read.
-        camera(directory.path(), &[(1, 1, small_jpeg(0))]);
-        std::fs::write(at("two.mcap"), "no MCAP").unwrap();
-        let (names, warnings) = found(directory.path(), &[]).unwrap();
-        assert_eq!(names, ["one", "a/b/c/one"]);
-        assert!(warnings.contains("true: ") && warnings.contains("two.mcap"), "{warnings}");
-        let error = crate::open(directory.path(), &SourceOptions::default()).err().unwrap();
-        assert!(error.to_string().contains("2 recordings are in this directory"), "{error}");
-        // A directory of pictures stays that.
-        picture("1.jpg");
-        std::fs::remove_file(at("one.mcap")).unwrap();
-        std::fs::remove_file(at("two.mcap")).unwrap();
-        std::fs::remove_file(at("imu.mcap")).unwrap();
-        assert_eq!(found(directory.path(), &[]).unwrap().0.len(), 1);
-    }
-
-    #[test]
-    fn what_is_found_in_one_directory_is_one_of_its_own() {
-        let directory = tempfile::tempdir().unwrap();
-        for (name, time) in [("x.mcap", 1), ("y.mcap", 1)] {
-            let mut recording = Recording::create(directory.path().join(name));
-            recording.write("/cam", Serialization::CdrLittle, time, time, &small_jpeg(0));
-            recording.finish();
-        }
-        let (names, warnings) = found(directory.path(), &[]).unwrap();
-        assert_eq!(names, ["x", "y"]);
-        assert!(warnings.contains("2 recordings are in"), "{warnings}");
-    }
-}
+#[cfg(all(test, feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
+mod tests;

@@ -46,6 +46,8 @@ mod survey;
 mod temporary;
 #[cfg(feature = "video")]
 mod video;
+#[cfg(feature = "rosbag2")]
+mod warned;
 mod y4m;
 #[cfg(any(feature = "mcap", feature = "sqlite"))]
 mod zipped;

@@ -13,7 +13,7 @@ mod tests;
 
 use std::path::Path;
 
-pub(crate) use self::files::{Inside, Notes, Refused, identity, inside};
+pub(crate) use self::files::{Inside, Notes, Refused, identity, inside, listed_files};
 pub(crate) use self::metadata::Metadata;
 pub(crate) use self::opener::{Opener, Storages};
 pub(crate) use self::parts::{Description, PartsSource, Planned};

@@ -24,14 +24,14 @@ pub(crate) const ROSBAG2_METADATA: &str = "metadata.yaml";
 const ROSBAG2_KEY: &[u8] = b"rosbag2_bagfile_information";
 /// How many bytes of that file are searched for the key.
 const ROSBAG2_HEAD: u64 = 1 << 16;
-/// Name endings of the files of a rosbag2 directory.
-#[cfg(any(test, feature = "rosbag2", feature = "sqlite"))]
-const ROSBAG2_ENDINGS: [&str; 2] = [".mcap", ".db3"];
-/// Name endings of recordings; the last is that of a ROS 1 bag that is being written, or whose
-/// recorder was killed.
-pub(crate) const ENDINGS: [&str; 4] = [".mcap", ".db3", ".bag", ".bag.active"];
-/// Name endings of files that are compressed with Zstandard; rosbag2 writes the first.
-pub(crate) const ZSTD_ENDINGS: [&str; 2] = [".zstd", ".zst"];
+/// Name endings of recordings.
+const ENDINGS: [&str; 3] = [".mcap", ".db3", ".bag"];
+/// Follows the ending of a ROS 1 bag that is being written, or whose recorder was killed.
+const ACTIVE: &str = ".active";
+/// Name endings of files that are compressed as a whole; rosbag2 writes the first. Files of the last
+/// two are refused when they are opened.
+pub(crate) const PACKED_ENDINGS: [&str; 7] =
+    [".zstd", ".zst", ".gz", ".bz2", ".lz4", ".xz", ".zip"];
 /// Reason of the error for a recording whose camera topics are all excluded by `--topic`.
 pub(crate) const NO_TOPIC_MATCHES: &str = "no camera topic matches the topics that were asked for";
 
@@ -134,14 +134,15 @@ pub(crate) fn packed(path: &Path, head: &[u8]) -> Option<SourceError> {
     ))
 }
 
-/// A file name without the ending of a file that is compressed with Zstandard.
+/// A file name without the ending of a file that is compressed as a whole.
 pub(crate) fn unpacked_name(name: &str) -> &str {
-    let ending = |ending: &str| {
-        let at = name.len().checked_sub(ending.len())?;
-        let (stem, end) = name.split_at_checked(at)?;
-        end.eq_ignore_ascii_case(ending).then_some(stem)
-    };
-    ZSTD_ENDINGS.into_iter().find_map(ending).unwrap_or(name)
+    PACKED_ENDINGS.into_iter().find_map(|ending| without(name, ending)).unwrap_or(name)
+}
+
+/// A file name without an ending, in capital or small letters; `None` if it has another ending.
+fn without<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
+    let (stem, end) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
+    end.eq_ignore_ascii_case(ending).then_some(stem)
 }
 
 /// Whether a file is compressed by its name.
@@ -151,20 +152,31 @@ pub(crate) fn has_packed_name(path: &Path) -> bool {
     unpacked_name(&name) != name
 }
 
-/// Whether a file of a rosbag2 directory may have this name, also when it is compressed.
-#[cfg(any(test, feature = "rosbag2", feature = "sqlite"))]
-pub(crate) fn is_rosbag2_name(name: &str) -> bool {
-    has_ending(name, &ROSBAG2_ENDINGS)
+/// Splits the name of a recording, which may be compressed or still be written (`x.bag.active.gz`),
+/// into its stem and one of [`ENDINGS`]. The ending is empty if no recording has such a name.
+pub(crate) fn split_name(name: &str) -> (&str, &'static str) {
+    let name = unpacked_name(name);
+    let name = without(name, ACTIVE).unwrap_or(name);
+    let split = |ending: &'static str| Some((without(name, ending)?, ending));
+    ENDINGS.into_iter().find_map(split).unwrap_or((name, ""))
 }
 
-/// Whether a recording may have this name, also when it is compressed.
+/// Whether a recording may have this name.
 pub(crate) fn is_recording_name(name: &str) -> bool {
-    has_ending(name, &ENDINGS)
+    !name.starts_with('.') && !split_name(name).1.is_empty()
 }
 
-fn has_ending(name: &str, endings: &[&str]) -> bool {
-    let name = unpacked_name(name).to_ascii_lowercase();
-    !name.starts_with('.') && endings.iter().any(|ending| name.ends_with(ending))
+/// Whether a file is a recording although its name is not that of one: `x.mcap.bak`, or a name
+/// without an ending. Other files are not opened.
+#[cfg(feature = "rosbag2")]
+pub(crate) fn is_misnamed_recording(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let may_be = !name.contains('.') || ENDINGS.iter().any(|ending| name.contains(ending));
+    let head = || head(path, MCAP.len() as u64).unwrap_or_default();
+    may_be
+        && !is_recording_name(&name)
+        && path.is_file()
+        && [MCAP, BAG].iter().any(|magic| head().starts_with(magic))
 }
 
 /// The error for a file that stands for another one: version control of large files leaves it where
@@ -264,16 +276,25 @@ mod tests {
     }
 
     #[test]
-    fn names_of_rosbag2_files() {
+    fn names_of_recordings() {
         for (name, plain, expected) in [
             ("x_0.db3", "x_0.db3", true),
             ("x.mcap", "x.mcap", true),
             ("x_0.db3.zstd", "x_0.db3", true),
             ("x.mcap.zst", "x.mcap", true),
             ("X.MCAP.ZSTD", "X.MCAP", true),
+            ("x.mcap.gz", "x.mcap", true),
+            ("x.bag.bz2", "x.bag", true),
+            ("x.db3.LZ4", "x.db3", true),
+            // They are named, and refused.
+            ("x.bag.xz", "x.bag", true),
+            ("x.mcap.zip", "x.mcap", true),
+            ("x.bag.active", "x.bag.active", true),
+            ("x.bag.active.gz", "x.bag.active", true),
             ("x.zstd", "x", false),
+            ("x.active", "x.active", false),
             ("x.tar.zst", "x.tar", false),
-            ("x.mcap.gz", "x.mcap.gz", false),
+            ("x.tar.gz", "x.tar", false),
             ("x.mcap.zst.txt", "x.mcap.zst.txt", false),
             // Files that macOS creates beside other files on foreign file systems.
             ("._x.db3", "._x.db3", false),
@@ -284,7 +305,7 @@ mod tests {
             ("", "", false),
         ] {
             assert_eq!(unpacked_name(name), plain);
-            assert_eq!(is_rosbag2_name(name), expected, "{name}");
+            assert_eq!(is_recording_name(name), expected, "{name}");
         }
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use zstd::stream::read::Decoder;
 
 use crate::temporary::{Opened, Room, TemporaryError, renamed};
+use crate::warned::warned;
 use crate::{Event, Source, SourceError, SourceOptions, Warning, signature};
 
 /// Opens a file, which starts with the given bytes.
@@ -17,8 +18,6 @@ struct Spooled {
     /// The name of the pipe.
     path: PathBuf,
     source: Box<dyn Source>,
-    /// The input ended with an error.
-    warning: Option<Warning>,
     /// Dropped after the source.
     _temporary: Opened,
 }
@@ -55,7 +54,8 @@ pub(crate) fn open(
         loss: true,
     });
     let source = source.map_err(|error| renamed(error, path))?;
-    Ok(Box::new(Spooled { path: path.into(), source, warning, _temporary: temporary }))
+    let spooled = Spooled { path: path.into(), source, _temporary: temporary };
+    Ok(warned(Box::new(spooled), warning))
 }
 
 /// The error for a recording that exceeds the limit or the free space.
@@ -70,18 +70,11 @@ fn refuse(path: &Path, error: &TemporaryError) -> SourceError {
 
 impl Source for Spooled {
     fn next_event(&mut self) -> Result<Option<Event>, SourceError> {
-        if let Some(warning) = self.warning.take() {
-            return Ok(Some(Event::Warning(warning)));
-        }
         self.source.next_event().map_err(|error| renamed(error, &self.path))
     }
 
     fn other_topics(&self) -> Vec<(String, String)> {
         self.source.other_topics()
-    }
-
-    fn log_span(&self) -> Option<(i64, i64)> {
-        self.source.log_span()
     }
 
     fn profile(&self) -> &str {

@@ -18,8 +18,10 @@ pub(crate) struct Survey {
     pub path: PathBuf,
     /// Log times of the first and the last message, if there are any.
     pub span: Option<(i64, i64)>,
-    /// Camera topics, each with its type.
+    /// Camera topics, each with its type, whatever spelling the file has of it.
     pub cameras: BTreeSet<(String, String)>,
+    /// What is wrong with a file in which no camera topic was found: it may have had one.
+    pub damage: Option<String>,
     /// Nanoseconds from one frame to the next, of the slowest camera.
     pub interval: i64,
 }
@@ -36,10 +38,12 @@ pub(crate) struct Group {
 struct Name {
     /// Without its ending, with `#` for each run of digits: the same for all parts of a recording.
     series: String,
-    ending: String,
+    ending: &'static str,
     /// The number in front of the ending, and the name in front of that.
     number: Option<u64>,
     prefix: String,
+    /// The number stands behind a date, which is another for each part.
+    is_dated: bool,
     /// Recorders give such names to the parts of a recording, and to nothing else: `NAME_0` in a
     /// directory `NAME` (rosbag2), or a number after a date (ROS 1).
     is_of_split: bool,
@@ -48,7 +52,7 @@ struct Name {
 impl Name {
     fn of(path: &Path) -> Self {
         let name = file_name(path);
-        let (stem, ending) = signature::unpacked_name(&name).split_once_at_ending();
+        let (stem, ending) = signature::split_name(&name);
         let prefix = stem.trim_end_matches(|c: char| c.is_ascii_digit());
         let number = stem.strip_prefix(prefix).and_then(|digits| digits.parse().ok());
         let mut series = String::new();
@@ -61,24 +65,37 @@ impl Name {
         }
         let directory = path.parent().and_then(Path::file_name).unwrap_or_default();
         let before = prefix.strip_suffix('_').filter(|before| !before.is_empty());
-        let is_of_split = number.is_some()
-            && (series.ends_with("#-#-#-#-#-#_#")
-                || before.is_some_and(|before| *before == *directory));
-        let (ending, prefix) = (ending.to_ascii_lowercase(), prefix.to_owned());
-        Self { series, ending, number, prefix, is_of_split }
+        let is_dated = series.ends_with("#-#-#-#-#-#_#");
+        let is_of_split =
+            number.is_some() && (is_dated || before.is_some_and(|before| *before == *directory));
+        let prefix = prefix.to_owned();
+        Self { series, ending, number, prefix, is_dated, is_of_split }
     }
-}
 
-/// Splits off the ending of a recording.
-trait Ending {
-    fn split_once_at_ending(&self) -> (&str, &str);
-}
+    /// Whether the names differ in numbers only.
+    fn is_like(&self, other: &Self) -> bool {
+        (&self.series, self.ending) == (&other.series, other.ending)
+    }
 
-impl Ending for str {
-    fn split_once_at_ending(&self) -> (&str, &str) {
-        let lower = self.to_ascii_lowercase();
-        let ending = signature::ENDINGS.iter().find(|ending| lower.ends_with(**ending));
-        self.split_at(self.len() - ending.map_or(0, |ending| ending.len()))
+    /// How many parts of its recording are not among the `present` files of the directory: those
+    /// before this part, or between `before` and this part. Files that are present but not read
+    /// are reported on their own.
+    fn missing_since(&self, before: Option<&Self>, present: &[Self]) -> u64 {
+        let is_of_series = |name: &&Self| match self.is_dated {
+            true => name.prefix <= self.prefix && before.is_none_or(|b| b.prefix <= name.prefix),
+            false => name.prefix == self.prefix,
+        };
+        let first = match before {
+            Some(name) if !is_of_series(&name) => return 0,
+            Some(name) => name.number.map(|number| number.saturating_add(1)),
+            // Recorders count from 0, other programs perhaps from 1.
+            None => Some(u64::from(!self.is_of_split)),
+        };
+        let Some((first, end)) = first.zip(self.number) else { return 0 };
+        let of_recording = present.iter().filter(|name| name.is_like(self)).filter(is_of_series);
+        let numbers: BTreeSet<_> = of_recording.filter_map(|name| name.number).collect();
+        let there = numbers.iter().filter(|number| (first..end).contains(number)).count();
+        end.saturating_sub(first).saturating_sub(there as u64)
     }
 }
 
@@ -89,7 +106,7 @@ fn file_name(path: &Path) -> String {
 /// The name of a file without the endings of recordings.
 pub(crate) fn stem(path: &Path) -> String {
     let name = file_name(path);
-    signature::unpacked_name(&name).split_once_at_ending().0.to_owned()
+    signature::split_name(&name).0.to_owned()
 }
 
 /// The name of a recording in these files.
@@ -102,10 +119,11 @@ pub(crate) fn common_name(files: &[Survey]) -> String {
     if name.is_empty() { first } else { name.to_owned() }
 }
 
-/// Groups files, which are in natural order, into recordings, in the order of their first files.
-/// Also returns why the first file that
-/// begins a further recording does so.
-pub(crate) fn group(mut files: Vec<Survey>) -> (Vec<Group>, Option<String>) {
+/// Groups the files of a directory, which are in natural order, into recordings, in the order of
+/// their first files. Also returns why the first file that begins a further recording does so.
+/// `present`: all recordings in the directory, also those that cannot be read or have no camera.
+pub(crate) fn group(mut files: Vec<Survey>, present: &[PathBuf]) -> (Vec<Group>, Option<String>) {
+    let present: Vec<_> = present.iter().map(|path| Name::of(path)).collect();
     let order: HashMap<_, _> = files.iter().map(|file| file.path.clone()).zip(0..).collect();
     files.sort_by_key(|file| file.span.map_or(i64::MAX, |(start, _)| start));
     let mut groups: Vec<Group> = Vec::new();
@@ -119,7 +137,7 @@ pub(crate) fn group(mut files: Vec<Survey>) -> (Vec<Group>, Option<String>) {
         let name = Name::of(&file.path);
         for (n, (group, last_name)) in groups.iter().zip(&names).enumerate() {
             let Some(last) = group.files.last() else { continue };
-            match link_named((last, last_name), (&file, &name), false) {
+            match link_named((last, last_name), (&file, &name), &present, false) {
                 Ok(skipped) => {
                     let key = (last_name.prefix != name.prefix, skipped);
                     if best.is_none_or(|(_, least)| key < least) {
@@ -145,8 +163,7 @@ pub(crate) fn group(mut files: Vec<Survey>) -> (Vec<Group>, Option<String>) {
         }
     }
     for group in &mut groups {
-        let missing = group.files.first().and_then(|first| missing_before(first, &group.files));
-        if let Some(text) = missing {
+        if let Some(text) = missing_before(&group.files, &present) {
             group.missing.insert(0, text);
         }
     }
@@ -157,45 +174,45 @@ pub(crate) fn group(mut files: Vec<Survey>) -> (Vec<Group>, Option<String>) {
 
 /// Describes the parts that are missing between two files, if there are any.
 pub(crate) fn missing_between(before: &Survey, after: &Survey, parts: u64) -> Option<String> {
-    let verb = if parts == 1 { "part is" } else { "parts are" };
     let (before, after) = (file_name(&before.path), file_name(&after.path));
-    (parts > 0).then(|| format!("{parts} {verb} missing between {before} and {after}"))
+    (parts > 0).then(|| format!("{} missing between {before} and {after}", parts_are(parts)))
 }
 
-/// Describes the parts that are missing before the first one. Recorders count from 0.
-fn missing_before(first: &Survey, files: &[Survey]) -> Option<String> {
+/// Describes the parts that are missing before the first of these files.
+fn missing_before(files: &[Survey], present: &[Name]) -> Option<String> {
+    let first = files.first()?;
     let name = Name::of(&first.path);
     let number = name.number.filter(|number| *number > 0)?;
     let next = files.get(1).and_then(|file| Name::of(&file.path).number);
-    // Other programs count from 1.
     let is_counted = number > 1 && next == number.checked_add(1);
-    let is_split = name.is_of_split || is_counted;
-    let is_split = is_split && name.series.ends_with("_#");
-    is_split.then(|| {
-        format!(
-            "{number} {} missing before {}",
-            if number == 1 { "part is" } else { "parts are" },
-            file_name(&first.path)
-        )
-    })
+    let is_split = (name.is_of_split || is_counted) && name.series.ends_with("_#");
+    let parts = if is_split { name.missing_since(None, present) } else { 0 };
+    let first = file_name(&first.path);
+    (parts > 0).then(|| format!("{} missing before {first}", parts_are(parts)))
+}
+
+fn parts_are(count: u64) -> String {
+    if count == 1 { "1 part is".into() } else { format!("{count} parts are") }
 }
 
 /// Returns how many parts are missing between two files of one recording, or why they are not one
 /// recording. Their directory is a recording: if their numbers follow, they are parts of it, whatever
-/// pause is between them.
-pub(crate) fn link(before: &Survey, after: &Survey) -> Result<u64, String> {
+/// pause is between them. `present`: all files of the recording.
+pub(crate) fn link(before: &Survey, after: &Survey, present: &[PathBuf]) -> Result<u64, String> {
+    let present: Vec<_> = present.iter().map(|path| Name::of(path)).collect();
     let names = (Name::of(&before.path), Name::of(&after.path));
-    link_named((before, &names.0), (after, &names.1), true)
+    link_named((before, &names.0), (after, &names.1), &present, true)
 }
 
 /// As [`link`]. `is_known`: the directory is a recording.
 fn link_named(
     (before, name): (&Survey, &Name),
     (after, next): (&Survey, &Name),
+    present: &[Name],
     is_known: bool,
 ) -> Result<u64, String> {
     let (a, b) = (file_name(&before.path), file_name(&after.path));
-    if (&name.series, &name.ending) != (&next.series, &next.ending) {
+    if !name.is_like(next) {
         return Err(format!("{b} has another name than {a}"));
     }
     let follows = next.number > name.number && name.prefix == next.prefix;
@@ -218,19 +235,16 @@ fn link_named(
         None => format!("{b} starts again before the end of {a}"),
         Some(overlap) => format!("{b} overlaps {a} by {}", seconds(overlap)),
     })?;
-    let skipped = match (name.number, next.number) {
-        (Some(number), Some(next)) => next.saturating_sub(number).saturating_sub(1),
-        _ => 0,
-    };
+    let skipped = next.missing_since(Some(name), &[]);
     let interval = before.interval.max(after.interval).min(LONGEST_INTERVAL);
     let few = interval.saturating_mul(3);
-    // Parts have about the same length: the missing ones fill the pause.
+    // Parts have about the same length: those that are missing or not read fill the pause.
     let length = |(first, last): (i64, i64)| last.saturating_sub(first);
     let missing = length(first).max(length(second)) as f64 * skipped as f64;
     let is_filled = (missing * 0.75..=missing * 1.25 + few as f64).contains(&(pause as f64));
     let is_counted = is_split || (is_filled && name.series.ends_with("_#"));
     if skipped > 0 && pause > few && is_counted {
-        return Ok(skipped);
+        return Ok(next.missing_since(Some(name), present));
     }
     if pause <= SECOND.max(few) || is_split {
         return Ok(0);
@@ -268,13 +282,16 @@ mod tests {
             span: Some((start * SECOND / 10, end * SECOND / 10)),
             cameras: [(topic.to_owned(), "x".to_owned())].into(),
             interval: SECOND / 20,
+            damage: None,
         }
     }
 
     /// The groups as text: numbers of the files, and of the missing parts.
     fn grouped(files: &[(&str, &str, i64, i64)]) -> String {
         let surveys = files.iter().map(|(name, topic, start, end)| file(name, topic, *start, *end));
-        let (groups, reason) = group(surveys.collect());
+        let surveys: Vec<_> = surveys.collect();
+        let present: Vec<_> = surveys.iter().map(|file| file.path.clone()).collect();
+        let (groups, reason) = group(surveys, &present);
         assert_eq!(groups.len() > 1, reason.is_some(), "{files:?}");
         let text = |group: &Group| {
             let names = group.files.iter().map(|f| stem(&f.path)).collect::<Vec<_>>().join("+");
@@ -323,11 +340,66 @@ mod tests {
             (&[("rec_0.mcap", "/c", 0, 100), ("rec_2.mcap", "/c", 300, 400)], "rec_0+rec_2!"),
             (&[("rec_1.mcap", "/c", 0, 100)], "rec_1!"),
             (&[("run_5.mcap", "/c", 0, 100)], "run_5"),
+            // A part that is read as a recording of its own, and a recorder that was killed.
+            (
+                &[
+                    ("rec_0.mcap", "/c", 0, 100),
+                    ("rec_1.mcap", "/d", 100, 200),
+                    ("rec_2.mcap", "/c", 200, 300),
+                ],
+                "rec_0+rec_2 rec_1",
+            ),
+            (
+                &[
+                    ("run_1.mcap", "/c", 0, 100),
+                    ("run_2.mcap", "/c", 101, 200),
+                    ("run_3.mcap", "/c", 500, 600),
+                    ("run_4.mcap", "/c", 601, 700),
+                ],
+                "run_1+run_2 run_3+run_4",
+            ),
+            (&[("x_0.bag", "/c", 0, 100), ("x_1.bag.active", "/c", 101, 200)], "x_0+x_1"),
             // Numbers that are not those of parts.
             (&[("x_0.mcap", "/c", 0, 100), ("x_7.mcap", "/c", 101, 200)], "x_0+x_7"),
         ];
         for (files, expected) in table {
             assert_eq!(grouped(files), *expected, "{files:?}");
+        }
+    }
+
+    /// Files that are there but not read, as they are damaged or have no camera, are not missing.
+    #[test]
+    fn files_that_are_not_read_are_not_missing() {
+        let date = |n: u64| format!("b_2020-01-01-10-{n:02}-00_{n}.bag");
+        let name = |pattern: &str, n: u64| match pattern {
+            "dated" => date(n),
+            _ => pattern.replace('#', &n.to_string()),
+        };
+        // The pattern of the names; the numbers that are read, and others that are there; what is
+        // missing.
+        let table: &[(&str, &[u64], &[u64], &[&str])] = &[
+            ("rec_#.mcap", &[0, 2], &[1], &[]),
+            ("rec_#.mcap", &[0, 4], &[1, 3], &["1 part is missing between"]),
+            ("rec_#.mcap", &[2, 3], &[0, 1], &[]),
+            ("rec_#.mcap", &[3], &[1], &["2 parts are missing before rec_3.mcap"]),
+            ("x_#.mcap", &[0, 2], &[1], &[]),
+            ("x_#.mcap", &[0, 2], &[], &["1 part is missing between"]),
+            ("dated", &[0, 2], &[1], &[]),
+            ("dated", &[1, 2], &[0], &[]),
+            ("dated", &[1, 3], &[], &["1 part is missing before", "1 part is missing between"]),
+        ];
+        for (pattern, read, others, expected) in table {
+            let at = |n: &u64| {
+                let start = *n as i64 * 100;
+                file(&name(pattern, *n), "/c", start, start + 95)
+            };
+            let present: Vec<_> = read.iter().chain(*others).map(|n| at(n).path).collect();
+            let (groups, _) = group(read.iter().map(at).collect(), &present);
+            let [Group { missing, .. }] = groups.as_slice() else { panic!("{groups:?}") };
+            assert_eq!(missing.len(), expected.len(), "{missing:?}");
+            for (text, part) in missing.iter().zip(*expected) {
+                assert!(text.starts_with(part), "{text}");
+            }
         }
     }
 
@@ -337,7 +409,7 @@ mod tests {
             |name, start, end| Survey { interval: 5 * SECOND, ..file(name, "/c", start, end) };
         let link = |before: &Survey, after: &Survey| {
             let names = (Name::of(&before.path), Name::of(&after.path));
-            link_named((before, &names.0), (after, &names.1), false)
+            link_named((before, &names.0), (after, &names.1), &[], false)
         };
         assert_eq!(link(&slow("x_0.mcap", 0, 600), &slow("x_1.mcap", 650, 1200)), Ok(0));
         let fast = |name, start, end| file(name, "/c", start, end);
@@ -351,10 +423,11 @@ mod tests {
             file.cameras.insert(("/d".into(), "x".into()));
             file
         };
+        let link = |before: &Survey, after: &Survey| link(before, after, &[]);
         assert_eq!(link(&with("rec_0.mcap", 0, 100), &file("rec_1.mcap", "/d", 101, 200)), Ok(0));
         // In a directory that is no recording.
         let (both, one) = (with("y_0.mcap", 0, 100), file("y_1.mcap", "/d", 101, 200));
-        assert_eq!(group(vec![both, one]).0.len(), 2);
+        assert_eq!(group(vec![both, one], &[]).0.len(), 2);
         let empty = Survey { span: None, ..file("rec_1.mcap", "/c", 0, 0) };
         assert_eq!(link(&file("rec_0.mcap", "/c", 0, 100), &empty), Ok(0));
     }

@@ -229,6 +229,44 @@ fn files_that_are_named_and_not_there_are_a_loss() {
 }
 
 #[test]
+fn what_is_not_read_in_a_directory_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::create_dir_all(at("bags/run")).unwrap();
+    mcap(&at("bags/run/run_0.mcap"), 0..10);
+    metadata(&at("bags/run"), &["run_0.mcap"], "");
+    std::fs::write(at("preview.jpg"), "").unwrap();
+    let converted = convert(directory.path(), &[]).expect(0);
+    assert!(converted.warns("the pictures in"), "{}", converted.report);
+    assert_eq!(converted.video().numbers(), range(0..10));
+    // A file without a camera that can be seen, as it is damaged.
+    let bytes = std::fs::read(at("bags/run/run_0.mcap")).unwrap();
+    std::fs::write(at("bags/cut.mcap"), &bytes[..40]).unwrap();
+    let converted = convert(directory.path(), &[]).expect(3);
+    assert!(converted.warns("cut.mcap"), "{}", converted.report);
+    assert_eq!(converted.video().numbers(), range(0..10));
+    // A part that has no camera is there; its type has another spelling in the last part.
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    mcap(&at("x_0.mcap"), 0..10);
+    let mut imu = Recording::create(at("x_1.mcap"));
+    let channel = imu.other("/imu", "sensor_msgs/msg/Imu", "cdr", "ros2msg");
+    imu.bytes(channel, EPOCH, b"x");
+    imu.finish();
+    let mut last = Recording::create(at("x_2.mcap"));
+    let channel = last.other("/cam", "sensor_msgs/CompressedImage", "cdr", "ros2msg");
+    for n in 20..30 {
+        let time = EPOCH + n as i64 * 50 * MS;
+        last.bytes(channel, time, &small_jpeg(n).message(Serialization::CdrLittle, time));
+    }
+    last.finish();
+    metadata(directory.path(), &["x_0.mcap", "x_1.mcap", "x_2.mcap"], "");
+    let converted = convert(directory.path(), &[]).expect(0);
+    let pictures: Vec<_> = (0..10).chain(20..30).map(Some).collect();
+    assert_eq!(converted.video().numbers(), pictures);
+}
+
+#[test]
 fn recordings_come_through_standard_input() {
     let directory = tempfile::tempdir().unwrap();
     let path: PathBuf = directory.path().join("a.mcap");

@@ -95,26 +95,35 @@ fn is_video(package: &str, name: &str) -> bool {
     (names_codec && is_unit) || VIDEOS.contains(&name.as_str())
 }
 
+/// The package and the name of a type, in any of the spellings of recorders.
+fn package_and_type(name: &str) -> Option<(&str, &str)> {
+    let parts: Vec<&str> =
+        name.split(['/', '.', ':']).filter(|part| !matches!(*part, "" | "msg" | "dds_")).collect();
+    let [package, name] = parts.as_slice() else { return None };
+    let package = if *package == "foxglove_msgs" { "foxglove" } else { package };
+    Some((package, name.strip_suffix('_').unwrap_or(name)))
+}
+
+/// The name of a type in one spelling, to compare types of several files.
+#[cfg(feature = "rosbag2")]
+pub(crate) fn plain_type(name: &str) -> String {
+    match package_and_type(name) {
+        Some((package, name)) => format!("{package}/{name}"),
+        None => name.to_owned(),
+    }
+}
+
 impl CameraSchema {
     /// The type that a recording calls `name`, in any of the usual spellings:
     /// `sensor_msgs/msg/Image`, `sensor_msgs/Image`, `sensor_msgs::msg::dds_::Image_`,
     /// `foxglove.RawImage`, `foxglove_msgs/msg/RawImage` …; `None` when it is no camera type.
     pub fn from_name(name: &str) -> Option<Self> {
-        let parts: Vec<&str> = name
-            .split(['/', '.', ':'])
-            .filter(|part| !matches!(*part, "" | "msg" | "dds_"))
-            .collect();
-        let [package, name] = parts.as_slice() else { return None };
-        match (*package, name.strip_suffix('_').unwrap_or(name)) {
+        match package_and_type(name)? {
             ("sensor_msgs", "Image") => Some(Self::RosImage),
             ("sensor_msgs", "CompressedImage") => Some(Self::RosCompressedImage),
-            ("foxglove" | "foxglove_msgs", "RawImage") => Some(Self::FoxgloveRawImage),
-            ("foxglove" | "foxglove_msgs", "CompressedImage") => {
-                Some(Self::FoxgloveCompressedImage)
-            }
-            ("foxglove" | "foxglove_msgs", "CompressedVideo") => {
-                Some(Self::FoxgloveCompressedVideo)
-            }
+            ("foxglove", "RawImage") => Some(Self::FoxgloveRawImage),
+            ("foxglove", "CompressedImage") => Some(Self::FoxgloveCompressedImage),
+            ("foxglove", "CompressedVideo") => Some(Self::FoxgloveCompressedVideo),
             ("ffmpeg_image_transport_msgs", "FFMPEGPacket") => Some(Self::FfmpegPacket),
             (package, name) if is_video(package, name) => Some(Self::OtherVideo),
             _ => None,

@@ -31,6 +31,8 @@ pub(super) fn adopt(
     opener: &Opener,
 ) -> Adopted {
     let Files { paths, unlisted, mut missing, mut lost, mut notes } = listed;
+    let listed = metadata.relative_file_paths.iter().map(PathBuf::from);
+    let present: Vec<_> = listed.chain(unlisted.iter().cloned()).collect();
     let mut files: Vec<Planned> = Vec::new();
     // A single file needs no order.
     let is_alone = paths.len() == 1 && unlisted.is_empty();
@@ -62,7 +64,7 @@ pub(super) fn adopt(
     for survey in new {
         let path = survey.path.clone();
         let fits = match missing.is_empty() {
-            true => continues(&survey, &known, metadata),
+            true => continues(&survey, &known, &present, metadata),
             false => replaces(&survey, &known, metadata).map(|()| None),
         };
         let name = name(&path);
@@ -99,10 +101,11 @@ pub(super) fn adopt(
 }
 
 /// Describes the parts that are missing before a file that continues the recording, if there are
-/// any. The error is why the file does not continue it.
+/// any. `present`: all files of the recording. The error is why the file does not continue it.
 fn continues(
     file: &Survey,
     known: &[Survey],
+    present: &[PathBuf],
     metadata: &Metadata,
 ) -> Result<Option<String>, String> {
     check_cameras(file, metadata)?;
@@ -111,13 +114,13 @@ fn continues(
     let earlier = timed().filter(|other| other.span.is_some_and(|(first, _)| first < start));
     match earlier.max_by_key(|other| other.span.map(|(_, last)| last)) {
         Some(before) => {
-            let parts = link(before, file)?;
+            let parts = link(before, file, present)?;
             Ok(missing_between(before, file, parts))
         }
         // In front of all files.
         None => match timed().min_by_key(|other| other.span) {
             Some(after) => {
-                let parts = link(file, after)?;
+                let parts = link(file, after, present)?;
                 Ok(missing_between(file, after, parts))
             }
             None => Err("no listed file can be read".into()),
@@ -148,7 +151,10 @@ fn replaces(file: &Survey, known: &[Survey], metadata: &Metadata) -> Result<(), 
 /// Why the camera topics of a file are not those of the recording, if they are not.
 fn check_cameras(file: &Survey, metadata: &Metadata) -> Result<(), String> {
     if file.cameras.is_empty() {
-        return Err("it has no camera topic".into());
+        return Err(match &file.damage {
+            Some(damage) => format!("no camera topic was found in it, and {damage}"),
+            None => "it has no camera topic".into(),
+        });
     }
     let other = file.cameras.iter().find(|(topic, _)| !metadata.has_topic(topic));
     other.map_or(Ok(()), |(topic, _)| Err(format!("its topic {topic} is not of the recording")))

@@ -11,6 +11,7 @@ use std::path::{Component, Path, PathBuf};
 
 use thiserror::Error;
 
+use super::metadata::Metadata;
 use crate::signature::{self, ROSBAG2_METADATA};
 use crate::{SourceError, Warning, images};
 
@@ -119,7 +120,7 @@ fn find(directory: &Path, listed: &Path) -> Result<Inside, Refused> {
     let unpacked = signature::unpacked_name(&name);
     let candidates = match unpacked == name {
         true => {
-            let packed = signature::ZSTD_ENDINGS.map(|ending| format!("{name}{ending}"));
+            let packed = signature::PACKED_ENDINGS.map(|ending| format!("{name}{ending}"));
             let packed = packed.map(|name| listed.with_file_name(name));
             Vec::from_iter([listed.to_owned()].into_iter().chain(packed))
         }
@@ -140,6 +141,12 @@ fn find(directory: &Path, listed: &Path) -> Result<Inside, Refused> {
 pub(crate) fn identity(file: &Inside) -> PathBuf {
     let name = file.real.file_name().unwrap_or_default().to_string_lossy();
     file.real.with_file_name(signature::unpacked_name(&name))
+}
+
+/// The decompressed paths of the files that `metadata.yaml` lists, as far as they are there.
+pub(crate) fn listed_files(directory: &Path, metadata: &Metadata) -> Vec<PathBuf> {
+    let names = metadata.relative_file_paths.iter();
+    names.filter_map(|name| find(directory, Path::new(name)).ok().as_ref().map(identity)).collect()
 }
 
 /// Finds the files that `metadata.yaml` lists.
@@ -186,19 +193,23 @@ pub(super) fn listed(directory: &Path, names: &[String]) -> Result<Files, Source
             )),
         }
     }
-    for path in images::entries(directory)?.iter().filter(|path| has_recording_name(path)) {
-        let Some(name) = path.file_name() else { continue };
-        if let Ok(file) = inside(directory, Path::new(name))
-            && known.insert(identity(&file))
-        {
-            unlisted.push(file.path);
+    let listed: HashSet<_> = names.iter().filter_map(|listed| last_part(listed)).collect();
+    for path in images::entries(directory)? {
+        let name = path.file_name().unwrap_or_default();
+        let text = name.to_string_lossy();
+        // Directories are searched for further recordings.
+        if !signature::is_recording_name(&text) || path.is_dir() {
+            continue;
+        }
+        match inside(directory, Path::new(name)) {
+            Ok(file) if known.insert(identity(&file)) => unlisted.push(file.path),
+            Err(refused) if !listed.contains(&*text) => {
+                lost.push(format!("{text}, not listed in {ROSBAG2_METADATA}, {refused}"));
+            }
+            _ => {}
         }
     }
     Ok(Files { paths, unlisted, missing, lost, notes })
-}
-
-fn has_recording_name(path: &Path) -> bool {
-    signature::is_rosbag2_name(&path.file_name().unwrap_or_default().to_string_lossy())
 }
 
 /// Warnings of one kind; the first of them are kept.
@@ -214,6 +225,10 @@ impl Notes {
             true => self.texts.push(text),
             false => self.others += 1,
         }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.texts.is_empty()
     }
 
     pub(crate) fn into_warnings(mut self, loss: bool) -> Vec<Warning> {

@@ -7,7 +7,7 @@ use super::packed;
 use crate::signature::Compression;
 use crate::survey::Survey;
 use crate::temporary::{Opened, Room, renamed};
-use crate::{Event, Source, SourceError, SourceOptions, Warning, signature};
+use crate::{Event, Source, SourceError, SourceOptions, Warning, message, signature};
 
 /// Number of leading bytes that are used to detect the kind of a file.
 const HEAD: u64 = 128;
@@ -85,22 +85,20 @@ impl Opener {
             return Err(error);
         }
         // For other files, the error is that of the reader for the storage.
-        let name = path.to_string_lossy();
-        let name = signature::unpacked_name(&name);
-        match () {
-            () if self.is_sqlite => (self.storages.sqlite)(path, options),
-            () if name.ends_with(".bag") || name.ends_with(".active") => {
-                (self.storages.bag)(path, options)
-            }
-            () => (self.storages.mcap)(path, options),
+        match signature::split_name(&path.to_string_lossy()).1 {
+            ".bag" => (self.storages.bag)(path, options),
+            ".db3" => (self.storages.sqlite)(path, options),
+            _ if self.is_sqlite => (self.storages.sqlite)(path, options),
+            _ => (self.storages.mcap)(path, options),
         }
     }
 
     /// Reads what shows which recording a file belongs to. Messages are read only where the file
-    /// has no index of their times. A file without a selected camera topic has no camera in it.
+    /// has no index of their times. A file without a selected camera topic has no camera in it; it
+    /// is read to its end, to see whether it is damaged.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// When the file cannot be read, or not to its end and no camera topic was found before.
     pub(crate) fn survey(
         &self,
         path: &Path,
@@ -108,35 +106,47 @@ impl Opener {
     ) -> Result<Survey, SourceError> {
         let options = SourceOptions { start: None, end: None, ..options.clone() };
         // The file is dropped last: it may be temporary.
-        let OpenFile { mut source, temporary: _temporary, .. } = match self.open(path, &options) {
+        let OpenFile { warning, temporary, mut source } = match self.open(path, &options) {
             Ok(file) => file,
             Err(error) if is_without_cameras(&error) => {
                 return Ok(Survey { path: path.into(), ..Survey::default() });
             }
             Err(error) => return Err(error),
         };
+        let is_left_out = |cameras: &BTreeSet<_>| cameras.is_empty() && !options.all_messages;
         let known = source.log_span();
         let mut span = known;
         let (mut cameras, mut least) = (BTreeSet::new(), u64::MAX);
+        let mut damage = warning.filter(|warning| warning.loss).map(|warning| warning.text);
         loop {
             match source.next_event() {
                 Ok(Some(Event::Stream(info))) => {
                     least = least.min(info.messages.filter(|n| *n > 1).unwrap_or(u64::MAX));
-                    cameras.insert((info.topic, info.schema));
+                    cameras.insert((info.topic, message::plain_type(&info.schema)));
                 }
                 Ok(Some(Event::Packet(_) | Event::Message(_))) if known.is_some() => break,
                 Ok(Some(Event::Packet(packet))) => extend(&mut span, packet.log_ns),
                 Ok(Some(Event::Message(message))) => {
                     extend(&mut span, i64::try_from(message.log_ns).unwrap_or(i64::MAX));
                 }
+                Ok(Some(Event::Warning(Warning { text, loss: true }))) => {
+                    damage.get_or_insert(text);
+                }
                 Ok(Some(_)) => {}
-                // An error is reported when the file is read.
+                Err(error) if !is_without_cameras(&error) && is_left_out(&cameras) => {
+                    return Err(match temporary {
+                        Some(_) => renamed(error, path),
+                        None => error,
+                    });
+                }
+                // Another error is reported when the file is read.
                 Ok(None) | Err(_) => break,
             }
         }
+        let damage = damage.filter(|_| cameras.is_empty());
         let length = span.map_or(0, |(first, last)| last.saturating_sub(first));
         let count = i64::try_from(least.saturating_sub(1)).unwrap_or(i64::MAX).max(1);
-        Ok(Survey { path: path.into(), span, cameras, interval: length / count })
+        Ok(Survey { path: path.into(), span, cameras, interval: length / count, damage })
     }
 }
 

@@ -10,7 +10,9 @@ use super::opener::{OpenFile, Opener, is_without_cameras};
 use super::sequence::{InSequence, most_at_once, sequence};
 use crate::joined::{self, FileChannels, JoinedChannels};
 use crate::temporary::{Opened, renamed};
-use crate::{Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning};
+use crate::{
+    Event, Moment, Source, SourceError, SourceOptions, StreamId, StreamInfo, Warning, message,
+};
 
 /// The most files that are open at once.
 const MOST_OPEN: usize = 8;
@@ -52,7 +54,7 @@ pub(crate) struct PartsSource {
     first_error: Option<SourceError>,
     /// Number of messages of each stream so far.
     streams: Vec<u64>,
-    /// Numbers of the streams by topic and schema.
+    /// Numbers of the streams by topic and type.
     ids: HashMap<(String, String), StreamId>,
     channels: JoinedChannels,
     profile: String,
@@ -257,7 +259,8 @@ impl PartsSource {
     /// Joins a stream of an open file with the recording's.
     fn join(&mut self, n: usize, info: StreamInfo) {
         let new = self.streams.len();
-        let id = *self.ids.entry((info.topic.clone(), info.schema.clone())).or_insert(new);
+        let key = (info.topic.clone(), message::plain_type(&info.schema));
+        let id = *self.ids.entry(key).or_insert(new);
         if let Some(part) = self.parts.get_mut(n) {
             let promised = info.messages.unwrap_or(0);
             part.streams.insert(info.id, PartStream { id, messages: 0, promised });

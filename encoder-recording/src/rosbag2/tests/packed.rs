@@ -173,6 +173,24 @@ fn any_recording_in_any_compression() {
 }
 
 #[test]
+fn parts_in_any_compression() {
+    for kind in ["zst", "gz", "bz2", "lz4"] {
+        let directory = recording();
+        // As a directory without metadata, and with metadata that lists the decompressed files.
+        for name in ["x_0.db3", "x_2.db3"] {
+            let path = directory.path().join(name);
+            let zip = zip_twice(&std::fs::read(&path).unwrap(), kind);
+            std::fs::write(directory.path().join(format!("{name}.{kind}")), zip).unwrap();
+            std::fs::remove_file(path).unwrap();
+        }
+        assert_eq!(frames(directory.path()).unwrap(), 30, "{kind}");
+        let yaml = metadata(&["x_0.db3", "x_2.db3", "x_10.db3"], START, "\"\"");
+        std::fs::write(directory.path().join(ROSBAG2_METADATA), yaml).unwrap();
+        assert_eq!(frames(directory.path()).unwrap(), 30, "{kind}");
+    }
+}
+
+#[test]
 fn what_is_not_a_recording() {
     let directory = tempfile::tempdir().unwrap();
     let zip = |bytes: &[u8]| zstd::encode_all(bytes, 1).unwrap();
