@@ -138,10 +138,18 @@ fn is_mp4(part: &Location) -> bool {
     false
 }
 
+const RATE_GAP: &str = "cut the recording with --start and --end, use --time log if the header \
+                        stamps are wrong, or --grid camera if the cameras were not recorded together";
+const NO_COMMON_TIME: &str = "use --grid-ends pad, or --grid camera";
+
 /// The option that helps against a topic that was left out.
 pub fn of_skipped(reason: &SkipReason) -> Option<&'static str> {
     match reason {
         SkipReason::FixedRate => Some("leave out --resample"),
+        SkipReason::Rate { .. } => match reason.kind() {
+            "rate-gap" => Some(RATE_GAP),
+            _ => Some(NO_COMMON_TIME),
+        },
         SkipReason::Reordered { .. } => Some("--format annexb copies it without times"),
         _ => None,
     }
@@ -162,11 +170,8 @@ fn of_error(error: &RunError) -> Option<&'static str> {
             "raise the limit for files (ulimit -f), or give a file system with larger ones as -o"
         }
         ErrorKind::DiskFull => "free some space or give another -o",
-        ErrorKind::RateGap => {
-            "cut the recording with --start and --end, use --time log if the header stamps are \
-             wrong, or --grid camera if the cameras were not recorded together"
-        }
-        ErrorKind::NoCommonTime => "use --grid-ends pad, or --grid camera",
+        ErrorKind::RateGap => RATE_GAP,
+        ErrorKind::NoCommonTime => NO_COMMON_TIME,
         _ => return None,
     })
 }

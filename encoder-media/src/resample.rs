@@ -21,6 +21,13 @@ pub enum ResampleError {
     /// The cameras have no time in common.
     #[error("the camera has no frame in the time that all cameras have in common")]
     Apart,
+    /// The camera is so far from the others that a common grid would repeat one picture for more
+    /// than an hour.
+    #[error("the camera's frames are {seconds} s from those of the other cameras")]
+    Far {
+        /// The time between the camera and the nearest other camera.
+        seconds: u64,
+    },
 }
 
 /// The longest time for which one picture is repeated, in seconds.
@@ -91,21 +98,23 @@ impl Grid {
 
     /// The common grid of several cameras, so that frame N of each is the same moment. `None` if
     /// no camera has frames, or they have no time in common and [`GridEnds::Trim`] is set. Cameras
-    /// without frames are ignored.
+    /// without frames are ignored, and those with a single frame if others have more: one picture
+    /// has no length, and is shown on the whole grid.
     pub fn common(cameras: &[&[i64]], rate: FrameRate, ends: GridEnds) -> Option<Self> {
-        let joined =
-            cameras.iter().filter_map(|stamps| Span::of(stamps)).reduce(|a, b| match ends {
-                GridEnds::Pad => Span {
-                    first: a.first.min(b.first),
-                    last: a.last.max(b.last),
-                    end: a.end.max(b.end),
-                },
-                GridEnds::Trim => Span {
-                    first: a.first.max(b.first),
-                    last: a.last.min(b.last),
-                    end: a.end.min(b.end),
-                },
-            })?;
+        let has_length = cameras.iter().any(|stamps| stamps.len() > 1);
+        let cameras = cameras.iter().filter(|stamps| stamps.len() > 1 || !has_length);
+        let joined = cameras.filter_map(|stamps| Span::of(stamps)).reduce(|a, b| match ends {
+            GridEnds::Pad => Span {
+                first: a.first.min(b.first),
+                last: a.last.max(b.last),
+                end: a.end.max(b.end),
+            },
+            GridEnds::Trim => Span {
+                first: a.first.max(b.first),
+                last: a.last.min(b.last),
+                end: a.end.min(b.end),
+            },
+        })?;
         let (num, den) = (i128::from(rate.numerator()), i128::from(rate.denominator()));
         let unit = den * 1_000_000_000;
         // Each frame up to the last is displayed, and the last for its whole duration.
@@ -119,6 +128,43 @@ impl Grid {
             rate,
         })
     }
+}
+
+/// Checks that cameras can share a grid: that no hour without a frame lies between them. Of several
+/// groups, that with the most frames shares the grid, and each other camera has an error.
+pub fn check_distances(cameras: &[&[i64]]) -> Vec<Result<(), ResampleError>> {
+    let longest = i128::from(LONGEST_S) * 1_000_000_000;
+    let mut spans: Vec<_> =
+        (0..).zip(cameras).filter_map(|(n, stamps)| Some((Span::of(stamps)?, n))).collect();
+    spans.sort_by_key(|(span, _)| span.first);
+    // Joined spans, number of frames, numbers of the cameras.
+    let mut groups: Vec<(Span, usize, Vec<usize>)> = Vec::new();
+    for (span, n) in spans {
+        let frames = cameras[n].len();
+        match groups.last_mut() {
+            Some((joined, sum, members)) if span.first - joined.last <= longest => {
+                joined.last = joined.last.max(span.last);
+                *sum += frames;
+                members.push(n);
+            }
+            _ => groups.push((span, frames, vec![n])),
+        }
+    }
+    let mut checked = vec![Ok(()); cameras.len()];
+    let most = groups.iter().map(|(_, frames, _)| *frames).max();
+    let Some(main) = groups.iter().position(|(_, frames, _)| Some(*frames) == most) else {
+        return checked;
+    };
+    let joined = groups[main].0;
+    for (group, (_, _, members)) in groups.iter().enumerate() {
+        for &n in members.iter().filter(|_| group != main) {
+            let Some(span) = Span::of(cameras[n]) else { continue };
+            let distance = (span.first - joined.last).max(joined.first - span.last);
+            let seconds = u64::try_from(distance / 1_000_000_000).unwrap_or(u64::MAX);
+            checked[n] = Err(ResampleError::Far { seconds });
+        }
+    }
+    checked
 }
 
 /// Returns how often each frame is repeated: each time of the grid displays the nearest frame (of
@@ -281,6 +327,46 @@ mod tests {
         let copies = resample(&first, &grid).unwrap();
         assert_eq!(Fit::of(&first, &copies, &grid).padded_after, grid.frames - 40);
         assert_eq!(Grid::common(&[], rate("20"), GridEnds::Pad), None);
+    }
+
+    #[test]
+    fn a_single_picture_does_not_determine_the_grid() {
+        let camera = ns(&(0..20).map(|n| n * 50).collect::<Vec<_>>());
+        for early in [-90, -900_000] {
+            let single = ns(&[early]);
+            for ends in [GridEnds::Pad, GridEnds::Trim] {
+                let grid = Grid::common(&[&single, &camera], rate("20"), ends).unwrap();
+                assert_eq!((grid.origin_ns, grid.frames), (0, 20), "{early} {ends:?}");
+                assert_eq!(resample(&single, &grid).unwrap(), [20]);
+            }
+        }
+        let grid = Grid::common(&[&ns(&[0]), &ns(&[100])], rate("20"), GridEnds::Pad).unwrap();
+        assert_eq!(grid.frames, 3);
+    }
+
+    #[test]
+    fn cameras_far_apart_share_no_grid() {
+        const HOUR: i64 = 3_600_000;
+        let far = |seconds| Err(ResampleError::Far { seconds });
+        // Times in ms, and what the check returns.
+        type Row<'a> = (&'a [&'a [i64]], &'a [Result<(), ResampleError>]);
+        let table: [Row<'_>; 6] = [
+            (&[], &[]),
+            (&[&[], &[0]], &[Ok(()), Ok(())]),
+            (&[&[0, 9], &[9 + HOUR, 10 + HOUR]], &[Ok(()), Ok(())]),
+            // A chain of cameras; the frames of a group count together.
+            (
+                &[&[0, 50], &[HOUR], &[2 * HOUR], &[4 * HOUR, 4 * HOUR + 1, 4 * HOUR + 2]],
+                &[Ok(()), Ok(()), Ok(()), far(7200)],
+            ),
+            (&[&[-5 * HOUR], &[0, 50, 100], &[10, 60]], &[far(18_000), Ok(()), Ok(())]),
+            (&[&[0], &[2 * HOUR]], &[Ok(()), far(7200)]),
+        ];
+        for (cameras, expected) in table {
+            let stamps: Vec<_> = cameras.iter().map(|stamps| ns(stamps)).collect();
+            let stamps: Vec<_> = stamps.iter().map(Vec::as_slice).collect();
+            assert_eq!(check_distances(&stamps), expected, "{cameras:?}");
+        }
     }
 
     #[test]

@@ -91,7 +91,8 @@ pub struct Finished {
     pub location: Option<Location>,
     /// Warnings for the user, besides those of the timeline.
     pub warnings: Vec<String>,
-    /// Number of times that were estimated, if the sink does not use those of the [`Timeline`].
+    /// Number of times that were estimated, if the sink does not use those of the [`Timeline`]. The
+    /// warnings of the timeline are about other times then, and are not reported.
     pub times_guessed: Option<u64>,
 }
 
@@ -99,6 +100,15 @@ impl Finished {
     /// An output at `location`, without warnings.
     pub fn at(location: impl Into<Location>) -> Self {
         Self { location: Some(location.into()), ..Self::default() }
+    }
+
+    /// The warnings about the times of the video, and the number of times that were estimated:
+    /// those of `timeline`, unless the sink laid out the frames itself.
+    pub fn judgement(&self, timeline: &Timeline) -> (Vec<String>, u64) {
+        match self.times_guessed {
+            Some(guessed) => (Vec::new(), guessed),
+            None => (timeline.warnings.clone(), timeline.guessed),
+        }
     }
 
     /// Adds warnings.

@@ -3,7 +3,7 @@
 use std::{
     io::{self, PipeReader, PipeWriter, Read, Write},
     sync::{
-        Arc,
+        Arc, Once,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
     thread,
@@ -21,8 +21,9 @@ struct Shared {
     flag: Arc<AtomicBool>,
     /// Interrupted when the stop is set.
     waiter: Waiter,
-    /// A pipe; a byte in it wakes a reader that waits for standard input.
+    /// A pipe; a byte in it wakes a reader that waits for standard input. The byte is never read.
     wake: (PipeReader, PipeWriter),
+    woken: Once,
 }
 
 impl Stop {
@@ -32,15 +33,16 @@ impl Stop {
     /// When the system cannot create a pipe.
     pub fn new() -> io::Result<Self> {
         let (flag, waiter) = (Arc::default(), Waiter::new());
-        Ok(Self(Arc::new(Shared { flag, waiter, wake: io::pipe()? })))
+        Ok(Self(Arc::new(Shared { flag, waiter, wake: io::pipe()?, woken: Once::new() })))
     }
 
     /// Sets the stop. Ends waits for standard input and for busy encoders at once.
     pub fn stop(&self) {
         self.0.flag.store(true, SeqCst);
         self.0.waiter.interrupt();
-        // An error means that the pipe is already full of such bytes.
-        let _ = (&self.0.wake.1).write(&[0]);
+        // A single byte: a write to a full pipe would block. Nothing else is written, and the
+        // reading end is open, so it does not fail.
+        self.0.woken.call_once(|| drop((&self.0.wake.1).write(&[0])));
     }
 
     /// Whether the stop is set.
@@ -54,8 +56,8 @@ impl Stop {
     }
 
     /// For a signal handler, which must not call [`stop`](Self::stop): the handler sets the flag
-    /// and writes a byte to the pipe, and a thread does the rest. The thread ends when the pipe is
-    /// closed.
+    /// and writes a byte to the pipe, and a thread does the rest. The thread ends with the first
+    /// byte, or when the pipe is closed.
     ///
     /// # Errors
     /// When the system has no more descriptors or threads.
@@ -70,8 +72,8 @@ impl Stop {
         Ok((Arc::clone(&self.0.flag), signal))
     }
 
-    /// Standard input, which ends when the stop is set. A blocked read is also ended, but only on
-    /// Unix.
+    /// Standard input. On Unix it ends when the stop is set, also during a blocked read; elsewhere
+    /// the stop has no effect on it.
     ///
     /// # Errors
     /// When the system has no more descriptors.
@@ -168,6 +170,14 @@ mod tests {
         assert!(stop.is_set());
         assert_eq!(stop.waiter().state(), Waited::Interrupted);
         drop(source);
+    }
+
+    #[test]
+    fn a_stop_that_is_set_again_does_not_block() {
+        let stop = Stop::new().unwrap();
+        // More than the pipe holds.
+        (0..100_000).for_each(|_| stop.stop());
+        assert!(stop.is_set());
     }
 
     #[cfg(target_os = "linux")]

@@ -19,7 +19,7 @@ use super::{
     record::{self, CHECKSUM, FragmentSample, Head},
     track::{Movie, file_type},
 };
-use encoder_media::timeline::{FrameTimes, StreamingTimeline, Timing};
+use encoder_media::timeline::{FrameTimes, StreamingTimeline, Timeline, Timing};
 
 /// The maximum duration of a fragment in the video, and of gathering it.
 const SPAN: Duration = Duration::from_millis(500);
@@ -90,9 +90,10 @@ impl Fragmenter {
         self.frames == 0 && self.pending.samples.is_empty()
     }
 
-    /// Warnings where the times in the fragments differ from the recorded times.
-    pub fn warnings(&self) -> Vec<String> {
-        let mut warnings = self.timeline.warnings();
+    /// Warnings where the times in the fragments differ from the recorded times, and the number of
+    /// times that were estimated. `whole` is the timeline of the same frames.
+    pub fn judgement(&self, whole: &Timeline) -> (Vec<String>, u64) {
+        let (mut warnings, guessed) = self.timeline.judgement(whole);
         if self.is_clamped {
             warnings.push(
                 "a pause among B-frames is longer than half an hour, which a fragmented file \
@@ -100,12 +101,7 @@ impl Fragmenter {
                     .into(),
             );
         }
-        warnings
-    }
-
-    /// Number of times in the fragments that were estimated.
-    pub fn guessed(&self) -> u64 {
-        self.timeline.guessed()
+        (warnings, guessed)
     }
 
     /// Frames in the fragments that were returned.

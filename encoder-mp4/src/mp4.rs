@@ -204,8 +204,8 @@ impl Sink for Mp4Sink {
         Ok(match (mode, state) {
             (OutputMode::Fragmented, FileState::Visible(file)) => {
                 file.keep();
-                let guessed = fragmenter.guessed();
-                finished.with_warnings(fragmenter.warnings()).with_guessed_times(guessed)
+                let (warnings, guessed) = fragmenter.judgement(timeline);
+                finished.with_warnings(warnings).with_guessed_times(guessed)
             }
             _ => finished,
         })

@@ -10,6 +10,7 @@ mod video;
 use std::sync::Arc;
 
 use encoder_core::{FrameRate, Resolution};
+use encoder_media::ResampleError;
 use tracing::{Span, error_span, warn};
 
 use crate::{
@@ -39,6 +40,10 @@ const IDLE_MESSAGES: u64 = 100;
 
 /// The most videos of a camera.
 const MOST_PARTS: usize = 1000;
+
+/// Why a message that is not in the plan of a constant rate is left out.
+const UNPLANNED: &str = "it was not there when the times of the recording were read, so it has no \
+                         place at the constant rate";
 
 /// A camera of a recording: a topic, or one of the publishers of a topic.
 pub(crate) struct Camera {
@@ -124,8 +129,16 @@ impl Camera {
         Self { publisher, frame_id: Some(frame_id.into()), ..Self::new(info, picture) }
     }
 
-    /// Makes a constant rate from recorded times.
-    pub fn resample(&mut self, plan: CameraPlan) {
+    /// Makes a constant rate from recorded times. `plan` is the camera's plan, or why it has none;
+    /// `None` if the first pass over the recording found nothing to plan.
+    pub fn resample(&mut self, plan: Option<Result<CameraPlan, ResampleError>>) {
+        let plan = match plan {
+            Some(Err(error)) => {
+                self.state = State::Refused(SkipReason::Rate { error });
+                return;
+            }
+            plan => plan.and_then(Result::ok).unwrap_or_default(),
+        };
         let _entered = self.span.enter();
         plan.warnings.into_iter().for_each(|text| self.notes.remarks.add(text));
         self.notes.times_guessed = plan.guessed;
@@ -149,12 +162,11 @@ impl Camera {
         if matches!(self.state, State::Refused(_) | State::Failed) {
             return Ok(());
         }
-        let copies = self
-            .copies
-            .as_ref()
-            .and_then(|all| usize::try_from(order).ok().and_then(|n| all.get(n)).copied())
-            .unwrap_or(1);
-        if copies == 0 {
+        let copies = match &self.copies {
+            Some(all) => usize::try_from(order).ok().and_then(|n| all.get(n)).copied(),
+            None => Some(1),
+        };
+        if copies == Some(0) {
             self.notes().left_out += 1;
             return Ok(());
         }
@@ -162,16 +174,42 @@ impl Camera {
         if let Ok(Payload::Video { format, data }) = packet.payload {
             let message = VideoMessage { number: packet.number, times };
             self.push_video(&format, &data, message, context)?;
-        } else {
+        } else if let Some(copies) = copies {
             let times = self.numbered(times, copies, context);
             let message = Message { number: packet.number, times, copies };
             match packet.payload {
                 Ok(payload) => self.push_picture(payload, message, context)?,
                 Err(bad) => self.bad(message, bad.reason, context),
             }
+        } else {
+            self.push_unplanned(packet);
         }
         self.close_idle(context);
         Ok(())
+    }
+
+    /// Leaves out a message that the first pass over the recording did not encounter: it has no
+    /// place at the constant rate.
+    fn push_unplanned(&mut self, packet: Packet) {
+        if !matches!(self.state, State::Waiting) {
+            return self.notes().lost.add(packet.number, UNPLANNED);
+        }
+        let size = packet.payload.map(|p| picture::size(&p, self.inspection.options()));
+        let reason = match size {
+            Ok(Ok(_)) => {
+                self.state = State::Refused(SkipReason::Unplanned);
+                return;
+            }
+            Ok(Err(PictureError::Unsupported { reason, hint })) => {
+                self.state = State::Refused(SkipReason::Unsupported { reason, hint });
+                return;
+            }
+            Ok(Err(PictureError::Broken(reason))) => reason,
+            Ok(Err(error)) => error.to_string(),
+            Err(bad) => bad.reason,
+        };
+        let times = FrameTimes { header_ns: packet.header_ns, log_ns: packet.log_ns };
+        self.leading.push(packet.number, times, 0, reason);
     }
 
     /// Adds the last frames of a video topic, whose times depend on the next message.
@@ -269,7 +307,7 @@ impl Camera {
             }
             None if self.parts >= MOST_PARTS => {
                 let reason = format!(
-                    "its size is {size}, and no video is begun for it: the topic has {MOST_PARTS} \
+                    "its size is {size}, and no video is begun for it: the camera has {MOST_PARTS} \
                      videos already"
                 );
                 self.notes().lost.add(message.number, &reason);

@@ -316,10 +316,15 @@ impl Passthrough {
     pub fn finish(self) -> Result<VideoReport, SinkError> {
         const DESCRIPTION: &str = "copied as recorded";
         let timeline = self.analysis.timeline();
-        timeline.log();
         let count = self.analysis.frames();
         let has_times = self.sink.has_times();
         let finished = self.sink.finish(&timeline)?;
+        let (mut warnings, guessed) = match has_times {
+            true => finished.judgement(&timeline),
+            false => Default::default(),
+        };
+        warnings.extend(finished.warnings);
+        warnings.iter().for_each(|text| warn!("{text}"));
         let mut report = VideoReport::new(COPY, DESCRIPTION, self.size);
         report.spans =
             vec![EncoderSpan { encoder: COPY, description: DESCRIPTION.into(), frames: count }];
@@ -327,16 +332,13 @@ impl Passthrough {
         report.frames_in = count + self.gaps;
         report.frames_encoded = count;
         report.frames_failed = self.gaps;
-        if has_times {
-            report.times_guessed = finished.times_guessed.unwrap_or(timeline.guessed);
-        }
         report.failures = self.listed_gaps;
         report.bytes_out = self.bytes;
         report.duration_s = timeline.duration_s();
         report.first_ns = timeline.first_ns;
         report.last_ns = timeline.last_ns;
-        report.times_guessed += self.guessed;
-        report.warnings = timeline.warnings.into_iter().chain(finished.warnings).collect();
+        report.times_guessed = guessed + self.guessed;
+        report.warnings = warnings;
         if let Some(number) = self.first_guessed {
             let text = format!(
                 "{} frames are in one message with frames before them, the first in message \

@@ -15,6 +15,9 @@ const MOST_HELD_BYTES: usize = 64 << 20;
 /// The most publishers of a topic, and the most frame ids of a publisher. Beyond that, frame ids
 /// are ignored.
 const MOST: usize = 8;
+/// A message with an empty frame id, after at least this many messages with another one, is taken
+/// for an omission of the driver, once in a topic.
+const NAMED_BEFORE: u64 = 8;
 
 /// The publishers of a topic.
 pub(crate) struct Publishers<T> {
@@ -26,6 +29,10 @@ pub(crate) struct Publishers<T> {
     held: Vec<(String, T)>,
     held_bytes: usize,
     is_ignored: bool,
+    /// Messages with a known frame id since the last message with an empty one.
+    named: u64,
+    /// An empty frame id was taken for an omission.
+    is_omitted: bool,
     ready: VecDeque<(usize, T)>,
     warnings: Vec<String>,
 }
@@ -38,6 +45,8 @@ impl<T> Default for Publishers<T> {
             held: Vec::new(),
             held_bytes: 0,
             is_ignored: false,
+            named: 0,
+            is_omitted: false,
             ready: VecDeque::new(),
             warnings: Vec::new(),
         }
@@ -59,13 +68,16 @@ impl<T> Publishers<T> {
             self.ids.push(vec![id.clone()]);
         }
         if self.find(&id).is_some() {
-            self.separate(false);
+            if !self.release_omission() {
+                self.separate(false);
+            }
             self.unjoin(&id);
         } else if self.is_repeated(&id) {
             self.separate(true);
         }
         match self.find(&id) {
             Some(publisher) => {
+                self.named = if id.is_empty() { 0 } else { self.named + 1 };
                 self.last = publisher;
                 self.ready.push_back((publisher, message));
             }
@@ -124,6 +136,20 @@ impl<T> Publishers<T> {
         ids
     }
 
+    /// Passes the held message to the only publisher, if it is a single one with an empty frame id
+    /// among many others, for the first time.
+    fn release_omission(&mut self) -> bool {
+        let is_omission = matches!(&self.held[..], [(id, _)] if id.is_empty())
+            && self.named >= NAMED_BEFORE
+            && self.ids.len() == 1
+            && !self.is_omitted;
+        if is_omission {
+            self.is_omitted = true;
+            self.release();
+        }
+        is_omission
+    }
+
     /// An earlier frame id has returned: each held frame id is a publisher of its own. `replaced`:
     /// the first held frame id replaced that of the last publisher, since another one returned.
     fn separate(&mut self, replaced: bool) {
@@ -141,9 +167,16 @@ impl<T> Publishers<T> {
         if self.ids.len() > known {
             let names = self.ids.iter().filter_map(|ids| ids.last());
             let names: Vec<_> = names.map(|id| format!("\"{id}\"")).collect();
+            let earlier = match self.is_omitted && self.find("").is_some_and(|n| n >= known) {
+                true => {
+                    ", from here on: an earlier message with an empty frame id is in the video \
+                         of the one before it"
+                }
+                false => "",
+            };
             self.warnings.push(format!(
                 "the frame ids {} alternate, so the topic has {} publishers: each has a video of \
-                 its own",
+                 its own{earlier}",
                 names.join(", "),
                 names.len()
             ));
@@ -246,6 +279,11 @@ mod tests {
             (&["", "a", "a", "a"], "0000", 0),
             (&["a", "a", "b", "b", "b"], "00000", 0),
             (&["a", "b", "c", "d"], "0000", 0),
+            // One message without a name is no camera; a second one is.
+            (&["a", "a", "a", "a", "a", "a", "a", "a", "", "a", "a"], "00000000000", 0),
+            (&["a", "a", "a", "a", "a", "a", "a", "a", "", "a", "", "a", ""], "0000000000101", 1),
+            (&["a", "", "a", "", "a"], "01010", 1),
+            (&["a", "b", "a", "b", "a", "b", "a", "b", "a", "b", "", "a"], "010101010120", 2),
             // It changes once, and another one joins.
             (&["", "b", "c", "b", "c"], "00101", 1),
         ];

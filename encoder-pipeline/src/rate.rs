@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use encoder_core::FrameRate;
 pub use encoder_media::GridEnds;
-use encoder_media::{Fit, Grid, ResampleError, StreamId, resample};
+use encoder_media::{Fit, Grid, ResampleError, StreamId, check_distances, resample};
 use serde::Serialize;
 
 use crate::{
@@ -76,7 +76,8 @@ pub(crate) struct RateOptions<'a> {
     pub clock: Clock,
     pub scope: GridScope,
     pub ends: GridEnds,
-    pub picture: &'a PictureOptions,
+    /// How the pictures of a topic are shown.
+    pub picture: &'a dyn Fn(&str) -> PictureOptions,
 }
 
 /// How the messages of a camera make a constant rate.
@@ -92,45 +93,101 @@ pub(crate) struct CameraPlan {
 /// How a recording makes a constant rate.
 #[derive(Default)]
 pub(crate) struct Plan {
-    /// By stream and publisher.
-    cameras: BTreeMap<(StreamId, usize), CameraPlan>,
+    /// By stream and publisher: the plan of a camera, or why its times do not allow one.
+    cameras: BTreeMap<(StreamId, usize), Result<CameraPlan, ResampleError>>,
     pub grid: Option<GridReport>,
 }
 
 /// A topic in the first pass.
 struct Topic {
     name: String,
-    publishers: Publishers<FrameTimes>,
+    picture: PictureOptions,
+    clock: Clock,
+    publishers: Publishers<Message>,
     /// By publisher.
-    times: Vec<Vec<FrameTimes>>,
-    /// Its pictures can be encoded, as far as its first message shows.
+    messages: Vec<Messages>,
+}
+
+/// A message in the first pass.
+struct Message {
+    times: FrameTimes,
+    /// Whether its picture can be encoded; `None` if it has none.
+    is_convertible: Option<bool>,
+}
+
+/// The messages of a camera in the first pass.
+#[derive(Default)]
+struct Messages {
+    times: Vec<FrameTimes>,
+    /// As that of the first message with a picture, which decides about the camera.
     is_convertible: Option<bool>,
 }
 
 impl Topic {
-    /// Takes over the times of the frames whose publisher is known.
+    /// Takes over the messages whose publisher is known.
     fn sort(&mut self) {
-        while let Some((publisher, times)) = self.publishers.next() {
-            if self.times.len() <= publisher {
-                self.times.resize_with(publisher + 1, Vec::new);
+        while let Some((publisher, message)) = self.publishers.next() {
+            if self.messages.len() <= publisher {
+                self.messages.resize_with(publisher + 1, Messages::default);
             }
-            self.times[publisher].push(times);
+            let messages = &mut self.messages[publisher];
+            messages.times.push(message.times);
+            messages.is_convertible = messages.is_convertible.or(message.is_convertible);
         }
     }
 }
 
-/// The times of a camera in the first pass.
+/// A camera in the first pass whose pictures can be encoded. It has at least one message.
 struct Camera {
     key: (StreamId, usize),
     topic: String,
     frame_id: Option<String>,
-    times: Vec<FrameTimes>,
-    is_convertible: bool,
+    stamps: Stamps,
+    /// Log times of the first and the last message, in nanoseconds.
+    logged: (i64, i64),
+    /// The median of the log times relative to the stamps, in nanoseconds.
+    delay: i64,
+}
+
+impl Camera {
+    fn new(key: (StreamId, usize), topic: &Topic, times: &[FrameTimes], rate: FrameRate) -> Self {
+        let stamps = timeline::stamps(topic.clock, rate, times);
+        let mut delays: Vec<_> = times
+            .iter()
+            .zip(&stamps.times)
+            .map(|(times, stamp)| times.log_ns.saturating_sub(*stamp))
+            .collect();
+        delays.sort_unstable();
+        let log = |times: Option<&FrameTimes>| times.map_or(0, |times| times.log_ns);
+        Self {
+            key,
+            topic: topic.name.clone(),
+            frame_id: topic.publishers.frame_id(key.1).map(str::to_owned),
+            stamps,
+            logged: (log(times.first()), log(times.last())),
+            delay: delays.get(delays.len() / 2).copied().unwrap_or_default(),
+        }
+    }
+
+    /// The times of the first and the last frame.
+    fn span(&self) -> (i64, i64) {
+        let at = |time: Option<&i64>| time.copied().unwrap_or_default();
+        (at(self.stamps.times.first()), at(self.stamps.times.last()))
+    }
+
+    /// Checks that a constant rate can fill the gaps between its frames.
+    fn check(&self, rate: FrameRate) -> Result<(), ResampleError> {
+        let grid = Grid::of(&self.stamps.times, rate);
+        grid.map_or(Ok(()), |grid| resample(&self.stamps.times, &grid).map(drop))
+    }
 }
 
 impl Plan {
     /// Reads the times of a recording. An error of the source is not reported: the second pass
     /// encounters it again.
+    ///
+    /// # Errors
+    /// [`RunError::Resample`] if the times of no camera allow a constant rate.
     pub fn read(
         mut source: Box<dyn Source>,
         options: &RateOptions<'_>,
@@ -142,67 +199,75 @@ impl Plan {
         {
             match event {
                 Event::Stream(info) => topics.push(Topic {
+                    picture: (options.picture)(&info.topic),
                     name: info.topic,
+                    // A source with a rate of its own has no stamps.
+                    clock: if info.rate.is_some() { Clock::Log } else { options.clock },
                     publishers: Publishers::default(),
-                    times: Vec::new(),
-                    is_convertible: None,
+                    messages: Vec::new(),
                 }),
                 Event::Packet(packet) => {
                     let Some(topic) = topics.get_mut(packet.stream) else { continue };
-                    topic
-                        .is_convertible
-                        .get_or_insert_with(|| is_convertible(&packet.payload, options.picture));
                     let (header_ns, log_ns) = (packet.header_ns, packet.log_ns);
                     let bytes = bytes(&packet);
-                    let times = FrameTimes { header_ns, log_ns };
-                    topic.publishers.push(packet.frame_id, bytes, times);
+                    let message = Message {
+                        times: FrameTimes { header_ns, log_ns },
+                        is_convertible: is_convertible(&packet.payload, &topic.picture),
+                    };
+                    topic.publishers.push(packet.frame_id, bytes, message);
                     topic.sort();
                 }
                 _ => {}
             }
         }
         let mut cameras = Vec::new();
-        for (stream, mut topic) in topics.into_iter().enumerate() {
+        for (stream, topic) in topics.iter_mut().enumerate() {
             topic.publishers.end();
             topic.sort();
-            for (publisher, times) in topic.times.into_iter().enumerate() {
-                cameras.push(Camera {
-                    key: (stream, publisher),
-                    topic: topic.name.clone(),
-                    frame_id: topic.publishers.frame_id(publisher).map(str::to_owned),
-                    times,
-                    is_convertible: topic.is_convertible.unwrap_or(true),
-                });
+            for (publisher, Messages { times, is_convertible }) in topic.messages.iter().enumerate()
+            {
+                if *is_convertible == Some(true) {
+                    cameras.push(Camera::new((stream, publisher), topic, times, options.rate));
+                }
             }
         }
         Self::of(cameras, options)
     }
 
-    fn of(cameras: Vec<Camera>, options: &RateOptions<'_>) -> Result<Self, RunError> {
+    /// A camera that cannot have the constant rate does not stop the others.
+    fn of(mut cameras: Vec<Camera>, options: &RateOptions<'_>) -> Result<Self, RunError> {
         let rate = options.rate;
-        let judged = |camera: &Camera| timeline::stamps(options.clock, rate, &camera.times);
-        let mut stamps: Vec<Stamps> = cameras.iter().map(judged).collect();
+        let mut refused = Vec::new();
+        let mut keep = |camera: &Camera, checked: Result<(), ResampleError>| {
+            let error = checked.err();
+            refused.extend(error.clone().map(|error| (camera.key, camera.topic.clone(), error)));
+            error.is_none()
+        };
+        cameras.retain(|camera| keep(camera, camera.check(rate)));
         let is_shared = options.scope == GridScope::Recording;
         let mut shared = None;
         if is_shared {
-            align(&cameras, &mut stamps);
-            let all = cameras.iter().zip(&stamps).filter(|(camera, _)| camera.is_convertible);
-            let all: Vec<_> = all.map(|(_, stamps)| stamps.times.as_slice()).collect();
-            shared = Grid::common(&all, rate, options.ends);
+            align(&mut cameras);
+            let mut checked = check_distances(&times(&cameras)).into_iter();
+            cameras.retain(|camera| keep(camera, checked.next().unwrap_or(Ok(()))));
+            shared = Grid::common(&times(&cameras), rate, options.ends);
         }
         let mut plan = Self::default();
         let mut report = Vec::new();
-        for (camera, Stamps { times, mut warnings, guessed }) in cameras.into_iter().zip(stamps) {
-            let Camera { key, topic, frame_id, is_convertible, .. } = camera;
-            let grid = if is_shared { shared } else { Grid::of(&times, rate) };
-            let error = |error| RunError::Resample { topic: topic.clone(), error };
-            if times.is_empty() || !is_convertible {
-                continue;
-            }
-            let grid = grid.ok_or_else(|| error(ResampleError::Apart))?;
-            let copies = resample(&times, &grid).map_err(error)?;
+        for camera in cameras {
+            let grid = if is_shared { shared } else { Grid::of(&camera.stamps.times, rate) };
+            let copies = |grid| Ok((grid, resample(&camera.stamps.times, &grid)?));
+            let (grid, copies) = match grid.ok_or(ResampleError::Apart).and_then(copies) {
+                Ok(planned) => planned,
+                Err(error) => {
+                    keep(&camera, Err(error));
+                    continue;
+                }
+            };
+            let Camera { key, topic, frame_id, stamps, .. } = camera;
+            let Stamps { times, mut warnings, guessed } = stamps;
             let fit = Fit::of(&times, &copies, &grid);
-            warnings.extend(describe(&fit, rate));
+            warnings.extend(describe(&fit, &grid));
             report.push(GridCamera {
                 topic,
                 frame_id,
@@ -212,8 +277,13 @@ impl Plan {
                 padded_after: fit.padded_after,
                 trimmed: fit.trimmed,
             });
-            plan.cameras.insert(key, CameraPlan { copies, guessed, warnings });
+            plan.cameras.insert(key, Ok(CameraPlan { copies, guessed, warnings }));
         }
+        if report.is_empty() && !refused.is_empty() {
+            let (_, topic, error) = refused.swap_remove(0);
+            return Err(RunError::Resample { topic, error });
+        }
+        plan.cameras.extend(refused.into_iter().map(|(key, _, error)| (key, Err(error))));
         plan.grid = Some(GridReport {
             scope: options.scope.as_str(),
             ends: is_shared.then_some(options.ends.as_str()),
@@ -223,56 +293,80 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Removes the plan of a camera.
-    pub fn take(&mut self, stream: StreamId, publisher: usize) -> Option<CameraPlan> {
+    /// Removes the plan of a camera, or why it has none. `None` if the first pass did not encounter
+    /// a picture of it that can be encoded.
+    pub fn take(
+        &mut self,
+        stream: StreamId,
+        publisher: usize,
+    ) -> Option<Result<CameraPlan, ResampleError>> {
         self.cameras.remove(&(stream, publisher))
     }
 }
 
-/// Whether a topic becomes a video with a constant rate.
-fn is_convertible<E>(payload: &Result<Payload, E>, options: &PictureOptions) -> bool {
+fn times(cameras: &[Camera]) -> Vec<&[i64]> {
+    cameras.iter().map(|camera| camera.stamps.times.as_slice()).collect()
+}
+
+/// Whether a camera becomes a video with a constant rate, if this is its first picture. `None` if
+/// the message has no picture.
+fn is_convertible<E>(payload: &Result<Payload, E>, options: &PictureOptions) -> Option<bool> {
     match payload {
-        Err(_) => true,
-        Ok(Payload::Video { .. }) => false,
-        Ok(payload) => {
-            !matches!(picture::size(payload, options), Err(PictureError::Unsupported { .. }))
-        }
+        Err(_) => None,
+        Ok(Payload::Video { .. }) => Some(false),
+        Ok(payload) => match picture::size(payload, options) {
+            Ok(_) => Some(true),
+            Err(PictureError::Unsupported { .. }) => Some(false),
+            Err(_) => None,
+        },
     }
 }
 
 /// Cameras whose stamps count from different moments have a common grid by their log times: if the
-/// stamps of two cameras have no time in common, and their log times have.
-fn align(cameras: &[Camera], stamps: &mut [Stamps]) {
-    let ends = |times: &[i64]| Some((*times.first()?, *times.last()?));
-    let has_common = |ranges: &[(i64, i64)]| {
-        let begin = ranges.iter().map(|range| range.0).max();
-        begin <= ranges.iter().map(|range| range.1).min()
+/// log times of the cameras have a time in common, or nearly, and their stamps have not. A camera
+/// that has no time in common with the one with the most frames is moved by its log times.
+fn align(cameras: &mut [Camera]) {
+    // The time between the cameras; 0 if they have a time in common.
+    let distance = |span: fn(&Camera) -> (i64, i64)| {
+        let begin = cameras.iter().map(|camera| i128::from(span(camera).0)).max();
+        let end = cameras.iter().map(|camera| i128::from(span(camera).1)).min();
+        begin.zip(end).map_or(0, |(begin, end)| (begin - end).max(0))
     };
-    let own: Vec<_> = stamps.iter().filter_map(|s| ends(&s.times)).collect();
-    let logs: Vec<Vec<i64>> =
-        cameras.iter().map(|camera| camera.times.iter().map(|t| t.log_ns).collect()).collect();
-    let by_log: Vec<_> = logs.iter().filter_map(|times| ends(times)).collect();
-    if has_common(&own) || !has_common(&by_log) {
+    if 2 * distance(|camera| camera.logged) >= distance(Camera::span) {
         return;
     }
-    for (stamps, logs) in stamps.iter_mut().zip(&logs) {
-        let mut offsets: Vec<_> =
-            logs.iter().zip(&stamps.times).map(|(log, stamp)| log.saturating_sub(*stamp)).collect();
-        offsets.sort_unstable();
-        let Some(&offset) = offsets.get(offsets.len() / 2) else { continue };
-        stamps.times.iter_mut().for_each(|time| *time = time.saturating_add(offset));
-        stamps.warnings.push(format!(
-            "the stamps of the cameras have no time in common: for the common grid they were moved \
-             to the log times, here by {:.3} s",
+    let most = cameras.iter().map(|camera| camera.stamps.times.len()).max();
+    let Some(main) = cameras.iter().find(|camera| Some(camera.stamps.times.len()) == most) else {
+        return;
+    };
+    let (delay, (first, last)) = (main.delay, main.span());
+    for camera in cameras {
+        let span = camera.span();
+        if span.0 <= last && first <= span.1 {
+            continue;
+        }
+        let offset = camera.delay.saturating_sub(delay);
+        let times = &mut camera.stamps.times;
+        times.iter_mut().for_each(|time| *time = time.saturating_add(offset));
+        camera.stamps.warnings.push(format!(
+            "the stamps of this camera have no time in common with those of the others: for the \
+             common grid they were moved by {:.3} s, as the log times are",
             offset as f64 / 1e9
         ));
     }
 }
 
 /// Warns if much of a shared grid lies outside of a camera.
-fn describe(fit: &Fit, rate: FrameRate) -> Vec<String> {
-    let seconds = |frames: u64| rate.nanoseconds(frames) as f64 / 1e9;
+fn describe(fit: &Fit, grid: &Grid) -> Vec<String> {
+    let seconds = |frames: u64| grid.rate.nanoseconds(frames) as f64 / 1e9;
     let mut warnings = Vec::new();
+    if fit.padded_before.max(fit.padded_after) == grid.frames && grid.frames > FEW {
+        return vec![format!(
+            "no frame of this camera lies within the common grid: its nearest picture is repeated \
+             for {} frames",
+            grid.frames
+        )];
+    }
     for (frames, which, when) in
         [(fit.padded_before, "first", "begins"), (fit.padded_after, "last", "ends")]
     {

@@ -268,7 +268,7 @@ impl Options {
         destination: &mut dyn Destination,
         open: &dyn Fn() -> Result<Box<dyn Source>, SourceError>,
         report: &mut Report,
-    ) -> Result<(Box<dyn Source>, Plan), RunError> {
+    ) -> Result<(Box<dyn Source>, Option<Plan>), RunError> {
         if self.is_stopped() {
             report.interrupted = true;
             return Err(self.stopped());
@@ -280,16 +280,21 @@ impl Options {
                     Timing::Rate(_) | Timing::Numbered(_) => Clock::Header,
                 };
                 let (scope, ends) = self.grid;
-                let picture = &self.session.picture;
+                let picture = &|topic: &str| self.picture(topic);
                 let options = RateOptions { rate, clock, scope, ends, picture };
-                Plan::read(open()?, &options, || self.is_stopped())?
+                Some(Plan::read(open()?, &options, || self.is_stopped())?)
             }
-            None => Plan::default(),
+            None => None,
         };
-        report.grid = plan.grid.clone();
+        report.grid = plan.as_ref().and_then(|plan| plan.grid.clone());
         let source = open()?;
         destination.begin()?;
         Ok((source, plan))
+    }
+
+    /// How the pictures of a topic are shown.
+    fn picture(&self, topic: &str) -> PictureOptions {
+        self.pictures.get(topic).copied().unwrap_or(self.session.picture)
     }
 
     fn stopped(&self) -> RunError {
@@ -312,7 +317,7 @@ struct Work<'a> {
     /// The camera topics, by stream.
     topics: Vec<Topic>,
     /// The constant rate, if it is made from recorded times.
-    plan: Plan,
+    plan: Option<Plan>,
     report: &'a mut Report,
     /// Whether frames may be missing.
     lossy: bool,
@@ -329,14 +334,14 @@ struct Topic {
 
 impl Topic {
     /// Adds the camera of the next publisher.
-    fn add_camera(&mut self, plan: &mut Plan) {
+    fn add_camera(&mut self, plan: Option<&mut Plan>) {
         let (n, info) = (self.cameras.len(), self.info.clone());
         let mut camera = match self.publishers.frame_id(n) {
             Some(frame_id) if n > 0 => Camera::of_publisher(info, n, frame_id, self.picture),
             _ => Camera::new(info, self.picture),
         };
-        if let Some(plan) = plan.take(self.info.id, n) {
-            camera.resample(plan);
+        if let Some(plan) = plan {
+            camera.resample(plan.take(self.info.id, n));
         }
         self.cameras.push(camera);
     }
@@ -374,11 +379,10 @@ impl Work<'_> {
                         );
                         self.warn(text, false);
                     }
-                    let picture = self.options.pictures.get(&info.topic);
-                    let picture = picture.copied().unwrap_or(self.context.config.picture);
+                    let picture = self.options.picture(&info.topic);
                     let publishers = Publishers::default();
                     let mut topic = Topic { info, picture, publishers, cameras: Vec::new() };
-                    topic.add_camera(&mut self.plan);
+                    topic.add_camera(self.plan.as_mut());
                     self.topics.push(topic);
                 }
                 Event::Packet(packet) => {
@@ -421,7 +425,7 @@ impl Work<'_> {
         let Some(topic) = self.topics.get_mut(stream) else { return Ok(()) };
         while let Some((publisher, packet)) = topic.publishers.next() {
             while topic.cameras.len() <= publisher {
-                topic.add_camera(&mut self.plan);
+                topic.add_camera(self.plan.as_mut());
             }
             topic.cameras[publisher].push(packet, &mut self.context)?;
         }

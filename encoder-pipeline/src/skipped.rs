@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use encoder_media::ResampleError;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 /// A camera topic without a video.
@@ -50,6 +51,13 @@ pub enum SkipReason {
     },
     /// The topic is an H.264 video, and copying cannot make a constant rate.
     FixedRate,
+    /// The times of the topic do not allow the constant rate, or its common grid.
+    Rate {
+        /// What is wrong with them.
+        error: ResampleError,
+    },
+    /// The topic had no picture when the times of the recording were read for a constant rate.
+    Unplanned,
     /// The topic is an H.264 video that cannot be copied as recorded.
     CannotCopy {
         /// The reason, and the hint for the user.
@@ -72,6 +80,9 @@ impl SkipReason {
             Self::Unsupported { .. } => "unsupported",
             Self::Codec { .. } => "codec",
             Self::FixedRate => "fixed-rate",
+            Self::Rate { error: ResampleError::Gap { .. } } => "rate-gap",
+            Self::Rate { .. } => "no-common-time",
+            Self::Unplanned => "unplanned",
             Self::CannotCopy { .. } => "cannot-copy",
             Self::Reordered { .. } => "reordered",
         }
@@ -98,6 +109,11 @@ impl fmt::Display for SkipReason {
             Self::FixedRate => {
                 f.write_str("an H.264 topic is copied as recorded, which cannot change its rate")
             }
+            Self::Rate { error } => write!(f, "{error}"),
+            Self::Unplanned => f.write_str(
+                "it had no picture when the times of the recording were read for the constant rate: \
+                 the recording has changed since",
+            ),
             Self::CannotCopy { reason } => f.write_str(reason),
             Self::Reordered { frame } => write!(
                 f,

@@ -7,6 +7,9 @@ use std::io::{self, ErrorKind, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use encoder_core::FrameRate;
+
+use super::Warning;
 
 /// How many unused buffers are kept. More frames than these are rarely in flight at once.
 const KEPT: usize = 8;
@@ -18,6 +21,13 @@ const LARGE: usize = 64 << 10;
 
 /// The unused buffers.
 type Free = Arc<Mutex<Vec<Vec<u8>>>>;
+
+/// The rate of frames that have none, and the warning that it is a guess.
+pub(crate) fn assumed_rate(reason: &str) -> (FrameRate, Warning) {
+    let rate = FrameRate::default();
+    let text = format!("{reason}: the frames are put at {rate} frames per second");
+    (rate, Warning { text, loss: false })
+}
 
 /// Buffers for frames.
 #[derive(Default)]

@@ -25,6 +25,7 @@ mod mcap;
 #[cfg(feature = "messages")]
 #[doc(hidden)]
 pub mod message;
+mod named_times;
 mod names;
 #[cfg(any(feature = "mcap", feature = "rosbag1"))]
 mod order;

@@ -11,7 +11,7 @@ use encoder_core::{EncoderConfig, FrameRate, Resolution};
 use thiserror::Error;
 
 use super::filter::{Window, stream_name};
-use super::frames::FrameBuffers;
+use super::frames::{FrameBuffers, assumed_rate};
 use super::{
     Event, Packet, Payload, RawImage, Source, SourceError, SourceOptions, StreamInfo, Warning,
 };
@@ -116,6 +116,8 @@ pub(crate) struct RawSource {
     rate: FrameRate,
     path: PathBuf,
     wanted: RangeInclusive<i64>,
+    /// The warning about a rate that is a guess.
+    warning: Option<Warning>,
     announced: bool,
     /// Frames read so far.
     frames: u64,
@@ -124,18 +126,26 @@ pub(crate) struct RawSource {
 
 impl RawSource {
     /// Frames as `spec` describes them. Their rate is `options.rate`, otherwise that of `spec`,
-    /// otherwise 30. `path` names the stream in messages.
+    /// otherwise 30, with a warning. `path` names the stream in messages.
     pub(crate) fn new(
         reader: Box<dyn Read + Send>,
         spec: &RawSpec,
         path: &Path,
         options: &SourceOptions,
     ) -> Self {
+        let (rate, warning) = match options.rate.or(spec.rate) {
+            Some(rate) => (rate, None),
+            None => {
+                let (rate, warning) = assumed_rate(&format!("the raw frames {spec} have no @RATE"));
+                (rate, Some(warning))
+            }
+        };
         Self {
             reader,
             buffers: FrameBuffers::default(),
             spec: *spec,
-            rate: options.rate.or(spec.rate).unwrap_or_default(),
+            rate,
+            warning,
             path: path.into(),
             wanted: Window::new(options).bounds(0),
             announced: false,
@@ -178,6 +188,9 @@ impl Source for RawSource {
                 messages: None,
                 rate: Some(self.rate),
             })));
+        }
+        if let Some(warning) = self.warning.take() {
+            return Ok(Some(Event::Warning(warning)));
         }
         while !self.ended {
             let number = self.frames;
@@ -322,6 +335,27 @@ mod tests {
             let cut = bytes[..bytes.len() - 1].to_vec();
             let warned = read(&mut open(cut, spec, &options)).1;
             assert_eq!(warned, end.is_none(), "{spec} {options:?}");
+        }
+    }
+
+    #[test]
+    fn a_rate_that_is_a_guess_is_said() {
+        let twenty = Some("20".parse().unwrap());
+        for (spec, rate, said) in [
+            ("gray:2x2", None, "the raw frames mono8:2x2 have no @RATE: the frames are put at 30"),
+            ("gray:2x2", twenty, ""),
+            ("gray:2x2@30", None, ""),
+        ] {
+            let options = SourceOptions { rate, ..Default::default() };
+            let mut source = open(vec![0; 4], &spec.parse().unwrap(), &options);
+            let mut warnings = String::new();
+            while let Some(event) = source.next_event().unwrap() {
+                if let Event::Warning(Warning { text, loss: false }) = event {
+                    warnings += &text;
+                }
+            }
+            assert!(warnings.starts_with(said), "{warnings}");
+            assert_eq!(warnings.is_empty(), said.is_empty(), "{warnings}");
         }
     }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use encoder_core::FrameRate;
 
 use super::filter::{Window, stream_name};
-use super::frames::FrameBuffers;
+use super::frames::{FrameBuffers, assumed_rate};
 use super::{
     Event, Limits, Packet, Payload, RawImage, Source, SourceError, SourceOptions, StreamInfo,
     Warning,
@@ -51,19 +51,21 @@ enum BadRate {
 }
 
 impl Header {
-    /// The rate of the frames, and a warning if it was invented.
-    fn frame_rate(&self, wanted: Option<FrameRate>) -> Result<(FrameRate, Option<String>), String> {
-        let default = FrameRate::default();
-        let invented = |reason: &str| {
-            let text = format!("{reason}: the frames are put at {default} frames per second");
-            Ok((default, Some(text)))
+    /// The rate of the frames, and a warning if it is a guess.
+    fn frame_rate(
+        &self,
+        wanted: Option<FrameRate>,
+    ) -> Result<(FrameRate, Option<Warning>), String> {
+        let assumed = |reason: &str| {
+            let (rate, warning) = assumed_rate(reason);
+            Ok((rate, Some(warning)))
         };
         match (wanted, &self.rate) {
             (Some(rate), _) => Ok((rate, None)),
             (None, Some(Ok(rate))) => Ok((*rate, None)),
-            (None, None) => invented("the header states no rate"),
+            (None, None) => assumed("the header states no rate"),
             (None, Some(Err(BadRate::Unknown(word)))) => {
-                invented(&format!("the header has the rate `{word}`, which is none"))
+                assumed(&format!("the header has the rate `{word}`, which is none"))
             }
             (None, Some(Err(BadRate::Invalid(reason)))) => Err(reason.clone()),
         }
@@ -204,10 +206,7 @@ impl Y4mSource {
         let (rate, warning) = header.frame_rate(options.rate).map_err(|reason| {
             SourceError::invalid(path, reason, "give the rate of the frames (--fps)")
         })?;
-        let mut events = Vec::new();
-        if let Some(text) = warning {
-            events.push(Event::Warning(Warning { text, loss: false }));
-        }
+        let mut events: Vec<_> = warning.map(Event::Warning).into_iter().collect();
         if header.interlaced {
             events.push(Event::Warning(Warning {
                 text: "the video is interlaced; both fields of a frame are shown as one picture"

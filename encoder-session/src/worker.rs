@@ -366,7 +366,6 @@ impl Worker {
 
     fn finish(&mut self) -> Result<VideoReport, SessionError> {
         let timeline = self.parts.analysis.timeline();
-        timeline.log();
         let count = self.parts.analysis.frames();
         // Locked until the end, so that a drop cannot return while the sink is being finished.
         let mut sink = lock(&self.parts.sink);
@@ -379,7 +378,12 @@ impl Worker {
             _ => Default::default(),
         };
         drop(sink);
-        finished.warnings.iter().for_each(|text| warn!("{text}"));
+        let (mut warnings, guessed) = match has_times {
+            true => finished.judgement(&timeline),
+            false => Default::default(),
+        };
+        warnings.extend(finished.warnings);
+        warnings.iter().for_each(|text| warn!("{text}"));
         let (counters, engine) = (&self.parts.counters, &self.parts.engine);
         let spans = engine.spans().to_vec();
         let main = spans.iter().max_by_key(|span| span.frames);
@@ -397,15 +401,13 @@ impl Worker {
         report.frames_repeated = counters.frames_repeated.load(Relaxed);
         report.frames_failed = counters.frames_failed.load(Relaxed);
         report.frames_dropped = counters.frames_dropped.load(Relaxed);
-        if has_times {
-            report.times_guessed = finished.times_guessed.unwrap_or(timeline.guessed);
-        }
+        report.times_guessed = guessed;
         report.failures = std::mem::take(&mut self.failures);
         report.bytes_out = counters.bytes_out.load(Relaxed);
         report.duration_s = timeline.duration_s();
         report.first_ns = timeline.first_ns;
         report.last_ns = timeline.last_ns;
-        report.warnings = timeline.warnings.into_iter().chain(finished.warnings).collect();
+        report.warnings = warnings;
         report.frames_checked = engine.frames_checked();
         report.warnings.extend(self.leading.warning());
         report.warnings.extend_from_slice(engine.warnings());

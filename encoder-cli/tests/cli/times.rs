@@ -10,7 +10,7 @@ use crate::common::{
     EPOCH, MS, S,
     decode::{Video, decode, decode_fragmented},
     program::{Converted, convert},
-    recording::{Content, Recording, Serialization, camera, cut_jpeg, small_jpeg},
+    recording::{Content, Recording, Serialization, camera, cut_jpeg, small, small_jpeg},
 };
 
 const PERIOD: i64 = 50 * MS;
@@ -215,4 +215,72 @@ fn a_regular_stream_with_b_frames_has_no_gap() {
     let converted = convert(&path, &["--b-frames", "4", "--encoder", "x264"]).expect(0);
     assert_eq!(times(&converted, 40)[39], 39 * PERIOD);
     assert_eq!(converted.output()["warnings"].as_array().unwrap().len(), 0);
+}
+
+/// Depth, which needs an option.
+fn depth() -> Content {
+    let (width, height) = (32, 32);
+    let data = 2000u16.to_le_bytes().repeat(32 * 32);
+    Content::Image { encoding: "16UC1".into(), width, height, step: 64, big: false, data }
+}
+
+#[test]
+fn a_constant_rate_is_planned_for_what_is_converted() {
+    // The options of a topic count.
+    let directory = tempfile::tempdir().unwrap();
+    let mut recording = Recording::create(directory.path().join("a.mcap"));
+    for n in 0..12 {
+        let time = EPOCH + n as i64 * PERIOD;
+        recording.write("/cam", Serialization::CdrLittle, time, time, &small_jpeg(n));
+        recording.write("/depth", Serialization::CdrLittle, time, time, &depth());
+    }
+    let path = recording.finish();
+    let args = ["--resample", "10", "--depth-range", "/depth=500:4000"];
+    let converted = convert(&path, &args).expect(0);
+    for output in converted.outputs() {
+        assert_eq!((&output["frames_encoded"], &output["frames_left_out"]), (&6.into(), &6.into()));
+    }
+    assert_eq!(converted.report["grid"]["cameras"].as_array().unwrap().len(), 2);
+
+    // Of two publishers on one topic, the first is not converted.
+    let mut recording = Recording::create(directory.path().join("b.mcap"));
+    let channel = recording.topic("/cam", Serialization::CdrLittle, &small(0));
+    for n in 0..12 {
+        let time = EPOCH + n as i64 * PERIOD;
+        let (frame_id, content) = if n % 2 == 0 { ("depth", depth()) } else { ("left", small(n)) };
+        let message = content.message_from(frame_id, Serialization::CdrLittle, time);
+        recording.bytes(channel, time, &message);
+    }
+    let converted = convert(&recording.finish(), &["--resample", "5"]).expect(3);
+    assert_eq!(converted.video().numbers(), [Some(1), Some(5), Some(9)], "{}", converted.report);
+    assert_eq!(converted.report["skipped_topics"][0]["reason_kind"], "unsupported");
+}
+
+#[test]
+fn a_regular_source_with_a_rate_of_its_own_has_no_warning() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.y4m");
+    let frame = [b"FRAME\n".to_vec(), vec![128; 32 * 32 * 3 / 2]].concat();
+    std::fs::write(&path, [b"YUV4MPEG2 W32 H32 F20:1\n".to_vec(), frame.repeat(8)].concat())
+        .unwrap();
+    let converted = convert(&path, &["--resample", "10"]).expect(0);
+    assert_eq!(converted.count("frames_encoded"), 4);
+    assert_eq!(converted.output()["warnings"].as_array().unwrap().len(), 0, "{}", converted.report);
+}
+
+#[test]
+fn the_warnings_of_a_fragmented_file_are_about_its_times() {
+    // Numbers of frames in place of stamps, which show as that at the end only.
+    let (_directory, path) = stamped(30, |n| (n, EPOCH + n * PERIOD));
+    let converted = convert(&path, &[]).expect(0);
+    assert!(converted.warns("log times are used"), "{}", converted.report);
+    let converted = convert(&path, &["--output-mode", "fragmented"]).expect(3);
+    assert!(!converted.warns("log times are used"), "{}", converted.report);
+    assert!(converted.warns("has the header stamps nevertheless"), "{}", converted.report);
+    assert_eq!(converted.count("times_guessed"), 30);
+    // Without any stamp it has the log times.
+    let (_directory, path) = stamped(30, |n| (0, EPOCH + n * PERIOD));
+    let converted = convert(&path, &["--output-mode", "fragmented"]).expect(0);
+    assert_eq!(times(&converted, 30)[29], 29 * PERIOD);
+    assert!(converted.warns("are the same: log times are used"), "{}", converted.report);
 }

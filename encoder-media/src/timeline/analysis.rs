@@ -79,20 +79,17 @@ impl TimestampAnalysis {
             Clock::Log => (&self.log, &self.header),
         };
         let first = first.finish();
-        let Some(doubt) = &first.doubt else { return Choice::repaired(wanted, first, None) };
-        let (other, used) = match wanted {
-            Clock::Header => (Clock::Log, "log times are used"),
-            Clock::Log => (Clock::Header, "the header stamps are used"),
-        };
+        let Some(doubt) = first.doubt.clone() else { return Choice::repaired(wanted, first, None) };
         let second = second.finish();
         let Some(other_doubt) = &second.doubt else {
-            return Choice::repaired(other, second, Some(format!("{doubt}: {used}")));
+            return Choice::repaired(wanted.other(), second, Some(doubt));
         };
         let warnings = vec![format!(
             "{doubt}, and {other_doubt}: the frames are put at {} frames per second",
             self.rate
         )];
-        Choice { clock: None, judged: first, warnings, guessed: self.frames }
+        let (doubt, guessed) = (Some(doubt), self.frames);
+        Choice { clock: None, judged: first, doubt, warnings, guessed }
     }
 
     /// The timeline of the frames so far.
@@ -121,6 +118,8 @@ impl TimestampAnalysis {
             last_ns: self.ends.map(|(_, last)| stamp(last)),
             warnings: Vec::new(),
             guessed: 0,
+            doubt: None,
+            repairs: Vec::new(),
         }
     }
 
@@ -142,12 +141,12 @@ impl TimestampAnalysis {
     }
 
     fn recorded(&self, wanted: Clock) -> Timeline {
-        let Choice { clock, judged, mut warnings, guessed } = self.choose(wanted);
+        let Choice { clock, judged, doubt, mut warnings, guessed } = self.choose(wanted);
         let Some(clock) = clock else {
-            let mut timeline = self.constant(exact(self.rate), self.frames, Pattern::Every);
-            (timeline.warnings, timeline.guessed) = (warnings, guessed);
-            return timeline;
+            let timeline = self.constant(exact(self.rate), self.frames, Pattern::Every);
+            return Timeline { warnings, guessed, doubt, ..timeline };
         };
+        let of_repairs = if doubt.is_none() { warnings.clone() } else { Vec::new() };
         let Judged { track, repairs, .. } = judged;
         let index = resolution(track.longest_gap, self.reorder);
         let tick_ns = TICKS_NS[index];
@@ -176,6 +175,8 @@ impl TimestampAnalysis {
             pattern: Pattern::Recorded { clock, tick_ns, repairs: Arc::new(repairs) },
             warnings,
             guessed,
+            doubt,
+            repairs: of_repairs,
         }
     }
 }
@@ -185,13 +186,17 @@ pub(super) struct Choice {
     /// `None` if no clock can be used.
     pub clock: Option<Clock>,
     pub judged: Judged,
+    /// Why the wanted clock cannot be used, if it cannot.
+    pub doubt: Option<String>,
     pub warnings: Vec<String>,
     pub guessed: u64,
 }
 
 impl Choice {
-    fn repaired(clock: Clock, mut judged: Judged, warning: Option<String>) -> Self {
-        let mut warnings: Vec<_> = warning.into_iter().collect();
+    /// `doubt` is why the other clock cannot be used, if that was wanted.
+    fn repaired(clock: Clock, mut judged: Judged, doubt: Option<String>) -> Self {
+        let of_doubt = doubt.iter().map(|doubt| format!("{doubt}: {}", clock.is_used()));
+        let mut warnings: Vec<_> = of_doubt.collect();
         warnings.append(&mut judged.warnings);
         let moved = judged.track.rising.moved;
         if moved > 0 {
@@ -201,7 +206,7 @@ impl Choice {
             ));
         }
         let guessed = judged.guessed;
-        Self { clock: Some(clock), judged, warnings, guessed }
+        Self { clock: Some(clock), judged, doubt, warnings, guessed }
     }
 }
 
@@ -236,6 +241,10 @@ pub struct Timeline {
     /// Number of recorded times that cannot be true and were replaced by an estimate: frames, and
     /// jumps of the clock that were closed.
     pub guessed: u64,
+    /// Why the clock that was asked for cannot be used, if it cannot.
+    pub(super) doubt: Option<String>,
+    /// The warnings about repairs of that clock, if it is used.
+    pub(super) repairs: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -276,11 +285,6 @@ impl Timeline {
             },
         };
         TickMapper { kind, frames: 0, last: 0 }
-    }
-
-    /// Logs the warnings.
-    pub fn log(&self) {
-        self.warnings.iter().for_each(|text| tracing::warn!("{text}"));
     }
 }
 

@@ -18,9 +18,9 @@ const HEAD: usize = 64;
 /// Stamps in a row that are plausible among themselves after a jump: the clock was set.
 pub(super) const LINE: usize = 10;
 /// The most frames whose stamps are in doubt at a time.
-const MOST_HELD: usize = 1024;
+const MOST_HELD: usize = 16_384;
 /// The most repairs of a stream.
-const MOST_REPAIRS: usize = 1000;
+const MOST_REPAIRS: usize = 10_000;
 /// A stamp may be this much later than the other clock allows, or eight usual distances.
 const TOLERANCE_NS: i128 = 1_000_000_000;
 /// No camera has a shorter distance between its frames: 2000 per second.
@@ -134,8 +134,17 @@ pub(super) struct Judge {
     best: (u64, i128),
     repairs: Repairs,
     seen: Seen,
-    is_hopeless: bool,
+    limit: Option<Limit>,
     pub track: Track,
+}
+
+/// A limit that ends the repairs of a stream: another clock has to be used.
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    /// [`MOST_HELD`] frames in a row are in doubt, from this frame on.
+    Held(u64),
+    /// [`MOST_REPAIRS`].
+    Repairs,
 }
 
 /// A good frame.
@@ -205,7 +214,7 @@ impl Judge {
             best: (0, 0),
             repairs: Repairs::default(),
             seen: Seen::default(),
-            is_hopeless: false,
+            limit: None,
             track: Track::default(),
         }
     }
@@ -235,7 +244,7 @@ impl Judge {
         self.seen.count(sample, scale);
         let index = self.frames;
         self.frames += 1;
-        if self.is_hopeless {
+        if self.limit.is_some() {
             return;
         }
         match (sample.stamp, self.last.map(|last| last.sample())) {
@@ -329,7 +338,13 @@ impl Judge {
         }
         self.seen.bad += bad.len() as u64;
         self.repairs.runs.push(run);
-        self.is_hopeless |= self.repairs.len() > MOST_REPAIRS;
+        self.check_repairs();
+    }
+
+    fn check_repairs(&mut self) {
+        if self.repairs.len() > MOST_REPAIRS {
+            self.limit = Some(Limit::Repairs);
+        }
     }
 
     fn hold(&mut self, sample: Sample, scale: &Scale) {
@@ -342,7 +357,8 @@ impl Judge {
         if self.line >= LINE {
             self.close_jump(scale);
         } else if self.held.len() > MOST_HELD {
-            self.is_hopeless = true;
+            self.limit = Some(Limit::Held(self.last.map_or(0, |last| last.index + 1)));
+            self.seen.bad += std::mem::take(&mut self.held).len() as u64;
         }
     }
 
@@ -369,6 +385,7 @@ impl Judge {
         self.shift = at.saturating_sub(stamp);
         (self.since, self.lead) = (0, None);
         self.repairs.add_jump(first, jump, self.shift, at.saturating_sub(last.good.at));
+        self.check_repairs();
         for (index, sample) in (first..).zip(line) {
             let stamp = sample.stamp.unwrap_or(stamp);
             let good = Good { at: stamp.saturating_add(self.shift), other: sample.other };
@@ -383,7 +400,7 @@ impl Judge {
             all.begin();
         }
         let scale = all.scale.unwrap_or_default();
-        if !all.is_hopeless && !all.held.is_empty() {
+        if all.limit.is_none() && !all.held.is_empty() {
             if all.line > 1 && all.last.is_some() {
                 all.close_jump(&scale);
             } else {
@@ -412,12 +429,20 @@ impl Judge {
         } else if 2 * seen.equal > frames || (4 * seen.bad > frames && 4 * seen.shared > frames) {
             let equal = seen.equal;
             Some(format!("{equal} of {frames} {clock} are those of the frame before"))
-        } else if self.is_hopeless || 4 * seen.bad > frames {
-            Some(match seen.missing {
-                missing if 4 * missing > frames => {
-                    format!("{missing} of {frames} frames have no stamp among the {clock}")
-                }
-                _ => format!("the {clock} cannot be true for more than a quarter of the frames"),
+        } else if 4 * seen.missing > frames {
+            Some(format!("{} of {frames} frames have no stamp among the {clock}", seen.missing))
+        } else if 4 * seen.bad > frames {
+            Some(format!("the {clock} cannot be true for more than a quarter of the frames"))
+        } else if let Some(limit) = self.limit {
+            Some(match limit {
+                Limit::Held(first) => format!(
+                    "more than {MOST_HELD} {clock} in a row, from frame {first} on, cannot be true, \
+                     which is too many to be repaired"
+                ),
+                Limit::Repairs => format!(
+                    "the {clock} cannot be true at more than {MOST_REPAIRS} places, which is too \
+                     many to be repaired"
+                ),
             })
         } else if seen.has_whole_seconds(frames) {
             Some(format!("the {clock} have whole seconds only"))

@@ -71,6 +71,22 @@ impl Clock {
             Self::Log => "log times",
         }
     }
+
+    /// The clock that is used if this one cannot be.
+    const fn other(self) -> Self {
+        match self {
+            Self::Header => Self::Log,
+            Self::Log => Self::Header,
+        }
+    }
+
+    /// What messages say if it is used instead of the other clock.
+    const fn is_used(self) -> &'static str {
+        match self {
+            Self::Header => "the header stamps are used",
+            Self::Log => "log times are used",
+        }
+    }
 }
 
 /// How the display times of frames are chosen.
@@ -111,7 +127,7 @@ pub struct Stamps {
 pub fn stamps(clock: Clock, rate: FrameRate, frames: &[FrameTimes]) -> Stamps {
     let mut analysis = TimestampAnalysis::new(Timing::Recorded(clock), rate, 0);
     frames.iter().for_each(|times| analysis.push(times));
-    let Choice { clock, judged, warnings, guessed } = analysis.choose(clock);
+    let Choice { clock, judged, warnings, guessed, .. } = analysis.choose(clock);
     let times = match clock {
         Some(clock) => {
             let mut rising = Rising::default();

@@ -1,7 +1,7 @@
 use encoder_core::FrameRate;
 
 use super::{
-    Clock, FrameTimes, Numbers, Rising, Timing, distance, exact,
+    Clock, FrameTimes, Numbers, Rising, Timeline, Timing, distance, exact,
     judge::{LINE, Sample, Scale, deviation, is_plausible},
     repair::{LONGEST_PAUSE_NS, clamp},
     round,
@@ -33,6 +33,8 @@ pub struct StreamingTimeline {
     /// The first frames without a usable stamp, and their number.
     listed: Vec<u64>,
     guessed: u64,
+    /// Frames after the first that have their own stamps.
+    stamped: u64,
 }
 
 /// How many frames without a usable stamp are listed individually.
@@ -68,6 +70,7 @@ impl StreamingTimeline {
             gaps: [nominal; 2],
             listed: Vec::new(),
             guessed: 0,
+            stamped: 0,
         }
     }
 
@@ -79,14 +82,34 @@ impl StreamingTimeline {
         }
     }
 
-    /// Warnings where the times differ from the requested times, with the reason.
-    pub fn warnings(&self) -> Vec<String> {
+    /// Warnings where the times differ from the requested times, with the reason, and the number of
+    /// times that were estimated. `whole` is the timeline of the same frames, which were judged over
+    /// the whole stream.
+    pub fn judgement(&self, whole: &Timeline) -> (Vec<String>, u64) {
+        let Some(doubt) = &whole.doubt else {
+            let warnings = whole.repairs.iter().cloned().chain(self.warning()).collect();
+            return (warnings, self.guessed);
+        };
+        if self.stamped == 0 && whole.guessed == 0 {
+            // All distances are those of the other clock.
+            return (vec![format!("{doubt}: {}", self.clock.other().is_used())], 0);
+        }
+        let clock = self.clock.name();
+        let late = format!(
+            "{doubt}, as only the whole stream shows: the fragmented file, which is never changed, \
+             has the {clock} nevertheless, unless the frames before contradict them"
+        );
+        let guessed = if self.guessed > 0 { self.guessed } else { self.frames };
+        (std::iter::once(late).chain(self.warning()).collect(), guessed)
+    }
+
+    fn warning(&self) -> Option<String> {
         if self.guessed == 0 {
-            return Vec::new();
+            return None;
         }
         let listed: Vec<_> = self.listed.iter().map(u64::to_string).collect();
         let more = if self.guessed > LISTED as u64 { ", …" } else { "" };
-        vec![format!(
+        Some(format!(
             "{} of {} frames ({}{more}) have {} that cannot be true by the frames before them: in \
              the fragmented file, which is never changed, they have the distances of the other \
              clock",
@@ -94,12 +117,7 @@ impl StreamingTimeline {
             self.frames,
             listed.join(", "),
             self.clock.name()
-        )]
-    }
-
-    /// Number of times that were estimated.
-    pub fn guessed(&self) -> u64 {
-        self.guessed
+        ))
     }
 
     /// The likely duration of the last frame, in ticks: the shorter of the last two distances, so
@@ -117,7 +135,9 @@ impl StreamingTimeline {
             let number = self.numbers.as_mut().map_or(index, |n| n.next(times.log_ns));
             return number.saturating_mul(self.gaps[0]);
         }
+        let guessed = self.guessed;
         let stamp = clamp(self.place(index, times));
+        self.stamped += u64::from(index > 0 && self.guessed == guessed);
         let stamp = self.rising.next(stamp);
         if index == 0 {
             self.origin = stamp;
@@ -184,18 +204,77 @@ impl StreamingTimeline {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use super::{super::TimestampAnalysis, *};
 
     const MS: i64 = 1_000_000;
 
-    fn map(timing: Timing, frames: &[(Option<i64>, i64)]) -> (Vec<u64>, Vec<String>) {
+    /// The ticks of the frames, and the judgement. Times are in ms.
+    fn map(timing: Timing, frames: &[(Option<i64>, i64)]) -> (Vec<u64>, (Vec<String>, u64)) {
         let mut timeline = StreamingTimeline::new(timing, FrameRate::default());
+        let mut analysis = TimestampAnalysis::new(timing, FrameRate::default(), 0);
         let ms = |&(header, log): &(Option<i64>, i64)| FrameTimes {
             header_ns: header.map(|ms| ms * MS),
             log_ns: log * MS,
         };
-        let ticks = frames.iter().map(|frame| timeline.next(&ms(frame))).collect();
-        (ticks, timeline.warnings())
+        let mut next = |frame| {
+            analysis.push(&ms(frame));
+            timeline.next(&ms(frame))
+        };
+        let ticks = frames.iter().map(&mut next).collect();
+        (ticks, timeline.judgement(&analysis.timeline()))
+    }
+
+    #[test]
+    fn the_warnings_are_about_the_clock_of_the_file() {
+        let header = Timing::Recorded(Clock::Header);
+        type Frames = Vec<(Option<i64>, i64)>;
+        let frames = |stamp: fn(i64) -> Option<i64>| -> Frames {
+            (0..40).map(|n| (stamp(n), 5000 + n * 50)).collect()
+        };
+        // Stamps; the distance of the last frames in ms, parts of the warnings, and the number of
+        // estimates.
+        type Row = (Frames, u64, &'static [&'static str], u64);
+        let table: [Row; 5] = [
+            (frames(|n| Some(77 + n * 51)), 51, &[], 0),
+            // The log times are used from the first frame on.
+            (frames(|_| None), 50, &["no frame has a stamp", "log times are used"], 0),
+            (frames(|_| Some(0)), 50, &["are the same: log times are used"], 0),
+            // The stamps were written before it showed that they cannot be used.
+            (
+                frames(|n| Some(if n < 20 { 1000 + n * 51 } else { 0 })),
+                50,
+                &[
+                    "19 of 40 header stamps are those",
+                    "has the header stamps nevertheless",
+                    "20 of 40",
+                ],
+                20,
+            ),
+            // A pause that MP4 with its index in front could not hold in nanoseconds.
+            (frames(|n| Some(77 + n * 51 + if n < 20 { 0 } else { 9000 })), 51, &["jump"], 1),
+        ];
+        for (frames, distance, parts, guessed) in table {
+            let (ticks, (warnings, count)) = map(header, &frames);
+            assert_eq!(ticks[39] - ticks[38], distance * 1000, "{warnings:?}");
+            let said = warnings.join("\n");
+            assert!(parts.iter().all(|part| said.contains(part)), "{parts:?}: {said}");
+            assert_eq!(said.is_empty(), parts.is_empty(), "{said}");
+            assert_eq!(count, guessed, "{said}");
+            let is_used = said.contains("log times are used");
+            assert_eq!(is_used, parts.concat().contains("log times are used"), "{said}");
+        }
+        // Numbers of frames: nothing is guessed, and no time is right.
+        let numbers: Vec<_> =
+            (0..40).map(|n| FrameTimes { header_ns: Some(n), log_ns: n * 50 * MS }).collect();
+        let mut timeline = StreamingTimeline::new(header, FrameRate::default());
+        let mut analysis = TimestampAnalysis::new(header, FrameRate::default(), 0);
+        for times in &numbers {
+            timeline.next(times);
+            analysis.push(times);
+        }
+        let (warnings, guessed) = timeline.judgement(&analysis.timeline());
+        assert!(warnings[0].contains("has the header stamps nevertheless"), "{warnings:?}");
+        assert_eq!((warnings.len(), guessed), (1, 40));
     }
 
     #[test]
@@ -230,7 +309,7 @@ mod tests {
                 header,
                 &[(Some(5), 0), (Some(5), 50), (Some(5), 99)],
                 &[0, 50_000, 99_000],
-                "2 of 3 frames (1, 2)",
+                "of all 3 frames are the same: log times are used",
             ),
             (
                 header,
@@ -244,7 +323,12 @@ mod tests {
                 &[0, 50_000, 51_000],
                 "(1)",
             ),
-            (header, &[(Some(100), 0), (Some(100), 0), (Some(100), 0)], &[0, 1000, 2000], ""),
+            (
+                header,
+                &[(Some(100), 0), (Some(100), 0), (Some(100), 0)],
+                &[0, 1000, 2000],
+                "are the same",
+            ),
             (Timing::Rate("30".parse().unwrap()), &[(None, 5), (None, 5)], &[0, 512], ""),
             (
                 Timing::Numbered("10".parse().unwrap()),
@@ -254,9 +338,9 @@ mod tests {
             ),
         ];
         for (timing, frames, expected, warning) in table {
-            let (ticks, warnings) = map(*timing, frames);
+            let (ticks, (warnings, _)) = map(*timing, frames);
             assert_eq!(ticks, *expected);
-            assert_eq!(warnings.len(), usize::from(!warning.is_empty()), "{warnings:?}");
+            assert_eq!(warnings.is_empty(), warning.is_empty(), "{warnings:?}");
             assert!(warnings.join(" ").contains(warning), "{warnings:?}");
         }
     }

@@ -303,6 +303,12 @@ fn add(frame: &mut (Option<i64>, i64), ms: i64) {
     frame.0 = frame.0.map(|stamp| stamp + ms * MS);
 }
 
+fn zero(frame: &mut (Option<i64>, i64), n: i64, range: std::ops::Range<i64>) {
+    if range.contains(&n) {
+        frame.0 = Some(0);
+    }
+}
+
 #[test]
 fn the_better_clock_is_used() {
     // What is wrong with the stamps, and a part of the warning if the log times are used.
@@ -423,13 +429,51 @@ fn frames_with_one_time_by_both_clocks_follow_each_other() {
 }
 
 #[test]
-fn repairs_are_bounded() {
-    // Every fifth stamp is bad, in a long recording: too many to remember each.
-    let mut frames = camera(20_000);
-    frames.iter_mut().step_by(5).for_each(|frame| add(frame, -700));
-    let (t, ticks) = recorded(Clock::Header, &frames);
-    assert!(t.warnings[0].contains("log times are used"), "{:?}", t.warnings);
-    assert_eq!(ticks[19_999], (frames[19_999].1 - frames[0].1) as u64);
+fn repairs_are_bounded_and_the_reason_is_true() {
+    // What is wrong, and a part of the warning if the log times are used.
+    type Row = (&'static str, fn(i64, &mut (Option<i64>, i64)), &'static str);
+    let table: [Row; 5] = [
+        ("now and then", |n, f| add(f, if n % 25 == 7 { -700 } else { 0 }), ""),
+        ("set again and again", |n, f| add(f, if n < 30_000 { n / 12 * 5000 } else { 0 }), ""),
+        ("zeros for a minute", |n, f| zero(f, n, 2000..3200), ""),
+        (
+            "every fifth stamp",
+            |n, f| add(f, if n % 5 == 0 { -700 } else { 0 }),
+            "the header stamps cannot be true at more than 10000 places",
+        ),
+        (
+            "zeros for too long",
+            |n, f| zero(f, n, 2000..18_800),
+            "more than 16384 header stamps in a row, from frame 2000 on, cannot be true",
+        ),
+    ];
+    let good = camera(70_000);
+    for (name, change, warning) in table {
+        let mut frames = good.clone();
+        (0..).zip(&mut frames).for_each(|(n, frame)| change(n, frame));
+        let (t, ticks) = recorded(Clock::Header, &frames);
+        let said = t.warnings.join(" ");
+        assert!(said.contains(warning), "{name}: {said}");
+        assert_eq!(said.contains("log times are used"), !warning.is_empty(), "{name}: {said}");
+        let end = if warning.is_empty() { good[69_999].0.unwrap() } else { good[69_999].1 };
+        let begin = if warning.is_empty() { good[0].0.unwrap() } else { good[0].1 };
+        // The jumps of a clock are closed by the log times.
+        let allowed = if name.contains("again") { 60 * S } else { 0 };
+        assert!(ticks[69_999].abs_diff((end - begin) as u64) <= allowed as u64, "{name}");
+    }
+}
+
+#[test]
+fn jumps_are_bounded_too() {
+    // Each jump of the clock counts, also without a bad stamp.
+    let mut judge = super::Judge::new(Clock::Header);
+    let jumps = |n: i64| n / 11 * 5 * S;
+    for n in 0..11 * 10_100 {
+        let log_ns = EPOCH + n * 50 * MS;
+        judge.push(&FrameTimes { header_ns: Some(log_ns + jumps(n)), log_ns });
+    }
+    let doubt = judge.finish().doubt.unwrap();
+    assert!(doubt.contains("at more than 10000 places"), "{doubt}");
 }
 
 #[test]
