@@ -207,6 +207,7 @@ impl Sink for Mp4Sink {
                 let guessed = fragmenter.guessed();
                 finished.with_warnings(fragmenter.warnings()).with_guessed_times(guessed)
             }
+            (_, FileState::Visible(part)) => finished.with_warnings(part.warning()),
             _ => finished,
         })
     }

@@ -1,6 +1,6 @@
 //! Folders: which recordings are in them.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -10,10 +10,12 @@ use crate::rosbag2::{
 };
 use crate::signature::{self, ROSBAG2_METADATA};
 use crate::survey::{Group, Survey, common_name, group, stem};
-use crate::{Source, SourceError, SourceOptions, Warning};
+use crate::{Event, Source, SourceError, SourceOptions, Warning};
 
 /// How deep directories are searched.
 const DEPTH: usize = 8;
+/// How many bytes of a report are searched for the names of videos.
+const REPORT: u64 = 1 << 24;
 /// How many recordings are named in a warning.
 const NAMED: usize = 10;
 
@@ -33,6 +35,13 @@ pub(crate) enum Place {
     Directory(PathBuf),
     /// Files in a directory, in order.
     Files(PathBuf, Vec<Planned>),
+}
+
+impl Place {
+    /// Whether the recording is the directory at `path` itself.
+    pub(crate) fn is(&self, path: &Path) -> bool {
+        matches!(self, Self::Directory(directory) if directory == path)
+    }
 }
 
 impl fmt::Display for Place {
@@ -74,6 +83,41 @@ pub(crate) fn open(
     PartsSource::open(description, files.to_vec(), options, opener)
 }
 
+/// A source that returns warnings about the directory first.
+struct Warned {
+    warnings: VecDeque<Warning>,
+    source: Box<dyn Source>,
+}
+
+/// Puts warnings about the directory in front of a source.
+pub(crate) fn warned(source: Box<dyn Source>, warnings: &[Warning]) -> Box<dyn Source> {
+    match warnings {
+        [] => source,
+        all => Box::new(Warned { warnings: all.iter().cloned().collect(), source }),
+    }
+}
+
+impl Source for Warned {
+    fn next_event(&mut self) -> Result<Option<Event>, SourceError> {
+        match self.warnings.pop_front() {
+            Some(warning) => Ok(Some(Event::Warning(warning))),
+            None => self.source.next_event(),
+        }
+    }
+
+    fn other_topics(&self) -> Vec<(String, String)> {
+        self.source.other_topics()
+    }
+
+    fn log_span(&self) -> Option<(i64, i64)> {
+        self.source.log_span()
+    }
+
+    fn profile(&self) -> &str {
+        self.source.profile()
+    }
+}
+
 /// Finds the recordings in a directory and in the directories below it. A directory of pictures, and
 /// a directory without recordings, is returned as it is.
 ///
@@ -94,6 +138,7 @@ pub(crate) fn find(
         lost: Notes::default(),
         notes: Vec::new(),
         pictures: Notes::default(),
+        alone: Notes::default(),
         error: None,
         visited: root.canonicalize().into_iter().collect(),
         is_pictures: false,
@@ -114,6 +159,8 @@ struct Search<'a> {
     notes: Vec<String>,
     /// Directories of pictures.
     pictures: Notes,
+    /// Files that are read only if they are named themselves.
+    alone: Notes,
     /// The error of the first file that cannot be read.
     error: Option<SourceError>,
     /// Directories that were searched, without links.
@@ -124,6 +171,8 @@ struct Search<'a> {
 
 impl Search<'_> {
     fn directory(&mut self, directory: &Path, depth: usize) -> Result<(), SourceError> {
+        let entries = entries(directory)?;
+        self.name_alone(&entries);
         let mut described = None;
         if signature::has_rosbag2_metadata(directory) {
             match Metadata::read(directory) {
@@ -138,7 +187,7 @@ impl Search<'_> {
         }
         let (mut files, mut directories) = (Vec::new(), Vec::new());
         let (mut known, mut has_pictures, mut has_files) = (HashSet::new(), false, false);
-        for path in entries(directory)? {
+        for path in entries {
             let Some(name) = path.file_name().map(|name| name.to_string_lossy().into_owned())
             else {
                 continue;
@@ -157,7 +206,9 @@ impl Search<'_> {
             match inside(directory, Path::new(name)) {
                 // The same file, compressed, comes after the decompressed one.
                 Ok(file) if known.insert(identity(&file)) => files.push(file),
-                Ok(_) | Err(Refused::NoFile) => {}
+                Ok(_) => {}
+                // Only a pointer has the name of a directory.
+                Err(Refused::NoFile) if directory.join(name).is_dir() => {}
                 Err(refused) => {
                     let path = self.relative(&directory.join(name));
                     self.lost.push(format!("{} {refused}", path.display()));
@@ -187,6 +238,29 @@ impl Search<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Remembers the files that are read only if they are named themselves. Videos that an earlier
+    /// run made are none of them: its report names them.
+    fn name_alone(&mut self, entries: &[PathBuf]) {
+        let is_report = |path: &&PathBuf| path.to_string_lossy().ends_with("report.json");
+        let read = |path: &PathBuf| {
+            String::from_utf8_lossy(&signature::head(path, REPORT).unwrap_or_default()).into_owned()
+        };
+        let mut reports: Option<Vec<String>> = None;
+        for path in entries.iter().filter(|path| path.is_file() && signature::is_read_alone(path)) {
+            let reports = reports.get_or_insert_with(|| {
+                entries.iter().filter(|path| path.is_file()).filter(is_report).map(read).collect()
+            });
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let quoted = format!("\"{name}\"");
+            if !reports.iter().any(|report| report.contains(&quoted)) {
+                self.alone.push(format!(
+                    "{} is not read: a file of this kind is converted only if it is named itself",
+                    self.relative(path).display()
+                ));
+            }
+        }
     }
 
     /// Groups the files of a directory into recordings. `described`: why `metadata.yaml` does not
@@ -259,25 +333,30 @@ impl Search<'_> {
             self.found.push(Found { name: PathBuf::new(), place, warnings: Vec::new() });
         }
         let lost = std::mem::take(&mut self.lost).into_warnings(true);
+        let alone = std::mem::take(&mut self.alone).into_warnings(true);
+        let pictures = std::mem::take(&mut self.pictures).into_warnings(false);
         if self.found.is_empty() {
             if let Some(error) = self.error {
                 return Err(error);
             }
-            let Some(Warning { text, .. }) = lost.first().filter(|_| !self.is_pictures) else {
-                let place = Place::Directory(self.root.into());
-                return Ok(vec![Found { name: PathBuf::new(), place, warnings: Vec::new() }]);
-            };
-            return Err(SourceError::invalid(
-                self.root,
-                format!("a directory without any of its recordings: {text}"),
-                "bring the files into the directory",
-            ));
+            let invalid = |reason, hint| Err(SourceError::invalid(self.root, reason, hint));
+            if !self.is_pictures {
+                if let Some(Warning { text, .. }) = lost.first() {
+                    let reason = format!("a directory without any of its recordings: {text}");
+                    return invalid(reason, "bring the files into the directory");
+                }
+                if let (Some(Warning { text, .. }), []) = (alone.first(), &*pictures) {
+                    let reason = format!("a directory without recordings and pictures: {text}");
+                    return invalid(reason, "name the file itself");
+                }
+            }
+            let place = Place::Directory(self.root.into());
+            return Ok(vec![Found { name: PathBuf::new(), place, warnings: alone }]);
         }
         self.make_names_unique();
         if let Some(first) = self.found.first_mut() {
             let notes = self.notes.into_iter().map(|text| Warning { text, loss: false });
-            let pictures = self.pictures.into_warnings(false);
-            let warnings = lost.into_iter().chain(notes).chain(pictures);
+            let warnings = lost.into_iter().chain(alone).chain(notes).chain(pictures);
             first.warnings.splice(0..0, warnings);
         }
         Ok(self.found)
@@ -387,6 +466,71 @@ mod tests {
         std::fs::remove_file(at("two.mcap")).unwrap();
         std::fs::remove_file(at("imu.mcap")).unwrap();
         assert_eq!(found(directory.path(), &[]).unwrap().0.len(), 1);
+    }
+
+    #[test]
+    fn files_that_are_read_alone_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let at = |name: &str| directory.path().join(name);
+        std::fs::write(at("b.mp4"), "x").unwrap();
+        let error = found(directory.path(), &[]).unwrap_err().to_string();
+        assert!(error.contains("b.mp4 is not read"), "{error}");
+        // Beside a recording of its own, a rosbag2 directory, and pictures.
+        let rosbag2 = "rosbag2_bagfile_information:\n  relative_file_paths: [one.mcap]\n";
+        let Content::Compressed { data, .. } = small_jpeg(0) else { panic!() };
+        camera(directory.path(), &[(1, 1, small_jpeg(0))]);
+        for (name, content) in [("", &b""[..]), ("metadata.yaml", rosbag2.as_bytes())] {
+            if !name.is_empty() {
+                std::fs::write(at(name), content).unwrap();
+            }
+            let (names, warnings) = found(directory.path(), &[]).unwrap();
+            assert_eq!(names.len(), 1);
+            assert!(warnings.starts_with("true: b.mp4 is not read"), "{warnings}");
+            assert_eq!(warnings.lines().count(), 1, "{warnings}");
+        }
+        std::fs::remove_file(at("metadata.yaml")).unwrap();
+        std::fs::remove_file(at("one.mcap")).unwrap();
+        std::fs::write(at("1.jpg"), data).unwrap();
+        let (_, warnings) = found(directory.path(), &[]).unwrap();
+        assert!(warnings.starts_with("true: b.mp4 is not read"), "{warnings}");
+        // Not the videos of an earlier run; and files of other kinds.
+        std::fs::write(at("out.report.json"), r#"{"outputs": [{"file": "b.mp4"}]}"#).unwrap();
+        for (name, content) in
+            [("c.bag.gz", ""), ("d.Y4M", ""), ("e.ts", "G"), ("f.ts", "export {}"), ("g.gz", "")]
+        {
+            std::fs::write(at(name), content).unwrap();
+        }
+        let (_, warnings) = found(directory.path(), &[]).unwrap();
+        let names: Vec<_> = warnings.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+        assert_eq!(names, ["c.bag.gz", "d.Y4M", "e.ts"], "{warnings}");
+    }
+
+    #[test]
+    fn warnings_reach_a_rosbag2_directory_that_comes_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let bag = directory.path().join("a");
+        std::fs::create_dir(&bag).unwrap();
+        camera(&bag, &[(1, 1, small_jpeg(0))]);
+        let rosbag2 = "rosbag2_bagfile_information:\n  relative_file_paths: [one.mcap]\n";
+        std::fs::write(bag.join("metadata.yaml"), rosbag2).unwrap();
+        std::fs::write(directory.path().join("two.mcap"), "no MCAP").unwrap();
+        let (names, warnings) = found(directory.path(), &[]).unwrap();
+        assert_eq!(names, ["a"]);
+        assert!(warnings.starts_with("true: ") && warnings.contains("two.mcap"), "{warnings}");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn named_pipes_in_a_directory_are_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        camera(directory.path(), &[(1, 1, small_jpeg(0))]);
+        for name in ["metadata.yaml", "two.mcap", "v.mp4", "1.jpg"] {
+            let pipe = directory.path().join(name);
+            assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+        }
+        let (names, warnings) = found(directory.path(), &[]).unwrap();
+        assert_eq!(names, ["one"]);
+        assert_eq!(warnings, "true: two.mcap is not a file\n");
     }
 
     #[test]

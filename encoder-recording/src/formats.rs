@@ -98,12 +98,15 @@ pub(crate) fn find(path: &Path, options: &SourceOptions) -> Result<Vec<Found>, S
 #[cfg(feature = "rosbag2")]
 pub(crate) fn open_found(found: &Found, options: &SourceOptions) -> Opened {
     match &found.place {
-        Place::Directory(path) => match Metadata::read(path) {
-            Ok(metadata) => {
-                crate::rosbag2::open_directory(path, &metadata, options, opener(options))
-            }
-            Err(_) => crate::images::ImagesSource::open(path, options),
-        },
+        Place::Directory(path) => {
+            let source = match Metadata::read(path) {
+                Ok(metadata) => {
+                    crate::rosbag2::open_directory(path, &metadata, options, opener(options))?
+                }
+                Err(_) => crate::images::ImagesSource::open(path, options)?,
+            };
+            Ok(crate::folder::warned(source, &found.warnings))
+        }
         Place::Files(directory, files) => {
             crate::folder::open(directory, files, &found.warnings, options, opener(options))
         }
