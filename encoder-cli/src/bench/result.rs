@@ -1,6 +1,6 @@
 //! Evaluates the measurements: medians, ratios, the Pareto front, and a summary.
 
-use encoder_core::{Detected, ProbeResult};
+use encoder_core::{Detected, EncoderType, ProbeResult};
 use serde::Serialize;
 
 use super::{case::Measured, quality::Quality};
