@@ -65,14 +65,15 @@ pub enum Command {
     /// (NAME.mp4.part, or a fragmented file), up to the last frame that was written. The damaged
     /// files are kept.
     Repair {
-        /// The damaged files; of a directory, all part files in it and below.
+        /// The damaged files; of a directory, all part files in it and below, whose videos replace
+        /// no file.
         #[arg(required = true)]
         files: Vec<PathBuf>,
         /// The whole file, or a directory for it [default: NAME.mp4 of NAME.mp4.part, otherwise
         /// NAME.repaired.mp4, beside the damaged file]
         #[arg(short, long, value_name = "DIR|FILE")]
         output: Option<PathBuf>,
-        /// Replace files that exist.
+        /// Replace files that exist, for damaged files that are named themselves.
         #[arg(long)]
         overwrite: bool,
     },

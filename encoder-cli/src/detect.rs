@@ -35,7 +35,7 @@ pub struct Table<'a>(pub &'a [Detected]);
 impl fmt::Display for Table<'_> {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            writeln!(out, "no encoder in this build: enable a backend feature, such as openh264")?;
+            writeln!(out, "no encoder in this build: enable the feature of a backend")?;
         }
         for found in self.0 {
             let kind = if found.hardware { "hardware" } else { "software" };

@@ -1,7 +1,7 @@
 //! `encoder encode`.
 
 use std::{
-    io::IsTerminal,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
 };
 
@@ -60,7 +60,7 @@ pub fn encode(
         Ok(ready) => ready,
         Err(Unready::Usage(refused)) => return Err(refused),
         Err(Unready::Failed(message, error)) => {
-            inputs.iter().for_each(|input| save_failure(args, input, error()));
+            inputs.iter().for_each(|input| save_failure(input, error()));
             return Err(Refused { usage: false, message });
         }
     };
@@ -79,7 +79,7 @@ pub fn encode(
         let exit = if stop.is_set() {
             not_begun += 1;
             let name = input.recording.to_string();
-            save_failure(args, &input, RunError::Stopped { recording: name });
+            save_failure(&input, RunError::Stopped { recording: name });
             Exit::Failed.code()
         } else {
             convert(args, &session, stop, &input, bars, out)
@@ -106,7 +106,7 @@ fn check(args: &Encode) -> Result<(), Refused> {
             "standard input can be read once only: no other recording beside it, and no --resample",
         ));
     }
-    if let Some(pipe) = args.recordings.iter().find(|r| source::is_pipe(r))
+    if let Some(pipe) = args.recordings.iter().find(|r| is_read_once(r))
         && args.resample.is_some()
     {
         return Err(Refused::usage(format!(
@@ -167,18 +167,33 @@ fn prepare(args: &Encode, settings: &Settings) -> Result<Ready, Unready> {
     })
 }
 
-/// Writes the report of a recording that is not converted, unless it would replace the report of
-/// another run.
-fn save_failure(args: &Encode, input: &Input, error: RunError) {
-    let path = input.target.report_path();
-    if check_free(&path, args.overwrite).is_ok() {
-        // The error itself is reported; where it is written, the report may be impossible too.
-        let _ = Report::failed(input.recording.to_string(), error).save(&path);
+/// Writes the report of a recording that is not converted.
+fn save_failure(input: &Input, error: RunError) {
+    // The error itself is reported; where it is written, the report may be impossible too.
+    let report = Report::failed(input.recording.to_string(), error);
+    let _ = save(&report, &input.target.report_path());
+}
+
+/// Writes a report. The report of a run that left no file does not replace that of a run that did,
+/// also with `--overwrite`: the files of that run are still there.
+fn save(report: &Report, path: &Path) -> io::Result<()> {
+    if report.left_nothing() && !path.is_dir() && check_free(path, false).is_err() {
+        warn!(
+            "{}: still the report of an earlier run, because this run made no file",
+            path.display()
+        );
+        return Ok(());
     }
+    report.save(path)
 }
 
 pub fn is_stdin(recording: &Path) -> bool {
     recording.as_os_str() == "-"
+}
+
+/// Whether a recording can be read only once: it is standard input or a pipe.
+fn is_read_once(recording: &Path) -> bool {
+    is_stdin(recording) || source::is_pipe(recording)
 }
 
 /// A recording, and where its videos go.
@@ -251,15 +266,16 @@ fn convert(
         .grid(scope, ends)
         .threads(args.video.threads())
         .pictures(args.source.pictures())
-        .is_live(is_stdin(given))
+        .is_live(is_read_once(given))
         .stop(stop.clone());
     #[cfg(feature = "prometheus")]
     let run = run.label_cameras(args.metrics.metrics_camera);
     let mut options = args.source.options();
     options.rate = args.fps;
+    options.stop = Some(stop.clone());
     let open = || -> Result<Box<dyn Source>, SourceError> {
         match is_stdin(given) {
-            true => source::open_stdin(args.raw.as_ref(), &options, stop),
+            true => source::open_stdin(args.raw.as_ref(), &options),
             false => recording.open(&options),
         }
     };
@@ -273,16 +289,17 @@ fn convert(
     let is_cut = options.start.is_some() || options.end.is_some();
     if is_cut && has_no_messages(&report) {
         // What was left out is in the recording: it is read again, for its span alone.
-        let source = if is_stdin(given) { None } else { uncut(recording, &options) };
+        let is_read_once = is_read_once(given);
+        let source = if is_read_once { None } else { uncut(recording, &options) };
         let span = source.and_then(|source| span(source, stop));
-        if is_stdin(given) || span.is_some() {
+        if is_read_once || span.is_some() {
             let recording = report.recording.clone();
             report.error = Some(RunError::OutsideWindow { recording, span });
         }
     }
     summarize(&report, given, out);
     report.relative_to(target.directory());
-    match report.save(&path) {
+    match save(&report, &path) {
         Ok(()) => report.exit,
         // The error may be that nothing can be written there.
         Err(_) if report.error.is_some() => report.exit,

@@ -36,8 +36,7 @@ use clap::Parser;
 use encoder_pipeline::{
     error::RunError,
     scan::{RecordingInfo, scan},
-    source::{self, Recording, SourceError},
-    stop::Stop,
+    source::{self, Recording},
     text,
 };
 use hints::Message;
@@ -86,45 +85,52 @@ fn run(command: &Command, bars: Option<&MultiProgress>, out: &mut Output) -> Res
     }
 }
 
-/// The contents of one recording of several.
+/// A recording of a directory: what is in it, or why it cannot be read.
 #[derive(serde::Serialize)]
-struct Named<'a> {
+struct Entry {
     recording: String,
     #[serde(flatten)]
-    info: &'a RecordingInfo,
+    info: Option<RecordingInfo>,
+    #[serde(flatten)]
+    error: Option<RunError>,
 }
 
+/// Shows a recording, or the list of all recordings in a directory.
 fn info(path: &Path, json: bool, args: &SourceArgs, out: &mut Output) -> Result<u8, Refused> {
     let options = args.options();
     let open = |recording: &Recording| match encode::is_stdin(path) {
-        true => {
-            let stop = Stop::new().map_err(|error| SourceError::io(path, error))?;
-            source::open_stdin(None, &options, &stop)
-        }
+        true => source::open_stdin(None, &options),
         false => recording.open(&options),
     };
-    let (mut found, mut code) = (Vec::new(), 0);
-    for recording in encode::recordings(path, &options) {
-        match open(&recording).and_then(|s| scan(s, &args.picture(), &args.pictures())) {
-            Ok(info) => found.push((recording.to_string(), info)),
+    let recordings = encode::recordings(path, &options);
+    let is_list = recordings.iter().any(Recording::is_in_directory);
+    let (mut entries, mut code) = (Vec::new(), 0);
+    for recording in recordings {
+        let found = open(&recording).and_then(|s| scan(s, &args.picture(), &args.pictures()));
+        let (info, error) = match found {
+            Ok(info) => (Some(info), None),
             Err(error) => {
-                Message::of(&RunError::from(error), path).report();
+                let error = RunError::from(error);
+                Message::of(&error, path).report();
                 code = 1;
+                (None, Some(error))
             }
-        }
+        };
+        entries.push(Entry { recording: recording.to_string(), info, error });
     }
-    let text = match found.as_slice() {
-        [] => return Ok(code),
-        [(_, info)] if json => text::json(info),
-        [(_, info)] => Ok(info.to_string()),
-        all if json => {
-            let named = all.iter().map(|(name, info)| Named { recording: name.clone(), info });
-            text::json(&named.collect::<Vec<_>>())
-        }
-        all => Ok(all.iter().map(|(name, info)| format!("{name}\n{info}")).collect()),
+    let mut infos =
+        entries.iter().filter_map(|entry| Some((&entry.recording, entry.info.as_ref()?)));
+    let text = match (is_list, json) {
+        (true, true) => text::json(&entries),
+        (true, false) => Ok(infos.map(|(name, info)| format!("{name}\n{info}")).collect()),
+        (false, json) => match infos.next() {
+            None => return Ok(code),
+            Some((_, info)) if json => text::json(info),
+            Some((_, info)) => Ok(info.to_string()),
+        },
     };
     let text = text.map_err(Refused::failed)?;
-    let end = if text.ends_with('\n') { "" } else { "\n" };
+    let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
     out.print(&format!("{text}{end}"));
     Ok(code)
 }

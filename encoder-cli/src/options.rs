@@ -71,8 +71,8 @@ pub struct SourceArgs {
     #[arg(long, value_name = "TIME", value_parser = moment, allow_hyphen_values = true)]
     pub end: Option<Moment>,
     /// Show depth (16UC1, 32FC1, and pictures of 16 bits that look like it) as grey: MIN is black,
-    /// MAX white, in the unit of the recording. Without this option it is left out. With TOPIC: for
-    /// this topic, which is depth whatever its encoding says; may be given several times.
+    /// MAX white, in the unit of the recording. Without this option, depth is left out. With TOPIC:
+    /// for this topic only, which is then depth whatever its encoding; may be given several times.
     #[arg(long, value_name = "[TOPIC=]MIN:MAX", value_parser = of_topic(depth_range))]
     pub depth_range: Vec<OfTopic<(f32, f32)>>,
     /// Bits that the samples of 16-bit pictures (mono16, bayer_*16, PNG) use, 10 to 14 for most

@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     fs::File,
-    io::{BufReader, ErrorKind},
+    io::{self, BufReader, ErrorKind, Read, Write},
     path::{Path, PathBuf},
 };
 
@@ -19,6 +19,13 @@ use super::{
     settings::Refused,
 };
 
+/// A file to repair.
+struct Damaged {
+    path: PathBuf,
+    /// Whether it was found in a directory: its video replaces no file.
+    is_found: bool,
+}
+
 /// Makes a whole file from each damaged file, and from each part file below each directory; returns
 /// the exit code.
 pub fn repair(
@@ -27,39 +34,48 @@ pub fn repair(
     overwrite: bool,
     out: &mut Output,
 ) -> Result<u8, Refused> {
-    let files = &leftovers(files, out)?[..];
+    let (damaged, is_complete) = damaged(files, out);
     let into = match output {
-        Some(path) if !path.is_dir() && files.len() > 1 => {
+        Some(path) if !path.is_dir() && damaged.len() > 1 => {
             return Err(Refused::usage(format!(
                 "-o {} names one file, and there are {} to repair; give a directory that exists",
                 path.display(),
-                files.len()
+                damaged.len()
             )));
         }
         other => other,
     };
-    let mut code = 0;
+    let mut code = if is_complete { 0 } else { 1 };
     let mut made = HashSet::new();
-    for file in files {
-        let mut output = match into {
+    for Damaged { path: file, is_found } in damaged {
+        let name = repaired_name(&file);
+        let (name, is_named) = match into {
             Some(path) if path.is_dir() => {
-                path.join(repaired_name(file).file_name().unwrap_or_default())
+                (path.join(name.file_name().unwrap_or_default()), !is_found)
             }
-            Some(path) => path.to_path_buf(),
-            None => repaired_name(file),
+            Some(path) => (path.to_path_buf(), true),
+            None => (name, !is_found),
         };
         // Several runs may have left a part file for the same name.
-        let (name, mut number) = (output.clone(), 1);
-        while made.contains(&output) {
-            number += 1;
+        let mut video = name.clone();
+        for number in 2.. {
+            let is_other = |video: &Path| !is_named && exists(video) && !holds(video, &file);
+            if !made.contains(&video) && !is_other(&video) {
+                break;
+            }
             let stem = name.file_stem().unwrap_or_default().to_string_lossy();
             let extension = name.extension().unwrap_or_default().to_string_lossy();
-            output.set_file_name(format!("{stem}-{number}.{extension}"));
+            video.set_file_name(format!("{stem}-{number}.{extension}"));
         }
-        match repair_file(file, &output, overwrite) {
+        if !is_named && exists(&video) {
+            let (file, video) = (file.display(), video.display());
+            out.summary(&format!("{file}: all of its frames are in {video} already"));
+            continue;
+        }
+        match repair_file(&file, &video, overwrite && is_named) {
             Ok(text) => {
                 out.summary(&format!("{}: {text}", file.display()));
-                made.insert(output);
+                made.insert(video);
             }
             Err(message) => {
                 message.report();
@@ -70,42 +86,72 @@ pub fn repair(
     Ok(code)
 }
 
-/// The files, and instead of a directory the part files below it.
-fn leftovers(files: &[PathBuf], out: &mut Output) -> Result<Vec<PathBuf>, Refused> {
-    let mut all = Vec::new();
+/// The files, and instead of a directory the files below it that runs have left. Also returns
+/// whether all directories could be read.
+fn damaged(files: &[PathBuf], out: &mut Output) -> (Vec<Damaged>, bool) {
+    let (mut all, mut is_complete) = (Vec::new(), true);
     for file in files {
         if !file.is_dir() {
-            all.push(file.clone());
+            all.push(Damaged { path: file.clone(), is_found: false });
             continue;
         }
-        let found = Leftover::find_below(file)
-            .map_err(|error| Refused::failed(format!("{}: {error}", file.display())))?;
-        if found.is_empty() {
+        let (found, unread) = Leftover::find_below(file);
+        if found.is_empty() && unread.is_empty() {
             let file = file.display();
             out.summary(&format!("{file}: no run that was cut off left a file; nothing to repair"));
         }
-        for Leftover { path, is_temporary, .. } in found {
-            if is_temporary {
-                let input = File::open(&path).ok().map(BufReader::new);
-                let has_frames = input.is_some_and(|input| Recovery::find(input).is_ok());
-                let path = path.display();
-                if has_frames {
-                    warn!(
-                        "{path}: a temporary file of a run that was cut off, with frames: `encoder \
-                         repair {path} -o FILE` makes a video of it"
-                    );
-                } else {
-                    warn!(
-                        "{path}: a temporary file of a run that was cut off, without frames of its \
-                         own: delete it"
-                    );
-                }
+        for (directory, error) in unread {
+            is_complete = false;
+            let text = format!("{}: {error}: nothing is repaired there", directory.display());
+            Message::new(text).report();
+        }
+        for Leftover { path, is_temporary, has_frames, .. } in found {
+            if is_temporary && !has_frames {
+                warn!(
+                    "{}: a temporary file of a run that was cut off, without frames of its own: it \
+                     may be deleted",
+                    path.display()
+                );
             } else {
-                all.push(path);
+                all.push(Damaged { path, is_found: true });
             }
         }
     }
-    Ok(all)
+    (all, is_complete)
+}
+
+/// Whether there is anything at the path, also a link to nothing.
+fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}
+
+/// Whether `video` is what the repair of `file` makes.
+fn holds(video: &Path, file: &Path) -> bool {
+    let is_same = || -> Option<bool> {
+        let found = Recovery::find(BufReader::new(File::open(file).ok()?)).ok()?;
+        let mut expected = Expected(BufReader::new(File::open(video).ok()?));
+        found.write(&mut expected).ok()?;
+        Some(expected.0.read(&mut [0]).ok()? == 0)
+    };
+    video.is_file() && is_same() == Some(true)
+}
+
+/// Accepts only the bytes that come out of the reader.
+struct Expected<R>(R);
+
+impl<R: Read> Write for Expected<R> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut expected = vec![0; bytes.len()];
+        self.0.read_exact(&mut expected)?;
+        match expected == bytes {
+            true => Ok(bytes.len()),
+            false => Err(io::Error::other("other bytes")),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn repair_file(file: &Path, output: &Path, overwrite: bool) -> Result<String, Message> {

@@ -7,8 +7,8 @@ use encoder_pipeline::stop::Stop;
 
 /// Returns a [`Stop`] that SIGINT, SIGTERM and SIGHUP set.
 ///
-/// SIGHUP stays ignored if it was ignored at the start of the program: `nohup`. A second SIGHUP has
-/// no effect, because a terminal that is closed causes two: one of the system, one of the shell.
+/// SIGHUP stays ignored if it was ignored at the start (`nohup`). A second SIGHUP has no effect: a
+/// terminal that is closed causes two.
 ///
 /// # Errors
 /// When the system refuses.

@@ -87,8 +87,8 @@ pub enum OpenError {
 
 fn list(refusals: &[Refusal]) -> String {
     if refusals.is_empty() {
-        return "none is compiled in; hint: build with at least one backend feature, such as \
-                `openh264`; a static library must call encoder_pipeline::link_backends() first, \
+        return "none is compiled in; hint: build with the feature of at least one backend; \
+                a static library must call encoder_pipeline::link_backends() first, \
                 because the linker of a C or C++ program leaves out what registers the backends"
             .into();
     }

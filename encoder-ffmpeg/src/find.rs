@@ -28,7 +28,7 @@ pub const ENV: &str = "ENCODER_FFMPEG";
 pub const OLDEST: Version = Version::new(4, 4);
 
 const HINT: &str =
-    "install FFmpeg 4.4 or later, or set ENCODER_FFMPEG; or use the embedded encoder openh264";
+    "install FFmpeg 4.4 or later, or set ENCODER_FFMPEG; or use an encoder that needs no FFmpeg";
 
 const NONE: &str = "there is no ffmpeg on the PATH";
 

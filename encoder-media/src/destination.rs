@@ -16,12 +16,12 @@ use crate::{
 /// Dropping a destination that was neither finished nor abandoned leaves no incomplete output.
 pub trait Destination: Send {
     /// Prepares the destination. Called once, after the recording was opened and before any video
-    /// is made, so that an error costs no work.
+    /// is made, so that an error costs no work. Returns warnings about the destination.
     ///
     /// # Errors
     /// [`SinkError`]; the run ends with it.
-    fn begin(&mut self) -> Result<(), SinkError> {
-        Ok(())
+    fn begin(&mut self) -> Result<Vec<String>, SinkError> {
+        Ok(Vec::new())
     }
 
     /// Returns the sink of a video.

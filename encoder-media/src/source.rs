@@ -1,6 +1,6 @@
 use thiserror::Error;
 
-use crate::{Attachment, BadMessage, ChannelInfo, Location, Message, Metadata, Payload};
+use crate::{Attachment, BadMessage, ChannelInfo, Location, Message, Metadata, Payload, Stop};
 
 /// Number of a camera stream inside one source, counted from 0 in order of appearance.
 pub type StreamId = usize;
@@ -189,6 +189,8 @@ pub struct SourceOptions {
     /// time and is always returned. If off, none of this is read. A source without channels (a
     /// video, pictures) has nothing to add.
     pub all_messages: bool,
+    /// Ends the reading of standard input or a pipe, also while it waits for the writer.
+    pub stop: Option<Stop>,
 }
 
 /// A moment of a recording.

@@ -1,15 +1,19 @@
 //! Ends a run early, with complete files.
 
 use std::{
+    fs::File,
     io::{self, PipeReader, PipeWriter, Read, Write},
+    path::Path,
     sync::{
         Arc, Once,
         atomic::{AtomicBool, Ordering::SeqCst},
+        mpsc::channel,
     },
     thread,
+    time::Duration,
 };
 
-use encoder_core::Waiter;
+use encoder_core::{Waited, Waiter};
 
 /// Ends a run early: the run stops reading, stops waiting for a busy encoder, and completes the
 /// videos of the frames that it has read. Clones share the same state.
@@ -21,7 +25,7 @@ struct Shared {
     flag: Arc<AtomicBool>,
     /// Interrupted when the stop is set.
     waiter: Waiter,
-    /// A pipe; a byte in it wakes a reader that waits for standard input. The byte is never read.
+    /// A pipe; a byte in it wakes a reader that waits for its input.
     wake: (PipeReader, PipeWriter),
     woken: Once,
 }
@@ -36,7 +40,7 @@ impl Stop {
         Ok(Self(Arc::new(Shared { flag, waiter, wake: io::pipe()?, woken: Once::new() })))
     }
 
-    /// Sets the stop. Ends waits for standard input and for busy encoders at once.
+    /// Sets the stop. Ends waits for standard input, pipes and busy encoders at once.
     pub fn stop(&self) {
         self.0.flag.store(true, SeqCst);
         self.0.waiter.interrupt();
@@ -81,19 +85,49 @@ impl Stop {
         #[cfg(unix)]
         {
             use std::os::fd::AsFd;
-            let input = std::fs::File::from(io::stdin().as_fd().try_clone_to_owned()?);
-            enlarge_pipe(&input);
-            Ok(Box::new(Stoppable { input, stop: self.clone() }))
+            let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
+            Ok(self.reader(input))
         }
         #[cfg(not(unix))]
         Ok(Box::new(io::stdin()))
+    }
+
+    /// Opens a file, such as a named pipe, which ends when the stop is set. The wait for the writer
+    /// of a named pipe is also ended, and a blocked read, but the latter only on Unix.
+    ///
+    /// # Errors
+    /// Those of the operating system.
+    pub fn open(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
+        let (send, opened) = channel();
+        let waiter = self.0.waiter.child();
+        let (done, path) = (waiter.clone(), path.to_owned());
+        // After a stop, this thread waits until a writer opens the pipe, or the process ends.
+        thread::Builder::new().name("open".into()).spawn(move || {
+            let _ = send.send(File::open(path));
+            done.interrupt();
+        })?;
+        while waiter.wait(Duration::from_secs(3600)) == Waited::Elapsed {}
+        match opened.try_recv() {
+            Ok(file) => Ok(self.reader(file?)),
+            Err(_) => Ok(Box::new(io::empty())),
+        }
+    }
+
+    fn reader(&self, input: File) -> Box<dyn Read + Send> {
+        #[cfg(unix)]
+        {
+            enlarge_pipe(&input);
+            Box::new(Stoppable { input, stop: self.clone() })
+        }
+        #[cfg(not(unix))]
+        Box::new(input)
     }
 }
 
 /// Makes a pipe hold as much as it may, if `input` is one: frames are large, and each read of a small
 /// pipe costs two system calls and a switch to the writer. Has no effect on other files.
 #[cfg(unix)]
-fn enlarge_pipe(input: &std::fs::File) {
+fn enlarge_pipe(input: &File) {
     #[cfg(target_os = "linux")]
     {
         use std::os::fd::AsRawFd;
@@ -109,7 +143,7 @@ fn enlarge_pipe(input: &std::fs::File) {
 
 #[cfg(unix)]
 struct Stoppable {
-    input: std::fs::File,
+    input: File,
     stop: Stop,
 }
 
@@ -151,7 +185,7 @@ mod tests {
     fn a_reader_that_waits_is_woken() {
         let stop = Stop::new().unwrap();
         let (input, mut source) = io::pipe().unwrap();
-        let input = std::fs::File::from(std::os::fd::OwnedFd::from(input));
+        let input = File::from(std::os::fd::OwnedFd::from(input));
         let mut reader = Stoppable { input, stop: stop.clone() };
         source.write_all(b"abc").unwrap();
         let mut bytes = [0; 8];
@@ -185,14 +219,57 @@ mod tests {
     fn a_pipe_holds_more() {
         use std::os::fd::{AsRawFd, OwnedFd};
         let (input, _source) = io::pipe().unwrap();
-        let input = std::fs::File::from(OwnedFd::from(input));
+        let input = File::from(OwnedFd::from(input));
         // SAFETY: The descriptor is open; the call takes no pointer.
         let size = || unsafe { libc::fcntl(input.as_raw_fd(), libc::F_GETPIPE_SZ) };
         let before = size();
         enlarge_pipe(&input);
         assert!(size() >= before && size() > 0);
         // A file is no pipe.
-        enlarge_pipe(&std::fs::File::open("/dev/null").unwrap());
+        enlarge_pipe(&File::open("/dev/null").unwrap());
+    }
+
+    #[test]
+    fn a_wait_for_the_writer_of_a_pipe_ends() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let read = |stop: &Stop| {
+            let (stop, pipe) = (stop.clone(), pipe.clone());
+            thread::spawn(move || {
+                let mut text = String::new();
+                stop.open(&pipe).unwrap().read_to_string(&mut text).unwrap();
+                text
+            })
+        };
+        // Without a stop, all that the writer writes is read.
+        let reader = read(&Stop::new().unwrap());
+        std::fs::write(&pipe, "abc").unwrap();
+        assert_eq!(reader.join().unwrap(), "abc");
+        // Nobody opens the pipe for writing.
+        let stop = Stop::new().unwrap();
+        let reader = read(&stop);
+        stop.stop();
+        assert_eq!(reader.join().unwrap(), "");
+        // The writer writes nothing more.
+        let pipe = directory.path().join("other");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let stop = Stop::new().unwrap();
+        let (send, begun) = channel();
+        let (at, stopped) = (pipe.clone(), stop.clone());
+        let reader = thread::spawn(move || {
+            let mut input = stopped.open(&at).unwrap();
+            let mut bytes = [0; 8];
+            send.send(input.read(&mut bytes).unwrap()).unwrap();
+            input.read(&mut bytes).unwrap()
+        });
+        let mut writer = File::options().write(true).open(&pipe).unwrap();
+        writer.write_all(b"a").unwrap();
+        assert_eq!(begun.recv().unwrap(), 1);
+        stop.stop();
+        assert_eq!(reader.join().unwrap(), 0);
+        drop(writer);
+        assert!(Stop::new().unwrap().open(&directory.path().join("nowhere")).is_err());
     }
 
     #[test]
@@ -210,7 +287,7 @@ mod tests {
         assert!(stop.is_set());
         // A blocked read of standard input also ends.
         let (input, source) = io::pipe().unwrap();
-        let input = std::fs::File::from(std::os::fd::OwnedFd::from(input));
+        let input = File::from(std::os::fd::OwnedFd::from(input));
         assert_eq!(Stoppable { input, stop }.read(&mut [0; 8]).unwrap(), 0);
         drop(source);
     }

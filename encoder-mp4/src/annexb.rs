@@ -39,11 +39,12 @@ impl Sink for AnnexBSink {
 
     fn finish(self: Box<Self>, _timeline: &Timeline) -> Result<Finished, SinkError> {
         let Self { path, overwrite, part } = *self;
+        let warning = part.warning();
         let Some(kept) = part.keep() else {
             return Err(SinkError::stream(path, "no picture to write"));
         };
         match give_name(&kept, &path, overwrite) {
-            Ok(()) => Ok(Finished::at(path)),
+            Ok(()) => Ok(Finished::at(path).with_warnings(warning)),
             Err(error) => Err(SinkError::io(&path)(error).kept(kept)),
         }
     }

@@ -1,9 +1,14 @@
 use std::{
-    io,
+    fs::File,
+    io::{self, BufReader},
     path::{Path, PathBuf},
 };
 
-use super::part_file::is_being_written;
+use super::{
+    fragment_reader::{FragmentReader, PartError},
+    part_file::is_being_written,
+    recovery::{STREAM_EXTENSIONS, repaired_name},
+};
 
 /// A file that a run writes under another name than its final name. It is left if the run is
 /// killed.
@@ -12,13 +17,16 @@ use super::part_file::is_being_written;
 pub struct Leftover {
     /// The file.
     pub path: PathBuf,
-    /// A hidden file, for a moment: all of its frames are in a part file as well.
+    /// A hidden file, for a moment. Usually all of its frames are in a part file as well.
     pub is_temporary: bool,
+    /// Whether it has frames that can be recovered: it is a fragmented file with at least one, or a
+    /// raw H.264 stream.
+    pub has_frames: bool,
 }
 
 impl Leftover {
     /// The part files and temporary files in a directory, in the order of their names. Files that a
-    /// program is writing are left out.
+    /// program is writing are left out, and files of other programs, by their name or content.
     ///
     /// # Errors
     /// When the directory cannot be read.
@@ -26,35 +34,83 @@ impl Leftover {
         let mut found = Vec::new();
         for entry in std::fs::read_dir(directory)? {
             let entry = entry?;
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let path = entry.path();
-            if name.ends_with(".part") && entry.file_type()?.is_file() && !is_being_written(&path) {
-                found.push(Self { path, is_temporary: name.starts_with('.') });
+            if entry.file_type()?.is_file() {
+                found.extend(Self::at(entry.path()));
             }
         }
         found.sort();
         Ok(found)
     }
 
-    /// As [`find`](Self::find), also in the directories below. Symbolic links are not followed.
-    ///
-    /// # Errors
-    /// When the directory, or a directory below it, cannot be read.
-    pub fn find_below(directory: &Path) -> io::Result<Vec<Self>> {
-        let mut found = Self::find(directory)?;
-        let mut directories = Vec::new();
-        for entry in std::fs::read_dir(directory)? {
-            let entry = entry?;
-            if entry.file_type()?.is_dir() {
-                directories.push(entry.path());
+    /// As [`find`](Self::find), also in the directories below. Symbolic links are not followed. Also
+    /// returns the directories that cannot be read.
+    pub fn find_below(directory: &Path) -> (Vec<Self>, Vec<(PathBuf, io::Error)>) {
+        let (mut found, mut unread) = (Vec::new(), Vec::new());
+        let mut directories = vec![directory.to_owned()];
+        while let Some(directory) = directories.pop() {
+            match Self::find(&directory).and_then(|here| Ok((here, below(&directory)?))) {
+                Ok((here, below)) => {
+                    found.extend(here);
+                    directories.extend(below);
+                }
+                Err(error) => unread.push((directory, error)),
             }
         }
-        directories.sort();
-        for directory in directories {
-            found.extend(Self::find_below(&directory)?);
+        (found, unread)
+    }
+
+    /// The final name of the video.
+    pub fn video(&self) -> PathBuf {
+        repaired_name(&self.path)
+    }
+
+    /// The file, if this program has left it.
+    fn at(path: PathBuf) -> Option<Self> {
+        let name = path.file_name()?.to_str()?;
+        let video = name.ends_with(".part").then(|| repaired_name(&path))?;
+        let is_temporary = name.starts_with('.') && !video.file_name()?.to_str()?.starts_with('.');
+        let extension = video.extension()?.to_str()?.to_ascii_lowercase();
+        let has_frames = match &*extension {
+            "mp4" => has_fragment(&path, is_temporary)?,
+            other if STREAM_EXTENSIONS.contains(&other) => has_stream(&path)?,
+            _ => return None,
+        };
+        (!is_being_written(&path)).then_some(Self { path, is_temporary, has_frames })
+    }
+}
+
+/// The directories directly below a directory, the first by name at the end.
+fn below(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut directories = Vec::new();
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            directories.push(entry.path());
         }
-        Ok(found)
+    }
+    directories.sort_by(|a, b| b.cmp(a));
+    Ok(directories)
+}
+
+/// Whether a file has a whole frame in fragments; `None` if it is not of this program. A file that
+/// cannot be read may be.
+fn has_fragment(path: &Path, is_temporary: bool) -> Option<bool> {
+    let Ok(file) = File::open(path) else { return Some(false) };
+    match FragmentReader::open(BufReader::new(file)) {
+        Ok(mut fragments) => Some(fragments.next(true).is_ok_and(|fragment| fragment.is_some())),
+        Err(PartError::Io(_) | PartError::NoBytes | PartError::Empty) => Some(false),
+        // The final file while it was written.
+        Err(_) => is_temporary.then_some(false),
+    }
+}
+
+/// Whether a file is a raw H.264 stream with content; `None` if it is none.
+fn has_stream(path: &Path) -> Option<bool> {
+    let Ok(file) = File::open(path) else { return Some(false) };
+    match FragmentReader::open(BufReader::new(file)) {
+        Err(PartError::RawStream) => Some(true),
+        Err(PartError::Io(_) | PartError::NoBytes) => Some(false),
+        _ => None,
     }
 }
 
@@ -62,7 +118,7 @@ impl Leftover {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::{
-        super::{output::temporary, part_file::PartFile},
+        super::{output::temporary, part_file::PartFile, recovery::tests::file},
         *,
     };
 
@@ -70,22 +126,50 @@ mod tests {
     fn files_of_killed_runs_are_found() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name: &str| directory.path().join(name);
-        std::fs::create_dir_all(path("drive/b.part")).unwrap();
-        let files = ["a.mp4.part", ".a.mp4.x7.part", "a.mp4", "part", "drive/c.mp4.2.part"];
-        files.iter().for_each(|name| std::fs::write(path(name), "x").unwrap());
-        let alive = [PartFile::beside(&path("d.mp4")).unwrap()];
-        let hidden = temporary(&path("e.mp4")).unwrap();
+        std::fs::create_dir_all(path("drive/b.mp4.part")).unwrap();
+        let (frames, ..) = file(false);
+        // A download of an MP4 file, and another file of this program.
+        let foreign =
+            [&32_u32.to_be_bytes()[..], b"ftypisom", &[0; 20], b"\0\0\0\x08moov"].concat();
+        let stream = [0, 0, 0, 1, 0x67, 0x42];
+        let table: [(&str, &[u8], Option<bool>); 15] = [
+            (".a.mp4.x7yZ09.part", b"", Some(false)),
+            (".b.mp4.x7yZ09.part", &frames, Some(true)),
+            (".c.mp4.x7yZ09.part", &foreign, Some(false)),
+            (".report.x7yZ09.part", b"{", None),
+            (".rsync.part", b"", None),
+            ("a.mp4", &frames, None),
+            ("a.mp4.2.part", &frames, Some(true)),
+            ("a.mp4.part", b"", Some(false)),
+            ("b.h264.part", &stream, Some(true)),
+            ("c.h264.part", b"text", None),
+            ("d.mp4.part", &foreign, None),
+            ("d.mp4.3.part", &frames[..frames.len() / 3], Some(true)),
+            ("e.pdf.part", b"", None),
+            ("e.part", &frames, None),
+            ("part", b"", None),
+        ];
+        table.iter().for_each(|(name, bytes, _)| std::fs::write(path(name), bytes).unwrap());
+        std::fs::write(path("drive/c.mp4.2.part"), &frames).unwrap();
+        let alive = [PartFile::beside(&path("f.mp4")).unwrap()];
+        let hidden = temporary(&path("g.mp4")).unwrap();
         let names = |found: Vec<Leftover>| -> Vec<_> {
-            found.into_iter().map(|found| (found.path, found.is_temporary)).collect()
+            found.into_iter().map(|l| (l.path.clone(), l.is_temporary, l.has_frames)).collect()
         };
-        let expected = [(path(".a.mp4.x7.part"), true), (path("a.mp4.part"), false)];
+        let mut expected: Vec<_> = table
+            .iter()
+            .filter_map(|(name, _, frames)| Some((path(name), name.starts_with('.'), (*frames)?)))
+            .collect();
+        expected.sort();
         if cfg!(unix) {
             assert_eq!(names(Leftover::find(directory.path()).unwrap()), expected);
-            let below = [&expected[..], &[(path("drive/c.mp4.2.part"), false)]].concat();
-            assert_eq!(names(Leftover::find_below(directory.path()).unwrap()), below);
+            let below = [&expected[..], &[(path("drive/c.mp4.2.part"), false, true)]].concat();
+            let (found, unread) = Leftover::find_below(directory.path());
+            assert_eq!((names(found), unread.len()), (below, 0));
         }
         drop((alive, hidden));
         assert_eq!(names(Leftover::find(directory.path()).unwrap()), expected);
         assert!(Leftover::find(&path("nowhere")).is_err());
+        assert_eq!(Leftover::find_below(&path("nowhere")).1.len(), 1);
     }
 }

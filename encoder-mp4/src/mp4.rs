@@ -207,6 +207,7 @@ impl Sink for Mp4Sink {
                 let (warnings, guessed) = fragmenter.judgement(timeline);
                 finished.with_warnings(warnings).with_guessed_times(guessed)
             }
+            (_, FileState::Visible(part)) => finished.with_warnings(part.warning()),
             _ => finished,
         })
     }

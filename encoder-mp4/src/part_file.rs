@@ -5,8 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tracing::warn;
-
 use super::{SinkError, output::sync_directory};
 
 /// A file that grows by complete pieces and can be read while it grows.
@@ -21,11 +19,14 @@ pub(super) struct PartFile {
     length: u64,
     syncs: Syncs,
     is_kept: bool,
+    /// Why the name has a number, if another run is writing the file without it.
+    warning: Option<String>,
 }
 
 impl PartFile {
     /// Creates `NAME.part` beside `path`. If that file exists, it is left unchanged and the name
-    /// gets a number: `NAME.2.part`.
+    /// gets a number: `NAME.2.part`. A file that a run has left is found by
+    /// [`Leftover`](super::Leftover).
     ///
     /// # Errors
     /// When nothing can be written there.
@@ -35,10 +36,14 @@ impl PartFile {
             let part = part_name(path, number);
             match OpenOptions::new().read(true).write(true).create_new(true).open(&part) {
                 Ok(file) => {
-                    if let Some(taken) = &taken {
-                        warn_of_other(taken, &part);
+                    let mut file = Self::new(file, part, 0);
+                    if let Some(taken) = taken.filter(|taken| is_being_written(taken)) {
+                        let (taken, ours) = (taken.display(), file.path.display());
+                        let text =
+                            format!("another run was writing {taken}, so this run wrote {ours}");
+                        file.warning = Some(text);
                     }
-                    return Ok(Self::new(file, part, 0));
+                    return Ok(file);
                 }
                 Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
                     if !part.is_dir() {
@@ -58,7 +63,12 @@ impl PartFile {
         if cfg!(unix) {
             let _ = file.try_lock();
         }
-        Self { file, path, length, syncs: Syncs::default(), is_kept: false }
+        Self { file, path, length, syncs: Syncs::default(), is_kept: false, warning: None }
+    }
+
+    /// A warning for the report of the video.
+    pub fn warning(&self) -> Option<String> {
+        self.warning.clone()
     }
 
     /// Path of the file.
@@ -127,24 +137,11 @@ fn part_name(path: &Path, number: u32) -> PathBuf {
     path.with_file_name(name)
 }
 
-/// Warns about a part file that another run wrote.
-fn warn_of_other(taken: &Path, ours: &Path) {
-    let is_alive = is_being_written(taken);
-    let (taken, ours) = (taken.display(), ours.display());
-    if is_alive {
-        warn!("another run is writing {taken}; this one writes {ours}");
-    } else {
-        warn!(
-            "{taken} was left by a run that was cut off: `encoder repair {taken}` makes a video \
-             of it, or delete it; this run writes {ours}"
-        );
-    }
-}
-
 /// Whether a process is writing this part file. Always false on systems without such locks.
 pub fn is_being_written(path: &Path) -> bool {
     let locked = |file: File| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock));
-    cfg!(unix) && File::open(path).is_ok_and(locked)
+    // A named pipe would be waited for.
+    cfg!(unix) && path.is_file() && File::open(path).is_ok_and(locked)
 }
 
 /// Decides when to sync a part file: at the first piece, so that its name is on the disk; then
@@ -220,10 +217,14 @@ mod tests {
         part_file.append(b"one", Instant::now()).unwrap();
         assert_eq!(part_file.keep(), Some(part.clone()));
         assert!(!is_being_written(&part));
-        // An existing file is never touched.
+        // An existing file is never touched. Another run that writes is named.
         let second = PartFile::beside(&path).unwrap();
         assert_eq!(second.path(), directory.path().join("a.mp4.2.part"));
-        drop(second);
+        assert_eq!(second.warning(), None);
+        let other = directory.path().join("b.mp4");
+        let (first, also) = (PartFile::beside(&other).unwrap(), PartFile::beside(&other).unwrap());
+        assert_eq!((first.warning(), also.warning().is_some()), (None, cfg!(unix)));
+        drop((first, also, second));
         assert_eq!(std::fs::read(&part).unwrap(), b"one");
     }
 

@@ -9,6 +9,9 @@ use super::{
 };
 use encoder_media::timeline::{Timeline, TimestampAnalysis};
 
+/// Extensions of raw H.264 streams.
+pub(super) const STREAM_EXTENSIONS: [&str; 3] = ["h264", "264", "annexb"];
+
 /// The complete frames of a file whose writing was interrupted.
 pub struct Recovery<R> {
     fragments: FragmentReader<R>,
@@ -75,25 +78,33 @@ impl<R: Read + Seek> Recovery<R> {
     }
 }
 
-/// The default name of a repaired file: `NAME.mp4` for `NAME.mp4.part`, otherwise
-/// `NAME.repaired.mp4`.
+/// The default name of a repaired file: `NAME.mp4` for `NAME.mp4.part`, `NAME.mp4.2.part` and the
+/// temporary file `.NAME.mp4.RANDOM.part`, otherwise `NAME.repaired.mp4`.
 pub fn repaired_name(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let Some(numbered) = name.strip_suffix(".part") else {
+    let Some(part) = name.strip_suffix(".part") else {
         let stem = name.strip_suffix(".mp4").unwrap_or(&name);
         return path.with_file_name(format!("{stem}.repaired.mp4"));
     };
-    // NAME.mp4.2.part, where NAME.mp4.part existed.
-    let is_number = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    let video = match numbered.rsplit_once('.') {
-        Some((name, number)) if name.ends_with(".mp4") && is_number(number) => name,
-        _ => numbered,
-    };
-    path.with_file_name(video)
+    let video = part.rsplit_once('.').and_then(|(name, end)| {
+        let is_number = end.bytes().all(|byte| byte.is_ascii_digit());
+        let is_random = end.len() == 6 && end.bytes().all(|byte| byte.is_ascii_alphanumeric());
+        match name.strip_prefix('.') {
+            Some(hidden) if is_random && is_video_name(hidden) => Some(hidden),
+            _ => (is_number && is_video_name(name)).then_some(name),
+        }
+    });
+    path.with_file_name(video.unwrap_or(part))
+}
+
+/// Whether a file with this name is written by this crate: MP4, or a raw H.264 stream.
+fn is_video_name(name: &str) -> bool {
+    let extension = Path::new(name).extension().unwrap_or_default().to_ascii_lowercase();
+    extension == "mp4" || STREAM_EXTENSIONS.iter().any(|stream| extension == *stream)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
     use std::{
         io::Cursor,
@@ -131,7 +142,9 @@ mod tests {
 
     /// A file of 30 frames at 10 fps, and for each length how many frames are complete: the ends of
     /// its fragments, and of the frames in them.
-    fn file(b_frames: bool) -> (Vec<u8>, Vec<(usize, u64)>, Vec<(usize, u64)>) {
+    pub(in super::super) fn file(
+        b_frames: bool,
+    ) -> (Vec<u8>, Vec<(usize, u64)>, Vec<(usize, u64)>) {
         let mut fragments = Fragmenter::new(head(if b_frames { 2 } else { 0 }));
         let (mut bytes, mut whole, now) = (Vec::new(), vec![(0, 0)], Instant::now());
         let mut ends = vec![(0, 0)];
@@ -327,6 +340,12 @@ mod tests {
         for (file, name) in [
             ("d/a.mp4.part", "d/a.mp4"),
             ("d/a.mp4.2.part", "d/a.mp4"),
+            ("d/A.MP4.2.part", "d/A.MP4"),
+            ("d/a.h264.2.part", "d/a.h264"),
+            // A temporary file, and part files of a hidden video.
+            ("d/.a.mp4.x7yZ09.part", "d/a.mp4"),
+            ("d/.a.mp4.2.part", "d/.a.mp4"),
+            ("d/.a.mp4.part", "d/.a.mp4"),
             ("a.b.part", "a.b"),
             ("a.2.part", "a.2"),
             ("a.mp4", "a.repaired.mp4"),

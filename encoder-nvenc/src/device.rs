@@ -39,7 +39,7 @@ const GROUP: &str = "allow the device to the service (systemd: DeviceAllow=char-
 pub(crate) fn check(facts: &Facts, wanted: Option<u32>) -> Result<Found, OpenError> {
     if facts.system == "macos" {
         let reason = "NVENC does not exist on macOS";
-        return Err(refuse(RefusalKind::NoDevice, reason, "use videotoolbox").absent().into());
+        return Err(refuse(RefusalKind::NoDevice, reason, "use another encoder").absent().into());
     }
     check_nodes(facts)?;
     let driver = check_nvml(facts)?;

@@ -68,7 +68,7 @@ fn refusals() {
     let given = |part: &str, facts| Facts { capabilities: Some(part.into()), ..facts };
     let shown = |list: &str| Facts { visible: Some(list.into()), ..h() };
     let table: Vec<(Facts, RefusalKind, &str, &str)> = vec![
-        (Facts { system: "macos".into(), ..h() }, NoDevice, "macOS", "videotoolbox"),
+        (Facts { system: "macos".into(), ..h() }, NoDevice, "macOS", "another encoder"),
         (bare.clone(), NoDevice, "there is no NVIDIA device", "install the NVIDIA driver"),
         (with_nvml_error(Nvml::DriverNotLoaded), Missing, "not loaded", "modprobe"),
         (with_nvml_error(Nvml::Mismatch), Failed, "different versions", "restart the machine"),

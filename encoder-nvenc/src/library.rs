@@ -70,7 +70,7 @@ pub(crate) fn jetson(details: &str) -> Refusal {
     refuse(
         RefusalKind::NoDevice,
         format!("this is a Jetson, and FFmpeg's h264_nvenc does not work there ({details})"),
-        "use another encoder, such as x264: the encoder of a Jetson is reached through V4L2 \
+        "use another encoder: the encoder of a Jetson is reached through V4L2 \
          (nvv4l2h264enc of GStreamer), which FFmpeg and this program do not use, and Orin Nano has \
          none",
     )

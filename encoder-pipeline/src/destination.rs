@@ -1,11 +1,11 @@
 //! Where the videos of a run go: a [`Destination`]. [`FileDestination`] writes files;
 //! `docs/add-a-destination.md` shows how to write another one.
 
-use std::path::Path;
+use std::{ffi::OsStr, path::Path};
 
 use encoder_media::Event;
 pub use encoder_media::{Destination, Location, PartInfo};
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     mux::{AnnexBSink, Finished, Leftover, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
@@ -60,34 +60,38 @@ impl FileDestination {
         self
     }
 
-    /// Warns about files of runs that were killed. Of a single file, the part file is not named here:
-    /// its sink does that.
-    fn warn_of_leftovers(&self) {
+    /// Warnings about files of runs that were cut off: in the directory, or of the single file.
+    fn leftovers(&self) -> Vec<String> {
         let directory = self.target.directory();
         let mut found = Leftover::find(directory).unwrap_or_default();
         if let Target::File(file) = &self.target {
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            let prefix = format!(".{name}.");
-            found.retain(|leftover| {
-                let name = leftover.path.file_name().unwrap_or_default().to_string_lossy();
-                name.starts_with(&prefix)
-            });
+            found.retain(|leftover| is_video_of(file, &leftover.video()));
         }
-        let name = |leftover: &Leftover| leftover.path.display().to_string();
-        let (temporary, parts): (Vec<_>, Vec<_>) =
-            found.iter().partition(|leftover| leftover.is_temporary);
-        let list =
-            |found: Vec<&Leftover>| found.into_iter().map(name).collect::<Vec<_>>().join(", ");
-        if !parts.is_empty() {
-            warn!(
+        let (with, without): (Vec<_>, Vec<_>) =
+            found.iter().partition(|leftover| leftover.has_frames);
+        let list = |found: &[&Leftover]| {
+            let names = found.iter().map(|leftover| leftover.path.display().to_string());
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let repaired = match &*with {
+            [] => None,
+            [one] => Some(&*one.path),
+            _ => Some(directory),
+        };
+        let with = repaired.map(|path| {
+            format!(
                 "files of runs that were cut off: {}; `encoder repair {}` makes videos of them",
-                list(parts),
-                directory.display()
-            );
-        }
-        if !temporary.is_empty() {
-            warn!("temporary files of runs that were cut off, to be deleted: {}", list(temporary));
-        }
+                list(&with),
+                path.display()
+            )
+        });
+        let without = (!without.is_empty()).then(|| {
+            let names = list(&without);
+            format!(
+                "files of runs that were cut off, without frames, which may be deleted: {names}"
+            )
+        });
+        with.into_iter().chain(without).collect()
     }
 
     /// Refuses a second camera if the target is a single file.
@@ -108,12 +112,23 @@ impl FileDestination {
     }
 }
 
+/// Whether a run with the single file `file` also writes `video`: as the file itself, or as a further
+/// video of its camera.
+fn is_video_of(file: &Path, video: &Path) -> bool {
+    let parts = |path: &Path| {
+        let part = |part: Option<&OsStr>| part.unwrap_or_default().to_string_lossy().into_owned();
+        (part(path.file_stem()), part(path.extension()))
+    };
+    let ((stem, extension), (other, of_other)) = (parts(file), parts(video));
+    let rest = other.strip_prefix(&stem);
+    extension == of_other && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+}
+
 impl Destination for FileDestination {
-    fn begin(&mut self) -> Result<(), SinkError> {
+    fn begin(&mut self) -> Result<Vec<String>, SinkError> {
         let directory = self.target.directory();
         std::fs::create_dir_all(directory).map_err(SinkError::io(directory))?;
-        self.warn_of_leftovers();
-        Ok(())
+        Ok(self.leftovers())
     }
 
     fn sink(&mut self, part: &PartInfo<'_>) -> Result<Box<dyn Sink>, SinkError> {

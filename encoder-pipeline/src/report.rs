@@ -13,9 +13,10 @@ use crate::{
 /// How a run ended; determines the exit code of the program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Exit {
-    /// Every frame of every topic is in a video.
+    /// Every frame of every camera topic is in a video, at its time.
     Done,
-    /// The videos are complete, but frames were repaired, left out or missing.
+    /// The videos are complete, but frames were broken, missing or dropped, times were guessed, a
+    /// topic or a file was left out, or the run was stopped.
     Repaired,
     /// At least one requested video could not be made.
     Failed,
@@ -38,7 +39,7 @@ impl Exit {
 pub struct Report {
     /// The recording, as it was named by the caller.
     pub recording: String,
-    /// The exit code: 0 done, 1 failed, 3 done with repaired, left out or missing frames.
+    /// The exit code of an [`Exit`]: 0, 3 or 1.
     pub exit: u8,
     /// Why the run failed as a whole. In JSON `error` and `error_kind`, absent otherwise.
     #[serde(flatten)]
@@ -105,6 +106,11 @@ impl Report {
         self.error.iter().chain(self.outputs.iter().filter_map(|output| output.error.as_ref()))
     }
 
+    /// Whether the run left no file: neither a video nor a part of one.
+    pub fn left_nothing(&self) -> bool {
+        self.outputs.iter().all(|output| output.video.file.is_none() && output.partial.is_none())
+    }
+
     /// Makes the locations of files below `directory` relative to that directory.
     pub fn relative_to(&mut self, directory: &Path) {
         for output in &mut self.outputs {
@@ -156,7 +162,8 @@ pub fn check_free(report: &Path, overwrite: bool) -> Result<(), SinkError> {
 /// Whether the file is the report of a run that made no file. A file that is not a report must not
 /// be overwritten.
 fn made_nothing(report: &Path) -> bool {
-    let text = std::fs::read(report).unwrap_or_default();
+    // A named pipe would be waited for.
+    let text = report.is_file().then(|| std::fs::read(report).ok()).flatten().unwrap_or_default();
     let value: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
     let outputs = value.get("outputs").and_then(|outputs| outputs.as_array());
     outputs.is_some_and(|all| all.iter().all(|o| o.get("file").is_some_and(|f| f.is_null())))

@@ -161,6 +161,7 @@ impl Run {
         let lossy = match options.convert(destination, open, progress, &mut report) {
             Ok(lossy) => lossy,
             Err(error) => {
+                report.interrupted |= matches!(error, RunError::Stopped { .. });
                 report.error = Some(error);
                 true
             }
@@ -188,8 +189,7 @@ impl Options {
         }
         let finished = destination.finish()?;
         report.destination = finished.location;
-        finished.warnings.iter().for_each(|text| warn!("{text}"));
-        report.warnings.extend(finished.warnings);
+        note(report, finished.warnings);
         result
     }
 
@@ -270,9 +270,13 @@ impl Options {
         report: &mut Report,
     ) -> Result<(Box<dyn Source>, Option<Plan>), RunError> {
         if self.is_stopped() {
-            report.interrupted = true;
             return Err(self.stopped());
         }
+        // What a pipe had until the stop may be no recording.
+        let open = || match open() {
+            Err(_) if self.is_stopped() => Err(self.stopped()),
+            opened => opened.map_err(RunError::from),
+        };
         let plan = match self.resample {
             Some(rate) => {
                 let clock = match self.session.timing {
@@ -288,7 +292,7 @@ impl Options {
         };
         report.grid = plan.as_ref().and_then(|plan| plan.grid.clone());
         let source = open()?;
-        destination.begin()?;
+        note(report, destination.begin()?);
         Ok((source, plan))
     }
 
@@ -486,6 +490,12 @@ impl Work<'_> {
         let skipped: Vec<_> = self.cameras().filter_map(Camera::skipped).collect();
         self.report.skipped_topics.extend(skipped);
     }
+}
+
+/// Adds warnings about the destination.
+fn note(report: &mut Report, warnings: Vec<String>) {
+    warnings.iter().for_each(|text| warn!("{text}"));
+    report.warnings.extend(warnings);
 }
 
 /// Why no topic of the recording can be converted.

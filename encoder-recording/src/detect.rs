@@ -15,7 +15,6 @@ use super::{
     signature::{self, Compression},
     y4m::Y4mSource,
 };
-use encoder_media::Stop;
 
 /// Number of leading bytes that are used to detect the kind of a file.
 const HEAD: u64 = 4096;
@@ -55,8 +54,12 @@ pub fn open(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
         };
     }
     if is_pipe(path) {
-        let input = File::open(path).map_err(|error| SourceError::io(path, error))?;
-        return open_pipe(path, Box::new(input), None, options);
+        let input: io::Result<Box<dyn Read + Send>> = match &options.stop {
+            Some(stop) => stop.open(path),
+            None => File::open(path).map(|file| Box::new(file) as _),
+        };
+        let input = input.map_err(|error| SourceError::io(path, error))?;
+        return open_pipe(path, input, None, options);
     }
     let head = signature::head(path, HEAD).map_err(|error| missing(path, error))?;
     let refused = signature::packed(path, &head).or_else(|| signature::pointer(path, &head));
@@ -126,6 +129,18 @@ impl Recording {
             What::Path(path) => Path::new(path.file_name().unwrap_or_default()),
             #[cfg(feature = "rosbag2")]
             What::Found { found, .. } => &found.name,
+        }
+    }
+
+    /// Whether it was found in the directory that [`recordings`] was given, rather than being what
+    /// is at that path itself.
+    pub fn is_in_directory(&self) -> bool {
+        match &self.0 {
+            What::Path(_) => false,
+            #[cfg(feature = "rosbag2")]
+            What::Found { only: None, .. } => true,
+            #[cfg(feature = "rosbag2")]
+            What::Found { only: Some(path), found } => !found.place.is(path),
         }
     }
 
@@ -240,18 +255,20 @@ fn open_pipe(
 }
 
 /// Opens standard input: raw frames as `raw` describes them; without it Y4M, an MCAP file or a
-/// ROS 1 bag. The stream ends when `stop` is called.
+/// ROS 1 bag.
 ///
 /// # Errors
 /// [`SourceError`] when it is something else.
 pub fn open_stdin(
     raw: Option<&RawSpec>,
     options: &SourceOptions,
-    stop: &Stop,
 ) -> Result<Box<dyn Source>, SourceError> {
     let path = Path::new("stdin");
-    let reader = stop.stdin().map_err(|e| SourceError::io(path, e))?;
-    open_pipe(path, reader, raw, options)
+    let reader: io::Result<Box<dyn Read + Send>> = match &options.stop {
+        Some(stop) => stop.stdin(),
+        None => Ok(Box::new(io::stdin())),
+    };
+    open_pipe(path, reader.map_err(|error| SourceError::io(path, error))?, raw, options)
 }
 
 /// Opens a file of raw frames as `spec` describes them, one after another.

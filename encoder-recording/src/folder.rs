@@ -16,6 +16,8 @@ use crate::{Source, SourceError, SourceOptions, Warning};
 
 /// How deep directories are searched.
 const DEPTH: usize = 32;
+/// How many bytes of a report are searched for the names of videos.
+const REPORT: u64 = 1 << 24;
 /// How many recordings are named in a warning.
 const NAMED: usize = 10;
 
@@ -35,6 +37,13 @@ pub(crate) enum Place {
     Directory(PathBuf),
     /// Files in a directory, in order.
     Files(PathBuf, Vec<Planned>),
+}
+
+impl Place {
+    /// Whether the recording is the directory at `path` itself.
+    pub(crate) fn is(&self, path: &Path) -> bool {
+        matches!(self, Self::Directory(directory) if directory == path)
+    }
 }
 
 impl fmt::Display for Place {
@@ -98,6 +107,7 @@ pub(crate) fn find(
         lost: Notes::default(),
         notes: Vec::new(),
         unread: Notes::default(),
+        alone: Notes::default(),
         pictures: Vec::new(),
         error: None,
         known: HashSet::new(),
@@ -125,6 +135,8 @@ struct Search<'a> {
     notes: Vec<String>,
     /// What is not read, and is no loss.
     unread: Notes,
+    /// Files that are read only if they are named themselves.
+    alone: Notes,
     pictures: Vec<Pictures>,
     /// The error of the first file or directory that cannot be read.
     error: Option<SourceError>,
@@ -194,7 +206,9 @@ impl Search<'_> {
     /// Lists a directory. The files of one that `metadata.yaml` describes are not listed.
     fn contents(&mut self, directory: &Path, is_described: bool) -> Result<Contents, SourceError> {
         let mut contents = Contents::default();
-        for path in entries(directory)? {
+        let entries = entries(directory)?;
+        self.name_alone(&entries);
+        for path in entries {
             if path.is_dir() {
                 contents.directories.push(path);
                 continue;
@@ -232,6 +246,8 @@ impl Search<'_> {
                 }
             }
             Err(Refused::Link(_) | Refused::NoFile) if !is_recording => {}
+            // Only a pointer has the name of a directory.
+            Err(Refused::NoFile) if path.is_dir() => {}
             Err(refused) => {
                 if is_recording {
                     contents.recordings.push(path);
@@ -248,6 +264,29 @@ impl Search<'_> {
                  end with .mcap, .db3 or .bag",
                 self.relative(path).display()
             ));
+        }
+    }
+
+    /// Remembers the files that are read only if they are named themselves. Videos that an earlier
+    /// run made are none of them: its report names them.
+    fn name_alone(&mut self, entries: &[PathBuf]) {
+        let is_report = |path: &&PathBuf| path.to_string_lossy().ends_with("report.json");
+        let read = |path: &PathBuf| {
+            String::from_utf8_lossy(&signature::head(path, REPORT).unwrap_or_default()).into_owned()
+        };
+        let mut reports: Option<Vec<String>> = None;
+        for path in entries.iter().filter(|path| path.is_file() && signature::is_read_alone(path)) {
+            let reports = reports.get_or_insert_with(|| {
+                entries.iter().filter(|path| path.is_file()).filter(is_report).map(read).collect()
+            });
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let quoted = format!("\"{name}\"");
+            if !reports.iter().any(|report| report.contains(&quoted)) {
+                self.alone.push(format!(
+                    "{} is not read: a file of this kind is converted only if it is named itself",
+                    self.relative(path).display()
+                ));
+            }
         }
     }
 
@@ -359,6 +398,7 @@ impl Search<'_> {
         let has_camera = !self.found.is_empty();
         let has_pictures = self.pictures.iter().any(|pictures| self.is_camera(pictures));
         let is_empty = self.without_cameras.is_empty() && self.lost.is_empty();
+        let alone = std::mem::take(&mut self.alone).into_warnings(true);
         let mut place = None;
         match () {
             () if has_camera => {
@@ -371,6 +411,11 @@ impl Search<'_> {
                         ));
                     }
                 }
+            }
+            () if is_empty && self.pictures.is_empty() && !alone.is_empty() => {
+                let reason =
+                    format!("a directory without recordings and pictures: {}", alone[0].text);
+                return Err(SourceError::invalid(self.root, reason, "name the file itself"));
             }
             () if self.is_pictures || (has_pictures && !self.has_recordings) || is_empty => {
                 place = Some(Place::Directory(self.root.into()));
@@ -398,7 +443,7 @@ impl Search<'_> {
         if let Some(first) = self.found.first_mut() {
             let notes = self.notes.into_iter().map(|text| Warning { text, loss: false });
             let lost = self.lost.into_warnings(true).into_iter();
-            let warnings = lost.chain(notes).chain(self.unread.into_warnings(false));
+            let warnings = lost.chain(alone).chain(notes).chain(self.unread.into_warnings(false));
             first.warnings.splice(0..0, warnings);
         }
         Ok(self.found)

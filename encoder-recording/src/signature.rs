@@ -32,6 +32,12 @@ const ACTIVE: &str = ".active";
 /// two are refused when they are opened.
 pub(crate) const PACKED_ENDINGS: [&str; 7] =
     [".zstd", ".zst", ".gz", ".bz2", ".lz4", ".xz", ".zip"];
+/// Extensions of video files and Y4M.
+#[cfg(feature = "rosbag2")]
+const VIDEO_EXTENSIONS: [&str; 24] = [
+    "264", "265", "3gp", "av1", "avi", "flv", "h264", "h265", "hevc", "ivf", "m2ts", "m4v",
+    "mjpeg", "mjpg", "mkv", "mov", "mp4", "mpeg", "mpg", "mxf", "ogv", "webm", "wmv", "y4m",
+];
 /// Reason of the error for a recording whose camera topics are all excluded by `--topic`.
 pub(crate) const NO_TOPIC_MATCHES: &str = "no camera topic matches the topics that were asked for";
 
@@ -179,6 +185,19 @@ pub(crate) fn is_misnamed_recording(path: &Path) -> bool {
         && [MCAP, BAG].iter().any(|magic| head().starts_with(magic))
 }
 
+/// Whether a file is a recording by its name that is read only if it is named itself, and not as one
+/// of a directory: a video or Y4M.
+#[cfg(feature = "rosbag2")]
+pub(crate) fn is_read_alone(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let Some((_, ending)) = name.rsplit_once('.') else { return false };
+    match ending {
+        // Other files have these endings as well: a transport stream begins with this byte.
+        "ts" | "mts" => head(path, 1).is_ok_and(|head| head == b"G"),
+        ending => VIDEO_EXTENSIONS.contains(&ending),
+    }
+}
+
 /// The error for a file that stands for another one: version control of large files leaves it where
 /// the file itself was not fetched. `None` for other files.
 pub(crate) fn pointer(path: &Path, head: &[u8]) -> Option<SourceError> {
@@ -228,7 +247,9 @@ pub(crate) fn has_dvc_pointer(path: &Path) -> bool {
 /// Whether a directory's `metadata.yaml` belongs to rosbag2. Data sets of pictures also have files
 /// of that name.
 pub(crate) fn has_rosbag2_metadata(directory: &Path) -> bool {
-    let head = head(&directory.join(ROSBAG2_METADATA), ROSBAG2_HEAD).unwrap_or_default();
+    let path = directory.join(ROSBAG2_METADATA);
+    // A named pipe would be waited for.
+    let head = path.is_file().then(|| head(&path, ROSBAG2_HEAD).ok()).flatten().unwrap_or_default();
     head.windows(ROSBAG2_KEY.len()).any(|window| window == ROSBAG2_KEY)
 }
 

@@ -33,6 +33,10 @@ impl Source for Warned {
         self.source.other_topics()
     }
 
+    fn log_span(&self) -> Option<(i64, i64)> {
+        self.source.log_span()
+    }
+
     fn profile(&self) -> &str {
         self.source.profile()
     }

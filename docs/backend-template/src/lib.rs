@@ -19,7 +19,7 @@ inventory::submit! { Backend::new(IPCM, open) }
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let size = request.coded_size()?;
     let Some(codec) = Ipcm::new(size) else {
-        let (reason, hint) = (format!("{size} is too large"), "use another encoder, such as x264");
+        let (reason, hint) = (format!("{size} is too large"), "use another encoder");
         return Err(Refusal::new(IPCM, RefusalKind::Unsupported, reason, hint).into());
     };
     Ok(Box::new(Encoder { codec, gop_size: request.config.gop_size.into(), taken: 0, in_gop: 0 }))

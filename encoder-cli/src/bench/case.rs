@@ -255,7 +255,7 @@ impl Work<'_> {
     fn ffmpeg(&self) -> Result<Measured, String> {
         let input = self.frames.for_ffmpeg();
         let input = input.ok_or("ffmpeg cannot be given these frames by a pipe")?;
-        let ffmpeg = encoder_ffmpeg::Ffmpeg::find_with(EncoderType::X264, "libx264")
+        let ffmpeg = encoder_ffmpeg::Ffmpeg::find_with(EncoderType::X264, FFMPEG_DEFAULT)
             .map_err(|e| e.to_string())?;
         let words = plain_options(&self.settings, self.threads());
         let path = |n: usize| self.case.folder.join(format!("ffmpeg{n}.mp4"));
@@ -289,7 +289,10 @@ fn feed(command: Command, frames: &Arc<Frames>) -> Result<(), String> {
     Ok(())
 }
 
-/// The usual options of `ffmpeg`: speed and quality, and no encoder. For MP4 it chooses libx264.
+/// The encoder that FFmpeg itself chooses for MP4, by its name in FFmpeg.
+const FFMPEG_DEFAULT: &str = "libx264";
+
+/// The usual options of `ffmpeg`: speed and quality, and no encoder.
 fn plain_options(settings: &Settings, threads: usize) -> Vec<String> {
     let config = &settings.encoder;
     let (preset, crf, gop, b_frames) =

@@ -41,6 +41,13 @@ impl Frames {
 
     fn recorded(args: &Bench, path: &Path) -> Result<Self, Refused> {
         let failed = |error: SourceError| Refused::failed(error);
+        if source::is_pipe(path) {
+            return Err(Refused::usage(format!(
+                "{} is a pipe, which can be read once only, and each measurement reads it",
+                path.display()
+            ))
+            .hint("write it to a file first"));
+        }
         let mut source = match &args.raw {
             Some(spec) => source::open_raw(path, spec, &args.source.options()).map_err(failed)?,
             None => source::open(path, &args.source.options()).map_err(failed)?,

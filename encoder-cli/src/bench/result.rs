@@ -1,6 +1,6 @@
 //! Evaluates the measurements: medians, ratios, the Pareto front, and a summary.
 
-use encoder_core::{Detected, ProbeResult};
+use encoder_core::{Detected, EncoderType, ProbeResult};
 use serde::Serialize;
 
 use super::{case::Measured, quality::Quality};
@@ -181,7 +181,8 @@ pub fn answer(rows: &[Row], refused: &[Absent], has_other: bool) -> String {
     let best = |hardware| {
         good().filter(|row| row.hardware == hardware).max_by(|a, b| a.fps.total_cmp(&b.fps))
     };
-    let usual = good().find(|row| row.encoder == "x264" && row.preset == "veryfast");
+    let usual =
+        good().find(|row| row.encoder == EncoderType::X264.as_str() && row.preset == "veryfast");
     let software = usual.or_else(|| best(false));
     let of_rate = |row: &Row| {
         format!("{:.0} MB/s, {:.1}× the {rate} MB/s", row.input_mb_s, row.input_mb_s / rate)

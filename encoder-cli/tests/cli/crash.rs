@@ -204,11 +204,11 @@ fn all_that_killed_runs_left_in_a_directory_is_repaired_or_named() {
     let part = path("drive/a.mp4.part");
     kill(&path("drive/a.mp4"), &[], &part, 40);
     std::fs::copy(&part, path("drive/a.mp4.2.part")).unwrap();
-    std::fs::write(path(".b.mp4.Xy7.part"), "").unwrap();
+    std::fs::write(path(".b.mp4.Xy7abc.part"), "").unwrap();
     std::fs::write(path("c.mp4.part"), "").unwrap();
     let (code, said) = run(["repair", text(directory.path())]);
     assert_eq!(code, 1, "{said}");
-    for says in ["c.mp4.part: the file is empty", ".b.mp4.Xy7.part: a temporary file"] {
+    for says in ["c.mp4.part: the file is empty", ".b.mp4.Xy7abc.part: a temporary file"] {
         assert!(said.contains(says), "{said}");
     }
     let count = whole_frames(&part) as usize;
@@ -227,7 +227,75 @@ fn all_that_killed_runs_left_in_a_directory_is_repaired_or_named() {
     child.stdin.take().unwrap().write_all(&frame(7)).unwrap();
     let (code, said) = told(&child.wait_with_output().unwrap());
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("c.mp4.part;") && said.contains(".b.mp4.Xy7.part"), "{said}");
+    assert!(said.contains("c.mp4.part") && said.contains(".b.mp4.Xy7abc.part"), "{said}");
+}
+
+#[test]
+fn the_repair_of_a_directory_replaces_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let part = path("a.mp4.part");
+    kill(&path("a.mp4"), &[], &part, 40);
+    std::fs::write(path("a.mp4"), "the whole video of another run").unwrap();
+    for says in ["are in ", "are in "].map(|says| format!("{says}{}", text(&path("a-2.mp4")))) {
+        let (code, said) = run(["repair", text(directory.path()), "--overwrite"]);
+        assert!(code == 0 && said.contains(&says), "{said}");
+        assert_eq!(entries(directory.path()), ["a-2.mp4", "a.mp4", "a.mp4.part"]);
+        assert_eq!(std::fs::read(path("a.mp4")).unwrap(), b"the whole video of another run");
+    }
+    assert_eq!(decode(&path("a-2.mp4")).frames.len() as u64, whole_frames(&part));
+    // A file that is named itself.
+    let (code, said) = run(["repair", text(&part), "--overwrite"]);
+    assert_eq!(code, 0, "{said}");
+    assert_eq!(std::fs::read(path("a.mp4")).unwrap(), std::fs::read(path("a-2.mp4")).unwrap());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_directory_that_cannot_be_read_does_not_end_the_repair_of_the_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    kill(&path("z/a.mp4"), &[], &path("z/a.mp4.part"), 40);
+    // The longest path that the system accepts has 4095 bytes. Joined, these are longer.
+    let below = vec!["x".repeat(200); 11].join("/");
+    for name in ["b", "c"] {
+        std::fs::create_dir_all(path(name).join(&below)).unwrap();
+    }
+    std::fs::rename(path("c"), path("b").join(&below).join("c")).unwrap();
+    let (code, said) = run(["repair", text(directory.path())]);
+    assert_eq!(code, 1, "{said}");
+    assert_eq!(said.matches("nothing is repaired there").count(), 1, "{said}");
+    assert!(path("z/a.mp4").is_file(), "{said}");
+}
+
+#[test]
+fn a_file_that_was_left_is_named_once_and_others_are_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    let part = path("stdin.mp4.part");
+    kill(&path("stdin.mp4"), &[], &part, 40);
+    // Downloads.
+    let foreign = [&24_u32.to_be_bytes()[..], b"ftypisom", &[0; 12], b"\0\0\0\x08moov"].concat();
+    for name in ["movie.mp4.part", "movie.pdf.part", ".movie.part"] {
+        std::fs::write(path(name), &foreign).unwrap();
+    }
+    for out in [directory.path().to_owned(), path("stdin.mp4")] {
+        let args = [&INPUT[..], &["-o", text(&out), "--overwrite"], &OPENH264].concat();
+        let mut child = command(args).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(&frame(7)).unwrap();
+        let (code, said) = told(&child.wait_with_output().unwrap());
+        assert_eq!(code, 0, "{said}");
+        assert_eq!(said.lines().filter(|line| line.contains(text(&part))).count(), 1, "{said}");
+        assert!(!said.contains("movie"), "{said}");
+        let report = if out.is_dir() { path("report.json") } else { path("stdin.report.json") };
+        let report: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+        let warnings = report["warnings"].as_array().unwrap();
+        let names = |warning: &&serde_json::Value| warning.to_string().contains("stdin.mp4.part");
+        assert_eq!(warnings.iter().filter(names).count(), 1, "{report}");
+    }
+    let (code, said) = run(["repair", text(directory.path())]);
+    assert!(code == 0 && !said.contains("movie"), "{said}");
 }
 
 #[test]

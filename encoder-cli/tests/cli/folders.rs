@@ -2,15 +2,19 @@
 
 use crate::common;
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Stdio,
+};
 
 use common::{
     EPOCH, MS, bag,
     decode::decode,
     entries,
-    program::{convert, convert_input, run},
+    program::{command, convert, convert_input, run, told},
     recording::{Recording, Serialization, small_jpeg},
 };
+use encoder_testbed::process::until;
 
 /// An MCAP file of the camera `/cam`, with pictures `numbers` at 20 fps from the epoch.
 fn mcap(path: &Path, numbers: impl IntoIterator<Item = usize>) {
@@ -287,6 +291,69 @@ fn recordings_come_through_standard_input() {
     assert!(!converted.video().numbers().is_empty());
     let converted = convert_input(b"\x1f\x8b\x08rest", &[]).expect(1);
     assert!(converted.said.contains("gunzip"), "{}", converted.said);
+}
+
+#[test]
+fn a_video_beside_a_recording_is_named_unless_a_run_made_it() {
+    let directory = tempfile::tempdir().unwrap();
+    mcap(&directory.path().join("a.mcap"), 0..2);
+    let own = directory.path().join("own.mp4");
+    let to = own.to_str().unwrap();
+    let path = directory.path().join("a.mcap");
+    let (code, said) = run(["encode", path.to_str().unwrap(), "-o", to, "--encoder", "openh264"]);
+    assert_eq!(code, 0, "{said}");
+    convert(directory.path(), &[]).expect(0);
+    std::fs::write(directory.path().join("b.mp4"), "a video").unwrap();
+    let converted = convert(directory.path(), &[]).expect(3);
+    assert!(converted.warns("b.mp4 is not read") && !converted.warns("own.mp4"));
+}
+
+#[test]
+fn a_directory_is_shown_as_a_list_whatever_can_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.mcap");
+    mcap(&path, 0..2);
+    let info = |path: &Path| -> serde_json::Value {
+        let output = command(["info", path.to_str().unwrap(), "--json"]).output().unwrap();
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert_eq!(info(&path)["cameras"][0]["frames"], 2);
+    for name in ["", "b.mcap", "c.mcap"] {
+        match name {
+            "" => {}
+            "b.mcap" => std::fs::write(directory.path().join(name), "no MCAP").unwrap(),
+            _ => mcap(&directory.path().join(name), 9..10),
+        }
+        let shown = info(directory.path());
+        assert_eq!(shown[0]["cameras"][0]["frames"], 2, "{shown}");
+        assert!(shown[0]["recording"].is_string(), "{shown}");
+        assert_eq!(shown.as_array().unwrap().len(), if name == "c.mcap" { 2 } else { 1 });
+    }
+    // A rosbag2 directory is one recording.
+    metadata(directory.path(), &["a.mcap"], "");
+    assert_eq!(info(directory.path())["cameras"][0]["frames"], 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_start_behind_the_end_of_a_pipe_is_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = directory.path().join("a.mcap");
+    mcap(&source, 0..3);
+    let bytes = std::fs::read(source).unwrap();
+    let pipe = directory.path().join("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (to, out) = (pipe.clone(), tempfile::tempdir().unwrap());
+    let writer = std::thread::spawn(move || std::fs::write(to, bytes));
+    let paths = [&pipe, out.path()].map(|path| path.to_str().unwrap());
+    let args = ["encode", paths[0], "-o", paths[1], "--start", "1000", "--encoder", "openh264"];
+    let mut program = command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // It does not wait for a second writer.
+    until("it ends", || program.try_wait().unwrap().is_some());
+    let (code, said) = told(&program.wait_with_output().unwrap());
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("no camera message was logged in the chosen part"), "{said}");
+    writer.join().unwrap().unwrap();
 }
 
 #[cfg(unix)]

@@ -328,6 +328,17 @@ fn each_way_out_leaves_a_report() {
     let (code, said) = run([&args[..], &OPENH264].concat());
     assert_eq!(code, 1, "{said}");
     assert_eq!(report(&out.join("x/report.json"))["exit"], 0);
+    // Also with --overwrite, as long as its video is not replaced.
+    for (recording, encoder) in [(&good, "x264"), (&missing, "openh264")] {
+        let args = ["encode", text(recording), "-o", text(&made), "--overwrite"];
+        let mut command = command([&args[..], &["--encoder", encoder]].concat());
+        let output = command.env("ENCODER_FFMPEG", "/nowhere/ffmpeg").output().unwrap();
+        let (code, said) = told(&output);
+        assert_eq!(code, 1, "{said}");
+        assert!(said.contains("still the report of an earlier run"), "{said}");
+        assert_eq!(report(&out.join("x/report.json"))["exit"], 0);
+        assert_eq!(entries(&made), ["cam.mp4", "report.json"]);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 use crate::common;
 
 use std::{
+    fs::File,
     io::{BufRead, BufReader, Read, Write},
     os::{fd::AsRawFd, unix::process::ExitStatusExt},
     process::{Child, ChildStdin, Command, Stdio},
@@ -36,7 +37,7 @@ fn start(out: &std::path::Path, args: &[&str]) -> (Child, ChildStdin) {
 }
 
 /// Number of unread bytes in a pipe.
-fn unread(pipe: &ChildStdin) -> i32 {
+fn unread(pipe: &impl AsRawFd) -> i32 {
     let mut bytes = 0;
     // SAFETY: the descriptor is open, and FIONREAD writes one int to a place that lives.
     let asked = unsafe { libc::ioctl(pipe.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
@@ -186,4 +187,47 @@ fn a_recording_that_is_stopped_keeps_what_was_read() {
     let numbers = decode(&out.join("cam.mp4")).numbers();
     assert_eq!(numbers, (0..numbers.len()).map(Some).collect::<Vec<_>>());
     assert_eq!(entries(&out), ["cam.mp4", "report.json"]);
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_named_pipe() {
+    let mut y4m = b"YUV4MPEG2 W160 H120 F25:1\n".to_vec();
+    for n in 0..3 {
+        y4m.extend(b"FRAME\n");
+        y4m.extend(Picture::stamped(160, 120, n).raw("i420", 0).0);
+    }
+    // Nothing is written, not even by a writer; the beginning of a header; three frames.
+    for (bytes, code) in [(None, 1), (Some(&y4m[..10]), 1), (Some(&y4m[..]), 3)] {
+        let (folder, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let pipe = folder.path().join("pipe");
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let paths = [&pipe, out.path()].map(|path| path.to_str().unwrap());
+        let args = ["encode", paths[0], "-o", paths[1], "--encoder", "openh264"];
+        let mut program =
+            command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let writer = bytes.map(|bytes| {
+            let mut writer = File::options().write(true).open(&pipe).unwrap();
+            writer.write_all(bytes).unwrap();
+            process::until("it has read", || unread(&writer) == 0);
+            writer
+        });
+        if writer.is_none() {
+            let threads = format!("/proc/{}/task", program.id());
+            let opens = |thread: &std::path::PathBuf| {
+                std::fs::read_to_string(thread.join("comm")).is_ok_and(|name| name == "open\n")
+            };
+            let all = || std::fs::read_dir(&threads).into_iter().flatten().flatten();
+            process::until("it waits", || all().any(|thread| opens(&thread.path())));
+        }
+        send("-INT", program.id());
+        process::until("it ends", || program.try_wait().unwrap().is_some());
+        drop(writer);
+        let (ended, said) = common::program::told(&program.wait_with_output().unwrap());
+        let ended = Converted::check(out, "report.json", ended, said).expect(code);
+        assert_eq!(ended.report["interrupted"], true);
+        match code {
+            1 => assert_eq!(ended.report["error_kind"], "stopped", "{}", ended.report),
+            _ => assert_eq!(ended.video().numbers(), [Some(0), Some(1), Some(2)]),
+        }
+    }
 }

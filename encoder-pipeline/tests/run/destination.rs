@@ -39,7 +39,7 @@ fn a_destination_in_memory_gets_the_videos_and_all_events() {
     // Two streams and twenty messages.
     assert_eq!((kept.events, kept.warnings), (22, 0));
     assert_eq!(report.destination, Some(Location::Name("memory:".into())));
-    assert_eq!(report.warnings, ["memory is volatile"]);
+    assert_eq!(report.warnings, ["memory is small", "memory is volatile"]);
     for (output, (topic, first)) in report.outputs.iter().zip([("/cam", 0), ("/rear", 4)]) {
         let video = &kept.videos[&(topic.to_string(), 1)];
         let expected = Video {

@@ -155,8 +155,9 @@ pub fn full() -> SinkError {
 }
 
 impl Destination for Memory {
-    fn begin(&mut self) -> Result<(), SinkError> {
-        self.check(Fails::Begin)
+    fn begin(&mut self) -> Result<Vec<String>, SinkError> {
+        self.check(Fails::Begin)?;
+        Ok(vec!["memory is small".into()])
     }
 
     fn sink(&mut self, part: &PartInfo<'_>) -> Result<Box<dyn Sink>, SinkError> {

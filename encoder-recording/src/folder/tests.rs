@@ -316,3 +316,66 @@ fn a_bag_whose_recorder_was_killed_is_a_part() {
     assert_eq!(names, ["x"]);
     assert_warnings(&warnings, &[(false, "3 files are read as one recording")]);
 }
+
+#[test]
+fn files_that_are_read_alone_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    std::fs::write(at("b.mp4"), "x").unwrap();
+    let error = found(directory.path(), &[]).unwrap_err().to_string();
+    assert!(error.contains("b.mp4 is not read"), "{error}");
+    // Beside a recording of its own, a rosbag2 directory, and pictures.
+    let rosbag2 = "rosbag2_bagfile_information:\n  relative_file_paths: [one.mcap]\n";
+    let Content::Compressed { data, .. } = small_jpeg(0) else { panic!() };
+    camera(directory.path(), &[(1, 1, small_jpeg(0))]);
+    for (name, content) in [("", &b""[..]), ("metadata.yaml", rosbag2.as_bytes())] {
+        if !name.is_empty() {
+            std::fs::write(at(name), content).unwrap();
+        }
+        let (names, warnings) = found(directory.path(), &[]).unwrap();
+        assert_eq!(names.len(), 1);
+        assert!(warnings.starts_with("true: b.mp4 is not read"), "{warnings}");
+        assert_eq!(warnings.lines().count(), 1, "{warnings}");
+    }
+    std::fs::remove_file(at("metadata.yaml")).unwrap();
+    std::fs::remove_file(at("one.mcap")).unwrap();
+    std::fs::write(at("1.jpg"), data).unwrap();
+    let (_, warnings) = found(directory.path(), &[]).unwrap();
+    assert!(warnings.starts_with("true: b.mp4 is not read"), "{warnings}");
+    // Not the videos of an earlier run; and files of other kinds.
+    std::fs::write(at("out.report.json"), r#"{"outputs": [{"file": "b.mp4"}]}"#).unwrap();
+    for (name, content) in [("d.Y4M", ""), ("e.ts", "G"), ("f.ts", "export {}"), ("g.gz", "")] {
+        std::fs::write(at(name), content).unwrap();
+    }
+    let (_, warnings) = found(directory.path(), &[]).unwrap();
+    let names: Vec<_> = warnings.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+    assert_eq!(names, ["d.Y4M", "e.ts"], "{warnings}");
+}
+
+#[test]
+fn warnings_reach_a_rosbag2_directory_that_comes_first() {
+    let directory = tempfile::tempdir().unwrap();
+    let bag = directory.path().join("a");
+    std::fs::create_dir(&bag).unwrap();
+    camera(&bag, &[(1, 1, small_jpeg(0))]);
+    let rosbag2 = "rosbag2_bagfile_information:\n  relative_file_paths: [one.mcap]\n";
+    std::fs::write(bag.join("metadata.yaml"), rosbag2).unwrap();
+    std::fs::write(directory.path().join("two.mcap"), "no MCAP").unwrap();
+    let (names, warnings) = found(directory.path(), &[]).unwrap();
+    assert_eq!(names, ["a"]);
+    assert!(warnings.starts_with("true: ") && warnings.contains("two.mcap"), "{warnings}");
+}
+
+#[cfg(unix)]
+#[test]
+fn named_pipes_in_a_directory_are_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    camera(directory.path(), &[(1, 1, small_jpeg(0))]);
+    for name in ["metadata.yaml", "two.mcap", "v.mp4", "1.jpg"] {
+        let pipe = directory.path().join(name);
+        assert!(std::process::Command::new("mkfifo").arg(pipe).status().unwrap().success());
+    }
+    let (names, warnings) = found(directory.path(), &[]).unwrap();
+    assert_eq!(names, ["one"]);
+    assert_eq!(warnings, "true: two.mcap is not a file\n");
+}
