@@ -5,14 +5,15 @@ use encoder_ringbuf::WriteSlot;
 use tracing::Span;
 
 use encoder_media::{Payload, timeline::FrameTimes};
-use encoder_picture::{self as picture, PictureError, PictureOptions};
+use encoder_picture::{self as picture, Clipped, PictureError, PictureOptions};
 
 /// The data of a slot besides the picture.
 pub(super) struct Meta {
     pub times: FrameTimes,
     pub number: u64,
     pub copies: u32,
-    pub outcome: Result<(), String>,
+    /// What of the picture is shown as white, or why there is no picture.
+    pub outcome: Result<Option<Clipped>, String>,
 }
 
 /// The reserved slot of one frame in the ring.
@@ -62,8 +63,39 @@ impl Slot {
         self.publish(Err(reason.into()));
     }
 
-    fn publish(self, outcome: Result<(), String>) {
+    fn publish(self, outcome: Result<Option<Clipped>, String>) {
         let Self { slot, times, number, copies, .. } = self;
         slot.publish(Meta { times, number, copies, outcome });
+    }
+}
+
+/// The pictures with values that need more bits than are shown.
+#[derive(Default)]
+pub(super) struct ClippedPictures {
+    pictures: u64,
+    /// The number of the first one.
+    first: u64,
+    bits: u8,
+    highest: u16,
+}
+
+impl ClippedPictures {
+    pub fn add(&mut self, number: u64, Clipped { bits, highest }: Clipped) {
+        if self.pictures == 0 {
+            self.first = number;
+        }
+        self.pictures += 1;
+        self.bits = bits;
+        self.highest = self.highest.max(highest);
+    }
+
+    pub fn warning(&self) -> Option<String> {
+        let Self { pictures, first, bits, highest } = self;
+        (*pictures > 0).then(|| {
+            format!(
+                "the values of {pictures} pictures, from frame {first} on, reach {highest}, which is \
+                 more than {bits} bits: higher values are white"
+            )
+        })
     }
 }
