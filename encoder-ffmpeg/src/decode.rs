@@ -16,7 +16,7 @@ use std::{
 use thiserror::Error;
 
 use crate::{
-    decode_log::{LogEvent, LogReader, Marks, PictureInfo, SharedLog},
+    decode_log::{LogEvent, LogReader, Marks, PictureInfo, SharedLog, Totals},
     decode_stream::{Hdr, VideoStream},
     find::Ffmpeg,
     process::{Child, Exit},
@@ -92,15 +92,15 @@ pub struct Ending {
     /// How many errors, concealed errors and corrupt packets FFmpeg reported. If there are any,
     /// pictures may be missing or broken.
     pub errors: u64,
-    /// The first of them; empty where there is none.
+    /// The first of them; empty where there is none, or FFmpeg reports only how many there are.
     pub first_error: String,
     /// FFmpeg's last messages.
     pub log: String,
     /// Whether FFmpeg wrote more samples than it reported pictures: then a picture may have the
     /// time of another.
     pub has_more_samples: bool,
-    /// Packets of the stream that FFmpeg read, and pictures that it decoded from them.
-    pub totals: Option<(u64, u64)>,
+    /// What FFmpeg read and decoded; `None` if it did not report it.
+    pub totals: Option<Totals>,
     /// Marks of the pictures that the conversion does not heed.
     pub marks: Marks,
 }
@@ -164,6 +164,8 @@ impl VideoDecoder {
         command
             // At the level `verbose`, FFmpeg reports how many packets it read.
             .args(["-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+verbose"])
+            // Without it, FFmpeg takes long pauses out, and drops the times behind a gap of 30 hours.
+            .arg("-copyts")
             // A playlist must not reach the network.
             .args(["-protocol_whitelist", "file", "-i"])
             .arg(url)
@@ -316,13 +318,14 @@ impl VideoDecoder {
             None => self.child.kill(),
         };
         let log = self.log.lock();
+        let totals = log.totals;
         Ending {
             exit,
-            errors: log.errors,
+            errors: log.errors.max(totals.map_or(0, |totals| totals.errors)),
             first_error: log.first_error.clone(),
             log: log.summary(),
             has_more_samples,
-            totals: log.totals,
+            totals,
             marks: log.marks.clone(),
         }
     }

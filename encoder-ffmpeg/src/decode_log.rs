@@ -58,6 +58,8 @@ pub(crate) enum LogEvent {
 pub struct Marks {
     /// Pictures of two fields.
     pub interlaced: u64,
+    /// Pictures that are decoded later than another that is displayed after them.
+    pub b_pictures: u64,
     /// Pictures whose pixels are not square, though those of the first picture were, or are so by a
     /// factor that is not believed.
     pub not_square: u64,
@@ -85,6 +87,7 @@ impl Marks {
         ];
         if let Some((_, rest)) = line.split_once(" n:") {
             self.interlaced += u64::from(matches!(value(rest, " i:"), Some("T" | "B")));
+            self.b_pictures += u64::from(value(rest, " type:") == Some("B"));
             let aspect = value(rest, " sar:").and_then(|sar| sar.split_once('/'));
             let aspect = aspect.and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
             self.not_square += u64::from(aspect.is_some_and(|aspect| !is_square(aspect)));
@@ -102,6 +105,18 @@ impl Marks {
     }
 }
 
+/// What FFmpeg read and decoded of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Totals {
+    /// Packets that were read.
+    pub packets: u64,
+    /// Pictures that were decoded from them.
+    pub decoded: u64,
+    /// Errors of the decoder; 0 where FFmpeg does not count them.
+    pub errors: u64,
+}
+
 /// The lines of the log that are not events.
 #[derive(Debug)]
 pub(crate) struct Log {
@@ -109,8 +124,7 @@ pub(crate) struct Log {
     pub(crate) errors: u64,
     pub(crate) first_error: String,
     pub(crate) marks: Marks,
-    /// Packets of the stream that were read, and pictures that were decoded from them.
-    pub(crate) totals: Option<(u64, u64)>,
+    pub(crate) totals: Option<Totals>,
     /// When the last byte came.
     pub(crate) last_byte: Instant,
 }
@@ -126,9 +140,16 @@ impl Log {
     fn keep(&mut self, line: &str) {
         if line.starts_with(SHOWINFO) {
             self.marks.count(line);
+            if let Some(message) = foreign(line).filter(|message| is_fault(message)) {
+                self.add_error(message.to_owned());
+            }
             return;
         }
         let (level, text) = line::split(line);
+        // The muxer of raw samples writes them whatever their times are.
+        if text.contains("non monotonically increasing dts to muxer") {
+            return;
+        }
         if level >= Some(Level::Verbose) {
             self.totals = totals(text).or(self.totals);
             return;
@@ -138,14 +159,22 @@ impl Log {
         }
         let line: String = line::without_addresses(line).chars().take(SHOWN_CHARS).collect();
         if line::is_error(&line) || is_damage(level, text) {
-            self.errors += 1;
-            if self.errors == 1 {
-                self.first_error.clone_from(&line);
-            }
-        } else if self.errors > 0 {
+            self.add_error(line);
+        } else if self.errors == 0 {
             // Lines after an error do not explain it.
-            return;
+            self.add_line(line);
         }
+    }
+
+    fn add_error(&mut self, line: String) {
+        self.errors += 1;
+        if self.errors == 1 {
+            self.first_error.clone_from(&line);
+        }
+        self.add_line(line);
+    }
+
+    fn add_line(&mut self, line: String) {
         self.lines.push_back(line);
         if self.lines.len() > SHOWN {
             self.lines.pop_front();
@@ -167,12 +196,30 @@ fn is_damage(level: Option<Level>, text: &str) -> bool {
         || (level == Some(Level::Warning) && text.to_ascii_lowercase().contains("corrupt"))
 }
 
-/// `Input stream #0:0 (video): 39 packets read (67490 bytes); 31 frames decoded; …`
-fn totals(text: &str) -> Option<(u64, u64)> {
+/// The message that another thread of FFmpeg wrote into a line of `showinfo`, which `showinfo` writes
+/// in pieces. It has no mark of its level, and the word in front of it may be that of `showinfo`.
+fn foreign(line: &str) -> Option<&str> {
+    const LAST: [&str; 5] =
+        [" type:", " color_trc:", " color_primaries:", " color_space:", " color_range:"];
+    let (_, rest) = LAST.iter().find_map(|key| line.split_once(key))?;
+    rest.contains(' ').then_some(rest)
+}
+
+/// Whether a message without a level is about broken data.
+fn is_fault(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["error", "corrupt", "conceal", "damaged", "invalid"].iter().any(|word| message.contains(word))
+}
+
+/// `Input stream #0:0 (video): 39 packets read (67490 bytes); 31 frames decoded; 0 decode errors; …`
+fn totals(text: &str) -> Option<Totals> {
     let (_, rest) = text.split_once("Input stream #0:")?.1.split_once("(video): ")?;
     let (packets, rest) = rest.split_once(" packets read ")?;
-    let (decoded, _) = rest.split_once("; ")?.1.split_once(" frames decoded")?;
-    Some((packets.parse().ok()?, decoded.parse().ok()?))
+    let (decoded, rest) = rest.split_once("; ")?.1.split_once(" frames decoded")?;
+    let errors =
+        rest.split_once(" decode errors").map(|(errors, _)| errors.trim_start_matches([';', ' ']));
+    let errors = errors.and_then(|errors| errors.parse().ok()).unwrap_or(0);
+    Some(Totals { packets: packets.parse().ok()?, decoded: decoded.parse().ok()?, errors })
 }
 
 /// A [`Log`] that the thread of the child fills while its owner reads it.
@@ -354,7 +401,7 @@ mod tests {
         for line in [
             "n:0 pts:0 sar:1/1 s:16x8 i:P",
             "color_range:tv color_space:smpte170m color_primaries:bt709 color_trc:bt709",
-            "n:1 pts:1 sar:4/3 s:16x8 i:T",
+            "n:1 pts:1 sar:4/3 s:16x8 i:T iskey:0 type:B",
             "color_range:tv color_space:bt2020nc color_primaries:bt2020 color_trc:smpte2084",
             "n:2 pts:2 sar:0/1 s:16x8 i:B",
             "color_range:tv color_space:unknown color_primaries:unknown color_trc:unknown",
@@ -363,9 +410,9 @@ mod tests {
         ] {
             reader.push(format!("[Parsed_showinfo_2 @ 0x5] [info] {line}\n").as_bytes());
         }
-        let (interlaced, not_square, hdr, wide_gamut) = (2, 1, 1, 2);
+        let (interlaced, b_pictures, not_square, hdr, wide_gamut) = (2, 1, 1, 1, 2);
         let primaries = "bt2020".into();
-        let marks = Marks { interlaced, not_square, hdr, wide_gamut, primaries };
+        let marks = Marks { interlaced, b_pictures, not_square, hdr, wide_gamut, primaries };
         assert_eq!(log.lock().marks, marks);
     }
 
@@ -379,6 +426,16 @@ mod tests {
             ("[mjpeg @ 0x5] [warning] EOI missing, emulating", 0),
             ("[info]     title           : Corrupt Files", 0),
             ("[h264 @ 0x5] [error] no frame!", 1),
+            // Of another thread, within a line of `showinfo`.
+            ("[Parsed_showinfo_2 @ 0x5] [info] n:0 pts:7 s:16x8 i:P type:P concealing 153 DC", 1),
+            ("[Parsed_showinfo_2 @ 0x5] [info] color_range:tv color_space:unknownno error?", 1),
+            ("[Parsed_showinfo_2 @ 0x5] [info] n:0 pts:7 s:16x8 i:P type:P Reinit context", 0),
+            ("[Parsed_showinfo_2 @ 0x5] [info] color_range:tv color_space:bt709", 0),
+            (
+                "[rawvideo @ 0x5] [error] Application provided invalid, non monotonically \
+                 increasing dts to muxer in stream 0: 33 >= 14",
+                0,
+            ),
         ] {
             let log = SharedLog::default();
             LogReader::new(channel().0, log.clone()).push(format!("{line}\n").as_bytes());
@@ -392,19 +449,20 @@ mod tests {
             (
                 "[verbose]   Input stream #0:0 (video): 39 packets read (67490 bytes); 31 frames \
                  decoded; ",
-                Some((39, 31)),
+                Some((39, 31, 0)),
             ),
             (
                 "[in#0/h264 @ 0x5] [verbose]   Input stream #0:1 (video): 40 packets read (72119 \
-                 bytes); 40 frames decoded; 0 decode errors; ",
-                Some((40, 40)),
+                 bytes); 40 frames decoded; 2 decode errors; ",
+                Some((40, 40, 2)),
             ),
             ("[verbose]   Input stream #0:1 (audio): 9 packets read (9 bytes); ", None),
             ("[verbose]   Input stream #0:1 (video): 0 packets read (0 bytes); ", None),
         ] {
             let log = SharedLog::default();
             LogReader::new(channel().0, log.clone()).push(format!("{line}\n").as_bytes());
-            assert_eq!(log.lock().totals, expected, "{line}");
+            let found = log.lock().totals.map(|t| (t.packets, t.decoded, t.errors));
+            assert_eq!(found, expected, "{line}");
         }
     }
 }

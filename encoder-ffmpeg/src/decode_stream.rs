@@ -5,7 +5,7 @@ use encoder_core::FrameRate;
 
 /// Demuxers of elementary streams without a container, which have no times. Those of stills one
 /// after another (`jpeg_pipe`) have none either.
-const WITHOUT_TIMES: [&str; 11] = [
+const WITHOUT_TIMES: &[&str] = &[
     "h264",
     "hevc",
     "vvc",
@@ -17,7 +17,24 @@ const WITHOUT_TIMES: [&str; 11] = [
     "h261",
     "cavsvideo",
     "obu",
+    "av1",
+    "avs2",
+    "avs3",
+    "evc",
+    "apv",
+    "dirac",
+    "dnxhd",
+    "vc1",
+    "ingenient",
+    "rawvideo",
+    "v210",
+    "v210x",
 ];
+
+/// Demuxers whose times have 33 bits and start again after [`WRAP_NS`].
+const WRAPPING: &[&str] = &["mpegts", "mpeg"];
+/// 2^33 ticks of 90 kHz: 26.5 hours, in nanoseconds.
+const WRAP_NS: i64 = (1 << 33) * (1_000_000_000 / 90_000);
 
 /// Codecs in which every packet has a picture that is displayed.
 const PICTURE_PER_PACKET: [&str; 5] = ["h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video"];
@@ -27,6 +44,9 @@ const PICTURE_PER_PACKET: [&str; 5] = ["h264", "hevc", "mjpeg", "mpeg1video", "m
 const SQUARE: &str = "scale=w='if(between(sar,1.01,8),2*trunc(iw*sar/2+0.5),iw)':\
                       h='if(between(1/sar,1.01,8),2*trunc(ih/sar/2+0.5),ih)':\
                       flags=bicubic+accurate_rnd+full_chroma_int";
+
+/// Reports each picture. Checksums and side data would only make the log longer.
+const INFO: &str = "sidedata=mode=delete,showinfo=checksum=0";
 
 /// A transfer function of more than the standard dynamic range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +92,8 @@ pub struct VideoStream {
     pub pixel_aspect: Option<(u32, u32)>,
     /// The dynamic range, if it is a high one.
     pub hdr: Option<Hdr>,
+    /// Number of further video streams of the file, which are not decoded.
+    pub others: usize,
     /// FFmpeg's frame rate: from the container or the stream, or 25 if neither has one.
     pub rate: Option<FrameRate>,
     /// Primaries and matrix, as FFmpeg names them.
@@ -84,6 +106,18 @@ impl VideoStream {
     pub fn has_times(&self) -> bool {
         let demuxer = self.demuxer.as_str();
         !WITHOUT_TIMES.contains(&demuxer) && !demuxer.ends_with("_pipe")
+    }
+
+    /// How long the times of the file can be told apart, in nanoseconds: behind that they start
+    /// again, and FFmpeg continues them without a pause. `None`: always.
+    pub fn wraps_after(&self) -> Option<i64> {
+        WRAPPING.contains(&self.demuxer.as_str()).then_some(WRAP_NS)
+    }
+
+    /// Whether the container has decoding times only. Of B-pictures, FFmpeg then takes the display
+    /// times from the packets behind them, and invents those of the last.
+    pub fn lacks_display_times(&self) -> bool {
+        self.demuxer == "avi"
     }
 
     /// Whether every packet has a picture that is displayed. Other codecs have packets with hidden
@@ -105,7 +139,7 @@ impl VideoStream {
             Some(Hdr::Pq) => "smpte2084",
             _ => {
                 return format!(
-                    "{SQUARE}:out_color_matrix=smpte170m:out_range=tv,format=yuv420p,showinfo"
+                    "{SQUARE}:out_color_matrix=smpte170m:out_range=tv,format=yuv420p,{INFO}"
                 );
             }
         };
@@ -125,12 +159,12 @@ impl VideoStream {
         format!(
             "{SQUARE},zscale=tin={transfer}{primaries}{matrix}:t=linear:npl=203,\
              format=gbrpf32le,zscale=p=bt709,tonemap=tonemap=mobius:desat=0:peak=4.926,\
-             zscale=t=iec61966-2-1:m=170m:r=tv,format=yuv420p,showinfo"
+             zscale=t=iec61966-2-1:m=170m:r=tv,format=yuv420p,{INFO}"
         )
     }
 }
 
-/// Whether an aspect of pixels differs from that of squares by more than 1 %. 0 is unknown.
+/// Whether pixels of this aspect are square, but for 1 %. An unknown aspect (0) counts as square.
 pub(crate) fn is_square((width, height): (u32, u32)) -> bool {
     let (width, height) = (u64::from(width), u64::from(height));
     width == 0 || height == 0 || 100 * width.abs_diff(height) <= width.min(height)
@@ -140,7 +174,7 @@ pub(crate) fn is_square((width, height): (u32, u32)) -> bool {
 #[derive(Default)]
 pub(crate) struct StreamLines {
     demuxer: String,
-    /// Number of each video stream, and the text about it.
+    /// Number of each video stream, and what is known about it.
     videos: Vec<(String, VideoStream)>,
 }
 
@@ -157,12 +191,17 @@ impl StreamLines {
         } else if let Some(rest) = text.strip_prefix("Stream #0:") {
             if let Some((number, _)) = rest.split_once(" -> #0:") {
                 let (_, stream) = self.videos.iter().find(|(known, _)| known == number)?;
-                return Some(VideoStream { demuxer: self.demuxer.clone(), ..stream.clone() });
+                let others = self.videos.iter().filter(|(other, _)| other != number).count();
+                let demuxer = self.demuxer.clone();
+                return Some(VideoStream { demuxer, others, ..stream.clone() });
             }
             let end = rest.find(|c: char| !c.is_ascii_digit())?;
             let (number, rest) = rest.split_at(end);
             let (_, video) = rest.split_once(": Video: ")?;
-            self.videos.push((number.into(), video_stream(video)));
+            // Pictures of the cover are no video.
+            if !video.contains("(attached pic)") {
+                self.videos.push((number.into(), video_stream(video)));
+            }
         }
         None
     }
@@ -210,6 +249,7 @@ mod tests {
         let stream = read(&[
             "Input #0, mov,mp4,m4a,3gp,3g2,mj2, from 'file:x, from y':",
             "  Stream #0:0[0x1](und): Video: mjpeg, yuvj420p(pc), 100x100 [SAR 1:1 DAR 1:1]",
+            "  Stream #0:3[0x4]: Video: mjpeg, yuvj420p(pc), 100x100, 90k tbr (attached pic)",
             "  Stream #0:1[0x2](und): Audio: aac (LC)",
             "  Stream #0:2[0x3](und): Video: hevc (Main 10) (hvc1 / 0x31637668), \
              yuv420p10le(tv, bt2020nc/bt2020/arib-std-b67, progressive), 320x240 [SAR 1:1 DAR \
@@ -219,7 +259,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(stream.demuxer, "mov,mp4,m4a,3gp,3g2,mj2");
-        assert_eq!(stream.codec, "hevc");
+        assert_eq!((stream.codec.as_str(), stream.others), ("hevc", 1));
         assert_eq!((stream.pixel_aspect, stream.hdr), (Some((8, 9)), Some(Hdr::Hlg)));
         assert!(stream.has_times() && stream.may_hide_pictures());
         let filters = stream.filters();
@@ -275,6 +315,7 @@ mod tests {
             ("h264", false),
             ("jpeg_pipe", false),
             ("mpjpeg", false),
+            ("dnxhd", false),
             ("mpegts", true),
             ("mov,mp4,m4a,3gp,3g2,mj2", true),
         ] {

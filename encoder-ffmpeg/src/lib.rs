@@ -35,7 +35,7 @@ mod wait;
 pub use args::{FfmpegSpec, PROBE_SIZE, STALL, START, TAG_COLOURS, arguments};
 pub use classify::classify;
 pub use decode::{DECODE_STALL, DecodeError, Ending, VideoDecoder};
-pub use decode_log::{Marks, PictureInfo};
+pub use decode_log::{Marks, PictureInfo, Totals};
 pub use decode_stream::{Hdr, VideoStream};
 pub use find::{ENV, Ffmpeg, OLDEST, not_listed};
 pub use flv::{AccessUnit, FlvError, FlvParser};

@@ -21,6 +21,12 @@ pub enum PartError {
          fragmented file) can be repaired"
     )]
     Foreign,
+    /// The file was written by a version of this program with another form of part files.
+    #[error(
+        "another version of `encoder` wrote this file, which this version cannot repair: repair it \
+         with the version that wrote it, or copy what it plays with `ffmpeg -i FILE -c copy OUT.mp4`"
+    )]
+    OtherVersion,
     /// The file has an index at the front, and all of its samples.
     #[error("the file is whole, with its index in front")]
     Progressive,
@@ -94,10 +100,19 @@ impl<R: Read + Seek> FragmentReader<R> {
             return Err(file.progressive(behind)?);
         }
         let content = file.content(file_type.size, &second)?;
-        let head = content.filter(|_| &second.kind == b"uuid").and_then(|c| Head::read(&c));
-        let head = head.ok_or(PartError::Foreign)?;
+        let content = content.filter(|_| &second.kind == b"uuid").ok_or(PartError::Foreign)?;
+        let head = Head::read(&content).ok_or(match record::is_of_other_version(&content) {
+            true => PartError::OtherVersion,
+            false => PartError::Foreign,
+        })?;
         let movie = file.kind(behind, b"moov")?.ok_or(PartError::Empty)?;
         let begin = behind.saturating_add(movie.size);
+        if let Some(moof) = file.kind(begin, b"moof")?
+            && let Some(content) = file.content(begin, &moof)?
+            && last_box(&content).is_some_and(record::is_of_other_version)
+        {
+            return Err(PartError::OtherVersion);
+        }
         Ok(Self { file, head, begin, at: begin, frames: 0, end: length, torn: None })
     }
 

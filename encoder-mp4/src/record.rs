@@ -7,10 +7,21 @@ use encoder_core::FrameRate;
 use super::boxes::{Fields, Writer};
 use encoder_media::timeline::{Clock, FrameTimes, Timing};
 
-/// Type of the box after `ftyp`.
+/// Type of the box after `ftyp`. The last byte is the version, here and below.
 const HEAD: [u8; 16] = *b"encoder:file\0\0\0\x01";
 /// Type of the last box in each `moof`.
 const FRAGMENT: [u8; 16] = *b"encoder:frames\0\x02";
+
+/// Whether the content of a `uuid` box has one of these types in another version.
+pub(super) fn is_of_other_version(content: &[u8]) -> bool {
+    /// Anything else is damage.
+    const VERSIONS: std::ops::Range<u8> = 1..16;
+    [HEAD, FRAGMENT].iter().any(|known| {
+        let (name, version) = known.split_at(known.len() - 1);
+        let found = content.strip_prefix(name).and_then(<[u8]>::first);
+        found.is_some_and(|found| VERSIONS.contains(found) && *found != version[0])
+    })
+}
 
 /// The timing of the frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,8 +196,10 @@ mod tests {
             let head = Head { timing, rate: FrameRate::default(), reorder: 3 };
             let bytes = content(|w| head.write(w));
             assert_eq!(Head::read(&bytes), Some(head));
+            assert!(!is_of_other_version(&bytes));
             for end in 0..bytes.len() {
                 assert_eq!(Head::read(&bytes[..end]), None, "{end} bytes");
+                assert!(!is_of_other_version(&bytes[..end]));
             }
         }
     }

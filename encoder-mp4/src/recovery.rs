@@ -263,6 +263,17 @@ pub(super) mod tests {
         }
     }
 
+    #[test]
+    fn files_of_another_version_are_named_as_that() {
+        let (bytes, ..) = file(false);
+        for name in [&b"encoder:file\0\0\0"[..], b"encoder:frames\0"] {
+            let mut other = bytes.clone();
+            let at = other.windows(name.len()).position(|found| found == name).unwrap();
+            other[at + name.len()] ^= 3;
+            assert!(matches!(found(&other), Err(PartError::OtherVersion)), "{name:?}");
+        }
+    }
+
     proptest::proptest! {
         #[test]
         fn nothing_in_a_file_panics(

@@ -5,7 +5,7 @@
 use encoder_core::{FrameLayout, PixelFormat, Resolution};
 
 use super::{
-    PictureError, PictureOptions, bayer, broken, check_size,
+    PictureError, PictureOptions, Remark, bayer, broken, check_size,
     depth::{self, CompressedDepth, Grey},
     jpeg, png, raw,
     target::Target,
@@ -39,7 +39,9 @@ impl<'a> Origin<'a> {
         self.file.contains("compressed rgb")
     }
 
-    /// Whether nothing says in which order the encoder was given the colours.
+    /// Whether nothing says in which order the encoder was given the colours. Before version 1.8.5,
+    /// `compressed_image_transport` gave it RGB whatever the encoding (`rgb8`, `bgr8`), and named no
+    /// order; other writers name none either, and have the colours right.
     fn has_unknown_order(&self) -> bool {
         raw::is_colour(self.encoding) && self.file.trim_end().ends_with("compressed")
     }
@@ -172,24 +174,17 @@ fn turned(size: Resolution, orientation: Option<Orientation>) -> Resolution {
 }
 
 /// What is guessed or ignored in a picture.
-pub(super) fn remark(format: &str, data: &[u8], options: &PictureOptions) -> Option<String> {
-    let Ok(Kind::Jpeg | Kind::Png) = kind(format, data, options) else { return None };
-    let is_grey = match data.starts_with(jpeg::MAGIC) {
+pub(super) fn remarks(format: &str, data: &[u8], options: &PictureOptions) -> Vec<Remark> {
+    let Ok(Kind::Jpeg | Kind::Png) = kind(format, data, options) else { return Vec::new() };
+    let is_grey = || match data.starts_with(jpeg::MAGIC) {
         true => jpeg::is_grey(data, options),
         false => png::is_grey(data),
     };
-    if Origin::of(format).has_unknown_order() && !is_grey {
-        return Some(format!(
-            "the format `{format}` does not say whether red and blue are exchanged in the file, as \
-             old versions of image_transport did: they are shown as the file has them"
-        ));
-    }
-    let orientation = stored_orientation(data, options).filter(|_| !options.turn_upright)?;
-    Some(format!(
-        "the pictures lie on their side or are mirrored by their EXIF data (orientation {}), and are \
-         shown as they are stored; --exif-orientation apply turns them upright",
-        orientation.number()
-    ))
+    let has_unknown_order = Origin::of(format).has_unknown_order() && !is_grey();
+    let orientation = if options.turn_upright { None } else { stored_orientation(data, options) };
+    let order = has_unknown_order.then_some(Remark::UnknownOrder);
+    let orientation = orientation.map(|found| Remark::Orientation(found.number()));
+    order.into_iter().chain(orientation).collect()
 }
 
 /// Passes on the samples of a PNG of 16-bit grey that is no depth.
@@ -223,6 +218,7 @@ pub(super) fn decode(
     let mut stored = Target::new(&layout, &mut memory, size)?;
     decode_stored(format, data, kind, options, &mut stored)?;
     orientation.write(&stored, target);
+    target.clipped = stored.clipped;
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! JPEG. Planes are written to the frame one row of blocks at a time, without a conversion to RGB:
 //! only the range changes, and chroma is reduced to 4:2:0.
 
+use std::borrow::Cow;
+
 use encoder_core::{FrameLayout, PixelFormat, Resolution};
 use zune_core::{bytestream::ZCursor, colorspace::ColorSpace, options::DecoderOptions};
 use zune_jpeg::{JpegDecoder, RawImcuRowStatus, errors::DecodeErrors};
@@ -40,8 +42,8 @@ struct Header {
     size: Resolution,
     components: usize,
     orientation: Option<Orientation>,
-    /// Where the transform of an Adobe segment is, if that is wrong for the components.
-    wrong_transform: Option<WrongTransform>,
+    /// The Adobe segments whose transform is wrong for the components.
+    wrong_transforms: Vec<WrongTransform>,
     /// All components come in one sequential scan, and blocks can be decoded row by row. If not
     /// (progressive, one scan per component), the decoder reads everything first.
     one_scan: bool,
@@ -76,15 +78,13 @@ impl WrongTransform {
         }
     }
 
-    /// The data with the transform corrected.
-    fn mend(self, data: &[u8]) -> Vec<u8> {
-        let mut data = data.to_vec();
+    /// Corrects the transform.
+    fn mend(self, data: &mut [u8]) {
         match self {
             // The marker of a segment that has no meaning to a decoder.
             Self::Ignore(marker) => data[marker + 1] = 0xef,
             Self::Ycck(transform) => data[transform] = 2,
         }
-        data
     }
 }
 
@@ -95,7 +95,7 @@ fn header(data: &[u8], options: &PictureOptions) -> Result<Header, PictureError>
     let mut frame = None;
     let mut interval = 0;
     let mut tables = false;
-    let (mut orientation, mut adobe) = (None, None);
+    let (mut orientation, mut adobe) = (None, Vec::new());
     loop {
         // Markers may be preceded by any number of fill bytes. Other bytes between segments are
         // skipped, as in every decoder.
@@ -132,13 +132,15 @@ fn header(data: &[u8], options: &PictureOptions) -> Result<Header, PictureError>
                     n => (units(size, &factors) - 1) / n,
                 };
                 let components = factors.len();
-                let wrong_transform =
-                    adobe.and_then(|marker| WrongTransform::check(data, marker, components));
+                let wrong_transforms = adobe
+                    .into_iter()
+                    .filter_map(|marker| WrongTransform::check(data, marker, components))
+                    .collect();
                 return Ok(Header {
                     size,
                     components,
                     orientation,
-                    wrong_transform,
+                    wrong_transforms,
                     one_scan,
                     restarts,
                     scan: at,
@@ -150,7 +152,7 @@ fn header(data: &[u8], options: &PictureOptions) -> Result<Header, PictureError>
                 let length = usize::from(u16::from_be_bytes([segment[0], segment[1]]));
                 orientation = segment.get(8..length).and_then(Orientation::read);
             }
-            0xee if segment.get(2..7) == Some(b"Adobe") => adobe = Some(at - 2),
+            0xee if segment.get(2..7) == Some(b"Adobe") => adobe.push(at - 2),
             0xdd => {
                 let number = segment.get(2..).and_then(|s| s.first_chunk()).ok_or_else(cut)?;
                 interval = usize::from(u16::from_be_bytes(*number));
@@ -276,9 +278,11 @@ fn decode_as(
         let whole = [before, &standard_tables(), scan].concat();
         return decode_as(&whole, options, output, target);
     }
-    if let Some(wrong) = header.wrong_transform {
-        return decode_as(&wrong.mend(data), options, output, target);
+    let mut data = Cow::Borrowed(data);
+    for wrong in header.wrong_transforms {
+        wrong.mend(data.to_mut());
     }
+    let data = &data[..];
     let end = match decode_once(data, output, target)? {
         End::Complete => return Ok(()),
         End::Marker(_) if !header.one_scan => return Ok(()),

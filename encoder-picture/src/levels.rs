@@ -1,6 +1,9 @@
 //! How much of their range the pictures of 16 bits of a stream use.
 
-use super::{PictureOptions, compressed, raw, wide::Wide};
+use super::{
+    PictureOptions, compressed, raw,
+    wide::{FEW, HOLE, Wide},
+};
 use encoder_media::Payload;
 
 /// Samples of a picture that are looked at, at most.
@@ -49,7 +52,7 @@ impl Levels {
             for value in wide.row(n * wide.height / rows) {
                 match value {
                     0 => self.zeros += 1,
-                    u16::MAX => {}
+                    HOLE => {}
                     _ => {
                         self.by_bits[16 - value.leading_zeros() as usize] += 1;
                         self.highest = self.highest.max(value);
@@ -78,7 +81,7 @@ impl Levels {
         let mut above = 0;
         let needed = (1..=16u8).rev().find(|&bits| {
             above += self.by_bits[usize::from(bits)];
-            above * 2000 > all
+            above * FEW as u64 > all
         });
         needed.filter(|_| all > 0)
     }

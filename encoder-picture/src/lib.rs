@@ -96,7 +96,18 @@ pub fn size(payload: &Payload, options: &PictureOptions) -> Result<Resolution, P
     }
 }
 
-/// Decodes and converts a picture into `memory`, which has the given layout.
+/// Values of a picture that need more bits than are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Clipped {
+    /// The bits that are shown: [`PictureOptions::bits`].
+    pub bits: u8,
+    /// The highest value, except 65535, which marks holes.
+    pub highest: u16,
+}
+
+/// Decodes and converts a picture into `memory`, which has the given layout. Returns which values
+/// are shown as white because they need more bits than [`PictureOptions::bits`], if they are more
+/// than a few in ten thousand.
 ///
 /// # Errors
 /// [`PictureError`]; the memory's content is then undefined, but the call never panics. A picture
@@ -106,15 +117,18 @@ pub fn decode(
     options: &PictureOptions,
     layout: &FrameLayout,
     memory: &mut [u8],
-) -> Result<(), PictureError> {
+) -> Result<Option<Clipped>, PictureError> {
     let size = size(payload, options)?;
-    let target = &mut Target::new(layout, memory, size)?;
+    let mut target = Target::new(layout, memory, size)?;
     match payload {
-        Payload::Raw(image) => raw::decode(image, options, target),
-        Payload::Compressed { format, data } => compressed::decode(format, data, options, target),
-        Payload::Video { format, .. } => Err(video(format)),
-        _ => Err(unknown()),
+        Payload::Raw(image) => raw::decode(image, options, &mut target)?,
+        Payload::Compressed { format, data } => {
+            compressed::decode(format, data, options, &mut target)?;
+        }
+        Payload::Video { format, .. } => return Err(video(format)),
+        _ => return Err(unknown()),
     }
+    Ok(target.clipped)
 }
 
 /// The bytes of a picture that has the layout as it is, such as `i420` without padding: it need not
@@ -126,11 +140,20 @@ pub fn ready(payload: &Payload, options: &PictureOptions, layout: &FrameLayout) 
     }
 }
 
-/// What is guessed or ignored in a picture: how its colours are ordered, and its orientation.
-pub fn remark(payload: &Payload, options: &PictureOptions) -> Option<String> {
+/// What is guessed or ignored in a picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remark {
+    /// The format does not state whether red and blue are exchanged in the file.
+    UnknownOrder,
+    /// The orientation in the EXIF data, 2 to 8, which is not applied.
+    Orientation(u8),
+}
+
+/// What is guessed or ignored in a picture, read from its header.
+pub fn remarks(payload: &Payload, options: &PictureOptions) -> Vec<Remark> {
     match payload {
-        Payload::Compressed { format, data } => compressed::remark(format, data, options),
-        _ => None,
+        Payload::Compressed { format, data } => compressed::remarks(format, data, options),
+        _ => Vec::new(),
     }
 }
 

@@ -77,7 +77,8 @@ pub(super) fn decode(
             colour => return Err(broken(format!("the PNG decodes to {colour:?}"))),
         };
         let step = channels * bytes;
-        let mut grey = |samples: Samples<'_>| match pattern.filter(|_| channels == 1) {
+        let pattern = pattern.filter(|_| channels == 1);
+        let grey = |samples: Samples<'_>, target: &mut Target<'_>| match pattern {
             Some(pattern) => bayer::write(pattern, samples, target),
             None => {
                 Planar::grey(samples).write(target);
@@ -85,8 +86,8 @@ pub(super) fn decode(
             }
         };
         match bytes {
-            2 => wide(pixels, stride, step, (width, height)).narrow(options.bits, grey),
-            _ => grey(Samples { data: pixels, stride, step, width, height }),
+            2 => wide(pixels, stride, step, (width, height)).narrow(options.bits, target, grey),
+            _ => grey(Samples { data: pixels, stride, step, width, height }, target),
         }
     })
 }

@@ -265,11 +265,14 @@ pub(super) fn decode(
     match layout.kind {
         Kind::Rgb(order) => rgb::write(order, data, stride, target)?,
         Kind::Grey(2) => {
-            wide(image, &layout).narrow(options.bits, |samples| Planar::grey(samples).write(target))
+            wide(image, &layout)
+                .narrow(options.bits, target, |samples, to| Planar::grey(samples).write(to));
         }
         Kind::Grey(_) => Planar::grey(samples(0, 1, width, height, stride)).write(target),
-        Kind::Bayer(pattern, 2) => wide(image, &layout)
-            .narrow(options.bits, |samples| bayer::write(pattern, samples, target))?,
+        Kind::Bayer(pattern, 2) => {
+            wide(image, &layout)
+                .narrow(options.bits, target, |samples, to| bayer::write(pattern, samples, to))?
+        }
         Kind::Bayer(pattern, _) => {
             bayer::write(pattern, samples(0, 1, width, height, stride), target)?;
         }

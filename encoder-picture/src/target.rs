@@ -1,6 +1,6 @@
 use encoder_core::{FrameLayout, PixelFormat, PlaneMut, Resolution};
 
-use super::{PictureError, broken};
+use super::{Clipped, PictureError, broken};
 
 /// The planes of the frame that receives a picture. A picture of odd size leaves the last column or
 /// row to [`repeat_edges`](Self::repeat_edges). Row padding is never written.
@@ -17,6 +17,8 @@ pub(super) struct Target<'a> {
     pub chroma: Chroma<'a>,
     /// Bytes from one row of chroma to the next.
     pub chroma_stride: usize,
+    /// The values that were shown as white.
+    pub clipped: Option<Clipped>,
 }
 
 /// The chroma planes, as the pixel format has them.
@@ -52,7 +54,7 @@ impl<'a> Target<'a> {
             other => return Err(broken(format!("frames of {other} cannot be written yet"))),
         };
         let (width, height) = (size.width as usize, size.height as usize);
-        Ok(Self { width, height, luma, stride, chroma, chroma_stride })
+        Ok(Self { width, height, luma, stride, chroma, chroma_stride, clipped: None })
     }
 
     /// The rows from `first`, which is even, to `first + height` as a picture of their own.
@@ -71,6 +73,7 @@ impl<'a> Target<'a> {
                 Chroma::Interleaved(uv) => Chroma::Interleaved(&mut uv[of_chroma]),
             },
             chroma_stride: self.chroma_stride,
+            clipped: None,
         }
     }
 

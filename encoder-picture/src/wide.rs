@@ -1,6 +1,11 @@
 //! Samples of 16 bits.
 
-use super::planar::Samples;
+use super::{Clipped, planar::Samples, target::Target};
+
+/// The value that marks holes.
+pub(super) const HOLE: u16 = u16::MAX;
+/// Of this many values, a single one with more bits than the others does not count.
+pub(super) const FEW: usize = 2000;
 
 /// Samples of 16 bits, wherever they lie.
 #[derive(Clone, Copy)]
@@ -19,18 +24,32 @@ pub(super) struct Wide<'a> {
 }
 
 impl<'a> Wide<'a> {
-    /// Passes on samples of 8 bits: the high bytes, or the upper 8 of the lowest `bits` bits, which
-    /// are white where the value has more.
-    pub fn narrow<R>(&self, bits: Option<u8>, use_samples: impl FnOnce(Samples<'_>) -> R) -> R {
+    /// Passes on samples of 8 bits, with the target: the high bytes, or the upper 8 of the lowest
+    /// `bits` bits, which are white where the value has more. These are noted in the target.
+    pub fn narrow<R>(
+        &self,
+        bits: Option<u8>,
+        target: &mut Target<'_>,
+        write: impl FnOnce(Samples<'_>, &mut Target<'_>) -> R,
+    ) -> R {
         let Self { data, stride, step, width, height, is_bigendian } = *self;
         let Some(bits) = bits.filter(|bits| (8..16).contains(bits)) else {
             let data = &data[usize::from(!is_bigendian)..];
-            return use_samples(Samples { data, stride, step, width, height });
+            return write(Samples { data, stride, step, width, height }, target);
         };
-        let shift = bits - 8;
-        let rows = (0..height).flat_map(|y| self.row(y));
-        let data: Vec<_> = rows.map(|v| u8::try_from(v >> shift).unwrap_or(u8::MAX)).collect();
-        use_samples(Samples { data: &data, stride: width, step: 1, width, height })
+        let (mut above, mut highest) = (0, 0);
+        let narrowed = (0..height).flat_map(|y| self.row(y)).map(|value| {
+            u8::try_from(value >> (bits - 8)).unwrap_or_else(|_| {
+                if value != HOLE {
+                    above += 1;
+                    highest = highest.max(value);
+                }
+                u8::MAX
+            })
+        });
+        let data: Vec<_> = narrowed.collect();
+        target.clipped = (above > data.len() / FEW).then_some(Clipped { bits, highest });
+        write(Samples { data: &data, stride: width, step: 1, width, height }, target)
     }
 
     /// The values of row `y`.

@@ -252,7 +252,7 @@ impl Camera {
             self.bad(message, "a still in a video topic".into(), context);
             return Ok(());
         }
-        let remarks = self.inspection.look(&payload);
+        let remarks = self.inspection.look(message.number, &payload);
         self.notes().remarks.extend(remarks);
         let size = match picture::size(&payload, self.inspection.options()) {
             Ok(size) => size,
@@ -328,7 +328,7 @@ impl Camera {
     /// Adds a remark about sizes to the current video.
     fn remark(&mut self, text: Option<String>) {
         if let Some(text) = text {
-            self.notes().remarks.add(text);
+            self.notes().remarks.add_change(text);
         }
     }
 
@@ -501,8 +501,8 @@ impl Camera {
     pub fn close(&mut self, context: &mut Context<'_>) {
         let span = self.span.clone();
         let _entered = span.enter();
-        let remark = self.inspection.finish();
-        self.notes().remarks.extend(remark);
+        let remarks = self.inspection.finish();
+        self.notes().remarks.extend(remarks);
         self.close_all(context, false);
     }
 

@@ -1,29 +1,41 @@
-//! Looks at the first pictures of a camera for what their encoding does not say: depth, or a camera
-//! of fewer bits, that is recorded as pictures of 16 bits.
+//! Looks at the pictures of a camera for what their encoding does not say: an orientation, an
+//! unknown order of colours, and depth, or a camera of fewer bits, that is recorded as pictures of 16
+//! bits.
 
 use crate::{
-    picture::{self, Levels, PictureOptions},
+    picture::{self, Levels, PictureOptions, Remark},
     source::Payload,
 };
 
-/// How many pictures of a camera are looked at. The first ones may be dark.
+/// How many pictures of 16 bits are looked at. The first ones may be dark.
 const LOOKED_AT: u64 = 30;
 /// Pictures of 16 bits that use more bits than this are shown as they are.
 const MOST_BITS: u8 = 14;
 
-/// The first pictures of a camera, and how its pictures are shown.
+/// The pictures of a camera so far, and how they are shown.
 pub(crate) struct Inspection {
     topic: String,
     options: PictureOptions,
+    pictures: u64,
     levels: Levels,
-    seen: u64,
-    remarks: Vec<String>,
+    /// The levels have been judged.
+    is_judged: bool,
+    /// Pictures with an unknown order of colours, and with an orientation that is not applied.
+    unknown_order: u64,
+    turned: u64,
 }
 
 impl Inspection {
     pub fn new(topic: &str, options: PictureOptions) -> Self {
-        let (levels, seen, remarks) = Default::default();
-        Self { topic: topic.into(), options, levels, seen, remarks }
+        Self {
+            topic: topic.into(),
+            options,
+            pictures: 0,
+            levels: Levels::default(),
+            is_judged: false,
+            unknown_order: 0,
+            turned: 0,
+        }
     }
 
     /// How the pictures are shown.
@@ -31,33 +43,54 @@ impl Inspection {
         &self.options
     }
 
-    /// Looks at the next picture, before it is shown. Returns what is new to the user.
-    pub fn look(&mut self, payload: &Payload) -> Vec<String> {
-        if self.seen == LOOKED_AT {
-            return Vec::new();
-        }
-        self.seen += 1;
-        let is_wide = self.levels.add(payload, &self.options);
+    /// Looks at the next picture, before it is shown. `number` is that of its message. Returns what
+    /// is new to the user.
+    pub fn look(&mut self, number: u64, payload: &Payload) -> Vec<String> {
+        self.pictures += 1;
         let mut found = Vec::new();
-        if is_wide && self.levels.pictures() == 1 {
-            found.extend(self.take_as_depth(payload));
+        if !self.is_judged {
+            let is_wide = self.levels.add(payload, &self.options);
+            if is_wide && self.levels.pictures() == 1 {
+                found.extend(self.take_as_depth(payload));
+            }
+            if self.levels.pictures() == LOOKED_AT {
+                self.is_judged = true;
+                found.extend(self.judge());
+            }
         }
-        found.extend(picture::remark(payload, &self.options));
-        found.retain(|remark| !self.remarks.contains(remark));
-        self.remarks.extend(found.iter().cloned());
-        if self.seen == LOOKED_AT {
-            found.extend(self.judge());
+        for remark in picture::remarks(payload, &self.options) {
+            let count = match remark {
+                Remark::UnknownOrder => &mut self.unknown_order,
+                Remark::Orientation(_) => &mut self.turned,
+            };
+            *count += 1;
+            if *count == 1 {
+                let text = describe(remark, payload);
+                found.push(match self.pictures {
+                    1 => text,
+                    _ => format!("from frame {number} on: {text}"),
+                });
+            }
         }
         found
     }
 
-    /// Ends the inspection of a camera with few pictures.
-    pub fn finish(&mut self) -> Option<String> {
-        if self.seen == LOOKED_AT {
-            return None;
+    /// Ends the inspection.
+    pub fn finish(&mut self) -> Vec<String> {
+        let mut found = Vec::new();
+        if !std::mem::replace(&mut self.is_judged, true) {
+            found.extend(self.judge());
         }
-        self.seen = LOOKED_AT;
-        self.judge()
+        let all = self.pictures;
+        for (count, which) in [
+            (self.unknown_order, "do not state the order of their colours"),
+            (self.turned, "have an EXIF orientation that was not applied"),
+        ] {
+            if (1..all).contains(&count) {
+                found.push(format!("{count} of the {all} pictures {which}"));
+            }
+        }
+        found
     }
 
     /// Takes pictures as depth, if a range is set for all depth and these look like it.
@@ -83,15 +116,13 @@ impl Inspection {
         self.topic.to_ascii_lowercase().contains("depth")
     }
 
-    /// The warning about pictures that use few of their bits, or more than are shown.
+    /// The warning about pictures that use few of their bits.
     fn judge(&self) -> Option<String> {
         let (bits, highest) = (self.levels.bits()?, self.levels.highest());
         let topic = &self.topic;
         match self.options.bits {
-            Some(shown) if bits > shown => Some(format!(
-                "the values of the pictures reach {highest}, which is more than {shown} bits: higher \
-                 values are white"
-            )),
+            // The session counts the pictures with values above.
+            Some(_) => None,
             None if bits <= MOST_BITS => {
                 let bits_of_camera = [10, 12].into_iter().find(|&n| n >= bits).unwrap_or(MOST_BITS);
                 let depth = format!("--depth-range {topic}=MIN:MAX shows depth as grey");
@@ -114,6 +145,26 @@ impl Inspection {
             )),
             _ => None,
         }
+    }
+}
+
+fn describe(remark: Remark, payload: &Payload) -> String {
+    match remark {
+        Remark::UnknownOrder => {
+            let format = match payload {
+                Payload::Compressed { format, .. } => format.as_str(),
+                _ => "",
+            };
+            format!(
+                "the format `{format}` does not say whether red and blue are exchanged in the file, \
+                 as image_transport did before version 1.8.5: they are shown as the file has them"
+            )
+        }
+        Remark::Orientation(orientation) => format!(
+            "the pictures lie on their side or are mirrored by their EXIF data (orientation \
+             {orientation}), and are shown as they are stored; --exif-orientation apply turns them \
+             upright"
+        ),
     }
 }
 
@@ -148,7 +199,7 @@ mod tests {
     ) -> (Vec<String>, bool) {
         let mut inspection = Inspection::new(topic, options);
         let picture = mono16(values);
-        let mut all: Vec<_> = (0..count).flat_map(|_| inspection.look(&picture)).collect();
+        let mut all: Vec<_> = (0..count).flat_map(|n| inspection.look(n, &picture)).collect();
         all.extend(inspection.finish());
         (all, inspection.options().is_depth)
     }
@@ -212,11 +263,59 @@ mod tests {
     }
 
     #[test]
-    fn values_beyond_the_bits_are_said() {
-        for (bits, count) in [(9, 1), (10, 0), (12, 0)] {
-            let options = PictureOptions { bits: Some(bits), ..PictureOptions::default() };
-            let (said, _) = said("/x", options, 3, camera(10));
-            assert_eq!(said.len(), count, "{said:?}");
+    fn the_pictures_of_16_bits_may_begin_late() {
+        let (wide, mut narrow) = (mono16(camera(10)), mono16(camera(10)));
+        let Payload::Raw(image) = &mut narrow else { unreachable!() };
+        image.encoding = "mono8".into();
+        let mut inspection = Inspection::new("/x", PictureOptions::default());
+        let said: Vec<_> = std::iter::repeat_n(&narrow, 40)
+            .chain(std::iter::repeat_n(&wide, 40))
+            .enumerate()
+            .flat_map(|(n, picture)| inspection.look(n as u64, picture))
+            .collect();
+        assert!(said.len() == 1 && said[0].contains("--bits /x=10"), "{said:?}");
+        assert_eq!(inspection.finish(), Vec::<String>::new());
+    }
+
+    /// A PNG of one grey pixel, with an orientation in its EXIF data or without.
+    fn still(format: &str, orientation: Option<u8>) -> Payload {
+        let mut data =
+            b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\0\x01\0\0\0\x01\x08\x02\0\0\0".to_vec();
+        data.extend([0; 4]);
+        if let Some(number) = orientation {
+            data.extend(b"\0\0\0\x1aeXIfII*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0");
+            data.extend([number, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
         }
+        Payload::Compressed { format: format.into(), data: data.into() }
+    }
+
+    #[test]
+    fn each_remark_is_made_once_whenever_it_appears() {
+        let mut inspection = Inspection::new("/x", PictureOptions::default());
+        let mut look =
+            |n: u64, format, orientation| inspection.look(n, &still(format, orientation));
+        assert_eq!(look(0, "png", None).len(), 0);
+        for n in 1..100 {
+            assert_eq!(look(n, "png", None).len(), 0);
+        }
+        let said = look(100, "rgb8; png compressed", Some(6));
+        let [order, turned] = &said[..] else { panic!("{said:?}") };
+        assert!(order.starts_with("from frame 100 on: the format `rgb8; png compressed`"));
+        assert!(turned.contains("orientation 6") && turned.starts_with("from frame 100 on: "));
+        assert_eq!(look(101, "rgb8; png compressed", Some(3)).len(), 0);
+        assert_eq!(look(102, "png", Some(3)).len(), 0);
+        let said = inspection.finish();
+        let [order, turned] = &said[..] else { panic!("{said:?}") };
+        assert!(order.starts_with("2 of the 103 pictures do not state the order"), "{order}");
+        assert!(turned.starts_with("3 of the 103 pictures have an EXIF"), "{turned}");
+    }
+
+    #[test]
+    fn a_remark_about_all_pictures_has_no_count() {
+        let mut inspection = Inspection::new("/x", PictureOptions::default());
+        let said: Vec<_> =
+            (0..3).flat_map(|n| inspection.look(n, &still("png", Some(6)))).collect();
+        assert!(said.len() == 1 && said[0].starts_with("the pictures lie"), "{said:?}");
+        assert_eq!(inspection.finish(), Vec::<String>::new());
     }
 }

@@ -123,21 +123,25 @@ impl Lost {
     }
 }
 
-/// Remarks for the user: the first are listed, all are counted.
+/// Remarks for the user. Of the changes of size, the first are listed and all are counted.
 #[derive(Default)]
 pub(crate) struct Remarks {
     list: Vec<String>,
-    more: u64,
+    changes: usize,
 }
 
 impl Remarks {
     pub fn add(&mut self, text: String) {
-        if self.list.len() < LISTED {
-            warn!("{text}");
-            self.list.push(text);
-        } else {
-            debug!("{text}");
-            self.more += 1;
+        warn!("{text}");
+        self.list.push(text);
+    }
+
+    /// Adds a remark about a change of size.
+    pub fn add_change(&mut self, text: String) {
+        self.changes += 1;
+        match self.changes {
+            ..=LISTED => self.add(text),
+            _ => debug!("{text}"),
         }
     }
 
@@ -146,7 +150,8 @@ impl Remarks {
     }
 
     pub fn warnings(self) -> Vec<String> {
-        let Self { mut list, more } = self;
+        let Self { mut list, changes } = self;
+        let more = changes.saturating_sub(LISTED);
         if more > 0 {
             list.push(format!("{more} more changes of size are not listed"));
         }

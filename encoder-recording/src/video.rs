@@ -19,6 +19,9 @@ const READER: EncoderType = EncoderType::new("video-file");
 /// The rate that FFmpeg assumes for a stream that declares none.
 const ASSUMED: (u32, u32) = (25, 1);
 
+/// Distances of frames that differ by no more than this are equal, but for rounding.
+const EVEN_NS: i64 = 1_000;
+
 /// A video file.
 pub(crate) struct VideoSource {
     path: PathBuf,
@@ -35,6 +38,8 @@ pub(crate) struct VideoSource {
     /// Time of the first frame and of the last one, in nanoseconds.
     origin: Option<i64>,
     last: i64,
+    /// The shortest and the longest distance of two frames, in nanoseconds.
+    distances: Option<(i64, i64)>,
     ended: bool,
 }
 
@@ -91,6 +96,7 @@ impl VideoSource {
             frames: 0,
             origin: None,
             last: 0,
+            distances: None,
             ended: false,
         }))
     }
@@ -101,8 +107,37 @@ impl VideoSource {
         self.ended = true;
         let ending = self.decoder.finish();
         let loss = self.loss(failure, &ending);
+        let doubts = self.doubts(&ending).into_iter().map(|text| Warning { text, loss: true });
+        self.warnings.extend(doubts);
         self.warnings.extend(loss.map(|text| Warning { text, loss: true }));
         self.warnings.extend(marks(&ending).into_iter().map(|text| Warning { text, loss: false }));
+    }
+
+    /// Why frames may be at wrong times.
+    fn doubts(&self, ending: &Ending) -> Vec<String> {
+        let stream = self.decoder.stream();
+        let mut doubts = Vec::new();
+        if self.rate.is_some() {
+            return doubts;
+        }
+        if stream.wraps_after().is_some_and(|wraps_after| self.last > wraps_after) {
+            doubts.push(
+                "the video is longer than 26.5 hours, where the times of its container start again: \
+                 FFmpeg continues them there, and a pause at that moment is lost"
+                    .into(),
+            );
+        }
+        // The times that FFmpeg invents are right if the rate is constant.
+        let is_even =
+            self.distances.is_none_or(|(short, long)| long.saturating_sub(short) <= EVEN_NS);
+        if stream.lacks_display_times() && ending.marks.b_pictures > 0 && !is_even {
+            doubts.push(
+                "the container has no display times, and the pictures are not in the order of their \
+                 display: the times of the last ones are guesses of FFmpeg"
+                    .into(),
+            );
+        }
+        doubts
     }
 
     /// Why frames may be missing or broken.
@@ -125,23 +160,37 @@ impl VideoSource {
                     .into(),
             );
         }
-        let counts = ending.totals.filter(|_| stream.has_picture_per_packet());
-        let missing = counts.map_or(0, |(packets, decoded)| packets.saturating_sub(decoded));
+        let totals = ending.totals.filter(|_| stream.has_picture_per_packet());
+        let missing = totals.map_or(0, |totals| totals.packets.saturating_sub(totals.decoded));
         if ending.errors > 0 {
+            let first = match ending.first_error.as_str() {
+                "" => String::new(),
+                first => format!(", the first is: {first}"),
+            };
             let mut text = format!(
-                "the video is damaged: FFmpeg reported {} errors, the first is: {}; frames may be \
-                 missing or broken",
-                ending.errors, ending.first_error
+                "the video is damaged: FFmpeg reported {} errors{first}; frames may be missing or \
+                 broken",
+                ending.errors
             );
             if missing > 0 {
                 text.push_str(&format!("; {missing} packets gave no picture"));
             }
             return Some(text);
         }
-        // A picture may be two packets, one for each field.
-        if missing == 0 || ending.marks.interlaced > 0 {
+        // An interlaced picture may be two packets, one for each field.
+        let fields = ending.marks.interlaced;
+        if missing == 0 || missing == fields {
             return None;
         }
+        if missing < fields {
+            let text = format!(
+                "{missing} packets of the video gave no picture of their own: they are second fields \
+                 of its interlaced pictures, or pictures are missing"
+            );
+            self.warnings.push_back(Warning { text, loss: false });
+            return None;
+        }
+        let missing = missing - fields;
         let text = format!("{missing} packets of the video gave no picture, without an error");
         if stream.may_hide_pictures() {
             let text = format!("{text}: the file hides them by an edit list, or they are lost");
@@ -170,20 +219,24 @@ impl VideoSource {
         })))
     }
 
-    /// The display time of a frame, relative to the first frame.
-    fn time(&mut self, info: &PictureInfo, number: u64) -> i64 {
+    /// The display time of a frame, relative to the first frame: as the file has it, and if it has
+    /// none, a guess as the second number.
+    fn time(&mut self, info: &PictureInfo, number: u64) -> (Option<i64>, i64) {
         let shown = |rate: FrameRate, n| i64::try_from(rate.nanoseconds(n)).unwrap_or(i64::MAX);
         if let Some(rate) = self.rate {
-            return shown(rate, number);
+            let time = shown(rate, number);
+            return (Some(time), time);
         }
         let next = self.last.saturating_add(shown(FrameRate::default(), 1));
-        let time = match (info.time_ns, number) {
-            (Some(time), _) => time.saturating_sub(*self.origin.get_or_insert(time)),
-            (None, 0) => 0,
-            (None, _) => next,
-        };
+        let found = info.time_ns.map(|time| time.saturating_sub(*self.origin.get_or_insert(time)));
+        let time = found.unwrap_or(if number == 0 { 0 } else { next });
+        if number > 0 {
+            let distance = time.saturating_sub(self.last);
+            let (short, long) = self.distances.unwrap_or((distance, distance));
+            self.distances = Some((short.min(distance), long.max(distance)));
+        }
         self.last = time;
-        time
+        (found, time)
     }
 
     /// The next frame; `None` at the end of the video.
@@ -213,7 +266,16 @@ fn notes(stream: &VideoStream, rate: Option<FrameRate>) -> Vec<Warning> {
              no rate; --fps sets the rate"
         ));
     }
-    notes.into_iter().map(|text| Warning { text, loss: false }).collect()
+    let mut notes: Vec<_> = notes.into_iter().map(|text| Warning { text, loss: false }).collect();
+    if stream.others > 0 {
+        let text = format!(
+            "the file has {} video streams, and only the first is read; FFmpeg copies another to a \
+             file of its own: ffmpeg -i FILE -map 0:V:1 -c copy OUT",
+            stream.others + 1
+        );
+        notes.push(Warning { text, loss: true });
+    }
+    notes
 }
 
 /// How the video looks different from what a player shows.
@@ -275,12 +337,11 @@ impl Source for VideoSource {
             };
             let number = self.frames;
             self.frames += 1;
-            let log_ns = self.time(&info, number);
+            let (header_ns, log_ns) = self.time(&info, number);
             if log_ns > *self.window.end() {
                 // Dropping the source ends FFmpeg.
                 self.ended = true;
             } else if self.window.contains(&log_ns) {
-                let header_ns = Some(log_ns);
                 let message = None;
                 let packet = Packet {
                     stream: 0,

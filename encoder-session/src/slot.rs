@@ -6,14 +6,15 @@ use encoder_ringbuf::{ReadSlot, WriteSlot};
 use tracing::Span;
 
 use encoder_media::{Payload, timeline::FrameTimes};
-use encoder_picture::{self as picture, PictureError, PictureOptions};
+use encoder_picture::{self as picture, Clipped, PictureError, PictureOptions};
 
 /// The data of a slot besides the picture.
 pub(super) struct Meta {
     pub times: FrameTimes,
     pub number: u64,
     pub copies: u32,
-    pub outcome: Result<(), String>,
+    /// What of the picture is shown as white, or why there is no picture.
+    pub outcome: Result<Option<Clipped>, String>,
     /// The picture, if it had the layout of the ring already: then the slot's memory is unused.
     pub picture: Option<Bytes>,
 }
@@ -58,7 +59,7 @@ impl Slot {
         if self.may_share
             && let Some(picture) = picture::ready(payload, &options, &layout)
         {
-            return self.publish(Ok(()), Some(picture));
+            return self.publish(Ok(None), Some(picture));
         }
         let span = self.span.clone();
         let _entered = span.enter();
@@ -78,8 +79,39 @@ impl Slot {
         self.publish(Err(reason.into()), None);
     }
 
-    fn publish(self, outcome: Result<(), String>, picture: Option<Bytes>) {
+    fn publish(self, outcome: Result<Option<Clipped>, String>, picture: Option<Bytes>) {
         let Self { slot, times, number, copies, .. } = self;
         slot.publish(Meta { times, number, copies, outcome, picture });
+    }
+}
+
+/// The pictures with values that need more bits than are shown.
+#[derive(Default)]
+pub(super) struct ClippedPictures {
+    pictures: u64,
+    /// The number of the first one.
+    first: u64,
+    bits: u8,
+    highest: u16,
+}
+
+impl ClippedPictures {
+    pub fn add(&mut self, number: u64, Clipped { bits, highest }: Clipped) {
+        if self.pictures == 0 {
+            self.first = number;
+        }
+        self.pictures += 1;
+        self.bits = bits;
+        self.highest = self.highest.max(highest);
+    }
+
+    pub fn warning(&self) -> Option<String> {
+        let Self { pictures, first, bits, highest } = self;
+        (*pictures > 0).then(|| {
+            format!(
+                "the values of {pictures} pictures, from frame {first} on, reach {highest}, which is \
+                 more than {bits} bits: higher values are white"
+            )
+        })
     }
 }

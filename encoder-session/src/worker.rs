@@ -16,7 +16,7 @@ use super::{
     Counters, Fault, Meta, OnBadFrame, SessionError, SharedSink, VideoReport,
     engine::{Engine, Step},
     lock, panicked,
-    slot::picture_of,
+    slot::{ClippedPictures, picture_of},
 };
 use encoder_media::{
     SinkError,
@@ -67,6 +67,7 @@ pub(super) struct Worker {
     /// longer would deadlock the ring.
     spare: Option<Arc<[u8]>>,
     failures: Vec<(u64, String)>,
+    clipped: ClippedPictures,
     /// The warning about frames that were read and that no encoder encoded.
     cut_short: Option<String>,
     /// Frames dropped before the ring that were already counted.
@@ -122,6 +123,7 @@ impl Worker {
             last: None,
             spare: None,
             failures: Vec::new(),
+            clipped: ClippedPictures::default(),
             cut_short: None,
             dropped: 0,
         }
@@ -261,8 +263,9 @@ impl Worker {
             return Err(SessionError::Internal("a decoder dropped its frame".into()));
         };
         let (times, copies, seq) = (meta.times, meta.copies, slot.seq());
-        if let Err(reason) = &meta.outcome {
-            return self.decide_bad(seq, meta, reason);
+        match &meta.outcome {
+            Ok(clipped) => clipped.iter().for_each(|&found| self.clipped.add(meta.number, found)),
+            Err(reason) => return self.decide_bad(seq, meta, reason),
         }
         let leading = std::mem::take(&mut self.leading.times);
         let repeated = leading.len() as u64 + u64::from(copies.saturating_sub(1));
@@ -383,6 +386,7 @@ impl Worker {
             false => Default::default(),
         };
         warnings.extend(finished.warnings);
+        warnings.extend(self.clipped.warning());
         warnings.iter().for_each(|text| warn!("{text}"));
         let (counters, engine) = (&self.parts.counters, &self.parts.engine);
         let spans = engine.spans().to_vec();

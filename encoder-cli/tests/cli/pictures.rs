@@ -152,3 +152,73 @@ fn a_video_file_whose_size_changes_is_a_video_for_each() {
         assert_eq!(ticks, times, "{file}");
     }
 }
+
+#[test]
+fn values_above_the_bits_are_counted_wherever_they_are() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut recording = Recording::create(directory.path().join("x.mcap"));
+    for n in 0..40 {
+        let time = EPOCH + n * 40 * MS;
+        let highest = if n < 35 { 1023 } else { 1500 };
+        let content = wide("mono16", [0, 341, 682, highest]);
+        recording.write("/infrared", Serialization::CdrLittle, time, time, &content);
+    }
+    let path = recording.finish();
+    let converted = convert(&path, &["--bits", "10"]).expect(0);
+    let said = "the values of 5 pictures, from frame 35 on, reach 1500, which is more than 10 bits";
+    assert!(converted.warns(said), "{:#}", converted.report);
+    assert_eq!(converted.said.matches(said).count(), 1, "{}", converted.said);
+}
+
+#[test]
+fn an_orientation_that_comes_late_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let plain = Picture::of(64, 32, |_, _| [90; 3]).jpeg420();
+    let exif =
+        b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+    let mut turned = plain.clone();
+    turned.splice(2..2, *exif);
+    let mut recording = Recording::create(directory.path().join("x.mcap"));
+    for n in 0..40 {
+        let time = EPOCH + n * 40 * MS;
+        let data = if n < 38 { plain.clone() } else { turned.clone() };
+        let content = Content::compressed("bgr8; jpeg compressed", data);
+        recording.write("/cam", Serialization::CdrLittle, time, time, &content);
+    }
+    let converted = convert(&recording.finish(), &[]).expect(0);
+    for said in [
+        "the format `bgr8; jpeg compressed` does not say whether red and blue are exchanged",
+        "from frame 38 on: the pictures lie on their side",
+        "2 of the 40 pictures have an EXIF orientation",
+    ] {
+        assert!(converted.warns(said), "{said}: {:#}", converted.report);
+        assert_eq!(converted.said.matches(said).count(), 1, "{}", converted.said);
+    }
+}
+
+#[test]
+fn pauses_and_steps_of_the_clock_in_a_transport_stream() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("x.ts");
+    let status = std::process::Command::new("ffmpeg")
+        .args(["-v", "error", "-nostdin", "-f", "lavfi", "-i"])
+        .args(["testsrc=size=64x48:rate=10:duration=2", "-vf", "setpts='PTS+gte(N,10)*30/TB'"])
+        .args(["-fps_mode", "passthrough", "-c:v", "libx264", "-bf", "0"])
+        .arg(&path)
+        .status();
+    assert!(status.expect("this test needs ffmpeg on the PATH").success());
+    // A pause is a pause.
+    let video = convert(&path, &[]).expect(0).video();
+    let tenths: Vec<_> = video.pts.iter().map(|pts| pts * 10 / video.timescale).collect();
+    assert_eq!(tenths, (0..10).chain(310..320).collect::<Vec<_>>());
+    // Where the clock starts again, the jump is closed.
+    let stream = std::fs::read(&path).unwrap();
+    std::fs::write(&path, stream.repeat(2)).unwrap();
+    let converted = convert(&path, &[]).expect(3);
+    assert!(converted.warns("step back by 31.900 s at frame 20"), "{:#}", converted.report);
+    assert_eq!(converted.count("times_guessed"), 1);
+    let video = converted.video();
+    let tenths: Vec<_> = video.pts.iter().map(|pts| pts * 10 / video.timescale).collect();
+    assert_eq!(tenths.len(), 40);
+    assert_eq!(tenths[19..31], [319, 320, 321, 322, 323, 324, 325, 326, 327, 328, 329, 630]);
+}

@@ -124,6 +124,7 @@ fn the_order_of_colours_in_the_file() {
         ("jpeg", false),
         ("", false),
         ("rgb8; jpeg compressed", false),
+        ("bgr8; jpeg compressed", false),
         ("rgb8; jpeg compressed rgb8", true),
         ("bgr8; png compressed rgb8", true),
     ] {
@@ -131,13 +132,15 @@ fn the_order_of_colours_in_the_file() {
             let payload = compressed(format, data);
             let worst = picture(&payload).distance(&scene, |_, _, _| false);
             assert!(worst.iter().all(|&d| d <= 3.0), "{format} {worst:?}");
-            let remark = remark(&payload, &PictureOptions::default());
-            assert_eq!(remark.is_some(), format == "rgb8; jpeg compressed", "{remark:?}");
+            let remarks = remarks(&payload, &PictureOptions::default());
+            let is_unknown = ["rgb8; jpeg compressed", "bgr8; jpeg compressed"].contains(&format);
+            let expected = is_unknown.then_some(Remark::UnknownOrder);
+            assert_eq!(remarks, Vec::from_iter(expected), "{format}");
         }
     }
     for format in ["mono8; jpeg compressed ", "rgb8; jpeg compressed "] {
         let payload = compressed(format, grey_jpeg(&scene, BASELINE));
-        assert_eq!(remark(&payload, &PictureOptions::default()), None, "{format}");
+        assert_eq!(remarks(&payload, &PictureOptions::default()), [], "{format}");
     }
 }
 
@@ -169,6 +172,16 @@ fn adobe_transforms_that_do_not_exist_for_the_components() {
     assert!(
         picture(&compressed("jpeg", data)).distance(&grey_of(&scene), |_, _, _| false)[0] <= 3.0
     );
+}
+
+#[test]
+fn a_header_of_very_many_adobe_segments() {
+    let scene = Scene::smooth(64, 48);
+    let plain = grey_jpeg(&scene, BASELINE);
+    let mut data = plain.clone();
+    data.splice(2..2, b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x02".repeat(20_000));
+    let found = picture(&compressed("jpeg", data));
+    assert!(found.planes == picture(&compressed("jpeg", plain)).planes);
 }
 
 /// The red channel as grey, which [`encode_jpeg`] stores of a grey picture.
@@ -207,6 +220,39 @@ fn samples_that_use_few_of_their_bits() {
     let wide = samples.iter().flat_map(|&v| (u16::from(v) << 4 | 7).to_le_bytes()).collect();
     let wide = image("bayer_rggb16", 16, 16, 0, wide);
     assert!(decode_both(&wide, &options(Some(12))).unwrap().planes == narrow.planes);
+}
+
+#[test]
+fn values_above_the_bits_that_are_shown() {
+    // A hole, and values of which one in 2000 does not count.
+    let mut values = vec![1023u16; 4000];
+    values[0] = u16::MAX;
+    values[1..3].fill(2000);
+    let clipped = |values: &[u16], options: PictureOptions| {
+        let big: Vec<u8> = values.iter().flat_map(|v| v.to_be_bytes()).collect();
+        let little = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let file = png(80, ::png::ColorType::Grayscale, ::png::BitDepth::Sixteen, &big);
+        let payloads = [
+            image("mono16", 80, 50, 0, little),
+            compressed("png", file.clone()),
+            compressed("png", png_with(&exif(6, true), file)),
+        ];
+        let found = payloads.map(|payload| {
+            let size = size(&payload, &options).unwrap();
+            let layout = FrameLayout::new(PixelFormat::Yuv420p, size);
+            decode(&payload, &options, &layout, &mut vec![0; layout.bytes()]).unwrap()
+        });
+        assert!(found[0] == found[1] && found[0] == found[2], "{found:?}");
+        found[0]
+    };
+    let options = |bits| PictureOptions { bits, turn_upright: true, ..PictureOptions::default() };
+    assert_eq!(clipped(&values, options(Some(10))), None);
+    values[3] = 1024;
+    let found = Some(Clipped { bits: 10, highest: 2000 });
+    assert_eq!(clipped(&values, options(Some(10))), found);
+    for bits in [Some(11), Some(16), None] {
+        assert_eq!(clipped(&values, options(bits)), None);
+    }
 }
 
 #[test]
@@ -329,9 +375,10 @@ fn pictures_are_upright_by_choice() {
                     let as_stored = picture(&payload);
                     let worst = as_stored.distance(&stored, |_, _, _| false);
                     assert!(worst.iter().all(|&d| d <= 3.0), "{orientation} {worst:?}");
-                    let said = remark(&payload, &PictureOptions::default());
-                    assert_eq!(said.is_some(), orientation > 1, "{said:?}");
-                    assert_eq!(remark(&payload, &upright), None);
+                    let turned = Remark::Orientation(orientation as u8);
+                    let expected = Vec::from_iter((orientation > 1).then_some(turned));
+                    assert_eq!(remarks(&payload, &PictureOptions::default()), expected);
+                    assert_eq!(remarks(&payload, &upright), []);
 
                     let size = size(&payload, &upright).unwrap();
                     assert_eq!((size.width as usize, size.height as usize), (w, h));
@@ -345,6 +392,13 @@ fn pictures_are_upright_by_choice() {
             }
         }
     }
+}
+
+#[test]
+fn a_picture_may_have_several_remarks() {
+    let data = jpeg_with(&exif(6, false), encode_jpeg(&Scene::smooth(16, 8), BASELINE));
+    let found = remarks(&compressed("bgr8; jpeg compressed", data), &PictureOptions::default());
+    assert_eq!(found, [Remark::UnknownOrder, Remark::Orientation(6)]);
 }
 
 #[test]

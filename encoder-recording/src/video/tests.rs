@@ -57,6 +57,91 @@ fn variable_rate_keeps_its_times() {
 }
 
 #[test]
+fn long_pauses_stay_and_times_that_step_back_are_passed_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = "testsrc=size=64x48:rate=10:duration=1";
+    // B-frames are decoded ahead of their times, across the pause.
+    for (name, pause_s, options) in [
+        ("a.ts", 30i64, ["-bf", "0"]),
+        ("b.ts", 30, ["-bf", "2"]),
+        ("c.mkv", 40 * 3600, ["-bf", "0"]),
+    ] {
+        let filter = format!("setpts='PTS+gte(N,5)*{pause_s}/TB'");
+        let common = ["-vf", &filter, "-fps_mode", "passthrough", "-c:v", "libx264"];
+        let path = video(directory.path(), name, source, &[&common[..], &options].concat());
+        let (frames, warnings) = read(&path, &SourceOptions::default());
+        let times: Vec<_> = frames.iter().map(|frame| frame.0).collect();
+        let time = |n: i64| n * 100_000_000 + if n < 5 { 0 } else { pause_s * 1_000_000_000 };
+        assert_eq!(times, (0..10).map(time).collect::<Vec<_>>(), "{name}");
+        assert_eq!(warnings, [], "{name}");
+    }
+    // Two streams one behind the other: the clock starts again, which is no damage.
+    let source = "testsrc=size=64x48:rate=25:duration=0.4";
+    let path = video(directory.path(), "d.mpg", source, &["-c:v", "mpeg2video", "-bf", "0"]);
+    let stream = std::fs::read(&path).unwrap();
+    std::fs::write(&path, stream.repeat(2)).unwrap();
+    let (frames, warnings) = read(&path, &SourceOptions::default());
+    let times: Vec<_> = frames.iter().map(|frame| frame.0).collect();
+    assert_eq!(times, (0..20).map(|n| n % 10 * 40_000_000).collect::<Vec<_>>());
+    assert_eq!(warnings, []);
+}
+
+#[test]
+fn times_that_start_again_after_a_day_are_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = "testsrc=size=64x48:rate=10:duration=3";
+    for (hours, is_lost) in [(26, false), (30, true)] {
+        let filter = format!("trim=end_frame={hours},setpts=N*3600/TB");
+        let options = ["-vf", &filter, "-fps_mode", "passthrough", "-c:v", "libx264", "-bf", "0"];
+        let path = video(directory.path(), "a.ts", source, &options);
+        let (frames, warnings) = read(&path, &SourceOptions::default());
+        assert_eq!(frames.len(), hours);
+        let said: Vec<_> = warnings.iter().filter(|w| w.text.contains("26.5 hours")).collect();
+        assert_eq!(said.len(), usize::from(is_lost), "{warnings:?}");
+        assert!(said.iter().all(|warning| warning.loss));
+    }
+}
+
+#[test]
+fn a_second_video_stream_is_a_loss() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = "testsrc=size=64x48:rate=10:duration=0.5";
+    let one = video(directory.path(), "a.mkv", source, &["-c:v", "ffv1"]);
+    let path = directory.path().join("b.mkv");
+    let one = one.to_str().unwrap();
+    ffmpeg(&["-i", one, "-map", "0:v", "-map", "0:v", "-c", "copy"], &path);
+    let (frames, warnings) = read(&path, &SourceOptions::default());
+    assert_eq!(frames.len(), 5);
+    let [text] = texts(&warnings, true)[..] else { panic!("{warnings:?}") };
+    assert!(text.starts_with("the file has 2 video streams, and only the first"), "{text}");
+}
+
+#[test]
+fn display_times_that_the_container_lacks_are_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let source = "testsrc=size=64x48:rate=10:duration=2";
+    for (codec, b_frames, is_copied, is_guess) in [
+        ("libx264", "2", true, true),
+        ("libx264", "0", true, false),
+        // At a constant rate, the guess is right.
+        ("mpeg4", "1", false, false),
+    ] {
+        let options = ["-c:v", codec, "-bf", b_frames];
+        let mut path = video(directory.path(), "a.avi", source, &options);
+        if is_copied {
+            // The copy has a finer base of times.
+            let whole = video(directory.path(), "a.mp4", source, &options);
+            path = directory.path().join("b.avi");
+            ffmpeg(&["-i", whole.to_str().unwrap(), "-c", "copy"], &path);
+        }
+        let (frames, warnings) = read(&path, &SourceOptions::default());
+        assert_eq!(frames.len(), 20);
+        let said = warnings.iter().filter(|w| w.loss && w.text.contains("no display times"));
+        assert_eq!(said.count(), usize::from(is_guess), "{codec} {frames:?} {warnings:?}");
+    }
+}
+
+#[test]
 fn full_range_and_bt709_become_limited_bt601() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("colour.mkv");
@@ -227,6 +312,13 @@ fn a_rate_that_no_stream_declares_is_said() {
         let [text] = texts(&warnings, false)[..] else { panic!("{warnings:?}") };
         assert!(text.contains("has no times, and 25 fps is what FFmpeg assumes"), "{text}");
     }
+    // A demuxer of a stream without times that is less usual.
+    let options = ["-pix_fmt", "yuv422p", "-c:v", "dnxhd", "-profile:v", "dnxhr_lb"];
+    let source_of_dnx = "testsrc=size=256x120:rate=10:duration=0.5";
+    let path = video(directory.path(), "a.dnxhd", source_of_dnx, &options);
+    let (frames, warnings) = read(&path, &SourceOptions::default());
+    assert_eq!(frames.last().map(|frame| frame.0), Some(160_000_000));
+    assert!(texts(&warnings, false)[0].contains("has no times, and 25 fps"), "{warnings:?}");
     // H.264 declares its rate.
     let options = ["-c:v", "libx264", "-f", "h264"];
     let path = video(directory.path(), "a.h264", source, &options);
@@ -347,6 +439,84 @@ fn pictures_that_a_lost_key_frame_takes_along_are_a_loss() {
     assert!(frames.len() < 39);
     let [text] = texts(&warnings, true)[..] else { panic!("{warnings:?}") };
     assert!(text.contains("gave no picture"), "{text}");
+}
+
+/// Opens a video of 16x8 that is given by FFmpeg's log: the pictures, and the lines behind them.
+#[cfg(unix)]
+fn scripted(head: &[&str], pictures: &[&str], end: &[&str]) -> (Vec<Packet>, Vec<Warning>) {
+    use encoder_testbed::scripted::{Script, Step};
+
+    let say = |line: &&str| Step::say(*line);
+    let pictures = pictures.iter().flat_map(|line| {
+        let line = format!("[Parsed_showinfo_2 @ 0x5] [info] {line}");
+        [Step::say(line), Step::Write(vec![7; 192])]
+    });
+    let steps: Vec<_> = head.iter().map(say).chain(pictures).chain(end.iter().map(say)).collect();
+    let scripted = Script::new().encoding(steps).lay_down().unwrap();
+    let minute = std::time::Duration::from_secs(60);
+    let ffmpeg = Ffmpeg::at(scripted.path(), READER, minute).unwrap();
+    let options = SourceOptions::default();
+    let mut source = VideoSource::open_with(&ffmpeg, Path::new("x"), &options).unwrap();
+    let (mut packets, mut warnings) = (Vec::new(), Vec::new());
+    while let Some(event) = source.next_event().unwrap() {
+        match event {
+            Event::Packet(packet) => packets.push(packet),
+            Event::Warning(warning) => warnings.push(warning),
+            _ => {}
+        }
+    }
+    (packets, warnings)
+}
+
+#[cfg(unix)]
+const H264_IN_TS: [&str; 3] = [
+    "[info] Input #0, mpegts, from 'file:x':",
+    "[info]   Stream #0:0: Video: h264, yuv420p, 16x8",
+    "[info]   Stream #0:0 -> #0:0 (h264 (native) -> rawvideo (native))",
+];
+
+#[cfg(unix)]
+#[test]
+fn a_frame_without_a_time_has_no_stamp() {
+    let base = "[Parsed_showinfo_2 @ 0x5] [info] config in time_base: 1/10, frame_rate: 10/1";
+    let head = [&H264_IN_TS[..], &[base]].concat();
+    let pictures = ["n:0 pts:5 s:16x8 i:P", "n:1 pts:NOPTS s:16x8 i:P", "n:2 pts:7 s:16x8 i:P"];
+    let (packets, warnings) = scripted(&head, &pictures, &[]);
+    let stamps: Vec<_> = packets.iter().map(|packet| packet.header_ns).collect();
+    assert_eq!(stamps, [Some(0), None, Some(200_000_000)]);
+    assert!((1..200_000_000).contains(&packets[1].log_ns));
+    assert_eq!(warnings, []);
+}
+
+#[cfg(unix)]
+#[test]
+fn lost_pictures_are_counted_beside_interlaced_ones() {
+    let pictures = ["n:0 pts:0 s:16x8 i:T", "n:1 pts:1 s:16x8 i:P", "n:2 pts:2 s:16x8 i:P"];
+    for (packets, expected, loss) in [
+        (3, None, false),
+        // The second field of the first picture.
+        (4, None, false),
+        (6, Some("2 packets of the video gave no picture, without an error"), true),
+    ] {
+        let totals = format!(
+            "[verbose]   Input stream #0:0 (video): {packets} packets read (9 bytes); 3 frames \
+             decoded; "
+        );
+        let (_, mut warnings) = scripted(&H264_IN_TS, &pictures, &[&totals]);
+        warnings.retain(|warning| !warning.text.contains("are interlaced"));
+        let said: Vec<_> = warnings.iter().map(|w| (w.text.as_str(), w.loss)).collect();
+        assert_eq!(said.len(), usize::from(expected.is_some()), "{said:?}");
+        let is_expected = |text: &str| expected.is_some_and(|start| text.starts_with(start));
+        assert!(
+            said.iter().all(|(text, is_loss)| is_expected(text) && *is_loss == loss),
+            "{said:?}"
+        );
+    }
+    let totals =
+        "[verbose]   Input stream #0:0 (video): 3 packets read (9 bytes); 2 frames decoded; ";
+    let (_, warnings) = scripted(&H264_IN_TS, &["n:0 pts:0 s:16x8 i:T"; 2], &[totals]);
+    let said: Vec<_> = warnings.iter().map(|w| w.text.as_str()).collect();
+    assert!(said[0].contains("second fields of its interlaced pictures, or"), "{said:?}");
 }
 
 #[cfg(unix)]

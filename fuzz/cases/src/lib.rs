@@ -105,7 +105,7 @@ fn picture(payload: &Payload, options: &PictureOptions, format: PixelFormat) -> 
         let rows = frame.planes().iter().flat_map(|plane| {
             plane.data.chunks(plane.stride).map(|row| row[..plane.row_bytes].to_vec())
         });
-        result.map(|()| rows.collect::<Vec<_>>())
+        result.map(|_| rows.collect::<Vec<_>>())
     };
     let (first, second) = (decoded(0x5a), decoded(0xc3));
     assert!(first == second, "the picture depends on what was in memory");
