@@ -168,18 +168,23 @@ pub(crate) fn is_recording_name(name: &str) -> bool {
     has_ending(name, &ENDINGS)
 }
 
-/// Whether a file is a recording by its name that is read only if it is named itself, and not as one
-/// of a directory: a video, Y4M, or compressed otherwise than with Zstandard.
+/// Whether a file is a video or Y4M by its name.
 #[cfg(feature = "rosbag2")]
-pub(crate) fn is_read_alone(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    let Some((stem, ending)) = name.rsplit_once('.') else { return false };
-    match ending {
-        // Other files have these endings as well: a transport stream begins with this byte.
+pub(crate) fn is_video_name(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    match &*extension {
+        // Other files have these extensions as well: a transport stream begins with this byte.
         "ts" | "mts" => head(path, 1).is_ok_and(|head| head == b"G"),
-        "gz" | "bz2" | "lz4" | "xz" | "zip" => is_recording_name(stem),
-        ending => VIDEO_EXTENSIONS.contains(&ending),
+        extension => VIDEO_EXTENSIONS.contains(&extension),
     }
+}
+
+/// Whether a recording may have this name if it is compressed otherwise than with Zstandard.
+#[cfg(feature = "rosbag2")]
+pub(crate) fn is_packed_otherwise(name: &str) -> bool {
+    let (stem, extension) = name.rsplit_once('.').unwrap_or_default();
+    let extension = extension.to_ascii_lowercase();
+    ["gz", "bz2", "lz4", "xz", "zip"].contains(&&*extension) && is_recording_name(stem)
 }
 
 fn has_ending(name: &str, endings: &[&str]) -> bool {
