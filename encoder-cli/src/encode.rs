@@ -288,7 +288,7 @@ fn convert(
     };
     let is_cut = options.start.is_some() || options.end.is_some();
     if is_cut && has_no_messages(&report) {
-        // What was left out is in the recording: it is read again, for its span alone.
+        // The recording is read again, for its time span only.
         let is_read_once = is_read_once(given);
         let source = if is_read_once { None } else { uncut(recording, &options) };
         let span = source.and_then(|source| span(source, stop));
@@ -371,7 +371,7 @@ fn summarize(report: &Report, given: &Path, out: &mut Output) {
 
 /// The directory or file of `-o`.
 fn target(output: &Path, format: Option<FormatArg>) -> Result<Target, Refused> {
-    // Files that are often wished for, and that this program does not write.
+    // Extensions of video files that this program does not write.
     const OTHERS: [&str; 18] = [
         "mkv", "webm", "mov", "m4v", "avi", "ts", "m2ts", "mts", "mpg", "mpeg", "flv", "wmv",
         "ogv", "3gp", "gif", "h265", "265", "hevc",

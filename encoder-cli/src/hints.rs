@@ -15,7 +15,7 @@ use encoder_pipeline::{
 };
 use tracing::error;
 
-/// An error and what helps against it.
+/// An error and its hints.
 #[derive(Debug)]
 pub struct Message {
     pub text: String,

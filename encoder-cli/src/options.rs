@@ -148,7 +148,7 @@ impl SourceArgs {
         }
     }
 
-    /// How the pictures of the topics are shown that options name.
+    /// How the pictures of the topics that options name are shown.
     pub fn pictures(&self) -> BTreeMap<String, PictureOptions> {
         let ranges = self.depth_range.iter().filter_map(|one| one.topic.clone());
         let topics = ranges.chain(self.bits.iter().filter_map(|one| one.topic.clone()));

@@ -1,5 +1,5 @@
-//! Standard output. It may be closed or full while recordings are converted: this ends nothing, and
-//! is reported at the end.
+//! Standard output. If it is closed or full, recordings are still converted, and the error is
+//! reported at the end.
 
 use std::io::{self, Write};
 
@@ -18,7 +18,7 @@ impl Output {
         Self { is_quiet, error: None }
     }
 
-    /// Prints what the user asked for, without control characters. Nothing follows an error.
+    /// Prints the result of a command, without control characters. After an error nothing is printed.
     pub fn print(&mut self, text: &str) {
         if self.error.is_some() {
             return;

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::filter::TopicFilter;
+use crate::filter::{TopicFilter, stream_name};
 use crate::images::{self, entries};
 use crate::rosbag2::{
     Description, Inside, Metadata, Notes, Opener, PartsSource, Planned, Refused, identity, inside,
@@ -16,8 +16,10 @@ use crate::{Source, SourceError, SourceOptions, Warning};
 
 /// How deep directories are searched.
 const DEPTH: usize = 32;
+/// How the names of reports end.
+const REPORT: &str = "report.json";
 /// How many bytes of a report are searched for the names of videos.
-const REPORT: u64 = 1 << 24;
+const REPORT_HEAD: u64 = 1 << 24;
 /// How many recordings are named in a warning.
 const NAMED: usize = 10;
 
@@ -207,7 +209,7 @@ impl Search<'_> {
     fn contents(&mut self, directory: &Path, is_described: bool) -> Result<Contents, SourceError> {
         let mut contents = Contents::default();
         let entries = entries(directory)?;
-        self.name_alone(&entries);
+        self.name_alone(&entries)?;
         for path in entries {
             if path.is_dir() {
                 contents.directories.push(path);
@@ -267,20 +269,26 @@ impl Search<'_> {
         }
     }
 
-    /// Remembers the files that are read only if they are named themselves. Videos that an earlier
-    /// run made are none of them: its report names them.
-    fn name_alone(&mut self, entries: &[PathBuf]) {
-        let is_report = |path: &&PathBuf| path.to_string_lossy().ends_with("report.json");
+    /// Remembers the files that are read only if they are named themselves, unless `--topic` leaves
+    /// them out. Videos that an earlier run made are none of them: its report names them.
+    fn name_alone(&mut self, entries: &[PathBuf]) -> Result<(), SourceError> {
+        let filter = TopicFilter::new(self.root, self.options)?;
+        let is_alone = |path: &&PathBuf| {
+            let name = stream_name(path);
+            (path.is_file() || signature::dangling(path).is_some())
+                && filter.matches(&name)
+                && signature::is_video_name(path)
+        };
+        let is_report = |path: &&PathBuf| path.is_file() && stream_name(path).ends_with(REPORT);
         let read = |path: &PathBuf| {
-            String::from_utf8_lossy(&signature::head(path, REPORT).unwrap_or_default()).into_owned()
+            let head = signature::head(path, REPORT_HEAD).unwrap_or_default();
+            String::from_utf8_lossy(&head).into_owned()
         };
         let mut reports: Option<Vec<String>> = None;
-        for path in entries.iter().filter(|path| path.is_file() && signature::is_read_alone(path)) {
-            let reports = reports.get_or_insert_with(|| {
-                entries.iter().filter(|path| path.is_file()).filter(is_report).map(read).collect()
-            });
-            let name = path.file_name().unwrap_or_default().to_string_lossy();
-            let quoted = format!("\"{name}\"");
+        for path in entries.iter().filter(is_alone) {
+            let reports =
+                reports.get_or_insert_with(|| entries.iter().filter(is_report).map(read).collect());
+            let quoted = format!("\"{}\"", stream_name(path));
             if !reports.iter().any(|report| report.contains(&quoted)) {
                 self.alone.push(format!(
                     "{} is not read: a file of this kind is converted only if it is named itself",
@@ -288,6 +296,7 @@ impl Search<'_> {
                 ));
             }
         }
+        Ok(())
     }
 
     /// Searches a directory below the root.

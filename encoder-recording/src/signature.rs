@@ -185,16 +185,14 @@ pub(crate) fn is_misnamed_recording(path: &Path) -> bool {
         && [MCAP, BAG].iter().any(|magic| head().starts_with(magic))
 }
 
-/// Whether a file is a recording by its name that is read only if it is named itself, and not as one
-/// of a directory: a video or Y4M.
+/// Whether a file is a video or Y4M by its name.
 #[cfg(feature = "rosbag2")]
-pub(crate) fn is_read_alone(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
-    let Some((_, ending)) = name.rsplit_once('.') else { return false };
-    match ending {
-        // Other files have these endings as well: a transport stream begins with this byte.
+pub(crate) fn is_video_name(path: &Path) -> bool {
+    let extension = path.extension().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    match &*extension {
+        // Other files have these extensions as well: a transport stream begins with this byte.
         "ts" | "mts" => head(path, 1).is_ok_and(|head| head == b"G"),
-        ending => VIDEO_EXTENSIONS.contains(&ending),
+        extension => VIDEO_EXTENSIONS.contains(&extension),
     }
 }
 

@@ -347,9 +347,12 @@ fn files_that_are_read_alone_are_named() {
     for (name, content) in [("d.Y4M", ""), ("e.ts", "G"), ("f.ts", "export {}"), ("g.gz", "")] {
         std::fs::write(at(name), content).unwrap();
     }
-    let (_, warnings) = found(directory.path(), &[]).unwrap();
-    let names: Vec<_> = warnings.lines().filter_map(|line| line.split(' ').nth(1)).collect();
-    assert_eq!(names, ["d.Y4M", "e.ts"], "{warnings}");
+    let all = directory.path().file_name().unwrap().to_str().unwrap();
+    for (topics, expected) in [(&[][..], &["d.Y4M", "e.ts"][..]), (&[all, "d.*"], &["d.Y4M"])] {
+        let (_, warnings) = found(directory.path(), topics).unwrap();
+        let names: Vec<_> = warnings.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+        assert_eq!(names, expected, "{warnings}");
+    }
 }
 
 #[test]
