@@ -246,7 +246,7 @@ fn a_directory_that_cannot_be_read_is_named() {
     let at = |name: &str| directory.path().join(name);
     one(at("a.mcap"), "/cam", 1);
     std::fs::create_dir(at("closed")).unwrap();
-    std::fs::set_permissions(at("closed"), PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(at("closed"), PermissionsExt::from_mode(0o000)).unwrap();
     // The superuser can read it.
     if std::fs::read_dir(at("closed")).is_ok() {
         return;
