@@ -208,8 +208,9 @@ pub enum Moment {
 /// Implementations must follow these rules; callers rely on them.
 ///
 /// - **Order**: packets, messages and attachments are returned in the order of their log time, over
-///   all streams and channels. If that is not possible, a warning is returned before the first item
-///   that is out of order. Metadata has no time and is returned first.
+///   all streams and channels; in that of the recording where the recorder's clock was set back. In
+///   that case, and if the order is not possible, a warning is returned before the first item that
+///   is out of order. Metadata has no time and is returned first.
 /// - **Streams**: the first [`StreamInfo::id`] is 0, and each further id is one more. A stream is
 ///   returned before its first packet. Several channels of one topic and type are one stream.
 ///   [`Packet::number`] grows within a stream, and counts messages that the time window leaves out.
@@ -217,7 +218,7 @@ pub enum Moment {
 /// - **Memory**: bounded by [`Limits`], whatever the length of the recording and whatever it
 ///   claims: at most [`Limits::held_bytes`] of waiting messages and a few times
 ///   [`Limits::message_bytes`] for the chunk being read. A list of the recording's chunks may be
-///   held, but nothing for each message. A size that the recording claims is checked against the
+///   held, but nothing for each message (but for a bounded number of log times). A size that the recording claims is checked against the
 ///   limits and against the available bytes before memory is allocated for it.
 /// - **Loss**: each message that cannot be returned is covered by a [`Warning`] with `loss`, or, if
 ///   it is known to be a picture, returned as a packet with [`BadMessage`]. Damage at one place

@@ -391,7 +391,7 @@ fn recordings_come_through_named_pipes() {
 #[test]
 fn a_clock_that_is_set_back_between_parts() {
     // Each part has these frames, and the clock is set back by this much before frame 20 or 30.
-    for (set_at, by) in [(20, 100 * 1000), (20, 475), (30, 100 * 1000), (30, 2475)] {
+    for (set_at, by) in [(20, 100 * 1000), (20, 875), (30, 100 * 1000), (30, 2475)] {
         let directory = tempfile::tempdir().unwrap();
         let parts = [("x_0.mcap", 0..20), ("x_1.mcap", 20..40), ("x_2.mcap", 40..60)];
         for (name, numbers) in parts {
@@ -406,7 +406,6 @@ fn a_clock_that_is_set_back_between_parts() {
         metadata(directory.path(), &["x_0.mcap", "x_1.mcap", "x_2.mcap"], "");
         let converted = convert(directory.path(), &[]);
         assert_eq!(numbers(&converted.path("cam.mp4")), range(0..60), "{set_at} {by}");
-        // Less than a second is usual between parts.
-        assert_eq!(converted.warns("the clock was set"), by > 1000, "{}", converted.report);
+        assert!(converted.warns("the clock was set"), "{}", converted.report);
     }
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use super::opener::{OpenFile, Opener, is_without_cameras};
-use super::sequence::{InSequence, most_at_once, sequence};
+use super::sequence::{InSequence, is_set, most_at_once, sequence};
 use crate::joined::{self, FileChannels, JoinedChannels};
 use crate::temporary::{Opened, renamed};
 use crate::{
@@ -102,12 +102,8 @@ impl PartsSource {
     ) -> Result<Box<dyn Source>, SourceError> {
         let mut options = options.clone();
         options.limits.held_bytes /= most_at_once(&files, MOST_OPEN) as u64;
-        let cameras = |path: &Path| opener.survey(path, &options).map(|survey| survey.cameras);
-        let is_like = |a: &Path, b: &Path| match (cameras(a), cameras(b)) {
-            (Ok(a), Ok(b)) => !a.is_disjoint(&b),
-            _ => false,
-        };
-        let files = sequence(files, is_like);
+        let is_set = |a: &Path, b: &Path, time| is_set(&opener, &options, (a, b), time);
+        let files = sequence(files, is_set);
         let warnings = std::mem::take(&mut description.warnings);
         let mut source = Self {
             description,

@@ -1,13 +1,19 @@
 //! The order in which the files of a recording are read.
 
-use std::path::Path;
+use std::collections::{HashMap, HashSet};
+use std::path::{Path, PathBuf};
 
+use super::opener::Opener;
 use super::parts::Planned;
 use crate::names::natural;
+use crate::steps::LogTimes;
+use crate::{Event, Moment, SourceOptions};
 
 /// How far files may overlap in time: recorders close a file and open the next one while messages
 /// arrive.
 const SECOND: i64 = 1_000_000_000;
+/// How much of an overlap is read, to determine whether the clock was set.
+const EXAMINED: i64 = 120 * SECOND;
 
 /// A file in its place.
 #[derive(Clone, Debug)]
@@ -19,42 +25,92 @@ pub(super) struct InSequence {
 }
 
 /// Puts files in order: by their log times, whatever their order is. If the recorder's clock was
-/// set back, their order is right. `is_like`: whether two files have a camera topic in common.
+/// set back, their order is right. `is_set` returns whether the clock was set back between the
+/// first file and the second, whose messages overlap in this time.
 pub(super) fn sequence(
     files: Vec<Planned>,
-    is_like: impl Fn(&Path, &Path) -> bool,
+    is_set: impl Fn(&Path, &Path, (i64, i64)) -> bool,
 ) -> Vec<InSequence> {
     let mut sorted = files.clone();
     sort(&mut sorted);
-    if !overlap(&sorted, is_like) && !steps_back(&files) {
+    let set = overlaps(&sorted, &files, is_set);
+    if set.is_empty() && !steps_back(&files) {
         return sorted.into_iter().map(|file| InSequence { file, back: None }).collect();
     }
     let mut end = None;
     let place = |file: Planned| {
         let Some((first, last)) = file.span else { return InSequence { file, back: None } };
-        let back = end.map(|end: i64| end.saturating_sub(first)).filter(|back| *back > SECOND);
+        let back = end.map(|end: i64| end.saturating_sub(first));
+        let back = back.filter(|back| *back > SECOND || set.contains(&file.path));
         end = end.filter(|_| back.is_none()).max(Some(last));
         InSequence { file, back }
     };
     files.into_iter().map(place).collect()
 }
 
-/// Whether files with the same cameras overlap in time by more than those of a recorder do.
-fn overlap(sorted: &[Planned], is_like: impl Fn(&Path, &Path) -> bool) -> bool {
-    let mut latest: Option<(&Path, (i64, i64))> = None;
-    for (path, span) in timed(sorted) {
-        if let Some((before, (first, last))) = latest {
-            let overlap = last.min(span.1).saturating_sub(span.0);
-            let shorter = last.saturating_sub(first).min(span.1.saturating_sub(span.0));
-            if overlap > SECOND.max(shorter / 10) && is_like(before, path) {
-                return true;
+/// The files that overlap one before them in time because the clock was set.
+fn overlaps(
+    sorted: &[Planned],
+    listed: &[Planned],
+    is_set: impl Fn(&Path, &Path, (i64, i64)) -> bool,
+) -> HashSet<PathBuf> {
+    let mut set = HashSet::new();
+    let number = |path: &Path| listed.iter().position(|file| file.path == path);
+    let mut latest: Option<(&Path, i64)> = None;
+    for (path, (first, last)) in timed(sorted) {
+        if let Some((before, end)) = latest {
+            let time = (first, last.min(end));
+            let pair = match number(before) < number(path) {
+                true => (before, path),
+                false => (path, before),
+            };
+            if time.0 < time.1 && is_set(pair.0, pair.1, time) {
+                set.insert(pair.1.to_owned());
             }
         }
-        if latest.is_none_or(|(_, (_, last))| last <= span.1) {
-            latest = Some((path, span));
+        if latest.is_none_or(|(_, end)| end <= last) {
+            latest = Some((path, last));
         }
     }
-    false
+    set
+}
+
+/// Whether the clock was set back between two files: their messages in `time` mix.
+pub(super) fn is_set(
+    opener: &Opener,
+    options: &SourceOptions,
+    files: (&Path, &Path),
+    time: (i64, i64),
+) -> bool {
+    let cameras = |path| opener.survey(path, options).map(|survey| survey.cameras);
+    match (cameras(files.0), cameras(files.1)) {
+        (Ok(first), Ok(second)) if !first.is_disjoint(&second) => {}
+        _ => return false,
+    }
+    let mut times = LogTimes::default();
+    let end = time.1.min(time.0.saturating_add(EXAMINED));
+    let (start, end) = (Some(Moment::Absolute(time.0)), Some(Moment::Absolute(end)));
+    let options = SourceOptions { start, end, all_messages: false, ..options.clone() };
+    for (file, path) in (0..).zip([files.0, files.1]) {
+        // A file that cannot be read is reported when it is opened.
+        let Ok(mut opened) = opener.open(path, &options) else { return false };
+        let (mut topics, mut number) = (HashMap::new(), 0);
+        while let Ok(Some(event)) = opened.source.next_event() {
+            match event {
+                Event::Stream(info) => {
+                    topics.insert(info.id, info.topic);
+                }
+                Event::Packet(packet) => {
+                    if let Some(topic) = topics.get(&packet.stream) {
+                        times.push(topic, true, (file, number), packet.log_ns);
+                        number += 1;
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    !times.steps().is_empty()
 }
 
 /// Whether the names of the files rise as they are listed, and their times do not, and no file
@@ -104,8 +160,6 @@ pub(super) fn most_at_once(files: &[Planned], most: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::*;
 
     fn planned(spans: &[Option<(i64, i64)>]) -> Vec<Planned> {
@@ -146,7 +200,7 @@ mod tests {
             (&[(1000, 1100), (900, 1000)], "10"),
             (&[(1000, 1100), (1200, 1300), (1100, 1200)], "021"),
             // Files that cross a boundary.
-            (&[(1000, 1100), (1099, 1200)], "01"),
+            (&[(1000, 1100), (1100, 1200)], "01"),
         ] {
             let spans: Vec<_> = spans.iter().map(|span| seconds(*span)).collect();
             let text = |found: Vec<InSequence>| {
@@ -156,11 +210,11 @@ mod tests {
                 };
                 found.iter().map(one).collect::<String>()
             };
-            assert_eq!(text(sequence(planned(&spans), |_, _| true)), expected);
+            assert_eq!(text(sequence(planned(&spans), |_, _, _| true)), expected);
         }
-        // Other cameras at the same time.
+        // At the same time, for another reason.
         let spans = [(0, 100), (0, 100)].map(seconds);
-        let found = sequence(planned(&spans), |_, _| false);
+        let found = sequence(planned(&spans), |_, _, _| false);
         assert!(found.iter().all(|found| found.back.is_none()));
     }
 }

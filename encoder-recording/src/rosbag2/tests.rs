@@ -420,8 +420,8 @@ fn a_part_without_a_wanted_topic_is_no_loss() {
 fn files_that_overlap_are_merged_and_counted() {
     let directory = tempfile::tempdir().unwrap();
     drop(write(&directory.path().join("x_0.db3"), 0..10, false));
-    drop(write(&directory.path().join("x_1.db3"), 5..15, false));
-    let both = (0..10).chain(5..15);
+    drop(write(&directory.path().join("x_1.db3"), 8..18, false));
+    let both = (0..10).chain(8..18);
     for files in [["x_0.db3", "x_1.db3"], ["x_1.db3", "x_0.db3"]] {
         let yaml = directory.path().join(ROSBAG2_METADATA);
         std::fs::write(yaml, metadata(&files, START, "\"\"")).unwrap();
@@ -435,7 +435,7 @@ fn files_that_overlap_are_merged_and_counted() {
         let part = SourceOptions { start, ..Default::default() };
         let part = read(directory.path(), &part).unwrap().frames;
         assert!(part.is_sorted_by(|a, b| a.0 < b.0 && a.1 <= b.1), "{part:?}");
-        assert_eq!((part.len(), part.first().unwrap().1, part.last().unwrap()), (11, 7, &(19, 14)));
+        assert_eq!((part.len(), part.first().unwrap().1, part.last().unwrap()), (13, 7, &(19, 17)));
     }
 }
 
@@ -444,13 +444,13 @@ fn more_files_than_are_open_at_once_lose_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let names: Vec<_> = (0..20).map(|n| format!("x_{n}.db3")).collect();
     for name in &names {
-        drop(write(&directory.path().join(name), 0..10, false));
+        drop(write(&directory.path().join(name), 0..2, false));
     }
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let yaml = directory.path().join(ROSBAG2_METADATA);
     std::fs::write(yaml, metadata(&names, START, "\"\"")).unwrap();
     let all = read(directory.path(), &SourceOptions::default()).unwrap();
-    assert_eq!(all.frames.len(), 200);
+    assert_eq!(all.frames.len(), 40);
     let [Warning { text, loss: false }] = all.warnings.as_slice() else { panic!("{all:?}") };
     assert!(text.contains("may come out of order"), "{text}");
 }

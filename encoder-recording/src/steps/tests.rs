@@ -163,3 +163,35 @@ fn a_long_recording_is_thinned_out() {
     assert_eq!((found.steps[0].message, found.steps[0].by / MS), (set as u64, 9925));
     assert!(times.tracks[0].times().len() <= 1 << 17);
 }
+
+#[test]
+fn distances_may_vary() {
+    // Distances from 35 to 65 ms, by a generator of random numbers.
+    let mut state = 7u64;
+    let mut random = |below: u64| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) % below
+    };
+    for round in 0..30 {
+        let mut time = 1_000_000;
+        let mut next = || {
+            time += 35 + random(30) as i64;
+            time
+        };
+        let times: Vec<_> = (0..400).map(|_| next()).collect();
+        let mut late = times.clone();
+        for _ in 0..5 {
+            let message = late.remove(random(360) as usize);
+            late.insert(random(399) as usize, message);
+        }
+        assert!(steps(late).is_empty(), "{round}");
+        let mut blocks: Vec<_> = times.chunks(10 + random(40) as usize).collect();
+        let count = blocks.len() as u64;
+        (0..count).for_each(|n| blocks.swap(n as usize, random(count) as usize));
+        assert_eq!(steps(blocks.concat()), NONE, "{round}");
+        let (at, by) = (100 + random(200) as usize, 300 + random(4000) as i64);
+        let set = (0..).zip(&times).map(|(n, time)| time - if n < at { 0 } else { by });
+        let found = steps(set.collect::<Vec<_>>());
+        assert!(matches!(found[..], [(message, ..)] if message == at as u64), "{round}: {found:?}");
+    }
+}

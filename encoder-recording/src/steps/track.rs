@@ -13,6 +13,8 @@ const RUN: u64 = 6;
 const AGAINST: u64 = 4;
 /// So many messages in a row that are in order end the search for those that are not.
 const QUIET: usize = 64;
+/// Messages up to so many distances apart are neighbours.
+const NEAR: i64 = 8;
 /// How many messages are counted for and against a step.
 const COUNTED: usize = 16;
 /// How many distances are compared.
@@ -137,7 +139,7 @@ pub(super) struct Evidence {
 
 impl Evidence {
     /// Examines a step back in `times` before the message at `index`. `by`: how far the clock would
-    /// have been set, if that is to be examined. `None` if nothing is out of order.
+    /// have been set; without it, only the messages are counted. `None` if nothing is out of order.
     pub(super) fn of(times: &[i64], index: usize, by: Option<i64>) -> Option<Self> {
         let (before, after) = times.split_at_checked(index)?;
         let first = *after.first()?;
@@ -173,7 +175,12 @@ impl Evidence {
         let distance = distance(before, &later);
         let behind = after.get(len..).unwrap_or_default();
         let others = before.iter().chain(behind).copied();
-        let is_stored = fills_gaps(&later, others, distance);
+        // Messages that were stored late have others between them and behind them.
+        let last = later.last().copied().unwrap_or(first);
+        let jump = behind.first().map_or(0, |time| time.saturating_sub(last));
+        let is_late =
+            later.len() * 2 < len || (later.len() == 1 && jump > distance.saturating_mul(NEAR));
+        let is_stored = by.is_some() && (is_late || fills_gaps(&later, others, distance));
         Some(Self { messages, is_stored, is_against: false, distance, first, latest })
     }
 
@@ -252,7 +259,7 @@ fn fills_gaps(times: &[i64], others: impl Iterator<Item = i64>, distance: i64) -
     all.sort_unstable();
     let pairs = all.iter().zip(all.iter().skip(1)).filter(|(a, b)| a.1 != b.1);
     let gaps: Vec<_> = pairs.map(|(a, b)| b.0.saturating_sub(a.0)).collect();
-    let longest = distance.saturating_mul(3);
+    let longest = distance.saturating_mul(NEAR);
     if let ([below, above], 1) = (gaps.as_slice(), times.len()) {
         // Two distances, if the message is missing there.
         let gap = below.saturating_add(*above);
@@ -261,6 +268,8 @@ fn fills_gaps(times: &[i64], others: impl Iterator<Item = i64>, distance: i64) -
     if is_apart {
         return gaps.iter().any(|gap| *gap <= longest);
     }
-    let usual = gaps.iter().filter(|gap| (distance / 4 * 3..=longest).contains(*gap)).count();
+    // Whole blocks meet at few places only.
+    let shortest = if gaps.len() * 2 <= times.len() { 0 } else { distance / 8 * 5 };
+    let usual = gaps.iter().filter(|gap| (shortest..=longest).contains(*gap)).count();
     usual * 4 > gaps.len() * 3
 }
