@@ -23,7 +23,7 @@ impl Orientation {
         };
         let long = *exif.get(4..)?.first_chunk()?;
         let first = if big { u32::from_be_bytes(long) } else { u32::from_le_bytes(long) };
-        let directory = usize::try_from(first).ok()?;
+        let directory = usize::try_from(first).ok().filter(|&at| at < exif.len())?;
         let entries = (0..usize::from(short(directory)?)).map(|n| directory + 2 + 12 * n);
         for at in entries {
             // The tag, the type (a number of 16 bits), the count, the value.

@@ -175,13 +175,20 @@ fn adobe_transforms_that_do_not_exist_for_the_components() {
 }
 
 #[test]
-fn a_header_of_very_many_adobe_segments() {
+fn headers_of_very_many_segments() {
     let scene = Scene::smooth(64, 48);
     let plain = grey_jpeg(&scene, BASELINE);
     let mut data = plain.clone();
     data.splice(2..2, b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x02".repeat(20_000));
     let found = picture(&compressed("jpeg", data));
-    assert!(found.planes == picture(&compressed("jpeg", plain)).planes);
+    assert!(found.planes == picture(&compressed("jpeg", plain.clone())).planes);
+    // EXIF data that leads out of its segment, and chunks without a content.
+    let nowhere = jpeg_with(b"MM\0*\xff\xff\xff\xff", plain);
+    let mut chunks = grey_png(4, &[7; 8]);
+    chunks.splice(33..33, b"\0\0\0\0teXt\0\0\0\0".repeat(20_000));
+    for payload in [compressed("jpeg", nowhere), compressed("png", chunks)] {
+        assert_eq!(remarks(&payload, &PictureOptions::default()), []);
+    }
 }
 
 /// The red channel as grey, which [`encode_jpeg`] stores of a grey picture.
