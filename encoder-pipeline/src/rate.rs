@@ -175,6 +175,13 @@ impl Camera {
         (at(self.stamps.times.first()), at(self.stamps.times.last()))
     }
 
+    /// Whether all frames lie before a grid, or after it.
+    fn is_outside(&self, grid: &Grid) -> bool {
+        let (first, last) = self.span();
+        let length = grid.rate.nanoseconds(grid.frames.saturating_sub(1));
+        last < grid.origin_ns || first > grid.origin_ns.saturating_add_unsigned(length)
+    }
+
     /// Checks that a constant rate can fill the gaps between its frames.
     fn check(&self, rate: FrameRate) -> Result<(), ResampleError> {
         let grid = Grid::of(&self.stamps.times, rate);
@@ -264,10 +271,18 @@ impl Plan {
                     continue;
                 }
             };
+            let is_outside = camera.is_outside(&grid);
             let Camera { key, topic, frame_id, stamps, .. } = camera;
             let Stamps { times, mut warnings, guessed } = stamps;
             let fit = Fit::of(&times, &copies, &grid);
-            warnings.extend(describe(&fit, &grid));
+            match is_outside {
+                true => warnings.push(format!(
+                    "no frame of this camera lies within the common grid: its nearest picture is \
+                     repeated for {} frames",
+                    grid.frames
+                )),
+                false => warnings.extend(describe(&fit, rate)),
+            }
             report.push(GridCamera {
                 topic,
                 frame_id,
@@ -357,16 +372,9 @@ fn align(cameras: &mut [Camera]) {
 }
 
 /// Warns if much of a shared grid lies outside of a camera.
-fn describe(fit: &Fit, grid: &Grid) -> Vec<String> {
-    let seconds = |frames: u64| grid.rate.nanoseconds(frames) as f64 / 1e9;
+fn describe(fit: &Fit, rate: FrameRate) -> Vec<String> {
+    let seconds = |frames: u64| rate.nanoseconds(frames) as f64 / 1e9;
     let mut warnings = Vec::new();
-    if fit.padded_before.max(fit.padded_after) == grid.frames && grid.frames > FEW {
-        return vec![format!(
-            "no frame of this camera lies within the common grid: its nearest picture is repeated \
-             for {} frames",
-            grid.frames
-        )];
-    }
     for (frames, which, when) in
         [(fit.padded_before, "first", "begins"), (fit.padded_after, "last", "ends")]
     {
