@@ -111,6 +111,7 @@ pub(crate) fn find(
         unread: Notes::default(),
         alone: Notes::default(),
         pictures: Vec::new(),
+        misnamed: Vec::new(),
         error: None,
         known: HashSet::new(),
         visited: HashSet::from([real.clone()]),
@@ -140,6 +141,8 @@ struct Search<'a> {
     /// Files that are read only if they are named themselves.
     alone: Notes,
     pictures: Vec<Pictures>,
+    /// Files that are recordings in spite of their names.
+    misnamed: Vec<PathBuf>,
     /// The error of the first file or directory that cannot be read.
     error: Option<SourceError>,
     /// Files that were found, decompressed and without links.
@@ -221,8 +224,9 @@ impl Search<'_> {
                 Some(extension) if extension == "dvc" => path.with_extension(""),
                 _ => path,
             };
-            if !is_described {
-                self.file(path, &mut contents);
+            match is_described {
+                true => self.other_file(path),
+                false => self.file(path, &mut contents),
             }
         }
         Ok(contents)
@@ -234,12 +238,12 @@ impl Search<'_> {
         let is_recording = signature::is_recording_name(&name);
         // A link or a DVC pointer to nothing may stand for a directory of recordings.
         if !is_recording && path.extension().is_some() {
-            self.misnamed(&path);
+            self.other_file(path);
             return;
         }
         let shown = self.relative(&path);
         match inside(self.root, &shown) {
-            Ok(_) if !is_recording => self.misnamed(&path),
+            Ok(_) if !is_recording => self.other_file(path),
             // The same file, compressed, comes after the decompressed one.
             Ok(file) => {
                 contents.recordings.push(path);
@@ -259,13 +263,10 @@ impl Search<'_> {
         }
     }
 
-    fn misnamed(&mut self, path: &Path) {
-        if signature::is_misnamed_recording(path) {
-            self.unread.push(format!(
-                "{} is a recording, and is not read because of its name: in a directory, names \
-                 end with .mcap, .db3 or .bag",
-                self.relative(path).display()
-            ));
+    /// Keeps a file that is not called a recording if it is one.
+    fn other_file(&mut self, path: PathBuf) {
+        if signature::is_misnamed_recording(&path) {
+            self.misnamed.push(path);
         }
     }
 
@@ -445,6 +446,7 @@ impl Search<'_> {
                     .unwrap_or_else(|| SourceError::invalid(self.root, reason, hint)));
             }
         }
+        self.name_misnamed();
         self.name_pictures(!matches!(place, Some(Place::Directory(_))))?;
         let whole = place.map(|place| Found { name: PathBuf::new(), place, warnings: Vec::new() });
         self.found.extend(whole);
@@ -464,6 +466,20 @@ impl Search<'_> {
         match self.is_pictures {
             true => directory == self.root,
             false => directory.parent() == Some(self.root),
+        }
+    }
+
+    /// Names the recordings that are not read because of their names, unless a link or
+    /// `metadata.yaml` names them.
+    fn name_misnamed(&mut self) {
+        for path in std::mem::take(&mut self.misnamed) {
+            if path.canonicalize().is_ok_and(|real| !self.known.contains(&real)) {
+                self.unread.push(format!(
+                    "{} is a recording, and is not read because of its name: in a directory, names \
+                     end with .mcap, .db3 or .bag",
+                    self.relative(&path).display()
+                ));
+            }
         }
     }
 

@@ -184,7 +184,7 @@ fn files_that_cannot_be_used_are_named() {
 fn recordings_below_and_beside_a_described_one() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
-    for name in ["rec_0.mcap", "data/rec_1.mcap", "old/rec.mcap"] {
+    for name in ["rec_0.mcap", "data/rec_1.mcap", "old/rec.mcap", "rec_0.mcap.bak"] {
         one(at(name), "/cam", 1);
     }
     std::fs::write(at("other.bag"), "").unwrap();
@@ -193,7 +193,8 @@ fn recordings_below_and_beside_a_described_one() {
     std::fs::write(at("metadata.yaml"), yaml).unwrap();
     let (names, warnings) = found(directory.path(), &[]).unwrap();
     assert_eq!(names, ["", "old/rec"]);
-    assert_warnings(&warnings, &[(false, "other.bag is not listed in metadata.yaml")]);
+    let unread = [(false, "other.bag is not listed in"), (false, "rec_0.mcap.bak is a recording")];
+    assert_warnings(&warnings, &unread);
 }
 
 #[cfg(unix)]
@@ -212,10 +213,7 @@ fn links_are_followed_once_and_named_if_they_lead_out() {
     symlink("../store/b", at("day/b.mcap")).unwrap();
     let (names, warnings) = found(&root, &[]).unwrap();
     assert_eq!(names, ["again/a", "again/b"]);
-    assert_warnings(
-        &warnings,
-        &[(false, "2 recordings are in"), (false, "store/b is a recording")],
-    );
+    assert_warnings(&warnings, &[(false, "2 recordings are in")]);
     std::fs::remove_dir_all(at("store")).unwrap();
     std::fs::remove_file(at("day/b.mcap")).unwrap();
     symlink("../outside", at("out")).unwrap();
