@@ -39,7 +39,7 @@ mod signature;
 mod spool;
 #[cfg(feature = "sqlite")]
 mod sqlite;
-#[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
+#[cfg(any(feature = "mcap", feature = "rosbag1", feature = "rosbag2"))]
 mod steps;
 #[cfg(feature = "rosbag2")]
 mod survey;

@@ -30,8 +30,6 @@ pub(crate) const FEWEST: u64 = 3;
 const ENOUGH: u64 = 10;
 /// Messages that are later than this, in nanoseconds, are not just out of order.
 const USUAL: i64 = 1_000_000_000;
-/// How many steps are reported.
-const LISTED: usize = 3;
 
 /// From this message on, log times are earlier.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +57,7 @@ pub(crate) struct ClockSteps {
 impl ClockSteps {
     /// What is added to the log time of the message at `place`, to have the messages in the order
     /// of the recording.
+    #[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
     pub(crate) fn shift(&self, place: Place) -> i64 {
         let after = self.steps.partition_point(|step| step.place <= place);
         after.checked_sub(1).and_then(|n| self.steps.get(n)).map_or(0, |step| step.shift)
@@ -69,6 +68,7 @@ impl ClockSteps {
     }
 
     /// The warning about steps in `part` that were found too late to be applied.
+    #[cfg(any(feature = "mcap", feature = "rosbag1"))]
     pub(crate) fn not_applied(&self, part: &str) -> Option<String> {
         let step = self.steps.first()?;
         Some(format!(
@@ -81,7 +81,10 @@ impl ClockSteps {
     }
 
     /// The warnings about the steps.
+    #[cfg(any(feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
     pub(crate) fn warnings(&self) -> impl Iterator<Item = String> {
+        /// How many steps are reported.
+        const LISTED: usize = 3;
         let text = |step: &Step, rest: &str| {
             format!(
                 "{}: the log times step back by {:.3} s at message {}, {rest}",

@@ -390,8 +390,8 @@ fn recordings_come_through_named_pipes() {
 
 #[test]
 fn a_clock_that_is_set_back_between_parts() {
-    // Each part has these frames, and the clock is set back by this much before frame 20 or 30.
-    for (set_at, by) in [(20, 100 * 1000), (20, 875), (30, 100 * 1000), (30, 2475)] {
+    // Each part has these frames, and the clock is set back by this much before a frame.
+    for (set_at, by) in [(10, 100_000), (20, 100_000), (20, 875), (30, 100_000), (30, 2475)] {
         let directory = tempfile::tempdir().unwrap();
         let parts = [("x_0.mcap", 0..20), ("x_1.mcap", 20..40), ("x_2.mcap", 40..60)];
         for (name, numbers) in parts {

@@ -4,10 +4,10 @@
 //! read one after another.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::opener::{OpenFile, Opener, is_without_cameras};
-use super::sequence::{InSequence, is_set, most_at_once, sequence};
+use super::sequence::{InSequence, Overlap, first_message, is_set, most_at_once, sequence};
 use crate::joined::{self, FileChannels, JoinedChannels};
 use crate::temporary::{Opened, renamed};
 use crate::{
@@ -102,7 +102,7 @@ impl PartsSource {
     ) -> Result<Box<dyn Source>, SourceError> {
         let mut options = options.clone();
         options.limits.held_bytes /= most_at_once(&files, MOST_OPEN) as u64;
-        let is_set = |a: &Path, b: &Path, time| is_set(&opener, &options, (a, b), time);
+        let is_set = |overlap: &Overlap<'_>| is_set(&opener, &options, overlap);
         let files = sequence(files, is_set);
         let warnings = std::mem::take(&mut description.warnings);
         let mut source = Self {
@@ -144,7 +144,10 @@ impl PartsSource {
             // The window of a single file counts from its own start anyway.
             None if self.files.len() == 1 => None,
             // A file that cannot be read is reported when it is opened.
-            None => self.files.iter().find_map(|next| self.first_message(&next.file.path)),
+            None => self
+                .files
+                .iter()
+                .find_map(|next| first_message(&self.opener, &self.options, &next.file.path)),
         };
         let Some(start) = start else { return };
         for moment in [&mut self.options.start, &mut self.options.end] {
@@ -152,20 +155,6 @@ impl PartsSource {
                 *moment = Some(Moment::Absolute(start.saturating_add(ns)));
             }
         }
-    }
-
-    /// The log time of the first message of a file.
-    fn first_message(&self, path: &Path) -> Option<i64> {
-        let whole = SourceOptions { start: None, end: None, ..self.options.clone() };
-        let mut file = self.opener.open(path, &whole).ok()?;
-        while let Ok(Some(event)) = file.source.next_event() {
-            match event {
-                Event::Packet(packet) => return Some(packet.log_ns),
-                Event::Message(message) => return i64::try_from(message.log_ns).ok(),
-                _ => {}
-            }
-        }
-        None
     }
 
     /// Opens the next file that can be opened.

@@ -24,12 +24,22 @@ pub(super) struct InSequence {
     pub(super) back: Option<i64>,
 }
 
+/// Two files that overlap in time.
+pub(super) struct Overlap<'a> {
+    first: &'a Path,
+    /// Listed behind the first.
+    second: &'a Path,
+    time: (i64, i64),
+    /// The log times of the second file begin behind those of the first.
+    is_later: bool,
+}
+
 /// Puts files in order: by their log times, whatever their order is. If the recorder's clock was
-/// set back, their order is right. `is_set` returns whether the clock was set back between the
-/// first file and the second, whose messages overlap in this time.
+/// set back, their order is right. `is_set` returns whether the clock was set back in the first of
+/// two files, or between them.
 pub(super) fn sequence(
     files: Vec<Planned>,
-    is_set: impl Fn(&Path, &Path, (i64, i64)) -> bool,
+    is_set: impl Fn(&Overlap<'_>) -> bool,
 ) -> Vec<InSequence> {
     let mut sorted = files.clone();
     sort(&mut sorted);
@@ -52,7 +62,7 @@ pub(super) fn sequence(
 fn overlaps(
     sorted: &[Planned],
     listed: &[Planned],
-    is_set: impl Fn(&Path, &Path, (i64, i64)) -> bool,
+    is_set: impl Fn(&Overlap<'_>) -> bool,
 ) -> HashSet<PathBuf> {
     let mut set = HashSet::new();
     let number = |path: &Path| listed.iter().position(|file| file.path == path);
@@ -60,12 +70,10 @@ fn overlaps(
     for (path, (first, last)) in timed(sorted) {
         if let Some((before, end)) = latest {
             let time = (first, last.min(end));
-            let pair = match number(before) < number(path) {
-                true => (before, path),
-                false => (path, before),
-            };
-            if time.0 < time.1 && is_set(pair.0, pair.1, time) {
-                set.insert(pair.1.to_owned());
+            let is_later = number(before) < number(path);
+            let (first, second) = if is_later { (before, path) } else { (path, before) };
+            if time.0 < time.1 && is_set(&Overlap { first, second, time, is_later }) {
+                set.insert(second.to_owned());
             }
         }
         if latest.is_none_or(|(_, end)| end <= last) {
@@ -75,23 +83,38 @@ fn overlaps(
     set
 }
 
-/// Whether the clock was set back between two files: their messages in `time` mix.
-pub(super) fn is_set(
-    opener: &Opener,
-    options: &SourceOptions,
-    files: (&Path, &Path),
-    time: (i64, i64),
-) -> bool {
+/// The log time of the first message of a file, in the order of the recording.
+pub(super) fn first_message(opener: &Opener, options: &SourceOptions, path: &Path) -> Option<i64> {
+    let whole = SourceOptions { start: None, end: None, ..options.clone() };
+    let mut file = opener.open(path, &whole).ok()?;
+    while let Ok(Some(event)) = file.source.next_event() {
+        match event {
+            Event::Packet(packet) => return Some(packet.log_ns),
+            Event::Message(message) => return i64::try_from(message.log_ns).ok(),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Whether the clock was set back in the first of two files, or between them: their messages mix,
+/// or the first file begins with messages that are later than those of the second.
+pub(super) fn is_set(opener: &Opener, options: &SourceOptions, overlap: &Overlap<'_>) -> bool {
+    let Overlap { first, second, time, is_later } = *overlap;
     let cameras = |path| opener.survey(path, options).map(|survey| survey.cameras);
-    match (cameras(files.0), cameras(files.1)) {
-        (Ok(first), Ok(second)) if !first.is_disjoint(&second) => {}
+    match (cameras(first), cameras(second)) {
+        (Ok(a), Ok(b)) if !a.is_disjoint(&b) => {}
         _ => return false,
+    }
+    let begin = if is_later { first_message(opener, options, first) } else { None };
+    if begin.is_some_and(|begin| begin > time.0) {
+        return true;
     }
     let mut times = LogTimes::default();
     let end = time.1.min(time.0.saturating_add(EXAMINED));
     let (start, end) = (Some(Moment::Absolute(time.0)), Some(Moment::Absolute(end)));
     let options = SourceOptions { start, end, all_messages: false, ..options.clone() };
-    for (file, path) in (0..).zip([files.0, files.1]) {
+    for (file, path) in (0..).zip([first, second]) {
         // A file that cannot be read is reported when it is opened.
         let Ok(mut opened) = opener.open(path, &options) else { return false };
         let (mut topics, mut number) = (HashMap::new(), 0);
@@ -128,7 +151,7 @@ fn steps_back(files: &[Planned]) -> bool {
             let is_continued = |(_, other): &(&Path, (i64, i64))| {
                 continues(other, before) || continues(other, after)
             };
-            after.1 < before.0 && !all.iter().any(is_continued)
+            after.0.saturating_add(SECOND) < before.0 && !all.iter().any(is_continued)
         })
 }
 
@@ -210,11 +233,11 @@ mod tests {
                 };
                 found.iter().map(one).collect::<String>()
             };
-            assert_eq!(text(sequence(planned(&spans), |_, _, _| true)), expected);
+            assert_eq!(text(sequence(planned(&spans), |_| true)), expected);
         }
         // At the same time, for another reason.
         let spans = [(0, 100), (0, 100)].map(seconds);
-        let found = sequence(planned(&spans), |_, _, _| false);
+        let found = sequence(planned(&spans), |_| false);
         assert!(found.iter().all(|found| found.back.is_none()));
     }
 }
