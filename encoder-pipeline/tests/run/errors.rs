@@ -268,7 +268,7 @@ fn a_source_that_fails_later_ends_the_run_with_what_came_before() {
     let report = run(&(Box::new(recording.opened()) as Open), config(&[NAMING]), memory());
     assert_eq!((report.exit, report.errors().count()), (3, 0));
     assert_eq!(report.outputs[0].video.frames_encoded, 5);
-    assert!(report.warnings[0].contains("what came before is kept"), "{report:?}");
+    assert!(report.warnings[1].contains("what came before is kept"), "{report:?}");
 }
 
 #[test]
