@@ -12,7 +12,7 @@ use crate::rosbag2::{
 };
 use crate::signature::{self, ROSBAG2_METADATA};
 use crate::survey::{Group, Survey, common_name, group, stem};
-use crate::{Source, SourceError, SourceOptions, Warning};
+use crate::{Source, SourceError, SourceOptions, Warning, is_pipe};
 
 /// How deep directories are searched.
 const DEPTH: usize = 32;
@@ -218,7 +218,7 @@ impl Search<'_> {
                 contents.directories.push(path);
                 continue;
             }
-            contents.has_pictures |= images::format(&path).is_some();
+            contents.has_pictures |= images::format(&path).is_some() && !is_pipe(&path);
             let path = match path.extension() {
                 // A DVC pointer may be all that is there of a recording.
                 Some(extension) if extension == "dvc" => path.with_extension(""),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use encoder_core::FrameRate;
 use encoder_testbed::fixtures::bag::{Bag, CAMERA, image};
 use encoder_testbed::fixtures::recording::{Content, Recording, Serialization, camera, small_jpeg};
 
@@ -10,7 +11,9 @@ use crate::{Event, SourceError, SourceOptions, recordings};
 /// Names of the recordings at a path, and the warnings of the first of them.
 fn found(path: &Path, topics: &[&str]) -> Result<(Vec<String>, String), SourceError> {
     let topics = topics.iter().map(|topic| topic.to_string()).collect();
-    let options = SourceOptions { topics, ..Default::default() };
+    // A rate for pictures, whose names state no time here.
+    let rate = Some(FrameRate::default());
+    let options = SourceOptions { topics, rate, ..Default::default() };
     let all = recordings(path, &options)?;
     let mut source = all[0].open(&options)?;
     let mut warnings = String::new();
