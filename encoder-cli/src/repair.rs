@@ -8,7 +8,9 @@ use std::{
 };
 
 use encoder_pipeline::{
-    mux::{Leftover, OutputFile, PartError, Recovery, is_being_written, repaired_name},
+    mux::{
+        Leftover, LeftoverContent, OutputFile, PartError, Recovery, is_being_written, repaired_name,
+    },
     text::Count,
 };
 use tracing::warn;
@@ -105,8 +107,8 @@ fn damaged(files: &[PathBuf], out: &mut Output) -> (Vec<Damaged>, bool) {
             let text = format!("{}: {error}: nothing is repaired there", directory.display());
             Message::new(text).report();
         }
-        for Leftover { path, is_temporary, has_frames, .. } in found {
-            if is_temporary && !has_frames {
+        for Leftover { path, is_temporary, content, .. } in found {
+            if is_temporary && content == LeftoverContent::Nothing {
                 warn!(
                     "{}: a temporary file of a run that was cut off, without frames of its own: it \
                      may be deleted",

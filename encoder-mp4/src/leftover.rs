@@ -19,9 +19,22 @@ pub struct Leftover {
     pub path: PathBuf,
     /// A hidden file, for a moment. Usually all of its frames are in a part file as well.
     pub is_temporary: bool,
-    /// Whether it has frames that can be recovered: it is a fragmented file with at least one, or a
-    /// raw H.264 stream.
-    pub has_frames: bool,
+    /// What is in it.
+    pub content: LeftoverContent,
+}
+
+/// What a [`Leftover`] has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum LeftoverContent {
+    /// No whole frame, or it cannot be read.
+    Nothing,
+    /// Frames in fragments, which can be made a video.
+    Frames,
+    /// A raw H.264 stream, which plays as it is.
+    Stream,
+    /// The fragments of another version of this program.
+    OtherVersion,
 }
 
 impl Leftover {
@@ -70,12 +83,12 @@ impl Leftover {
         let video = name.ends_with(".part").then(|| repaired_name(&path))?;
         let is_temporary = name.starts_with('.') && !video.file_name()?.to_str()?.starts_with('.');
         let extension = video.extension()?.to_str()?.to_ascii_lowercase();
-        let has_frames = match &*extension {
-            "mp4" => has_fragment(&path, is_temporary)?,
-            other if STREAM_EXTENSIONS.contains(&other) => has_stream(&path)?,
+        let content = match &*extension {
+            "mp4" => fragments(&path, is_temporary)?,
+            other if STREAM_EXTENSIONS.contains(&other) => stream(&path)?,
             _ => return None,
         };
-        (!is_being_written(&path)).then_some(Self { path, is_temporary, has_frames })
+        (!is_being_written(&path)).then_some(Self { path, is_temporary, content })
     }
 }
 
@@ -92,24 +105,30 @@ fn below(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(directories)
 }
 
-/// Whether a file has a whole frame in fragments; `None` if it is not of this program. A file that
-/// cannot be read may be.
-fn has_fragment(path: &Path, is_temporary: bool) -> Option<bool> {
-    let Ok(file) = File::open(path) else { return Some(false) };
+/// What a fragmented file has; `None` if it is not of this program. A file that cannot be read may
+/// be.
+fn fragments(path: &Path, is_temporary: bool) -> Option<LeftoverContent> {
+    let Ok(file) = File::open(path) else { return Some(LeftoverContent::Nothing) };
     match FragmentReader::open(BufReader::new(file)) {
-        Ok(mut fragments) => Some(fragments.next(true).is_ok_and(|fragment| fragment.is_some())),
-        Err(PartError::Io(_) | PartError::NoBytes | PartError::Empty) => Some(false),
+        Ok(mut fragments) => match fragments.next(true) {
+            Ok(Some(_)) => Some(LeftoverContent::Frames),
+            _ => Some(LeftoverContent::Nothing),
+        },
+        Err(PartError::OtherVersion) => Some(LeftoverContent::OtherVersion),
+        Err(PartError::Io(_) | PartError::NoBytes | PartError::Empty) => {
+            Some(LeftoverContent::Nothing)
+        }
         // The final file while it was written.
-        Err(_) => is_temporary.then_some(false),
+        Err(_) => is_temporary.then_some(LeftoverContent::Nothing),
     }
 }
 
-/// Whether a file is a raw H.264 stream with content; `None` if it is none.
-fn has_stream(path: &Path) -> Option<bool> {
-    let Ok(file) = File::open(path) else { return Some(false) };
+/// What the file of a raw H.264 stream has; `None` if it is none.
+fn stream(path: &Path) -> Option<LeftoverContent> {
+    let Ok(file) = File::open(path) else { return Some(LeftoverContent::Nothing) };
     match FragmentReader::open(BufReader::new(file)) {
-        Err(PartError::RawStream) => Some(true),
-        Err(PartError::Io(_) | PartError::NoBytes) => Some(false),
+        Err(PartError::RawStream) => Some(LeftoverContent::Stream),
+        Err(PartError::Io(_) | PartError::NoBytes) => Some(LeftoverContent::Nothing),
         _ => None,
     }
 }
@@ -119,6 +138,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::{
         super::{output::temporary, part_file::PartFile, recovery::tests::file},
+        LeftoverContent::{Frames, Nothing, OtherVersion, Stream},
         *,
     };
 
@@ -132,19 +152,24 @@ mod tests {
         let foreign =
             [&32_u32.to_be_bytes()[..], b"ftypisom", &[0; 20], b"\0\0\0\x08moov"].concat();
         let stream = [0, 0, 0, 1, 0x67, 0x42];
-        let table: [(&str, &[u8], Option<bool>); 15] = [
-            (".a.mp4.x7yZ09.part", b"", Some(false)),
-            (".b.mp4.x7yZ09.part", &frames, Some(true)),
-            (".c.mp4.x7yZ09.part", &foreign, Some(false)),
+        let mut other = frames.clone();
+        let name = b"encoder:file\0\0\0";
+        let at = other.windows(name.len()).position(|found| found == name).unwrap();
+        other[at + name.len()] ^= 3;
+        let table: [(&str, &[u8], Option<LeftoverContent>); 16] = [
+            (".a.mp4.x7yZ09.part", b"", Some(Nothing)),
+            (".b.mp4.x7yZ09.part", &frames, Some(Frames)),
+            (".c.mp4.x7yZ09.part", &foreign, Some(Nothing)),
             (".report.x7yZ09.part", b"{", None),
             (".rsync.part", b"", None),
             ("a.mp4", &frames, None),
-            ("a.mp4.2.part", &frames, Some(true)),
-            ("a.mp4.part", b"", Some(false)),
-            ("b.h264.part", &stream, Some(true)),
+            ("a.mp4.2.part", &frames, Some(Frames)),
+            ("a.mp4.part", b"", Some(Nothing)),
+            ("b.h264.part", &stream, Some(Stream)),
             ("c.h264.part", b"text", None),
             ("d.mp4.part", &foreign, None),
-            ("d.mp4.3.part", &frames[..frames.len() / 3], Some(true)),
+            ("d.mp4.3.part", &frames[..frames.len() / 3], Some(Frames)),
+            ("d.mp4.4.part", &other, Some(OtherVersion)),
             ("e.pdf.part", b"", None),
             ("e.part", &frames, None),
             ("part", b"", None),
@@ -154,7 +179,7 @@ mod tests {
         let alive = [PartFile::beside(&path("f.mp4")).unwrap()];
         let hidden = temporary(&path("g.mp4")).unwrap();
         let names = |found: Vec<Leftover>| -> Vec<_> {
-            found.into_iter().map(|l| (l.path.clone(), l.is_temporary, l.has_frames)).collect()
+            found.into_iter().map(|l| (l.path.clone(), l.is_temporary, l.content)).collect()
         };
         let mut expected: Vec<_> = table
             .iter()
@@ -163,7 +188,7 @@ mod tests {
         expected.sort();
         if cfg!(unix) {
             assert_eq!(names(Leftover::find(directory.path()).unwrap()), expected);
-            let below = [&expected[..], &[(path("drive/c.mp4.2.part"), false, true)]].concat();
+            let below = [&expected[..], &[(path("drive/c.mp4.2.part"), false, Frames)]].concat();
             let (found, unread) = Leftover::find_below(directory.path());
             assert_eq!((names(found), unread.len()), (below, 0));
         }

@@ -30,7 +30,7 @@ pub use annexb::AnnexBSink;
 pub use encoder_media::{CallbackSink, Finished, Location, Sink, SinkError};
 pub use fragment_reader::PartError;
 pub use h264::{CodedPicture, Colour, ReadFrame, Sps, StreamError, StreamReader, UnitSplitter};
-pub use leftover::Leftover;
+pub use leftover::{Leftover, LeftoverContent};
 pub use mp4::{Mp4Options, Mp4Sink, OutputMode};
 pub use output::OutputFile;
 pub use part_file::is_being_written;

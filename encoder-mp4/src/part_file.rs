@@ -38,10 +38,11 @@ impl PartFile {
                 Ok(file) => {
                     let mut file = Self::new(file, part, 0);
                     if let Some(taken) = taken.filter(|taken| is_being_written(taken)) {
-                        let (taken, ours) = (taken.display(), file.path.display());
-                        let text =
-                            format!("another run was writing {taken}, so this run wrote {ours}");
-                        file.warning = Some(text);
+                        file.warning = Some(format!(
+                            "another run was writing the same video ({}): only one of the two gets \
+                             its name",
+                            taken.display()
+                        ));
                     }
                     return Ok(file);
                 }

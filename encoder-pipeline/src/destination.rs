@@ -8,7 +8,10 @@ pub use encoder_media::{Destination, Location, PartInfo};
 use tracing::debug;
 
 use crate::{
-    mux::{AnnexBSink, Finished, Leftover, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
+    mux::{
+        AnnexBSink, Finished, Leftover, LeftoverContent, Mp4Options, Mp4Sink, OutputMode, Sink,
+        SinkError,
+    },
     naming::{Format, Names, Target},
 };
 
@@ -67,31 +70,30 @@ impl FileDestination {
         if let Target::File(file) = &self.target {
             found.retain(|leftover| is_video_of(file, &leftover.video()));
         }
-        let (with, without): (Vec<_>, Vec<_>) =
-            found.iter().partition(|leftover| leftover.has_frames);
-        let list = |found: &[&Leftover]| {
-            let names = found.iter().map(|leftover| leftover.path.display().to_string());
-            names.collect::<Vec<_>>().join(", ")
+        let with = |content| -> Vec<&Path> {
+            let all = found.iter().filter(|leftover| leftover.content == content);
+            all.map(|leftover| &*leftover.path).collect()
         };
-        let repaired = match &*with {
-            [] => None,
-            [one] => Some(&*one.path),
-            _ => Some(directory),
+        let frames = with(LeftoverContent::Frames);
+        let repaired = match &*frames {
+            [one] => one,
+            _ => directory,
         };
-        let with = repaired.map(|path| {
-            format!(
-                "files of runs that were cut off: {}; `encoder repair {}` makes videos of them",
-                list(&with),
-                path.display()
-            )
-        });
-        let without = (!without.is_empty()).then(|| {
-            let names = list(&without);
-            format!(
-                "files of runs that were cut off, without frames, which may be deleted: {names}"
-            )
-        });
-        with.into_iter().chain(without).collect()
+        let table = [
+            (frames, format!("`encoder repair {}` makes videos of them", repaired.display())),
+            (with(LeftoverContent::Stream), "they play as they are; rename them".into()),
+            (
+                with(LeftoverContent::OtherVersion),
+                "another version of this program wrote them, and can repair them".into(),
+            ),
+            (with(LeftoverContent::Nothing), "they have no frames and may be deleted".into()),
+        ];
+        let named = table.into_iter().filter(|(paths, _)| !paths.is_empty());
+        let text = |(paths, what): (Vec<&Path>, String)| {
+            let names: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
+            format!("files of runs that were cut off: {}; {what}", names.join(", "))
+        };
+        named.map(text).collect()
     }
 
     /// Refuses a second camera if the target is a single file.

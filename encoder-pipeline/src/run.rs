@@ -118,8 +118,8 @@ impl Run {
         self
     }
 
-    /// Whether the recording is a live stream. The rest of a live stream is not read once no video
-    /// can be made from it.
+    /// Whether the recording may be a live stream of pictures (Y4M, raw frames). The rest of a live
+    /// stream is not read once no video can be made from it.
     pub fn is_live(mut self, is_live: bool) -> Self {
         self.options.is_live = is_live;
         self
@@ -391,7 +391,7 @@ impl Work<'_> {
                 }
                 Event::Packet(packet) => {
                     self.push(packet)?;
-                    if self.options.is_live && self.cameras().all(Camera::has_failed) {
+                    if self.options.is_live && self.is_over() {
                         return Ok(());
                     }
                 }
@@ -400,6 +400,13 @@ impl Work<'_> {
                 _ => {}
             }
         }
+    }
+
+    /// Whether nothing more can come of a live stream. Sources with a rate have one stream; others
+    /// are recordings, in which another camera may follow.
+    fn is_over(&self) -> bool {
+        let has_rate = |topic: &Topic| topic.info.rate.is_some();
+        self.topics.iter().all(has_rate) && self.cameras().all(Camera::has_failed)
     }
 
     fn cameras(&self) -> impl Iterator<Item = &Camera> {
