@@ -12,7 +12,7 @@ use common::{
     decode::decode,
     entries,
     program::{command, convert, convert_input, run, told},
-    recording::{Recording, Serialization, small_jpeg},
+    recording::{Content, Recording, Serialization, small_jpeg},
 };
 use encoder_testbed::process::until;
 
@@ -291,6 +291,29 @@ fn recordings_come_through_standard_input() {
     assert!(!converted.video().numbers().is_empty());
     let converted = convert_input(b"\x1f\x8b\x08rest", &[]).expect(1);
     assert!(converted.said.contains("gunzip"), "{}", converted.said);
+}
+
+#[test]
+fn a_camera_that_begins_when_the_others_have_failed_is_in_a_recording_through_a_pipe() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.mcap");
+    let mut recording = Recording::create(&path);
+    let at = |n: i64| EPOCH + n * 50 * MS;
+    let broken = Content::Compressed { format: "jpeg".into(), data: b"\xff\xd8\xff".to_vec() };
+    for n in 0..4 {
+        let content = if n == 2 { &broken } else { &small_jpeg(n) };
+        let time = at(n as i64);
+        recording.write("/bad", Serialization::CdrLittle, time, time, content);
+    }
+    for n in 0..6 {
+        let time = at(10 + n as i64);
+        recording.write("/cam", Serialization::CdrLittle, time, time, &small_jpeg(n));
+    }
+    recording.finish();
+    let bytes = std::fs::read(&path).unwrap();
+    let converted = convert_input(&bytes, &["--on-bad-frame", "fail"]).expect(1);
+    assert_eq!(entries(converted.directory.path()), ["cam.mp4", "report.json"]);
+    assert_eq!(decode(&converted.directory.path().join("cam.mp4")).numbers(), range(0..6));
 }
 
 #[test]
