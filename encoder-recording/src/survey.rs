@@ -13,7 +13,7 @@ const SECOND: i64 = 1_000_000_000;
 const LONGEST_INTERVAL: i64 = 60 * SECOND;
 /// The longest pause between two dated parts, in lengths of the longer part. The dates of a recording
 /// begin again at number 0 for the next one, so the numbers alone do not tell them apart.
-const LONGEST_PAUSE: i64 = 10;
+const LONGEST_PAUSE: u64 = 10;
 
 /// What a file contains, as far as it shows which recording the file belongs to.
 #[derive(Clone, Debug, Default)]
@@ -73,6 +73,10 @@ impl Name {
             number.is_some() && (is_dated || before.is_some_and(|before| before == directory));
         let prefix = prefix.to_owned();
         Self { series, ending, number, prefix, is_dated, is_of_split }
+    }
+
+    fn numbered(&self) -> Option<(&str, &'static str, u64)> {
+        Some((&self.prefix, self.ending, self.number?))
     }
 
     /// Whether the names differ in numbers only.
@@ -141,9 +145,9 @@ impl Directory<'_> {
 }
 
 /// A file of a group.
-struct Part {
+struct Part<'a> {
     file: Survey,
-    name: Name,
+    name: &'a Name,
     /// Numbers are skipped between the file before it and this one.
     skips: bool,
 }
@@ -188,19 +192,17 @@ pub(crate) fn group(mut files: Vec<Survey>, present: &[PathBuf]) -> (Vec<Group>,
     let order: HashMap<_, _> = files.iter().map(|file| file.path.clone()).zip(0..).collect();
     files.sort_by_key(|file| file.span.map_or(i64::MAX, |(start, _)| start));
     let read = names(&mut files.iter().map(|file| &file.path));
-    let numbered = |name: &Name| Some((name.prefix.clone(), name.ending, name.number?));
-    let read_numbers: Vec<_> = read.iter().filter_map(numbered).collect();
-    let numbers = read_numbers.iter().map(|(prefix, ending, n)| (&**prefix, *ending, *n)).collect();
-    let mut groups: Vec<Vec<Part>> = Vec::new();
+    let numbers: Numbered<'_> = read.iter().filter_map(Name::numbered).collect();
+    let mut groups: Vec<Vec<Part<'_>>> = Vec::new();
     let mut reason = None;
-    for (file, name) in files.into_iter().zip(read) {
+    for (file, name) in files.into_iter().zip(&read) {
         // The least of: another name in front of the number, skipped numbers unless a date is
         // another one for each part, and the distance in time.
         let mut best: Option<(usize, (bool, u64, u64), u64)> = None;
         let mut refused = None;
         for (n, group) in groups.iter().enumerate() {
             let Some(Part { file: last, name: last_name, .. }) = group.last() else { continue };
-            match link_named((last, last_name), (&file, &name), Some(&numbers)) {
+            match link_named((last, last_name), (&file, name), Some(&numbers)) {
                 Ok(skipped) => {
                     let spans = last.span.zip(file.span);
                     let apart = spans.map_or(u64::MAX, |(first, next)| first.1.abs_diff(next.0));
@@ -224,36 +226,27 @@ pub(crate) fn group(mut files: Vec<Survey>, present: &[PathBuf]) -> (Vec<Group>,
         }
     }
     let grouped = groups.iter().enumerate();
-    let grouped = grouped.flat_map(|(n, group)| group.iter().map(move |part| (n, &part.name)));
+    let grouped = grouped.flat_map(|(n, group)| group.iter().map(move |part| (n, part.name)));
     let directory = Directory { grouped: grouped.collect(), present: names(&mut present.iter()) };
-    let missing: Vec<_> = groups
-        .iter()
-        .enumerate()
-        .map(|(n, group)| {
-            missing_before(group, &directory, n)
-                .into_iter()
-                .chain(missing_within(group, &directory, n))
-                .collect::<Vec<_>>()
-        })
-        .collect();
-    let mut groups: Vec<_> = groups
-        .into_iter()
-        .zip(missing)
-        .map(|(group, missing)| Group {
-            files: group.into_iter().map(|part| part.file).collect(),
-            missing,
-        })
-        .collect();
+    let missing = |(n, group): (usize, &Vec<Part<'_>>)| -> Vec<String> {
+        let before = missing_before(group, &directory, n);
+        before.into_iter().chain(missing_within(group, &directory, n)).collect()
+    };
+    let missing: Vec<_> = groups.iter().enumerate().map(missing).collect();
+    let files = |group: Vec<Part<'_>>| group.into_iter().map(|part| part.file).collect();
+    let groups = groups.into_iter().zip(missing);
+    let mut groups: Vec<_> =
+        groups.map(|(group, missing)| Group { files: files(group), missing }).collect();
     let first = |group: &Group| group.files.first().and_then(|file| order.get(&file.path)).copied();
     groups.sort_by_key(|group| first(group).unwrap_or(0_usize));
     (groups, reason)
 }
 
 /// Describes the parts that are missing between the files of a group.
-fn missing_within(group: &[Part], directory: &Directory<'_>, number: usize) -> Vec<String> {
+fn missing_within(group: &[Part<'_>], directory: &Directory<'_>, number: usize) -> Vec<String> {
     let pairs = group.iter().zip(group.iter().skip(1)).filter(|(_, after)| after.skips);
-    let missing = |(before, after): (&Part, &Part)| {
-        let parts = after.name.missing_since(Some(&before.name), directory, number);
+    let missing = |(before, after): (&Part<'_>, &Part<'_>)| {
+        let parts = after.name.missing_since(Some(before.name), directory, number);
         missing_between(&before.file, &after.file, parts)
     };
     pairs.filter_map(missing).collect()
@@ -266,7 +259,7 @@ pub(crate) fn missing_between(before: &Survey, after: &Survey, parts: u64) -> Op
 }
 
 /// Describes the parts that are missing before the first file of a group.
-fn missing_before(group: &[Part], directory: &Directory<'_>, number: usize) -> Option<String> {
+fn missing_before(group: &[Part<'_>], directory: &Directory<'_>, number: usize) -> Option<String> {
     let Part { file, name, .. } = group.first()?;
     let first = name.number.filter(|number| *number > 0)?;
     let next = group.get(1).and_then(|part| part.name.number);
@@ -333,23 +326,22 @@ fn link_named(
     // Parts have about the same length: those that are missing or not read fill the pause.
     let length = |(first, last): (i64, i64)| last.saturating_sub(first);
     let longer = length(first).max(length(second));
-    if is_split && name.is_dated && read.is_some() {
-        let lengths = skipped.saturating_add(1).saturating_mul(LONGEST_PAUSE.unsigned_abs());
-        if pause.unsigned_abs() > lengths.saturating_mul(longer.max(SECOND).max(few).unsigned_abs())
-        {
-            return refused();
-        }
+    let most = longer.max(few).max(SECOND).unsigned_abs().saturating_mul(LONGEST_PAUSE);
+    let is_far = pause.unsigned_abs() > most.saturating_mul(skipped.saturating_add(1));
+    if is_far && next.is_dated && read.is_some() {
+        return refused();
     }
     let missing = longer as f64 * skipped as f64;
     let is_filled = (missing * 0.75..=missing * 1.25 + few as f64).contains(&(pause as f64));
     // A file that is read has its own time, so it does not fill the pause.
     let is_read = || {
-        let (from, to) = (name.number.unwrap_or(0).saturating_add(1), next.number.unwrap_or(0));
-        let at = |number| (&*next.prefix, next.ending, number);
-        from < to && read.is_some_and(|read| read.range(at(from)..at(to)).next().is_some())
+        let (Some((_, _, from)), Some(to)) = (name.numbered(), next.numbered()) else {
+            return false;
+        };
+        let between = (to.0, to.1, from)..to;
+        read.is_some_and(|read| from < to.2 && read.range(between).any(|(_, _, n)| *n != from))
     };
-    let is_counted =
-        is_split || (is_filled && name.series.ends_with("_#") && skipped > 0 && !is_read());
+    let is_counted = is_split || (is_filled && name.series.ends_with("_#") && !is_read());
     if skipped > 0 && pause > few && is_counted {
         return Ok(skipped);
     }

@@ -182,6 +182,19 @@ fn files_that_are_not_read_are_not_missing() {
     }
 }
 
+/// A dated file that is not read is a part of the recording that it lies next to.
+#[test]
+fn unread_dated_files_belong_to_the_recording_next_to_them() {
+    for (day, expected) in [(1, 1), (3, 0)] {
+        let first = file("2020-01-02-10-00-00_5.bag", "/d", 0, 20);
+        let second = file("2020-01-03-10-00-02_1.bag", "/c", 864_020, 864_040);
+        let unread = format!("rec/2020-01-0{day}-10-00-00_0.bag").into();
+        let present = [unread, first.path.clone(), second.path.clone()];
+        let (groups, _) = group(vec![first, second], &present);
+        assert_eq!(groups[1].missing.len(), expected, "{groups:?}");
+    }
+}
+
 #[test]
 fn a_slow_camera_pauses_between_parts() {
     let slow = |name, start, end| Survey { interval: 5 * SECOND, ..file(name, "/c", start, end) };
