@@ -458,7 +458,10 @@ impl Search<'_> {
                 return Err(SourceError::invalid(self.root, reason, "name the file itself"));
             }
             () if is_empty && !has_pictures && !self.pictures.is_empty() => {
-                let hint = format!("give one that has: {}", self.pictures[0].directory.display());
+                let hint = format!(
+                    "give the directory that has them: {}",
+                    self.pictures[0].directory.display()
+                );
                 return Err(SourceError::invalid(self.root, images::NO_PICTURES, hint));
             }
             () if self.is_pictures || (has_pictures && !self.has_recordings) || is_empty => {

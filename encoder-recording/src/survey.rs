@@ -75,6 +75,7 @@ impl Name {
         Self { series, ending, number, prefix, is_dated, is_of_split }
     }
 
+    /// As in [`Numbered`]; `None` without a number.
     fn numbered(&self) -> Option<(&str, &'static str, u64)> {
         Some((&self.prefix, self.ending, self.number?))
     }
@@ -102,8 +103,8 @@ impl Name {
         let Some((first, end)) = first.zip(self.number) else { return 0 };
         let is_there = |name: &&Name| {
             let is_between = before.is_none_or(|before| before.prefix <= name.prefix);
-            // A dated part of no group is of this recording if no file of another group lies
-            // between.
+            // A dated file that is not read belongs to this recording if no file of another group
+            // lies between.
             let from = before.unwrap_or(name);
             name.is_like(self)
                 && self.is_of_series(name)
