@@ -254,8 +254,8 @@ fn open_pipe(
     }
 }
 
-/// Opens standard input: raw frames as `raw` describes them; without it Y4M, an MCAP file or a
-/// ROS 1 bag.
+/// Opens standard input: raw frames as `raw` describes them; without it Y4M, an MCAP file, a ROS 1
+/// bag or a database of rosbag2, also compressed as Zstandard.
 ///
 /// # Errors
 /// [`SourceError`] when it is something else.

@@ -1,5 +1,7 @@
 //! Which recordings are in a directory, and what in it is not read.
 
+mod reports;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,10 +18,6 @@ use crate::{Source, SourceError, SourceOptions, Warning, is_pipe};
 
 /// How deep directories are searched.
 const DEPTH: usize = 32;
-/// How the names of reports end.
-const REPORT: &str = "report.json";
-/// How many bytes of a report are searched for the names of videos.
-const REPORT_HEAD: u64 = 1 << 24;
 /// How many recordings are named in a warning.
 const NAMED: usize = 10;
 
@@ -106,6 +104,7 @@ pub(crate) fn find(
         opener,
         found: Vec::new(),
         without_cameras: Vec::new(),
+        unsurveyed: Vec::new(),
         lost: Notes::default(),
         notes: Vec::new(),
         unread: Notes::default(),
@@ -133,6 +132,8 @@ struct Search<'a> {
     found: Vec<Found>,
     /// Files that have no selected camera topic.
     without_cameras: Vec<Survey>,
+    /// Compressed files that are each the only file of their directory.
+    unsurveyed: Vec<PathBuf>,
     lost: Notes,
     /// How files are grouped.
     notes: Vec<String>,
@@ -160,6 +161,8 @@ struct Pictures {
     directory: PathBuf,
     /// There are recordings in it or below it.
     is_mixed: bool,
+    /// What is lost where recordings are read: the directory is linked, and is not searched.
+    link: Option<String>,
 }
 
 /// What is in a directory, without the directories below it.
@@ -203,7 +206,7 @@ impl Search<'_> {
         if has_pictures {
             self.is_pictures |= directory == self.root && !has_recordings;
             let is_mixed = has_recordings || self.found.len() > before;
-            self.pictures.push(Pictures { directory: directory.into(), is_mixed });
+            self.pictures.push(Pictures { directory: directory.into(), is_mixed, link: None });
         }
         Ok(())
     }
@@ -211,7 +214,9 @@ impl Search<'_> {
     /// Lists a directory. The files of one that `metadata.yaml` describes are not listed.
     fn contents(&mut self, directory: &Path, is_described: bool) -> Result<Contents, SourceError> {
         let mut contents = Contents::default();
-        let entries = entries(directory)?;
+        let mut entries = entries(directory)?;
+        // A directory or a file has its own name, not that of a link to it.
+        entries.sort_by_cached_key(|path| path.is_symlink());
         self.name_alone(&entries)?;
         for path in entries {
             if path.is_dir() {
@@ -271,7 +276,7 @@ impl Search<'_> {
     }
 
     /// Remembers the files that are read only if they are named themselves, unless `--topic` leaves
-    /// them out. Videos that an earlier run made are none of them: its report names them.
+    /// them out. Videos that the report of an earlier run names are none of them.
     fn name_alone(&mut self, entries: &[PathBuf]) -> Result<(), SourceError> {
         let filter = TopicFilter::new(self.root, self.options)?;
         let is_alone = |path: &&PathBuf| {
@@ -280,17 +285,10 @@ impl Search<'_> {
                 && filter.matches(&name)
                 && signature::is_video_name(path)
         };
-        let is_report = |path: &&PathBuf| path.is_file() && stream_name(path).ends_with(REPORT);
-        let read = |path: &PathBuf| {
-            let head = signature::head(path, REPORT_HEAD).unwrap_or_default();
-            String::from_utf8_lossy(&head).into_owned()
-        };
-        let mut reports: Option<Vec<String>> = None;
+        let mut made = None;
         for path in entries.iter().filter(is_alone) {
-            let reports =
-                reports.get_or_insert_with(|| entries.iter().filter(is_report).map(read).collect());
-            let quoted = format!("\"{}\"", stream_name(path));
-            if !reports.iter().any(|report| report.contains(&quoted)) {
+            let made = made.get_or_insert_with(|| reports::videos(entries));
+            if !made.contains(&stream_name(path)) {
                 self.alone.push(format!(
                     "{} is not read: a file of this kind is converted only if it is named itself",
                     self.relative(path).display()
@@ -309,17 +307,24 @@ impl Search<'_> {
             // A loop of links, or the directory itself.
             Ok(real) if self.visited.contains(&real) => {}
             Ok(real) if !real.starts_with(&self.real) => {
+                let text = format!(
+                    "{shown} is a link to {}, outside the directory, and is not searched: give \
+                     that directory as well",
+                    real.display()
+                );
+                let is_recording =
+                    |path: &PathBuf| signature::is_recording_name(&stream_name(path));
                 match entries(directory) {
                     // A directory of pictures may be put together by links.
-                    Ok(paths) if paths.iter().any(|path| images::format(path).is_some()) => {
-                        let directory = directory.into();
-                        self.pictures.push(Pictures { directory, is_mixed: false });
+                    Ok(paths)
+                        if paths.iter().any(|path| images::format(path).is_some())
+                            && !paths.iter().any(is_recording)
+                            && !signature::has_rosbag2_metadata(directory) =>
+                    {
+                        let (directory, link) = (directory.into(), Some(text));
+                        self.pictures.push(Pictures { directory, is_mixed: false, link });
                     }
-                    _ => self.lost.push(format!(
-                        "{shown} is a link to {}, outside the directory, and is not searched: give \
-                         that directory as well",
-                        real.display()
-                    )),
+                    _ => self.lost.push(text),
                 }
             }
             Ok(_) if depth == 0 => {
@@ -351,19 +356,11 @@ impl Search<'_> {
         for Inside { path, .. } in files {
             if is_alone && signature::has_packed_name(&path) {
                 // It would be decompressed once more, and there is nothing to compare it with.
+                self.unsurveyed.push(path.clone());
                 surveys.push(Survey { path, ..Survey::default() });
                 continue;
             }
-            match self.opener.survey(&path, self.options) {
-                Ok(survey) if survey.cameras.is_empty() && !self.options.all_messages => {
-                    self.without_cameras.push(survey);
-                }
-                Ok(survey) => surveys.push(survey),
-                Err(error) => {
-                    self.lost.push(format!("{error}; the file is left out"));
-                    self.error.get_or_insert(error);
-                }
-            }
+            surveys.extend(self.survey(&path));
         }
         let (groups, reason) = group(surveys, present);
         let mut prefix = problem.map(|text| format!("{text}; ")).unwrap_or_default();
@@ -400,15 +397,48 @@ impl Search<'_> {
         }
     }
 
+    /// Surveys a file; `None` if it is left out.
+    fn survey(&mut self, path: &Path) -> Option<Survey> {
+        match self.opener.survey(path, self.options) {
+            Ok(survey) if survey.cameras.is_empty() && !self.options.all_messages => {
+                self.without_cameras.push(survey);
+                None
+            }
+            Ok(survey) => Some(survey),
+            Err(error) => {
+                self.lost.push(format!("{error}; the file is left out"));
+                self.error.get_or_insert(error);
+                None
+            }
+        }
+    }
+
+    /// Leaves out the files that were not surveyed, if they turn out to have no camera. The only
+    /// recording below the root need not be surveyed.
+    fn survey_packed(&mut self) {
+        let is_only = self.found.len() == 1 && self.without_cameras.is_empty();
+        if is_only && self.pictures.is_empty() {
+            return;
+        }
+        for path in std::mem::take(&mut self.unsurveyed) {
+            if self.survey(&path).is_none() {
+                let has = |files: &[Planned]| files.iter().any(|file| file.path == path);
+                self.found
+                    .retain(|found| !matches!(&found.place, Place::Files(_, files) if has(files)));
+            }
+        }
+    }
+
     fn relative(&self, path: &Path) -> PathBuf {
         path.strip_prefix(self.root).unwrap_or(path).to_owned()
     }
 
     fn finish(mut self) -> Result<Vec<Found>, SourceError> {
+        self.survey_packed();
         let has_camera = !self.found.is_empty();
         let has_pictures = self.pictures.iter().any(|pictures| self.is_camera(pictures));
         let is_empty = self.without_cameras.is_empty() && self.lost.is_empty();
-        let alone = std::mem::take(&mut self.alone).into_warnings(true);
+        let alone = std::mem::take(&mut self.alone).into_warnings(false);
         let mut place = None;
         match () {
             () if has_camera => {
@@ -426,6 +456,13 @@ impl Search<'_> {
                 let reason =
                     format!("a directory without recordings and pictures: {}", alone[0].text);
                 return Err(SourceError::invalid(self.root, reason, "name the file itself"));
+            }
+            () if is_empty && !has_pictures && !self.pictures.is_empty() => {
+                let hint = format!(
+                    "give the directory that has them: {}",
+                    self.pictures[0].directory.display()
+                );
+                return Err(SourceError::invalid(self.root, images::NO_PICTURES, hint));
             }
             () if self.is_pictures || (has_pictures && !self.has_recordings) || is_empty => {
                 place = Some(Place::Directory(self.root.into()));
@@ -487,25 +524,26 @@ impl Search<'_> {
     fn name_pictures(&mut self, has_recordings: bool) -> Result<(), SourceError> {
         let filter = TopicFilter::new(self.root, self.options)?;
         for pictures in std::mem::take(&mut self.pictures) {
-            let Pictures { directory, is_mixed } = &pictures;
+            let Pictures { directory, is_mixed, link } = &pictures;
             let shown = match directory == self.root {
                 true => self.root.to_owned(),
                 false => self.relative(directory),
             };
             let text = format!("the pictures in {} are not read", shown.display());
             let name = directory.file_name().unwrap_or_default().to_string_lossy();
-            match has_recordings {
-                true if *is_mixed => self.unread.push(format!(
+            match (has_recordings, link) {
+                (true, Some(text)) => self.lost.push(text.clone()),
+                (true, None) if *is_mixed => self.unread.push(format!(
                     "{text}, because recordings are in this directory or below it: move them to a \
                      directory of their own to convert them"
                 )),
-                true => {
+                (true, None) => {
                     self.unread.push(format!("{text}: give this directory to convert them"));
                 }
-                false if !self.is_camera(&pictures) && filter.matches(&name) => {
+                (false, _) if !self.is_camera(&pictures) && filter.matches(&name) => {
                     self.lost.push(format!("{text}: give this directory to convert them"));
                 }
-                false => {}
+                (false, _) => {}
             }
         }
         Ok(())

@@ -51,7 +51,13 @@ struct Picture {
     time: Option<i64>,
 }
 
-/// The contents of a directory, in natural order and without names that start with a dot.
+/// Reason of the error for a directory without pictures.
+pub(super) const NO_PICTURES: &str =
+    "no pictures in this directory (*.jpg, *.jpeg, *.png), nor in those directly below";
+/// Directories of file systems, which contain no recordings and perhaps cannot be read.
+const SYSTEM_NAMES: [&str; 3] = ["lost+found", "System Volume Information", "$RECYCLE.BIN"];
+
+/// The contents of a directory, as [`entries`] lists it.
 #[derive(Default)]
 struct Listing {
     pictures: Vec<Picture>,
@@ -203,9 +209,7 @@ impl ImagesSource {
 
 /// The error for a directory without pictures.
 fn no_pictures(path: &Path, top: &Listing, warning: Option<&Warning>) -> SourceError {
-    let mut reason = String::from(
-        "no pictures in this directory (*.jpg, *.jpeg, *.png), nor in those directly below",
-    );
+    let mut reason = String::from(NO_PICTURES);
     if let Some(Warning { text, .. }) = warning {
         reason.push_str(&format!("; {text}"));
     }
@@ -304,7 +308,8 @@ impl Picture {
     }
 }
 
-fn name(directory: &Path) -> String {
+/// The name of a directory, without links.
+pub(super) fn name(directory: &Path) -> String {
     // The path `.` has no file name; its full path has one.
     let full = directory.canonicalize().unwrap_or_else(|_| directory.into());
     full.file_name().unwrap_or(directory.as_os_str()).to_string_lossy().into_owned()
@@ -334,14 +339,15 @@ fn list(directory: &Path) -> Result<Listing, SourceError> {
     Ok(listing)
 }
 
-/// The paths in a directory, in natural order and without names that start with a dot.
+/// The paths in a directory, in natural order, without names that start with a dot and without
+/// [`SYSTEM_NAMES`].
 pub(super) fn entries(directory: &Path) -> Result<Vec<PathBuf>, SourceError> {
     let io = |error| SourceError::io(directory, error);
     let mut named = Vec::new();
     for entry in std::fs::read_dir(directory).map_err(io)? {
         let entry = entry.map_err(io)?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.starts_with('.') {
+        if !name.starts_with('.') && !SYSTEM_NAMES.contains(&name.as_str()) {
             named.push((name, entry.path()));
         }
     }

@@ -38,6 +38,10 @@ const VIDEO_EXTENSIONS: [&str; 24] = [
     "264", "265", "3gp", "av1", "avi", "flv", "h264", "h265", "hevc", "ivf", "m2ts", "m4v",
     "mjpeg", "mjpg", "mkv", "mov", "mp4", "mpeg", "mpg", "mxf", "ogv", "webm", "wmv", "y4m",
 ];
+/// End of the warning about a file that was read to its end, and states nowhere how many messages it
+/// has.
+#[cfg(any(feature = "mcap", feature = "rosbag2"))]
+pub(crate) const UNCOUNTED: &str = "nothing states how many messages it should have";
 /// Reason of the error for a recording whose camera topics are all excluded by `--topic`.
 pub(crate) const NO_TOPIC_MATCHES: &str = "no camera topic matches the topics that were asked for";
 
@@ -178,11 +182,11 @@ pub(crate) fn is_recording_name(name: &str) -> bool {
 pub(crate) fn is_misnamed_recording(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
     let may_be = !name.contains('.') || ENDINGS.iter().any(|ending| name.contains(ending));
-    let head = || head(path, MCAP.len() as u64).unwrap_or_default();
     may_be
         && !is_recording_name(&name)
         && path.is_file()
-        && [MCAP, BAG].iter().any(|magic| head().starts_with(magic))
+        && head(path, MCAP.len() as u64)
+            .is_ok_and(|head| [MCAP, BAG].iter().any(|magic| head.starts_with(magic)))
 }
 
 /// Whether a file is a video or Y4M by its name.

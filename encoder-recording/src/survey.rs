@@ -4,13 +4,16 @@
 use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
-use crate::signature;
+use crate::{images, signature};
 
 /// How far two parts may be apart in time, or overlap: recorders close a part and open the next one
 /// while messages arrive.
 const SECOND: i64 = 1_000_000_000;
 /// The longest interval between frames that makes a pause between two parts longer than a second.
 const LONGEST_INTERVAL: i64 = 60 * SECOND;
+/// The longest pause between two dated parts, in lengths of the longer part. The dates of a recording
+/// begin again at number 0 for the next one, so the numbers alone do not tell them apart.
+const LONGEST_PAUSE: u64 = 10;
 
 /// What a file contains, as far as it shows which recording the file belongs to.
 #[derive(Clone, Debug, Default)]
@@ -50,7 +53,8 @@ struct Name {
 }
 
 impl Name {
-    fn of(path: &Path) -> Self {
+    /// `directory`: the name of the directory, as [`directory_name`] returns it.
+    fn of(path: &Path, directory: &str) -> Self {
         let name = file_name(path);
         let (stem, ending) = signature::split_name(&name);
         let prefix = stem.trim_end_matches(|c: char| c.is_ascii_digit());
@@ -63,13 +67,17 @@ impl Name {
                 c => series.push(c),
             }
         }
-        let directory = path.parent().and_then(Path::file_name).unwrap_or_default();
         let before = prefix.strip_suffix('_').filter(|before| !before.is_empty());
         let is_dated = series.ends_with("#-#-#-#-#-#_#");
         let is_of_split =
-            number.is_some() && (is_dated || before.is_some_and(|before| *before == *directory));
+            number.is_some() && (is_dated || before.is_some_and(|before| before == directory));
         let prefix = prefix.to_owned();
         Self { series, ending, number, prefix, is_dated, is_of_split }
+    }
+
+    /// As in [`Numbered`]; `None` without a number.
+    fn numbered(&self) -> Option<(&str, &'static str, u64)> {
+        Some((&self.prefix, self.ending, self.number?))
     }
 
     /// Whether the names differ in numbers only.
@@ -77,30 +85,85 @@ impl Name {
         (&self.series, self.ending) == (&other.series, other.ending)
     }
 
-    /// How many parts of its recording are not among the `present` files of the directory: those
-    /// before this part, or between `before` and this part. Files that are present but not read
+    /// How many numbers are skipped between `before` and this part.
+    fn skipped_since(&self, before: &Self) -> u64 {
+        self.missing_since(Some(before), &Directory::default(), 0)
+    }
+
+    /// How many parts of its recording are not in the directory: those before this part, or between
+    /// `before` and this part. `group`: the group of this part. Files that are there but not read
     /// are reported on their own.
-    fn missing_since(&self, before: Option<&Self>, present: &[Self]) -> u64 {
-        let is_of_series = |name: &&Self| match self.is_dated {
-            true => name.prefix <= self.prefix && before.is_none_or(|b| b.prefix <= name.prefix),
-            false => name.prefix == self.prefix,
-        };
+    fn missing_since(&self, before: Option<&Self>, directory: &Directory<'_>, group: usize) -> u64 {
         let first = match before {
-            Some(name) if !is_of_series(&name) => return 0,
+            Some(name) if !self.is_of_series(name) => return 0,
             Some(name) => name.number.map(|number| number.saturating_add(1)),
             // Recorders count from 0, other programs perhaps from 1.
             None => Some(u64::from(!self.is_of_split)),
         };
         let Some((first, end)) = first.zip(self.number) else { return 0 };
-        let of_recording = present.iter().filter(|name| name.is_like(self)).filter(is_of_series);
-        let numbers: BTreeSet<_> = of_recording.filter_map(|name| name.number).collect();
+        let is_there = |name: &&Name| {
+            let is_between = before.is_none_or(|before| before.prefix <= name.prefix);
+            // A dated file that is not read belongs to this recording if no file of another group
+            // lies between.
+            let from = before.unwrap_or(name);
+            name.is_like(self)
+                && self.is_of_series(name)
+                && (!self.is_dated || (is_between && !directory.has_other(group, from, self)))
+        };
+        let numbers: BTreeSet<_> =
+            directory.present.iter().filter(is_there).filter_map(|name| name.number).collect();
         let there = numbers.iter().filter(|number| (first..end).contains(number)).count();
         end.saturating_sub(first).saturating_sub(there as u64)
     }
+
+    /// Whether `earlier` may be a name of the same recording by what is in front of its number.
+    fn is_of_series(&self, earlier: &Self) -> bool {
+        match self.is_dated {
+            true => earlier.prefix <= self.prefix,
+            false => earlier.prefix == self.prefix,
+        }
+    }
 }
+
+/// The names of the recordings in a directory.
+#[derive(Default)]
+struct Directory<'a> {
+    /// All of them, also those that are not read.
+    present: Vec<Name>,
+    /// Those that are read, each with the number of its group.
+    grouped: Vec<(usize, &'a Name)>,
+}
+
+impl Directory<'_> {
+    /// Whether the date of a file of another group lies between these two, or is one of them.
+    fn has_other(&self, group: usize, first: &Name, last: &Name) -> bool {
+        self.grouped.iter().any(|(other, name)| {
+            *other != group
+                && name.is_like(last)
+                && (&first.prefix..=&last.prefix).contains(&&name.prefix)
+        })
+    }
+}
+
+/// A file of a group.
+struct Part<'a> {
+    file: Survey,
+    name: &'a Name,
+    /// Numbers are skipped between the file before it and this one.
+    skips: bool,
+}
+
+/// Names with a number that are read: what is in front of it, the ending, and the number.
+type Numbered<'a> = BTreeSet<(&'a str, &'static str, u64)>;
 
 fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The name of the directory that a file is in, whatever path leads there.
+fn directory_name(path: &Path) -> String {
+    let directory = path.parent().filter(|directory| *directory != Path::new(""));
+    images::name(directory.unwrap_or(Path::new(".")))
 }
 
 /// The name of a file without the endings of recordings.
@@ -123,53 +186,71 @@ pub(crate) fn common_name(files: &[Survey]) -> String {
 /// their first files. Also returns why the first file that begins a further recording does so.
 /// `present`: all recordings in the directory, also those that cannot be read or have no camera.
 pub(crate) fn group(mut files: Vec<Survey>, present: &[PathBuf]) -> (Vec<Group>, Option<String>) {
-    let present: Vec<_> = present.iter().map(|path| Name::of(path)).collect();
+    let directory = files.first().map(|file| directory_name(&file.path)).unwrap_or_default();
+    let names = |paths: &mut dyn Iterator<Item = &PathBuf>| -> Vec<_> {
+        paths.map(|path| Name::of(path, &directory)).collect()
+    };
     let order: HashMap<_, _> = files.iter().map(|file| file.path.clone()).zip(0..).collect();
     files.sort_by_key(|file| file.span.map_or(i64::MAX, |(start, _)| start));
-    let mut groups: Vec<Group> = Vec::new();
-    // Of the last file of each group.
-    let mut names: Vec<Name> = Vec::new();
+    let read = names(&mut files.iter().map(|file| &file.path));
+    let numbers: Numbered<'_> = read.iter().filter_map(Name::numbered).collect();
+    let mut groups: Vec<Vec<Part<'_>>> = Vec::new();
     let mut reason = None;
-    for file in files {
-        // The least of: another name in front of the number, and skipped numbers.
-        let mut best: Option<(usize, (bool, u64))> = None;
+    for (file, name) in files.into_iter().zip(&read) {
+        // The least of: another name in front of the number, skipped numbers unless a date is
+        // another one for each part, and the distance in time.
+        let mut best: Option<(usize, (bool, u64, u64), u64)> = None;
         let mut refused = None;
-        let name = Name::of(&file.path);
-        for (n, (group, last_name)) in groups.iter().zip(&names).enumerate() {
-            let Some(last) = group.files.last() else { continue };
-            match link_named((last, last_name), (&file, &name), &present, false) {
+        for (n, group) in groups.iter().enumerate() {
+            let Some(Part { file: last, name: last_name, .. }) = group.last() else { continue };
+            match link_named((last, last_name), (&file, name), Some(&numbers)) {
                 Ok(skipped) => {
-                    let key = (last_name.prefix != name.prefix, skipped);
-                    if best.is_none_or(|(_, least)| key < least) {
-                        best = Some((n, key));
+                    let spans = last.span.zip(file.span);
+                    let apart = spans.map_or(u64::MAX, |(first, next)| first.1.abs_diff(next.0));
+                    let skips = if name.is_dated { 0 } else { skipped };
+                    let key = (last_name.prefix != name.prefix, skips, apart);
+                    if best.is_none_or(|(_, least, _)| key < least) {
+                        best = Some((n, key, skipped));
                     }
                 }
                 Err(text) => refused = refused.or(Some(text)),
             }
         }
-        let (n, skipped) = best.map_or((groups.len(), 0), |(n, (_, skipped))| (n, skipped));
-        match groups.get_mut(n).zip(names.get_mut(n)) {
-            Some((group, last_name)) => {
-                let last = group.files.last();
-                group.missing.extend(last.and_then(|last| missing_between(last, &file, skipped)));
-                group.files.push(file);
-                *last_name = name;
-            }
+        let (n, skips) = best.map_or((groups.len(), false), |(n, _, skipped)| (n, skipped > 0));
+        let part = Part { file, name, skips };
+        match groups.get_mut(n) {
+            Some(group) => group.push(part),
             None => {
                 reason = reason.or(refused);
-                groups.push(Group { files: vec![file], missing: Vec::new() });
-                names.push(name);
+                groups.push(vec![part]);
             }
         }
     }
-    for group in &mut groups {
-        if let Some(text) = missing_before(&group.files, &present) {
-            group.missing.insert(0, text);
-        }
-    }
+    let grouped = groups.iter().enumerate();
+    let grouped = grouped.flat_map(|(n, group)| group.iter().map(move |part| (n, part.name)));
+    let directory = Directory { grouped: grouped.collect(), present: names(&mut present.iter()) };
+    let missing = |(n, group): (usize, &Vec<Part<'_>>)| -> Vec<String> {
+        let before = missing_before(group, &directory, n);
+        before.into_iter().chain(missing_within(group, &directory, n)).collect()
+    };
+    let missing: Vec<_> = groups.iter().enumerate().map(missing).collect();
+    let files = |group: Vec<Part<'_>>| group.into_iter().map(|part| part.file).collect();
+    let groups = groups.into_iter().zip(missing);
+    let mut groups: Vec<_> =
+        groups.map(|(group, missing)| Group { files: files(group), missing }).collect();
     let first = |group: &Group| group.files.first().and_then(|file| order.get(&file.path)).copied();
     groups.sort_by_key(|group| first(group).unwrap_or(0_usize));
     (groups, reason)
+}
+
+/// Describes the parts that are missing between the files of a group.
+fn missing_within(group: &[Part<'_>], directory: &Directory<'_>, number: usize) -> Vec<String> {
+    let pairs = group.iter().zip(group.iter().skip(1)).filter(|(_, after)| after.skips);
+    let missing = |(before, after): (&Part<'_>, &Part<'_>)| {
+        let parts = after.name.missing_since(Some(before.name), directory, number);
+        missing_between(&before.file, &after.file, parts)
+    };
+    pairs.filter_map(missing).collect()
 }
 
 /// Describes the parts that are missing between two files, if there are any.
@@ -178,17 +259,15 @@ pub(crate) fn missing_between(before: &Survey, after: &Survey, parts: u64) -> Op
     (parts > 0).then(|| format!("{} missing between {before} and {after}", parts_are(parts)))
 }
 
-/// Describes the parts that are missing before the first of these files.
-fn missing_before(files: &[Survey], present: &[Name]) -> Option<String> {
-    let first = files.first()?;
-    let name = Name::of(&first.path);
-    let number = name.number.filter(|number| *number > 0)?;
-    let next = files.get(1).and_then(|file| Name::of(&file.path).number);
-    let is_counted = number > 1 && next == number.checked_add(1);
+/// Describes the parts that are missing before the first file of a group.
+fn missing_before(group: &[Part<'_>], directory: &Directory<'_>, number: usize) -> Option<String> {
+    let Part { file, name, .. } = group.first()?;
+    let first = name.number.filter(|number| *number > 0)?;
+    let next = group.get(1).and_then(|part| part.name.number);
+    let is_counted = first > 1 && next == first.checked_add(1);
     let is_split = (name.is_of_split || is_counted) && name.series.ends_with("_#");
-    let parts = if is_split { name.missing_since(None, present) } else { 0 };
-    let first = file_name(&first.path);
-    (parts > 0).then(|| format!("{} missing before {first}", parts_are(parts)))
+    let parts = if is_split { name.missing_since(None, directory, number) } else { 0 };
+    (parts > 0).then(|| format!("{} missing before {}", parts_are(parts), file_name(&file.path)))
 }
 
 fn parts_are(count: u64) -> String {
@@ -199,24 +278,30 @@ fn parts_are(count: u64) -> String {
 /// recording. Their directory is a recording: if their numbers follow, they are parts of it, whatever
 /// pause is between them. `present`: all files of the recording.
 pub(crate) fn link(before: &Survey, after: &Survey, present: &[PathBuf]) -> Result<u64, String> {
-    let present: Vec<_> = present.iter().map(|path| Name::of(path)).collect();
-    let names = (Name::of(&before.path), Name::of(&after.path));
-    link_named((before, &names.0), (after, &names.1), &present, true)
+    let name_of = |path: &Path| Name::of(path, &directory_name(path));
+    let names = (name_of(&before.path), name_of(&after.path));
+    if link_named((before, &names.0), (after, &names.1), None)? == 0 {
+        return Ok(0);
+    }
+    let present = present.iter().map(|path| Name::of(path, "")).collect();
+    let directory = Directory { present, ..Directory::default() };
+    Ok(names.1.missing_since(Some(&names.0), &directory, 0))
 }
 
-/// As [`link`]. `is_known`: the directory is a recording.
+/// Returns how many numbers are skipped between two files of one recording, or why they are not one
+/// recording. `read`: the files of the directory that are read; `None` if the directory is a
+/// recording.
 fn link_named(
     (before, name): (&Survey, &Name),
     (after, next): (&Survey, &Name),
-    present: &[Name],
-    is_known: bool,
+    read: Option<&Numbered<'_>>,
 ) -> Result<u64, String> {
     let (a, b) = (file_name(&before.path), file_name(&after.path));
     if !name.is_like(next) {
         return Err(format!("{b} has another name than {a}"));
     }
     let follows = next.number > name.number && name.prefix == next.prefix;
-    let is_split = (is_known && follows) || (name.is_of_split && next.is_of_split);
+    let is_split = (read.is_none() && follows) || (name.is_of_split && next.is_of_split);
     let has_common =
         before.cameras.is_subset(&after.cameras) || after.cameras.is_subset(&before.cameras);
     if before.cameras != after.cameras && !(is_split && has_common) {
@@ -235,21 +320,36 @@ fn link_named(
         None => format!("{b} starts again before the end of {a}"),
         Some(overlap) => format!("{b} overlaps {a} by {}", seconds(overlap)),
     })?;
-    let skipped = next.missing_since(Some(name), &[]);
+    let refused = || Err(format!("{b} begins {} after the end of {a}", seconds(pause)));
+    let skipped = next.skipped_since(name);
     let interval = before.interval.max(after.interval).min(LONGEST_INTERVAL);
     let few = interval.saturating_mul(3);
     // Parts have about the same length: those that are missing or not read fill the pause.
     let length = |(first, last): (i64, i64)| last.saturating_sub(first);
-    let missing = length(first).max(length(second)) as f64 * skipped as f64;
+    let longer = length(first).max(length(second));
+    let most = longer.max(few).max(SECOND).unsigned_abs().saturating_mul(LONGEST_PAUSE);
+    let is_far = pause.unsigned_abs() > most.saturating_mul(skipped.saturating_add(1));
+    if is_far && next.is_dated && read.is_some() {
+        return refused();
+    }
+    let missing = longer as f64 * skipped as f64;
     let is_filled = (missing * 0.75..=missing * 1.25 + few as f64).contains(&(pause as f64));
-    let is_counted = is_split || (is_filled && name.series.ends_with("_#"));
+    // A file that is read has its own time, so it does not fill the pause.
+    let is_read = || {
+        let (Some((_, _, from)), Some(to)) = (name.numbered(), next.numbered()) else {
+            return false;
+        };
+        let between = (to.0, to.1, from)..to;
+        read.is_some_and(|read| from < to.2 && read.range(between).any(|(_, _, n)| *n != from))
+    };
+    let is_counted = is_split || (is_filled && name.series.ends_with("_#") && !is_read());
     if skipped > 0 && pause > few && is_counted {
-        return Ok(next.missing_since(Some(name), present));
+        return Ok(skipped);
     }
     if pause <= SECOND.max(few) || is_split {
         return Ok(0);
     }
-    Err(format!("{b} begins {} after the end of {a}", seconds(pause)))
+    refused()
 }
 
 /// Nanoseconds from the end of a part to the beginning of the next, 0 if they overlap as parts do.
@@ -271,178 +371,4 @@ fn seconds(ns: i64) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    /// A file with the camera `topic` from `start` to `end`, in tenths of a second.
-    fn file(name: &str, topic: &str, start: i64, end: i64) -> Survey {
-        Survey {
-            path: Path::new("rec").join(name),
-            span: Some((start * SECOND / 10, end * SECOND / 10)),
-            cameras: [(topic.to_owned(), "x".to_owned())].into(),
-            interval: SECOND / 20,
-            damage: None,
-        }
-    }
-
-    /// The groups as text: numbers of the files, and of the missing parts.
-    fn grouped(files: &[(&str, &str, i64, i64)]) -> String {
-        let surveys = files.iter().map(|(name, topic, start, end)| file(name, topic, *start, *end));
-        let surveys: Vec<_> = surveys.collect();
-        let present: Vec<_> = surveys.iter().map(|file| file.path.clone()).collect();
-        let (groups, reason) = group(surveys, &present);
-        assert_eq!(groups.len() > 1, reason.is_some(), "{files:?}");
-        let text = |group: &Group| {
-            let names = group.files.iter().map(|f| stem(&f.path)).collect::<Vec<_>>().join("+");
-            format!("{names}{}", "!".repeat(group.missing.len()))
-        };
-        groups.iter().map(text).collect::<Vec<_>>().join(" ")
-    }
-
-    #[test]
-    fn parts_of_a_recording_and_recordings() {
-        let table: &[(&[(&str, &str, i64, i64)], &str)] = &[
-            (&[("a.mcap", "/c", 0, 100)], "a"),
-            // Parts: one after another, crossing a boundary, in another order.
-            (&[("x_0.mcap", "/c", 0, 100), ("x_1.mcap", "/c", 101, 200)], "x_0+x_1"),
-            (&[("x_0.mcap", "/c", 0, 100), ("x_1.mcap", "/c", 95, 200)], "x_0+x_1"),
-            (&[("x_0.mcap", "/c", 101, 200), ("x_1.mcap", "/c", 0, 100)], "x_1+x_0"),
-            (
-                &[
-                    ("b_2020-01-01-10-00-00_0.bag", "/c", 0, 600),
-                    ("b_2020-01-01-10-01-00_1.bag", "/c", 605, 1200),
-                ],
-                "b_2020-01-01-10-00-00_0+b_2020-01-01-10-01-00_1",
-            ),
-            // Recordings: at the same time, again, with a pause, with other topics, with other names.
-            (&[("e1.mcap", "/c", 0, 100), ("e2.mcap", "/c", 0, 110)], "e1 e2"),
-            (&[("e1.mcap", "/c", 0, 100), ("e2.mcap", "/c", 50, 150)], "e1 e2"),
-            (&[("e1.mcap", "/c", 0, 100), ("e2.mcap", "/c", 20, 80)], "e1 e2"),
-            (&[("e1.mcap", "/c", 0, 100), ("e2.mcap", "/c", 150, 250)], "e1 e2"),
-            (&[("e1.mcap", "/c", 0, 100), ("e2.mcap", "/d", 101, 200)], "e1 e2"),
-            (&[("left.bag", "/c", 0, 100), ("right.bag", "/c", 101, 200)], "left right"),
-            (&[("e1.mcap", "/c", 0, 100), ("e2.bag", "/c", 101, 200)], "e1 e2"),
-            // Two recorders at the same time.
-            (
-                &[
-                    ("a_0.mcap", "/c", 0, 100),
-                    ("b_0.mcap", "/c", 5, 105),
-                    ("a_1.mcap", "/c", 101, 200),
-                    ("b_1.mcap", "/c", 106, 205),
-                ],
-                "a_0+a_1 b_0+b_1",
-            ),
-            // Missing parts.
-            (&[("x_0.mcap", "/c", 0, 100), ("x_2.mcap", "/c", 200, 300)], "x_0+x_2!"),
-            (&[("x_2.mcap", "/c", 0, 100), ("x_3.mcap", "/c", 101, 200)], "x_2+x_3!"),
-            (&[("e_0.mcap", "/c", 0, 100), ("e_2.mcap", "/c", 300, 400)], "e_0 e_2"),
-            (&[("rec_0.mcap", "/c", 0, 100), ("rec_2.mcap", "/c", 300, 400)], "rec_0+rec_2!"),
-            (&[("rec_1.mcap", "/c", 0, 100)], "rec_1!"),
-            (&[("run_5.mcap", "/c", 0, 100)], "run_5"),
-            // A part that is read as a recording of its own, and a recorder that was killed.
-            (
-                &[
-                    ("rec_0.mcap", "/c", 0, 100),
-                    ("rec_1.mcap", "/d", 100, 200),
-                    ("rec_2.mcap", "/c", 200, 300),
-                ],
-                "rec_0+rec_2 rec_1",
-            ),
-            (
-                &[
-                    ("run_1.mcap", "/c", 0, 100),
-                    ("run_2.mcap", "/c", 101, 200),
-                    ("run_3.mcap", "/c", 500, 600),
-                    ("run_4.mcap", "/c", 601, 700),
-                ],
-                "run_1+run_2 run_3+run_4",
-            ),
-            (&[("x_0.bag", "/c", 0, 100), ("x_1.bag.active", "/c", 101, 200)], "x_0+x_1"),
-            // Numbers that are not those of parts.
-            (&[("x_0.mcap", "/c", 0, 100), ("x_7.mcap", "/c", 101, 200)], "x_0+x_7"),
-        ];
-        for (files, expected) in table {
-            assert_eq!(grouped(files), *expected, "{files:?}");
-        }
-    }
-
-    /// Files that are there but not read, as they are damaged or have no camera, are not missing.
-    #[test]
-    fn files_that_are_not_read_are_not_missing() {
-        let date = |n: u64| format!("b_2020-01-01-10-{n:02}-00_{n}.bag");
-        let name = |pattern: &str, n: u64| match pattern {
-            "dated" => date(n),
-            _ => pattern.replace('#', &n.to_string()),
-        };
-        // The pattern of the names; the numbers that are read, and others that are there; what is
-        // missing.
-        let table: &[(&str, &[u64], &[u64], &[&str])] = &[
-            ("rec_#.mcap", &[0, 2], &[1], &[]),
-            ("rec_#.mcap", &[0, 4], &[1, 3], &["1 part is missing between"]),
-            ("rec_#.mcap", &[2, 3], &[0, 1], &[]),
-            ("rec_#.mcap", &[3], &[1], &["2 parts are missing before rec_3.mcap"]),
-            ("x_#.mcap", &[0, 2], &[1], &[]),
-            ("x_#.mcap", &[0, 2], &[], &["1 part is missing between"]),
-            ("dated", &[0, 2], &[1], &[]),
-            ("dated", &[1, 2], &[0], &[]),
-            ("dated", &[1, 3], &[], &["1 part is missing before", "1 part is missing between"]),
-        ];
-        for (pattern, read, others, expected) in table {
-            let at = |n: &u64| {
-                let start = *n as i64 * 100;
-                file(&name(pattern, *n), "/c", start, start + 95)
-            };
-            let present: Vec<_> = read.iter().chain(*others).map(|n| at(n).path).collect();
-            let (groups, _) = group(read.iter().map(at).collect(), &present);
-            let [Group { missing, .. }] = groups.as_slice() else { panic!("{groups:?}") };
-            assert_eq!(missing.len(), expected.len(), "{missing:?}");
-            for (text, part) in missing.iter().zip(*expected) {
-                assert!(text.starts_with(part), "{text}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_slow_camera_pauses_between_parts() {
-        let slow =
-            |name, start, end| Survey { interval: 5 * SECOND, ..file(name, "/c", start, end) };
-        let link = |before: &Survey, after: &Survey| {
-            let names = (Name::of(&before.path), Name::of(&after.path));
-            link_named((before, &names.0), (after, &names.1), &[], false)
-        };
-        assert_eq!(link(&slow("x_0.mcap", 0, 600), &slow("x_1.mcap", 650, 1200)), Ok(0));
-        let fast = |name, start, end| file(name, "/c", start, end);
-        assert!(link(&fast("x_0.mcap", 0, 600), &fast("x_1.mcap", 650, 1200)).is_err());
-    }
-
-    #[test]
-    fn a_camera_may_be_silent_in_a_part() {
-        let with = |name, start, end| {
-            let mut file = file(name, "/c", start, end);
-            file.cameras.insert(("/d".into(), "x".into()));
-            file
-        };
-        let link = |before: &Survey, after: &Survey| link(before, after, &[]);
-        assert_eq!(link(&with("rec_0.mcap", 0, 100), &file("rec_1.mcap", "/d", 101, 200)), Ok(0));
-        // In a directory that is no recording.
-        let (both, one) = (with("y_0.mcap", 0, 100), file("y_1.mcap", "/d", 101, 200));
-        assert_eq!(group(vec![both, one], &[]).0.len(), 2);
-        let empty = Survey { span: None, ..file("rec_1.mcap", "/c", 0, 0) };
-        assert_eq!(link(&file("rec_0.mcap", "/c", 0, 100), &empty), Ok(0));
-    }
-
-    #[test]
-    fn names_of_recordings() {
-        for (files, expected) in [
-            (&["x_0.mcap", "x_1.mcap"][..], "x"),
-            (&["x_0.mcap"], "x_0"),
-            (&["a.db3.zstd"], "a"),
-            (&["0.bag", "1.bag"], "0"),
-            (&["b.bag.active"], "b"),
-        ] {
-            let files: Vec<_> = files.iter().map(|name| file(name, "/c", 0, 1)).collect();
-            assert_eq!(common_name(&files), expected);
-        }
-    }
-}
+mod tests;

@@ -215,7 +215,7 @@ fn links_are_followed_once_and_named_if_they_lead_out() {
     symlink("day", at("again")).unwrap();
     symlink("../store/b", at("day/b.mcap")).unwrap();
     let (names, warnings) = found(&root, &[]).unwrap();
-    assert_eq!(names, ["again/a", "again/b"]);
+    assert_eq!(names, ["day/a", "day/b"]);
     assert_warnings(&warnings, &[(false, "2 recordings are in")]);
     std::fs::remove_dir_all(at("store")).unwrap();
     std::fs::remove_file(at("day/b.mcap")).unwrap();
@@ -224,7 +224,7 @@ fn links_are_followed_once_and_named_if_they_lead_out() {
     symlink("nowhere", at("notes.txt")).unwrap();
     std::fs::write(at("night.dvc"), "outs:\n").unwrap();
     let (names, warnings) = found(&root, &[]).unwrap();
-    assert_eq!(names, ["again/a"]);
+    assert_eq!(names, ["day/a"]);
     let lost = [
         (true, "out is a link to"),
         (true, "later is a link to nowhere, which is not there"),
@@ -234,9 +234,145 @@ fn links_are_followed_once_and_named_if_they_lead_out() {
     // Directories of pictures are put together by links.
     std::fs::remove_dir_all(&root).unwrap();
     std::fs::create_dir(&root).unwrap();
+    std::fs::remove_file(parent.path().join("outside/c.mcap")).unwrap();
     std::fs::write(parent.path().join("outside/1.jpg"), "").unwrap();
     symlink("../outside", at("left")).unwrap();
     assert_eq!(found(&root, &[]).unwrap(), (vec![String::new()], String::new()));
+    // Beside recordings they are not read, and perhaps recordings are in them.
+    one(at("a.mcap"), "/cam", 1);
+    for has_recording in [false, true] {
+        if has_recording {
+            one(parent.path().join("outside/c.mcap"), "/cam", 1);
+        }
+        let (names, warnings) = found(&root, &[]).unwrap();
+        assert_eq!(names, ["a"]);
+        assert_warnings(&warnings, &[(true, "left is a link to")]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn parts_are_recognised_whatever_path_leads_to_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    one(at("run3/run3_0.mcap"), "/cam", 1);
+    one(at("run3/run3_2.mcap"), "/cam", 50_000_000_000);
+    std::os::unix::fs::symlink("run3", at("latest")).unwrap();
+    let missing = [(true, "1 part is missing between"), (false, "2 files are read as one")];
+    for (path, name) in
+        [("", "run3/run3"), ("run3", "run3"), ("latest", "run3"), ("run3/.", "run3")]
+    {
+        let (names, warnings) = found(&at(path), &[]).unwrap();
+        assert_eq!(names, [name], "{path}");
+        assert_warnings(&warnings, &missing);
+    }
+}
+
+#[test]
+fn files_without_a_camera_are_no_loss_if_they_are_whole() {
+    use mcap::WriteOptions;
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    one(at("a.mcap"), "/cam/a", 1);
+    for chunks in [false, true] {
+        let options = WriteOptions::new().use_chunks(chunks).emit_summary_records(false);
+        let mut writer = options.create(std::io::Cursor::new(Vec::new())).unwrap();
+        let schema = writer.add_schema("sensor_msgs/msg/Imu", "ros2msg", b"x").unwrap();
+        let channel = writer.add_channel(schema, "/imu", "cdr", &Default::default()).unwrap();
+        let header = mcap::records::MessageHeader {
+            channel_id: channel,
+            sequence: 0,
+            log_time: 1,
+            publish_time: 1,
+        };
+        writer.write_to_known_channel(&header, b"x").unwrap();
+        writer.finish().unwrap();
+        let bytes = writer.into_inner().into_inner();
+        std::fs::write(at("imu.mcap"), &bytes).unwrap();
+        assert_eq!(found(directory.path(), &[]).unwrap(), (vec!["a".into()], String::new()));
+        // A cut one may have had a camera.
+        std::fs::write(at("imu.mcap"), &bytes[..bytes.len() - 60]).unwrap();
+        let (_, warnings) = found(directory.path(), &[]).unwrap();
+        assert_warnings(&warnings, &[(true, "imu.mcap: ")]);
+        std::fs::remove_file(at("imu.mcap")).unwrap();
+    }
+    // The cameras of a cut file are left out by `--topic`.
+    one(at("b.mcap"), "/cam/b", 1);
+    let bytes = std::fs::read(at("b.mcap")).unwrap();
+    std::fs::write(at("b.mcap"), &bytes[..bytes.len() - 10]).unwrap();
+    let (names, warnings) = found(directory.path(), &["/cam/a"]).unwrap();
+    assert_eq!((names, warnings), (vec!["a".into()], String::new()));
+}
+
+#[test]
+fn a_compressed_file_without_a_camera_is_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let packed = |name: &str, topic: Option<&str>| {
+        std::fs::create_dir_all(at(name).parent().unwrap()).unwrap();
+        let mut recording = Recording::create(at("x.mcap"));
+        match topic {
+            Some(topic) => {
+                recording.write(topic, Serialization::CdrLittle, 1, 1, &small_jpeg(0));
+            }
+            None => {
+                let channel = recording.other("/imu", "sensor_msgs/msg/Imu", "cdr", "ros2msg");
+                recording.bytes(channel, 1, b"x");
+            }
+        }
+        let bytes = std::fs::read(recording.finish()).unwrap();
+        std::fs::write(at(name), zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
+        std::fs::remove_file(at("x.mcap")).unwrap();
+    };
+    packed("b/imu.mcap.zst", None);
+    let error = found(directory.path(), &[]).unwrap_err();
+    assert!(matches!(error, SourceError::NoCamera { .. }), "{error}");
+    packed("a/cam.mcap.zst", Some("/cam"));
+    std::fs::create_dir(at("c")).unwrap();
+    std::fs::write(at("c/bad.mcap.gz"), b"\x1f\x8b\x08rest").unwrap();
+    let (names, warnings) = found(directory.path(), &[]).unwrap();
+    assert_eq!(names, ["a/cam"]);
+    assert_warnings(&warnings, &[(true, "bad.mcap.gz")]);
+    // Pictures are converted instead.
+    std::fs::remove_dir_all(at("a")).unwrap();
+    std::fs::remove_dir_all(at("c")).unwrap();
+    let Content::Compressed { data, .. } = small_jpeg(0) else { panic!() };
+    std::fs::write(at("1.jpg"), data).unwrap();
+    assert_eq!(found(directory.path(), &[]).unwrap(), (vec![String::new()], String::new()));
+}
+
+#[cfg(unix)]
+#[test]
+fn directories_of_the_file_system_are_ignored() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = tempfile::tempdir().unwrap();
+    one(directory.path().join("a.mcap"), "/cam", 1);
+    for name in ["lost+found", "System Volume Information", "$RECYCLE.BIN"] {
+        // The superuser can read them, and would find a recording.
+        let path = directory.path().join(name);
+        one(path.join("b.mcap"), "/cam", 1);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o000)).unwrap();
+    }
+    let result = found(directory.path(), &[]).unwrap();
+    for name in ["lost+found", "System Volume Information", "$RECYCLE.BIN"] {
+        let path = directory.path().join(name);
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
+    }
+    assert_eq!(result, (vec!["a".into()], String::new()));
+}
+
+#[test]
+fn pictures_two_directories_down_are_named() {
+    let directory = tempfile::tempdir().unwrap();
+    for name in ["mav0/cam0/data", "mav0/cam1/data"] {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(path.join("1.png"), "").unwrap();
+    }
+    let error = found(directory.path(), &[]).unwrap_err();
+    let SourceError::Invalid { reason, hint, .. } = error else { panic!("{error}") };
+    assert!(reason.contains("no pictures in this directory"), "{reason}");
+    assert!(hint.ends_with("mav0/cam0/data"), "{hint}");
 }
 
 #[cfg(unix)]
@@ -335,16 +471,18 @@ fn files_that_are_read_alone_are_named() {
         }
         let (names, warnings) = found(directory.path(), &[]).unwrap();
         assert_eq!(names.len(), 1);
-        assert!(warnings.starts_with("true: b.mp4 is not read"), "{warnings}");
+        assert!(warnings.starts_with("false: b.mp4 is not read"), "{warnings}");
         assert_eq!(warnings.lines().count(), 1, "{warnings}");
     }
     std::fs::remove_file(at("metadata.yaml")).unwrap();
     std::fs::remove_file(at("one.mcap")).unwrap();
     std::fs::write(at("1.jpg"), data).unwrap();
     let (_, warnings) = found(directory.path(), &[]).unwrap();
-    assert!(warnings.starts_with("true: b.mp4 is not read"), "{warnings}");
+    assert!(warnings.starts_with("false: b.mp4 is not read"), "{warnings}");
     // Not the videos of an earlier run; and files of other kinds.
-    std::fs::write(at("out.report.json"), r#"{"outputs": [{"file": "b.mp4"}]}"#).unwrap();
+    let report = r#"{"exit": 0, "outputs": [{"file": "b.mp4"}, {"file": null}]}"#;
+    std::fs::write(at("out.report.json"), report).unwrap();
+    std::fs::write(at("other.report.json"), "no report").unwrap();
     for (name, content) in [("d.Y4M", ""), ("e.ts", "G"), ("f.ts", "export {}"), ("g.gz", "")] {
         std::fs::write(at(name), content).unwrap();
     }

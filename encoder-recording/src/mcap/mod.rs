@@ -34,6 +34,7 @@ use self::taken::Waiting;
 use self::walk::Found;
 use super::file_parts::FileParts;
 use super::order::{MessageOrder, Next};
+use super::signature::UNCOUNTED;
 use super::steps::ClockSteps;
 use super::{Event, Limits, Source, SourceError, SourceOptions};
 
@@ -188,9 +189,7 @@ impl McapSource {
             };
             let searched = "the file was searched from front to back";
             if !has_counts && (no_index.reason.is_some() || !no_index.lists_chunks) {
-                catalog.lost(format!(
-                    "{why}: {searched}, and nothing states how many messages it should have"
-                ));
+                catalog.lost(format!("{why}: {searched}, and {UNCOUNTED}"));
             } else if no_index.reason.is_some() && parts == 1 {
                 catalog.warn(format!("{why}: {searched}"));
             }

@@ -129,10 +129,18 @@ impl Opener {
                 Ok(Some(Event::Message(message))) => {
                     extend(&mut span, i64::try_from(message.log_ns).unwrap_or(i64::MAX));
                 }
-                Ok(Some(Event::Warning(Warning { text, loss: true }))) => {
+                // A file of which no message was counted is not damaged: it was read to its end.
+                Ok(Some(Event::Warning(Warning { text, loss: true })))
+                    if !text.ends_with(signature::UNCOUNTED) =>
+                {
                     damage.get_or_insert(text);
                 }
                 Ok(Some(_)) => {}
+                // Its cameras are known, and were not asked for.
+                Err(error) if is_unselected(&error) => {
+                    damage = None;
+                    break;
+                }
                 Err(error) if !is_without_cameras(&error) && is_left_out(&cameras) => {
                     return Err(match temporary {
                         Some(_) => renamed(error, path),
@@ -157,9 +165,10 @@ fn extend(span: &mut Option<(i64, i64)>, time: i64) {
 
 /// Whether a file has no camera topic, or no selected camera topic.
 pub(super) fn is_without_cameras(error: &SourceError) -> bool {
-    match error {
-        SourceError::NoCamera { .. } => true,
-        SourceError::Invalid { reason, .. } => reason == signature::NO_TOPIC_MATCHES,
-        _ => false,
-    }
+    matches!(error, SourceError::NoCamera { .. }) || is_unselected(error)
+}
+
+/// Whether a file has camera topics, and none of them is selected.
+fn is_unselected(error: &SourceError) -> bool {
+    matches!(error, SourceError::Invalid { reason, .. } if reason == signature::NO_TOPIC_MATCHES)
 }
