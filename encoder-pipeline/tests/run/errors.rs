@@ -135,7 +135,7 @@ fn each_error_has_its_kind_and_is_told_from_the_others() {
         Run::new(memory(), config(&[NAMING])).resample(Some(rate)).convert(&gap.opened(), &Silent);
     let error = only(&report);
     assert_eq!(error.kind(), ErrorKind::RateGap);
-    assert!(error.to_string().starts_with("/cam: the gap beside frame 0"), "{error}");
+    assert!(error.to_string().starts_with("/cam: the gap of 360000 s after frame 0"), "{error}");
 
     // The output.
     let files = |name: &str| FileDestination::new(Target::of(&path(name)));
