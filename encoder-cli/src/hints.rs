@@ -138,8 +138,8 @@ fn is_mp4(part: &Location) -> bool {
     false
 }
 
-const RATE_GAP: &str = "cut the recording with --start and --end, use --time log if the header \
-                        stamps are wrong, or --grid camera if the cameras were not recorded together";
+const RATE_GAP: &str = "cut the recording with --start and --end, or use --time log if the header \
+                        stamps are wrong";
 const NO_COMMON_TIME: &str = "use --grid-ends pad, or --grid camera";
 
 /// The option that helps against a topic that was left out.

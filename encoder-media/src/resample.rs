@@ -7,30 +7,32 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ResampleError {
-    /// A gap that a constant rate cannot fill: one picture would be repeated for more than an hour.
+    /// Two frames that are more than an hour apart.
     #[error(
-        "the gap beside frame {frame} is longer than an hour, and one picture would be repeated \
-         {copies} times"
+        "the gap of {seconds} s after frame {frame} is too long: a constant rate fills gaps of up \
+         to {LONGEST_S} s"
     )]
     Gap {
-        /// The frame next to the gap.
+        /// The frame before the gap.
         frame: u64,
-        /// The least number of repetitions of its picture.
-        copies: u32,
+        /// The length of the gap, in seconds.
+        seconds: u64,
     },
     /// The cameras have no time in common.
     #[error("the camera has no frame in the time that all cameras have in common")]
     Apart,
-    /// The camera is so far from the others that a common grid would repeat one picture for more
-    /// than an hour.
-    #[error("the camera's frames are {seconds} s from those of the other cameras")]
+    /// No frame of the camera is within an hour of the cameras that share the grid.
+    #[error(
+        "the camera's frames are {seconds} s from those of the other cameras, and the limit is \
+         {LONGEST_S} s"
+    )]
     Far {
-        /// The time between the camera and the nearest other camera.
+        /// The time between the camera and the cameras that share the grid, in seconds.
         seconds: u64,
     },
 }
 
-/// The longest time for which one picture is repeated, in seconds.
+/// The longest gap between two frames of a camera, or between cameras, in seconds.
 const LONGEST_S: u64 = 3600;
 
 /// Where a grid that several cameras share begins and ends.
@@ -168,15 +170,22 @@ pub fn check_distances(cameras: &[&[i64]]) -> Vec<Result<(), ResampleError>> {
 }
 
 /// Returns how often each frame is repeated: each time of the grid displays the nearest frame (of
-/// two equally near frames, the earlier).
+/// two equally near frames, the earlier). Before the first frame and after the last, these are
+/// repeated up to the ends of the grid.
 ///
 /// `stamps` are in nanoseconds and do not run backwards.
 ///
 /// # Errors
-/// [`ResampleError`] if one picture would be repeated for more than an hour.
+/// [`ResampleError::Gap`] if two frames are more than an hour apart; [`ResampleError::Far`] if the
+/// grid repeats a picture more than `u32::MAX` times.
 pub fn resample(stamps: &[i64], grid: &Grid) -> Result<Vec<u32>, ResampleError> {
+    let seconds = |pair: &[i64]| pair[1].abs_diff(pair[0]).div_ceil(1_000_000_000);
+    if let Some((frame, pair)) =
+        (0..).zip(stamps.windows(2)).find(|(_, pair)| seconds(pair) > LONGEST_S)
+    {
+        return Err(ResampleError::Gap { frame, seconds: seconds(pair) });
+    }
     let mut copies = vec![0u32; stamps.len()];
-    let most = LONGEST_S as f64 * grid.rate.as_f64();
     let mut tick = 0u64;
     for (n, count) in copies.iter_mut().enumerate() {
         // Ticks up to the middle between this frame and the next belong to this frame; the last
@@ -187,11 +196,10 @@ pub fn resample(stamps: &[i64], grid: &Grid) -> Result<Vec<u32>, ResampleError> 
         while tick < grid.frames
             && end.is_none_or(|end| i128::from(grid.rate.nanoseconds(tick)) <= end)
         {
-            *count += 1;
+            *count = count.checked_add(1).ok_or_else(|| ResampleError::Far {
+                seconds: grid.rate.nanoseconds(u64::from(u32::MAX)) / 1_000_000_000,
+            })?;
             tick += 1;
-            if f64::from(*count) > most {
-                return Err(ResampleError::Gap { frame: n as u64, copies: *count });
-            }
         }
     }
     Ok(copies)
@@ -370,16 +378,29 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_gap_is_refused() {
-        let year = 365 * 86_400_000i64;
-        let stamps = [0, year * MS];
-        let grid = Grid::of(&stamps, rate("30")).unwrap();
-        let error = resample(&stamps, &grid).unwrap_err();
-        assert_eq!(error, ResampleError::Gap { frame: 0, copies: 108_001 });
-        assert!(error.to_string().contains("frame 0"), "{error}");
+    fn only_gaps_between_two_frames_of_a_camera_are_limited() {
+        const HOUR: i64 = 3_600_000;
+        for (stamps, expected) in [
+            (vec![0, HOUR], Ok(())),
+            (vec![0, 50, HOUR + 51], Err(ResampleError::Gap { frame: 1, seconds: 3601 })),
+            (vec![0, 365 * 24 * HOUR], Err(ResampleError::Gap { frame: 0, seconds: 31_536_000 })),
+        ] {
+            let stamps = ns(&stamps);
+            let grid = Grid::of(&stamps, rate("30")).unwrap();
+            assert_eq!(resample(&stamps, &grid).map(drop), expected, "{stamps:?}");
+        }
         let absurd = [i64::MIN, i64::MAX];
         let grid = Grid::of(&absurd, rate("30")).unwrap();
         assert!(resample(&absurd, &grid).is_err());
+
+        // Another camera records for three hours: one of a single picture, and one that ends.
+        let long = ns(&(0..10_800).map(|s| s * 1000).collect::<Vec<_>>());
+        for short in [ns(&[0]), ns(&[2 * HOUR, 2 * HOUR + 1000]), ns(&[0, 1000, 2000])] {
+            assert_eq!(check_distances(&[&long, &short]), [Ok(()), Ok(())]);
+            let grid = Grid::common(&[&long, &short], rate("1"), GridEnds::Pad).unwrap();
+            let copies = resample(&short, &grid).unwrap();
+            assert_eq!(copies.iter().sum::<u32>(), 10_800, "{short:?}");
+        }
     }
 
     proptest::proptest! {

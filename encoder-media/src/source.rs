@@ -218,8 +218,9 @@ pub enum Moment {
 /// - **Memory**: bounded by [`Limits`], whatever the length of the recording and whatever it
 ///   claims: at most [`Limits::held_bytes`] of waiting messages and a few times
 ///   [`Limits::message_bytes`] for the chunk being read. A list of the recording's chunks may be
-///   held, but nothing for each message (but for a bounded number of log times). A size that the recording claims is checked against the
-///   limits and against the available bytes before memory is allocated for it.
+///   held, but nothing for each message (but for a bounded number of log times). A size that the
+///   recording claims is checked against the limits and against the available bytes before memory
+///   is allocated for it.
 /// - **Loss**: each message that cannot be returned is covered by a [`Warning`] with `loss`, or, if
 ///   it is known to be a picture, returned as a packet with [`BadMessage`]. Damage at one place
 ///   does not lose data that is readable elsewhere. Repeated defects are summed up: the number of

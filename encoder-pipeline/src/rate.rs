@@ -143,10 +143,11 @@ struct Camera {
     topic: String,
     frame_id: Option<String>,
     stamps: Stamps,
-    /// Log times of the first and the last message, in nanoseconds.
-    logged: (i64, i64),
     /// The median of the log times relative to the stamps, in nanoseconds.
     delay: i64,
+    /// By how much most of these delays vary, in nanoseconds: from the tenth to the ninetieth
+    /// percentile.
+    delay_spread: u64,
 }
 
 impl Camera {
@@ -158,26 +159,26 @@ impl Camera {
             .map(|(times, stamp)| times.log_ns.saturating_sub(*stamp))
             .collect();
         delays.sort_unstable();
-        let log = |times: Option<&FrameTimes>| times.map_or(0, |times| times.log_ns);
+        let delay = |tenths| delays.get(delays.len() * tenths / 10).copied().unwrap_or_default();
         Self {
             key,
             topic: topic.name.clone(),
             frame_id: topic.publishers.frame_id(key.1).map(str::to_owned),
             stamps,
-            logged: (log(times.first()), log(times.last())),
-            delay: delays.get(delays.len() / 2).copied().unwrap_or_default(),
+            delay: delay(5),
+            delay_spread: delay(9).abs_diff(delay(1)),
         }
     }
 
-    /// The times of the first and the last frame.
-    fn span(&self) -> (i64, i64) {
-        let at = |time: Option<&i64>| time.copied().unwrap_or_default();
-        (at(self.stamps.times.first()), at(self.stamps.times.last()))
+    /// Whether it has one picture, which is shown on the whole common grid.
+    fn is_single(&self) -> bool {
+        self.stamps.times.len() == 1
     }
 
     /// Whether all frames lie before a grid, or after it.
     fn is_outside(&self, grid: &Grid) -> bool {
-        let (first, last) = self.span();
+        let at = |time: Option<&i64>| time.copied().unwrap_or_default();
+        let (first, last) = (at(self.stamps.times.first()), at(self.stamps.times.last()));
         let length = grid.rate.nanoseconds(grid.frames.saturating_sub(1));
         last < grid.origin_ns || first > grid.origin_ns.saturating_add_unsigned(length)
     }
@@ -271,17 +272,22 @@ impl Plan {
                     continue;
                 }
             };
-            let is_outside = camera.is_outside(&grid);
+            let (is_single, is_outside) = (camera.is_single(), camera.is_outside(&grid));
             let Camera { key, topic, frame_id, stamps, .. } = camera;
             let Stamps { times, mut warnings, guessed } = stamps;
             let fit = Fit::of(&times, &copies, &grid);
-            match is_outside {
-                true => warnings.push(format!(
-                    "no frame of this camera lies within the common grid: its nearest picture is \
-                     repeated for {} frames",
-                    grid.frames
+            let frames = grid.frames;
+            match (is_single, is_outside) {
+                (true, _) if frames <= FEW => {}
+                (true, _) => warnings.push(format!(
+                    "this camera has a single picture: it is shown on the whole common grid, for \
+                     {frames} frames"
                 )),
-                false => warnings.extend(describe(&fit, rate)),
+                (false, true) => warnings.push(format!(
+                    "no frame of this camera lies within the common grid: its nearest picture is \
+                     repeated for {frames} frames"
+                )),
+                (false, false) => warnings.extend(describe(&fit, rate)),
             }
             report.push(GridCamera {
                 topic,
@@ -337,37 +343,36 @@ fn is_convertible<E>(payload: &Result<Payload, E>, options: &PictureOptions) -> 
     }
 }
 
-/// Cameras whose stamps count from different moments have a common grid by their log times: if the
-/// log times of the cameras have a time in common, or nearly, and their stamps have not. A camera
-/// that has no time in common with the one with the most frames is moved by its log times.
+/// The latencies of the cameras of one recording differ by less, in nanoseconds.
+const LATENCY_NS: u64 = 1_000_000_000;
+
+/// Puts all cameras on one clock. The clock of a camera is another one if the delay of its log times
+/// differs from that of the camera with the most frames by more than a latency, and by more than the
+/// delays vary. Its stamps are moved by the difference. A camera with a single picture is moved
+/// without a warning, since the picture is shown at all times.
 fn align(cameras: &mut [Camera]) {
-    // The time between the cameras; 0 if they have a time in common.
-    let distance = |span: fn(&Camera) -> (i64, i64)| {
-        let begin = cameras.iter().map(|camera| i128::from(span(camera).0)).max();
-        let end = cameras.iter().map(|camera| i128::from(span(camera).1)).min();
-        begin.zip(end).map_or(0, |(begin, end)| (begin - end).max(0))
-    };
-    if 2 * distance(|camera| camera.logged) >= distance(Camera::span) {
-        return;
-    }
     let most = cameras.iter().map(|camera| camera.stamps.times.len()).max();
-    let Some(main) = cameras.iter().find(|camera| Some(camera.stamps.times.len()) == most) else {
+    let has_most = |camera: &&Camera| Some(camera.stamps.times.len()) == most;
+    let Some(main) = cameras.iter().find(has_most).filter(|main| !main.is_single()) else {
         return;
     };
-    let (delay, (first, last)) = (main.delay, main.span());
+    let (topic, delay, spread) = (main.topic.clone(), main.delay, main.delay_spread);
     for camera in cameras {
-        let span = camera.span();
-        if span.0 <= last && first <= span.1 {
+        let offset = camera.delay.saturating_sub(delay);
+        let usual = LATENCY_NS.saturating_add(spread).saturating_add(camera.delay_spread);
+        if offset.unsigned_abs() <= usual {
             continue;
         }
-        let offset = camera.delay.saturating_sub(delay);
+        let is_single = camera.is_single();
         let times = &mut camera.stamps.times;
         times.iter_mut().for_each(|time| *time = time.saturating_add(offset));
-        camera.stamps.warnings.push(format!(
-            "the stamps of this camera have no time in common with those of the others: for the \
-             common grid they were moved by {:.3} s, as the log times are",
-            offset as f64 / 1e9
-        ));
+        if !is_single {
+            camera.stamps.warnings.push(format!(
+                "the log times show that the clock of this camera differs from that of {topic}: \
+                 for the common grid its stamps were moved by {:.3} s",
+                offset as f64 / 1e9
+            ));
+        }
     }
 }
 

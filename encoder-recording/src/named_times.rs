@@ -2,9 +2,12 @@
 //!
 //! A name may have other numbers beside its time: that of the camera, or a counter. The time is
 //! therefore searched in all names of a directory together: it is the only number that may be a time
-//! and differs between them, and all else is the same or counts up with it.
+//! and differs between them, and all else is the same or counts up with it. A name may also state
+//! the same moment twice, in different forms.
 
 use std::{cmp::Ordering, path::Path};
+
+use encoder_media::timeline::SHORTEST_NS;
 
 use super::names::natural;
 
@@ -30,19 +33,123 @@ enum Form {
 
 /// A time in a name.
 #[derive(Clone, Copy, Debug)]
-struct Found {
+struct Found<'a> {
     /// Bytes of the name.
     start: usize,
     end: usize,
     /// Nanoseconds since the epoch.
     ns: i64,
     form: Form,
-    /// Digits of a fraction without a decimal point, which may also be a counter; 0: none.
-    bare_digits: usize,
+    fraction: Fraction<'a>,
 }
 
-/// No camera has a shorter distance between its frames: 2000 per second.
-const SHORTEST_NS: i64 = 500_000;
+/// The fraction of a second in a name.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fraction<'a> {
+    /// Length of the time up to the fraction, in bytes.
+    start: usize,
+    /// Empty: the time has no fraction.
+    digits: &'a str,
+    /// Whether it has no decimal point, and may be a counter.
+    is_bare: bool,
+}
+
+impl Found<'_> {
+    /// The unit in which the time is stated, in nanoseconds.
+    fn unit(&self) -> i64 {
+        let digits = match self.form {
+            Form::Digits(digits) => digits.saturating_sub(10),
+            Form::Seconds | Form::Date { .. } => self.fraction.digits.len(),
+        };
+        10i64.pow(9 - digits.min(9) as u32)
+    }
+
+    /// The time in whole seconds, and the digits of its fraction as a number.
+    fn split(&self) -> Option<(i64, i64)> {
+        let fraction = self.fraction.digits.parse().ok()?;
+        Some((self.ns - self.ns.rem_euclid(SECOND_NS), fraction))
+    }
+
+    /// Whether two times are written in the same way.
+    fn is_alike(&self, other: &Self) -> bool {
+        let digits =
+            |time: &Self| if time.fraction.is_bare { time.fraction.digits.len() } else { 0 };
+        self.form == other.form && digits(self) == digits(other)
+    }
+}
+
+/// The times that stand at the same place in all names, in natural order of the names.
+struct Column<'a> {
+    times: Vec<Found<'a>>,
+    /// The first counter, if the digits after the seconds are counters. They are then no part of
+    /// the times.
+    counter: Option<i64>,
+}
+
+impl<'a> Column<'a> {
+    fn new(mut times: Vec<Found<'a>>) -> Self {
+        let counter = counter(&times);
+        if counter.is_some() {
+            for time in &mut times {
+                time.ns -= time.ns.rem_euclid(SECOND_NS);
+                time.end = time.start + time.fraction.start;
+                time.fraction = Fraction::default();
+            }
+        }
+        Self { times, counter }
+    }
+
+    fn varies(&self) -> bool {
+        self.times.iter().any(|time| time.ns != self.times[0].ns)
+    }
+
+    /// The finest unit of the times, in nanoseconds.
+    fn unit(&self) -> i64 {
+        self.times.iter().map(Found::unit).min().unwrap_or(SECOND_NS)
+    }
+
+    /// Whether both columns state the same moments, to within the coarser unit: a time zone makes a
+    /// constant difference.
+    fn agrees(&self, other: &Self) -> bool {
+        let differences = || self.times.iter().zip(&other.times).map(|(a, b)| a.ns - b.ns);
+        let range = differences().max().zip(differences().min()).map_or(0, |(max, min)| max - min);
+        range == 0 || range < self.unit().max(other.unit())
+    }
+
+    /// The times if the digits after the decimal point are not a decimal fraction but a number of
+    /// milliseconds, microseconds or nanoseconds without leading zeros, as `f"{sec}.{nanosec}"`
+    /// writes it. `None` if they cannot be.
+    fn unpadded(&self) -> Option<Vec<i64>> {
+        let digits = || self.times.iter().map(|time| time.fraction.digits);
+        let longest = digits().map(str::len).max()?;
+        let unit = match longest {
+            3 => 1_000_000,
+            6 => 1000,
+            8 | 9 => 1,
+            _ => return None,
+        };
+        let is_mixed = digits().any(|digits| digits.len() < longest);
+        let is_number = |digits: &str| digits == "0" || !digits.starts_with('0');
+        let time = |time: &Found<'_>| time.split().map(|(whole, number)| whole + number * unit);
+        let times = self.times.iter().map(time);
+        (is_mixed && digits().all(is_number)).then(|| times.collect())?
+    }
+}
+
+/// The first of the digits after the seconds, if they are counters: without a decimal point, and
+/// most of them one higher than those before, whatever the seconds.
+fn counter(times: &[Found<'_>]) -> Option<i64> {
+    let first = times.first()?;
+    if !first.fraction.is_bare || !times.iter().all(|time| time.is_alike(first)) {
+        return None;
+    }
+    let end = 10i64.pow(first.fraction.digits.len() as u32);
+    let numbers: Vec<_> = times.iter().map_while(|time| Some(time.split()?.1)).collect();
+    let next = numbers.windows(2).filter(|pair| pair[1] == (pair[0] + 1) % end).count();
+    (2 * next >= times.len() && next > 0).then(|| numbers.first().copied())?
+}
+
+const SECOND_NS: i64 = 1_000_000_000;
 
 /// The times that the names of files state, in nanoseconds since the epoch; `None` if no name states
 /// one. `names` are in natural order. Only times from 2001 to 2099 are read: `0000000012` is a
@@ -69,43 +176,77 @@ pub(crate) fn times(names: &[String]) -> Result<Option<Vec<i64>>, Unsure> {
     if let Some(other) = found.iter().position(|found| found.len() != count) {
         return Err(different(other));
     }
-    let column = |n: usize| found.iter().map(move |found| found[n]);
-    let varies = |n: &usize| column(*n).any(|time| time.ns != found[0][*n].ns);
-    let varying: Vec<_> = (0..count).filter(varies).collect();
-    let times: Vec<Found> = match varying[..] {
-        [] => column(0).collect(),
-        [one] => column(one).collect(),
-        _ => return Err(unsure(format!("more than one each: {}", names[0]), true)),
-    };
-    let alike = |time: &Found| (time.form, time.bare_digits);
-    if let Some(other) = times.iter().position(|time| alike(time) != alike(&times[0])) {
+    let column = |n: usize| Column::new(found.iter().map(|found| found[n]).collect());
+    let mut columns: Vec<_> = (0..count).map(column).collect();
+    match columns.iter().any(Column::varies) {
+        true => columns.retain(Column::varies),
+        false => columns.truncate(1),
+    }
+    let Some(finest) = columns.iter().min_by_key(|column| column.unit()) else { return Ok(None) };
+    if !columns.iter().all(|other| other.agrees(finest)) {
+        return Err(unsure(format!("more than one each: {}", names[0]), true));
+    }
+    let is_other = |n: &usize| columns.iter().any(|c| !c.times[*n].is_alike(&c.times[0]));
+    if let Some(other) = (0..names.len()).find(is_other) {
         return Err(different(other));
     }
-    let rests: Vec<_> = stems.iter().zip(&times).map(|(stem, time)| Rest::of(stem, time)).collect();
+    let rest = |n: usize| Rest::of(stems[n], columns.iter().map(|column| column.times[n]));
+    let rests: Vec<_> = (0..stems.len()).map(rest).collect();
     if let Some(other) = rests.iter().position(|rest| rest.text != rests[0].text) {
         return Err(different(other));
     }
+    let times: Vec<_> = finest.times.iter().map(|time| time.ns).collect();
+    let is_order_unsure = !times.is_sorted();
+    let counted = "their last digits count up one by one";
+    // Other digits that rise by one are those of a camera whose period is one unit longer than
+    // seconds.
+    if finest.counter.is_some_and(|first| first > 1) {
+        return Err(unsure(counted.into(), is_order_unsure));
+    }
+    let checked = check(&times, &rests);
+    if let Some(unpadded) = finest.unpadded().filter(|times| check(times, &rests).is_ok()) {
+        if checked.is_err() {
+            return Ok(Some(unpadded));
+        }
+        let reason =
+            "their fractions of a second may be decimals, or numbers without leading zeros";
+        return Err(unsure(reason.into(), is_order_unsure || !unpadded.is_sorted()));
+    }
+    match checked {
+        Ok(()) => Ok(Some(times)),
+        Err(_) if finest.counter.is_some() => Err(unsure(counted.into(), is_order_unsure)),
+        Err(Bad::Same) => Err(unsure("some of them the same".into(), is_order_unsure)),
+        Err(Bad::Near) => Err(unsure("they are less than 0.5 ms apart".into(), is_order_unsure)),
+        Err(Bad::OtherNumber) => {
+            Err(unsure(format!("another number in them differs: {}", names[0]), true))
+        }
+    }
+}
+
+/// Why times cannot be those of pictures.
+enum Bad {
+    Same,
+    Near,
+    OtherNumber,
+}
+
+/// Checks that numbers are the times of pictures.
+fn check(times: &[i64], rests: &[Rest<'_>]) -> Result<(), Bad> {
     let mut order: Vec<_> = (0..times.len()).collect();
-    order.sort_by_key(|n| times[*n].ns);
-    let is_order_unsure = !order.is_sorted();
-    let distances = order.windows(2).map(|pair| times[pair[1]].ns - times[pair[0]].ns);
+    order.sort_by_key(|n| times[*n]);
+    let distances = order.windows(2).map(|pair| times[pair[1]] - times[pair[0]]);
     let mut distances: Vec<_> = distances.collect();
     distances.sort_unstable();
+    let median = distances.get(distances.len().saturating_sub(1) / 2);
     if distances.first() == Some(&0) {
-        return Err(unsure("some of them the same".into(), is_order_unsure));
+        Err(Bad::Same)
+    } else if median.is_some_and(|median| *median < SHORTEST_NS) {
+        Err(Bad::Near)
+    } else if !counts_up(&order, rests) {
+        Err(Bad::OtherNumber)
+    } else {
+        Ok(())
     }
-    let median = distances.get(distances.len().saturating_sub(1) / 2).copied();
-    let bare_digits = times[0].bare_digits as u32;
-    if bare_digits > 0 && median == Some(10i64.pow(9 - bare_digits)) {
-        return Err(unsure("their last digits count up one by one".into(), is_order_unsure));
-    }
-    if median.is_some_and(|median| median < SHORTEST_NS) {
-        return Err(unsure("they are less than 0.5 ms apart".into(), is_order_unsure));
-    }
-    if !counts_up(&order, &rests) {
-        return Err(unsure(format!("another number in them differs: {}", names[0]), true));
-    }
-    Ok(Some(times.iter().map(|time| time.ns).collect()))
 }
 
 /// A name without its extension.
@@ -113,33 +254,39 @@ fn stem(name: &str) -> &str {
     Path::new(name).file_stem().and_then(|stem| stem.to_str()).unwrap_or_default()
 }
 
-/// A name without its time.
+/// A name without its times.
+#[derive(Default)]
 struct Rest<'a> {
-    /// Each number is replaced by 0, and the time by a control character.
+    /// Each number is replaced by 0, and each time by a control character.
     text: String,
     numbers: Vec<&'a str>,
 }
 
 impl<'a> Rest<'a> {
-    fn of(stem: &'a str, time: &Found) -> Self {
-        let (mut text, mut numbers) = (String::new(), Vec::new());
-        for (n, mut part) in [&stem[..time.start], &stem[time.end..]].into_iter().enumerate() {
-            if n > 0 {
-                text.push('\0');
-            }
-            while !part.is_empty() {
-                let digits = leading_digits(part);
-                let letters = part[digits..].find(|c: char| c.is_ascii_digit());
-                let (other, rest) = part[digits..].split_at(letters.unwrap_or(part.len() - digits));
-                if digits > 0 {
-                    numbers.push(&part[..digits]);
-                    text.push('0');
-                }
-                text.push_str(other);
-                part = rest;
-            }
+    /// `times` from left to right.
+    fn of<'t>(stem: &'a str, times: impl Iterator<Item = Found<'t>>) -> Self {
+        let (mut rest, mut at) = (Self::default(), 0);
+        for time in times {
+            rest.push(&stem[at..time.start]);
+            rest.text.push('\0');
+            at = time.end;
         }
-        Self { text, numbers }
+        rest.push(&stem[at..]);
+        rest
+    }
+
+    fn push(&mut self, mut part: &'a str) {
+        while !part.is_empty() {
+            let digits = leading_digits(part);
+            let letters = part[digits..].find(|c: char| c.is_ascii_digit());
+            let (other, rest) = part[digits..].split_at(letters.unwrap_or(part.len() - digits));
+            if digits > 0 {
+                self.numbers.push(&part[..digits]);
+                self.text.push('0');
+            }
+            self.text.push_str(other);
+            part = rest;
+        }
     }
 }
 
@@ -154,7 +301,7 @@ fn counts_up(order: &[usize], rests: &[Rest<'_>]) -> bool {
 }
 
 /// The times in a name, from left to right.
-fn search(stem: &str) -> Vec<Found> {
+fn search(stem: &str) -> Vec<Found<'_>> {
     let (mut all, mut at) = (Vec::new(), 0);
     while let Some(next) = stem[at..].find(|c: char| c.is_ascii_digit()) {
         let start = at + next;
@@ -171,7 +318,7 @@ fn search(stem: &str) -> Vec<Found> {
 }
 
 /// The time that a text begins with.
-fn time(text: &str) -> Option<Found> {
+fn time(text: &str) -> Option<Found<'_>> {
     let found = number(text).or_else(|| date_and_time(text))?;
     let is_plausible = (1_000_000_000..4_102_444_800).contains(&found.ns.div_euclid(1_000_000_000));
     is_plausible.then_some(found)
@@ -182,7 +329,7 @@ fn leading_digits(text: &str) -> usize {
 }
 
 /// A number of 19, 16, 13 or 10 digits. Seconds may have a fraction.
-fn number(text: &str) -> Option<Found> {
+fn number(text: &str) -> Option<Found<'_>> {
     let digits = leading_digits(text);
     let unit = match digits {
         19 => 1,
@@ -192,34 +339,34 @@ fn number(text: &str) -> Option<Found> {
         _ => return None,
     };
     let ns = text[..digits].parse::<i64>().ok()?.checked_mul(unit)?;
-    let found = Found { start: 0, end: digits, ns, form: Form::Digits(digits), bare_digits: 0 };
     if digits != 10 {
-        return Some(found);
+        let (form, fraction) = (Form::Digits(digits), Fraction::default());
+        return Some(Found { start: 0, end: digits, ns, form, fraction });
     }
-    let (length, fraction_ns, bare_digits) = fraction(&text[digits..]).unwrap_or_default();
+    let (length, fraction_ns, fraction) = fraction(text, digits).unwrap_or_default();
     let (end, ns) = (digits + length, ns.checked_add(fraction_ns)?);
-    Some(Found { end, ns, form: Form::Seconds, bare_digits, ..found })
+    Some(Found { start: 0, end, ns, form: Form::Seconds, fraction })
 }
 
-/// The fraction of a second that a text begins with: its length, its nanoseconds, and its number of
-/// digits if it has no decimal point. Such digits may be anything, unless they are those of a unit:
-/// 3, 6 or 9.
-fn fraction(text: &str) -> Option<(usize, i64, usize)> {
+/// The fraction of a second after `start` bytes of a text: its length, its nanoseconds, and itself.
+/// Digits without a decimal point may be anything, unless they are those of a unit: 3, 6 or 9.
+fn fraction(text: &str, start: usize) -> Option<(usize, i64, Fraction<'_>)> {
+    let text = &text[start..];
     let digits = &text[text.find(|c| !matches!(c, '.' | ',' | '_' | '-'))?..];
     let mark = &text[..text.len() - digits.len()];
     let digits = &digits[..leading_digits(digits)];
-    let bare_digits = match (mark, digits.len()) {
-        ("." | ",", 1..=18) => 0,
-        ("" | "_" | "-", count @ (3 | 6 | 9)) => count,
+    let is_bare = match (mark, digits.len()) {
+        ("." | ",", 1..=18) => false,
+        ("" | "_" | "-", 3 | 6 | 9) => true,
         _ => return None,
     };
     let ns = format!("{digits:0<9}").get(..9)?.parse().ok()?;
-    Some((mark.len() + digits.len(), ns, bare_digits))
+    Some((mark.len() + digits.len(), ns, Fraction { start, digits, is_bare }))
 }
 
 /// Date and time of day with any separators, a fraction of the second, and an offset from UTC.
 /// Without an offset the time is taken for UTC.
-fn date_and_time(text: &str) -> Option<Found> {
+fn date_and_time(text: &str) -> Option<Found<'_>> {
     let mut rest = text;
     let mut field = |digits: usize, separators: &[char]| -> Option<i64> {
         rest = rest.strip_prefix(separators).unwrap_or(rest);
@@ -240,7 +387,8 @@ fn date_and_time(text: &str) -> Option<Found> {
     if !is_valid {
         return None;
     }
-    let (length, nanoseconds, bare_digits) = fraction(rest).unwrap_or_default();
+    let (length, nanoseconds, fraction) =
+        fraction(text, text.len() - rest.len()).unwrap_or_default();
     rest = &rest[length..];
     if leading_digits(rest) > 0 {
         return None;
@@ -249,7 +397,7 @@ fn date_and_time(text: &str) -> Option<Found> {
     let end = text.len() - rest.len() + length;
     let seconds = days(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset;
     let ns = seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)?;
-    Some(Found { start: 0, end, ns, form: Form::Date { offset }, bare_digits })
+    Some(Found { start: 0, end, ns, form: Form::Date { offset }, fraction })
 }
 
 /// The offset from UTC that a text begins with: its length, and seconds. Of four digits, which may
@@ -285,145 +433,4 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_name() {
-        let date = |fraction: i64| Some(1_700_067_870_000_000_000 + fraction);
-        let seconds = |fraction: i64| Some(1_700_000_000_000_000_000 + fraction);
-        for (name, expected) in [
-            ("1759999999999773295", Some(1_759_999_999_999_773_295)),
-            ("left-1759999999999773", Some(1_759_999_999_999_773_000)),
-            ("1700000000250", seconds(250_000_000)),
-            ("frame_1700000000", seconds(0)),
-            ("1700000000.5", seconds(500_000_000)),
-            ("1700000000.05", seconds(50_000_000)),
-            ("1700000000.123456789012", seconds(123_456_789)),
-            ("1700000000_050000000", seconds(50_000_000)),
-            ("1700000000-250000", seconds(250_000_000)),
-            ("1700000000_250", seconds(250_000_000)),
-            ("cam0_1700000000250", seconds(250_000_000)),
-            ("1700000000250_left", seconds(250_000_000)),
-            ("frame_0010_1700000000.123", seconds(123_000_000)),
-            ("1700000000.1.left", seconds(100_000_000)),
-            ("2023-11-15T17:04:30Z", date(0)),
-            ("2023-11-15T17:04:30.25Z", date(250_000_000)),
-            ("2023-11-15T18-04-30.25+01:00", date(250_000_000)),
-            ("2023-11-15T18-04-30+01_00", date(0)),
-            ("2023-11-15T15-34-30-0130", date(0)),
-            ("2023-11-15 17.04.30,5", date(500_000_000)),
-            ("IMG_20231115_170430", date(0)),
-            ("cam20231115T170430.250Z", date(250_000_000)),
-            ("20231115_170430_250", date(250_000_000)),
-            ("2023-11-15_17-04-30-250", date(250_000_000)),
-            ("20231115170430250", date(250_000_000)),
-            // A counter is no fraction, and no time zone.
-            ("1700000000_0012", seconds(0)),
-            ("2023-11-15_17-04-30_0001", date(0)),
-            ("2023-11-15_17-04-30-0001", date(0)),
-            ("2023-11-15_17-04-30-1530", date(0)),
-            ("IMG_20231115_170430 (1)", date(0)),
-            ("9999999999999999999", None),
-            ("175999999999977", None),
-            ("0000000012", None),
-            ("0000000000000001", None),
-            ("2023-13-15T17:04:30Z", None),
-            ("2023-11-15T17:64:30Z", None),
-            ("202311151704302", None),
-            ("2023-11-15", None),
-            ("img12", None),
-            ("é", None),
-            ("", None),
-        ] {
-            let found = times(&[format!("{name}.jpg")]).unwrap();
-            assert_eq!(found.map(|times| times[0]), expected, "{name}");
-        }
-    }
-
-    #[test]
-    fn a_directory() {
-        // The names; their times in ms from the first, or a part of the reason and whether the
-        // order is unsure as well.
-        type Row<'a> = (&'a [&'a str], Result<&'a [i64], (&'a str, bool)>);
-        let table: &[Row<'_>] = &[
-            (&["cam0_1700000010123", "cam0_1700000010150"], Ok(&[0, 27])),
-            (&["1700000010123_left", "1700000010156_left"], Ok(&[0, 33])),
-            (&["frame_0009_1700000010.123", "frame_0010_1700000010.15"], Ok(&[0, 27])),
-            (&["1700000010.1.left", "1700000010.15.left"], Ok(&[0, 50])),
-            (&["20231115_170430_1700067870123", "20231115_170430_1700067870223"], Ok(&[0, 100])),
-            (&["2023-11-15_17-04-30_0001", "2023-11-15_17-04-32_0002"], Ok(&[0, 2000])),
-            (&["2023-11-15_17-04-30_000", "2023-11-15_17-04-30_033"], Ok(&[0, 33])),
-            (&["1700000000", "1700000000.25", "1700000001"], Ok(&[0, 250, 1000])),
-            // Once in a second.
-            (&["20231115_170430", "20231115_170431", "20231115_170432"], Ok(&[0, 1000, 2000])),
-            // Counters.
-            (
-                &["2023-11-15_17-04-30_0001", "2023-11-15_17-04-30_0002"],
-                Err(("2 of 2 names state times, but some of them the same", false)),
-            ),
-            (
-                &["1700000000_000001", "1700000000_000002", "1700000000_000003"],
-                Err(("count up one by one", false)),
-            ),
-            (
-                &["20231115_170430_001", "20231115_170430_002", "20231115_170431_003"],
-                Err(("count up one by one", false)),
-            ),
-            (&["20231115170430001", "20231115170430002"], Err(("count up one by one", false))),
-            (&["1700000000_000001", "1700000000_000003"], Err(("less than 0.5 ms", false))),
-            (&["1700000000000000001", "1700000000000000002"], Err(("less than 0.5 ms", false))),
-            (&["20231115_170430-0100", "20231115_170430-0115"], Err(("in different forms", true))),
-            (&["20231115_170430", "20231115_170430_001"], Err(("in different forms", true))),
-            // Two cameras in one directory, or two times in a name.
-            (
-                &["cam0_1700000010100", "cam0_1700000010200", "cam1_1700000010150"],
-                Err(("another number in them differs", true)),
-            ),
-            (&["a_1700000010123", "b_1700000010150"], Err(("in different forms", true))),
-            (
-                &["1700000010123_1700000010125", "1700000010223_1700000010224"],
-                Err(("more than one each", true)),
-            ),
-            (&["1700000010123", "1700000010125_1700000010124"], Err(("different forms", true))),
-            (&["1700000010123", "cover"], Err(("1 of 2 name states a time, but not cover", true))),
-        ];
-        for (stems, expected) in table {
-            let names: Vec<_> = stems.iter().map(|stem| format!("{stem}.png")).collect();
-            match (times(&names), expected) {
-                (Ok(Some(found)), Ok(expected)) => {
-                    let from_first = found.iter().map(|ns| (ns - found[0]) / 1_000_000);
-                    assert_eq!(from_first.collect::<Vec<_>>(), *expected, "{names:?}");
-                }
-                (Err(unsure), Err((part, is_order_unsure))) => {
-                    assert!(unsure.reason.contains(part), "{unsure:?}");
-                    assert_eq!(unsure.is_order_unsure, *is_order_unsure, "{unsure:?}");
-                }
-                (found, _) => panic!("{names:?}: {found:?}"),
-            }
-        }
-        assert_eq!(times(&["a1.jpg".into(), "a2.jpg".into()]), Ok(None));
-        assert_eq!(times(&[]), Ok(None));
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn any_names(names in proptest::collection::vec("[-0-9._ éTZ+]{0,30}", 0..4)) {
-            let _ = times(&names);
-        }
-    }
-
-    #[test]
-    fn days_since_the_epoch() {
-        for (date, expected) in [
-            ((1970, 1, 1), 0),
-            ((2000, 2, 29), 11_016),
-            ((2000, 3, 1), 11_017),
-            ((2023, 11, 15), 19_676),
-            ((2099, 12, 31), 47_481),
-        ] {
-            assert_eq!(days(date.0, date.1, date.2), expected, "{date:?}");
-        }
-    }
-}
+mod tests;

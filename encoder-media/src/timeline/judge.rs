@@ -8,7 +8,7 @@
 //!   closed: all later stamps are shifted by the same amount.
 
 use super::{
-    Clock, FrameTimes,
+    Clock, FrameTimes, SHORTEST_NS,
     repair::{Good, LONGEST_PAUSE_NS, Repairs, Run},
     track::Track,
 };
@@ -23,8 +23,6 @@ const MOST_HELD: usize = 16_384;
 const MOST_REPAIRS: usize = 10_000;
 /// A stamp may be this much later than the other clock allows, or eight usual distances.
 const TOLERANCE_NS: i128 = 1_000_000_000;
-/// No camera has a shorter distance between its frames: 2000 per second.
-const SHORTEST_NS: i128 = 500_000;
 const SECOND_NS: i128 = 1_000_000_000;
 
 /// The stamp of a frame by the clock that is judged, and by the other clock, in nanoseconds.
@@ -446,9 +444,9 @@ impl Judge {
             })
         } else if seen.has_whole_seconds(frames) {
             Some(format!("the {clock} have whole seconds only"))
-        } else if let Some(other) = scale.other.filter(|other| *other >= SHORTEST_NS)
+        } else if let Some(other) = scale.other.filter(|other| *other >= i128::from(SHORTEST_NS))
             // On average, since messages may be received in bursts.
-            && (seen.rise / i128::from(frames) < SHORTEST_NS
+            && (seen.rise / i128::from(frames) < i128::from(SHORTEST_NS)
                 || (scale.usual > 60 * SECOND_NS && scale.usual / 50 > other))
         {
             let (own, other) = (scale.usual as f64 / 1e9, other as f64 / 1e9);

@@ -143,6 +143,9 @@ pub fn stamps(clock: Clock, rate: FrameRate, frames: &[FrameTimes]) -> Stamps {
     Stamps { times, warnings, guessed }
 }
 
+/// The shortest distance between two frames of a camera, in nanoseconds: 2000 frames per second.
+pub const SHORTEST_NS: i64 = 500_000;
+
 /// By how much a frame is moved behind another frame with the same stamp.
 const STEP_NS: i64 = 1_000_000;
 

@@ -114,7 +114,7 @@ fn access_units(count: u32) -> Vec<Vec<u8>> {
 fn copied(units: Vec<Vec<u8>>) -> Recording {
     let message = |(n, unit): (i64, Vec<u8>)| {
         let payload = Ok(Payload::Video { format: "h264".into(), data: unit.into() });
-        Message { stream: 0, ns: n * 100_000_000, payload }
+        Message { stream: 0, ns: n * 100_000_000, stamp_offset: 7, payload }
     };
     Recording::new((0..).zip(units).map(message).collect())
 }

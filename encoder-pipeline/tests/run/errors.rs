@@ -91,7 +91,9 @@ fn each_error_has_its_kind_and_is_told_from_the_others() {
     let good = || -> Open { Box::new(frames(12).opened()) };
     let video = || -> Open {
         let payload = Ok(Payload::Video { format: "h265".into(), data: Default::default() });
-        Box::new(Recording::new(vec![Message { stream: 0, ns: 0, payload }]).opened())
+        Box::new(
+            Recording::new(vec![Message { stream: 0, ns: 0, stamp_offset: 7, payload }]).opened(),
+        )
     };
     let broken = |payload: Result<Payload, String>, count: u32| -> Open {
         let mut all = frames(count);
@@ -133,7 +135,7 @@ fn each_error_has_its_kind_and_is_told_from_the_others() {
         Run::new(memory(), config(&[NAMING])).resample(Some(rate)).convert(&gap.opened(), &Silent);
     let error = only(&report);
     assert_eq!(error.kind(), ErrorKind::RateGap);
-    assert!(error.to_string().starts_with("/cam: the gap beside frame 0"), "{error}");
+    assert!(error.to_string().starts_with("/cam: the gap of 360000 s after frame 0"), "{error}");
 
     // The output.
     let files = |name: &str| FileDestination::new(Target::of(&path(name)));

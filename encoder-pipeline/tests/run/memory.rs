@@ -16,18 +16,21 @@ use encoder_pipeline::{
 
 use super::encoder::{number, picture};
 
-/// A message of a recording: stream, log time, and a picture or an error.
+/// A message of a recording: stream, log time, the offset of its stamp from the log time, and a
+/// picture or an error.
 #[derive(Clone)]
 pub struct Message {
     pub stream: usize,
     pub ns: i64,
+    pub stamp_offset: i64,
     pub payload: Result<Payload, String>,
 }
 
 impl Message {
     /// Picture `n` of the first camera, at 10 per second.
     pub fn at(n: u32, size: Resolution) -> Self {
-        Self { stream: 0, ns: i64::from(n) * 100_000_000, payload: Ok(picture(n, size)) }
+        let (ns, payload) = (i64::from(n) * 100_000_000, Ok(picture(n, size)));
+        Self { stream: 0, ns, stamp_offset: 7, payload }
     }
 }
 
@@ -54,7 +57,7 @@ impl Recording {
                 Event::Stream(StreamInfo { id, topic, schema, messages: None, rate: None })
             });
             let packets = self.messages.iter().map(|message| {
-                let Message { stream, ns, payload } = message.clone();
+                let Message { stream, ns, stamp_offset, payload } = message.clone();
                 let number = numbers[stream];
                 numbers[stream] += 1;
                 let payload = payload.map_err(|reason| encoder_media::BadMessage { reason });
@@ -62,7 +65,7 @@ impl Recording {
                     stream,
                     number,
                     log_ns: ns,
-                    header_ns: Some(ns + 7),
+                    header_ns: Some(ns + stamp_offset),
                     frame_id: None,
                     payload,
                     message: None,

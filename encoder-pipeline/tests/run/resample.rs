@@ -69,10 +69,75 @@ fn a_camera_that_does_not_fit_does_not_stop_the_others() {
         if reason.is_none() {
             assert_eq!(shown(&kept, "/other"), [7; 10], "{times:?}");
             let warnings = &report.outputs[1].video.warnings;
-            let part = if times[0] < 0 { "no frame of this camera" } else { "its last picture is" };
-            assert!(warnings.iter().any(|text| text.contains(part)), "{warnings:?}");
+            assert!(warnings[0].contains("has a single picture"), "{warnings:?}");
         }
     }
+}
+
+#[test]
+fn cameras_on_different_clocks_are_aligned_by_their_log_times() {
+    const SECOND: i64 = 1_000_000_000;
+    // For each camera, which has 40 pictures in 4 s: log time and stamp of the picture at a time,
+    // and the first tick of the common grid at which it is recorded. Part of the warning of the
+    // second camera.
+    type Camera = (fn(i64) -> i64, fn(i64) -> i64, usize);
+    let table: [(Camera, Camera, Option<&str>); 6] = [
+        // Clocks whose stamps have a time in common by chance, and some that have none.
+        ((|t| t, |t| 9 * SECOND + t, 0), (|t| t, |t| 12 * SECOND + t, 0), Some("of /cam: for")),
+        ((|t| t, |t| 9 * SECOND + t, 0), (|t| t, |t| SECOND + t, 0), Some("moved by 8.000 s")),
+        ((|t| t, |t| t, 0), (|t| 2 * SECOND + t, |t| 4 * SECOND + t, 40), Some("by -2.000 s")),
+        // One clock: one camera follows the other, and one that is slow.
+        (
+            (|t| SECOND / 2 + t, |t| t, 0),
+            (|t| 5 * SECOND + t, |t| 5 * SECOND + t, 100),
+            Some("begins 4.950 s before this camera"),
+        ),
+        ((|t| t, |t| t, 0), (|t| SECOND + t, |t| t, 0), None),
+        // Log times that are all the same show nothing about the clocks.
+        (
+            (|_| SECOND, |t| t, 0),
+            (|_| SECOND, |t| 2 * SECOND + t, 40),
+            Some("begins 1.950 s before this camera"),
+        ),
+    ];
+    for (row, (first, second, warning)) in table.into_iter().enumerate() {
+        let messages = |stream, (log, stamp, _): Camera| {
+            (0..40).map(move |n| {
+                let at = Message::at(n, SIZE);
+                let ns = log(at.ns);
+                Message { stream, ns, stamp_offset: stamp(at.ns) - ns, ..at }
+            })
+        };
+        let mut messages: Vec<_> = messages(0, first).chain(messages(1, second)).collect();
+        messages.sort_by_key(|message| message.ns);
+        let recording =
+            || Recording { topics: &["/cam", "/other"], messages: messages.clone(), end: None };
+        let (report, kept) = convert(recording(), recording(), GridEnds::Pad);
+        assert_eq!(report.exit, 0, "{row}: {report:?}");
+        for (topic, (_, _, tick)) in [("/cam", first), ("/other", second)] {
+            let shown = shown(&kept, topic);
+            // Two ticks per picture.
+            let next = shown.iter().position(|shown| *shown == 1);
+            assert_eq!(next, Some(tick + 2), "{row} {topic}: {shown:?}");
+        }
+        let warnings = &report.outputs[1].video.warnings;
+        assert_eq!(warnings.is_empty(), warning.is_none(), "{row}: {warnings:?}");
+        let all = warnings.join(" ");
+        assert!(all.contains(warning.unwrap_or_default()), "{row}: {warnings:?}");
+    }
+}
+
+#[test]
+fn a_single_picture_on_another_clock_is_shown_on_the_whole_grid() {
+    let mut recording = with_other(&[0]);
+    let single = recording.messages.iter_mut().find(|message| message.stream == 1).unwrap();
+    single.stamp_offset = -7_200_000_000_000;
+    let again = Recording { messages: recording.messages.clone(), ..with_other(&[]) };
+    let (report, kept) = convert(recording, again, GridEnds::Pad);
+    assert_eq!((report.exit, shown(&kept, "/cam")), (0, TWICE.to_vec()), "{report:?}");
+    assert_eq!(shown(&kept, "/other"), [7; 10]);
+    let warnings = &report.outputs[1].video.warnings;
+    assert!(matches!(&warnings[..], [one] if one.contains("single picture")), "{warnings:?}");
 }
 
 #[test]
