@@ -413,7 +413,11 @@ impl Camera {
             return;
         };
         let slot = match session.reserve(message.times) {
-            Ok(Some(slot)) => slot.numbered(message.number).times_in_a_row(message.copies),
+            Ok(Some(slot)) => slot
+                .numbered(message.number)
+                .times_in_a_row(message.copies)
+                // Depth may begin after the video.
+                .with_options(*self.inspection.options()),
             Ok(None) => return,
             Err(_) => return self.fail(context),
         };

@@ -51,7 +51,7 @@ impl Inspection {
         if !self.is_judged {
             let is_wide = self.levels.add(payload, &self.options);
             if is_wide && self.levels.pictures() == 1 {
-                found.extend(self.take_as_depth(payload));
+                found.extend(self.take_as_depth(payload).map(|text| self.beginning(number, text)));
             }
             if self.levels.pictures() == LOOKED_AT {
                 self.is_judged = true;
@@ -65,14 +65,18 @@ impl Inspection {
             };
             *count += 1;
             if *count == 1 {
-                let text = describe(remark, payload);
-                found.push(match self.pictures {
-                    1 => text,
-                    _ => format!("from frame {number} on: {text}"),
-                });
+                found.push(self.beginning(number, describe(remark, payload)));
             }
         }
         found
+    }
+
+    /// What is said of the pictures from frame `number` on.
+    fn beginning(&self, number: u64, text: String) -> String {
+        match self.pictures {
+            1 => text,
+            _ => format!("from frame {number} on: {text}"),
+        }
     }
 
     /// Ends the inspection.
@@ -275,6 +279,17 @@ mod tests {
             .collect();
         assert!(said.len() == 1 && said[0].contains("--bits /x=10"), "{said:?}");
         assert_eq!(inspection.finish(), Vec::<String>::new());
+
+        let depth_range = Some((400.0, 4000.0));
+        let options = PictureOptions { depth_range, ..PictureOptions::default() };
+        let mut inspection = Inspection::new("/depth", options);
+        assert_eq!(inspection.look(0, &narrow), Vec::<String>::new());
+        let said = inspection.look(1, &wide);
+        assert!(
+            said[0].starts_with("from frame 1 on: ") && said[0].contains("as depth"),
+            "{said:?}"
+        );
+        assert!(inspection.options().is_depth);
     }
 
     /// A PNG of one grey pixel, with an orientation in its EXIF data or without.

@@ -28,10 +28,12 @@ pub(crate) struct Publishers<T> {
     /// Messages with frame ids that are new.
     held: Vec<(String, T)>,
     held_bytes: usize,
+    /// The number of the first held message.
+    first_held: u64,
     is_ignored: bool,
     /// Messages with a known frame id since the last message with an empty one.
     named: u64,
-    /// An empty frame id was taken for an omission.
+    /// An empty frame id was taken for an omission, with a warning.
     is_omitted: bool,
     ready: VecDeque<(usize, T)>,
     warnings: Vec<String>,
@@ -44,6 +46,7 @@ impl<T> Default for Publishers<T> {
             last: 0,
             held: Vec::new(),
             held_bytes: 0,
+            first_held: 0,
             is_ignored: false,
             named: 0,
             is_omitted: false,
@@ -54,9 +57,12 @@ impl<T> Default for Publishers<T> {
 }
 
 impl<T> Publishers<T> {
-    /// Adds the next message, with a picture of `bytes` bytes. Without a frame id, it belongs to
-    /// the publisher of the message before it.
-    pub fn push(&mut self, frame_id: Option<String>, bytes: usize, message: T) {
+    /// Adds the message with this number, and a picture of `bytes` bytes. Without a frame id, it
+    /// belongs to the publisher of the message before it.
+    pub fn push(&mut self, number: u64, frame_id: Option<String>, bytes: usize, message: T) {
+        if self.held.is_empty() {
+            self.first_held = number;
+        }
         let Some(id) = frame_id.filter(|_| !self.is_ignored) else {
             match self.held.last() {
                 Some((id, _)) => self.hold(id.clone(), bytes, message),
@@ -77,6 +83,7 @@ impl<T> Publishers<T> {
         }
         match self.find(&id) {
             Some(publisher) => {
+                self.warn_of_return(&id, publisher, number);
                 self.named = if id.is_empty() { 0 } else { self.named + 1 };
                 self.last = publisher;
                 self.ready.push_back((publisher, message));
@@ -145,9 +152,31 @@ impl<T> Publishers<T> {
             && !self.is_omitted;
         if is_omission {
             self.is_omitted = true;
+            self.warnings.push(format!(
+                "message {} has an empty frame id and is taken for a picture of \"{}\"",
+                self.first_held,
+                self.name(self.last)
+            ));
             self.release();
         }
         is_omission
+    }
+
+    /// Warns, once in a topic, that the empty frame id returns after the one that replaced it.
+    fn warn_of_return(&mut self, id: &str, publisher: usize, number: u64) {
+        let name = self.name(publisher);
+        if id.is_empty() && !name.is_empty() && !self.is_omitted {
+            self.warnings.push(format!(
+                "the empty frame id returns at message {number}: messages with it are taken for \
+                 pictures of \"{name}\""
+            ));
+            self.is_omitted = true;
+        }
+    }
+
+    /// The last frame id of a publisher.
+    fn name(&self, publisher: usize) -> &str {
+        self.ids.get(publisher).and_then(|ids| ids.last()).map_or("", String::as_str)
     }
 
     /// An earlier frame id has returned: each held frame id is a publisher of its own. `replaced`:
@@ -254,7 +283,7 @@ mod tests {
             }
         };
         for (number, id) in ids.iter().enumerate() {
-            publishers.push((*id != "-").then(|| id.to_string()), 1000, number);
+            publishers.push(number as u64, (*id != "-").then(|| id.to_string()), 1000, number);
             take(&mut publishers);
         }
         publishers.end();
@@ -280,8 +309,8 @@ mod tests {
             (&["a", "a", "b", "b", "b"], "00000", 0),
             (&["a", "b", "c", "d"], "0000", 0),
             // One message without a name is no camera; a second one is.
-            (&["a", "a", "a", "a", "a", "a", "a", "a", "", "a", "a"], "00000000000", 0),
-            (&["a", "a", "a", "a", "a", "a", "a", "a", "", "a", "", "a", ""], "0000000000101", 1),
+            (&["a", "a", "a", "a", "a", "a", "a", "a", "", "a", "a"], "00000000000", 1),
+            (&["a", "a", "a", "a", "a", "a", "a", "a", "", "a", "", "a", ""], "0000000000101", 2),
             (&["a", "", "a", "", "a"], "01010", 1),
             (&["a", "b", "a", "b", "a", "b", "a", "b", "a", "b", "", "a"], "010101010120", 2),
             // It changes once, and another one joins.
@@ -300,7 +329,7 @@ mod tests {
         assert_eq!((&all[..103], &all[103..], warnings), (&*"0".repeat(103), "0101", 1));
         // An empty frame id now and then.
         let stray = [&[""; 3][..], &["b"; 100], &[""], &["b"; 9]].concat();
-        assert_eq!(publishers(&stray), ("0".repeat(113), 0));
+        assert_eq!(publishers(&stray), ("0".repeat(113), 1));
         // Each message has another frame id.
         let names: Vec<_> = (0..1000).map(|n| n.to_string()).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -310,8 +339,8 @@ mod tests {
         assert!(publishers(&many).0.chars().all(|publisher| publisher < '8'));
 
         let mut publishers = Publishers::default();
-        publishers.push(Some("a".into()), 1, 0);
-        publishers.push(Some("b".into()), MOST_HELD_BYTES, 1);
+        publishers.push(0, Some("a".into()), 1, 0);
+        publishers.push(1, Some("b".into()), MOST_HELD_BYTES, 1);
         assert_eq!(publishers.next().zip(publishers.next()), Some(((0, 0), (0, 1))));
     }
 }

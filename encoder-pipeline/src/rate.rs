@@ -222,7 +222,7 @@ impl Plan {
                         times: FrameTimes { header_ns, log_ns },
                         is_convertible: is_convertible(&packet.payload, &topic.picture),
                     };
-                    topic.publishers.push(packet.frame_id, bytes, message);
+                    topic.publishers.push(packet.number, packet.frame_id, bytes, message);
                     topic.sort();
                 }
                 _ => {}

@@ -416,7 +416,8 @@ impl Work<'_> {
     fn push(&mut self, mut packet: Packet) -> Result<(), SinkError> {
         let stream = packet.stream;
         if let Some(topic) = self.topics.get_mut(stream) {
-            topic.publishers.push(packet.frame_id.take(), bytes(&packet), packet);
+            let (number, frame_id) = (packet.number, packet.frame_id.take());
+            topic.publishers.push(number, frame_id, bytes(&packet), packet);
         }
         self.deliver(stream)
     }

@@ -35,6 +35,8 @@ pub(crate) struct VideoSource {
     warnings: VecDeque<Warning>,
     /// Number of frames so far.
     frames: u64,
+    /// How many of them have no time in the file.
+    untimed: u64,
     /// Time of the first frame and of the last one, in nanoseconds.
     origin: Option<i64>,
     last: i64,
@@ -94,6 +96,7 @@ impl VideoSource {
             announced: false,
             warnings: warnings.into(),
             frames: 0,
+            untimed: 0,
             origin: None,
             last: 0,
             distances: None,
@@ -101,10 +104,23 @@ impl VideoSource {
         }))
     }
 
+    /// Reads no more frames. Adds a warning if frames so far had no time.
+    fn stop(&mut self) {
+        self.ended = true;
+        let Self { untimed, frames, .. } = *self;
+        if untimed > 0 {
+            let text = format!(
+                "the file has no time for {untimed} of {frames} frames: their times are \
+                 guesses"
+            );
+            self.warnings.push_back(Warning { text, loss: true });
+        }
+    }
+
     /// The end of the video, after an error or the last picture. Adds a warning unless the video is
     /// complete.
     fn end(&mut self, failure: Option<&DecodeError>) {
-        self.ended = true;
+        self.stop();
         let ending = self.decoder.finish();
         let loss = self.loss(failure, &ending);
         let doubts = self.doubts(&ending).into_iter().map(|text| Warning { text, loss: true });
@@ -228,6 +244,7 @@ impl VideoSource {
             return (Some(time), time);
         }
         let next = self.last.saturating_add(shown(FrameRate::default(), 1));
+        self.untimed += u64::from(info.time_ns.is_none());
         let found = info.time_ns.map(|time| time.saturating_sub(*self.origin.get_or_insert(time)));
         let time = found.unwrap_or(if number == 0 { 0 } else { next });
         if number > 0 {
@@ -340,7 +357,7 @@ impl Source for VideoSource {
             let (header_ns, log_ns) = self.time(&info, number);
             if log_ns > *self.window.end() {
                 // Dropping the source ends FFmpeg.
-                self.ended = true;
+                self.stop();
             } else if self.window.contains(&log_ns) {
                 let message = None;
                 let packet = Packet {

@@ -473,8 +473,8 @@ impl Session {
     /// Converts a picture into the ring, on the calling thread. Waits while the ring is full, or
     /// applies [`SessionConfig::on_full`]. A picture that has the [`layout`](Self::layout) already
     /// (`i420` or `nv12` without padding) is not copied: its [`Bytes`](bytes::Bytes) are held until
-    /// its slot is used again, so they should not be a small part of a large buffer. A picture that cannot be decoded is handled by
-    /// [`SessionConfig::on_bad_frame`].
+    /// its slot is used again, so they should not be a small part of a large buffer. A picture that
+    /// cannot be decoded is handled by [`SessionConfig::on_bad_frame`].
     ///
     /// # Errors
     /// As [`reserve`](Self::reserve).

@@ -52,6 +52,13 @@ impl Slot {
         self
     }
 
+    /// Decodes the picture with other options than those of the session.
+    #[must_use]
+    pub fn with_options(mut self, options: PictureOptions) -> Self {
+        self.options = options;
+        self
+    }
+
     /// Decodes a picture into its slot. A picture that has the layout of the ring already is not
     /// copied: its memory is held until the slot is used again.
     pub fn fill(mut self, payload: &Payload) {

@@ -83,6 +83,30 @@ fn depth_and_few_bits_in_pictures_of_16_bits() {
 }
 
 #[test]
+fn depth_that_begins_after_the_video_is_shown_as_depth() {
+    let directory = tempfile::tempdir().unwrap();
+    let (width, height) = SIZE;
+    let data = vec![64; (width * height) as usize];
+    let grey =
+        Content::Image { encoding: "mono8".into(), width, height, step: 0, big: false, data };
+    let depth = wide("mono16", [0, 500, 2250, 4000]);
+    let mut recording = Recording::create(directory.path().join("x.mcap"));
+    for n in 0..5 {
+        let content = if n < 2 { &grey } else { &depth };
+        let time = EPOCH + n * 40 * MS;
+        recording.write("/depth", Serialization::CdrLittle, time, time, content);
+    }
+    let options = ["--crf", "10", "--depth-range", "500:4000"];
+    let converted = convert(&recording.finish(), &options).expect(0);
+    assert!(converted.warns("from frame 2 on: "), "{}", converted.report);
+    let video = converted.video();
+    for (frame, wanted) in [(1, 64.0), (2, 127.5), (4, 127.5)] {
+        let found = video.frames[frame].mean(36..44, 8..40)[1];
+        assert!((found - wanted).abs() < 6.0, "frame {frame}: {found}");
+    }
+}
+
+#[test]
 fn a_mosaic_in_jpeg_has_its_colours() {
     let directory = tempfile::tempdir().unwrap();
     let picture = Picture::of(64, 48, |x, _| if x < 32 { [220, 40, 40] } else { [40, 40, 220] });

@@ -57,6 +57,17 @@ fn a_frame_id_that_changes_once_is_one_camera() {
 }
 
 #[test]
+fn a_picture_with_an_empty_frame_id_is_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let messages: Vec<_> =
+        (0..20).map(|n| (if n == 15 { "" } else { "left" }, small_jpeg(n))).collect();
+    let converted = convert(&recording(directory.path(), &messages), &[]).expect(0);
+    assert_eq!(converted.video().numbers(), (0..20).map(Some).collect::<Vec<_>>());
+    let text = "message 15 has an empty frame id and is taken for a picture of \"left\"";
+    assert_eq!(converted.said.matches(text).count(), 1, "{}", converted.said);
+}
+
+#[test]
 fn sizes_that_alternate_are_one_warning() {
     let directory = tempfile::tempdir().unwrap();
     let large = |n| Content::jpeg(&Picture::stamped(320, 240, n));

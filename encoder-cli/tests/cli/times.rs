@@ -43,17 +43,25 @@ fn times(converted: &Converted, count: usize) -> Vec<i64> {
 
 #[test]
 fn a_stamp_that_cannot_be_true_is_repaired_and_said() {
-    type Fault = (fn(i64) -> i64, &'static str, i64);
-    // The stamp of a frame, a part of the warning, and how many times are estimates.
+    type Fault = (fn(i64) -> i64, [&'static str; 2], i64);
+    // The stamp of a frame, a part of the warning for each mode, and how many times are estimates.
     let table: [Fault; 4] = [
-        (|n| if n == 0 { 36 * S } else { EPOCH + n * PERIOD }, "at frame 1", 1),
-        (|n| if n == 0 { 0 } else { EPOCH + n * PERIOD }, "at frame 1", 1),
-        (|n| if n == 7 { EPOCH - S } else { EPOCH + n * PERIOD }, "frame 7 has no usable stamp", 1),
-        (|n| EPOCH + n * PERIOD + if n < 12 { 0 } else { 3600 * S }, "ahead by 3600.050 s", 1),
+        (|n| if n == 0 { 36 * S } else { EPOCH + n * PERIOD }, ["at frame 1"; 2], 1),
+        (|n| if n == 0 { 0 } else { EPOCH + n * PERIOD }, ["at frame 1"; 2], 1),
+        (
+            |n| if n == 7 { EPOCH - S } else { EPOCH + n * PERIOD },
+            ["frame 7 has no usable stamp", "1 of 30 frames (7) have header stamps"],
+            1,
+        ),
+        (
+            |n| EPOCH + n * PERIOD + if n < 12 { 0 } else { 3600 * S },
+            ["ahead by 3600.050 s", "from frame 12 on, all frames are 3600.0"],
+            1,
+        ),
     ];
-    for (stamp, warning, guessed) in table {
+    for (stamp, warnings, guessed) in table {
         let (_directory, path) = stamped(30, |n| (stamp(n), EPOCH + n * PERIOD + n % 3 * MS));
-        for mode in ["progressive", "fragmented"] {
+        for (mode, warning) in ["progressive", "fragmented"].into_iter().zip(warnings) {
             let converted = convert(&path, &["--output-mode", mode]).expect(3);
             for (n, ns) in times(&converted, 30).into_iter().enumerate() {
                 let off = (ns - n as i64 * PERIOD).abs();
@@ -61,6 +69,8 @@ fn a_stamp_that_cannot_be_true_is_repaired_and_said() {
             }
             assert_eq!(converted.count("times_guessed"), guessed, "{warning}, {mode}");
             assert!(converted.warns(warning), "{}", converted.report);
+            let warnings = converted.output()["warnings"].as_array().unwrap();
+            assert_eq!(warnings.len(), 1, "{}", converted.report);
         }
     }
 }

@@ -119,7 +119,7 @@ impl TimestampAnalysis {
             warnings: Vec::new(),
             guessed: 0,
             doubt: None,
-            repairs: Vec::new(),
+            moved: 0,
         }
     }
 
@@ -146,7 +146,6 @@ impl TimestampAnalysis {
             let timeline = self.constant(exact(self.rate), self.frames, Pattern::Every);
             return Timeline { warnings, guessed, doubt, ..timeline };
         };
-        let of_repairs = if doubt.is_none() { warnings.clone() } else { Vec::new() };
         let Judged { track, repairs, .. } = judged;
         let index = resolution(track.longest_gap, self.reorder);
         let tick_ns = TICKS_NS[index];
@@ -176,7 +175,7 @@ impl TimestampAnalysis {
             warnings,
             guessed,
             doubt,
-            repairs: of_repairs,
+            moved: track.rising.moved,
         }
     }
 }
@@ -198,13 +197,7 @@ impl Choice {
         let of_doubt = doubt.iter().map(|doubt| format!("{doubt}: {}", clock.is_used()));
         let mut warnings: Vec<_> = of_doubt.collect();
         warnings.append(&mut judged.warnings);
-        let moved = judged.track.rising.moved;
-        if moved > 0 {
-            warnings.push(format!(
-                "{moved} frames have the time of the frame before them or an earlier one; each was \
-                 put 1 ms behind it"
-            ));
-        }
+        warnings.extend(judged.track.rising.warning());
         let guessed = judged.guessed;
         Self { clock: Some(clock), judged, doubt, warnings, guessed }
     }
@@ -243,8 +236,8 @@ pub struct Timeline {
     pub guessed: u64,
     /// Why the clock that was asked for cannot be used, if it cannot.
     pub(super) doubt: Option<String>,
-    /// The warnings about repairs of that clock, if it is used.
-    pub(super) repairs: Vec<String>,
+    /// Number of frames that were put behind the one before them.
+    pub(super) moved: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -263,6 +256,14 @@ impl Timeline {
     /// Duration of all frames in ticks.
     pub fn duration(&self) -> u64 {
         self.duration
+    }
+
+    /// The repairs of recorded times.
+    pub(super) fn repairs(&self) -> Option<&Repairs> {
+        match &self.pattern {
+            Pattern::Recorded { repairs, .. } => Some(repairs),
+            _ => None,
+        }
     }
 
     /// Duration of all frames in seconds.

@@ -169,6 +169,16 @@ impl Rising {
         self.last = Some(stamp);
         stamp
     }
+
+    fn warning(&self) -> Option<String> {
+        let moved = self.moved;
+        (moved > 0).then(|| {
+            format!(
+                "{moved} frames have the time of the frame before them or an earlier one; each was \
+                 put 1 ms behind it"
+            )
+        })
+    }
 }
 
 /// From one stamp to a later one, in nanoseconds.

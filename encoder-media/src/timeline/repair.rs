@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{Clock, FrameTimes};
 
 /// How many frames or jumps are listed individually.
-const LISTED: usize = 10;
+pub(super) const LISTED: usize = 10;
 
 /// A longer pause inside a recording is not believed, whatever both clocks state.
 pub(super) const LONGEST_PAUSE_NS: i128 = 7 * 86_400 * 1_000_000_000;
@@ -65,11 +65,11 @@ impl Run {
 
 /// A change of the clock that was taken back.
 #[derive(Clone, Debug)]
-struct Jump {
+pub(super) struct Jump {
     /// The first frame after it.
-    frame: u64,
+    pub frame: u64,
     /// From the last good stamp to that of the frame, as recorded.
-    by: i128,
+    pub by: i128,
     /// Added to the stamps from this frame on.
     shift: i128,
     /// The distance of the frame from the frame before it, after the repair.
@@ -80,7 +80,7 @@ struct Jump {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Repairs {
     pub runs: Vec<Run>,
-    jumps: Vec<Jump>,
+    pub jumps: Vec<Jump>,
     /// Subtracted from all times: the stamps of most frames are not changed.
     pub base: i128,
 }
@@ -112,12 +112,10 @@ impl Repairs {
             ));
         }
         for Jump { frame, by, distance, .. } in self.jumps.iter().take(LISTED) {
-            let seconds = |ns: i128| ns as f64 / 1e9;
-            let how = if *by < 0 { "step back" } else { "jump ahead" };
             warnings.push(format!(
-                "the {clock} {how} by {:.3} s at frame {frame}, which is no pause: the frame was \
-                 put {:.3} s behind the frame before it, and the distances after it are kept",
-                seconds(by.abs()),
+                "the {clock} {} at frame {frame}, which is no pause: the frame was put {:.3} s \
+                 behind the frame before it, and the distances after it are kept",
+                step(*by),
                 seconds(*distance)
             ));
         }
@@ -129,12 +127,27 @@ impl Repairs {
     }
 }
 
+/// How a clock is set, for messages.
+pub(super) fn step(by: i128) -> String {
+    let how = if by < 0 { "step back" } else { "jump ahead" };
+    format!("{how} by {:.3} s", seconds(by.abs()))
+}
+
+pub(super) fn seconds(ns: i128) -> f64 {
+    ns as f64 / 1e9
+}
+
 impl Run {
     fn name(&self) -> String {
-        match self.end - 1 {
-            last if last == self.first => last.to_string(),
-            last => format!("{} to {last}", self.first),
-        }
+        name(self.first, self.end)
+    }
+}
+
+/// The numbers of the frames from `first` up to the one before `end`.
+pub(super) fn name(first: u64, end: u64) -> String {
+    match end - 1 {
+        last if last == first => last.to_string(),
+        last => format!("{first} to {last}"),
     }
 }
 

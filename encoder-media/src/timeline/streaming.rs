@@ -1,9 +1,11 @@
+use std::ops::Range;
+
 use encoder_core::FrameRate;
 
 use super::{
     Clock, FrameTimes, Numbers, Rising, Timeline, Timing, distance, exact,
     judge::{LINE, Sample, Scale, deviation, is_plausible},
-    repair::{LONGEST_PAUSE_NS, clamp},
+    repair::{LISTED, LONGEST_PAUSE_NS, Repairs, clamp, name, seconds, step},
     round,
 };
 
@@ -30,15 +32,34 @@ pub struct StreamingTimeline {
     last: u64,
     /// The last two distances, in ticks.
     gaps: [u64; 2],
-    /// The first frames without a usable stamp, and their number.
-    listed: Vec<u64>,
+    /// Frames without a usable stamp, and their number.
+    off: Vec<Range<u64>>,
     guessed: u64,
+    /// Frames whose stamps were shifted, compared with the first ones.
+    shifts: Vec<Shift>,
+    /// What is added to the first stamps.
+    base: i128,
     /// Frames after the first that have their own stamps.
     stamped: u64,
 }
 
-/// How many frames without a usable stamp are listed individually.
-const LISTED: usize = 10;
+/// Consecutive frames whose times differ from their stamps by the same amount.
+#[derive(Debug)]
+struct Shift {
+    first: u64,
+    /// The frame after them; `None` while the shift lasts.
+    end: Option<u64>,
+    /// How much later than their stamps the frames are.
+    later: i128,
+    /// The frame at which the clock was set.
+    origin: u64,
+    /// From the last good stamp to that of the first frame; `None` if an earlier setting of the
+    /// clock counts again.
+    jump: Option<i128>,
+}
+
+/// The most entries of a list of frames.
+const MOST_KEPT: usize = 10_000;
 
 /// Length of a tick for recorded times. 32 bits of these ticks exceed an hour: no pause needs a
 /// coarser tick.
@@ -68,8 +89,10 @@ impl StreamingTimeline {
             is_off: false,
             last: 0,
             gaps: [nominal; 2],
-            listed: Vec::new(),
+            off: Vec::new(),
             guessed: 0,
+            shifts: Vec::new(),
+            base: 0,
             stamped: 0,
         }
     }
@@ -87,8 +110,8 @@ impl StreamingTimeline {
     /// the whole stream.
     pub fn judgement(&self, whole: &Timeline) -> (Vec<String>, u64) {
         let Some(doubt) = &whole.doubt else {
-            let warnings = whole.repairs.iter().cloned().chain(self.warning()).collect();
-            return (warnings, self.guessed);
+            let none = Repairs::default();
+            return self.compared(whole.repairs().unwrap_or(&none), whole.moved);
         };
         if self.stamped == 0 && whole.guessed == 0 {
             // All distances are those of the other clock.
@@ -100,22 +123,100 @@ impl StreamingTimeline {
              has the {clock} nevertheless, unless the frames before contradict them"
         );
         let guessed = if self.guessed > 0 { self.guessed } else { self.frames };
-        (std::iter::once(late).chain(self.warning()).collect(), guessed)
+        (std::iter::once(late).chain(self.differences()).collect(), guessed)
     }
 
-    fn warning(&self) -> Option<String> {
+    /// [`judgement`](Self::judgement) if the whole stream has the same clock: with these repairs,
+    /// and `moved` frames put behind the one before them.
+    fn compared(&self, whole: &Repairs, moved: u64) -> (Vec<String>, u64) {
+        let mut warnings = self.differences();
+        let clock = self.clock.name();
+        let is_jump = |frame| whole.jumps.binary_search_by_key(&frame, |jump| jump.frame).is_ok();
+        let mut guessed = self.guessed + self.rising.moved.saturating_sub(moved);
+        for shift in &self.shifts {
+            guessed += match is_jump(shift.origin) {
+                true => u64::from(shift.jump.is_some()),
+                false if shift.later == 0 => 0,
+                false => shift.end.unwrap_or(self.frames) - shift.first,
+            };
+        }
+        let has_stamp = |frame: &u64| {
+            !self.is_off_at(*frame)
+                && self
+                    .shift_at(*frame)
+                    .is_none_or(|shift| shift.later == 0 || is_jump(shift.origin))
+        };
+        let as_recorded: Vec<u64> =
+            whole.runs.iter().flat_map(|run| run.first..run.end).filter(has_stamp).collect();
+        if !as_recorded.is_empty() {
+            guessed += as_recorded.len() as u64;
+            warnings.push(format!(
+                "as only the whole stream shows, these frames have {clock} that cannot be true: {}; \
+                 the fragmented file, which is never changed, has them nevertheless",
+                list(as_recorded.into_iter())
+            ));
+        }
+        let is_pause = |frame| !self.is_off_at(frame) && self.shift_at(frame).is_none();
+        let pauses: Vec<_> = whole.jumps.iter().filter(|jump| is_pause(jump.frame)).collect();
+        guessed += pauses.len() as u64;
+        for jump in pauses.into_iter().take(LISTED) {
+            warnings.push(format!(
+                "the {clock} {} at frame {}, which is no pause, as only the whole stream shows: the \
+                 fragmented file, which is never changed, has it nevertheless",
+                step(jump.by),
+                jump.frame
+            ));
+        }
+        (warnings, guessed.min(self.frames))
+    }
+
+    /// Whether a frame had no usable stamp.
+    fn is_off_at(&self, frame: u64) -> bool {
+        let after = self.off.partition_point(|frames| frames.start <= frame);
+        after > 0 && self.off[after - 1].contains(&frame)
+    }
+
+    /// The shift of a frame, if the clock was set before.
+    fn shift_at(&self, frame: u64) -> Option<&Shift> {
+        let after = self.shifts.partition_point(|shift| shift.first <= frame);
+        self.shifts[..after].last().filter(|shift| shift.end.is_none_or(|end| frame < end))
+    }
+
+    /// How the times differ from the stamps.
+    fn differences(&self) -> Vec<String> {
+        let mut warnings: Vec<_> = self.off_warning().into_iter().collect();
+        let clock = self.clock.name();
+        let shifts: Vec<_> = self.shifts.iter().filter(|shift| shift.later != 0).collect();
+        for Shift { first, end, later, jump, .. } in shifts.iter().take(LISTED) {
+            let set = jump.map_or(String::new(), |by| {
+                format!("the {clock} {} at frame {first}: in the fragmented file, ", step(by))
+            });
+            let which = match end {
+                None => format!("from frame {first} on, all frames"),
+                Some(end) => format!("frames {}", name(*first, *end)),
+            };
+            let (by, how) = (seconds(later.abs()), if *later < 0 { "earlier" } else { "later" });
+            warnings.push(format!("{set}{which} are {by:.3} s {how} than their stamps"));
+        }
+        if shifts.len() > LISTED {
+            let more = shifts.len() - LISTED;
+            warnings.push(format!("{more} more such jumps shift the frames behind them"));
+        }
+        warnings.extend(self.rising.warning());
+        warnings
+    }
+
+    fn off_warning(&self) -> Option<String> {
         if self.guessed == 0 {
             return None;
         }
-        let listed: Vec<_> = self.listed.iter().map(u64::to_string).collect();
-        let more = if self.guessed > LISTED as u64 { ", …" } else { "" };
         Some(format!(
-            "{} of {} frames ({}{more}) have {} that cannot be true by the frames before them: in \
+            "{} of {} frames ({}) have {} that cannot be true by the frames before them: in \
              the fragmented file, which is never changed, they have the distances of the other \
              clock",
             self.guessed,
             self.frames,
-            listed.join(", "),
+            list(self.off.iter().cloned().flatten()),
             self.clock.name()
         ))
     }
@@ -135,9 +236,8 @@ impl StreamingTimeline {
             let number = self.numbers.as_mut().map_or(index, |n| n.next(times.log_ns));
             return number.saturating_mul(self.gaps[0]);
         }
-        let guessed = self.guessed;
         let stamp = clamp(self.place(index, times));
-        self.stamped += u64::from(index > 0 && self.guessed == guessed);
+        self.stamped += u64::from(index > 0 && !self.is_off);
         let stamp = self.rising.next(stamp);
         if index == 0 {
             self.origin = stamp;
@@ -164,6 +264,7 @@ impl StreamingTimeline {
         if let Some(stamp) = sample.stamp {
             let Some((good, shift)) = self.good else {
                 let shift = if index == 0 { 0 } else { expected - stamp };
+                self.base = shift;
                 self.good = Some((sample, shift));
                 return stamp + shift;
             };
@@ -173,6 +274,7 @@ impl StreamingTimeline {
                 if is_plausible(&old, &sample, &scale)
                     && deviation(&old, &sample, &scale) < deviation(&good, &sample, &scale)
                 {
+                    self.shift(index, old_shift, None);
                     self.good = Some((sample, old_shift));
                     return stamp + old_shift;
                 }
@@ -188,17 +290,55 @@ impl StreamingTimeline {
             {
                 self.set = Some((good, shift, LINE));
                 let shift = i128::from(self.rising.last.unwrap_or_default()) - last;
+                self.take_off(index - 1);
+                self.shift(index - 1, shift, good.stamp.map(|good| last - good));
                 self.good = Some((sample, shift));
                 return stamp + shift;
             }
         }
         self.is_off = true;
         self.guessed += 1;
-        if self.listed.len() < LISTED {
-            self.listed.push(index);
+        let is_full = self.off.len() == MOST_KEPT;
+        match self.off.last_mut() {
+            Some(frames) if frames.end == index => frames.end += 1,
+            _ if is_full => {}
+            _ => self.off.push(index..index + 1),
         }
         if index == 0 { sample.other.unwrap_or_default() } else { expected }
     }
+
+    /// Takes back that the last frame has no usable stamp.
+    fn take_off(&mut self, index: u64) {
+        self.guessed -= 1;
+        if let Some(frames) = self.off.pop_if(|frames| frames.end == index + 1)
+            && frames.start < index
+        {
+            self.off.push(frames.start..index);
+        }
+    }
+
+    /// From this frame on, `shift` is added to the stamps.
+    fn shift(&mut self, first: u64, shift: i128, jump: Option<i128>) {
+        if self.shifts.len() == MOST_KEPT {
+            return;
+        }
+        let later = shift - self.base;
+        let earlier = self.shifts.iter().rev().find(|shift| jump.is_none() && shift.later == later);
+        let origin = earlier.map_or(first, |shift| shift.origin);
+        if let Some(last) = self.shifts.last_mut() {
+            last.end.get_or_insert(first);
+        }
+        self.shifts.push(Shift { first, end: None, later, origin, jump });
+    }
+}
+
+/// The numbers of the first frames, for messages.
+fn list(frames: impl Iterator<Item = u64>) -> String {
+    let mut listed: Vec<_> = frames.take(LISTED + 1).map(|frame| frame.to_string()).collect();
+    if listed.len() > LISTED {
+        listed[LISTED] = "…".into();
+    }
+    listed.join(", ")
 }
 
 #[cfg(test)]
@@ -278,6 +418,62 @@ mod tests {
     }
 
     #[test]
+    fn the_judgement_of_the_whole_stream_is_compared_with_the_times_of_the_file() {
+        // The stamps of frames at 20 fps; how far their times are from those of a whole judgement
+        // at the end, in ms, the warnings, and the number of estimates.
+        type Row = (fn(i64) -> i64, i64, &'static [&'static str], u64);
+        let table: [Row; 6] = [
+            // Frame 40 is taken as good, and those after it are not.
+            (
+                |n| n * 50 + if n == 40 { 700 } else { 0 },
+                700,
+                &[
+                    "the header stamps step back by 0.650 s at frame 41: in the fragmented file, \
+                     from frame 41 on, all frames are 0.700 s later than their stamps",
+                    "stamps that cannot be true: 40; the fragmented file",
+                ],
+                40,
+            ),
+            // A jump that both close, and one that is taken back.
+            (
+                |n| n * 50 + if n < 40 { 0 } else { 8000 },
+                0,
+                &["jump ahead by 8.050 s at frame 40: in the fragmented file, from frame 40 on"],
+                1,
+            ),
+            (
+                |n| n * 50 + if (40..60).contains(&n) { 8000 } else { 0 },
+                0,
+                &["frames 40 to 59 are 8.000 s earlier than their stamps"],
+                2,
+            ),
+            // The clock is set for less than what the whole judgement takes for a setting.
+            (
+                |n| n * 50 + if (40..45).contains(&n) { 8000 } else { 0 },
+                0,
+                &["frames 40 to 44 are 8.000 s earlier than their stamps"],
+                5,
+            ),
+            (
+                |n| if n == 40 { 0 } else { n * 50 },
+                0,
+                &["1 of 80 frames (40) have header stamps that cannot be true"],
+                1,
+            ),
+            (|n| n * 50, 0, &[], 0),
+        ];
+        for (stamp, late, parts, guessed) in table {
+            let frames: Vec<_> = (0..80).map(|n| (Some(100 + stamp(n)), 5000 + n * 50)).collect();
+            let (ticks, (warnings, count)) = map(Timing::Recorded(Clock::Header), &frames);
+            assert_eq!(ticks[79] as i64, (79 * 50 + late) * 1000, "{warnings:?}");
+            assert_eq!((warnings.len(), count), (parts.len(), guessed), "{warnings:?}");
+            for (warning, part) in warnings.iter().zip(parts) {
+                assert!(warning.contains(part), "{part}: {warning}");
+            }
+        }
+    }
+
+    #[test]
     fn times_rise_whatever_the_stamps_do() {
         let header = Timing::Recorded(Clock::Header);
         // Header and log times in ms, ticks in µs, part of the warning.
@@ -297,13 +493,13 @@ mod tests {
                 header,
                 &[(Some(300), 0), (Some(190), 40), (Some(230), 80), (Some(420), 120)],
                 &[0, 40_000, 80_000, 120_000],
-                "(1)",
+                "frames 1 to 2 are 0.150 s later",
             ),
             (
                 header,
                 &[(Some(36), 0), (Some(90_000_000), 50), (Some(90_000_051), 99)],
                 &[0, 50_000, 101_000],
-                "(1)",
+                "from frame 1 on, all frames are 89999.914 s earlier than their stamps",
             ),
             (
                 header,
@@ -321,7 +517,7 @@ mod tests {
                 header,
                 &[(Some(100), 0), (Some(90), 50), (Some(91), 80)],
                 &[0, 50_000, 51_000],
-                "(1)",
+                "from frame 1 on, all frames are 0.060 s later than their stamps",
             ),
             (
                 header,

@@ -199,6 +199,7 @@ fn a_video_that_breaks_off_is_a_loss_and_a_picture_too_large_is_left_out() {
     let announce =
         |n, size| Step::say(format!("[Parsed_showinfo_2 @ 0x5] [info] n:{n} pts:{n} s:{size} i:P"));
     let script = Script::new().encoding([
+        Step::say(TIME_BASE),
         announce(0, "16x8"),
         Step::Write(vec![7; 192]),
         announce(1, "32x16"),
@@ -470,22 +471,30 @@ fn scripted(head: &[&str], pictures: &[&str], end: &[&str]) -> (Vec<Packet>, Vec
 }
 
 #[cfg(unix)]
-const H264_IN_TS: [&str; 3] = [
+const TIME_BASE: &str =
+    "[Parsed_showinfo_2 @ 0x5] [info] config in time_base: 1/10, frame_rate: 10/1";
+
+#[cfg(unix)]
+const H264_IN_TS: [&str; 4] = [
     "[info] Input #0, mpegts, from 'file:x':",
     "[info]   Stream #0:0: Video: h264, yuv420p, 16x8",
     "[info]   Stream #0:0 -> #0:0 (h264 (native) -> rawvideo (native))",
+    TIME_BASE,
 ];
 
 #[cfg(unix)]
 #[test]
 fn a_frame_without_a_time_has_no_stamp() {
-    let base = "[Parsed_showinfo_2 @ 0x5] [info] config in time_base: 1/10, frame_rate: 10/1";
-    let head = [&H264_IN_TS[..], &[base]].concat();
     let pictures = ["n:0 pts:5 s:16x8 i:P", "n:1 pts:NOPTS s:16x8 i:P", "n:2 pts:7 s:16x8 i:P"];
-    let (packets, warnings) = scripted(&head, &pictures, &[]);
+    let (packets, warnings) = scripted(&H264_IN_TS, &pictures, &[]);
     let stamps: Vec<_> = packets.iter().map(|packet| packet.header_ns).collect();
     assert_eq!(stamps, [Some(0), None, Some(200_000_000)]);
     assert!((1..200_000_000).contains(&packets[1].log_ns));
+    // The cause; which frames were estimated is said with the times of each video.
+    let text = "the file has no time for 1 of 3 frames";
+    let [warning] = &warnings[..] else { panic!("{warnings:?}") };
+    assert!(warning.loss && warning.text.contains(text), "{warnings:?}");
+    let (_, warnings) = scripted(&H264_IN_TS, &[pictures[0], pictures[2]], &[]);
     assert_eq!(warnings, []);
 }
 
