@@ -106,7 +106,7 @@ impl McapSource {
 
     /// Reads the schemas and channels of all unread chunks before `at` in the same part. Returns
     /// whether there were such chunks.
-    fn read_definitions_before(&mut self, at: u64) -> Result<bool, SourceError> {
+    pub(super) fn read_definitions_before(&mut self, at: u64) -> Result<bool, SourceError> {
         let part = self.part(at);
         let start = self.parts.start(part);
         let chunks: Vec<u64> = self.unread.range(start..at).copied().collect();
@@ -205,7 +205,8 @@ impl McapSource {
         match record::attachment(body) {
             Ok(attachment) => {
                 let len = attachment.data.len() as u64;
-                let key = Key { time: signed(attachment.log_ns), block: at, number: 0 };
+                let time = signed(attachment.log_ns).saturating_add(self.steps.shift((at, 0)));
+                let key = Key { time, block: at, number: 0 };
                 self.order.push(key, Waiting::Attachment(attachment), len);
                 Ok(None)
             }

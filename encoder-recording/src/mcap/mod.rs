@@ -320,8 +320,8 @@ impl McapSource {
                 let part = self.part(key.block);
                 self.catalog.message(part, header, data, is_disordered);
             }
-            Next::Message(key, Waiting::Attachment(attachment)) => {
-                if self.catalog.bounds().contains(&key.time) {
+            Next::Message(_, Waiting::Attachment(attachment)) => {
+                if self.catalog.bounds().contains(&signed(attachment.log_ns)) {
                     self.catalog.events.push_back(Event::Attachment(attachment));
                 }
             }

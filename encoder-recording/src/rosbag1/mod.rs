@@ -29,7 +29,7 @@ use super::file_parts::FileParts;
 use super::filter::Window;
 use super::frames::FrameBuffers;
 use super::order::{Key, MessageOrder, Next};
-use super::steps::{ClockSteps, LogTimes};
+use super::steps::{ClockSteps, LogTimes, Origin};
 use super::{Event, Limits, Source, SourceError, SourceOptions};
 
 /// Chunks whose index records are read at once.
@@ -278,7 +278,7 @@ impl RosbagSource {
     /// Reads the connections of all unread chunks before `position` in the same part: a connection
     /// stands before its messages in the file, but not always in log time. Returns whether there
     /// were such chunks.
-    fn read_connections_before(&mut self, position: u64) -> Result<bool, SourceError> {
+    pub(super) fn read_connections_before(&mut self, position: u64) -> Result<bool, SourceError> {
         let part = self.part(position);
         let start = self.parts.start(part);
         let chunks: Vec<_> = self.unread.range(start..position).map(|(at, _)| *at).collect();
@@ -336,7 +336,9 @@ impl RosbagSource {
                             let at = time.saturating_add(self.steps.shift(place));
                             if let Some(times) = &mut times {
                                 let (topic, is_camera) = self.catalog.topic(connection);
-                                times.push(&topic, is_camera, place, at);
+                                let channel = u64::from(number);
+                                let origin = Origin { topic: &topic, is_camera, part, channel };
+                                times.push(origin, place, at);
                             }
                             let key = Key { time: at, block: place.0, number: place.1 };
                             self.hold(key, connection, time, data);
