@@ -9,10 +9,14 @@
 //! The clock is that of the recorder, so a step is looked for in all topics together, and applies
 //! to all of them.
 
+#[cfg(any(feature = "mcap", feature = "rosbag1"))]
+mod blocks;
 mod track;
 
 use std::collections::HashMap;
 
+#[cfg(any(feature = "mcap", feature = "rosbag1"))]
+pub(crate) use self::blocks::BlockTimes;
 use self::track::{Evidence, Finding, Track};
 
 /// A place in the order of the file: offset of the block, offset in the block.
@@ -72,19 +76,6 @@ impl ClockSteps {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.steps.is_empty()
-    }
-
-    /// The warning about steps in `part` that were found too late to be applied.
-    #[cfg(any(feature = "mcap", feature = "rosbag1"))]
-    pub(crate) fn not_applied(&self, part: &str) -> Option<String> {
-        let step = self.steps.first()?;
-        Some(format!(
-            "{}: the log times step back by {:.3} s within {part}, probably because the clock was \
-             set; the messages are in the order of the log times, which may mix up those before \
-             and after the step",
-            step.topic,
-            step.by as f64 / 1e9
-        ))
     }
 
     /// The warnings about the steps.

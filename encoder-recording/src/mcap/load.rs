@@ -81,11 +81,11 @@ impl McapSource {
         Ok((taken, done))
     }
 
-    /// Reports that the clock was set back within a chunk, whose messages are in log-time order
-    /// already.
+    /// Reports that the clock was set back within a chunk or between chunks, whose messages are in
+    /// log-time order already.
     fn report_steps(&mut self, at: u64, taken: &Taken) {
-        let steps = taken.times.as_ref().map(LogTimes::steps).unwrap_or_default();
-        if let Some(text) = steps.not_applied(&format!("the chunk at byte {at}"))
+        let Some(times) = &taken.times else { return };
+        if let Some(text) = self.block_times.add(at, &format!("the chunk at byte {at}"), times)
             && !std::mem::replace(&mut self.warned_of_steps, true)
         {
             self.catalog.lost(text);

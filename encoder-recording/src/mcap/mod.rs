@@ -34,7 +34,7 @@ use self::taken::Waiting;
 use self::walk::Found;
 use super::file_parts::FileParts;
 use super::order::{MessageOrder, Next};
-use super::steps::ClockSteps;
+use super::steps::{BlockTimes, ClockSteps};
 use super::{Event, Limits, Source, SourceError, SourceOptions};
 
 /// The magic bytes of an MCAP file.
@@ -54,6 +54,8 @@ pub struct McapSource {
     steps: ClockSteps,
     /// Whether the clock was not set but for `steps`.
     knows_steps: bool,
+    /// The log times that were read, where steps are not known.
+    block_times: BlockTimes,
     parts: FileParts,
     /// Chunks whose definitions were not read.
     unread: BTreeSet<u64>,
@@ -106,6 +108,7 @@ impl McapSource {
             order: MessageOrder::new(options.limits.held_bytes),
             steps: ClockSteps::default(),
             knows_steps: false,
+            block_times: BlockTimes::default(),
             parts: FileParts::default(),
             unread: BTreeSet::new(),
             metadata: VecDeque::new(),

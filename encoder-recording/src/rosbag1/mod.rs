@@ -29,7 +29,7 @@ use super::file_parts::FileParts;
 use super::filter::Window;
 use super::frames::FrameBuffers;
 use super::order::{Key, MessageOrder, Next};
-use super::steps::{ClockSteps, LogTimes, Origin};
+use super::steps::{BlockTimes, ClockSteps, LogTimes, Origin};
 use super::{Event, Limits, Source, SourceError, SourceOptions};
 
 /// Chunks whose index records are read at once.
@@ -54,6 +54,8 @@ pub struct RosbagSource {
     steps: ClockSteps,
     /// Whether the clock was not set but for `steps`.
     knows_steps: bool,
+    /// The log times that were read, where steps are not known.
+    block_times: BlockTimes,
     /// Memory for the messages that wait.
     buffers: FrameBuffers,
     parts: FileParts,
@@ -133,6 +135,7 @@ impl RosbagSource {
             order: MessageOrder::new(options.limits.held_bytes),
             steps: ClockSteps::default(),
             knows_steps: false,
+            block_times: BlockTimes::default(),
             buffers: FrameBuffers::default(),
             parts: FileParts::default(),
             unread: BTreeMap::new(),
@@ -353,11 +356,11 @@ impl RosbagSource {
         Unpacked { unknown, damage, times }
     }
 
-    /// Reports that the clock was set back within a chunk, whose messages are in log-time order
-    /// already.
+    /// Reports that the clock was set back within a chunk or between chunks, whose messages are in
+    /// log-time order already.
     fn report_steps(&mut self, chunk: &ChunkAt, times: Option<LogTimes>) {
-        let steps = times.map(|times| times.steps()).unwrap_or_default();
-        if let Some(text) = steps.not_applied(&format!("the chunk at offset {}", chunk.position))
+        let (Some(times), at) = (times, chunk.position) else { return };
+        if let Some(text) = self.block_times.add(at, &format!("the chunk at offset {at}"), &times)
             && !std::mem::replace(&mut self.warned_of_steps, true)
         {
             self.catalog.warn(text, true);

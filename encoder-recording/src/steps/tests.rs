@@ -272,6 +272,28 @@ fn publishers_that_are_stored_in_runs_are_no_step() {
 }
 
 #[test]
+fn a_step_between_blocks_is_found_in_any_order() {
+    let block = |start: i64| {
+        let mut times = LogTimes::default();
+        for (n, time) in (0..).zip(period(start, 10)) {
+            times.push(origin("/cam"), (0, n), time * MS);
+            times.push(origin("/tf"), (0, n), -time * MS);
+        }
+        times
+    };
+    let added = |order: [usize; 3], starts: [i64; 3]| {
+        let mut blocks = BlockTimes::default();
+        let text = order.map(|n| blocks.add(n as u64, &format!("block {n}"), &block(starts[n])));
+        text.into_iter().flatten().collect::<Vec<_>>()
+    };
+    for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
+        assert_eq!(added(order, [0, 500, 1000]), [""; 0]);
+        let said = added(order, [0, 500, 250]);
+        assert!(said.iter().any(|text| text.contains("/cam: the log times step back")), "{said:?}");
+    }
+}
+
+#[test]
 fn any_log_times_are_examined() {
     let m = i64::MAX / MS;
     let _ = steps([0, m, 5, m, m, m, m, m]);

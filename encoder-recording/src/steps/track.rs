@@ -125,6 +125,12 @@ impl Track {
         self.entries.partition_point(|entry| entry.place < place)
     }
 
+    /// The log times of the first and the last message.
+    #[cfg(any(feature = "mcap", feature = "rosbag1"))]
+    pub(super) fn ends(&self) -> Option<(i64, i64)> {
+        Some((self.entries.first()?.time, self.last?.time))
+    }
+
     pub(super) fn times(&self) -> Vec<i64> {
         self.entries.iter().map(|entry| entry.time).collect()
     }
