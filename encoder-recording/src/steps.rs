@@ -48,7 +48,7 @@ struct Step {
     /// Of the first message after it.
     place: Place,
     topic: String,
-    /// Number of the message in its topic.
+    /// Number of the message in its track.
     message: u64,
     /// By how much the log times step back, in nanoseconds.
     by: i64,
@@ -236,7 +236,8 @@ impl LogTimes {
             if messages < FEWEST && !(track.is_camera && by >= USUAL) {
                 continue;
             }
-            let votes = Votes::count(all(Some(first.by())), track.is_border(index));
+            let is_border = track.is_border(index);
+            let votes = Votes::count(all(Some(first.by())), is_border);
             let step = |shift| Step { place, topic: (*topic).clone(), message, by, shift };
             if votes.is_step() {
                 set += votes.set;
@@ -248,7 +249,7 @@ impl LogTimes {
                 }
                 continue;
             }
-            if votes.stored >= FEWEST {
+            if votes.stored >= FEWEST && !is_border {
                 stored += votes.stored;
             }
             let is_open = votes.stored == votes.continues && votes.against == 0;

@@ -253,6 +253,10 @@ fn recordings_one_behind_the_other_are_no_step_unless_they_mix() {
         assert!(found.is_empty() && found.doubts.is_empty(), "{first} {found:?}");
     }
     assert_eq!(parts(0, 2025).steps.len(), 1);
+    // The clock was set within the first.
+    let set = period(900_000, 200).chain(period(880_015, 100));
+    let found = steps_of(set.map(|t| (0, 0, t)).chain(period(0, 400).map(|t| (1, 0, t))));
+    assert_eq!(found.steps.len(), 1, "{found:?}");
 }
 
 #[test]
