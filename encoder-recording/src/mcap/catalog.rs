@@ -365,7 +365,14 @@ impl Catalog {
     pub(super) fn topic(&self, channel: Id) -> (Cow<'_, str>, bool) {
         match self.channels.get(&channel) {
             Some(known) => (known.channel.topic.as_str().into(), known.role.is_some()),
-            None => (format!("channel {}", channel.number).into(), true),
+            None => {
+                let Id { part, number } = channel;
+                let text = match part {
+                    0 => format!("channel {number}"),
+                    _ => format!("channel {number} of recording {}", part + 1),
+                };
+                (text.into(), true)
+            }
         }
     }
 

@@ -73,8 +73,8 @@ impl ChunkHeader {
     }
 
     /// Reads and decompresses the chunk and calls `visit` with offset, opcode and body of each
-    /// record inside. The inner `Err` describes the damage; the records before it are valid. If a complete
-    /// chunk has a wrong CRC, no record is visited.
+    /// record inside. The inner `Err` describes the damage; the records before it are valid. If a
+    /// complete chunk has a wrong CRC, no record is visited.
     pub(super) fn records(
         &self,
         input: &mut InputReader,

@@ -8,13 +8,7 @@ use super::plan::{Block, Kind};
 use super::record::{Id, MessageHeader, Record};
 use super::{BATCH, McapSource, signed};
 use crate::SourceError;
-use crate::steps::{LogTimes, Place};
-
-/// In longer recordings the log times are read only if chunks overlap in time.
-const FEW: usize = 256;
-/// Bytes of chunks without message indexes that are read twice, because only their messages state
-/// the log times.
-const READ_TWICE: u64 = 256 << 20;
+use crate::steps::{FEW_CHUNKS, LogTimes, Origin, Place, READ_TWICE};
 
 /// Place, channel and log time of messages, in the order of the file.
 type Messages = Vec<(Place, u16, u64)>;
@@ -30,10 +24,34 @@ impl McapSource {
             end = end.max(block.end);
             is_earlier
         };
-        if !blocks.iter().any(is_of_use) && blocks.len() > FEW {
+        if !blocks.iter().any(is_of_use) && blocks.len() > FEW_CHUNKS {
             return Ok(());
         }
+        let (times, is_unnamed) = self.log_times(blocks)?;
+        self.steps = times.steps();
+        // The channels of a truncated file are defined in its chunks.
+        if is_unnamed && self.steps.warnings().next().is_some() {
+            let mut is_read = false;
+            for block in blocks.iter().rev() {
+                is_read |= self.read_definitions_before(block.at.saturating_add(1))?;
+            }
+            if is_read {
+                self.steps = self.log_times(blocks)?.0.steps();
+            }
+        }
+        self.catalog.was_set(&self.steps);
+        for block in blocks {
+            // Later messages of the block may be shifted by more, but not by less.
+            let shift = self.steps.shift((block.at, 0));
+            block.start = block.start.saturating_add_signed(shift);
+        }
+        Ok(())
+    }
+
+    /// The log times of all messages, and whether channels of some are not defined yet.
+    fn log_times(&mut self, blocks: &[Block]) -> Result<(LogTimes, bool), SourceError> {
         self.knows_steps = true;
+        let mut is_unnamed = false;
         let (mut times, mut left) = (LogTimes::default(), READ_TWICE);
         for batch in blocks.chunks(BATCH) {
             let regions: Vec<_> = batch.iter().map(Block::indexes).collect();
@@ -44,19 +62,16 @@ impl McapSource {
                 };
                 let part = self.part(block.at);
                 for (place, number, log_time) in messages {
-                    let (topic, is_camera) = self.catalog.topic(Id { part, number });
-                    times.push(&topic, is_camera, place, signed(log_time));
+                    let id = Id { part, number };
+                    is_unnamed |= self.catalog.wants(id).is_none();
+                    let (topic, is_camera) = self.catalog.topic(id);
+                    let origin =
+                        Origin { topic: &topic, is_camera, part, channel: u64::from(number) };
+                    times.push(origin, place, signed(log_time));
                 }
             }
         }
-        self.steps = times.steps();
-        self.catalog.was_set(&self.steps);
-        for block in blocks {
-            // Later messages of the block may be shifted by more, but not by less.
-            let shift = self.steps.shift((block.at, 0));
-            block.start = block.start.saturating_add_signed(shift);
-        }
-        Ok(())
+        Ok((times, is_unnamed))
     }
 
     /// The messages of a block. `left`: bytes of chunks that may still be read for it; `None` if

@@ -81,11 +81,11 @@ impl McapSource {
         Ok((taken, done))
     }
 
-    /// Reports that the clock was set back within a chunk, whose messages are in log-time order
-    /// already.
+    /// Reports that the clock was set back within a chunk or between chunks, whose messages are in
+    /// log-time order already.
     fn report_steps(&mut self, at: u64, taken: &Taken) {
-        let steps = taken.times.as_ref().map(LogTimes::steps).unwrap_or_default();
-        if let Some(text) = steps.not_applied(&format!("the chunk at byte {at}"))
+        let Some(times) = &taken.times else { return };
+        if let Some(text) = self.block_times.add(at, &format!("the chunk at byte {at}"), times)
             && !std::mem::replace(&mut self.warned_of_steps, true)
         {
             self.catalog.lost(text);
@@ -106,7 +106,7 @@ impl McapSource {
 
     /// Reads the schemas and channels of all unread chunks before `at` in the same part. Returns
     /// whether there were such chunks.
-    fn read_definitions_before(&mut self, at: u64) -> Result<bool, SourceError> {
+    pub(super) fn read_definitions_before(&mut self, at: u64) -> Result<bool, SourceError> {
         let part = self.part(at);
         let start = self.parts.start(part);
         let chunks: Vec<u64> = self.unread.range(start..at).copied().collect();
@@ -205,7 +205,8 @@ impl McapSource {
         match record::attachment(body) {
             Ok(attachment) => {
                 let len = attachment.data.len() as u64;
-                let key = Key { time: signed(attachment.log_ns), block: at, number: 0 };
+                let time = signed(attachment.log_ns).saturating_add(self.steps.shift((at, 0)));
+                let key = Key { time, block: at, number: 0 };
                 self.order.push(key, Waiting::Attachment(attachment), len);
                 Ok(None)
             }

@@ -35,7 +35,7 @@ use self::walk::Found;
 use super::file_parts::FileParts;
 use super::order::{MessageOrder, Next};
 use super::signature::UNCOUNTED;
-use super::steps::ClockSteps;
+use super::steps::{BlockTimes, ClockSteps};
 use super::{Event, Limits, Source, SourceError, SourceOptions};
 
 /// The magic bytes of an MCAP file.
@@ -55,6 +55,8 @@ pub struct McapSource {
     steps: ClockSteps,
     /// Whether the clock was not set but for `steps`.
     knows_steps: bool,
+    /// The log times that were read, where steps are not known.
+    block_times: BlockTimes,
     parts: FileParts,
     /// Chunks whose definitions were not read.
     unread: BTreeSet<u64>,
@@ -107,6 +109,7 @@ impl McapSource {
             order: MessageOrder::new(options.limits.held_bytes),
             steps: ClockSteps::default(),
             knows_steps: false,
+            block_times: BlockTimes::default(),
             parts: FileParts::default(),
             unread: BTreeSet::new(),
             metadata: VecDeque::new(),
@@ -319,8 +322,8 @@ impl McapSource {
                 let part = self.part(key.block);
                 self.catalog.message(part, header, data, is_disordered);
             }
-            Next::Message(key, Waiting::Attachment(attachment)) => {
-                if self.catalog.bounds().contains(&key.time) {
+            Next::Message(_, Waiting::Attachment(attachment)) => {
+                if self.catalog.bounds().contains(&signed(attachment.log_ns)) {
                     self.catalog.events.push_back(Event::Attachment(attachment));
                 }
             }

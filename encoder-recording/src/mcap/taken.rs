@@ -10,7 +10,7 @@ use super::record::{Id, MessageHeader};
 use super::signed;
 use crate::Attachment;
 use crate::order::{Key, MessageOrder};
-use crate::steps::{ClockSteps, LogTimes, Place};
+use crate::steps::{ClockSteps, LogTimes, Origin, Place};
 
 /// An item that waits for its place in the order.
 pub(super) enum Waiting {
@@ -76,7 +76,9 @@ impl Taken {
                 if let Some(times) = &mut self.times {
                     let id = Id { part: self.part, number: header.channel };
                     let (topic, is_camera) = catalog.topic(id);
-                    times.push(&topic, is_camera, place, time);
+                    let channel = u64::from(id.number);
+                    let origin = Origin { topic: &topic, is_camera, part: id.part, channel };
+                    times.push(origin, place, time);
                 }
                 let key = Key { time, block, number };
                 if !order.is_wanted(&key) {

@@ -240,7 +240,14 @@ impl Catalog {
     pub(super) fn topic(&self, connection: Id) -> (Cow<'_, str>, bool) {
         match self.connections.get(&connection) {
             Some(known) => (known.topic.as_str().into(), known.stream.is_some()),
-            None => (format!("connection {}", connection.number).into(), true),
+            None => {
+                let Id { part, number } = connection;
+                let text = match part {
+                    0 => format!("connection {number}"),
+                    _ => format!("connection {number} of recording {}", part + 1),
+                };
+                (text.into(), true)
+            }
         }
     }
 

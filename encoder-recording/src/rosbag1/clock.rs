@@ -4,13 +4,7 @@ use super::RosbagSource;
 use super::layout::{self, ChunkAt, Id, Messages};
 use super::record::{self, Record, op};
 use crate::SourceError;
-use crate::steps::{FEWEST, LogTimes};
-
-/// In longer recordings the log times are read only if chunks overlap in time.
-const FEW: usize = 256;
-/// Bytes of chunks without index records that are read twice, because only their messages state
-/// the log times.
-const READ_TWICE: u64 = 256 << 20;
+use crate::steps::{FEW_CHUNKS, FEWEST, LogTimes, Origin, READ_TWICE};
 
 impl RosbagSource {
     /// Reads the log times of all messages, if the clock may have been set. Reports each step, and
@@ -25,7 +19,7 @@ impl RosbagSource {
             is_earlier
         };
         let has_overlap = chunks.iter().any(overlap);
-        if !has_overlap && chunks.len() > FEW {
+        if !has_overlap && chunks.len() > FEW_CHUNKS {
             return Ok(());
         }
         self.knows_steps = true;
@@ -38,19 +32,16 @@ impl RosbagSource {
         if !has_overlap && !chunks.iter().any(is_long) {
             return Ok(());
         }
-        let (mut times, mut left) = (LogTimes::default(), READ_TWICE);
-        for chunk in &*chunks {
-            let Some(messages) = self.messages(chunk, &mut left)? else {
-                self.knows_steps = false;
-                continue;
-            };
-            let part = self.part(chunk.position);
-            for (offset, number, time) in messages {
-                let (topic, is_camera) = self.catalog.topic(Id { part, number });
-                times.push(&topic, is_camera, (chunk.position, offset), time);
-            }
-        }
+        let (times, is_unnamed) = self.log_times(chunks)?;
         self.steps = times.steps();
+        // The connections of a bag that was not closed are described in its chunks.
+        if is_unnamed && self.walked && self.steps.warnings().next().is_some() {
+            self.unread.extend(chunks.iter().map(|chunk| (chunk.position, chunk.clone())));
+            for chunk in chunks.iter().rev() {
+                self.read_connections_before(chunk.position.saturating_add(1))?;
+            }
+            self.steps = self.log_times(chunks)?.0.steps();
+        }
         self.catalog.was_set(&self.steps);
         for chunk in chunks {
             // Later messages of the chunk may be shifted by more, but not by less.
@@ -58,6 +49,28 @@ impl RosbagSource {
             chunk.start = chunk.start.saturating_add(shift);
         }
         Ok(())
+    }
+
+    /// The log times of all messages, and whether connections of some are not described yet.
+    fn log_times(&mut self, chunks: &[ChunkAt]) -> Result<(LogTimes, bool), SourceError> {
+        self.knows_steps = true;
+        let mut is_unnamed = false;
+        let (mut times, mut left) = (LogTimes::default(), READ_TWICE);
+        for chunk in chunks {
+            let Some(messages) = self.messages(chunk, &mut left)? else {
+                self.knows_steps = false;
+                continue;
+            };
+            let part = self.part(chunk.position);
+            for (offset, number, time) in messages {
+                let id = Id { part, number };
+                is_unnamed |= self.catalog.wants(id).is_none();
+                let (topic, is_camera) = self.catalog.topic(id);
+                let origin = Origin { topic: &topic, is_camera, part, channel: u64::from(number) };
+                times.push(origin, (chunk.position, offset), time);
+            }
+        }
+        Ok((times, is_unnamed))
     }
 
     /// The messages of a chunk. `left`: bytes of chunks that may still be read for it; `None` if

@@ -29,7 +29,7 @@ use super::file_parts::FileParts;
 use super::filter::Window;
 use super::frames::FrameBuffers;
 use super::order::{Key, MessageOrder, Next};
-use super::steps::{ClockSteps, LogTimes};
+use super::steps::{BlockTimes, ClockSteps, LogTimes, Origin};
 use super::{Event, Limits, Source, SourceError, SourceOptions};
 
 /// Chunks whose index records are read at once.
@@ -54,6 +54,8 @@ pub struct RosbagSource {
     steps: ClockSteps,
     /// Whether the clock was not set but for `steps`.
     knows_steps: bool,
+    /// The log times that were read, where steps are not known.
+    block_times: BlockTimes,
     /// Memory for the messages that wait.
     buffers: FrameBuffers,
     parts: FileParts,
@@ -133,6 +135,7 @@ impl RosbagSource {
             order: MessageOrder::new(options.limits.held_bytes),
             steps: ClockSteps::default(),
             knows_steps: false,
+            block_times: BlockTimes::default(),
             buffers: FrameBuffers::default(),
             parts: FileParts::default(),
             unread: BTreeMap::new(),
@@ -278,7 +281,7 @@ impl RosbagSource {
     /// Reads the connections of all unread chunks before `position` in the same part: a connection
     /// stands before its messages in the file, but not always in log time. Returns whether there
     /// were such chunks.
-    fn read_connections_before(&mut self, position: u64) -> Result<bool, SourceError> {
+    pub(super) fn read_connections_before(&mut self, position: u64) -> Result<bool, SourceError> {
         let part = self.part(position);
         let start = self.parts.start(part);
         let chunks: Vec<_> = self.unread.range(start..position).map(|(at, _)| *at).collect();
@@ -336,7 +339,9 @@ impl RosbagSource {
                             let at = time.saturating_add(self.steps.shift(place));
                             if let Some(times) = &mut times {
                                 let (topic, is_camera) = self.catalog.topic(connection);
-                                times.push(&topic, is_camera, place, at);
+                                let channel = u64::from(number);
+                                let origin = Origin { topic: &topic, is_camera, part, channel };
+                                times.push(origin, place, at);
                             }
                             let key = Key { time: at, block: place.0, number: place.1 };
                             self.hold(key, connection, time, data);
@@ -351,11 +356,11 @@ impl RosbagSource {
         Unpacked { unknown, damage, times }
     }
 
-    /// Reports that the clock was set back within a chunk, whose messages are in log-time order
-    /// already.
+    /// Reports that the clock was set back within a chunk or between chunks, whose messages are in
+    /// log-time order already.
     fn report_steps(&mut self, chunk: &ChunkAt, times: Option<LogTimes>) {
-        let steps = times.map(|times| times.steps()).unwrap_or_default();
-        if let Some(text) = steps.not_applied(&format!("the chunk at offset {}", chunk.position))
+        let (Some(times), at) = (times, chunk.position) else { return };
+        if let Some(text) = self.block_times.add(at, &format!("the chunk at offset {at}"), &times)
             && !std::mem::replace(&mut self.warned_of_steps, true)
         {
             self.catalog.warn(text, true);

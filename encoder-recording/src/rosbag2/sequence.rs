@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::opener::Opener;
 use super::parts::Planned;
 use crate::names::natural;
-use crate::steps::LogTimes;
+use crate::steps::{LogTimes, Origin};
 use crate::{Event, Moment, SourceOptions};
 
 /// How far files may overlap in time: recorders close a file and open the next one while messages
@@ -98,7 +98,7 @@ pub(super) fn first_message(opener: &Opener, options: &SourceOptions, path: &Pat
 }
 
 /// Whether the clock was set back in the first of two files, or between them: their messages mix,
-/// or the first file begins with messages that are later than those of the second.
+/// or the cameras of the first file begin later than those of the second.
 pub(super) fn is_set(opener: &Opener, options: &SourceOptions, overlap: &Overlap<'_>) -> bool {
     let Overlap { first, second, time, is_later } = *overlap;
     let cameras = |path| opener.survey(path, options).map(|survey| survey.cameras);
@@ -106,8 +106,9 @@ pub(super) fn is_set(opener: &Opener, options: &SourceOptions, overlap: &Overlap
         (Ok(a), Ok(b)) if !a.is_disjoint(&b) => {}
         _ => return false,
     }
-    let begin = if is_later { first_message(opener, options, first) } else { None };
-    if begin.is_some_and(|begin| begin > time.0) {
+    let of_cameras = SourceOptions { all_messages: false, ..options.clone() };
+    let begin = |path| first_message(opener, &of_cameras, path);
+    if is_later && begin(first).zip(begin(second)).is_some_and(|(first, second)| first > second) {
         return true;
     }
     let mut times = LogTimes::default();
@@ -125,7 +126,8 @@ pub(super) fn is_set(opener: &Opener, options: &SourceOptions, overlap: &Overlap
                 }
                 Event::Packet(packet) => {
                     if let Some(topic) = topics.get(&packet.stream) {
-                        times.push(topic, true, (file, number), packet.log_ns);
+                        let origin = Origin { topic, is_camera: true, part: 0, channel: 0 };
+                        times.push(origin, (file, number), packet.log_ns);
                         number += 1;
                     }
                 }

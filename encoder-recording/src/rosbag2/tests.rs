@@ -454,3 +454,21 @@ fn more_files_than_are_open_at_once_lose_nothing() {
     let [Warning { text, loss: false }] = all.warnings.as_slice() else { panic!("{all:?}") };
     assert!(text.contains("may come out of order"), "{text}");
 }
+
+#[test]
+fn a_camera_that_begins_at_the_end_of_the_first_file_is_no_step_of_the_clock() {
+    let directory = tempfile::tempdir().unwrap();
+    // The files overlap in the other topic.
+    for (name, frames, camera) in [("x_0.db3", 0..21, 20), ("x_1.db3", 19..40, 21)] {
+        let database = write(&directory.path().join(name), frames, false);
+        let before = i64::from(camera) * 1_000_000;
+        database
+            .execute("DELETE FROM messages WHERE topic_id = 2 AND timestamp < ?", [before])
+            .unwrap();
+    }
+    let yaml = directory.path().join(ROSBAG2_METADATA);
+    std::fs::write(yaml, metadata(&["x_0.db3", "x_1.db3"], START, "\"\"")).unwrap();
+    let all = read(directory.path(), &SourceOptions::default()).unwrap();
+    assert_eq!(all.frames, (0..).zip(20..40).collect::<Vec<_>>());
+    assert_eq!(all.warnings, []);
+}

@@ -12,7 +12,7 @@ use std::ops::RangeInclusive;
 use rusqlite::{Connection, ffi};
 
 use crate::StreamId;
-use crate::steps::{ClockSteps, LogTimes, Place};
+use crate::steps::{ClockSteps, LogTimes, Origin, Place};
 
 /// Rows that are read at a time.
 const BATCH: usize = 1024;
@@ -59,10 +59,15 @@ impl Survey {
                 survey.late = survey.late.max(lateness(latest, time));
                 latest = latest.max(time);
             }
-            match names.get(&topic) {
-                Some((name, is_camera)) => times.push(name, *is_camera, place(id), time),
-                None => times.push(&format!("topic {topic}"), true, place(id), time),
-            }
+            let unnamed;
+            let (topic, is_camera) = match names.get(&topic) {
+                Some((name, is_camera)) => (name, *is_camera),
+                None => {
+                    unnamed = format!("topic {topic}");
+                    (&unnamed, true)
+                }
+            };
+            times.push(Origin { topic, is_camera, part: 0, channel: 0 }, place(id), time);
             true
         });
         survey.ranges.extend(ids.map(|(first, last)| first..=last));

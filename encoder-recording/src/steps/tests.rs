@@ -11,9 +11,13 @@ fn steps(times_ms: impl IntoIterator<Item = i64>) -> Vec<(u64, i64, i64)> {
 fn found(messages: impl IntoIterator<Item = (&'static str, i64)>) -> ClockSteps {
     let mut times = LogTimes::default();
     for (n, (topic, time)) in (0..).zip(messages) {
-        times.push(topic, topic.starts_with("/cam"), (0, n), time * MS);
+        times.push(origin(topic), (0, n), time * MS);
     }
     times.steps()
+}
+
+fn origin(topic: &str) -> Origin<'_> {
+    Origin { topic, is_camera: topic.starts_with("/cam"), part: 0, channel: 0 }
 }
 
 fn period(first: i64, count: i64) -> impl Iterator<Item = i64> + Clone {
@@ -156,12 +160,12 @@ fn a_long_recording_is_thinned_out() {
     let (count, set) = (400_000, 300_001);
     for n in 0..count {
         let time = n * 50 - if n < set { 0 } else { 9975 };
-        times.push("/cam", true, (n as u64, 0), time * MS);
+        times.push(origin("/cam"), (n as u64, 0), time * MS);
     }
     let found = times.steps();
     assert_eq!(found.steps.len(), 1, "{found:?}");
     assert_eq!((found.steps[0].message, found.steps[0].by / MS), (set as u64, 9925));
-    assert!(times.tracks[0].times().len() <= 1 << 17);
+    assert!(times.topics["/cam"].tracks()[0].times().len() <= 1 << 17);
 }
 
 #[test]
@@ -194,4 +198,133 @@ fn distances_may_vary() {
         let found = steps(set.collect::<Vec<_>>());
         assert!(matches!(found[..], [(message, ..)] if message == at as u64), "{round}: {found:?}");
     }
+}
+
+#[test]
+fn a_step_at_the_beginning_of_a_long_recording() {
+    let hour = 3_600_000;
+    for by in [hour / 6, hour, 3 * hour] {
+        let set = period(by, 150).chain(period(150 * 50, 1650));
+        assert_eq!(steps(set), [(150, by - 50, by)], "{by}");
+    }
+    // The clock is wrong for a while.
+    for count in [60, 9] {
+        let wrong = period(0, 200).chain(period(hour, count));
+        assert_eq!(steps(wrong.chain(period((200 + count) * 50, 400))).len(), 1, "{count}");
+    }
+    // For a short one, it may also be that the messages are of another time.
+    for count in [1, 5] {
+        let wrong = period(0, 200).chain(period(hour, count));
+        let wrong = wrong.chain(period((200 + count) * 50, 400));
+        let found = found(wrong.map(|time| ("/cam", time)));
+        assert!(found.is_empty() && found.doubts.len() == 1, "{count} {found:?}");
+    }
+}
+
+#[test]
+fn blocks_that_continue_each_other_are_a_doubt() {
+    // The second block is longer than what is compared.
+    for (start, second) in [(2000, 40), (82_500, 1650)] {
+        let blocks = period(start, 40).chain(period(0, second));
+        let found = found(blocks.map(|time| ("/cam", time)));
+        let said: Vec<_> = found.warnings().collect();
+        assert!(said.len() == 1 && said[0].contains("are mixed up"), "{said:?}");
+    }
+}
+
+/// The steps of messages of `/cam`: part, channel, log time.
+fn steps_of(messages: impl IntoIterator<Item = (usize, u64, i64)>) -> ClockSteps {
+    let mut times = LogTimes::default();
+    for (n, (part, channel, time)) in (0..).zip(messages) {
+        times.push(Origin { part, channel, ..origin("/cam") }, (part as u64, n), time * MS);
+    }
+    times.steps()
+}
+
+#[test]
+fn recordings_one_behind_the_other_are_no_step_unless_they_mix() {
+    let parts = |first: i64, second: i64| {
+        // The channels have other numbers in the second part.
+        let part = move |part, start| period(start, 100).map(move |time| (part, part as u64, time));
+        steps_of(part(0, first).chain(part(1, second)))
+    };
+    for (first, second) in [(70_000, 0), (5000, 0), (0, 70_000)] {
+        let found = parts(first, second);
+        assert!(found.is_empty() && found.doubts.is_empty(), "{first} {found:?}");
+    }
+    assert_eq!(parts(0, 2025).steps.len(), 1);
+    // The clock was set within the first.
+    let set = period(900_000, 200).chain(period(880_015, 100));
+    let found = steps_of(set.map(|t| (0, 0, t)).chain(period(0, 400).map(|t| (1, 0, t))));
+    assert_eq!(found.steps.len(), 1, "{found:?}");
+}
+
+#[test]
+fn publishers_that_are_stored_in_runs_are_no_step() {
+    let runs = |by: i64| {
+        let run = move |run: i64, channel: i64| {
+            let start = run * 1000 + channel * 33 - if run < 6 { 0 } else { by };
+            (0..15).map(move |n| (0, channel as u64, start + n * 66))
+        };
+        steps_of((0..12).flat_map(move |n| run(n, 0).chain(run(n, 1))))
+    };
+    let found = runs(0);
+    assert!(found.is_empty() && found.doubts.is_empty(), "{found:?}");
+    // The clock is that of both.
+    let found = runs(3_600_000);
+    assert_eq!(found.steps.len(), 1, "{found:?}");
+}
+
+#[test]
+fn a_step_between_blocks_is_found_in_any_order() {
+    let block = |start: i64| {
+        let mut times = LogTimes::default();
+        for (n, time) in (0..).zip(period(start, 10)) {
+            times.push(origin("/cam"), (0, n), time * MS);
+            times.push(origin("/tf"), (0, n), -time * MS);
+        }
+        times
+    };
+    let added = |order: [usize; 3], starts: [i64; 3]| {
+        let mut blocks = BlockTimes::default();
+        let text = order.map(|n| blocks.add(n as u64, &format!("block {n}"), &block(starts[n])));
+        text.into_iter().flatten().collect::<Vec<_>>()
+    };
+    for order in [[0, 1, 2], [2, 0, 1], [1, 2, 0]] {
+        assert_eq!(added(order, [0, 500, 1000]), [""; 0]);
+        let said = added(order, [0, 500, 250]);
+        assert!(said.iter().any(|text| text.contains("/cam: the log times step back")), "{said:?}");
+    }
+}
+
+#[test]
+fn any_log_times_are_examined() {
+    let m = i64::MAX / MS;
+    let _ = steps([0, m, 5, m, m, m, m, m]);
+    let _ = steps([m, 0, m, 0, -m, m, m, 1]);
+}
+
+#[test]
+fn another_topic_does_not_outweigh_cameras() {
+    // 15 messages of each of two publishers were stored in blocks, in one topic.
+    let mut messages: Vec<(i64, &str)> = Vec::new();
+    for (n, (topic, distance)) in (0..).zip([("/cam/1", 33), ("/cam/2", 33), ("/imu", 5)]) {
+        messages.extend((0..10_000 / distance).map(|m| (m * distance + n, topic)));
+    }
+    let is_late = |time: i64| (5000..5150).contains(&time);
+    let tf = |offset: i64| (0..1000).map(move |n| (n * 10 + offset, "/tf"));
+    messages.extend(tf(3).chain(tf(4)).filter(|(time, _)| !is_late(*time)));
+    messages.sort_unstable();
+    let late = tf(4).chain(tf(3)).filter(|(time, _)| is_late(*time));
+    let at = messages.partition_point(|(time, _)| *time < 5150);
+    messages.splice(at..at, late);
+    let found = found(messages.into_iter().map(|(time, topic)| (topic, time)));
+    assert!(found.is_empty(), "{found:?}");
+}
+
+#[test]
+fn steps_beyond_those_that_are_listed_are_counted() {
+    let found = found((0..6).flat_map(|n| period(-n * 1025, 100)).map(|time| ("/cam", time)));
+    let said: Vec<_> = found.warnings().collect();
+    assert!(said.len() == 3 && said[2].ends_with("and 2 more steps like this"), "{said:?}");
 }

@@ -1,4 +1,4 @@
-//! The log times of a topic.
+//! The log times of a channel or of a topic.
 
 use super::Place;
 
@@ -25,12 +25,14 @@ const DISTANCES: usize = 256;
 struct Entry {
     place: Place,
     time: i64,
-    /// Its number in the topic.
+    /// Its number in the track.
     message: u64,
+    /// The part of the file.
+    part: usize,
 }
 
-/// The messages of a topic, in the order of the file.
-#[derive(Debug)]
+/// The messages of a channel or of a topic, in the order of the file.
+#[derive(Clone, Debug)]
 pub(super) struct Track {
     pub(super) is_camera: bool,
     entries: Vec<Entry>,
@@ -51,8 +53,9 @@ impl Track {
         Self { is_camera, entries: Vec::new(), last: None, messages: 0, back: 0, stride: 1, most }
     }
 
-    pub(super) fn push(&mut self, place: Place, time: i64) {
-        let entry = Entry { place, time, message: self.messages };
+    /// Adds the next message. Returns whether the log times step back.
+    pub(super) fn push(&mut self, part: usize, place: Place, time: i64) -> bool {
+        let entry = Entry { place, time, message: self.messages, part };
         let before = self.last.replace(entry).filter(|before| time < before.time);
         self.messages += 1;
         if let Some(before) = before {
@@ -64,6 +67,7 @@ impl Track {
         if before.is_some() || entry.message.is_multiple_of(self.stride) {
             self.keep(entry);
         }
+        before.is_some()
     }
 
     fn keep(&mut self, entry: Entry) {
@@ -104,6 +108,12 @@ impl Track {
         back.map(|((_, after), index)| (after.place, index))
     }
 
+    /// Whether another part of the file begins with the message at an index.
+    pub(super) fn is_border(&self, index: usize) -> bool {
+        let part = |index: Option<usize>| self.entries.get(index?).map(|entry| entry.part);
+        part(Some(index)) != part(index.checked_sub(1))
+    }
+
     /// Number of the message at an index, and by how much the log times step back to it.
     pub(super) fn step_back(&self, index: usize) -> Option<(u64, i64)> {
         let (before, after) = (self.entries.get(index.checked_sub(1)?)?, self.entries.get(index)?);
@@ -115,9 +125,29 @@ impl Track {
         self.entries.partition_point(|entry| entry.place < place)
     }
 
+    /// The log times of the first and the last message.
+    #[cfg(any(feature = "mcap", feature = "rosbag1"))]
+    pub(super) fn ends(&self) -> Option<(i64, i64)> {
+        Some((self.entries.first()?.time, self.last?.time))
+    }
+
     pub(super) fn times(&self) -> Vec<i64> {
         self.entries.iter().map(|entry| entry.time).collect()
     }
+}
+
+/// What the log times of a topic show about a step back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// The clock was set. `mixes`: the log times of both periods mix.
+    Set { mixes: bool },
+    /// Messages were stored in another order.
+    Stored,
+    /// Messages were probably stored in another order: they continue those before them or those
+    /// behind them, but do not fill a gap.
+    Continues,
+    /// The log times do not step, and would if the clock was set.
+    Against,
 }
 
 /// What the log times of a topic show about a step of the clock.
@@ -126,10 +156,7 @@ pub(super) struct Evidence {
     /// Number of messages behind the step that are out of order, or of those before it if these are
     /// fewer. Of a topic that does not step: of messages that would be.
     pub(super) messages: u64,
-    /// The clock was not set, but messages were stored in another order.
-    pub(super) is_stored: bool,
-    /// The log times do not step, and would if the clock was set.
-    pub(super) is_against: bool,
+    pub(super) finding: Finding,
     /// The usual distance of the messages.
     pub(super) distance: i64,
     /// The first log time behind the step, and the last before it.
@@ -143,16 +170,10 @@ impl Evidence {
     pub(super) fn of(times: &[i64], index: usize, by: Option<i64>) -> Option<Self> {
         let (before, after) = times.split_at_checked(index)?;
         let first = *after.first()?;
-        let against = by.map_or(0, |by| near(before, after, by));
-        let against = |messages: u64| against >= AGAINST && messages.saturating_mul(4) <= against;
-        let none = Self {
-            messages: by.map_or(0, |by| near(before, after, by)),
-            is_stored: false,
-            is_against: true,
-            distance: 0,
-            first,
-            latest: first,
-        };
+        let near = by.map_or(0, |by| near(before, after, by));
+        let is_against = |messages: u64| near >= AGAINST && messages.saturating_mul(4) <= near;
+        let finding = Finding::Against;
+        let against = Self { messages: near, finding, distance: 0, first, latest: first };
         let (mut earlier, mut latest, mut quiet) = (0u64, i64::MIN, 0);
         for time in before.iter().rev() {
             if *time > first {
@@ -165,23 +186,30 @@ impl Evidence {
             }
         }
         if earlier == 0 {
-            return against(0).then_some(none);
+            return is_against(0).then_some(against);
         }
-        let (later, len) = period(after, latest, earlier.saturating_mul(2).saturating_add(8));
+        let most = earlier.saturating_mul(2).saturating_add(8);
+        let Period { times: later, len, top, end } = period(after, latest, most);
         let messages = earlier.min(later.len() as u64);
-        if against(messages) {
-            return Some(none);
+        if is_against(messages) {
+            return Some(against);
         }
         let distance = distance(before, &later);
-        let behind = after.get(len..).unwrap_or_default();
-        let others = before.iter().chain(behind).copied();
+        let (within, behind) = after.split_at_checked(end).unwrap_or((after, &[]));
+        // The rest of the period is no other message.
+        let within = within.iter().filter(|time| **time >= latest);
+        let others = before.iter().chain(within).chain(behind).copied();
         // Messages that were stored late have others between them and behind them.
         let last = later.last().copied().unwrap_or(first);
-        let jump = behind.first().map_or(0, |time| time.saturating_sub(last));
+        let jump = after.get(len).map_or(0, |time| time.saturating_sub(last));
         let is_late =
             later.len() * 2 < len || (later.len() == 1 && jump > distance.saturating_mul(NEAR));
-        let is_stored = by.is_some() && (is_late || fills_gaps(&later, others, distance));
-        Some(Self { messages, is_stored, is_against: false, distance, first, latest })
+        let finding = match by {
+            None => Finding::Set { mixes: true },
+            Some(_) if is_late => Finding::Stored,
+            Some(_) => meet(&later, top, others, distance),
+        };
+        Some(Self { messages, finding, distance, first, latest })
     }
 
     /// By how much the log times step back.
@@ -199,21 +227,36 @@ fn near(before: &[i64], after: &[i64], by: i64) -> u64 {
     before.min(after) as u64
 }
 
-/// The log times before `latest` among the first messages behind a step, up to the next step, at
-/// most `most`; and the number of these messages with the others between them.
-fn period(after: &[i64], latest: i64, most: u64) -> (Vec<i64>, usize) {
-    let (mut times, mut len, mut quiet) = (Vec::new(), 0, 0);
+/// The messages behind a step, up to the next step.
+struct Period {
+    /// The log times before `latest`, in their order, at most `most`.
+    times: Vec<i64>,
+    /// Number of these messages with the others between them.
+    len: usize,
+    /// The greatest of all log times before `latest`.
+    top: i64,
+    /// Number of all messages.
+    end: usize,
+}
+
+fn period(after: &[i64], latest: i64, most: u64) -> Period {
     let mut last = i64::MIN;
-    for (n, time) in after.iter().enumerate() {
-        let is_back = |time: &i64| *time < last;
+    let is_step = |(n, time): (usize, &i64)| {
         // A single late message is no step.
-        if is_back(time) && after.get(n + 1).is_some_and(is_back) || times.len() as u64 == most {
-            break;
-        }
+        let is_back = |time: &i64| *time < last;
+        let is_step = is_back(time) && after.get(n + 1).is_some_and(is_back);
         last = last.max(*time);
+        is_step
+    };
+    let end = after.iter().enumerate().position(is_step).unwrap_or(after.len());
+    let (mut times, mut len, mut top, mut quiet) = (Vec::new(), 0, i64::MIN, 0);
+    for (n, time) in after.iter().enumerate().take(end) {
         if *time < latest {
-            times.push(*time);
-            (len, quiet) = (n + 1, 0);
+            (top, quiet) = (top.max(*time), 0);
+            if (times.len() as u64) < most {
+                times.push(*time);
+                len = n + 1;
+            }
         } else {
             quiet += 1;
         }
@@ -222,7 +265,7 @@ fn period(after: &[i64], latest: i64, most: u64) -> (Vec<i64>, usize) {
         }
     }
     times.sort_unstable();
-    (times, len)
+    Period { times, len, top, end }
 }
 
 /// The usual distance of the messages around a step.
@@ -239,10 +282,12 @@ fn distance(before: &[i64], later: &[i64]) -> i64 {
     distances.get(distances.len() / 2).copied().unwrap_or(0)
 }
 
-/// Whether messages are in the gaps of others, as if they were stored in another order: in log-time
-/// order, their distances are the usual ones where they meet. `times` rise.
-fn fills_gaps(times: &[i64], others: impl Iterator<Item = i64>, distance: i64) -> bool {
-    let (Some(first), Some(last)) = (times.first(), times.last()) else { return false };
+/// How messages meet others in log-time order: if they were stored in another order, they are in the
+/// gaps of the others, and their distances are the usual ones where they meet. `times` rise, and are
+/// the first of those up to `top`.
+fn meet(times: &[i64], top: i64, others: impl Iterator<Item = i64>, distance: i64) -> Finding {
+    let is_set = Finding::Set { mixes: false };
+    let (Some(first), Some(last)) = (times.first(), times.last()) else { return is_set };
     let (mut below, mut above) = (None, None);
     let mut all: Vec<(i64, bool)> = times.iter().map(|time| (*time, true)).collect();
     for time in others {
@@ -255,21 +300,33 @@ fn fills_gaps(times: &[i64], others: impl Iterator<Item = i64>, distance: i64) -
         }
     }
     let is_apart = all.len() == times.len();
+    all.extend((top > *last).then_some((top, true)));
+    let above = above.filter(|above| *above > top);
     all.extend(below.into_iter().chain(above).map(|time| (time, false)));
     all.sort_unstable();
     let pairs = all.iter().zip(all.iter().skip(1)).filter(|(a, b)| a.1 != b.1);
     let gaps: Vec<_> = pairs.map(|(a, b)| b.0.saturating_sub(a.0)).collect();
     let longest = distance.saturating_mul(NEAR);
+    let stored = |is_stored: bool, mixes: bool| match is_stored {
+        true => Finding::Stored,
+        false => Finding::Set { mixes },
+    };
     if let ([below, above], 1) = (gaps.as_slice(), times.len()) {
         // Two distances, if the message is missing there.
         let gap = below.saturating_add(*above);
-        return gap > distance / 2 * 3 && below.min(above) <= &longest;
+        let two = (distance / 2).saturating_mul(3);
+        return stored(gap > two && below.min(above) <= &longest, !is_apart);
     }
     if is_apart {
-        return gaps.iter().any(|gap| *gap <= longest);
+        let near = gaps.iter().filter(|gap| **gap <= longest).count();
+        return match near {
+            0 => is_set,
+            2 => Finding::Stored,
+            _ => Finding::Continues,
+        };
     }
     // Whole blocks meet at few places only.
     let shortest = if gaps.len() * 2 <= times.len() { 0 } else { distance / 8 * 5 };
     let usual = gaps.iter().filter(|gap| (shortest..=longest).contains(*gap)).count();
-    usual * 4 > gaps.len() * 3
+    stored(usual * 4 > gaps.len() * 3, true)
 }

@@ -40,11 +40,14 @@ fn the_messages_are_in_the_order_of_the_recording() {
             check_order(&run, 165, kind);
             let said = run.warnings().iter().filter(|w| w.text.contains("step back by")).count();
             assert_eq!((said, run.warnings().len()), (1, 1), "{kind}: {:?}", run.warnings);
+            assert!(run.warnings[0].text.starts_with('/'), "{kind}: {:?}", run.warnings);
             // Cut in the middle of the second period.
             let cut = bytes.len() * 7 / 10;
             let run = Run::of_bytes(&bytes[..cut], &SourceOptions::default());
             check_order(&run, run.packets.len(), kind);
-            assert!(run.warnings.iter().any(|w| w.text.contains("step back by")), "{kind}");
+            let mut said = run.warnings.iter().filter(|w| w.text.contains("step back by"));
+            let is_named = said.next().is_some_and(|w| w.text.starts_with('/'));
+            assert!(is_named, "{kind}: {:?}", run.warnings);
         }
     }
 }
@@ -86,6 +89,15 @@ fn recordings_one_behind_the_other_keep_their_order() {
     let run = Run::of_bytes(&[part(0..20), part(20..40)].concat(), &SourceOptions::default());
     check_order(&run, 40, "parts");
     assert!(run.warnings.iter().any(|w| w.text.contains("step back by")), "{:?}", run.warnings);
+    // With a pause between them, in any order.
+    let part = |range: std::ops::Range<u64>, start: u64| {
+        let messages: Vec<_> = range.map(|n| (start + n * 50, n as usize)).collect();
+        two_channels(&messages)
+    };
+    let bytes = [part(20..40, 60_000), part(0..20, 0)].concat();
+    let run = Run::of_bytes(&bytes, &SourceOptions::default());
+    check_order(&run, 40, "parts in another order");
+    assert!(run.warnings.iter().all(|w| !w.text.contains("step back")), "{:?}", run.warnings);
 }
 
 #[test]
