@@ -1,6 +1,7 @@
 //! What the check of a hardware encoder's pictures costs: `cargo bench -p encoder-pipeline --bench
 //! output_check`. Sessions of 60 frames at 1080p with a device that returns access units made
-//! before; below them the encode of the same frames, for comparison.
+//! before; below them the encode of the same frames, for comparison. `ENCODER_BENCH_FRAMES` names a
+//! file of at least 60 raw frames (`yuv420p`, 1920x1080) to use in place of test pictures.
 
 use std::sync::LazyLock;
 
@@ -20,6 +21,8 @@ use encoder_pipeline::{
 const DEVICE: EncoderType = EncoderType::new("device");
 const SIZE: Resolution = Resolution::new(1920, 1080);
 const FRAMES: u64 = 60;
+const W: usize = SIZE.width as usize;
+const H: usize = SIZE.height as usize;
 
 encoder_core::inventory::submit! {
     Backend::new(DEVICE, |_| Ok(Box::new(Device(UNITS.iter()))))
@@ -29,7 +32,19 @@ encoder_core::inventory::submit! {
 
 static FRAME_BUFFERS: LazyLock<Vec<FrameBuffer>> = LazyLock::new(|| {
     let layout = FrameLayout::new(PixelFormat::Yuv420p, SIZE);
-    (0..FRAMES).map(|n| FrameBuffer::test_picture(layout, n)).collect()
+    let Some(path) = std::env::var_os("ENCODER_BENCH_FRAMES") else {
+        return (0..FRAMES).map(|n| FrameBuffer::test_picture(layout, n)).collect();
+    };
+    let bytes = std::fs::read(path).expect("the frames can be read");
+    let frame = |data: &[u8]| {
+        let planes =
+            [(&data[..W * H], W), (&data[W * H..], W / 2), (&data[W * H * 5 / 4..], W / 2)];
+        let frame = Frame::from_planes(PixelFormat::Yuv420p, SIZE, &planes);
+        let mut buffer = FrameBuffer::new(layout);
+        buffer.copy_from(&frame.expect("the frame is whole"));
+        buffer
+    };
+    bytes.chunks_exact(W * H * 3 / 2).take(FRAMES as usize).map(frame).collect()
 });
 
 static UNITS: LazyLock<Vec<EncodedChunk>> = LazyLock::new(encode);
