@@ -40,7 +40,7 @@ fn the_messages_are_in_the_order_of_the_recording() {
             check_order(&run, 165, kind);
             let said = run.warnings().iter().filter(|w| w.text.contains("step back by")).count();
             assert_eq!((said, run.warnings().len()), (1, 1), "{kind}: {:?}", run.warnings);
-            assert!(run.warnings[0].text.starts_with('/'), "{kind}: {:?}", run.warnings);
+            assert!(run.warnings()[0].text.starts_with('/'), "{kind}: {:?}", run.warnings);
             // Cut in the middle of the second period.
             let cut = bytes.len() * 7 / 10;
             let run = Run::of_bytes(&bytes[..cut], &SourceOptions::default());
