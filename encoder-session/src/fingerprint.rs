@@ -169,48 +169,6 @@ fn rows_of<'a, const ROWS: usize>(
     })
 }
 
-/// 8 samples in lanes of 16 bits: those at even places, and those at odd places. Up to 64 of such
-/// values can be added without an overflow of their [`total`].
-fn lanes(samples: &[u8; 8]) -> [u64; 2] {
-    const EVEN: u64 = 0x00ff_00ff_00ff_00ff;
-    let samples = u64::from_le_bytes(*samples);
-    [samples & EVEN, samples >> 8 & EVEN]
-}
-
-/// The sum of four lanes.
-fn total(lanes: u64) -> u32 {
-    (lanes.wrapping_mul(0x0001_0001_0001_0001) >> 48) as u32
-}
-
-/// Sums of the samples at even and at odd places in a block, whose rows are `rows`.
-fn sums<'a>(rows: impl Iterator<Item = &'a [u8]>) -> [u32; 2] {
-    let (mut even, mut odd, mut rest) = (0, 0, [0, 0]);
-    for row in rows {
-        let (words, tail) = row.as_chunks();
-        for word in words {
-            let [a, b] = lanes(word);
-            (even, odd) = (even + a, odd + b);
-        }
-        for (n, sample) in tail.iter().enumerate() {
-            rest[n % 2] += u32::from(*sample);
-        }
-    }
-    [total(even) + rest[0], total(odd) + rest[1]]
-}
-
-/// The blocks of `width` bytes in some rows of a row of blocks: the sums of each, and its number of
-/// samples.
-fn blocks<'a, const ROWS: usize>(
-    rows: [&'a [u8]; ROWS],
-    width: usize,
-) -> impl Iterator<Item = ([u32; 2], usize)> + use<'a, ROWS> {
-    (0..rows[0].len()).step_by(width).map(move |start| {
-        let end = (start + width).min(rows[0].len());
-        let parts = rows.iter().filter_map(|row| row.get(start..end));
-        (sums(parts), ROWS * (end - start))
-    })
-}
-
 /// Appends the means of a row of blocks of `SIDE` samples.
 fn means<const SIDE: usize, const ROWS: usize>(
     plane: &Plane<'_>,
@@ -218,15 +176,34 @@ fn means<const SIDE: usize, const ROWS: usize>(
     offsets: [usize; ROWS],
     out: &mut Vec<u8>,
 ) {
-    let blocks = blocks(rows_of(plane, (row, SIDE), offsets), SIDE);
-    out.extend(blocks.map(|([even, odd], count)| rounded_mean(even + odd, count)));
+    let rows = rows_of(plane, (row, SIDE), offsets);
+    let whole = rows.map(|row| row.as_chunks::<SIDE>().0);
+    let count = whole[0].len();
+    let whole = whole.map(|row| row.get(..count).unwrap_or_default());
+    out.extend((0..count).map(|n| {
+        let parts = whole.map(|row| &row[n]);
+        // Sums of the columns first: these are vector instructions.
+        let column = |x: usize| parts.iter().map(|part| u16::from(part[x])).sum::<u16>();
+        let sum = (0..SIDE).map(|x| u32::from(column(x))).sum();
+        rounded_mean(sum, ROWS * SIDE)
+    }));
+    let rest = rows.map(|row| row.as_chunks::<SIDE>().1);
+    if !rest[0].is_empty() {
+        let sum = rest.iter().flat_map(|row| row.iter()).map(|sample| u32::from(*sample)).sum();
+        out.push(rounded_mean(sum, ROWS * rest[0].len()));
+    }
 }
 
 /// The same for both planes of chroma of NV12.
 fn means_of_pairs(plane: &Plane<'_>, row: usize, u: &mut Vec<u8>, v: &mut Vec<u8>) {
-    for (sums, count) in blocks(rows_of(plane, (row, BLOCK / 2), CHROMA_ROWS), BLOCK) {
-        u.push(rounded_mean(sums[0], count / 2));
-        v.push(rounded_mean(sums[1], count / 2));
+    let [upper, lower] = rows_of(plane, (row, BLOCK / 2), CHROMA_ROWS);
+    for (upper, lower) in upper.chunks(BLOCK).zip(lower.chunks(BLOCK)) {
+        for (which, out) in [(0, &mut *u), (1, &mut *v)] {
+            let of = |part: &[u8]| -> u32 {
+                part.chunks_exact(2).map(|pair| u32::from(pair[which])).sum()
+            };
+            out.push(rounded_mean(of(upper) + of(lower), upper.len()));
+        }
     }
 }
 
