@@ -393,7 +393,7 @@ mod tests {
         let grid = Grid::of(&absurd, rate("30")).unwrap();
         assert!(resample(&absurd, &grid).is_err());
 
-        // Another camera records for three hours: one of a single picture, and one that ends.
+        // A camera records for three hours; the short ones have a single picture or end early.
         let long = ns(&(0..10_800).map(|s| s * 1000).collect::<Vec<_>>());
         for short in [ns(&[0]), ns(&[2 * HOUR, 2 * HOUR + 1000]), ns(&[0, 1000, 2000])] {
             assert_eq!(check_distances(&[&long, &short]), [Ok(()), Ok(())]);

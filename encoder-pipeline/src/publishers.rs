@@ -162,7 +162,8 @@ impl<T> Publishers<T> {
         is_omission
     }
 
-    /// Warns, once in a topic, that the empty frame id returns after the one that replaced it.
+    /// Warns once in a topic that messages have the empty frame id again, after another frame id
+    /// had replaced it.
     fn warn_of_return(&mut self, id: &str, publisher: usize, number: u64) {
         let name = self.name(publisher);
         if id.is_empty() && !name.is_empty() && !self.is_omitted {

@@ -211,7 +211,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// Lists a directory. The files of one that `metadata.yaml` describes are not listed.
+    /// Lists a directory. If `metadata.yaml` describes it, its files are not listed.
     fn contents(&mut self, directory: &Path, is_described: bool) -> Result<Contents, SourceError> {
         let mut contents = Contents::default();
         let mut entries = entries(directory)?;

@@ -434,7 +434,7 @@ mod tests {
                 ],
                 40,
             ),
-            // A jump that both close, and one that is taken back.
+            // A jump that both judgements close; then the same jump, followed by its reverse.
             (
                 |n| n * 50 + if n < 40 { 0 } else { 8000 },
                 0,

@@ -86,7 +86,7 @@ fn cameras_on_different_clocks_are_aligned_by_their_log_times() {
         ((|t| t, |t| 9 * SECOND + t, 0), (|t| t, |t| 12 * SECOND + t, 0), Some("of /cam: for")),
         ((|t| t, |t| 9 * SECOND + t, 0), (|t| t, |t| SECOND + t, 0), Some("moved by 8.000 s")),
         ((|t| t, |t| t, 0), (|t| 2 * SECOND + t, |t| 4 * SECOND + t, 40), Some("by -2.000 s")),
-        // One clock: one camera follows the other, and one that is slow.
+        // Cameras with one clock: the second follows the first, and another has a high latency.
         (
             (|t| SECOND / 2 + t, |t| t, 0),
             (|t| 5 * SECOND + t, |t| 5 * SECOND + t, 100),

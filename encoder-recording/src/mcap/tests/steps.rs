@@ -11,7 +11,7 @@ fn picture(number: usize) -> Vec<u8> {
     format!("<{number:05} {}>", "x".repeat(40)).into_bytes()
 }
 
-/// Two cameras, one of them slow, and something else.
+/// A camera, a slow camera, and a topic without pictures.
 fn rows(at: u64, by: u64) -> Vec<Row> {
     let topic = |n: u64| if n % 20 == 7 { 1 } else { n as usize % 2 * 2 };
     let row = |n: u64| (topic(n), clock(n * 50, at, by), picture(n as usize));
