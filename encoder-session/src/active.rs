@@ -7,7 +7,7 @@ use encoder_core::{
     VideoEncoder,
 };
 
-use super::panic_text;
+use crate::error::panic_text;
 
 /// An open encoder. A panic in the encoder is reported as an error of the encoder.
 pub(super) struct Active {

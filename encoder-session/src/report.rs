@@ -1,8 +1,58 @@
+use std::sync::atomic::AtomicU64;
+
 use encoder_core::{EncoderType, Refusal, Resolution};
 use encoder_media::Location;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-use crate::{EncoderSpan, Failover};
+/// Counts that grow while a session runs.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Frames that were pushed, including bad frames.
+    pub frames_in: AtomicU64,
+    /// Frames that are in the video together with all frames displayed before them.
+    pub frames_encoded: AtomicU64,
+    /// Frames of the video that repeat an earlier or later picture.
+    pub frames_repeated: AtomicU64,
+    /// Frames that could not be decoded.
+    pub frames_failed: AtomicU64,
+    /// Frames that were dropped because the ring was full, or because the run was stopped and no
+    /// encoder worked.
+    pub frames_dropped: AtomicU64,
+    /// Bytes of access units.
+    pub bytes_out: AtomicU64,
+}
+
+/// Consecutive frames encoded by the same encoder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EncoderSpan {
+    /// Which encoder.
+    pub encoder: EncoderType,
+    /// How the encoder ran.
+    pub description: String,
+    /// Number of frames.
+    pub frames: u64,
+}
+
+/// Changes of the encoder in mid-stream with the same encoders and cause. All of them share one
+/// entry, so that the list stays short however long the stream is. No frame is lost by a change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failover {
+    /// The first frame that the new encoder encoded, at the first change.
+    pub frame: u64,
+    /// The same at the latest change.
+    pub last_frame: u64,
+    /// How many changes there were.
+    pub count: u64,
+    /// The encoder before the change.
+    pub from: EncoderType,
+    /// The encoder after the change; the same if it was opened again.
+    pub to: EncoderType,
+    /// `died`, `stalled`, `wrong-output`, `wrong-picture`, `failed`, `refused`, or `failback` for the return to a
+    /// better encoder.
+    pub cause: &'static str,
+    /// The error of the encoder before, at the latest change.
+    pub reason: String,
+}
 
 /// How a video was made: by a session, or by copying a topic that was already H.264.
 ///

@@ -13,10 +13,11 @@ use encoder_ringbuf::{Consumer, Next, ReadSlot};
 use tracing::{debug, warn};
 
 use super::{
-    Counters, Fault, Meta, OnBadFrame, SessionError, SharedSink, VideoReport,
+    Counters, OnBadFrame, SessionError, VideoReport,
+    closing::{Fault, SharedSink, lock},
     engine::{Engine, Step},
-    lock, panicked,
-    slot::{ClippedPictures, picture_of},
+    error::panicked,
+    slot::{ClippedPictures, Meta, picture_of},
 };
 use encoder_media::{
     SinkError,
