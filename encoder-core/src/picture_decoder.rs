@@ -14,8 +14,8 @@ pub trait PictureDecoder: Send {
     /// [`DecodeError`]. The decoder cannot be used any further then.
     fn decode(&mut self, unit: &[u8], show: &mut dyn FnMut(&Frame<'_>)) -> Result<(), DecodeError>;
 
-    /// Passes the pictures to `show` that have not come yet. The decoder cannot be used any further
-    /// then.
+    /// Passes the pictures to `show` that have not come yet. The next access unit must be a key
+    /// frame.
     ///
     /// # Errors
     /// [`DecodeError`].

@@ -18,7 +18,15 @@ const MOST_BLOCKS_OF_SIDE: u64 = 543;
 const HIGHEST_LEVEL: u8 = 52;
 
 /// A decoder of the library.
-pub struct Decoder(Library);
+///
+/// The library never frees a picture that is taken out by a flush, so that after a few flushes it
+/// has no memory for the next picture. A decoder that fails after a flush is therefore replaced by a
+/// new decoder, whose result counts.
+pub struct Decoder {
+    library: Library,
+    /// Whether the library has returned a picture of a flush.
+    has_flushed: bool,
+}
 
 impl Decoder {
     /// Opens a decoder for pictures of `size`.
@@ -28,8 +36,12 @@ impl Decoder {
             let what = format!("OpenH264 does not decode pictures of {size}");
             return Err(DecodeError::Unsupported(what));
         }
-        Library::new().map(Self).map_err(|error| DecodeError::Unsupported(error.to_string()))
+        Ok(Self { library: library()?, has_flushed: false })
     }
+}
+
+fn library() -> Result<Library, DecodeError> {
+    Library::new().map_err(|error| DecodeError::Unsupported(error.to_string()))
 }
 
 impl PictureDecoder for Decoder {
@@ -47,17 +59,32 @@ impl PictureDecoder for Decoder {
                 return Err(DecodeError::Unsupported(what));
             }
         }
-        // The library never frees a picture that is taken out by a flush, so that a flush after
-        // each picture soon uses up all its memory. Without one, a picture comes with the next.
-        let options = DecodeOptions::new().flush_after_decode(Flush::NoFlush);
-        let decoded = self.0.decode_with_options(unit, options).map_err(|error| broken(&error))?;
-        decoded.map_or(Ok(()), |picture| pass(&picture, show))
+        match decode(&mut self.library, unit, show) {
+            Err(DecodeError::Broken(_)) if self.has_flushed => {
+                (self.library, self.has_flushed) = (library()?, false);
+                decode(&mut self.library, unit, show)
+            }
+            decoded => decoded,
+        }
     }
 
     fn flush(&mut self, show: &mut dyn FnMut(&Frame<'_>)) -> Result<(), DecodeError> {
-        let rest = self.0.flush_remaining().map_err(|error| broken(&error))?;
+        let rest = self.library.flush_remaining().map_err(|error| broken(&error))?;
+        self.has_flushed |= !rest.is_empty();
         rest.iter().try_for_each(|picture| pass(picture, show))
     }
+}
+
+fn decode(
+    library: &mut Library,
+    unit: &[u8],
+    show: &mut dyn FnMut(&Frame<'_>),
+) -> Result<(), DecodeError> {
+    // A flush after each picture would use up the memory. Without it, a picture of the profiles Main
+    // and High comes with the next access unit.
+    let options = DecodeOptions::new().flush_after_decode(Flush::NoFlush);
+    let decoded = library.decode_with_options(unit, options).map_err(|error| broken(&error))?;
+    decoded.map_or(Ok(()), |picture| pass(&picture, show))
 }
 
 fn pass(picture: &DecodedYUV<'_>, show: &mut dyn FnMut(&Frame<'_>)) -> Result<(), DecodeError> {
@@ -123,6 +150,43 @@ mod tests {
                 let off = mean_absolute_difference(shown, &sent);
                 assert!(off < 6.0, "{preset} {n}: {off}");
             }
+        }
+    }
+
+    #[test]
+    fn key_frames_are_decoded_one_by_one_however_many_there_are() {
+        // `ultrafast` is Baseline, whose pictures come at once; the other is Main.
+        for preset in ["ultrafast", "veryfast"] {
+            let size = Resolution::new(160, 120);
+            let encoder = EncoderConfig {
+                resolution: Some(size),
+                preset: preset.parse().unwrap(),
+                gop_size: 1,
+                crf: 10,
+                ..EncoderConfig::default()
+            };
+            let settings = Settings { encoder, ..Settings::default() };
+            let request = OpenRequest::new(&settings, EncoderType::OPENH264, 1);
+            let mut encoder = OpenH264::open(&request).unwrap();
+            let layout = FrameLayout::new(PixelFormat::Yuv420p, size);
+            let luma = |frame: &Frame<'_>| -> Vec<u8> {
+                frame.planes()[0].rows().flatten().copied().collect()
+            };
+            let mut decoder = Decoder::open(size).unwrap();
+            let mut last = Vec::new();
+            for n in 0..100 {
+                let picture = FrameBuffer::test_picture(layout, n);
+                let unit = encoder.encode_frame(&picture.frame(n)).unwrap().unwrap();
+                let mut shown = Vec::new();
+                decoder.decode(&unit.data, &mut |frame| shown.push(luma(frame))).unwrap();
+                decoder.flush(&mut |frame| shown.push(luma(frame))).unwrap();
+                let [shown] = &shown[..] else { panic!("{preset} {n}: {} pictures", shown.len()) };
+                let off = mean_absolute_difference(shown, &luma(&picture.frame(n)));
+                assert!(off < 6.0, "{preset} {n}: {off}");
+                last = unit.data;
+            }
+            let broken = decoder.decode(&last[..last.len() / 2], &mut |_| {});
+            assert!(matches!(broken, Err(DecodeError::Broken(_))), "{preset}: {broken:?}");
         }
     }
 

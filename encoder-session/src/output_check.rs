@@ -182,7 +182,6 @@ impl OutputCheck {
             return Ok(());
         }
         self.run(|decoder, show| decoder.flush(show))?;
-        self.state = State::Closed;
         match self.decoding.is_empty() {
             true => Ok(()),
             false => Err(self.missing()),
