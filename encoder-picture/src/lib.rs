@@ -187,7 +187,7 @@ fn check_size(
     // A side of all 32 bits has no even size above it.
     if pixels > limit || width == u32::MAX || height == u32::MAX {
         return Err(broken(format!(
-            "{size} is more than the limit of {limit} pixels (`--max-pixels`)"
+            "{size} is more than the limit of {limit} pixels (`Limits::pixels`)"
         )));
     }
     Ok(size)

@@ -59,7 +59,7 @@ pub use encoder_media::{
     Moment, Packet, Payload, RawImage, ReadAt, Schema, Source, SourceError, SourceOptions,
     StreamId, StreamInfo, Warning,
 };
-pub use filter::check_topic_glob;
+pub use filter::{TopicGlobError, check_topic_glob};
 pub use formats::open_input;
 #[cfg(feature = "mcap")]
 pub use mcap::McapSource;
