@@ -222,7 +222,10 @@ mod tests {
         let used: BTreeSet<_> =
             texts_of_libraries().iter().flat_map(|found| names_in(&found.text)).collect();
         let known: BTreeSet<_> = NAMES.iter().map(|(name, _)| (*name).to_owned()).collect();
-        assert_eq!(used, known);
+        assert_eq!(
+            used, known,
+            "names of the API in texts of the libraries (left), and those of NAMES (right)"
+        );
     }
 
     #[test]
