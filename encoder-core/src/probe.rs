@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    Backend, DecodeError, Device, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, NalKind,
+    Backend, Device, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, NalKind,
     OpenError, OpenRequest, PixelFormat, Resolution, VideoEncoder, nal_units,
 };
 
@@ -313,7 +313,7 @@ impl ProbeResult {
 }
 
 /// Decodes an Annex B stream to its luma planes, without padding, in display order.
-pub type DecodeLuma<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>, DecodeError>;
+pub type DecodeLuma<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>, crate::DecodeError>;
 
 /// Probes an encoder that runs inside this process.
 ///

@@ -4,7 +4,7 @@ use encoder_core::{EncodedChunk, EncoderType, FrameRate, NalKind, Resolution, na
 use tracing::warn;
 
 use crate::{
-    mux::{ReadFrame, Sink, SinkError, StreamError, StreamReader, UnitSplitter},
+    mux::{ReadFrame, Sink, SinkError, StreamReader, UnitSplitter},
     session::{EncoderSpan, SessionError, VideoReport},
     skipped::SkipReason,
     timeline::{FrameTimes, TimestampAnalysis, Timing},
@@ -34,7 +34,7 @@ pub struct VideoFrame {
     /// The message with its first slice; the times are those of the frame.
     pub message: VideoMessage,
     /// The access unit, or why the frame cannot be copied. Later frames may be good.
-    pub unit: Result<AccessUnit, StreamError>,
+    pub unit: Result<AccessUnit, crate::mux::StreamError>,
 }
 
 /// Reads the messages of a recorded H.264 topic. A message may hold several frames, and a frame may
