@@ -1,9 +1,6 @@
 //! The x264 backend: hosted by FFmpeg, or (feature `native`) on libx264 in this process.
 //!
-//! Quality: [`EncoderConfig::crf`](encoder_core::EncoderConfig::crf) *is* x264's CRF; 0 is
-//! lossless, in a profile (High 4:4:4 Predictive) that few hardware decoders take.
-//!
-//! # Example
+//! The program names the crate; a table in its settings has the options:
 //! ```
 //! use encoder_x264 as _; // registers the backend
 //! use encoder_core::{Settings, backends};
@@ -20,6 +17,9 @@
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Quality: [`EncoderConfig::crf`](encoder_core::EncoderConfig::crf) *is* x264's CRF; 0 is
+//! lossless, in a profile (High 4:4:4 Predictive) that few hardware decoders take.
 
 mod hosted;
 #[cfg(feature = "native")]
