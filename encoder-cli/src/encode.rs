@@ -14,13 +14,13 @@ use encoder_pipeline::{
     naming::{Format, Target, is_directory},
     progress::{Progress, Silent},
     rate::{GridEnds, GridScope},
-    report::{Exit, Report, SkipReason, check_free},
+    report::{Exit, Report, SkipReason, check_free, save_report},
     run::Run,
     scan::span,
     session::{OnBadFrame, OnFull, SessionConfig, SessionError},
     source::{self, Recording, Source, SourceError, SourceOptions},
     stop::Stop,
-    text::Count,
+    text::{self, Count},
     timeline::{Clock, Timing},
 };
 use indicatif::MultiProgress;
@@ -33,6 +33,7 @@ use super::{
     bars::Bars,
     hints::{Message, of_skipped},
     messages::NOTE,
+    option_names::with_options,
     output::Output,
     settings::Refused,
     signals,
@@ -184,7 +185,7 @@ fn save(report: &Report, path: &Path) -> io::Result<()> {
         );
         return Ok(());
     }
-    report.save(path)
+    save_report(path, &with_options(&text::json(report)?))
 }
 
 pub fn is_stdin(recording: &Path) -> bool {

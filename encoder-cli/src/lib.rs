@@ -19,6 +19,7 @@ mod encode;
 mod exporter;
 mod hints;
 mod messages;
+mod option_names;
 mod options;
 mod output;
 mod repair;

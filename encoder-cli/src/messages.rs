@@ -25,7 +25,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt as _,
 };
 
-use crate::args::LogArg;
+use crate::{args::LogArg, option_names::with_options};
 
 /// The target of messages that are shown without `-v`, although nothing is wrong.
 pub const NOTE: &str = "encoder::note";
@@ -198,6 +198,7 @@ impl Drop for Line<'_> {
             LogArg::Json => json_escaped(&text),
             _ => text,
         };
+        let text = with_options(&text);
         let print = || io::stderr().write_all(text.as_bytes());
         // An error of standard error itself cannot be reported anywhere.
         let _ = match &self.above.bars {

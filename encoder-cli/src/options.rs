@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use clap::{Args, ValueEnum};
 use encoder_pipeline::{
     picture::PictureOptions,
-    source::{Limits, Moment, SourceOptions, check_topic_glob},
+    source::{Limits, Moment, SourceOptions, TopicGlobError, check_topic_glob},
 };
 
 #[derive(Args)]
@@ -165,7 +165,7 @@ impl SourceArgs {
     }
 }
 
-fn topic_glob(text: &str) -> Result<String, String> {
+fn topic_glob(text: &str) -> Result<String, TopicGlobError> {
     check_topic_glob(text).map(|()| text.to_owned())
 }
 

@@ -6,6 +6,8 @@ use std::io::{self, Write};
 use encoder_pipeline::text::printable_lines;
 use tracing::error;
 
+use crate::option_names::with_options;
+
 /// What this program prints.
 pub struct Output {
     is_quiet: bool,
@@ -25,6 +27,7 @@ impl Output {
         }
         let mut out = io::stdout().lock();
         let text = printable_lines(text);
+        let text = with_options(&text);
         self.error = out.write_all(text.as_bytes()).and_then(|()| out.flush()).err();
     }
 

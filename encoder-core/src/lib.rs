@@ -12,6 +12,30 @@
 //! make them with their constructors and `with_…` methods, and match enums with a last arm that
 //! refuses what it does not know. [`EncoderConfig`], [`GpuEncoderConfig`] and [`Settings`] are plain
 //! data; write them with `..Default::default()`, since they get new fields.
+//!
+//! # Example
+//! ```
+//! use encoder_core::{Caps, Detected, EncoderType, Policy, ProbeResult, Refusal, RefusalKind};
+//! use encoder_core::{Settings, plan};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings::from_toml("[encoder]\ngop_size = 60\n[gpu]\nring_buffer_size = 32")?;
+//! assert_eq!(settings.encoder.gop_size, 60);
+//! let error = Settings::from_toml("[gpu]\nring_bufer_size = 32").map(|_| ()).unwrap_err();
+//! assert!(error.to_string().ends_with("did you mean `ring_buffer_size`?"));
+//!
+//! // A `Detection` returns such results, by real encodes. Here they are made up.
+//! let absent = Refusal::new(EncoderType::NVENC, RefusalKind::NoDevice, "no GPU", "install one");
+//! let results = [
+//!     Detected::new(EncoderType::NVENC, true, ProbeResult::Refused(absent)),
+//!     Detected::new(EncoderType::X264, false, ProbeResult::Usable(Caps::new("libx264"))),
+//! ];
+//! let plan = plan(&Policy::new(&settings.gpu, None), &results)?;
+//! assert_eq!(plan.order, [EncoderType::X264]);
+//! assert_eq!(plan.refusals[0].reason, "no GPU");
+//! # Ok(())
+//! # }
+//! ```
 
 mod backend;
 mod cache;

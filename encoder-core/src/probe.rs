@@ -313,7 +313,7 @@ impl ProbeResult {
 }
 
 /// Decodes an Annex B stream to its luma planes, without padding, in display order.
-pub type DecodeLuma<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>, String>;
+pub type DecodeLuma<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>, crate::DecodeError>;
 
 /// Probes an encoder that runs inside this process.
 ///
@@ -437,7 +437,7 @@ pub(crate) fn probe_opened(
 }
 
 /// The hint for faults of a backend itself.
-pub(crate) const REPORT: &str = "report it with the output of `encoder detect`";
+pub(crate) const REPORT: &str = "report it with the results of `Detection::run`";
 
 /// The refusal of a backend whose probe panicked.
 pub(crate) fn panicked(id: EncoderType) -> Refusal {

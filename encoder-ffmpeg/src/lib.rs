@@ -8,6 +8,20 @@
 //! the bit stream. The backend's [`Rule`]s define the meaning of lines of FFmpeg's log.
 //!
 //! [`VideoDecoder`] decodes a video file. [`process`] runs any other child.
+//!
+//! # Example
+//! The command line of a backend's encoder:
+//! ```
+//! use encoder_core::{EncoderConfig, EncoderType, FrameRate, Resolution};
+//! use encoder_ffmpeg::{FfmpegSpec, Version, arguments};
+//!
+//! let spec = FfmpegSpec::new(EncoderType::new("mine"), "h264_mine", &EncoderConfig::default())
+//!     .with_options("-quality 23 -g 30");
+//! let version = Version::parse("ffmpeg version 5.1.6-0+deb12u1 Copyright (c) the FFmpeg developers");
+//! let all = arguments(&spec, version, Resolution::new(640, 480), FrameRate::default()).join(" ");
+//! assert!(all.contains("-s 640x480 -framerate 30"));
+//! assert!(all.contains("-c:v h264_mine -quality 23 -g 30"));
+//! ```
 
 mod args;
 mod classify;

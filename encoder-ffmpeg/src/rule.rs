@@ -63,5 +63,5 @@ pub mod hints {
     /// For a device or driver that failed.
     pub const LOG: &str = "check the system log (dmesg) for the driver's message";
     /// For a defect of this program, or an FFmpeg that it does not know.
-    pub const REPORT: &str = "report it with the output of `encoder detect`";
+    pub const REPORT: &str = "report it with the results of `Detection::run`";
 }

@@ -15,16 +15,17 @@ pub enum PartError {
     /// The operating system returned an error.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// The file was not written by this program.
+    /// The file was not written by this crate.
     #[error(
-        "not a file that this program was writing; only what `encoder` leaves (NAME.mp4.part, or a \
-         fragmented file) can be repaired"
+        "not written by this software: only its part files (NAME.mp4.part) and its fragmented files \
+         can be repaired"
     )]
     Foreign,
-    /// The file was written by a version of this program with another form of part files.
+    /// The file was written by a version of this crate with another form of part files.
     #[error(
-        "another version of `encoder` wrote this file, which this version cannot repair: repair it \
-         with the version that wrote it, or copy what it plays with `ffmpeg -i FILE -c copy OUT.mp4`"
+        "another version of this software wrote the file, which this version cannot repair: repair \
+         it with the version that wrote it, or copy what it plays with `ffmpeg -i FILE -c copy \
+         OUT.mp4`"
     )]
     OtherVersion,
     /// The file has an index at the front, and all of its samples.

@@ -10,6 +10,35 @@
 //!
 //! [`StreamReader`] reads the parameter sets and slice headers of a stream that was recorded as
 //! H.264.
+//!
+//! # Examples
+//! The NAL units of a recorded message, behind start codes or behind lengths:
+//! ```
+//! use encoder_mp4::UnitSplitter;
+//!
+//! # fn main() -> Result<(), encoder_mp4::StreamError> {
+//! let units = UnitSplitter::default().split(b"\0\0\0\x01\x67set\0\0\x01\x68set")?;
+//! assert_eq!(units, [&b"\x67set"[..], b"\x68set"]);
+//! assert!(UnitSplitter::default().split(b"no start code").is_err());
+//! # Ok(())
+//! # }
+//! ```
+//! A video from what a crash left:
+//! ```no_run
+//! use std::{fs::File, path::Path};
+//!
+//! use encoder_mp4::{OutputFile, Recovery, repaired_name};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let part = Path::new("front.mp4.part");
+//! let found = Recovery::find(File::open(part)?)?;
+//! println!("{} frames, {} s", found.frames(), found.timeline().duration_s());
+//! let mut video = OutputFile::create(&repaired_name(part), false)?; // front.mp4
+//! found.write(&mut video)?;
+//! video.commit()?; // the file has its name from here on
+//! # Ok(())
+//! # }
+//! ```
 
 mod annexb;
 mod avc;

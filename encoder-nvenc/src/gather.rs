@@ -45,7 +45,7 @@ encoder_core::inventory::submit! { TASK }
 /// # Errors
 /// A [`Refusal`] when the driver does not answer in time, which is transient, or crashes.
 pub(crate) fn facts(limit: Duration) -> Result<Facts, Refusal> {
-    const REPORT: &str = "report it with the output of `encoder detect`";
+    const REPORT: &str = "report it with the results of `Detection::run`";
     let failed = |reason: String, hint| refuse(RefusalKind::Failed, reason, hint);
     match Helper::new(&TASK).ask("", limit) {
         Ok(answer) => serde_json::from_str(&answer)

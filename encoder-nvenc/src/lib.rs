@@ -34,6 +34,24 @@
 //! a program dies. Of several GPUs, the GPU with most free sessions is used, unless `gpu` names
 //! one. GPUs of different kinds count as one GPU, which FFmpeg chooses, unless
 //! `CUDA_DEVICE_ORDER=PCI_BUS_ID` fixes their order.
+//!
+//! # Example
+//! ```
+//! use encoder_nvenc as _; // registers the backend
+//! use encoder_core::{Settings, backends};
+//! use encoder_nvenc::NvencOptions;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings::from_toml("[backend.nvenc]\nrc_lookahead = 8")?;
+//! let options = NvencOptions::read(&settings.backend["nvenc"])?;
+//! assert_eq!(options.rc_lookahead, 8);
+//! // The options are checked with the rest of the settings.
+//! assert!(Settings::from_toml("[backend.nvenc]\nrc_lookahead = 99").is_err());
+//!
+//! assert!(backends().iter().any(|backend| backend.id.as_str() == "nvenc"));
+//! # Ok(())
+//! # }
+//! ```
 
 mod budget;
 mod device;

@@ -8,6 +8,31 @@
 //!
 //! Options, in `[backend.openh264]`: `complexity` = `low`, `medium`, `cabac` = true or false, and
 //! `quantiser` = 0 to 51. Without them preset and CRF decide: see [`Options`].
+//!
+//! # Example
+//! ```
+//! use encoder_core::{
+//!     EncoderType, FrameBuffer, FrameLayout, OpenRequest, Resolution, Settings, VideoEncoder,
+//! };
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut settings = Settings::from_toml("[backend.openh264]\ncomplexity = \"medium\"")?;
+//! settings.encoder.resolution = Some(Resolution::new(64, 48));
+//! let request = OpenRequest::new(&settings, EncoderType::OPENH264, 1);
+//! let mut encoder = encoder_openh264::BACKEND.open_encoder(&request)?;
+//!
+//! let layout = FrameLayout::new(encoder.pixel_format(), Resolution::new(64, 48));
+//! let mut units = Vec::new();
+//! for index in 0..5 {
+//!     let picture = FrameBuffer::test_picture(layout, index);
+//!     units.extend(encoder.encode_frame(&picture.frame(index))?);
+//! }
+//! units.extend(encoder.flush()?);
+//! assert_eq!(units.len(), 5);
+//! assert!(units[0].keyframe);
+//! # Ok(())
+//! # }
+//! ```
 
 mod decoder;
 mod quality;

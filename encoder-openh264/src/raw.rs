@@ -5,7 +5,7 @@ use std::{
     ptr,
 };
 
-use encoder_core::Frame;
+use encoder_core::{DecodeError, Frame};
 use openh264_sys2::{
     CAMERA_VIDEO_REAL_TIME, CONSTANT_ID, ENCODER_OPTION_SVC_ENCODE_PARAM_EXT,
     ENCODER_OPTION_TRACE_LEVEL, ISVCEncoder, ISVCEncoderVtbl, LOW_COMPLEXITY, MEDIUM_COMPLEXITY,
@@ -215,21 +215,22 @@ pub fn has_assembly() -> bool {
 }
 
 /// Decodes an Annex B stream with the library's own decoder: the packed luma planes, in order.
-pub fn decode_luma(stream: &[u8]) -> Result<Vec<Vec<u8>>, String> {
+pub fn decode_luma(stream: &[u8]) -> Result<Vec<Vec<u8>>, DecodeError> {
     use openh264::formats::YUVSource;
+    let broken = |error: openh264::Error| DecodeError::Broken(error.to_string());
     let luma = |picture: &openh264::decoder::DecodedYUV<'_>| -> Vec<u8> {
         let (width, height) = picture.dimensions();
         let stride = picture.strides().0;
         picture.y().chunks(stride).take(height).flat_map(|row| &row[..width]).copied().collect()
     };
-    let mut decoder = openh264::decoder::Decoder::new().map_err(|e| e.to_string())?;
+    let mut decoder = openh264::decoder::Decoder::new().map_err(broken)?;
     let mut pictures = Vec::new();
     for unit in openh264::nal_units(stream) {
-        if let Some(picture) = decoder.decode(unit).map_err(|e| e.to_string())? {
+        if let Some(picture) = decoder.decode(unit).map_err(broken)? {
             pictures.push(luma(&picture));
         }
     }
-    for picture in decoder.flush_remaining().map_err(|e| e.to_string())? {
+    for picture in decoder.flush_remaining().map_err(broken)? {
         pictures.push(luma(&picture));
     }
     Ok(pictures)

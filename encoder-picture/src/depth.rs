@@ -16,14 +16,14 @@ impl Grey {
         let Some((near, far)) = options.depth_range else {
             return Err(unsupported(
                 format!("{what} is depth, not a picture"),
-                format!("`--depth-range MIN:MAX` (in {unit}) shows it in grey"),
+                format!("`PictureOptions::depth_range` (in {unit}) shows it in grey"),
             ));
         };
         let scale = 219.0 / (far - near);
         if !near.is_finite() || !far.is_finite() || !scale.is_finite() {
             return Err(unsupported(
                 format!("the depth range {near}:{far} is empty"),
-                "`--depth-range MIN:MAX` takes two different numbers",
+                "`PictureOptions::depth_range` takes two different numbers",
             ));
         }
         Ok(Self { near, scale })

@@ -15,6 +15,33 @@
 //!   (`bayer_rggb8; jpeg compressed`) is demosaiced, and where the file is said to hold RGB in the
 //!   place of BGR (`rgb8; jpeg compressed rgb8`), red and blue are exchanged.
 //! - Alpha is ignored.
+//!
+//! # Example
+//! ```
+//! use encoder_core::{FrameBuffer, FrameLayout, PixelFormat, Resolution};
+//! use encoder_media::{Payload, RawImage};
+//! use encoder_picture::{PictureOptions, decode, size};
+//!
+//! # fn main() -> Result<(), encoder_picture::PictureError> {
+//! let picture = Payload::Raw(RawImage {
+//!     encoding: "rgb8".into(),
+//!     width: 4,
+//!     height: 2,
+//!     step: 4 * 3,
+//!     is_bigendian: false,
+//!     data: vec![255; 4 * 2 * 3].into(), // white
+//! });
+//! let options = PictureOptions::default();
+//! assert_eq!(size(&picture, &options)?, Resolution::new(4, 2));
+//!
+//! let layout = FrameLayout::new(PixelFormat::Yuv420p, Resolution::new(4, 2));
+//! let mut frame = FrameBuffer::new(layout);
+//! decode(&picture, &options, &layout, frame.memory_mut())?;
+//! let planes = frame.frame(0);
+//! assert!(planes.planes()[0].rows().flatten().all(|&luma| luma == 235));
+//! # Ok(())
+//! # }
+//! ```
 
 mod bayer;
 mod compressed;
@@ -187,7 +214,7 @@ fn check_size(
     // A side of all 32 bits has no even size above it.
     if pixels > limit || width == u32::MAX || height == u32::MAX {
         return Err(broken(format!(
-            "{size} is more than the limit of {limit} pixels (`--max-pixels`)"
+            "{size} is more than the limit of {limit} pixels (`Limits::pixels`)"
         )));
     }
     Ok(size)

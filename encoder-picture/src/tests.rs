@@ -174,7 +174,7 @@ fn refusals() {
         (
             "png",
             b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\0\xea\x60\0\0\xea\x60\x08\x02\0\0\0",
-            "broken: 60000x60000 is more than the limit of 134217728 pixels (`--max-pixels`)",
+            "broken: 60000x60000 is more than the limit of 134217728 pixels (`Limits::pixels`)",
         ),
         (
             "jpeg",

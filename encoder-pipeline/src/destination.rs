@@ -80,11 +80,11 @@ impl FileDestination {
             _ => directory,
         };
         let table = [
-            (frames, format!("`encoder repair {}` makes videos of them", repaired.display())),
+            (frames, format!("`Recovery::find({})` makes videos of them", repaired.display())),
             (with(LeftoverContent::Stream), "they play as they are; rename them".into()),
             (
                 with(LeftoverContent::OtherVersion),
-                "another version of this program wrote them, and can repair them".into(),
+                "another version of this software wrote them, and can repair them".into(),
             ),
             (with(LeftoverContent::Nothing), "they have no frames and may be deleted".into()),
         ];

@@ -12,6 +12,9 @@ use crate::{
     source::SourceError,
 };
 
+#[cfg(test)]
+mod source_tests;
+
 /// Why a run failed as a whole ([`Report::error`](crate::report::Report::error)), or a single
 /// video ([`Output::error`](crate::report::Output::error)).
 ///

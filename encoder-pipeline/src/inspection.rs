@@ -112,7 +112,7 @@ impl Inspection {
         self.levels = Levels::default();
         Some(format!(
             "the encoding of this topic is not one of depth: it is taken as depth because {why}; \
-             --depth-range TOPIC=MIN:MAX says which topic is depth"
+             `PictureOptions::is_depth` states which topic is depth"
         ))
     }
 
@@ -129,9 +129,9 @@ impl Inspection {
             Some(_) => None,
             None if bits <= MOST_BITS => {
                 let bits_of_camera = [10, 12].into_iter().find(|&n| n >= bits).unwrap_or(MOST_BITS);
-                let depth = format!("--depth-range {topic}=MIN:MAX shows depth as grey");
+                let depth = format!("`pictures[{topic}].depth_range` shows depth as grey");
                 let camera = format!(
-                    "--bits {topic}={bits_of_camera} shows a camera of {bits_of_camera} bits"
+                    "`pictures[{topic}].bits = {bits_of_camera}` shows a camera of {bits_of_camera} bits"
                 );
                 let looks_like_depth = self.is_named_depth() || self.levels.look_like_depth();
                 let (looks, first, second) = match looks_like_depth {
@@ -145,7 +145,7 @@ impl Inspection {
             }
             None if self.is_named_depth() => Some(format!(
                 "the pictures have 16 bits and are shown as pictures, though their topic is called \
-                 depth: --depth-range {topic}=MIN:MAX shows depth as grey"
+                 depth: `pictures[{topic}].depth_range` shows depth as grey"
             )),
             _ => None,
         }
@@ -166,8 +166,8 @@ fn describe(remark: Remark, payload: &Payload) -> String {
         }
         Remark::Orientation(orientation) => format!(
             "the pictures lie on their side or are mirrored by their EXIF data (orientation \
-             {orientation}), and are shown as they are stored; --exif-orientation apply turns them \
-             upright"
+             {orientation}), and are shown as they are stored; `PictureOptions::turn_upright` turns \
+             them upright"
         ),
     }
 }
@@ -211,18 +211,28 @@ mod tests {
     #[test]
     fn pictures_that_use_few_bits_are_named_once() {
         let table: [(&dyn Fn(u32) -> u16, &[&str]); 7] = [
-            (&depth, &["look like depth", "--depth-range /x=MIN:MAX", "--bits /x=12"]),
+            (
+                &depth,
+                &["look like depth", "`pictures[/x].depth_range`", "`pictures[/x].bits = 12`"],
+            ),
             // Near black, but no depth: nothing is so near.
             (
                 &|n| if n < 99 { 0 } else { 256 + n as u16 },
-                &["reach only 511 (9 bits), so they are dark: --bits /x=10"],
+                &["reach only 511 (9 bits), so they are dark: `pictures[/x].bits = 10`"],
             ),
-            (&camera(10), &["reach only 1023 (10 bits)", "--bits /x=10", "--depth-range /x="]),
-            (&camera(14), &["--bits /x=14"]),
+            (
+                &camera(10),
+                &[
+                    "reach only 1023 (10 bits)",
+                    "`pictures[/x].bits = 10`",
+                    "`pictures[/x].depth_range`",
+                ],
+            ),
+            (&camera(14), &["`pictures[/x].bits = 14`"]),
             (&camera(16), &[]),
             // A mask, and a hole that is marked by the highest value.
             (&|n| if n < 99 { 0 } else { u16::MAX }, &[]),
-            (&|n| if n < 9 { u16::MAX } else { 2000 }, &["--bits /x=12"]),
+            (&|n| if n < 9 { u16::MAX } else { 2000 }, &["`pictures[/x].bits = 12`"]),
         ];
         for (values, expected) in table {
             for count in [1, 40] {
@@ -237,7 +247,7 @@ mod tests {
     #[test]
     fn a_topic_called_depth_is_named_at_any_depth() {
         for (bits, expected) in
-            [(12, "they look like depth: --depth-range /d"), (16, "called depth")]
+            [(12, "they look like depth: `pictures[/depth].depth_range`"), (16, "called depth")]
         {
             let (said, _) = said("/depth", PictureOptions::default(), 3, camera(bits));
             assert!(said.len() == 1 && said[0].contains(expected), "{said:?}");
@@ -277,7 +287,7 @@ mod tests {
             .enumerate()
             .flat_map(|(n, picture)| inspection.look(n as u64, picture))
             .collect();
-        assert!(said.len() == 1 && said[0].contains("--bits /x=10"), "{said:?}");
+        assert!(said.len() == 1 && said[0].contains("`pictures[/x].bits = 10`"), "{said:?}");
         assert_eq!(inspection.finish(), Vec::<String>::new());
 
         let depth_range = Some((400.0, 4000.0));

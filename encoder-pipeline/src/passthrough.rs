@@ -34,7 +34,7 @@ pub struct VideoFrame {
     /// The message with its first slice; the times are those of the frame.
     pub message: VideoMessage,
     /// The access unit, or why the frame cannot be copied. Later frames may be good.
-    pub unit: Result<AccessUnit, String>,
+    pub unit: Result<AccessUnit, crate::mux::StreamError>,
 }
 
 /// Reads the messages of a recorded H.264 topic. A message may hold several frames, and a frame may
@@ -84,10 +84,10 @@ impl AccessUnitReader {
                     read.into_iter().for_each(|frame| self.add_read(frame, &mut frames));
                 }
             }
-            Err(reason) => {
+            Err(error) => {
                 let read = self.stream.finish();
                 read.into_iter().for_each(|frame| self.add_read(frame, &mut frames));
-                self.add(VideoFrame { message, unit: Err(reason) }, &mut frames);
+                self.add(VideoFrame { message, unit: Err(error) }, &mut frames);
             }
         }
         frames
@@ -106,7 +106,7 @@ impl AccessUnitReader {
     }
 
     fn add_read(&mut self, (message, read): ReadFrame<VideoMessage>, out: &mut Vec<VideoFrame>) {
-        let unit = read.map_err(|error| error.to_string()).map(|picture| {
+        let unit = read.map(|picture| {
             self.count += 1;
             AccessUnit {
                 data: picture.data,

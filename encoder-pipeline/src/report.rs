@@ -125,22 +125,32 @@ impl Report {
     /// # Errors
     /// When the report cannot be written.
     pub fn save(&self, path: &Path) -> std::io::Result<()> {
-        use std::io::Write;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let directory = directory.unwrap_or(Path::new("."));
-        std::fs::create_dir_all(directory)?;
-        let mut file =
-            tempfile::Builder::new().prefix(".report.").suffix(".part").tempfile_in(directory)?;
-        file.write_all(json(self)?.as_bytes())?;
-        file.write_all(b"\n")?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        }
-        file.persist(path).map_err(|e| e.error)?;
-        Ok(())
+        save_report(path, &json(self)?)
     }
+}
+
+/// Writes `text`, the JSON of a report, atomically and with a line feed at the end:
+/// [`Report::save`] for a program that changes the text of its reports. The directory is made if it
+/// does not exist.
+///
+/// # Errors
+/// When the report cannot be written.
+pub fn save_report(path: &Path, text: &str) -> io::Result<()> {
+    use std::io::Write;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let directory = directory.unwrap_or(Path::new("."));
+    std::fs::create_dir_all(directory)?;
+    let mut file =
+        tempfile::Builder::new().prefix(".report.").suffix(".part").tempfile_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    file.write_all(b"\n")?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    }
+    file.persist(path).map_err(|e| e.error)?;
+    Ok(())
 }
 
 /// Refuses to overwrite the report of another run, unless that run made no file.

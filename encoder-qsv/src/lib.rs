@@ -21,6 +21,24 @@
 //! equal.
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used, for both runtimes.
+//!
+//! # Example
+//! ```
+//! use encoder_qsv as _; // registers the backend
+//! use encoder_core::{Settings, backends};
+//! use encoder_qsv::QsvOptions;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings::from_toml("[backend.qsv]\nasync_depth = 8")?;
+//! let options = QsvOptions::read(&settings.backend["qsv"])?;
+//! assert_eq!(options.async_depth, 8);
+//! // The options are checked with the rest of the settings.
+//! assert!(Settings::from_toml("[backend.qsv]\nasync_depth = 99").is_err());
+//!
+//! assert!(backends().iter().any(|backend| backend.id.as_str() == "qsv"));
+//! # Ok(())
+//! # }
+//! ```
 
 mod rules;
 

@@ -5,18 +5,26 @@ use std::path::Path;
 
 use encoder_media::Location;
 use globset::{Glob, GlobSet, GlobSetBuilder};
+use thiserror::Error;
 
 use super::{Moment, SourceError, SourceOptions, signature::NO_TOPIC_MATCHES};
 
 /// Checks a glob for [`SourceOptions::topics`].
 ///
 /// # Errors
-/// Why it cannot be parsed, and a hint.
-pub fn check_topic_glob(glob: &str) -> Result<(), String> {
+/// [`TopicGlobError`] if it cannot be parsed.
+pub fn check_topic_glob(glob: &str) -> Result<(), TopicGlobError> {
     match Glob::new(glob) {
         Ok(_) => Ok(()),
-        Err(error) => Err(format!("{error}; {GLOB_HINT}")),
+        Err(error) => Err(TopicGlobError { reason: error.to_string() }),
     }
+}
+
+/// A glob of [`SourceOptions::topics`] that cannot be parsed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{reason}; {GLOB_HINT}")]
+pub struct TopicGlobError {
+    reason: String,
 }
 
 const GLOB_HINT: &str = "write topics as they are, or with * and ?; put \\ before a literal [ or {";
@@ -138,7 +146,7 @@ mod tests {
         let error = filter(&["/cam["]).err().unwrap().to_string();
         assert!(error.contains("/cam["), "{error}");
         assert_eq!(check_topic_glob("/{left,right}/*"), Ok(()));
-        let error = check_topic_glob("/cam[").unwrap_err();
+        let error = check_topic_glob("/cam[").unwrap_err().to_string();
         assert!(error.contains("/cam[") && error.contains("put \\ before"), "{error}");
     }
 

@@ -275,7 +275,7 @@ impl Search<'_> {
         }
     }
 
-    /// Remembers the files that are read only if they are named themselves, unless `--topic` leaves
+    /// Remembers the files that are read only if they are named themselves, unless the topics leave
     /// them out. Videos that the report of an earlier run names are none of them.
     fn name_alone(&mut self, entries: &[PathBuf]) -> Result<(), SourceError> {
         let filter = TopicFilter::new(self.root, self.options)?;

@@ -296,7 +296,7 @@ impl Picture {
             .map_err(|error| bad(error.to_string()))?;
         if data.len() as u64 > limit {
             return Err(bad(format!(
-                "larger than the limit of {limit} bytes; raise --max-message-bytes"
+                "larger than the limit of {limit} bytes; raise `Limits::message_bytes`"
             )));
         }
         if let Some(SourceError::Invalid { reason, hint, .. }) =

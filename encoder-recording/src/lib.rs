@@ -4,6 +4,35 @@
 //! [`Event`]s in log-time order where the recording allows it and holds a bounded amount of memory.
 //! A source opens containers and messages but no pictures: a [`Payload`] is decoded by the crate
 //! `encoder-picture`.
+//!
+//! # Example
+//! ```
+//! use encoder_recording::{Event, Payload, SourceOptions, open};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("front.y4m");
+//! // Two frames of 2x2 pixels, grey and black.
+//! let frames = "YUV4MPEG2 W2 H2 F25:1\nFRAME\n\x7d\x7d\x7d\x7d\x7f\x7fFRAME\n\x10\x10\x10\x10\x7f\x7f";
+//! std::fs::write(&path, frames)?;
+//!
+//! let mut source = open(&path, &SourceOptions::default())?;
+//! let mut times_ns = Vec::new();
+//! while let Some(event) = source.next_event()? {
+//!     match event {
+//!         Event::Stream(stream) => assert_eq!(stream.topic, "front.y4m"),
+//!         Event::Packet(packet) => {
+//!             assert!(matches!(packet.payload, Ok(Payload::Raw(_))));
+//!             times_ns.push(packet.log_ns);
+//!         }
+//!         Event::Warning(warning) => eprintln!("{}", warning.text),
+//!         _ => {}
+//!     }
+//! }
+//! assert_eq!(times_ns, [0, 40_000_000]);
+//! # Ok(())
+//! # }
+//! ```
 
 #[cfg(all(test, feature = "mcap", feature = "rosbag1", feature = "sqlite"))]
 mod corpus;
@@ -59,7 +88,7 @@ pub use encoder_media::{
     Moment, Packet, Payload, RawImage, ReadAt, Schema, Source, SourceError, SourceOptions,
     StreamId, StreamInfo, Warning,
 };
-pub use filter::check_topic_glob;
+pub use filter::{TopicGlobError, check_topic_glob};
 pub use formats::open_input;
 #[cfg(feature = "mcap")]
 pub use mcap::McapSource;

@@ -42,7 +42,7 @@ const VIDEO_EXTENSIONS: [&str; 24] = [
 /// has.
 #[cfg(any(feature = "mcap", feature = "rosbag2"))]
 pub(crate) const UNCOUNTED: &str = "nothing states how many messages it should have";
-/// Reason of the error for a recording whose camera topics are all excluded by `--topic`.
+/// Reason of the error for a recording whose camera topics are all excluded by [`SourceOptions::topics`].
 pub(crate) const NO_TOPIC_MATCHES: &str = "no camera topic matches the topics that were asked for";
 
 /// A format of files that are compressed as a whole.

@@ -191,7 +191,7 @@ impl SqliteSource {
         }
         let (descriptions, text) = match Descriptions::read(&self.database, self.limit) {
             Ok(found) if found.is_cut => {
-                (found, "are larger than the limit of --max-message-bytes together".into())
+                (found, "are larger than the limit together (`Limits::message_bytes`)".into())
             }
             Ok(found) => return Some(found),
             Err(error) => (Descriptions::default(), format!("cannot be read: {error}")),
@@ -298,7 +298,7 @@ impl SqliteSource {
             Some((_, Some(data))) => data,
             Some((Some(length), None)) => {
                 return Err(bad(format!(
-                    "it has {length} bytes, and the limit is {limit}; raise --max-message-bytes"
+                    "it has {length} bytes, and the limit is {limit}; raise `Limits::message_bytes`"
                 )));
             }
             Some((None, None)) => return Err(bad("it has no data".into())),

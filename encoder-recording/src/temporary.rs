@@ -62,7 +62,7 @@ impl TemporaryError {
     /// What helps against it.
     pub(crate) fn remedy(&self) -> &'static str {
         match self {
-            Self::Limit { .. } => "raise --max-temporary-bytes",
+            Self::Limit { .. } => "raise `Limits::temporary_bytes`",
             Self::Space { .. } | Self::Write { .. } => "set TMPDIR to a directory with more space",
         }
     }

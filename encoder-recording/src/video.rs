@@ -280,7 +280,7 @@ fn notes(stream: &VideoStream, rate: Option<FrameRate>) -> Vec<Warning> {
     if let Some(rate) = rate.filter(|rate| (rate.numerator(), rate.denominator()) == ASSUMED) {
         notes.push(format!(
             "the stream has no times, and {rate} fps is what FFmpeg assumes where a stream declares \
-             no rate; --fps sets the rate"
+             no rate; `SourceOptions::rate` sets it"
         ));
     }
     let mut notes: Vec<_> = notes.into_iter().map(|text| Warning { text, loss: false }).collect();

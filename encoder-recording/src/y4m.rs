@@ -204,7 +204,11 @@ impl Y4mSource {
         let header = Header::parse(&line).map_err(invalid)?;
         check_size(&header, &options.limits).map_err(invalid)?;
         let (rate, warning) = header.frame_rate(options.rate).map_err(|reason| {
-            SourceError::invalid(path, reason, "give the rate of the frames (--fps)")
+            SourceError::invalid(
+                path,
+                reason,
+                "give the rate of the frames (`SourceOptions::rate`)",
+            )
         })?;
         let mut events: Vec<_> = warning.map(Event::Warning).into_iter().collect();
         if header.interlaced {
@@ -321,8 +325,8 @@ fn check_size(header: &Header, limits: &Limits) -> Result<(), String> {
     // Three samples at most for a pixel: no overflow below.
     if pixels > limits.pixels || pixels * 3 > limits.message_bytes {
         return Err(format!(
-            "the header claims {width}x{height} pixels, more than the limit (--max-pixels, \
-             --max-message-bytes)"
+            "the header claims {width}x{height} pixels, more than the limit (`Limits::pixels`, \
+             `Limits::message_bytes`)"
         ));
     }
     Ok(())
@@ -425,7 +429,7 @@ mod tests {
             (b"YUV4MPEG2 W4 Hx\n", "`Hx`"),
             (b"YUV4MPEG2 W4 H4 F5000:1\n", "`F5000:1`: frame rate"),
             (b"YUV4MPEG2 W4 H4 F5000:1\n", "at most 2000"),
-            (b"YUV4MPEG2 W4 H4 Fx\n", "--fps"),
+            (b"YUV4MPEG2 W4 H4 Fx\n", "`SourceOptions::rate`"),
             (b"YUV4MPEG2 W4 H4 C420p10\n", "C420p10"),
             (b"YUV4MPEG2 W4 H4 C411\n", "C411"),
             (b"YUV4MPEG2 W4294967295 H4294967295 C444\n", "limit"),

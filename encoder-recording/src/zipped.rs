@@ -23,7 +23,7 @@ pub(crate) fn unzip(data: Bytes, limit: u64) -> Result<Bytes, BadMessage> {
     if out.len() as u64 > limit {
         return Err(BadMessage {
             reason: format!(
-                "it has more than {limit} bytes decompressed, the limit; raise --max-message-bytes"
+                "it has more than {limit} bytes decompressed, the limit; raise `Limits::message_bytes`"
             ),
         });
     }

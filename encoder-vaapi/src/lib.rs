@@ -18,6 +18,24 @@
 //! [`VaapiOptions::compression_level`].
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used.
+//!
+//! # Example
+//! ```
+//! use encoder_vaapi as _; // registers the backend
+//! use encoder_core::{Settings, backends};
+//! use encoder_vaapi::VaapiOptions;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings::from_toml("[backend.vaapi]\ncompression_level = 4")?;
+//! let options = VaapiOptions::read(&settings.backend["vaapi"])?;
+//! assert_eq!(options.compression_level, Some(4));
+//! // The options are checked with the rest of the settings.
+//! assert!(Settings::from_toml("[backend.vaapi]\nrc_mode = \"vbr\"").is_err());
+//!
+//! assert!(backends().iter().any(|backend| backend.id.as_str() == "vaapi"));
+//! # Ok(())
+//! # }
+//! ```
 
 mod rules;
 

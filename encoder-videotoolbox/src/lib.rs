@@ -11,6 +11,17 @@
 //! their probe uses 1280x720.
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used.
+//!
+//! # Example
+//! ```
+//! use encoder_core::{Settings, backends};
+//! use encoder_videotoolbox as _; // registers the backend
+//!
+//! // The backend has no options of its own.
+//! let error = Settings::from_toml("[backend.videotoolbox]\nquality = 50").unwrap_err();
+//! assert!(error.to_string().contains("unknown key `quality`"));
+//! assert!(backends().iter().any(|backend| backend.id.as_str() == "videotoolbox"));
+//! ```
 
 mod rules;
 

@@ -1,5 +1,23 @@
 //! The x264 backend: hosted by FFmpeg, or (feature `native`) on libx264 in this process.
 //!
+//! The program names the crate; a table in its settings has the options:
+//! ```
+//! use encoder_x264 as _; // registers the backend
+//! use encoder_core::{Settings, backends};
+//! use encoder_x264::X264Options;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings::from_toml("[backend.x264]\ntune = \"film\"")?;
+//! let options = X264Options::read(&settings.backend["x264"])?;
+//! assert_eq!(options.tune, Some(encoder_x264::Tune::Film));
+//! // The options are checked with the rest of the settings.
+//! assert!(Settings::from_toml("[backend.x264]\ntune = \"loud\"").is_err());
+//!
+//! assert!(backends().iter().any(|backend| backend.id.as_str() == "x264"));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Quality: [`EncoderConfig::crf`](encoder_core::EncoderConfig::crf) *is* x264's CRF; 0 is
 //! lossless, in a profile (High 4:4:4 Predictive) that few hardware decoders take.
 

@@ -15,6 +15,7 @@ pub mod process;
 pub mod qsv;
 #[cfg(unix)]
 pub mod scripted;
+pub mod source;
 #[cfg(target_os = "linux")]
 pub mod stuck;
 

@@ -32,7 +32,7 @@ use result::{Results, Rounds, Row};
 use spec::{Case, Mode};
 use tracing::{error, warn};
 
-use crate::{output::Output, settings::Refused};
+use crate::{option_names::with_options, output::Output, settings::Refused};
 
 pub fn bench(args: &Bench, out: &mut Output) -> Result<u8, Refused> {
     if let Some(case) = &args.case {
@@ -251,7 +251,8 @@ fn progress(text: &str) {
 }
 
 fn save(path: &Path, text: &str) -> Result<(), Refused> {
-    fs::write(path, text).map_err(|error| Refused::failed(format!("{}: {error}", path.display())))
+    fs::write(path, &*with_options(text))
+        .map_err(|error| Refused::failed(format!("{}: {error}", path.display())))
 }
 
 /// The results as text.

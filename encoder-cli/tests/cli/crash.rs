@@ -147,7 +147,7 @@ fn what_cannot_be_repaired_is_refused_with_the_reason() {
         ("head.part", 1, "not one frame is whole"),
         ("empty.part", 1, "the file is empty (0 bytes)"),
         ("a.h264.part", 0, "raw H.264 stream"),
-        ("foreign.mp4", 1, "not a file that this program"),
+        ("foreign.mp4", 1, "not written by this software"),
         ("missing.part", 1, "No such file"),
         ("tail.part", 0, "4096 bytes at the end were of no use"),
     ] {

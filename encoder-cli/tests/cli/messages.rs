@@ -33,6 +33,39 @@ fn span<'a>(message: &'a Value, name: &str) -> &'a Value {
     all[0]
 }
 
+/// The libraries name fields of their API; what this program writes has its options.
+#[test]
+fn everything_that_is_written_names_options() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("one.mcap");
+    let mut recording = Recording::create(&path);
+    for n in 0..2 {
+        let time = EPOCH + n as i64 * 40 * MS;
+        recording.write("/cam", Serialization::CdrLittle, time, time, &small_jpeg(n));
+    }
+    recording.finish();
+    let path = path.to_str().unwrap();
+    let limit = ["--max-message-bytes", "2000"];
+    let check = |what: &str, text: &str| {
+        assert!(text.contains("raise --max-message-bytes"), "{what}: {text}");
+        assert!(!text.contains("Limits::"), "{what}: {text}");
+    };
+    for form in ["plain", "text", "json"] {
+        let out = tempfile::tempdir().unwrap();
+        let directory = out.path().to_str().unwrap();
+        let args = ["encode", path, "-o", directory, "--encoder", "openh264", "--log", form];
+        let output = command(args.into_iter().chain(limit)).output().unwrap();
+        check(form, &told(&output).1);
+        let report = std::fs::read_to_string(out.path().join("report.json")).unwrap();
+        check("report.json", &report);
+        let _: Value = serde_json::from_str(&report).unwrap();
+    }
+    for form in [&["info", path][..], &["info", path, "--json"]] {
+        let output = command(form.iter().copied().chain(limit)).output().unwrap();
+        check("info", &String::from_utf8(output.stdout).unwrap());
+    }
+}
+
 #[test]
 fn each_message_of_a_camera_says_whose_it_is() {
     let folder = tempfile::tempdir().unwrap();

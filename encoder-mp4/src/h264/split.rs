@@ -1,6 +1,6 @@
 use encoder_core::nal_units;
 
-use super::nal;
+use super::{StreamError, nal};
 
 /// Splits the messages of a topic into NAL units: behind start codes (Annex B), or behind their
 /// lengths of four bytes (as in MP4), with the parameter sets in an `avcC` record or among them.
@@ -16,10 +16,10 @@ impl UnitSplitter {
     /// start codes.
     ///
     /// # Errors
-    /// The reason why the message cannot be split.
-    pub fn split<'a>(&mut self, message: &'a [u8]) -> Result<Vec<&'a [u8]>, String> {
+    /// [`StreamError`] if the message cannot be split.
+    pub fn split<'a>(&mut self, message: &'a [u8]) -> Result<Vec<&'a [u8]>, StreamError> {
         if message.is_empty() {
-            return Err("the message is empty".into());
+            return Err(StreamError::new("the message is empty"));
         }
         let starts = message.iter().position(|&byte| byte != 0).unwrap_or(message.len());
         let has_start_code = starts >= 2 && message.get(starts) == Some(&1);
@@ -31,7 +31,7 @@ impl UnitSplitter {
             self.has_lengths = Some(true);
             // Such a unit cannot be written in Annex B form.
             if units.iter().any(|unit| has_start_code_inside(unit)) {
-                return Err("a NAL unit has no emulation prevention".into());
+                return Err(StreamError::new("a NAL unit has no emulation prevention"));
             }
             return Ok(units);
         }
@@ -39,12 +39,13 @@ impl UnitSplitter {
             self.has_lengths.get_or_insert(false);
             return Ok(nal_units(message).collect());
         }
-        Err(match self.has_lengths {
-            Some(true) => "the lengths of its NAL units do not add up to the message".into(),
-            _ => "it is no H.264 in Annex B form: it does not begin with a start code, or a NAL \
-                  unit is spread over several messages"
-                .into(),
-        })
+        Err(StreamError::new(match self.has_lengths {
+            Some(true) => "the lengths of its NAL units do not add up to the message",
+            _ => {
+                "it is no H.264 in Annex B form: it does not begin with a start code, or a NAL \
+                 unit is spread over several messages"
+            }
+        }))
     }
 }
 
@@ -139,7 +140,9 @@ mod tests {
             let got = UnitSplitter::default().split(message);
             match (got, expected) {
                 (Ok(got), Ok(expected)) => assert_eq!(got, *expected, "{name}"),
-                (Err(got), Err(expected)) => assert!(got.contains(expected), "{name}: {got}"),
+                (Err(got), Err(expected)) => {
+                    assert!(got.to_string().contains(expected), "{name}: {got}");
+                }
                 (got, _) => panic!("{name}: {got:?}"),
             }
         }
@@ -149,7 +152,11 @@ mod tests {
     fn the_first_message_decides() {
         let mut splitter = UnitSplitter::default();
         assert_eq!(splitter.split(&avcc()), Ok(vec![SPS, PPS]));
-        assert!(splitter.split(&behind_lengths(&[P])[..6]).is_err_and(|e| e.contains("lengths")));
+        assert!(
+            splitter
+                .split(&behind_lengths(&[P])[..6])
+                .is_err_and(|e| e.to_string().contains("lengths"))
+        );
         assert_eq!(splitter.split(&behind_lengths(&[P, P])), Ok(vec![P, P]));
         // Some encoders write parameter sets behind start codes and pictures behind lengths.
         assert_eq!(splitter.split(&[&[0, 0, 0, 1], SPS].concat()), Ok(vec![SPS]));

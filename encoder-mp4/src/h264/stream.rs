@@ -36,6 +36,12 @@ pub struct CodedPicture {
 #[error("{0}")]
 pub struct StreamError(String);
 
+impl StreamError {
+    pub(crate) fn new(reason: impl Into<String>) -> Self {
+        Self(reason.into())
+    }
+}
+
 /// A frame, and the message with its first slice.
 pub type ReadFrame<M> = (M, Result<CodedPicture, StreamError>);
 

@@ -70,7 +70,9 @@ fn depth_in_png() {
     ] {
         let payload = compressed(format, data);
         check(&payload, &millimetres, &GREYS);
-        assert!(error(&payload, &PictureOptions::default()).contains("`--depth-range MIN:MAX`"));
+        assert!(
+            error(&payload, &PictureOptions::default()).contains("`PictureOptions::depth_range`")
+        );
     }
     // A plain grey PNG is a picture: its high byte is shown.
     check(&compressed("png", png), &PictureOptions::default(), &[16, 17, 19, 20, 22, 217]);

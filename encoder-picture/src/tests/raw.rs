@@ -250,7 +250,14 @@ fn refusals() {
         ("i420", 3, 3, 0, 16, "broken: 3x3 i420 needs 17 bytes, the message has 16"),
         ("i444", 4, 2, 0, 23, "broken: 4x2 i444 needs 24 bytes"),
         ("YUYV", 4, 2, 0, 15, "broken: 4x2 yuyv needs 16 bytes"),
-        ("16UC1", 4, 2, 0, 16, "unsupported: 16UC1 is depth, not a picture; `--depth-range"),
+        (
+            "16UC1",
+            4,
+            2,
+            0,
+            16,
+            "unsupported: 16UC1 is depth, not a picture; `PictureOptions::depth_range`",
+        ),
         ("32FC1", 4, 2, 0, 32, "unsupported: 32FC1 is depth"),
         ("mono8", 65536, 65536, 0, 9, "broken: 65536x65536 is more than the limit"),
     ];

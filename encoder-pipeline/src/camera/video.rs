@@ -63,8 +63,8 @@ impl Camera {
                 return Ok(());
             }
             Ok(unit) => unit,
-            Err(reason) => {
-                self.bad_video(message, reason, context);
+            Err(error) => {
+                self.bad_video(message, error.to_string(), context);
                 return Ok(());
             }
         };

@@ -194,7 +194,7 @@ impl Catalog {
             None => {
                 schema.data = Bytes::new();
                 self.lost(format!(
-                    "the schemas are larger than the limit of --max-message-bytes together: the \
+                    "the schemas are larger than the limit together (`Limits::message_bytes`): the \
                      definition of {} is left out",
                     schema.name
                 ));

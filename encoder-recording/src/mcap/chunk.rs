@@ -87,7 +87,7 @@ impl ChunkHeader {
         let claim = uncompressed.max(self.compressed);
         if claim > limit {
             return Ok(Err(format!(
-                "it claims {claim} bytes, and the limit is {limit}; raise --max-message-bytes"
+                "it claims {claim} bytes, and the limit is {limit}; raise `Limits::message_bytes`"
             )));
         }
         if self.compression.is_empty() && !self.cut && self.compressed != self.uncompressed {

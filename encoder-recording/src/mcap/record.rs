@@ -65,7 +65,7 @@ impl Record {
         }
         if self.len > limits.message_bytes {
             return Ok(Err(format!(
-                "it claims {} bytes, and the limit is {}; raise --max-message-bytes",
+                "it claims {} bytes, and the limit is {}; raise `Limits::message_bytes`",
                 self.len, limits.message_bytes
             )));
         }

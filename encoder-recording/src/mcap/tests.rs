@@ -367,7 +367,7 @@ fn limits() {
         let run = Run::of_bytes(&write(write_options, &rows), &options);
         assert!(run.error.is_none(), "{kind}");
         let losses = run.losses();
-        let is_named = losses.iter().any(|loss| loss.contains("raise --max-message-bytes"));
+        let is_named = losses.iter().any(|loss| loss.contains("raise `Limits::message_bytes`"));
         assert!(is_named, "{kind}: {losses:?}");
         assert!((10..20).contains(&run.packets.len()), "{kind}: {}", run.packets.len());
         if kind.starts_with("unchunked") {

@@ -208,8 +208,8 @@ impl Catalog {
                 data = Bytes::new();
                 self.warn(
                     format!(
-                        "the message definitions are larger than the limit of --max-message-bytes \
-                         together: that of {} is left out",
+                        "the message definitions are larger than the limit together \
+                         (`Limits::message_bytes`): that of {} is left out",
                         connection.topic
                     ),
                     true,

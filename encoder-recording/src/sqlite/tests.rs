@@ -392,7 +392,10 @@ fn a_huge_message_costs_itself_only() {
         }
     }
     assert_eq!((whole, bad.len()), (3, 2), "{bad:?}");
-    assert!(bad[0].contains("5000000 bytes") && bad[0].contains("--max-message-bytes"), "{bad:?}");
+    assert!(
+        bad[0].contains("5000000 bytes") && bad[0].contains("`Limits::message_bytes`"),
+        "{bad:?}"
+    );
 }
 
 #[test]

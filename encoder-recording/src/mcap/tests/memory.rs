@@ -219,7 +219,7 @@ fn large_records_that_are_not_needed_are_not_read() {
     let losses = run.losses();
     for what in ["record", "attachment", "metadata"] {
         let at = format!("the {what} at byte");
-        let is_about = |loss: &&str| loss.contains(&at) && loss.contains("--max-message-bytes");
+        let is_about = |loss: &&str| loss.contains(&at) && loss.contains("`Limits::message_bytes`");
         assert!(losses.iter().any(is_about), "{what}: {losses:?}");
     }
 }

@@ -280,7 +280,7 @@ fn temporary_files_are_limited_and_removed() {
         let name = path.file_name().unwrap().to_str().unwrap();
         let less = Room { limit: unpacked - 1, ..room.clone() };
         let error = open(path, &less).err().unwrap().to_string();
-        for part in [name, "--max-temporary-bytes", &format!("zstd -d {name}")] {
+        for part in [name, "`Limits::temporary_bytes`", &format!("zstd -d {name}")] {
             assert!(error.contains(part), "{part}: {error}");
         }
         let full = Room { space: narrow, ..room.clone() };
