@@ -141,6 +141,13 @@ impl Chain {
         self.order.iter().map(delay).max().unwrap_or(0)
     }
 
+    /// The most bytes that an encoder of the chain is estimated to use: the largest
+    /// [`Backend::estimate_memory`] of all of them.
+    pub fn memory_estimate(&self) -> u64 {
+        let bytes = |backend: &&'static Backend| backend.estimate_memory(&self.request(backend));
+        self.order.iter().map(bytes).max().unwrap_or(0)
+    }
+
     /// Sets the preferred frame format. It applies to encoders opened after this call, if they
     /// support several formats.
     pub fn prefer_format(&mut self, format: crate::PixelFormat) {

@@ -30,7 +30,7 @@ pub struct Closing {
     /// Whether the ring has been closed.
     pub(super) is_ending: Arc<AtomicBool>,
     /// Counts that grow until the session has ended.
-    pub counters: Arc<Counters>,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Closing {

@@ -83,7 +83,7 @@ impl Session {
         let options = RingOptions { slots, slot_bytes: layout.bytes() };
         let allocator = config.allocator(encoder.encoder_type());
         let (producer, consumer) = ring_in(options, allocator.unwrap_or(&Heap))?;
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(Counters::new(encoder.encoder_type()));
         let id = encoder.encoder_type();
         let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));
         let fault = Fault::default();
@@ -141,7 +141,7 @@ impl Session {
     }
 
     /// Counts that grow while the session runs.
-    pub fn counters(&self) -> &Arc<Counters> {
+    pub(crate) fn counters(&self) -> &Arc<Counters> {
         &self.running.counters
     }
 
