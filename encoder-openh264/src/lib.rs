@@ -99,6 +99,8 @@ struct OpenH264 {
     width: u32,
     height: u32,
     gop_size: u64,
+    /// Number of the frame that was the last IDR picture.
+    last_idr: u64,
     taken: u64,
     failed: bool,
 }
@@ -147,6 +149,7 @@ impl OpenH264 {
             width: size.width,
             height: size.height,
             gop_size: u64::from(config.gop_size),
+            last_idr: 0,
             taken: 0,
             failed: false,
         })
@@ -166,7 +169,8 @@ impl VideoEncoder for OpenH264 {
         }
         // The library's own period counts from the last IDR picture, a forced one included; so
         // does every other backend here.
-        if frame.force_idr && !self.taken.is_multiple_of(self.gop_size) {
+        let since = self.taken - self.last_idr;
+        if frame.force_idr && self.taken > 0 && since < self.gop_size {
             self.raw.force_idr().map_err(|e| self.failure(e))?;
         }
         if let Some(quality) = &mut self.quality {
@@ -177,6 +181,9 @@ impl VideoEncoder for OpenH264 {
             Ok(coded) => coded,
             Err(message) => return Err(self.failure(message)),
         };
+        if keyframe {
+            self.last_idr = self.taken;
+        }
         let chunk = EncodedChunk { data, pts: frame.index, dts: self.taken, keyframe };
         self.taken += 1;
         Ok(Some(chunk))
@@ -200,6 +207,10 @@ impl VideoEncoder for OpenH264 {
 
     fn max_delay(&self) -> usize {
         0
+    }
+
+    fn can_force_idr(&self) -> bool {
+        true
     }
 }
 
