@@ -190,9 +190,9 @@ fn a_live_source_drops_what_it_was_told_to_and_counts_it() {
                 // Never waits, although the sink blocks.
                 session.push(&picture(n), at(n)).unwrap();
             }
-            let counters = Arc::clone(session.counters());
+            let stats = session.stats_handle();
             go.send(()).unwrap();
-            while counters.frames_encoded.load(std::sync::atomic::Ordering::SeqCst) < 3 {
+            while stats.get().frames_encoded < 3 {
                 std::thread::yield_now();
             }
             session.push(&picture(FRAMES), at(FRAMES)).unwrap();

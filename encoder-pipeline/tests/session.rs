@@ -511,9 +511,9 @@ fn an_encoder_that_fails_again_and_again_ends_the_session_with_its_words() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.mp4");
         let sink = FileRecorder(mp4(&path));
-        let (counters, error) = within(id.as_str(), move || {
+        let (stats, error) = within(id.as_str(), move || {
             let mut session = Session::open(SIZE, &small_ring(id), Box::new(sink)).unwrap();
-            let counters = Arc::clone(session.counters());
+            let stats = session.stats_handle();
             for n in 0..20 {
                 // A session that has failed returns an error instead of accepting frames.
                 match session.push(&picture(n), at(n)) {
@@ -522,10 +522,10 @@ fn an_encoder_that_fails_again_and_again_ends_the_session_with_its_words() {
                     Err(other) => panic!("{other}"),
                 }
             }
-            (counters, session.finish().unwrap_err())
+            (stats, session.finish().unwrap_err())
         });
         assert!(error.to_string().contains(part), "{id}: {error}");
-        assert!(counters.frames_in.load(SeqCst) >= FAILS_AT, "{id}");
+        assert!(stats.get().frames_in >= FAILS_AT, "{id}");
         assert_eq!(entries(directory.path()), Vec::<String>::new(), "{id}");
     }
 }
