@@ -22,13 +22,14 @@ mod output_check;
 mod pool;
 mod report;
 mod session;
+mod shared;
 mod slot;
 mod stats;
 mod worker;
 
 pub use closing::Closing;
 pub use config::{OnBadFrame, OnFull, SessionConfig};
-pub use error::SessionError;
+pub use error::{Panicked, SessionError};
 pub use pool::{Free, Holder, Needed, Pool, PoolError, PoolLimits, PoolStats};
 pub use report::{EncoderSpan, Failover, VideoReport};
 pub use session::Session;
