@@ -124,6 +124,12 @@ impl Chain {
         self
     }
 
+    /// Sets the threads that a software encoder may use, for encoders that are opened after this
+    /// call.
+    pub fn set_threads(&mut self, threads: usize) {
+        self.threads = threads;
+    }
+
     /// The time of the chain's waiter.
     pub fn now(&self) -> Instant {
         self.waiter.now()

@@ -13,7 +13,7 @@ use std::{
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, Wake, Waker},
-    thread::{self, JoinHandle, Thread},
+    thread::{self, JoinHandle, Thread, ThreadId},
     time::{Duration, Instant},
 };
 
@@ -31,6 +31,7 @@ use cell::Cell;
 pub struct Task<T> {
     cell: Arc<Cell<thread::Result<T>>>,
     thread: Option<JoinHandle<()>>,
+    id: ThreadId,
     waiter: Waiter,
 }
 
@@ -53,7 +54,7 @@ impl<T: Send + 'static> Task<T> {
             drop(result.put(value));
         };
         let thread = thread::Builder::new().name(name.to_owned()).spawn(run)?;
-        Ok(Self { cell, thread: Some(thread), waiter })
+        Ok(Self { cell, id: thread.thread().id(), thread: Some(thread), waiter })
     }
 }
 
@@ -61,6 +62,11 @@ impl<T> Task<T> {
     /// Whether the result is there: then neither [`join`](Self::join) nor the future waits.
     pub fn is_finished(&self) -> bool {
         self.cell.is_done()
+    }
+
+    /// The thread of the work, which must not wait for its own result.
+    pub fn thread_id(&self) -> ThreadId {
+        self.id
     }
 
     /// Waits for the result. Blocks until the work has ended.
@@ -85,7 +91,7 @@ impl<T> Task<T> {
     fn end_thread(&mut self) {
         if let Some(thread) = self.thread.take()
             // A waker may poll the task on the task's own thread.
-            && thread.thread().id() != thread::current().id()
+            && self.id != thread::current().id()
         {
             // It fails if a waker panicked. The result is there all the same.
             drop(thread.join());

@@ -209,7 +209,8 @@ pub enum PoolError {
 impl fmt::Display for Needed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { size, slots, slot_bytes, encoder_bytes } = *self;
-        let (all, slot, encoder) = (megabytes(self.memory()), megabytes(slot_bytes), megabytes(encoder_bytes));
+        let (all, slot, encoder) =
+            (megabytes(self.memory()), megabytes(slot_bytes), megabytes(encoder_bytes));
         write!(
             f,
             "a session of {size} needs at least {all} ({slots} slots of {slot}, and {encoder} for \

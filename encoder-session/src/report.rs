@@ -148,7 +148,10 @@ fn text_or_null<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Er
     }
 }
 
-pub(crate) fn width_and_height<S: Serializer>(size: &Resolution, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn width_and_height<S: Serializer>(
+    size: &Resolution,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let mut fields = serializer.serialize_struct("Resolution", 2)?;
     fields.serialize_field("width", &size.width)?;
     fields.serialize_field("height", &size.height)?;

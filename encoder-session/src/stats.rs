@@ -99,10 +99,6 @@ impl StatsHandle {
         Self { counters, ring, ring_bytes }
     }
 
-    pub(crate) fn counters(&self) -> &Arc<Counters> {
-        &self.counters
-    }
-
     /// The stats now. Reads atomics, and holds the lock of the ring for less than a microsecond for
     /// each hundred slots.
     pub fn get(&self) -> Stats {
@@ -225,14 +221,11 @@ impl Rate {
     fn per_second(&self, age: Duration) -> f64 {
         let now = age.as_secs();
         let is_young = now < WINDOW;
-        let is_inside = |second: u64| {
-            second + WINDOW >= now && (second < now || (is_young && second == now))
-        };
+        let is_inside =
+            |second: u64| second + WINDOW >= now && (second < now || (is_young && second == now));
         let cells = self.seconds.iter().map(|cell| cell.load(Relaxed));
-        let frames: u64 = cells
-            .filter(|cell| is_inside(cell >> 32))
-            .map(|cell| cell & Self::FRAMES)
-            .sum();
+        let frames: u64 =
+            cells.filter(|cell| is_inside(cell >> 32)).map(|cell| cell & Self::FRAMES).sum();
         let seconds = if is_young { age.as_secs_f64() } else { WINDOW as f64 };
         if frames == 0 { 0.0 } else { frames as f64 / seconds.max(0.001) }
     }
@@ -339,7 +332,8 @@ mod tests {
         assert_eq!(rate.per_second(at(4.0)), 5.0);
         // 30 frames per second from second 10 on; the second that is not over does not count.
         (0..105).for_each(|n| rate.add(at(10.0 + f64::from(n) / 30.0)));
-        let table = [(13.4, 18.0), (14.0, 21.0), (15.5, 21.0), (16.0, 15.0), (18.0, 3.0), (19.0, 0.0)];
+        let table =
+            [(13.4, 18.0), (14.0, 21.0), (15.5, 21.0), (16.0, 15.0), (18.0, 3.0), (19.0, 0.0)];
         for (age, fps) in table {
             assert_eq!(rate.per_second(at(age)), fps, "after {age} s");
         }

@@ -142,7 +142,8 @@ impl Worker {
             self.work().or_else(|error| self.cut_short(error))?;
             self.finish()
         });
-        let mut done = done.map_err(|error| self.give_up(error));
+        // After an abort the errors of the encoder are those of its end.
+        let mut done = done.map_err(|error| self.give_up(self.parts.shared.cause(error)));
         if let Err(error) = &done {
             // Before the ring is closed, so that a push that finds it closed returns this error.
             self.parts.shared.fail(error.clone());
@@ -239,6 +240,8 @@ impl Worker {
         meter.dropped(dropped - self.dropped);
         meter.tick(Instant::now(), &ring);
         self.dropped = dropped;
+        let failovers = self.parts.engine.failovers().iter().map(|failover| failover.count).sum();
+        self.parts.shared.counters.set_encoder(self.parts.engine.id(), failovers);
     }
 
     /// Encodes the frames of a slot that were not encoded before.

@@ -69,7 +69,10 @@ fn cancelled_pushes(runtime: &tokio::runtime::Runtime, folder: &TempDir) {
         let report = session.finish_async().await.unwrap();
         assert!(pushed.len() > TIMES / 4, "{}", pushed.len());
         assert_eq!(*written.lock().unwrap(), pushed);
-        assert_eq!((report.frames_in, report.frames_encoded), (pushed.len() as u64, pushed.len() as u64));
+        assert_eq!(
+            (report.frames_in, report.frames_encoded),
+            (pushed.len() as u64, pushed.len() as u64)
+        );
         report
     });
     assert_eq!(report.frames_failed, 0);
@@ -114,7 +117,8 @@ fn cancelled_waits_for_a_share(runtime: &tokio::runtime::Runtime, folder: &TempD
     let pool = Pool::new(PoolLimits::new().with_sessions(1));
     let config = config().with_pool(pool.clone());
     let (gate, mut random) = (Gate::open(usize::MAX), Random(3));
-    let output = |n: usize| Output::new(&gate, &Written::default(), &folder.path().join(n.to_string()));
+    let output =
+        |n: usize| Output::new(&gate, &Written::default(), &folder.path().join(n.to_string()));
     runtime.block_on(async {
         let first = Session::open_async(SIZE, &config, output(0)).await.unwrap();
         for n in 1..=TIMES {

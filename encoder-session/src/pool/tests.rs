@@ -74,12 +74,16 @@ fn shares_of_what_is_free() {
 
 #[test]
 fn a_pool_that_is_too_small_is_an_error_at_once() {
-    for limits in [limits(7 * MB - 1, ANY, ANY), limits(u64::MAX, 0, ANY), limits(u64::MAX, ANY, 0)] {
+    for limits in [limits(7 * MB - 1, ANY, ANY), limits(u64::MAX, 0, ANY), limits(u64::MAX, ANY, 0)]
+    {
         let pool = Pool::new(limits);
         let demand = demand(3, 8, 1);
         let expected = PoolError::TooSmall { needed: demand.needed, limits };
         assert_eq!(pool.try_share(&demand).unwrap_err(), expected);
-        assert_eq!(poll(&mut pin!(pool.share(&demand))).map(Result::unwrap_err), Poll::Ready(expected));
+        assert_eq!(
+            poll(&mut pin!(pool.share(&demand))).map(Result::unwrap_err),
+            Poll::Ready(expected)
+        );
     }
 }
 
