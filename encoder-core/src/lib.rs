@@ -44,7 +44,7 @@ pub use config::{
 pub use detect::{Detected, Detection, detect_available_encoders, file_identity};
 pub use encoder::{DeviceLoad, LoadProbe, VideoEncoder};
 pub use encoder_type::EncoderType;
-pub use error::{ConfigError, EncodeError, FailureKind, OpenError};
+pub use error::{ConfigError, EncodeError, FailureKind, OpenError, panic_text};
 pub use frame::{Frame, FrameBuffer, FrameLayout, FrameMemory, PixelFormat, Plane, PlaneMut};
 pub use helper::{
     HELPER_ENV, HELPER_READY, HelperTask, helper_program, helper_step, own_program, run_as_helper,

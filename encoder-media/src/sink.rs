@@ -1,4 +1,4 @@
-use std::io;
+use std::{error::Error as StdError, io, sync::Arc};
 
 use encoder_core::EncodedChunk;
 use thiserror::Error;
@@ -12,8 +12,8 @@ use crate::{
 ///
 /// The text of an error contains that of its cause, so [`source`](std::error::Error::source)
 /// returns nothing that was displayed already; [`io_error`](Self::io_error) returns the error of
-/// the operating system.
-#[derive(Debug, Error)]
+/// the operating system, and [`Other`](Self::Other) holds the error of another crate's sink.
+#[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum SinkError {
     /// The operating system, or a server, returned an error.
@@ -22,7 +22,7 @@ pub enum SinkError {
         /// The output that was written.
         at: Location,
         /// The error of the system.
-        error: io::Error,
+        error: Arc<io::Error>,
     },
     /// The access units cannot be stored in this container.
     #[error("{at}: {reason}")]
@@ -40,6 +40,9 @@ pub enum SinkError {
         /// The reason for the refusal.
         reason: String,
     },
+    /// Any error of a sink outside of these crates: of an upload, or of a callback.
+    #[error("{}", whole_text(&**.0))]
+    Other(Arc<dyn StdError + Send + Sync>),
     /// The video could not be completed, but everything that was encoded is kept.
     #[error("{error}; what was written is kept in {kept}")]
     Unfinished {
@@ -54,7 +57,12 @@ impl SinkError {
     /// An [`Io`](Self::Io) error for the output `at`, for `map_err`.
     pub fn io(at: impl Into<Location>) -> impl Fn(io::Error) -> Self {
         let at = at.into();
-        move |error| Self::Io { at: at.clone(), error }
+        move |error| Self::Io { at: at.clone(), error: Arc::new(error) }
+    }
+
+    /// An [`Other`](Self::Other) error: of any type, or a text.
+    pub fn other(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self::Other(Arc::from(error.into()))
     }
 
     /// A [`Stream`](Self::Stream) error.
@@ -77,10 +85,31 @@ impl SinkError {
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {
             Self::Io { error, .. } => Some(error),
+            Self::Other(error) => io_in(&**error),
             Self::Unfinished { error, .. } => error.io_error(),
             _ => None,
         }
     }
+}
+
+/// The error of the operating system in a chain of errors.
+fn io_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
+    std::iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| error.downcast_ref::<io::Error>())
+}
+
+/// The text of an error and of its causes, each once: some errors contain the text of their cause.
+fn whole_text(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// The output of a video, or of a destination as a whole.

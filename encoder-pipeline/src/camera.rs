@@ -24,7 +24,7 @@ use crate::{
     picture::{self, PictureError, PictureOptions},
     rate::CameraPlan,
     report::{SkipReason, SkippedTopic},
-    session::{Session, SessionError},
+    session::{Closing, Session, SessionError},
     sizes::SizeChanges,
     source::{Packet, Payload, StreamInfo},
     timeline::{Clock, FrameTimes, Timing},
@@ -499,6 +499,15 @@ impl Camera {
         while !self.open.is_empty() {
             self.close_part(0, context, waits);
         }
+    }
+
+    /// Discards the open videos. Returns their sessions, which are ending.
+    pub fn discard(&mut self) -> Vec<Closing> {
+        let sessions = self.open.drain(..).filter_map(|part| match part.video {
+            Video::Encoding(session) => Some(session.discard()),
+            Video::Copying(_) => None,
+        });
+        sessions.collect()
     }
 
     /// Closes all videos; the encoders run until they have written everything.

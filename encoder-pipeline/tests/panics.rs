@@ -153,7 +153,7 @@ fn encode(encoder: EncoderType, sink: Box<dyn Sink>) -> Result<VideoReport, Sess
     for n in 0..20 {
         match session.push(&picture(n), at(n)) {
             Ok(()) => {}
-            Err(SessionError::Ended) => break,
+            Err(SessionError::Failed(_)) => break,
             Err(other) => panic!("{other}"),
         }
     }
@@ -286,7 +286,7 @@ fn a_panic_of_a_waker_keeps_what_was_written() {
         release.send(()).unwrap();
         woken.recv_timeout(Duration::from_secs(60)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        assert!(matches!(runtime.block_on(push), Err(SessionError::Ended) | Ok(())));
+        assert!(matches!(runtime.block_on(push), Err(SessionError::Failed(_)) | Ok(())));
         break;
     }
     let part = kept(session.finish(), "the waker panics");

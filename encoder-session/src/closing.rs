@@ -1,60 +1,64 @@
 //! The end of a session.
 
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering::SeqCst},
-    },
-    thread::JoinHandle,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
 };
 
-use encoder_core::Waiter;
-use encoder_media::Sink;
+use crate::{Counters, Panicked, SessionError, VideoReport, error::panicked, shared::Shared};
 
-use crate::{Counters, SessionError, VideoReport, error::panicked};
-
-/// Holds the sink of a session. Dropping a session removes the sink from the worker thread, so that
-/// its files are deleted when the drop returns, whatever the encoder is doing.
-pub(super) type SharedSink = Arc<Mutex<Option<Box<dyn Sink>>>>;
-
-/// Why the frames ended, if the video is not complete.
-pub(super) type Fault = Arc<Mutex<Option<SessionError>>>;
-
-/// A session that accepts no more frames. Dropping it before it has ended leaves no file.
+/// A session that accepts no more frames.
+///
+/// Dropping it before it has ended discards the video and does not wait: see
+/// [`Session`](crate::Session).
 pub struct Closing {
-    pub(super) thread: Option<JoinHandle<Result<VideoReport, SessionError>>>,
-    pub(super) sink: SharedSink,
-    pub(super) fault: Fault,
-    /// Stopped when the session is dropped, so that its thread ends its wait for an encoder.
-    pub(super) waiter: Waiter,
-    /// Whether the ring has been closed.
-    pub(super) is_ending: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<VideoReport, SessionError>>>,
+    pub(super) shared: Arc<Shared>,
     /// Counts that grow until the session has ended.
     pub counters: Arc<Counters>,
 }
 
 impl Closing {
+    pub(super) fn new(
+        thread: JoinHandle<Result<VideoReport, SessionError>>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let counters = Arc::clone(&shared.counters);
+        Self { thread: Some(thread), shared, counters }
+    }
+
     /// Waits until the session has ended.
     ///
+    /// Blocks: until the frames in the ring are encoded and the sink is finished.
+    ///
     /// # Errors
-    /// As [`Session::finish`].
+    /// As [`Session::finish`](crate::Session::finish).
     pub fn join(mut self) -> Result<VideoReport, SessionError> {
-        let ended = self.thread.take().map(JoinHandle::join);
-        ended.map_or(Err(SessionError::Ended), |ended| {
-            ended.unwrap_or_else(|panic| Err(panicked(&*panic)))
-        })
+        let Some(thread) = self.thread.take() else { return Err(self.shared.closed()) };
+        if thread.thread().id() == thread::current().id() {
+            return Err(SessionError::OwnThread);
+        }
+        thread.join().unwrap_or_else(|panic| Err(panicked(Panicked::Worker, &*panic)))
+    }
+
+    /// Discards the video as a drop does. Never waits; [`wait_ended`](Self::wait_ended) waits until
+    /// nothing is left.
+    pub fn discard(&self) {
+        self.shared.discard();
+    }
+
+    /// Waits until the session's thread has ended, and its encoder and its sink are gone. Returns
+    /// whether that happened within `limit`.
+    ///
+    /// Blocks: for at most `limit`.
+    pub fn wait_ended(&self, limit: Duration) -> bool {
+        self.shared.wait_ended(limit)
     }
 }
 
 impl Drop for Closing {
     fn drop(&mut self) {
-        self.is_ending.store(true, SeqCst);
-        self.waiter.stop();
-        drop(lock(&self.sink).take());
+        self.shared.discard();
     }
-}
-
-/// Locks the sink, also after a panic under the lock: the sink can still be abandoned or dropped.
-pub(super) fn lock(sink: &SharedSink) -> std::sync::MutexGuard<'_, Option<Box<dyn Sink>>> {
-    sink.lock().unwrap_or_else(PoisonError::into_inner)
 }

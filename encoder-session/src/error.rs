@@ -1,15 +1,20 @@
-use std::any::Any;
+use std::{
+    any::Any,
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
-use encoder_core::{EncodeError, OpenError};
+use encoder_core::{EncodeError, OpenError, panic_text};
 use encoder_media::{Location, SinkError};
-use encoder_ringbuf::{Closed, RingError};
+use encoder_ringbuf::RingError;
 use thiserror::Error;
 
 /// Why a video could not be made.
 ///
 /// The text of an error contains that of its cause;
 /// [`source`](std::error::Error::source) returns nothing that was displayed already.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum SessionError {
     /// No encoder opened.
@@ -62,25 +67,68 @@ pub enum SessionError {
     /// A recorded H.264 stream that is copied cannot be continued, for this reason.
     #[error("the H.264 stream cannot be copied: {0}")]
     Stream(String),
-    /// The session has failed before; [`Session::finish`] returns the cause.
-    #[error("the session has ended")]
+    /// The session has failed before, with this error. No more frames are accepted.
+    #[error("{0}")]
+    Failed(Arc<SessionError>),
+    /// The session was dropped or discarded before its end.
+    #[error("the session was dropped before its end")]
     Ended,
-    /// A thread of the session panicked, or the encoder broke its contract.
+    /// The sink of a session called `finish` or `join` of the same session, which would wait for
+    /// itself. The session is dropped.
+    #[error("a sink cannot wait for the end of its own session")]
+    OwnThread,
+    /// Code outside of this crate panicked: a sink, an encoder, a waker, a recorder of metrics.
+    #[error("{place} panicked: {text}")]
+    Panicked {
+        /// The code that panicked.
+        place: Panicked,
+        /// The text of the panic.
+        text: String,
+    },
+    /// An encoder or a user of the session broke its contract.
     #[error("internal error: {0}; please report it")]
     Internal(String),
 }
 
-pub(super) fn ended(_: Closed) -> SessionError {
-    SessionError::Ended
+impl SessionError {
+    /// The error itself, without [`Failed`](Self::Failed) and [`Kept`](Self::Kept) around it.
+    pub fn cause(&self) -> &Self {
+        match self {
+            Self::Failed(error) => error.cause(),
+            Self::Kept { error, .. } => error.cause(),
+            error => error,
+        }
+    }
 }
 
-/// A panic of the encoder's thread, with its text.
-pub(super) fn panicked(panic: &(dyn Any + Send)) -> SessionError {
-    SessionError::Internal(format!("the encoder's thread panicked: {}", panic_text(panic)))
+/// The code that panicked on the thread of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Panicked {
+    /// The sink: a callback, for example.
+    Sink,
+    /// Anything else that the session's thread calls: an encoder, a waker, a recorder of metrics.
+    Worker,
 }
 
-/// The text of a panic.
-pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref().copied()).unwrap_or("it has no text")
+impl fmt::Display for Panicked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Sink => "the sink",
+            Self::Worker => "the encoder's thread",
+        })
+    }
+}
+
+/// The error for a panic.
+pub(super) fn panicked(place: Panicked, panic: &(dyn Any + Send)) -> SessionError {
+    SessionError::Panicked { place, text: panic_text(panic).to_owned() }
+}
+
+/// The result of `work`; a panic is an error with its text.
+pub(super) fn caught<T>(
+    place: Panicked,
+    work: impl FnOnce() -> Result<T, SessionError>,
+) -> Result<T, SessionError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(place, &*panic)))
 }

@@ -21,12 +21,13 @@ pub mod metrics;
 mod output_check;
 mod report;
 mod session;
+mod shared;
 mod slot;
 mod worker;
 
 pub use closing::Closing;
 pub use config::{OnBadFrame, OnFull, SessionConfig};
-pub use error::SessionError;
+pub use error::{Panicked, SessionError};
 pub use report::{Counters, EncoderSpan, Failover, VideoReport};
 pub use session::Session;
 pub use slot::Slot;

@@ -1,7 +1,7 @@
 //! A video that is being encoded.
 
 use std::sync::{
-    Arc, Mutex, PoisonError,
+    Arc,
     atomic::Ordering::{Relaxed, SeqCst},
 };
 
@@ -16,16 +16,21 @@ use tracing::{Span, debug, error_span, field::Empty, warn};
 
 use crate::{
     Closing, Counters, OnFull, SessionConfig, SessionError, Slot, VideoReport,
-    closing::{Fault, SharedSink},
     engine::{self, Engine},
-    error::ended,
     metrics::{self, Meter},
     output_check::OutputCheck,
+    shared::{EndOfWorker, Shared},
     slot::Meta,
     worker::{Parts, Worker},
 };
 
-/// A video that is being encoded. Dropping it before it is finished leaves no file.
+/// A video that is being encoded.
+///
+/// Dropping it before it is finished discards the video and never waits: the encoder's child is
+/// killed, no other encoder is opened, and the session's thread ends when its current call of an
+/// encoder in this process, or of the sink, returns. The sink is dropped by the drop, or by that
+/// thread if it is inside a call of the sink. A drop by a panic keeps what was written, as
+/// [`Sink::abandon`] does.
 pub struct Session {
     // Dropped before the producer: without the producer, the end of the ring means the end of the
     // video.
@@ -83,10 +88,8 @@ impl Session {
         let options = RingOptions { slots, slot_bytes: layout.bytes() };
         let allocator = config.allocator(encoder.encoder_type());
         let (producer, consumer) = ring_in(options, allocator.unwrap_or(&Heap))?;
-        let counters = Arc::new(Counters::default());
         let id = encoder.encoder_type();
-        let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));
-        let fault = Fault::default();
+        let shared = Arc::new(Shared::new(sink, waiter, is_ending));
         let (timing, spread) = config.spread();
         let worker = Worker::new(Parts {
             consumer,
@@ -98,24 +101,23 @@ impl Session {
                 check,
                 meter,
             ),
-            sink: Arc::clone(&sink),
-            fault: Arc::clone(&fault),
+            shared: Arc::clone(&shared),
             layout,
             on_bad_frame: config.on_bad_frame,
-            counters: Arc::clone(&counters),
             analysis: TimestampAnalysis::new(timing, rate, timeline::reorder(b_frames)),
         });
-        let of_thread = span.clone();
+        let of_thread = (span.clone(), EndOfWorker(Arc::clone(&shared)));
         let thread = std::thread::Builder::new()
             .name(format!("encode-{id}"))
             .spawn(move || {
-                let _entered = of_thread.enter();
+                let (span, _end) = of_thread;
+                let _entered = span.enter();
                 worker.run()
             })
             .map_err(|e| SessionError::Internal(format!("no thread: {e}")))?;
         drop(entered);
         Ok(Self {
-            running: Closing { thread: Some(thread), sink, counters, fault, waiter, is_ending },
+            running: Closing::new(thread, shared),
             producer: Some(producer),
             layout,
             options: config.picture,
@@ -150,32 +152,41 @@ impl Session {
     /// written on another thread.
     ///
     /// # Errors
-    /// [`SessionError::Ended`] when the session has failed, [`SessionError::Full`] if the ring is
-    /// full and [`OnFull::Error`] is set.
+    /// [`SessionError::Failed`] with the cause when the session has failed before,
+    /// [`SessionError::Full`] if the ring is full and [`OnFull::Error`] is set.
     pub fn reserve(&mut self, times: FrameTimes) -> Result<Option<Slot>, SessionError> {
         let slot = match self.on_full {
-            OnFull::Block => Some(self.producer()?.reserve().map_err(ended)?),
+            OnFull::Block => {
+                let reserved = self.producer()?.reserve();
+                Some(reserved.map_err(|_| self.closed())?)
+            }
             _ => self.reserve_now()?,
         };
         Ok(self.place(slot, times))
     }
 
     fn producer(&mut self) -> Result<&mut Producer<Meta>, SessionError> {
-        self.producer.as_mut().ok_or(SessionError::Ended)
+        let Self { producer, running, .. } = self;
+        producer.as_mut().ok_or_else(|| running.shared.closed())
+    }
+
+    /// The error of a session that accepts no more frames.
+    fn closed(&self) -> SessionError {
+        self.running.shared.closed()
     }
 
     /// Reserves a slot without waiting.
     fn reserve_now(&mut self) -> Result<Option<WriteSlot<Meta>>, SessionError> {
         if self.on_full != OnFull::DropOldest {
-            let slot = self.producer()?.try_reserve().map_err(ended)?;
+            let reserved = self.producer()?.try_reserve();
+            let slot = reserved.map_err(|_| self.closed())?;
             if slot.is_none() && self.on_full == OnFull::Error {
                 return Err(self.overflow());
             }
             return Ok(slot);
         }
-        let Some(got) = self.producer()?.try_reserve_over_oldest().map_err(ended)? else {
-            return Ok(None);
-        };
+        let reserved = self.producer()?.try_reserve_over_oldest();
+        let Some(got) = reserved.map_err(|_| self.closed())? else { return Ok(None) };
         if let Some(dropped) = got.dropped {
             self.dropped(dropped.map(|meta| meta.number));
         }
@@ -184,10 +195,9 @@ impl Session {
 
     /// Ends the session because the ring is full.
     fn overflow(&mut self) -> SessionError {
-        let full = || SessionError::Full { number: self.next_number, slots: self.slots };
-        *self.running.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(full());
-        let full = full();
-        self.running.is_ending.store(true, SeqCst);
+        let full = SessionError::Full { number: self.next_number, slots: self.slots };
+        self.running.shared.fail(full.clone());
+        self.running.shared.is_ending.store(true, SeqCst);
         self.producer = None;
         full
     }
@@ -249,7 +259,10 @@ impl Session {
         times: FrameTimes,
     ) -> Result<(), SessionError> {
         let slot = match self.on_full {
-            OnFull::Block => Some(self.producer()?.reserve_async().await.map_err(ended)?),
+            OnFull::Block => {
+                let reserved = self.producer()?.reserve_async().await;
+                Some(reserved.map_err(|_| self.closed())?)
+            }
             _ => self.reserve_now()?,
         };
         if let Some(slot) = self.place(slot, times) {
@@ -261,16 +274,24 @@ impl Session {
     /// Closes the ring, waits until everything is encoded and written, and returns the report.
     ///
     /// # Errors
-    /// The cause of the failure; no file exists under the final name then.
+    /// The cause of the failure, the same that a push returns in [`SessionError::Failed`]; no file
+    /// exists under the final name then.
     pub fn finish(self) -> Result<VideoReport, SessionError> {
         self.close().join()
+    }
+
+    /// Discards the video as a drop does. Never waits; [`Closing::wait_ended`] of the returned value
+    /// waits until nothing is left.
+    pub fn discard(self) -> Closing {
+        self.running.discard();
+        self.close()
     }
 
     /// Closes the ring and returns at once, so that the next segment can begin while the rest is
     /// encoded.
     pub fn close(self) -> Closing {
         let Self { running, producer, .. } = self;
-        running.is_ending.store(true, SeqCst);
+        running.shared.is_ending.store(true, SeqCst);
         drop(producer);
         running
     }
