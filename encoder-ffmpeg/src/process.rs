@@ -24,6 +24,7 @@ use crate::{
     guard::{Guard, Held},
     sys,
     tail::SharedTail,
+    wait::Wait,
 };
 
 /// How a child ended.
@@ -269,6 +270,16 @@ impl Child {
             self.exit = self.ended.recv_timeout(limit).ok();
         }
         self.exit
+    }
+
+    /// As [`wait`](Self::wait), until `limit` is over, which a stop shortens.
+    pub(crate) fn wait_until(&mut self, limit: &mut Wait) -> Option<Exit> {
+        // It may have ended before.
+        let mut exit = self.wait(Duration::ZERO);
+        while exit.is_none() {
+            exit = self.wait(limit.next()?);
+        }
+        exit
     }
 
     /// Ends it: waits `grace` for it to end by itself, sends it a request to end and waits `grace`
