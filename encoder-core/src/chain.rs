@@ -124,6 +124,12 @@ impl Chain {
         self
     }
 
+    /// Sets the threads that a software encoder may use, for encoders that are opened after this
+    /// call.
+    pub fn set_threads(&mut self, threads: usize) {
+        self.threads = threads;
+    }
+
     /// The time of the chain's waiter.
     pub fn now(&self) -> Instant {
         self.waiter.now()
@@ -140,6 +146,13 @@ impl Chain {
     pub fn max_delay(&self) -> usize {
         let delay = |backend: &&'static Backend| (backend.max_delay)(&self.request(backend));
         self.order.iter().map(delay).max().unwrap_or(0)
+    }
+
+    /// The most bytes that an encoder of the chain is estimated to use: the largest
+    /// [`Backend::estimate_memory`] of all of them.
+    pub fn memory_estimate(&self) -> u64 {
+        let bytes = |backend: &&'static Backend| backend.estimate_memory(&self.request(backend));
+        self.order.iter().map(bytes).max().unwrap_or(0)
     }
 
     /// Sets the preferred frame format. It applies to encoders opened after this call, if they
@@ -176,6 +189,16 @@ impl Chain {
             }
         }
         Err(OpenError::NoneLeft { refusals: self.refusals.clone() })
+    }
+
+    /// Opens the active encoder again, after it was drained and dropped. Otherwise as
+    /// [`open`](Self::open).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn reopen(&mut self) -> Result<Box<dyn VideoEncoder>, OpenError> {
+        self.in_use = None;
+        self.open()
     }
 
     /// Opens the encoder at this place. Every error is returned as a refusal, except a wrong

@@ -31,6 +31,7 @@ mod probe;
 mod schedule;
 mod select;
 mod settings;
+mod task;
 mod waiter;
 
 pub use backend::{Backend, Device, Open, OpenRequest, backend, backends, ranked, register};
@@ -60,4 +61,5 @@ pub use probe::{
 };
 pub use select::{Plan, Policy, plan};
 pub use settings::{Settings, unknown_key};
+pub use task::{Task, block_on};
 pub use waiter::{Waited, Waiter};

@@ -107,7 +107,7 @@ pub fn open(
     };
     spec.start = Duration::from_secs(request.gpu.probe_timeout_s.into());
     spec.stall = Duration::from_secs(request.gpu.stall_timeout_s.into());
-    spec.waiter = request.waiter.cloned().unwrap_or_default();
+    let spec = spec.with_waiter(request.waiter);
     Ok(Box::new(HostedEncoder::open(&ffmpeg, spec, request.config)?))
 }
 

@@ -213,6 +213,7 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
         }
     };
     let features = features(request, &options);
+    let spec = spec.with_waiter(request.waiter);
     let result = encoder_ffmpeg::test_encode_features(&spec, &features, deadline);
     let ProbeResult::Refused(refusal) = result else { return result };
     ProbeResult::Refused(match look(&options, LOOK) {

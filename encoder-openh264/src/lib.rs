@@ -33,6 +33,7 @@ pub const BACKEND: Backend =
         .check_options(|table| Options::read(table).map(drop))
         .inspect(inspect)
         .probe(probe)
+        .memory_estimate(memory_estimate)
         .decoder(|size| Ok(Box::new(decoder::Decoder::open(size)?)));
 
 inventory::submit! { BACKEND }
@@ -44,6 +45,11 @@ fn rank(request: &OpenRequest<'_>) -> u16 {
     let config = request.config;
     let is_fast = config.preset == Preset::Ultrafast && config.b_frames == 0;
     if is_fast && request.threads <= FEW { 55 } else { 90 }
+}
+
+/// Measured from 640x480 to 3840x2160: 6.4 frames, and 1 MiB.
+fn memory_estimate(request: &OpenRequest<'_>) -> u64 {
+    (1 << 20) + request.frame_bytes().saturating_mul(68) / 10
 }
 
 /// Largest longer side, in pixels.
@@ -99,6 +105,8 @@ struct OpenH264 {
     width: u32,
     height: u32,
     gop_size: u64,
+    /// Number of the frame that was the last IDR picture.
+    last_idr: u64,
     taken: u64,
     failed: bool,
 }
@@ -147,6 +155,7 @@ impl OpenH264 {
             width: size.width,
             height: size.height,
             gop_size: u64::from(config.gop_size),
+            last_idr: 0,
             taken: 0,
             failed: false,
         })
@@ -166,7 +175,8 @@ impl VideoEncoder for OpenH264 {
         }
         // The library's own period counts from the last IDR picture, a forced one included; so
         // does every other backend here.
-        if frame.force_idr && !self.taken.is_multiple_of(self.gop_size) {
+        let since = self.taken - self.last_idr;
+        if frame.force_idr && self.taken > 0 && since < self.gop_size {
             self.raw.force_idr().map_err(|e| self.failure(e))?;
         }
         if let Some(quality) = &mut self.quality {
@@ -177,6 +187,9 @@ impl VideoEncoder for OpenH264 {
             Ok(coded) => coded,
             Err(message) => return Err(self.failure(message)),
         };
+        if keyframe {
+            self.last_idr = self.taken;
+        }
         let chunk = EncodedChunk { data, pts: frame.index, dts: self.taken, keyframe };
         self.taken += 1;
         Ok(Some(chunk))
@@ -200,6 +213,10 @@ impl VideoEncoder for OpenH264 {
 
     fn max_delay(&self) -> usize {
         0
+    }
+
+    fn can_force_idr(&self) -> bool {
+        true
     }
 }
 

@@ -403,7 +403,7 @@ impl Camera {
         let sink = context.destination.sink(&part)?;
         let session = Session::open(size, &config, sink)?;
         let (topic, messages) = (&self.info.topic, self.info.messages);
-        context.progress.camera(topic, messages, Arc::clone(session.counters()));
+        context.progress.camera(topic, messages, session.stats_handle());
         Ok(Video::Encoding(session))
     }
 

@@ -191,7 +191,8 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
             let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
             let b_frames =
                 Feature { name: "b-frames", spec: on_node(&two).reordering(), exact: false };
-            encoder_ffmpeg::test_encode_features(&on_node(request.config), &[b_frames], deadline)
+            let spec = on_node(request.config).with_waiter(request.waiter);
+            encoder_ffmpeg::test_encode_features(&spec, &[b_frames], deadline)
         })
     };
     match &nodes {

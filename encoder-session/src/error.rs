@@ -3,12 +3,15 @@ use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
+    time::Duration,
 };
 
 use encoder_core::{EncodeError, OpenError, panic_text};
 use encoder_media::{Location, SinkError};
 use encoder_ringbuf::RingError;
 use thiserror::Error;
+
+use crate::PoolError;
 
 /// Why a video could not be made.
 ///
@@ -70,6 +73,20 @@ pub enum SessionError {
     /// The session has failed before, with this error. No more frames are accepted.
     #[error("{0}")]
     Failed(Arc<SessionError>),
+    /// The session got no share of its pool.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// [`Closing::abort`](crate::Closing::abort) ended the session.
+    #[error("the session was aborted")]
+    Aborted,
+    /// The session did not end before its deadline, and was stopped.
+    #[error("the session did not end within {} s{}", .limit.as_secs_f64(), stuck(*.is_stuck))]
+    Deadline {
+        /// The time that it had to end.
+        limit: Duration,
+        /// Whether its thread is still inside a call of an encoder or a sink of this process.
+        is_stuck: bool,
+    },
     /// The session was dropped or discarded before its end.
     #[error("the session was dropped before its end")]
     Ended,
@@ -99,6 +116,10 @@ impl SessionError {
             error => error,
         }
     }
+}
+
+fn stuck(is_stuck: bool) -> &'static str {
+    if is_stuck { ", and does not return from a call of its encoder or its sink" } else { "" }
 }
 
 /// The code that panicked on the thread of a session.

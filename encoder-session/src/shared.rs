@@ -1,6 +1,7 @@
 //! The state that the ends of a session share: the session or its `Closing`, and the worker thread.
 
 use std::{
+    path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -10,10 +11,10 @@ use std::{
 };
 
 use encoder_core::Waiter;
-use encoder_media::Sink;
+use encoder_media::{Location, Sink};
 use tracing::warn;
 
-use crate::{Counters, Panicked, SessionError, error::caught};
+use crate::{Counters, Panicked, SessionError, SessionState, error::caught};
 
 /// Shared by a session and its worker thread.
 ///
@@ -25,6 +26,8 @@ pub(super) struct Shared {
     pub waiter: Waiter,
     /// Whether the ring has been closed.
     pub is_ending: Arc<AtomicBool>,
+    /// The file that the sink writes, if it leaves it in place when it is abandoned.
+    part_file: Option<PathBuf>,
     state: Mutex<State>,
     /// Notified when the worker has ended.
     ended: Condvar,
@@ -43,6 +46,8 @@ struct State {
 enum Fate {
     /// It is made.
     Wanted,
+    /// The session was aborted: the sink keeps what was written. The failure says why.
+    Aborted,
     /// The session was dropped: the sink is dropped, and with it its files.
     Discarded,
     /// The session was dropped by a panic: the sink keeps what was written.
@@ -50,12 +55,18 @@ enum Fate {
 }
 
 impl Shared {
-    pub fn new(sink: Box<dyn Sink>, waiter: Waiter, is_ending: Arc<AtomicBool>) -> Self {
+    pub fn new(
+        sink: Box<dyn Sink>,
+        waiter: Waiter,
+        is_ending: Arc<AtomicBool>,
+        counters: Arc<Counters>,
+    ) -> Self {
         let (fate, failure, has_ended) = (Fate::Wanted, None, false);
         Self {
-            counters: Arc::default(),
+            counters,
             waiter,
             is_ending,
+            part_file: sink.part_file().map(PathBuf::from),
             state: Mutex::new(State { sink: Some(sink), fate, failure, has_ended }),
             ended: Condvar::new(),
         }
@@ -79,16 +90,54 @@ impl Shared {
                 drop(state);
                 drop(sink);
             }
-            Fate::Wanted | Fate::Kept => state.sink = Some(sink),
+            Fate::Wanted | Fate::Kept | Fate::Aborted => state.sink = Some(sink),
         }
     }
 
     /// # Errors
     /// [`SessionError::Ended`] if the session was dropped: the video is not wanted any more.
     pub fn check_wanted(&self) -> Result<(), SessionError> {
-        match self.lock().fate {
-            Fate::Wanted => Ok(()),
-            Fate::Discarded | Fate::Kept => Err(SessionError::Ended),
+        let state = self.lock();
+        match (state.fate, &state.failure) {
+            (Fate::Wanted, _) => Ok(()),
+            (Fate::Aborted, Some(error)) => Err((**error).clone()),
+            _ => Err(SessionError::Ended),
+        }
+    }
+
+    /// The error of the abort, if the session was aborted; otherwise `error`.
+    pub fn cause(&self, error: SessionError) -> SessionError {
+        let state = self.lock();
+        match (state.fate, &state.failure) {
+            (Fate::Aborted, Some(abort)) => (**abort).clone(),
+            _ => error,
+        }
+    }
+
+    /// Ends the worker without waiting for it, with `error`. The sink keeps what was written. Has no
+    /// effect on a session that was dropped or aborted before.
+    pub fn abort(&self, error: SessionError) {
+        self.is_ending.store(true, SeqCst);
+        let mut state = self.lock();
+        if state.fate == Fate::Wanted {
+            state.fate = Fate::Aborted;
+            state.failure = Some(Arc::new(error));
+        }
+        drop(state);
+        self.waiter.stop();
+    }
+
+    /// Keeps what was written by a worker that does not return from a call of the encoder or the
+    /// sink. Returns `error`, with the location of what is kept.
+    pub fn keep(&self, error: SessionError) -> SessionError {
+        let kept = match self.take_sink() {
+            Some(sink) => caught(Panicked::Sink, || Ok(sink.abandon())).ok().flatten(),
+            // It is inside a call of the sink.
+            None => self.part_file.clone().filter(|part| part.exists()).map(Location::from),
+        };
+        match kept {
+            Some(part) => SessionError::Kept { error: Box::new(error), part },
+            None => error,
         }
     }
 
@@ -141,6 +190,7 @@ pub(super) struct EndOfWorker(pub Arc<Shared>);
 
 impl Drop for EndOfWorker {
     fn drop(&mut self) {
+        self.0.counters.set_state(SessionState::Ended);
         self.0.lock().has_ended = true;
         self.0.ended.notify_all();
     }

@@ -143,7 +143,8 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
     let here = |config| spec(config, Machine::HERE);
     let b_frames = Feature { name: "b-frames", spec: here(&two).reordering(), exact: false };
-    encoder_ffmpeg::test_encode_features(&here(request.config), &[b_frames], deadline)
+    let spec = here(request.config).with_waiter(request.waiter);
+    encoder_ffmpeg::test_encode_features(&spec, &[b_frames], deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {

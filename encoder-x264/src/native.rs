@@ -275,4 +275,8 @@ impl VideoEncoder for NativeEncoder {
     fn max_delay(&self) -> usize {
         self.max_delay
     }
+
+    fn can_force_idr(&self) -> bool {
+        true
+    }
 }

@@ -15,7 +15,7 @@ use encoder_core::{
 use encoder_ffmpeg::process::{self, Input};
 use encoder_pipeline::{
     destination::FileDestination,
-    mux::CallbackSink,
+    mux::{AccessUnit, CallbackSink},
     naming::Target,
     progress::Silent,
     run::Run,
@@ -218,7 +218,7 @@ impl Work<'_> {
         let count = self.frames.payloads.len().clamp(30, 90);
         let arrivals = Arc::new(Mutex::new(Vec::<(u64, Instant)>::new()));
         let noted = Arc::clone(&arrivals);
-        let note = move |unit: EncodedChunk, _: &FrameTimes| {
+        let note = move |AccessUnit { chunk: unit, .. }: AccessUnit| {
             if let Ok(mut all) = noted.lock() {
                 all.push((unit.pts, Instant::now()));
             }

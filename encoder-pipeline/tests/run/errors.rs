@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, Condvar, Mutex},
 };
 
-use encoder_core::{EncodedChunk, EncoderType, Resolution};
+use encoder_core::{EncoderType, Resolution};
 use encoder_pipeline::{
     destination::{Destination, FileDestination, PartInfo},
     error::{ErrorKind, RunError},
-    mux::{CallbackSink, Finished, Sink, SinkError},
+    mux::{AccessUnit, CallbackSink, Finished, Sink, SinkError},
     naming::Target,
     progress::Silent,
     report::{Report, SkipReason},
@@ -18,7 +18,6 @@ use encoder_pipeline::{
     session::{OnBadFrame, OnFull, SessionConfig, SessionError},
     source::{self, Event, Payload, Source, SourceError},
     stop::Stop,
-    timeline::FrameTimes,
 };
 use encoder_testbed::fixtures::{picture::Picture, recording};
 
@@ -202,7 +201,7 @@ struct Stuck(Arc<(Mutex<usize>, Condvar)>);
 impl Destination for Stuck {
     fn sink(&mut self, _: &PartInfo<'_>) -> Result<Box<dyn Sink>, SinkError> {
         let Self(gate) = self.clone();
-        Ok(Box::new(CallbackSink(move |_: EncodedChunk, _: &FrameTimes| {
+        Ok(Box::new(CallbackSink(move |_: AccessUnit| {
             let (events, changed) = &*gate;
             drop(changed.wait_while(events.lock().unwrap(), |events| *events < 10).unwrap());
         })))
