@@ -104,16 +104,19 @@ impl Opening {
     }
 
     /// Takes a share of the pool. Waits for it without blocking, until the waiter is stopped.
-    pub async fn share(&self) -> Result<MaybeShare, SessionError> {
-        let Some(pool) = &self.config.pool else { return Ok(None) };
+    pub fn share(&self) -> impl Future<Output = Result<MaybeShare, SessionError>> + Send + use<> {
+        let (pool, waiter) = (self.config.pool.clone(), self.waiter.clone());
         let demand = self.demand();
-        let mut share = pin!(pool.share(&demand));
-        let mut stopped = pin!(self.waiter.stopped());
-        poll_fn(|cx| match share.as_mut().poll(cx) {
-            Poll::Ready(share) => Poll::Ready(share.map(Some).map_err(SessionError::from)),
-            Poll::Pending => stopped.as_mut().poll(cx).map(|()| Err(OpenError::Stopped.into())),
-        })
-        .await
+        async move {
+            let Some(pool) = pool else { return Ok(None) };
+            let mut share = pin!(pool.share(&demand));
+            let mut stopped = pin!(waiter.stopped());
+            poll_fn(|cx| match share.as_mut().poll(cx) {
+                Poll::Ready(share) => Poll::Ready(share.map(Some).map_err(SessionError::from)),
+                Poll::Pending => stopped.as_mut().poll(cx).map(|()| Err(OpenError::Stopped.into())),
+            })
+            .await
+        }
     }
 
     /// Takes a share of the pool. Blocks for at most `pool_wait`.

@@ -75,17 +75,20 @@ impl Session {
     /// # Errors
     /// As [`open`](Self::open); [`PoolError::Full`](crate::PoolError::Full) cannot occur, except for
     /// an encoder that needs more slots than its backend declares.
-    pub async fn open_async(
+    pub fn open_async(
         size: Resolution,
         config: &SessionConfig,
         sink: Box<dyn Sink>,
-    ) -> Result<Self, SessionError> {
-        let opening = Opening::new(size, config)?;
-        let share = opening.share().await?;
-        let waiter = opening.waiter().clone();
-        let task = Task::spawn("open-session", waiter, move || opening.open(share, sink))
-            .map_err(no_thread)?;
-        task.await.unwrap_or_else(|panic| Err(panicked(Panicked::Worker, &*panic)))
+    ) -> impl Future<Output = Result<Self, SessionError>> + Send + use<> {
+        let opening = Opening::new(size, config);
+        async move {
+            let opening = opening?;
+            let share = opening.share().await?;
+            let waiter = opening.waiter().clone();
+            let task = Task::spawn("open-session", waiter, move || opening.open(share, sink))
+                .map_err(no_thread)?;
+            task.await.unwrap_or_else(|panic| Err(panicked(Panicked::Worker, &*panic)))
+        }
     }
 
     /// The encoder that was opened first. If it refuses its first frame, another encoder is used;

@@ -42,9 +42,11 @@ fn cancelled_pushes(runtime: &tokio::runtime::Runtime, folder: &TempDir) {
         let mut session = Session::open_async(SIZE, &config(), sink).await.unwrap();
         let (mut pushed, mut cancelled, mut random) = (Vec::new(), 0, Random(1));
         for n in 0.. {
-            let (shade, patience) = (n as u8, After(random.below(4)));
-            // A third of the frames fit.
-            gate.allow(usize::from(n % 3 == 0));
+            let shade = n as u8;
+            // A third of the frames fit, and are pushed if it takes long.
+            let is_waited_for = n % 3 == 0;
+            gate.allow(usize::from(is_waited_for));
+            let patience = After(if is_waited_for { usize::MAX } else { random.below(4) });
             let payload = picture(shade);
             let is_reserved = n % 2 == 0;
             let push = async {

@@ -50,7 +50,7 @@ fn an_idle_session_drops_its_sink_before_the_drop_returns() {
         // A slot that is not filled keeps the session waiting.
         let slot = session.reserve(at(1)).unwrap();
         // The write has returned: its frame is counted after it.
-        until("frame 0", || session.counters().frames_encoded.load(SeqCst) == 1);
+        until("frame 0", || session.stats().frames_encoded == 1);
         match close {
             true => drop_at_once("an idle session that is closed", session.close()),
             false => drop_at_once("an idle session", session),
@@ -90,7 +90,7 @@ fn a_full_ring_does_not_block_the_drop() {
         Ok(())
     });
     let mut session = open(&[FULL], sink);
-    while session.counters().frames_dropped.load(SeqCst) == 0 {
+    while session.stats().frames_dropped == 0 {
         session.push(&picture(), at(0)).unwrap();
     }
     assert_eq!(next(&calls), Call::Write(0));

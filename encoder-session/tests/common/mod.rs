@@ -12,7 +12,7 @@ use encoder_core::{
     VideoEncoder,
 };
 use encoder_media::{
-    Finished, Location, Payload, RawImage, Sink, SinkError,
+    AccessUnit, Finished, Location, Payload, RawImage, Sink, SinkError,
     timeline::{FrameTimes, Timeline},
 };
 use encoder_session::{OnFull, Session, SessionConfig};
@@ -109,9 +109,9 @@ impl TestSink {
 }
 
 impl Sink for TestSink {
-    fn write(&mut self, chunk: EncodedChunk, _: &FrameTimes) -> Result<(), SinkError> {
-        let _ = self.calls.send(Call::Write(chunk.pts));
-        (self.write)(chunk.pts)
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
+        let _ = self.calls.send(Call::Write(unit.chunk.pts));
+        (self.write)(unit.chunk.pts)
     }
     fn finish(mut self: Box<Self>, _: &Timeline) -> Result<Finished, SinkError> {
         let _ = self.calls.send(Call::Finish);

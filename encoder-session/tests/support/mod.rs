@@ -184,7 +184,7 @@ impl Sink for Output {
     }
 }
 
-/// Is ready after it was polled a number of times.
+/// Is ready after it was polled a number of times; with `usize::MAX` never.
 pub struct After(pub usize);
 
 impl Future for After {
@@ -192,6 +192,7 @@ impl Future for After {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         match self.0 {
             0 => Poll::Ready(()),
+            usize::MAX => Poll::Pending,
             _ => {
                 self.0 -= 1;
                 cx.waker().wake_by_ref();
