@@ -279,7 +279,7 @@ impl HostedEncoder {
         self.stdin = None;
         let limit = late.unwrap_or(GONE_SOON);
         let mut wait = Wait::new(&self.spec.waiter, limit);
-        let ended = if late.is_some() { None } else { wait.end_of(&mut self.child) };
+        let ended = if late.is_some() { None } else { self.child.wait_until(&mut wait) };
         let exit = ended.unwrap_or_else(|| {
             self.child.kill();
             Exit::TimedOut(limit)
@@ -352,7 +352,7 @@ impl HostedEncoder {
         self.failed = true;
         self.stdin = None;
         // Usually it has ended or is about to: its own exit explains more than a kill.
-        let ended = Wait::new(&self.spec.waiter, GONE_SOON).end_of(&mut self.child);
+        let ended = self.child.wait_until(&mut Wait::new(&self.spec.waiter, GONE_SOON));
         let kind = match ended {
             // Killed by this program.
             _ if kind == FailureKind::Stalled => kind,
@@ -380,7 +380,7 @@ impl HostedEncoder {
             };
         }
         let is_whole = self.order.seen() == self.frames_in;
-        let exit = if has_ended || is_whole { wait.end_of(&mut self.child) } else { None };
+        let exit = if has_ended || is_whole { self.child.wait_until(&mut wait) } else { None };
         if exit.is_none() {
             self.child.kill();
             if is_whole {

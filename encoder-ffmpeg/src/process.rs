@@ -293,6 +293,16 @@ impl Child {
         self.exit
     }
 
+    /// As [`wait`](Self::wait), until `limit` is over, which a stop shortens.
+    pub(crate) fn wait_until(&mut self, limit: &mut Wait) -> Option<Exit> {
+        // It may have ended before.
+        let mut exit = self.wait(Duration::ZERO);
+        while exit.is_none() {
+            exit = self.wait(limit.next()?);
+        }
+        exit
+    }
+
     /// Ends it: waits `grace` for it to end by itself, sends it a request to end and waits `grace`
     /// again, then kills it.
     pub fn end(&mut self, grace: Duration) -> Exit {

@@ -4,8 +4,6 @@ use std::time::{Duration, Instant};
 
 use encoder_core::{Waited, Waiter};
 
-use crate::process::{Child, Exit};
-
 /// The longest wait for a child after the run was stopped. Service managers kill a program about 30 s
 /// after the signal to end, and another encoder may have to take over before that.
 pub(crate) const AFTER_STOP: Duration = Duration::from_secs(5);
@@ -52,16 +50,6 @@ impl Wait {
         }
         let left = self.end.saturating_duration_since(now);
         (!left.is_zero()).then(|| left.min(CHECK))
-    }
-
-    /// Waits until `child` has ended; `None` when the wait is over first.
-    pub(crate) fn end_of(&mut self, child: &mut Child) -> Option<Exit> {
-        // It may have ended before the wait was over.
-        let mut exit = child.wait(Duration::ZERO);
-        while exit.is_none() {
-            exit = child.wait(self.next()?);
-        }
-        exit
     }
 
     /// The time since the beginning.

@@ -282,7 +282,8 @@ fn a_child_that_hangs_is_killed_at_once_and_no_other_encoder_is_opened() {
         }
         // By the drop, or by the session's thread if the write has not returned.
         assert_eq!(next(&calls), Call::Dropped, "{what}");
-        assert_ended(HUNG);
+        // A child that has returned all access units may otherwise take 5 s to end.
+        assert!(assert_ended(HUNG) < Duration::from_secs(4), "{what}");
         for call in program.calls() {
             process::assert_group_gone(call.process);
         }

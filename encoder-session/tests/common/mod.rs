@@ -192,10 +192,11 @@ pub fn threads(name: &str) -> usize {
     names.filter(|known| known.trim_end() == name).count()
 }
 
-/// Waits until the thread of the sessions with this encoder has ended.
+/// Waits until the thread of the sessions with this encoder has ended; returns how long that took.
 #[track_caller]
-pub fn assert_ended(encoder: EncoderType) {
+pub fn assert_ended(encoder: EncoderType) -> Duration {
     let name = format!("encode-{encoder}");
     let took = until(&format!("no thread {name}"), || threads(&name) == 0);
     eprintln!("thread {name} ended {:.0} ms later", took.as_secs_f64() * 1e3);
+    took
 }
