@@ -21,8 +21,6 @@ fn planes_are_written_without_their_padding() {
 
 #[cfg(unix)]
 mod scripted {
-    use std::time::Instant;
-
     use encoder_core::Waiter;
     use encoder_testbed::scripted::{Script, Scripted, Step};
 

@@ -139,7 +139,7 @@ pub(crate) fn run_until_stop(
 
     let written = receive(&mut wait, &written);
     let read = receive(&mut wait, &read);
-    let exit = match (&written, &read, wait.end_of(&mut child)) {
+    let exit = match (&written, &read, child.wait_until(&mut wait)) {
         (Some(_), Some(_), Some(exit)) => exit,
         _ => {
             child.kill();

@@ -129,7 +129,7 @@ impl Gate {
         assert!(!waited.unwrap().1.timed_out());
     }
 
-    fn pass(&self) {
+    pub fn pass(&self) {
         let mut state = self.state.lock().unwrap();
         state.1 += 1;
         self.changed.notify_all();
