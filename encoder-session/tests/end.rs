@@ -50,7 +50,7 @@ impl Case {
     fn open(&self, encoder: EncoderType) -> Session {
         let mut config = config();
         config.plan = Plan::new(vec![encoder], vec![]);
-        let sink = Output::new(&self.gate, &self.written, &self.part());
+        let sink = Output::boxed(&self.gate, &self.written, &self.part());
         Session::open(SIZE, &config, sink).unwrap()
     }
 
