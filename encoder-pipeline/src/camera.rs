@@ -7,8 +7,6 @@
 
 mod video;
 
-use std::sync::Arc;
-
 use encoder_core::{FrameRate, Resolution};
 use encoder_media::ResampleError;
 use tracing::{Span, error_span, warn};
