@@ -60,9 +60,12 @@ impl SinkError {
         move |error| Self::Io { at: at.clone(), error: Arc::new(error) }
     }
 
-    /// An [`Other`](Self::Other) error: of any type, or a text.
+    /// An [`Other`](Self::Other) error: of any type, or a text. A `SinkError` is returned as it is.
     pub fn other(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        Self::Other(Arc::from(error.into()))
+        match error.into().downcast::<Self>() {
+            Ok(own) => *own,
+            Err(other) => Self::Other(Arc::from(other)),
+        }
     }
 
     /// A [`Stream`](Self::Stream) error.
@@ -231,17 +234,50 @@ pub trait Sink: Send {
     }
 }
 
-/// A sink that passes every access unit to a function: for embedding.
+/// A sink that passes every access unit to a function: for embedding. The function returns nothing,
+/// or a `Result` with an error of any type, which ends the session as [`SinkError::Other`].
+///
+/// ```
+/// # use encoder_media::{AccessUnit, CallbackSink, Sink};
+/// # use std::{io, sync::mpsc};
+/// let (units, received) = mpsc::sync_channel(8);
+/// let sink = CallbackSink(move |unit: AccessUnit| units.send(unit));
+/// # let _: (Box<dyn Sink>, mpsc::Receiver<AccessUnit>) = (Box::new(sink), received);
+/// ```
 pub struct CallbackSink<F>(pub F);
 
-impl<F: FnMut(AccessUnit) + Send> Sink for CallbackSink<F> {
+impl<F, R> Sink for CallbackSink<F>
+where
+    F: FnMut(AccessUnit) -> R + Send,
+    R: CallbackResult,
+{
     fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
-        (self.0)(unit);
-        Ok(())
+        (self.0)(unit).into_result()
     }
 
     fn finish(self: Box<Self>, _timeline: &Timeline) -> Result<Finished, SinkError> {
         Ok(Finished::default())
+    }
+}
+
+/// What the function of a [`CallbackSink`] returns: `()`, or a `Result` with any error.
+pub trait CallbackResult {
+    /// The result of the write.
+    ///
+    /// # Errors
+    /// [`SinkError::other`] of the function's error.
+    fn into_result(self) -> Result<(), SinkError>;
+}
+
+impl CallbackResult for () {
+    fn into_result(self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+impl<E: Into<Box<dyn StdError + Send + Sync>>> CallbackResult for Result<(), E> {
+    fn into_result(self) -> Result<(), SinkError> {
+        self.map_err(SinkError::other)
     }
 }
 
@@ -261,5 +297,49 @@ mod tests {
         assert!(error.source().is_none());
         assert_eq!(error.io_error().map(io::Error::kind), Some(io::ErrorKind::StorageFull));
         assert!(SinkError::refused(Path::new("a"), "full").io_error().is_none());
+    }
+
+    /// An error of another crate, with or without the text of its cause in its own text.
+    #[derive(Debug, Error)]
+    enum Foreign {
+        #[error("the upload failed")]
+        Silent(#[source] io::Error),
+        #[error("the upload failed: {0}")]
+        Repeating(#[source] io::Error),
+    }
+
+    #[test]
+    fn errors_of_other_sinks_keep_their_type_and_are_displayed_once() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        for foreign in [Foreign::Silent(full()), Foreign::Repeating(full())] {
+            let error = SinkError::other(foreign);
+            assert_eq!(error.to_string(), format!("the upload failed: {}", full()));
+            assert!(error.source().is_none());
+            assert_eq!(error.io_error().map(io::Error::kind), Some(io::ErrorKind::StorageFull));
+            let SinkError::Other(inner) = &error else { panic!("{error:?}") };
+            assert!(inner.downcast_ref::<Foreign>().is_some());
+        }
+        assert_eq!(SinkError::other("no text fits").to_string(), "no text fits");
+        let own = SinkError::refused(Path::new("a"), "full");
+        assert!(matches!(SinkError::other(own), SinkError::Refused { .. }));
+    }
+
+    #[test]
+    fn a_callback_may_fail() {
+        let unit = || {
+            let chunk = EncodedChunk { data: vec![1], pts: 0, dts: 0, keyframe: true };
+            AccessUnit::new(chunk, FrameTimes::at(0))
+        };
+        let mut seen = 0;
+        CallbackSink(|_: AccessUnit| seen += 1).write(unit()).unwrap();
+        assert_eq!(seen, 1);
+        let mut sink = CallbackSink(|_: AccessUnit| Ok::<(), io::Error>(()));
+        sink.write(unit()).unwrap();
+        let mut sink = CallbackSink(|_: AccessUnit| Err(Foreign::Silent(io::Error::other("gone"))));
+        assert_eq!(sink.write(unit()).unwrap_err().to_string(), "the upload failed: gone");
+        // The receiver of a channel was dropped.
+        let (units, _) = std::sync::mpsc::channel();
+        let mut sink = CallbackSink(move |unit: AccessUnit| units.send(unit));
+        assert!(matches!(sink.write(unit()), Err(SinkError::Other(_))));
     }
 }

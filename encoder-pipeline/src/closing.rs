@@ -8,7 +8,7 @@ use crate::{
     error::RunError,
     part::{ClosedPart, Notes, Pending},
     report::Output,
-    session::VideoReport,
+    session::{SessionError, VideoReport},
 };
 
 /// The most closing videos of one camera. Each still has its encoder.
@@ -89,6 +89,10 @@ fn output(part: ClosedPart) -> Output {
         Ok(report) => {
             output.error = (report.frames_encoded == 0).then_some(RunError::NoPicture);
             report
+        }
+        Err(SessionError::Empty(report)) => {
+            output.error = Some(RunError::NoPicture);
+            *report
         }
         Err(error) => {
             let error = RunError::from(error);

@@ -51,7 +51,7 @@ fn run(pictures: &Receiver<(Slot, Payload)>, stop: &Waiter) {
     for (slot, payload) in pictures {
         // A slot that is dropped unfilled ends a session; a stopped session ends anyway.
         if stop.state() != Waited::Stopped {
-            slot.fill(&payload);
+            slot.decode(&payload);
         }
     }
 }

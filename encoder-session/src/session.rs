@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use encoder_core::{EncoderType, FrameLayout, FrameRate, Resolution, Task};
 use encoder_media::{Payload, Sink, timeline::FrameTimes};
-use encoder_picture::PictureOptions;
+use encoder_picture::{self as picture, PictureOptions};
 use encoder_ringbuf::{Producer, WriteSlot};
 use tracing::{Span, debug, warn};
 
@@ -242,15 +242,26 @@ impl Session {
     /// applies [`SessionConfig::on_full`]. A picture that has the [`layout`](Self::layout) already
     /// (`i420` or `nv12` without padding) is not copied: its [`Bytes`](bytes::Bytes) are held until
     /// its slot is used again, so they should not be a small part of a large buffer. A picture that
-    /// cannot be decoded is handled by [`SessionConfig::on_bad_frame`].
+    /// is damaged is handled by [`SessionConfig::on_bad_frame`].
     ///
     /// # Errors
-    /// As [`reserve`](Self::reserve).
+    /// As [`reserve`](Self::reserve); [`SessionError::Picture`] for a picture that can never be in
+    /// this video: it is not pushed, and the session accepts other pictures.
     pub fn push(&mut self, payload: &Payload, times: FrameTimes) -> Result<(), SessionError> {
+        self.check(payload)?;
         if let Some(slot) = self.reserve(times)? {
-            slot.fill(payload);
+            slot.decode(payload);
         }
         Ok(())
+    }
+
+    /// Refuses a picture that can never be in this video, before a slot is reserved for it.
+    fn check(&self, payload: &Payload) -> Result<(), SessionError> {
+        let checked = picture::check(payload, &self.options, &self.layout);
+        checked.map_err(|error| match self.running.shared.failure() {
+            Some(cause) => SessionError::Failed(cause),
+            None => SessionError::Picture { number: self.next_number, error },
+        })
     }
 
     /// As [`push`](Self::push), for a task of any executor: waits for a slot without blocking the
@@ -265,12 +276,13 @@ impl Session {
     /// Cancel-safe: a future that is dropped before it is ready has pushed nothing.
     ///
     /// # Errors
-    /// As [`reserve`](Self::reserve).
+    /// As [`push`](Self::push).
     pub async fn push_async(
         &mut self,
         payload: &Payload,
         times: FrameTimes,
     ) -> Result<(), SessionError> {
+        self.check(payload)?;
         self.start_converter()?;
         // Nothing waits after the reservation, so a cancelled push has no slot.
         if let (Some(slot), Some(converter)) = (self.reserve_async(times).await?, &self.converter) {
@@ -293,7 +305,7 @@ impl Session {
     ///
     /// # Errors
     /// The cause of the failure, the same that a push returns in [`SessionError::Failed`]; no file
-    /// exists under the final name then.
+    /// exists under the final name then. [`SessionError::Empty`] if the video has no frame.
     pub fn finish(self) -> Result<VideoReport, SessionError> {
         self.close().join()
     }

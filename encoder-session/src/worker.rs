@@ -456,7 +456,7 @@ impl Worker {
         report.warnings.extend(self.leading.warning());
         report.warnings.extend_from_slice(engine.warnings());
         report.warnings.extend(self.cut_short.take());
-        Ok(report)
+        if count == 0 { Err(SessionError::Empty(Box::new(report))) } else { Ok(report) }
     }
 
     /// Keeps what was written before an error.

@@ -111,7 +111,7 @@ fn slots_that_other_threads_hold_do_not_keep_the_session() {
     // The memory of the slots is still there.
     let fill = |slot: encoder_session::Slot| std::thread::spawn(move || slot.fill(&picture()));
     for filled in slots.into_iter().map(fill).collect::<Vec<_>>() {
-        filled.join().unwrap();
+        filled.join().unwrap().unwrap();
     }
     assert!(calls.recv().is_err());
 }
@@ -170,7 +170,7 @@ fn a_sink_may_drop_or_finish_its_own_session() {
         session.push(&picture(), at(0)).unwrap();
         let slot = session.reserve(at(1)).unwrap().unwrap();
         *own.lock().unwrap() = Some(session);
-        slot.fill(&picture());
+        slot.fill(&picture()).unwrap();
         let error = result.recv_timeout(PATIENCE).unwrap();
         assert!(matches!(error, None | Some(SessionError::OwnThread)), "{error:?}");
         assert_eq!([next(&calls), next(&calls)], [Call::Write(0), Call::Write(1)]);
