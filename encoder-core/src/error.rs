@@ -1,3 +1,5 @@
+use std::any::Any;
+
 use serde::Serialize;
 use thiserror::Error;
 
@@ -16,6 +18,14 @@ pub enum ConfigError {
         value: String,
         /// The values that are allowed.
         allowed: String,
+    },
+    /// Two fields that contradict each other.
+    #[error("`{first}` and `{second}` contradict each other: set only one of them")]
+    Conflict {
+        /// A field, with its table: `encoder.crf`.
+        first: String,
+        /// The other field, with its table.
+        second: String,
     },
     /// A key that is not known.
     #[error("unknown key `{key}` in {place}{hint}")]
@@ -53,6 +63,11 @@ impl ConfigError {
         allowed: impl Into<String>,
     ) -> Self {
         Self::Value { field: field.into(), value: value.to_string(), allowed: allowed.into() }
+    }
+
+    /// A [`ConfigError::Conflict`].
+    pub fn conflict(first: impl Into<String>, second: impl Into<String>) -> Self {
+        Self::Conflict { first: first.into(), second: second.into() }
     }
 }
 
@@ -110,7 +125,7 @@ fn unknown(wanted: &str, available: &[EncoderType]) -> String {
 }
 
 /// Why an encoder returned no access unit.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum EncodeError {
     /// The device refused at the first frame. Nothing was encoded, so another encoder can take the
@@ -162,6 +177,12 @@ impl EncodeError {
     ) -> Self {
         Self::Failed { encoder, index, kind, message: message.into() }
     }
+}
+
+/// The text of a panic that [`catch_unwind`](std::panic::catch_unwind) has caught.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref().copied()).unwrap_or("it has no text")
 }
 
 /// The kinds of failures of a running encoder.

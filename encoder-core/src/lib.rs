@@ -52,9 +52,11 @@ mod in_use;
 mod picture_decoder;
 mod presets;
 mod probe;
+mod rate_control;
 mod schedule;
 mod select;
 mod settings;
+mod task;
 mod waiter;
 
 pub use backend::{Backend, Device, Open, OpenRequest, backend, backends, ranked, register};
@@ -68,7 +70,7 @@ pub use config::{
 pub use detect::{Detected, Detection, detect_available_encoders, file_identity};
 pub use encoder::{DeviceLoad, LoadProbe, VideoEncoder};
 pub use encoder_type::EncoderType;
-pub use error::{ConfigError, EncodeError, FailureKind, OpenError};
+pub use error::{ConfigError, EncodeError, FailureKind, OpenError, panic_text};
 pub use frame::{Frame, FrameBuffer, FrameLayout, FrameMemory, PixelFormat, Plane, PlaneMut};
 pub use helper::{
     HELPER_ENV, HELPER_READY, HelperTask, helper_program, helper_step, own_program, run_as_helper,
@@ -82,6 +84,8 @@ pub use presets::Presets;
 pub use probe::{
     Caps, Holders, ProbeResult, Refusal, RefusalKind, mean_absolute_difference, probe_in_process,
 };
+pub use rate_control::RateControl;
 pub use select::{Plan, Policy, plan};
 pub use settings::{Settings, unknown_key};
+pub use task::{Task, block_on};
 pub use waiter::{Waited, Waiter};

@@ -399,6 +399,7 @@ pub(crate) fn probe_opened(
     let (id, open, max_delay) = (backend.id, backend.open, backend.max_delay);
     let (config, gpu) = (request.config.clone(), request.gpu.clone());
     let (options, threads) = (request.options.clone(), request.threads);
+    let waiter = request.waiter.cloned();
     let (sender, answer) = mpsc::channel();
     let probing = move || {
         let request = OpenRequest {
@@ -407,7 +408,7 @@ pub(crate) fn probe_opened(
             options: &options,
             threads,
             probe: None,
-            waiter: None,
+            waiter: waiter.as_ref(),
         };
         let open = |config: &EncoderConfig| {
             let request = request.clone().with_config(config);

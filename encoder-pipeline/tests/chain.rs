@@ -19,11 +19,11 @@ use encoder_core::{
 };
 use encoder_pipeline::{
     destination::FileDestination,
-    mux::CallbackSink,
+    mux::{AccessUnit, CallbackSink},
     naming::{Format, Target},
     progress::Silent,
     run::Run,
-    session::{Session, SessionConfig, SessionError, VideoReport},
+    session::{Session, SessionConfig, SessionError, SessionState, VideoReport},
     source::{Event, Packet, Payload, RawImage, Source, SourceError, StreamInfo},
     stop::Stop,
     timeline::FrameTimes,
@@ -262,7 +262,7 @@ fn play(config: &SessionConfig, frames: u64) -> Made {
     let encoders = Arc::new(Mutex::new(Vec::new()));
     let sink = CallbackSink({
         let (encoders, waiter) = (Arc::clone(&encoders), config.waiter.clone());
-        move |chunk: EncodedChunk, _: &FrameTimes| {
+        move |AccessUnit { chunk, .. }: AccessUnit| {
             let mut encoders = encoders.lock().unwrap();
             assert_eq!((chunk.pts, chunk.dts), (encoders.len() as u64, encoders.len() as u64));
             encoders.push(String::from_utf8(chunk.data).unwrap());
@@ -448,32 +448,32 @@ fn a_session_that_is_dropped_waits_no_more_and_opens_nothing() {
     // By the system's clock the wait would last an hour.
     let (mut config, run) = config(&[(BETTER, "2 busy"), (USUAL, "ok")], 3600);
     config.waiter = Waiter::new();
-    let sink = CallbackSink(|_: EncodedChunk, _: &FrameTimes| {});
+    let sink = CallbackSink(|_: AccessUnit| {});
     let mut session = Session::open(SIZE, &config, Box::new(sink)).unwrap();
-    let counters = Arc::clone(session.counters());
+    let stats = session.stats_handle();
     for n in 0..3 {
         session.push(&picture(n), FrameTimes::at(n as i64)).unwrap();
     }
     process::until("its thread waits", || count(run, "open better") >= 3);
     drop(session);
-    process::until("its thread has ended", || Arc::strong_count(&counters) == 1);
+    process::until("its thread has ended", || stats.get().state == SessionState::Ended);
     assert_eq!(count(run, "open usual"), 0);
 
     // The same for an encoder that accepts no more frames, and for a stop from outside.
     for is_dropped in [true, false] {
         let (mut config, run) = self::config(&[(BETTER, "2 busy"), (USUAL, "ok")], 3600);
         config.waiter = Waiter::new();
-        let sink = CallbackSink(|_: EncodedChunk, _: &FrameTimes| {});
+        let sink = CallbackSink(|_: AccessUnit| {});
         let mut session = Session::open(SIZE, &config, Box::new(sink)).unwrap();
         for n in 0..3 {
             session.push(&picture(n), FrameTimes::at(n as i64)).unwrap();
         }
-        let counters = Arc::clone(session.counters());
+        let stats = session.stats_handle();
         let closing = session.close();
         process::until("its thread waits", || count(run, "open better") >= 3);
         if is_dropped {
             drop(closing);
-            process::until("its thread has ended", || Arc::strong_count(&counters) == 1);
+            process::until("its thread has ended", || stats.get().state == SessionState::Ended);
         } else {
             config.waiter.stop();
             let error = within("a stopped session", || closing.join().unwrap_err().to_string());

@@ -16,7 +16,7 @@ use encoder_core::{
     Resolution, Settings, VideoEncoder, backends,
 };
 use encoder_pipeline::{
-    mux::{AnnexBSink, Finished, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
+    mux::{AccessUnit, AnnexBSink, Finished, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
     session::{Session, SessionConfig, SessionError, VideoReport},
     source::{Payload, RawImage},
     timeline::{FrameTimes, Timeline},
@@ -109,9 +109,9 @@ struct PanickingSink {
 }
 
 impl Sink for PanickingSink {
-    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
-        assert!(self.point != Point::Write || chunk.pts != AT, "the write of {} panics", chunk.pts);
-        self.inner.write(chunk, times)
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
+        assert!(self.point != Point::Write || unit.chunk.pts != AT, "the write of {AT} panics");
+        self.inner.write(unit)
     }
     fn finish(self: Box<Self>, timeline: &Timeline) -> Result<Finished, SinkError> {
         assert!(self.point != Point::Finish, "the finish panics");
@@ -153,7 +153,7 @@ fn encode(encoder: EncoderType, sink: Box<dyn Sink>) -> Result<VideoReport, Sess
     for n in 0..20 {
         match session.push(&picture(n), at(n)) {
             Ok(()) => {}
-            Err(SessionError::Ended) => break,
+            Err(SessionError::Failed(_)) => break,
             Err(other) => panic!("{other}"),
         }
     }
@@ -255,11 +255,11 @@ fn a_panic_of_a_waker_keeps_what_was_written() {
     /// Waits at frame 1 until the producer waits for a slot.
     struct Held(Box<dyn Sink>, Mutex<mpsc::Receiver<()>>);
     impl Sink for Held {
-        fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
-            if chunk.pts == 1 {
+        fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
+            if unit.chunk.pts == 1 {
                 self.1.lock().unwrap().recv().unwrap();
             }
-            self.0.write(chunk, times)
+            self.0.write(unit)
         }
         fn finish(self: Box<Self>, timeline: &Timeline) -> Result<Finished, SinkError> {
             self.0.finish(timeline)
@@ -286,7 +286,7 @@ fn a_panic_of_a_waker_keeps_what_was_written() {
         release.send(()).unwrap();
         woken.recv_timeout(Duration::from_secs(60)).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        assert!(matches!(runtime.block_on(push), Err(SessionError::Ended) | Ok(())));
+        assert!(matches!(runtime.block_on(push), Err(SessionError::Failed(_)) | Ok(())));
         break;
     }
     let part = kept(session.finish(), "the waker panics");

@@ -3,7 +3,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, atomic::Ordering::SeqCst, mpsc},
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -13,16 +13,19 @@ use encoder_core::{
     Plan, Resolution, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
-    mux::{CallbackSink, Finished, Location, Mp4Options, Mp4Sink, Sink, SinkError},
+    mux::{AccessUnit, CallbackSink, Finished, Location, Mp4Options, Mp4Sink, Sink, SinkError},
     session::{OnBadFrame, Session, SessionConfig, SessionError},
     source::{Payload, RawImage},
     timeline::{FrameTimes, Timeline},
 };
-use encoder_testbed::fixtures::{
-    EPOCH, MS,
-    decode::{decode, decode_fragmented},
-    entries,
-    picture::Picture,
+use encoder_testbed::{
+    fixtures::{
+        EPOCH, MS,
+        decode::{decode, decode_fragmented},
+        entries,
+        picture::Picture,
+    },
+    process::until,
 };
 
 const SIZE: Resolution = Resolution::new(160, 120);
@@ -98,7 +101,7 @@ fn a_callback_gets_every_access_unit_as_it_comes() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = CallbackSink({
         let seen = Arc::clone(&seen);
-        move |chunk: EncodedChunk, times: &FrameTimes| {
+        move |AccessUnit { chunk, times, .. }: AccessUnit| {
             seen.lock().unwrap().push((chunk.pts, chunk.keyframe, times.header_ns, chunk.data));
         }
     });
@@ -139,7 +142,7 @@ fn a_wait_for_a_place_does_not_block_the_executor() {
     // The sink blocks until a second task has run on the same thread.
     let (go, wait) = mpsc::channel::<()>();
     let mut stopped = Some(wait);
-    let sink = CallbackSink(move |_: EncodedChunk, _: &FrameTimes| {
+    let sink = CallbackSink(move |_: AccessUnit| {
         if let Some(wait) = stopped.take() {
             wait.recv().unwrap();
         }
@@ -207,7 +210,7 @@ fn bad_frames_follow_the_policy() {
             let payload = if matches!(n, 1 | 3) { picture(n) } else { broken() };
             match session.push(&payload, at(n)) {
                 Ok(()) => {}
-                Err(SessionError::Ended) if numbers.is_none() => break,
+                Err(SessionError::Failed(_)) if numbers.is_none() => break,
                 Err(e) => panic!("{e}"),
             }
         }
@@ -255,16 +258,23 @@ fn a_session_that_is_dropped_leaves_nothing() {
         // A slot that is still being filled.
         let slot = session.reserve(at(30)).unwrap().unwrap();
         drop(session);
-        assert_eq!(entries(directory.path()), Vec::<String>::new(), "{encoder}");
+        until_empty(directory.path());
         slot.fill(&picture(30));
 
         let mut session = Session::open(SIZE, &config(encoder), mp4(&path)).unwrap();
         session.push(&picture(0), at(0)).unwrap();
         let slot = session.reserve(at(1)).unwrap();
         drop(session.close());
-        assert_eq!(entries(directory.path()), Vec::<String>::new(), "closed, {encoder}");
+        until_empty(directory.path());
         drop(slot);
+        assert_eq!(entries(directory.path()), Vec::<String>::new(), "{encoder}");
     }
+}
+
+/// Waits until the sink of a dropped session has removed its file: the session's thread may have
+/// been inside a write.
+fn until_empty(directory: &Path) {
+    until(&format!("{} is empty", directory.display()), || entries(directory).is_empty());
 }
 
 #[test]
@@ -307,7 +317,7 @@ fn several_sessions_run_side_by_side() {
 
 #[test]
 fn a_size_that_no_encoder_takes_is_refused_with_reasons() {
-    let sink = CallbackSink(|_: EncodedChunk, _: &FrameTimes| {});
+    let sink = CallbackSink(|_: AccessUnit| {});
     let size = Resolution::new(5000, 5000);
     let opened = Session::open(size, &config(EncoderType::OPENH264), Box::new(sink));
     let error = opened.err().unwrap().to_string();
@@ -436,7 +446,8 @@ struct Recorder {
 }
 
 impl Sink for Recorder {
-    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
+        let AccessUnit { chunk, times, .. } = unit;
         assert_eq!(times.header_ns, at(chunk.pts as usize).header_ns);
         self.chunks.push(chunk.pts);
         Ok(())
@@ -479,8 +490,8 @@ fn a_ring_smaller_than_the_delay_of_the_encoder_does_not_lock() {
 fn frames_left_out_do_not_fill_the_ring_of_an_encoder_that_looks_ahead() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
-    let sink = CallbackSink(move |chunk: EncodedChunk, times: &FrameTimes| {
-        log.lock().unwrap().push((chunk.pts, *times));
+    let sink = CallbackSink(move |AccessUnit { chunk, times, .. }: AccessUnit| {
+        log.lock().unwrap().push((chunk.pts, times));
     });
     let report = within("skip", move || {
         let config = small_ring(DELAYED).with_on_bad_frame(OnBadFrame::Skip);
@@ -510,21 +521,24 @@ fn an_encoder_that_fails_again_and_again_ends_the_session_with_its_words() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.mp4");
         let sink = FileRecorder(mp4(&path));
-        let (counters, error) = within(id.as_str(), move || {
+        let (stats, error) = within(id.as_str(), move || {
             let mut session = Session::open(SIZE, &small_ring(id), Box::new(sink)).unwrap();
-            let counters = Arc::clone(session.counters());
+            let stats = session.stats_handle();
             for n in 0..20 {
                 // A session that has failed returns an error instead of accepting frames.
                 match session.push(&picture(n), at(n)) {
                     Ok(()) => {}
-                    Err(SessionError::Ended) => break,
+                    Err(SessionError::Failed(cause)) => {
+                        assert!(cause.to_string().contains(part), "{id}: {cause}");
+                        break;
+                    }
                     Err(other) => panic!("{other}"),
                 }
             }
-            (counters, session.finish().unwrap_err())
+            (stats, session.finish().unwrap_err())
         });
         assert!(error.to_string().contains(part), "{id}: {error}");
-        assert!(counters.frames_in.load(SeqCst) >= FAILS_AT, "{id}");
+        assert!(stats.get().frames_in >= FAILS_AT, "{id}");
         assert_eq!(entries(directory.path()), Vec::<String>::new(), "{id}");
     }
 }
@@ -533,7 +547,7 @@ fn an_encoder_that_fails_again_and_again_ends_the_session_with_its_words() {
 struct FileRecorder(#[allow(dead_code)] Box<dyn Sink>);
 
 impl Sink for FileRecorder {
-    fn write(&mut self, _: EncodedChunk, _: &FrameTimes) -> Result<(), SinkError> {
+    fn write(&mut self, _: AccessUnit) -> Result<(), SinkError> {
         Ok(())
     }
 
@@ -546,8 +560,8 @@ impl Sink for FileRecorder {
 fn a_sink_that_fails_ends_the_session_with_its_words() {
     struct Full;
     impl Sink for Full {
-        fn write(&mut self, chunk: EncodedChunk, _: &FrameTimes) -> Result<(), SinkError> {
-            match chunk.pts {
+        fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
+            match unit.chunk.pts {
                 0..4 => Ok(()),
                 _ => Err(SinkError::stream(Path::new("a.mp4"), "disk full")),
             }

@@ -1,18 +1,31 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
 
 use bytes::Bytes;
-use encoder_core::FrameLayout;
+use encoder_core::{FrameLayout, panic_text};
 use encoder_ringbuf::{ReadSlot, WriteSlot};
 use tracing::Span;
 
 use encoder_media::{Payload, timeline::FrameTimes};
 use encoder_picture::{self as picture, Clipped, PictureError, PictureOptions};
 
+/// The times of a frame.
+#[derive(Clone, Copy)]
+pub(super) struct Captured {
+    pub times: FrameTimes,
+    /// When its slot was reserved.
+    pub reserved: Instant,
+}
+
 /// The data of a slot besides the picture.
 pub(super) struct Meta {
-    pub times: FrameTimes,
+    pub captured: Captured,
     pub number: u64,
     pub copies: u32,
+    /// Its first frame is to be a key frame.
+    pub is_key: bool,
     /// What of the picture is shown as white, or why there is no picture.
     pub outcome: Result<Option<Clipped>, String>,
     /// The picture, if it had the layout of the ring already: then the slot's memory is unused.
@@ -31,9 +44,10 @@ pub struct Slot {
     pub(super) options: PictureOptions,
     /// Whether encoders may read pictures from memory outside of the ring.
     pub(super) may_share: bool,
-    pub(super) times: FrameTimes,
+    pub(super) captured: Captured,
     pub(super) number: u64,
     pub(super) copies: u32,
+    pub(super) is_key: bool,
     pub(super) span: Span,
 }
 
@@ -42,6 +56,15 @@ impl Slot {
     #[must_use]
     pub fn times_in_a_row(mut self, copies: u32) -> Self {
         self.copies = copies;
+        self
+    }
+
+    /// Makes this frame a key frame: an IDR picture, whose access unit has the parameter sets. The
+    /// next one by [`gop_size`](encoder_core::EncoderConfig::gop_size) is counted from there. See
+    /// [`Session::request_key_frame`](crate::Session::request_key_frame).
+    #[must_use]
+    pub fn key_frame(mut self) -> Self {
+        self.is_key = true;
         self
     }
 
@@ -61,7 +84,28 @@ impl Slot {
 
     /// Decodes a picture into its slot. A picture that has the layout of the ring already is not
     /// copied: its memory is held until the slot is used again.
-    pub fn fill(mut self, payload: &Payload) {
+    ///
+    /// A picture that is damaged is handled by [`OnBadFrame`](crate::OnBadFrame).
+    ///
+    /// # Errors
+    /// Every [`PictureError`] but [`PictureError::Broken`]: the picture can never be in this video,
+    /// whatever its pixels. Its place in the order of the frames is taken, so the frame is handled as
+    /// one that [failed](Self::fail).
+    pub fn fill(self, payload: &Payload) -> Result<(), PictureError> {
+        match picture::check(payload, &self.options, &self.layout) {
+            Ok(()) => {
+                self.decode(payload);
+                Ok(())
+            }
+            Err(error) => {
+                self.fail(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// As [`fill`](Self::fill), for a picture that was checked.
+    pub(super) fn decode(mut self, payload: &Payload) {
         let (options, layout) = (self.options, self.layout);
         if self.may_share
             && let Some(picture) = picture::ready(payload, &options, &layout)
@@ -71,13 +115,7 @@ impl Slot {
         let span = self.span.clone();
         let _entered = span.enter();
         let memory = &mut *self.slot;
-        // If an external decoder panics, only this frame is lost, not the recording.
-        let decoded =
-            catch_unwind(AssertUnwindSafe(|| picture::decode(payload, &options, &layout, memory)));
-        let outcome = match decoded {
-            Ok(outcome) => outcome,
-            Err(_) => Err(PictureError::Broken("the decoder panicked".into())),
-        };
+        let outcome = guarded(|| picture::decode(payload, &options, &layout, memory));
         self.publish(outcome.map_err(|error| error.to_string()), None);
     }
 
@@ -87,9 +125,19 @@ impl Slot {
     }
 
     fn publish(self, outcome: Result<Option<Clipped>, String>, picture: Option<Bytes>) {
-        let Self { slot, times, number, copies, .. } = self;
-        slot.publish(Meta { times, number, copies, outcome, picture });
+        let Self { slot, captured, number, copies, is_key, .. } = self;
+        slot.publish(Meta { captured, number, copies, is_key, outcome, picture });
     }
+}
+
+/// The result of a decoder. If it panics, only this frame is lost, not the video.
+fn guarded(
+    decode: impl FnOnce() -> Result<Option<Clipped>, PictureError>,
+) -> Result<Option<Clipped>, PictureError> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
+        let text = format!("the decoder panicked: {}", panic_text(&*panic));
+        Err(PictureError::Broken(text))
+    })
 }
 
 /// The pictures with values that need more bits than are shown.
@@ -120,5 +168,26 @@ impl ClippedPictures {
                  more than {bits} bits: higher values are white"
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_decoder_is_a_broken_picture_with_its_text() {
+        let broken = |text: &str| Err(PictureError::Broken(text.into()));
+        let row = 7;
+        assert_eq!(
+            guarded(|| panic!("row {row} is missing")),
+            broken("the decoder panicked: row 7 is missing")
+        );
+        assert_eq!(guarded(|| panic!("no row")), broken("the decoder panicked: no row"));
+        assert_eq!(
+            guarded(|| std::panic::panic_any(7)),
+            broken("the decoder panicked: it has no text")
+        );
+        assert_eq!(guarded(|| Ok(None)), Ok(None));
     }
 }

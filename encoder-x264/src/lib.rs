@@ -18,8 +18,10 @@
 //! # }
 //! ```
 //!
-//! Quality: [`EncoderConfig::crf`](encoder_core::EncoderConfig::crf) *is* x264's CRF; 0 is
-//! lossless, in a profile (High 4:4:4 Predictive) that few hardware decoders take.
+//! Rate control: [`RateControl::Crf`](encoder_core::RateControl::Crf) *is* x264's CRF; 0 is
+//! lossless, in a profile (High 4:4:4 Predictive) that few hardware decoders take. A constant
+//! quantiser is that of all pictures. A bit rate is x264's mean bit rate, and its maximum that of
+//! the decoder's buffer, which has the bits of a second.
 
 mod hosted;
 #[cfg(feature = "native")]
@@ -29,7 +31,7 @@ use std::time::Duration;
 
 use encoder_core::{
     Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, Preset, Presets, ProbeResult, VideoEncoder,
+    OpenRequest, Preset, Presets, ProbeResult, RateControl, VideoEncoder,
 };
 use encoder_ffmpeg::{misconfigured, read_options};
 use serde::Deserialize;
@@ -43,7 +45,8 @@ pub const BACKEND: Backend = Backend::new(EncoderType::X264, open)
     .check_options(|options| X264Options::read(options).map(|_| ()))
     .inspect(inspect)
     .probe(probe)
-    .max_delay(|request| Plan::of(request).map_or(0, |(plan, _)| plan.max_delay()));
+    .max_delay(|request| Plan::of(request).map_or(0, |(plan, _)| plan.max_delay()))
+    .memory_estimate(memory_estimate);
 
 encoder_core::inventory::submit! { BACKEND }
 
@@ -120,12 +123,32 @@ impl X264Options {
     }
 }
 
+/// The rate control, in the terms of x264.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rate {
+    Crf(u8),
+    Cqp(u8),
+    /// Mean and maximum in kilobits per second.
+    Abr(u32, Option<u32>),
+}
+
+impl Rate {
+    fn of(rate_control: RateControl) -> Result<Self, ConfigError> {
+        match rate_control {
+            RateControl::Crf(crf) => Ok(Self::Crf(crf)),
+            RateControl::ConstantQp(qp) => Ok(Self::Cqp(qp)),
+            RateControl::Bitrate { kbps, max_kbps, .. } => Ok(Self::Abr(kbps, max_kbps)),
+            other => Err(ConfigError::value(other.field(), other, "crf, qp or bitrate_kbps")),
+        }
+    }
+}
+
 /// The parameters of both modes, in the terms of x264.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) preset: Preset,
     pub(crate) tune: Option<Tune>,
-    pub(crate) crf: u8,
+    pub(crate) rate: Rate,
     pub(crate) gop_size: u32,
     pub(crate) b_frames: u8,
     pub(crate) threads: usize,
@@ -167,7 +190,7 @@ impl Plan {
         Ok(Self {
             preset: config.preset,
             tune: options.tune,
-            crf: config.crf,
+            rate: Rate::of(config.rate_control)?,
             gop_size: config.gop_size,
             b_frames: config.b_frames,
             threads: threads.clamp(1, Self::MOST_THREADS),
@@ -189,6 +212,20 @@ impl Plan {
         };
         decided + (self.threads - 1) + (b_frames + 1) + QUEUES
     }
+
+    /// Half frames that x264 uses: for reference pictures, for each frame that it keeps, and for
+    /// each thread. From measurements of 640x480 and 1920x1080, on the high side.
+    fn half_frames(&self) -> u64 {
+        32 + 5 * self.max_delay() as u64 + 12 * self.threads as u64
+    }
+}
+
+/// The bytes that x264 uses, and those of the process of FFmpeg.
+fn memory_estimate(request: &OpenRequest<'_>) -> u64 {
+    const FFMPEG: u64 = 48 << 20;
+    let Ok((plan, options)) = Plan::of(request) else { return 0 };
+    let process = if is_native(&options) { 0 } else { FFMPEG };
+    process + request.frame_bytes().saturating_mul(plan.half_frames()) / 2
 }
 
 /// Whether it runs in this process.
@@ -212,7 +249,8 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
         #[cfg(feature = "native")]
         Ok((plan, options)) if is_native(&options) => native::probe(&plan, request.config),
         Ok((plan, _)) => {
-            encoder_ffmpeg::test_encode(&hosted::spec_of(&plan, request.config), deadline)
+            let spec = hosted::spec_of(&plan, request.config).with_waiter(request.waiter);
+            encoder_ffmpeg::test_encode(&spec, deadline)
         }
         Err(error) => ProbeResult::Refused(misconfigured(EncoderType::X264, &error)),
     }

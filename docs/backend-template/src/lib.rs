@@ -64,4 +64,8 @@ impl VideoEncoder for Encoder {
     fn max_delay(&self) -> usize {
         0
     }
+
+    fn can_force_idr(&self) -> bool {
+        true
+    }
 }

@@ -34,7 +34,7 @@ pub struct CodedPicture {
 /// frames may be good.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
-pub struct StreamError(String);
+pub struct StreamError(pub(crate) String);
 
 impl StreamError {
     pub(crate) fn new(reason: impl Into<String>) -> Self {
