@@ -7,7 +7,7 @@ use std::{
 
 use encoder_core::{
     Caps, EncoderConfig, FrameBuffer, FrameLayout, FrameRate, NalKind, ProbeResult, Refusal,
-    RefusalKind, file_identity, mean_absolute_difference, nal_units,
+    RefusalKind, Waited, file_identity, mean_absolute_difference, nal_units,
 };
 use tracing::debug;
 
@@ -16,7 +16,7 @@ use crate::{
     classify::{IGNORED_OPTION, classify},
     find::{Ffmpeg, not_listed},
     flv::{AccessUnit, FlvParser},
-    process::{Input, Output, run},
+    process::{Input, Output, run_until_stop},
 };
 
 const PICTURES: u64 = 5;
@@ -96,10 +96,14 @@ pub fn test_encode_with(
         return ProbeResult::Refused(refusal);
     }
     let probed = features.iter().filter(|feature| {
+        if spec.waiter.state() == Waited::Stopped {
+            return false;
+        }
+        let spec = feature.spec.clone().with_waiter(Some(&spec.waiter));
         let left = deadline.saturating_sub(begun.elapsed());
         let tolerance = if feature.exact { 0.0 } else { TOLERANCE };
         !left.is_zero()
-            && attempt(ffmpeg, &feature.spec, tolerance, Instant::now(), left)
+            && attempt(ffmpeg, &spec, tolerance, Instant::now(), left)
                 .inspect_err(|refusal| debug!("no {}: {refusal}", feature.name))
                 .is_ok()
     });
@@ -198,7 +202,8 @@ fn run_child(
 ) -> Result<Output, Refusal> {
     let mut command = ffmpeg.command();
     command.args(arguments);
-    let output = run(command, Input::Bytes(input), deadline).map_err(|error| {
+    let output = run_until_stop(command, Input::Bytes(input), deadline, &spec.waiter);
+    let output = output.map_err(|error| {
         Refusal::new(
             spec.id,
             RefusalKind::Failed,

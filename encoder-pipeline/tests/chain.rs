@@ -23,7 +23,7 @@ use encoder_pipeline::{
     naming::{Format, Target},
     progress::Silent,
     run::Run,
-    session::{Session, SessionConfig, SessionError, VideoReport},
+    session::{Session, SessionConfig, SessionError, SessionState, VideoReport},
     source::{Event, Packet, Payload, RawImage, Source, SourceError, StreamInfo},
     stop::Stop,
     timeline::FrameTimes,

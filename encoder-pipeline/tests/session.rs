@@ -3,7 +3,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, atomic::Ordering::SeqCst, mpsc},
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 

@@ -37,7 +37,7 @@ fn select_loops_that_cancel() {
 /// Pushes that wait for a slot are cancelled, and so are reservations.
 fn cancelled_pushes(runtime: &tokio::runtime::Runtime, folder: &TempDir) {
     let (gate, written) = (Gate::open(0), Written::default());
-    let sink = Output::new(&gate, &written, &folder.path().join("pushes"));
+    let sink = Output::boxed(&gate, &written, &folder.path().join("pushes"));
     let report = runtime.block_on(async {
         let mut session = Session::open_async(SIZE, &config(), sink).await.unwrap();
         let (mut pushed, mut cancelled, mut random) = (Vec::new(), 0, Random(1));
@@ -89,7 +89,7 @@ fn cancelled_opens(runtime: &tokio::runtime::Runtime, folder: &TempDir) {
         for n in 0.. {
             let written = Written::default();
             let file = file.with_extension(n.to_string());
-            let sink = Output::new(&gate, &written, &file);
+            let sink = Output::boxed(&gate, &written, &file);
             let patience = After(random.below(20));
             tokio::select! {
                 biased;
@@ -120,7 +120,7 @@ fn cancelled_waits_for_a_share(runtime: &tokio::runtime::Runtime, folder: &TempD
     let config = config().with_pool(pool.clone());
     let (gate, mut random) = (Gate::open(usize::MAX), Random(3));
     let output =
-        |n: usize| Output::new(&gate, &Written::default(), &folder.path().join(n.to_string()));
+        |n: usize| Output::boxed(&gate, &Written::default(), &folder.path().join(n.to_string()));
     runtime.block_on(async {
         let first = Session::open_async(SIZE, &config, output(0)).await.unwrap();
         for n in 1..=TIMES {
@@ -141,7 +141,7 @@ fn cancelled_waits_for_a_share(runtime: &tokio::runtime::Runtime, folder: &TempD
 /// Waits for the end of a session are cancelled; the session is not.
 fn cancelled_finishes(runtime: &tokio::runtime::Runtime, folder: &TempDir) {
     let (gate, written, mut random) = (Gate::open(0), Written::default(), Random(4));
-    let sink = Output::new(&gate, &written, &folder.path().join("finishes"));
+    let sink = Output::boxed(&gate, &written, &folder.path().join("finishes"));
     runtime.block_on(async {
         let mut session = Session::open_async(SIZE, &config(), sink).await.unwrap();
         for n in 0..3 {
@@ -175,7 +175,7 @@ fn cancelled_videos(runtime: &tokio::runtime::Runtime, folder: &TempDir) {
     runtime.block_on(async {
         for n in 0..TIMES / 10 {
             let (gate, written) = (Gate::open(0), Written::default());
-            let sink = Output::new(&gate, &written, &folder.path().join(n.to_string()));
+            let sink = Output::boxed(&gate, &written, &folder.path().join(n.to_string()));
             let mut session = Session::open_async(SIZE, &config(), sink).await.unwrap();
             session.push_async(&picture(1), at(0)).await.unwrap();
             tokio::select! {

@@ -1,6 +1,6 @@
 //! Pictures whose size changes repeatedly.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use encoder_core::{FrameRate, Resolution};
 use encoder_pipeline::{

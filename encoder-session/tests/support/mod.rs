@@ -40,7 +40,7 @@ inventory::submit! {
 /// Its access units are the first samples of the pictures.
 struct Fake(Resolution, u64);
 
-fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
+pub fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     ENCODERS.fetch_add(1, SeqCst);
     Ok(Box::new(Fake(request.config.resolution.unwrap(), 0)))
 }
@@ -129,7 +129,7 @@ impl Gate {
         assert!(!waited.unwrap().1.timed_out());
     }
 
-    fn pass(&self) {
+    pub fn pass(&self) {
         let mut state = self.state.lock().unwrap();
         state.1 += 1;
         self.changed.notify_all();
@@ -149,7 +149,7 @@ pub struct Output {
 }
 
 impl Output {
-    pub fn new(gate: &Arc<Gate>, written: &Written, file: &Path) -> Box<dyn Sink> {
+    pub fn boxed(gate: &Arc<Gate>, written: &Written, file: &Path) -> Box<dyn Sink> {
         SINKS.fetch_add(1, SeqCst);
         std::fs::write(file, b"").unwrap();
         let (gate, written) = (Arc::clone(gate), Arc::clone(written));
