@@ -141,6 +141,15 @@ impl Chain {
         self.order.iter().map(delay).max().unwrap_or(0)
     }
 
+    /// The [`max_delay`](Backend::max_delay) of one encoder of the chain. For another encoder, the
+    /// largest of all.
+    pub fn max_delay_of(&self, encoder: EncoderType) -> usize {
+        match self.order.iter().find(|backend| backend.id == encoder) {
+            Some(backend) => (backend.max_delay)(&self.request(backend)),
+            None => self.max_delay(),
+        }
+    }
+
     /// Sets the preferred frame format. It applies to encoders opened after this call, if they
     /// support several formats.
     pub fn prefer_format(&mut self, format: crate::PixelFormat) {

@@ -59,7 +59,7 @@ const AFTER_ERROR: Duration = Duration::from_secs(2);
 /// child only when more than [`max_delay`] frames are in flight.
 ///
 /// [`encode_frame`]: VideoEncoder::encode_frame
-/// [`max_delay`]: VideoEncoder::max_delay
+/// [`max_delay`]: FfmpegSpec::max_delay
 pub struct HostedEncoder {
     spec: FfmpegSpec,
     label: String,
@@ -466,10 +466,6 @@ impl VideoEncoder for HostedEncoder {
 
     fn pixel_format(&self) -> PixelFormat {
         self.spec.format
-    }
-
-    fn max_delay(&self) -> usize {
-        self.spec.max_delay
     }
 
     fn load(&self) -> Option<LoadProbe> {

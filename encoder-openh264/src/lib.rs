@@ -197,10 +197,6 @@ impl VideoEncoder for OpenH264 {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-
-    fn max_delay(&self) -> usize {
-        0
-    }
 }
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {

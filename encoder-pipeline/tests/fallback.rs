@@ -70,9 +70,6 @@ impl VideoEncoder for Fake {
     fn pixel_format(&self) -> PixelFormat {
         if self.id == REFUSING { PixelFormat::Nv12 } else { PixelFormat::Yuv420p }
     }
-    fn max_delay(&self) -> usize {
-        self.delay
-    }
 }
 
 fn picture(n: usize) -> Payload {

@@ -78,7 +78,7 @@ impl Session {
         // access units. Beyond that, one frame is being read, one is kept for repetition, and one
         // is being written.
         let held = engine::max_reorder(b_frames.into()) as usize + check.delay();
-        let least = chain.max_delay().max(encoder.max_delay()) + held + 3;
+        let least = chain.max_delay() + held + 3;
         let slots = wished.max(least);
         let options = RingOptions { slots, slot_bytes: layout.bytes() };
         let allocator = config.allocator(encoder.encoder_type());

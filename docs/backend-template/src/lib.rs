@@ -60,8 +60,4 @@ impl VideoEncoder for Encoder {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-
-    fn max_delay(&self) -> usize {
-        0
-    }
 }
