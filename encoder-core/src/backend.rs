@@ -1,6 +1,7 @@
 use std::{
     fmt,
     panic::Location,
+    path::Path,
     sync::{LazyLock, PoisonError, RwLock},
     thread,
     time::Duration,
@@ -27,6 +28,8 @@ pub struct OpenRequest<'a> {
     pub gpu: &'a GpuEncoderConfig,
     /// The table `[backend.<id>]` of the configuration.
     pub options: &'a BackendOptions,
+    /// The FFmpeg program that the settings name ([`FfmpegConfig::path`](crate::FfmpegConfig::path)).
+    pub ffmpeg: Option<&'a Path>,
     /// How many threads a software encoder may use.
     pub threads: usize,
     /// For opening: the capabilities that the probe found, if there was a probe. The backend need
@@ -46,6 +49,7 @@ impl<'a> OpenRequest<'a> {
             config: &settings.encoder,
             gpu: &settings.gpu,
             options: settings.backend.get(id.as_str()).unwrap_or_else(|| &NONE),
+            ffmpeg: settings.ffmpeg.path.as_deref(),
             threads: threads.max(1),
             probe: None,
             waiter: None,
@@ -335,8 +339,8 @@ impl Backend {
         match self.inspect {
             Some(inspect) => inspect(request),
             None => {
-                let OpenRequest { config, gpu, options, .. } = request;
-                let settings = format!("{config:?} {gpu:?} {options:?}");
+                let OpenRequest { config, gpu, options, ffmpeg, .. } = request;
+                let settings = format!("{config:?} {gpu:?} {options:?} {ffmpeg:?}");
                 Ok(Device::default().with_identity(vec![settings]))
             }
         }

@@ -31,6 +31,8 @@ mod probe;
 mod schedule;
 mod select;
 mod settings;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod waiter;
 
 pub use backend::{Backend, Device, Open, OpenRequest, backend, backends, ranked, register};
@@ -59,5 +61,5 @@ pub use probe::{
     Caps, Holders, ProbeResult, Refusal, RefusalKind, mean_absolute_difference, probe_in_process,
 };
 pub use select::{Plan, Policy, plan};
-pub use settings::{Settings, unknown_key};
+pub use settings::{FfmpegConfig, Settings, unknown_key};
 pub use waiter::{Waited, Waiter};

@@ -1,4 +1,11 @@
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::mpsc, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -423,12 +430,14 @@ pub(crate) fn probe_opened(
     let config = EncoderConfig { resolution, ..request.config.clone() };
     let gpu = request.gpu.clone();
     let (options, threads) = (request.options.clone(), request.threads);
+    let ffmpeg = request.ffmpeg.map(Path::to_owned);
     let (sender, answer) = mpsc::channel();
     let probing = move || {
         let request = OpenRequest {
             config: &config,
             gpu: &gpu,
             options: &options,
+            ffmpeg: ffmpeg.as_deref(),
             threads,
             probe: None,
             waiter: None,

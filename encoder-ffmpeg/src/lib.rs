@@ -37,7 +37,7 @@ pub use classify::classify;
 pub use decode::{DECODE_STALL, DecodeError, Ending, VideoDecoder};
 pub use decode_log::{Marks, PictureInfo, Totals};
 pub use decode_stream::{Hdr, VideoStream};
-pub use find::{ENV, Ffmpeg, OLDEST, not_listed};
+pub use find::{ENV, Ffmpeg, OLDEST, Search, not_listed};
 pub use flv::{AccessUnit, FlvError, FlvParser};
 pub use hosted::{HostedEncoder, open};
 pub use options::{misconfigured, read_options};

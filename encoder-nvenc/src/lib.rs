@@ -50,7 +50,7 @@ use encoder_core::{
     Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, GpuEncoderConfig,
     NvencPreset, NvencTune, OpenError, OpenRequest, Presets, ProbeResult, VideoEncoder,
 };
-use encoder_ffmpeg::{Feature, Ffmpeg, FfmpegSpec, read_options};
+use encoder_ffmpeg::{Feature, FfmpegSpec, Search, read_options};
 use serde::Deserialize;
 
 use crate::facts::Found;
@@ -201,7 +201,8 @@ fn limit(request: &OpenRequest<'_>) -> Duration {
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (spec, options) = spec_of(request)?;
     let Found { name, driver, identity, .. } = look(&options, limit(request))?;
-    let identity = encoder_ffmpeg::identity(&spec)?.into_iter().chain(identity).collect();
+    let identity =
+        encoder_ffmpeg::identity(&spec, request.ffmpeg)?.into_iter().chain(identity).collect();
     Ok(Device::new(name).with_driver(driver).with_identity(identity))
 }
 
@@ -213,11 +214,11 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
         }
     };
     let features = features(request, &options);
-    let result = encoder_ffmpeg::test_encode_features(&spec, &features, deadline);
+    let result = encoder_ffmpeg::test_encode_features(&spec, &features, request.ffmpeg, deadline);
     let ProbeResult::Refused(refusal) = result else { return result };
     ProbeResult::Refused(match look(&options, LOOK) {
         Ok(found) => {
-            let ffmpeg = Ffmpeg::find(EncoderType::NVENC).ok();
+            let ffmpeg = Search::new(EncoderType::NVENC).named(request.ffmpeg).run().ok();
             let path = ffmpeg.map(|ffmpeg| {
                 // A link shows where it comes from, unless it leads to the launcher of snap.
                 let path = ffmpeg.path.clone();

@@ -164,7 +164,10 @@ fn spec_on(
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (options, nodes) = look(request)?;
     let (first, several) = (nodes.as_ref().map(Nodes::first), has_several(nodes.as_ref()));
-    let identity = encoder_ffmpeg::identity(&spec_on(request.config, &options, first, several))?;
+    let identity = encoder_ffmpeg::identity(
+        &spec_on(request.config, &options, first, several),
+        request.ffmpeg,
+    )?;
     Ok(match nodes {
         Some(nodes) => nodes.device(identity, &RUNTIMES),
         None => Device::default().with_identity(identity),
@@ -191,7 +194,12 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
             let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
             let b_frames =
                 Feature { name: "b-frames", spec: on_node(&two).reordering(), exact: false };
-            encoder_ffmpeg::test_encode_features(&on_node(request.config), &[b_frames], deadline)
+            encoder_ffmpeg::test_encode_features(
+                &on_node(request.config),
+                &[b_frames],
+                request.ffmpeg,
+                deadline,
+            )
         })
     };
     match &nodes {
@@ -286,7 +294,11 @@ mod tests {
     fn ffmpeg_knows_every_option() {
         let config = EncoderConfig { b_frames: 2, ..Default::default() };
         let options = QsvOptions { low_power: Some(true), ..Default::default() };
-        match encoder_ffmpeg::test_encode(&spec(&config, &options, None), Duration::from_secs(60)) {
+        match encoder_ffmpeg::test_encode(
+            &spec(&config, &options, None),
+            None,
+            Duration::from_secs(60),
+        ) {
             ProbeResult::Usable(_) => {}
             ProbeResult::Refused(refusal) => {
                 let device = [RefusalKind::Missing, RefusalKind::NoDevice, RefusalKind::Busy];

@@ -123,7 +123,8 @@ fn system() -> Result<(), Refusal> {
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     VideotoolboxOptions::read(request.options)?;
     system()?;
-    let mut identity = encoder_ffmpeg::identity(&spec(request.config, Machine::HERE))?;
+    let mut identity =
+        encoder_ffmpeg::identity(&spec(request.config, Machine::HERE), request.ffmpeg)?;
     // The encoder is a part of the system and changes with it.
     let file = "/System/Library/CoreServices/SystemVersion.plist";
     let version = fs::read_to_string(file).ok().and_then(|text| product_version(&text));
@@ -143,7 +144,12 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
     let here = |config| spec(config, Machine::HERE);
     let b_frames = Feature { name: "b-frames", spec: here(&two).reordering(), exact: false };
-    encoder_ffmpeg::test_encode_features(&here(request.config), &[b_frames], deadline)
+    encoder_ffmpeg::test_encode_features(
+        &here(request.config),
+        &[b_frames],
+        request.ffmpeg,
+        deadline,
+    )
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {

@@ -184,7 +184,7 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
         // The library is part of this program, so no file has to be inspected.
         vec![format!("native {plan:?} {:?}", request.config.pixel_format)]
     } else {
-        encoder_ffmpeg::identity(&hosted::spec_of(&plan, request.config))?
+        encoder_ffmpeg::identity(&hosted::spec_of(&plan, request.config), request.ffmpeg)?
     };
     Ok(Device::default().with_identity(identity))
 }
@@ -193,9 +193,11 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     match Plan::of(request) {
         #[cfg(feature = "native")]
         Ok((plan, options)) if is_native(&options) => native::probe(&plan, request.config),
-        Ok((plan, _)) => {
-            encoder_ffmpeg::test_encode(&hosted::spec_of(&plan, request.config), deadline)
-        }
+        Ok((plan, _)) => encoder_ffmpeg::test_encode(
+            &hosted::spec_of(&plan, request.config),
+            request.ffmpeg,
+            deadline,
+        ),
         Err(error) => ProbeResult::Refused(misconfigured(EncoderType::X264, &error)),
     }
 }
