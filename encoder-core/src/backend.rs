@@ -439,6 +439,11 @@ fn all() -> Vec<&'static Backend> {
     inventory::iter::<Backend>.into_iter().chain(registered.iter().copied()).collect()
 }
 
+/// The ids of all backends of this program, in no particular order.
+pub(crate) fn ids() -> impl Iterator<Item = EncoderType> {
+    all().into_iter().map(|backend| backend.id)
+}
+
 /// The backends that are compiled in, by their rank for the default settings, then by name. (The
 /// order of linking has no influence.)
 ///

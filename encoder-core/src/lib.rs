@@ -25,6 +25,7 @@ mod error;
 mod frame;
 mod helper;
 mod in_use;
+mod names;
 mod picture_decoder;
 mod presets;
 mod probe;

@@ -131,36 +131,18 @@ pub enum RefusalKind {
     Failed,
 }
 
-impl RefusalKind {
-    /// All kinds.
-    pub const ALL: &'static [Self] = &[
-        Self::NotBuilt,
-        Self::Missing,
-        Self::NoDevice,
-        Self::Permission,
-        Self::DriverTooOld,
-        Self::Busy,
-        Self::Unsupported,
-        Self::WrongOutput,
-        Self::Timeout,
-        Self::Failed,
-    ];
-
-    /// The name, as in reports and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotBuilt => "not-built",
-            Self::Missing => "missing",
-            Self::NoDevice => "no-device",
-            Self::Permission => "permission",
-            Self::DriverTooOld => "driver-too-old",
-            Self::Busy => "busy",
-            Self::Unsupported => "unsupported",
-            Self::WrongOutput => "wrong-output",
-            Self::Timeout => "timeout",
-            Self::Failed => "failed",
-        }
-    }
+crate::names! {
+    RefusalKind, "refusal kind":
+    NotBuilt = "not-built",
+    Missing = "missing",
+    NoDevice = "no-device",
+    Permission = "permission",
+    DriverTooOld = "driver-too-old",
+    Busy = "busy",
+    Unsupported = "unsupported",
+    WrongOutput = "wrong-output",
+    Timeout = "timeout",
+    Failed = "failed",
 }
 
 /// The processes whose sessions make a device busy.
@@ -281,12 +263,6 @@ impl fmt::Display for Refusal {
             "" => Ok(()),
             hint => write!(f, "; hint: {hint}"),
         }
-    }
-}
-
-impl Serialize for EncoderType {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     BackendOptions, CheckOutput, ConfigError, EncoderConfig, GpuEncoderConfig, backend::check_ids,
@@ -23,7 +23,7 @@ use crate::{
 /// [backend.openh264]        # options of one backend, documented in its crate
 /// complexity = "medium"
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Table `[encoder]`.
@@ -37,7 +37,7 @@ pub struct Settings {
 }
 
 /// Which FFmpeg hosts encoders and reads video files.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FfmpegConfig {
     /// The program; a relative path begins at the current directory. Default: the environment
@@ -146,10 +146,8 @@ mod tests {
     use super::*;
     use crate::{NvencPreset, NvencTune, PixelFormat, Preset};
 
-    #[test]
-    fn every_key_is_read() {
-        let settings = Settings::from_toml(
-            r#"
+    /// Each key, with a value that is not its default.
+    const EVERY_KEY: &str = r#"
             [encoder]
             codec = "h264"
             preset = "medium"
@@ -171,9 +169,11 @@ mod tests {
             path = "/opt/ffmpeg"
             [backend.nowhere]
             anything = 1
-            "#,
-        )
-        .expect("valid");
+            "#;
+
+    #[test]
+    fn every_key_is_read() {
+        let settings = Settings::from_toml(EVERY_KEY).expect("valid");
         assert_eq!(settings.encoder.preset, Preset::Medium);
         assert_eq!(settings.encoder.pixel_format, PixelFormat::Nv12);
         assert_eq!(settings.encoder.frame_rate.to_string(), "30000/1001");
@@ -184,6 +184,21 @@ mod tests {
         assert_eq!(settings.ffmpeg.path.as_deref(), Some(Path::new("/opt/ffmpeg")));
         assert_eq!(settings.gpu.check_output, CheckOutput::Off);
         assert_eq!(Settings::from_toml(""), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn settings_come_back_from_toml() {
+        for text in ["", EVERY_KEY] {
+            let settings = Settings::from_toml(text).expect("valid");
+            let written = toml::to_string(&settings).expect("a table");
+            assert_eq!(Settings::from_toml(&written), Ok(settings.clone()), "{written}");
+            let json = serde_json::to_string(&settings).expect("an object");
+            assert_eq!(serde_json::from_str::<Settings>(&json).expect("settings"), settings);
+            let encoder = toml::to_string(&settings.encoder).expect("a table");
+            assert_eq!(toml::from_str(&encoder), Ok(settings.encoder));
+            let gpu = toml::to_string(&settings.gpu).expect("a table");
+            assert_eq!(toml::from_str(&gpu), Ok(settings.gpu));
+        }
     }
 
     #[test]
@@ -220,6 +235,10 @@ mod tests {
             ("[gpu]\nmax_sessions = 65", "gpu.max_sessions = 65: not allowed; allowed is 1 to 64"),
             ("[gpu]\nnvenc_preset = \"p9\"", "p7"),
             ("[gpu]\nnvenc_tune = \"fast\"", "ull"),
+            (
+                "[gpu]\npreferred_encoder = \"nvnec\"",
+                "encoder = nvnec: not allowed; allowed is nvenc, qsv, vaapi, videotoolbox, x264, openh264",
+            ),
             ("[ffmpeg]\npath = \"\"", "ffmpeg.path = \"\": not allowed"),
             ("[ffmpeg]\npaht = \"a\"", "did you mean `path`?"),
             ("[gup]\n", "unknown key `gup` in the configuration; did you mean `gpu`?"),

@@ -125,7 +125,7 @@ impl Fake {
             ProbeSizeIsRefused if size == SIZE => {
                 return Err(refuse(RefusalKind::Unsupported, "the size of its own probe"));
             }
-            HugePanics if is_huge => panic!("too large"),
+            HugePanics if size.width.max(size.height) > 8192 => panic!("too large"),
             NoReason if is_huge => return Err(refuse(RefusalKind::Unsupported, "")),
             LeakedSession if SESSIONS.fetch_add(1, SeqCst) >= 3 => {
                 return Err(refuse(RefusalKind::Busy, "all sessions are in use"));
