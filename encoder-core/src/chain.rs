@@ -65,6 +65,8 @@ pub struct Chain {
     better_in_use: Option<Arc<InUse>>,
 }
 
+crate::opaque_debug!(Chain = "Chain");
+
 /// The first pause before a busy encoder is retried; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);

@@ -43,6 +43,16 @@ pub trait VideoEncoder: Send {
     }
 }
 
+impl fmt::Debug for dyn VideoEncoder + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VideoEncoder")
+            .field("encoder_type", &self.encoder_type())
+            .field("description", &self.description())
+            .field("pixel_format", &self.pixel_format())
+            .finish_non_exhaustive()
+    }
+}
+
 /// Measures how busy a device is.
 #[derive(Clone)]
 pub struct LoadProbe(Arc<dyn Fn() -> Vec<DeviceLoad> + Send + Sync>);

@@ -1,4 +1,4 @@
-//! The names of enums, as text.
+//! Text for types: the names of enums, and `Debug` without the fields.
 
 /// Gives an enum without data its names: `ALL`, `as_str`, `Display` and `FromStr`. The error of
 /// `FromStr` names the field and all names. For the crates of this workspace.
@@ -34,6 +34,20 @@ macro_rules! names {
             }
         }
     };
+}
+
+/// `Debug` for types and trait objects that hold what has no text, such as threads and functions:
+/// the name of the type. For the crates of this workspace.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! opaque_debug {
+    ($($([$($generic:tt)*])? $type:ty = $name:literal),+ $(,)?) => {$(
+        impl $(<$($generic)*>)? ::std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.debug_struct($name).finish_non_exhaustive()
+            }
+        }
+    )+};
 }
 
 #[cfg(test)]

@@ -46,3 +46,5 @@ pub use process::Exit;
 pub use render::LIBRARY_FOLDERS;
 pub use rule::{Rule, hints};
 pub use version::Version;
+
+encoder_core::opaque_debug!(HostedEncoder = "HostedEncoder");

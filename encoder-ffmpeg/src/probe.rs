@@ -27,6 +27,7 @@ const LEAST: Duration = Duration::from_secs(1);
 const TOLERANCE: f64 = 6.0;
 
 /// An optional ability of a backend, and the spec that probes it.
+#[derive(Clone, Debug)]
 pub struct Feature {
     /// Its name in [`Caps::features`].
     pub name: &'static str,

@@ -35,3 +35,9 @@ pub use mp4::{Mp4Options, Mp4Sink, OutputMode};
 pub use output::OutputFile;
 pub use part_file::is_being_written;
 pub use recovery::{Recovery, repaired_name};
+
+encoder_core::opaque_debug!(
+    Mp4Sink = "Mp4Sink",
+    AnnexBSink = "AnnexBSink",
+    [R] Recovery<R> = "Recovery",
+);

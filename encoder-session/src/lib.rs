@@ -30,3 +30,5 @@ pub use error::SessionError;
 pub use report::{Counters, EncoderSpan, Failover, VideoReport};
 pub use session::Session;
 pub use slot::Slot;
+
+encoder_core::opaque_debug!(Session = "Session", Closing = "Closing", Slot = "Slot");
