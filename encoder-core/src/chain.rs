@@ -186,6 +186,16 @@ impl Chain {
         Err(OpenError::NoneLeft { refusals: self.refusals.clone() })
     }
 
+    /// Opens the active encoder again, after it was drained and dropped. Otherwise as
+    /// [`open`](Self::open).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn reopen(&mut self) -> Result<Box<dyn VideoEncoder>, OpenError> {
+        self.in_use = None;
+        self.open()
+    }
+
     /// Opens the encoder at this place. Every error is returned as a refusal, except a wrong
     /// configuration of an encoder that was not probed, as long as no encoder has opened.
     fn open_at(&mut self, place: usize) -> Result<Box<dyn VideoEncoder>, OpenError> {

@@ -7,8 +7,8 @@ use serde::Serialize;
 use tracing::{debug, warn};
 
 use crate::{
-    Backend, Cache, ConfigError, Device, EncoderConfig, EncoderType, OpenError, OpenRequest,
-    Policy, ProbeResult, Refusal, RefusalKind, Settings,
+    Backend, Cache, ConfigError, Device, EncoderType, OpenError, OpenRequest, Policy, ProbeResult,
+    Refusal, RefusalKind, Settings,
     backend::cores,
     cache::ProbeResults,
     probe::{REPORT, panicked},
@@ -105,7 +105,7 @@ impl<'a> Detection<'a> {
         let mut settings = self.settings.clone();
         // A probe compares pictures, so it has its own size and quality.
         settings.encoder.resolution = None;
-        settings.encoder.crf = EncoderConfig::default().crf;
+        settings.encoder.rate_control = settings.encoder.rate_control.of_probe();
         self.among(&all, &settings)
     }
 

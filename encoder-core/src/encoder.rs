@@ -37,6 +37,13 @@ pub trait VideoEncoder: Send {
     /// The frame format for which it was opened.
     fn pixel_format(&self) -> PixelFormat;
 
+    /// Whether it obeys [`Frame::force_idr`] in the middle of a GOP: the picture of exactly that
+    /// frame is an IDR picture, and the next GOP is counted from there. Default false: a session
+    /// then ends the encoder at such a frame and opens it again, which takes as long as its start.
+    fn can_force_idr(&self) -> bool {
+        false
+    }
+
     /// Measures how busy the encoder's device is, if its driver can report that.
     fn load(&self) -> Option<LoadProbe> {
         None

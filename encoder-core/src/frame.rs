@@ -216,7 +216,8 @@ pub struct Frame<'a> {
     count: usize,
     /// Number of this frame, counted from 0 without gaps; becomes the `pts` of its chunk.
     pub index: u64,
-    /// Makes this frame an IDR picture, also in the middle of a GOP.
+    /// Makes this frame an IDR picture, also in the middle of a GOP. Only for an encoder that
+    /// [can do that](crate::VideoEncoder::can_force_idr), or at the beginning of a GOP.
     pub force_idr: bool,
     /// The samples do not change until the access unit of this frame is out, so the encoder may
     /// share them with another process instead of copying them. If this is set and the samples

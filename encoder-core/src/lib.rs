@@ -29,6 +29,7 @@ mod names;
 mod picture_decoder;
 mod presets;
 mod probe;
+mod rate_control;
 mod schedule;
 mod select;
 mod settings;
@@ -61,6 +62,7 @@ pub use presets::Presets;
 pub use probe::{
     Caps, Holders, ProbeResult, Refusal, RefusalKind, mean_absolute_difference, probe_in_process,
 };
+pub use rate_control::RateControl;
 pub use select::{Plan, Policy, plan};
 pub use settings::{FfmpegConfig, Settings, unknown_key};
 pub use waiter::{Waited, Waiter};

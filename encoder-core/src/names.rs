@@ -41,7 +41,7 @@ macro_rules! names {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! opaque_debug {
-    ($($([$($generic:tt)*])? $type:ty = $name:literal),+ $(,)?) => {$(
+    ($($({$($generic:tt)*})? $type:ty = $name:literal),+ $(,)?) => {$(
         impl $(<$($generic)*>)? ::std::fmt::Debug for $type {
             fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 f.debug_struct($name).finish_non_exhaustive()

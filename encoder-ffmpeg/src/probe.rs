@@ -6,8 +6,8 @@ use std::{
 };
 
 use encoder_core::{
-    Caps, EncoderConfig, FrameBuffer, FrameLayout, FrameRate, NalKind, ProbeResult, Refusal,
-    RefusalKind, file_identity, mean_absolute_difference, nal_units,
+    Caps, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, FrameRate, NalKind, OpenError,
+    ProbeResult, Refusal, RefusalKind, file_identity, mean_absolute_difference, nal_units,
 };
 use tracing::debug;
 
@@ -16,6 +16,7 @@ use crate::{
     classify::{IGNORED_OPTION, classify},
     find::{Ffmpeg, Search, not_listed},
     flv::{AccessUnit, FlvParser},
+    options::refusal,
     process::{Input, Output, run},
 };
 
@@ -88,6 +89,24 @@ pub fn test_encode_features(
         }
         Err(refusal) => ProbeResult::Refused(refusal),
     }
+}
+
+/// As [`test_encode`] for the spec of `config`; if it works, B-frames are probed too, as the feature
+/// `b-frames`. Where `spec` returns an error, the backend `id` is refused with it.
+pub fn test_encode_b_frames(
+    id: EncoderType,
+    config: &EncoderConfig,
+    spec: impl Fn(&EncoderConfig) -> Result<FfmpegSpec, OpenError>,
+    ffmpeg: Option<&Path>,
+    deadline: Duration,
+) -> ProbeResult {
+    let two = EncoderConfig { b_frames: 2, ..config.clone() };
+    let (one, two) = match spec(config).and_then(|one| Ok((one, spec(&two)?))) {
+        Ok(both) => both,
+        Err(error) => return ProbeResult::Refused(refusal(id, error)),
+    };
+    let b_frames = Feature { name: "b-frames", spec: two.reordering(), exact: false };
+    test_encode_features(&one, &[b_frames], ffmpeg, deadline)
 }
 
 /// As [`test_encode_features`], in a certain FFmpeg.

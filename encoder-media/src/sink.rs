@@ -1,4 +1,4 @@
-use std::io;
+use std::{io, time::Duration};
 
 use encoder_core::EncodedChunk;
 use thiserror::Error;
@@ -126,17 +126,56 @@ impl Finished {
     }
 }
 
+/// An access unit, as a [`Sink`] receives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AccessUnit {
+    /// The coded picture, its place in display order and in decoding order.
+    pub chunk: EncodedChunk,
+    /// When the frame was captured, by both clocks, as recorded.
+    pub times: FrameTimes,
+    /// When the picture is displayed, in nanoseconds from the first picture of the video, as far as
+    /// it can be known before the end of the stream: the time that a fragmented MP4 file has for
+    /// it. The [`Timeline`] at the end may differ where only the whole stream shows which stamps
+    /// cannot be true. `None` for a frame that was not encoded here, but copied.
+    pub display_ns: Option<u64>,
+    /// The time from the reservation of the frame's slot until the access unit was complete.
+    /// `None` for a frame that was not encoded here, but copied.
+    pub latency: Option<Duration>,
+}
+
+impl AccessUnit {
+    /// An access unit of a frame with these recorded times; `display_ns` and `latency` are `None`.
+    pub const fn new(chunk: EncodedChunk, times: FrameTimes) -> Self {
+        Self { chunk, times, display_ns: None, latency: None }
+    }
+
+    /// Sets when the picture is displayed.
+    #[must_use]
+    pub const fn with_display_ns(mut self, ns: u64) -> Self {
+        self.display_ns = Some(ns);
+        self
+    }
+
+    /// Sets the time from the reservation of the slot to the access unit.
+    #[must_use]
+    pub const fn with_latency(mut self, latency: Duration) -> Self {
+        self.latency = Some(latency);
+        self
+    }
+}
+
 /// Receives the access units of one video.
 ///
 /// Dropping a sink that was neither finished nor abandoned leaves no file, unless a panic drops
 /// it: then what was written is kept.
 pub trait Sink: Send {
-    /// Writes the next access unit in decoding order, with the times of its frame. With B-frames,
-    /// access units are written in groups that are complete in display order.
+    /// Writes the next access unit in decoding order. With B-frames, access units are written in
+    /// groups that are complete in display order.
     ///
     /// # Errors
     /// [`SinkError`]; the sink accepts no access units after an error.
-    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError>;
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError>;
 
     /// Completes the video. `timeline` maps the times of all frames to ticks.
     ///
@@ -166,9 +205,9 @@ pub trait Sink: Send {
 /// A sink that passes every access unit to a function: for embedding.
 pub struct CallbackSink<F>(pub F);
 
-impl<F: FnMut(EncodedChunk, &FrameTimes) + Send> Sink for CallbackSink<F> {
-    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
-        (self.0)(chunk, times);
+impl<F: FnMut(AccessUnit) + Send> Sink for CallbackSink<F> {
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
+        (self.0)(unit);
         Ok(())
     }
 

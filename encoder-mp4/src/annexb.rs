@@ -3,14 +3,12 @@ use std::{
     time::Instant,
 };
 
-use encoder_core::EncodedChunk;
-
 use super::{
-    Finished, Location, Sink, SinkError,
+    AccessUnit, Finished, Location, Sink, SinkError,
     output::{check_free, give_name},
     part_file::PartFile,
 };
-use encoder_media::timeline::{FrameTimes, Timeline};
+use encoder_media::timeline::Timeline;
 
 /// Writes the access units one after another: a raw H.264 stream, which has no timestamps.
 ///
@@ -33,8 +31,8 @@ impl AnnexBSink {
 }
 
 impl Sink for AnnexBSink {
-    fn write(&mut self, chunk: EncodedChunk, _times: &FrameTimes) -> Result<(), SinkError> {
-        self.part.append(&chunk.data, Instant::now()).map_err(SinkError::io(self.part.path()))
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
+        self.part.append(&unit.chunk.data, Instant::now()).map_err(SinkError::io(self.part.path()))
     }
 
     fn finish(self: Box<Self>, _timeline: &Timeline) -> Result<Finished, SinkError> {

@@ -27,7 +27,7 @@ mod recovery;
 mod track;
 
 pub use annexb::AnnexBSink;
-pub use encoder_media::{CallbackSink, Finished, Location, Sink, SinkError};
+pub use encoder_media::{AccessUnit, CallbackSink, Finished, Location, Sink, SinkError};
 pub use fragment_reader::PartError;
 pub use h264::{CodedPicture, Colour, ReadFrame, Sps, StreamError, StreamReader, UnitSplitter};
 pub use leftover::{Leftover, LeftoverContent};
@@ -39,5 +39,5 @@ pub use recovery::{Recovery, repaired_name};
 encoder_core::opaque_debug!(
     Mp4Sink = "Mp4Sink",
     AnnexBSink = "AnnexBSink",
-    [R] Recovery<R> = "Recovery",
+    {R} Recovery<R> = "Recovery",
 );

@@ -4,11 +4,11 @@ use std::{
     time::Instant,
 };
 
-use encoder_core::{EncodedChunk, EncoderConfig, FrameRate};
+use encoder_core::{EncoderConfig, FrameRate};
 use tempfile::NamedTempFile;
 
 use super::{
-    Finished, Location, OutputFile, PartError, Sink, SinkError,
+    AccessUnit, Finished, Location, OutputFile, PartError, Sink, SinkError,
     fragment::Fragmenter,
     fragment_reader::FragmentReader,
     output::{check_free, sync_directory, temporary},
@@ -16,7 +16,7 @@ use super::{
     progressive,
     record::Head,
 };
-use encoder_media::timeline::{self, Clock, FrameTimes, Timeline, Timing};
+use encoder_media::timeline::{self, Clock, Timeline, Timing};
 
 /// The layout of an MP4 file while it is written and when it is finished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,7 +170,7 @@ impl Mp4Sink {
 }
 
 impl Sink for Mp4Sink {
-    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
         if self.is_broken {
             return Err(self.stream_error("nothing more can be written behind an error"));
         }
@@ -178,7 +178,7 @@ impl Sink for Mp4Sink {
         // Set until both steps have returned: after a panic in either step, nothing may be
         // appended.
         self.is_broken = true;
-        match self.fragmenter.push(&chunk, times, now) {
+        match self.fragmenter.push(&unit.chunk, &unit.times, now) {
             Ok(piece) => self.append(&piece, now)?,
             Err(text) => {
                 self.is_broken = false;

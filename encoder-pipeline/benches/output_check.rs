@@ -12,7 +12,7 @@ use encoder_core::{
     VideoEncoder, backend,
 };
 use encoder_pipeline::{
-    mux::CallbackSink,
+    mux::{AccessUnit, CallbackSink},
     session::{Session, SessionConfig},
     source::{Payload, RawImage},
     timeline::FrameTimes,
@@ -118,7 +118,7 @@ fn session(bencher: Bencher<'_, '_>, check: &str) {
     };
     let config = SessionConfig::new(settings, Plan::new(vec![DEVICE], vec![]));
     bencher.counter(ItemsCount::new(FRAMES)).bench(|| {
-        let sink = Box::new(CallbackSink(|_, _: &FrameTimes| {}));
+        let sink = Box::new(CallbackSink(|_: AccessUnit| {}));
         let mut session = Session::open(SIZE, &config, sink).expect("it opens");
         for (n, picture) in (0..).zip(&pictures) {
             session.push(picture, FrameTimes::at(n * 33_333_333)).expect("it takes frames");

@@ -4,7 +4,7 @@ use encoder_core::{EncodedChunk, EncoderType, FrameRate, NalKind, Resolution, na
 use tracing::warn;
 
 use crate::{
-    mux::{ReadFrame, Sink, SinkError, StreamReader, UnitSplitter},
+    mux::{self, ReadFrame, Sink, SinkError, StreamReader, UnitSplitter},
     session::{EncoderSpan, SessionError, VideoReport},
     skipped::SkipReason,
     timeline::{FrameTimes, TimestampAnalysis, Timing},
@@ -282,7 +282,7 @@ impl Passthrough {
         self.analysis.push(&times);
         self.bytes += data.len() as u64;
         let chunk = EncodedChunk { data, pts, dts: pts, keyframe };
-        self.sink.write(chunk, &times).map_err(PushError::Sink)
+        self.sink.write(mux::AccessUnit::new(chunk, times)).map_err(PushError::Sink)
     }
 
     /// Ends the video after an error. What was copied is kept. If that is little and the topic

@@ -19,7 +19,7 @@ use encoder_core::{
 };
 use encoder_pipeline::{
     destination::FileDestination,
-    mux::CallbackSink,
+    mux::{AccessUnit, CallbackSink},
     naming::{Format, Target},
     progress::Silent,
     run::Run,
@@ -259,7 +259,7 @@ fn play(config: &SessionConfig, frames: u64) -> Made {
     let encoders = Arc::new(Mutex::new(Vec::new()));
     let sink = CallbackSink({
         let (encoders, waiter) = (Arc::clone(&encoders), config.waiter.clone());
-        move |chunk: EncodedChunk, _: &FrameTimes| {
+        move |AccessUnit { chunk, .. }: AccessUnit| {
             let mut encoders = encoders.lock().unwrap();
             assert_eq!((chunk.pts, chunk.dts), (encoders.len() as u64, encoders.len() as u64));
             encoders.push(String::from_utf8(chunk.data).unwrap());
@@ -445,7 +445,7 @@ fn a_session_that_is_dropped_waits_no_more_and_opens_nothing() {
     // By the system's clock the wait would last an hour.
     let (mut config, run) = config(&[(BETTER, "2 busy"), (USUAL, "ok")], 3600);
     config.waiter = Waiter::new();
-    let sink = CallbackSink(|_: EncodedChunk, _: &FrameTimes| {});
+    let sink = CallbackSink(|_: AccessUnit| {});
     let mut session = Session::open(SIZE, &config, Box::new(sink)).unwrap();
     let counters = Arc::clone(session.counters());
     for n in 0..3 {
@@ -460,7 +460,7 @@ fn a_session_that_is_dropped_waits_no_more_and_opens_nothing() {
     for is_dropped in [true, false] {
         let (mut config, run) = self::config(&[(BETTER, "2 busy"), (USUAL, "ok")], 3600);
         config.waiter = Waiter::new();
-        let sink = CallbackSink(|_: EncodedChunk, _: &FrameTimes| {});
+        let sink = CallbackSink(|_: AccessUnit| {});
         let mut session = Session::open(SIZE, &config, Box::new(sink)).unwrap();
         for n in 0..3 {
             session.push(&picture(n), FrameTimes::at(n as i64)).unwrap();

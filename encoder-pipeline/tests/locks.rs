@@ -14,7 +14,7 @@ use encoder_core::{
     Plan, Resolution, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
-    mux::CallbackSink,
+    mux::{AccessUnit, CallbackSink},
     session::{OnBadFrame, Session, SessionConfig},
     source::{Payload, RawImage},
     timeline::FrameTimes,
@@ -218,7 +218,7 @@ fn run(case: &Case) -> (Vec<(u64, i64)>, usize) {
     config.on_bad_frame = if case.skip { OnBadFrame::Skip } else { OnBadFrame::Repeat };
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
-    let sink = CallbackSink(move |chunk: EncodedChunk, times: &FrameTimes| {
+    let sink = CallbackSink(move |AccessUnit { chunk, times, .. }: AccessUnit| {
         log.lock().unwrap().push((chunk.pts, times.log_ns));
     });
     let mut session = Session::open(SIZE, &config, Box::new(sink)).unwrap();

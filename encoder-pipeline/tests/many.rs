@@ -6,9 +6,9 @@ use std::{
     time::Duration,
 };
 
-use encoder_core::{EncodedChunk, EncoderType, FrameRate, Plan, Resolution, Settings};
+use encoder_core::{EncoderType, FrameRate, Plan, Resolution, Settings};
 use encoder_pipeline::{
-    mux::{CallbackSink, Finished, Location, Mp4Options, Mp4Sink, Sink, SinkError},
+    mux::{AccessUnit, CallbackSink, Finished, Location, Mp4Options, Mp4Sink, Sink, SinkError},
     session::{OnFull, Session, SessionConfig, SessionError},
     source::{Payload, RawImage},
     timeline::{FrameTimes, Timeline, Timing},
@@ -74,7 +74,7 @@ impl Gate {
 
     fn sink(self: &Arc<Self>, camera: usize) -> Box<dyn Sink> {
         let gate = Arc::clone(self);
-        Box::new(CallbackSink(move |chunk: EncodedChunk, _: &FrameTimes| {
+        Box::new(CallbackSink(move |AccessUnit { chunk, .. }: AccessUnit| {
             let state = gate.state.lock().unwrap();
             let mut state = gate
                 .changed
@@ -147,12 +147,12 @@ struct Slow {
 }
 
 impl Sink for Slow {
-    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
         if let Some(go) = self.go.take() {
             self.stands.send(()).unwrap();
             let _ = go.recv();
         }
-        self.sink.write(chunk, times)
+        self.sink.write(unit)
     }
     fn finish(self: Box<Self>, layout: &Timeline) -> Result<Finished, SinkError> {
         Box::new(self.sink).finish(layout)

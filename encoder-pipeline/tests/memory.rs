@@ -15,7 +15,7 @@ use encoder_core::{
     OpenRequest, PixelFormat, Plan, RefusalKind, Resolution, Settings, VideoEncoder, inventory,
 };
 use encoder_pipeline::{
-    mux::CallbackSink,
+    mux::{AccessUnit, CallbackSink},
     session::{Session, SessionConfig, SessionError},
     source::{Payload, RawImage},
     timeline::FrameTimes,
@@ -143,7 +143,7 @@ fn config(id: EncoderType, options: &str) -> SessionConfig {
 fn encode(config: &SessionConfig) -> Result<Vec<u8>, SessionError> {
     let shades = Arc::new(Mutex::new(Vec::new()));
     let out = Arc::clone(&shades);
-    let sink = CallbackSink(move |chunk: EncodedChunk, _: &FrameTimes| {
+    let sink = CallbackSink(move |AccessUnit { chunk, .. }: AccessUnit| {
         out.lock().unwrap().push(chunk.data[0]);
     });
     let mut session = Session::open(SIZE, config, Box::new(sink))?;
@@ -218,7 +218,7 @@ fn addresses(
 ) -> Vec<(u8, Option<usize>)> {
     let units = Arc::new(Mutex::new(Vec::new()));
     let out = Arc::clone(&units);
-    let sink = CallbackSink(move |chunk: EncodedChunk, _: &FrameTimes| {
+    let sink = CallbackSink(move |AccessUnit { chunk, .. }: AccessUnit| {
         let address = usize::from_le_bytes(chunk.data[1..].try_into().unwrap());
         out.lock().unwrap().push((chunk.data[0], address));
     });

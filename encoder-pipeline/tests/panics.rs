@@ -16,7 +16,7 @@ use encoder_core::{
     Resolution, Settings, VideoEncoder, backends,
 };
 use encoder_pipeline::{
-    mux::{AnnexBSink, Finished, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
+    mux::{AccessUnit, AnnexBSink, Finished, Mp4Options, Mp4Sink, OutputMode, Sink, SinkError},
     session::{Session, SessionConfig, SessionError, VideoReport},
     source::{Payload, RawImage},
     timeline::{FrameTimes, Timeline},
@@ -106,9 +106,9 @@ struct PanickingSink {
 }
 
 impl Sink for PanickingSink {
-    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
-        assert!(self.point != Point::Write || chunk.pts != AT, "the write of {} panics", chunk.pts);
-        self.inner.write(chunk, times)
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
+        assert!(self.point != Point::Write || unit.chunk.pts != AT, "the write of {AT} panics");
+        self.inner.write(unit)
     }
     fn finish(self: Box<Self>, timeline: &Timeline) -> Result<Finished, SinkError> {
         assert!(self.point != Point::Finish, "the finish panics");
@@ -252,11 +252,11 @@ fn a_panic_of_a_waker_keeps_what_was_written() {
     /// Waits at frame 1 until the producer waits for a slot.
     struct Held(Box<dyn Sink>, Mutex<mpsc::Receiver<()>>);
     impl Sink for Held {
-        fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
-            if chunk.pts == 1 {
+        fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
+            if unit.chunk.pts == 1 {
                 self.1.lock().unwrap().recv().unwrap();
             }
-            self.0.write(chunk, times)
+            self.0.write(unit)
         }
         fn finish(self: Box<Self>, timeline: &Timeline) -> Result<Finished, SinkError> {
             self.0.finish(timeline)

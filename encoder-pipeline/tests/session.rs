@@ -13,7 +13,7 @@ use encoder_core::{
     Plan, Resolution, Settings, VideoEncoder,
 };
 use encoder_pipeline::{
-    mux::{CallbackSink, Finished, Location, Mp4Options, Mp4Sink, Sink, SinkError},
+    mux::{AccessUnit, CallbackSink, Finished, Location, Mp4Options, Mp4Sink, Sink, SinkError},
     session::{OnBadFrame, Session, SessionConfig, SessionError},
     source::{Payload, RawImage},
     timeline::{FrameTimes, Timeline},
@@ -98,7 +98,7 @@ fn a_callback_gets_every_access_unit_as_it_comes() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let sink = CallbackSink({
         let seen = Arc::clone(&seen);
-        move |chunk: EncodedChunk, times: &FrameTimes| {
+        move |AccessUnit { chunk, times, .. }: AccessUnit| {
             seen.lock().unwrap().push((chunk.pts, chunk.keyframe, times.header_ns, chunk.data));
         }
     });
@@ -139,7 +139,7 @@ fn a_wait_for_a_place_does_not_block_the_executor() {
     // The sink blocks until a second task has run on the same thread.
     let (go, wait) = mpsc::channel::<()>();
     let mut stopped = Some(wait);
-    let sink = CallbackSink(move |_: EncodedChunk, _: &FrameTimes| {
+    let sink = CallbackSink(move |_: AccessUnit| {
         if let Some(wait) = stopped.take() {
             wait.recv().unwrap();
         }
@@ -307,7 +307,7 @@ fn several_sessions_run_side_by_side() {
 
 #[test]
 fn a_size_that_no_encoder_takes_is_refused_with_reasons() {
-    let sink = CallbackSink(|_: EncodedChunk, _: &FrameTimes| {});
+    let sink = CallbackSink(|_: AccessUnit| {});
     let size = Resolution::new(5000, 5000);
     let opened = Session::open(size, &config(EncoderType::OPENH264), Box::new(sink));
     let error = opened.err().unwrap().to_string();
@@ -432,7 +432,8 @@ struct Recorder {
 }
 
 impl Sink for Recorder {
-    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
+        let AccessUnit { chunk, times, .. } = unit;
         assert_eq!(times.header_ns, at(chunk.pts as usize).header_ns);
         self.chunks.push(chunk.pts);
         Ok(())
@@ -475,8 +476,8 @@ fn a_ring_smaller_than_the_delay_of_the_encoder_does_not_lock() {
 fn frames_left_out_do_not_fill_the_ring_of_an_encoder_that_looks_ahead() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);
-    let sink = CallbackSink(move |chunk: EncodedChunk, times: &FrameTimes| {
-        log.lock().unwrap().push((chunk.pts, *times));
+    let sink = CallbackSink(move |AccessUnit { chunk, times, .. }: AccessUnit| {
+        log.lock().unwrap().push((chunk.pts, times));
     });
     let report = within("skip", move || {
         let config = small_ring(DELAYED).with_on_bad_frame(OnBadFrame::Skip);
@@ -529,7 +530,7 @@ fn an_encoder_that_fails_again_and_again_ends_the_session_with_its_words() {
 struct FileRecorder(#[allow(dead_code)] Box<dyn Sink>);
 
 impl Sink for FileRecorder {
-    fn write(&mut self, _: EncodedChunk, _: &FrameTimes) -> Result<(), SinkError> {
+    fn write(&mut self, _: AccessUnit) -> Result<(), SinkError> {
         Ok(())
     }
 
@@ -542,8 +543,8 @@ impl Sink for FileRecorder {
 fn a_sink_that_fails_ends_the_session_with_its_words() {
     struct Full;
     impl Sink for Full {
-        fn write(&mut self, chunk: EncodedChunk, _: &FrameTimes) -> Result<(), SinkError> {
-            match chunk.pts {
+        fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
+            match unit.chunk.pts {
                 0..4 => Ok(()),
                 _ => Err(SinkError::stream(Path::new("a.mp4"), "disk full")),
             }

@@ -32,20 +32,21 @@ impl Active {
     }
 
     /// Encodes the frame in this slot of the ring. The slot is not reused before the access unit of
-    /// its frame has been committed.
+    /// its frame has been committed. With `is_key` the frame becomes an IDR picture, if the encoder
+    /// can be told.
     pub fn encode(
         &mut self,
         memory: &[u8],
         index: u64,
+        is_key: bool,
     ) -> Result<Option<EncodedChunk>, EncodeError> {
-        let frame = self.layout.frame(memory, index);
-        match &mut self.converted {
-            None => guarded(&mut self.encoder, |encoder| encoder.encode_frame(&frame.stable())),
-            Some(buffer) => {
-                buffer.copy_from(&frame);
-                guarded(&mut self.encoder, |encoder| encoder.encode_frame(&buffer.frame(index)))
-            }
+        let mut frame = self.layout.frame(memory, index).stable();
+        if let Some(buffer) = &mut self.converted {
+            buffer.copy_from(&frame);
+            frame = buffer.frame(index);
         }
+        frame.force_idr = is_key && self.encoder.can_force_idr();
+        guarded(&mut self.encoder, |encoder| encoder.encode_frame(&frame))
     }
 
     /// Ends the stream of this encoder.

@@ -1,5 +1,7 @@
 //! Presents the encoders of a chain as a single encoder that survives the loss of each of them.
 
+mod key_frames;
+
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
@@ -48,12 +50,14 @@ pub(super) struct Engine {
     gop_size: u64,
     /// Index of the first frame of the active encoder.
     base: u64,
+    /// Index of the frame from which the active encoder counts its GOPs.
+    gop_start: u64,
     /// Whether the active encoder has returned an access unit.
     has_begun: bool,
     /// All frames before this index are complete: their access units have been emitted.
     complete_until: u64,
-    /// When each frame from `complete_until` on was passed to the encoder.
-    in_flight: VecDeque<Instant>,
+    /// The frames from `complete_until` on that the encoder has.
+    in_flight: VecDeque<InFlight>,
     /// Access units that the encoder returned and that are held back, in decoding order.
     reorder_hold: Vec<EncodedChunk>,
     /// Access units that [`Self::take`] will return.
@@ -64,6 +68,14 @@ pub(super) struct Engine {
     failovers: Vec<Failover>,
     meter: Meter,
     refusals_counted: usize,
+}
+
+/// A frame that the active encoder has.
+struct InFlight {
+    /// When the frame was passed to the encoder.
+    given: Instant,
+    /// Its picture must be an IDR picture.
+    is_key: bool,
 }
 
 /// From this number of spans on, further frames of an encoder are added to its latest span.
@@ -89,6 +101,7 @@ impl Engine {
             b_frames,
             gop_size,
             base: 0,
+            gop_start: 0,
             has_begun: false,
             complete_until: 0,
             in_flight: VecDeque::new(),
@@ -151,21 +164,34 @@ impl Engine {
         self.chain.is_interrupted()
     }
 
+    /// The time of the chain.
+    pub fn now(&self) -> Instant {
+        self.chain.now()
+    }
+
     /// The metrics of the session.
     pub fn meter(&mut self) -> &mut Meter {
         &mut self.meter
     }
 
-    /// Encodes the frame [`next`](Self::next), which has the layout of the ring. At the end of a
-    /// GOP the frame may be passed to a better encoder, which then replaces the active one.
+    /// Encodes the frame [`next`](Self::next), which has the layout of the ring; with `is_key` as
+    /// an IDR picture. At the end of a GOP the frame may be passed to a better encoder, which then
+    /// replaces the active one.
     ///
     /// # Errors
     /// When no encoder is left, with the error of the last encoder.
-    pub fn encode(&mut self, memory: &[u8]) -> Result<Step, SessionError> {
+    pub fn encode(&mut self, memory: &[u8], is_key: bool) -> Result<Step, SessionError> {
         self.check.frame(&self.layout.frame(memory, self.next()), self.complete_until);
-        let encoded = match self.failback(memory) {
+        let encoded = match self.failback(memory, is_key) {
             Ok(true) => Ok(()),
-            Ok(false) => self.give(memory),
+            Ok(false) if is_key && self.must_restart() => match self.drain() {
+                Ok(()) => {
+                    self.restart()?;
+                    self.give(memory, is_key)
+                }
+                Err(error) => Err(error),
+            },
+            Ok(false) => self.give(memory, is_key),
             Err(error) => Err(error),
         };
         self.meter.check_time(self.check.take_time());
@@ -199,9 +225,9 @@ impl Engine {
     /// An encoder in a child process is known to work only when it has accepted a frame. Until then
     /// the active encoder stays open; after that it is drained and dropped. If the better encoder
     /// does not open, the active encoder continues and its stream is not interrupted.
-    fn failback(&mut self, memory: &[u8]) -> Result<bool, EncodeError> {
+    fn failback(&mut self, memory: &[u8], is_key: bool) -> Result<bool, EncodeError> {
         let index = self.next();
-        let is_boundary = index > self.base && (index - self.base).is_multiple_of(self.gop_size);
+        let is_boundary = index > self.base && (is_key || self.is_gop_start(index));
         if !is_boundary || !self.chain.has_better() {
             return Ok(false);
         }
@@ -210,7 +236,7 @@ impl Engine {
         let Some(better) = better else { return Ok(false) };
         let mut better = Active::new(better, self.layout);
         let given = self.chain.now();
-        let first = match better.encode(memory, index) {
+        let first = match better.encode(memory, index, is_key) {
             Ok(first) => first,
             Err(error) => {
                 let id = better.id();
@@ -230,7 +256,7 @@ impl Engine {
         let reason = "it can be opened again".into();
         self.changed(from, better.id(), "failback", reason);
         self.install(better);
-        self.accept_frame(given, first).map(|()| true)
+        self.accept_frame(InFlight { given, is_key }, first).map(|()| true)
     }
 
     /// The active encoder, or the last active encoder.
@@ -239,21 +265,24 @@ impl Engine {
     }
 
     /// Passes the next frame to the active encoder.
-    fn give(&mut self, memory: &[u8]) -> Result<(), EncodeError> {
+    fn give(&mut self, memory: &[u8], is_key: bool) -> Result<(), EncodeError> {
         let (index, given) = (self.next(), self.chain.now());
         let Some(active) = &mut self.active else { return Err(self.none_open()) };
-        let chunk = active.encode(memory, index)?;
-        self.accept_frame(given, chunk)
+        let chunk = active.encode(memory, index, is_key)?;
+        if is_key {
+            self.gop_start = index;
+        }
+        self.accept_frame(InFlight { given, is_key }, chunk)
     }
 
     /// Records that the active encoder accepted the next frame and returned an access unit or
     /// `None`.
     fn accept_frame(
         &mut self,
-        given: Instant,
+        frame: InFlight,
         chunk: Option<EncodedChunk>,
     ) -> Result<(), EncodeError> {
-        self.in_flight.push_back(given);
+        self.in_flight.push_back(frame);
         chunk.map_or(Ok(()), |chunk| self.accept(chunk))
     }
 
@@ -297,6 +326,10 @@ impl Engine {
         self.has_begun = true;
         if pts < self.complete_until || self.reorder_hold.iter().any(|known| known.pts == pts) {
             return Err(self.broken(format!("it gave two access units for frame {pts}")));
+        }
+        let frame = self.in_flight.get((pts - self.complete_until) as usize);
+        if !chunk.keyframe && frame.is_some_and(|frame| frame.is_key) {
+            return Err(self.broken(format!("frame {pts} is no key frame, which was requested")));
         }
         let checked = self.check.unit(&chunk);
         self.checked(checked)?;
@@ -394,9 +427,9 @@ impl Engine {
         }
         let (first, now) = (self.complete_until, self.chain.now());
         for mut chunk in self.reorder_hold.drain(..complete) {
-            let given = self.in_flight.get((chunk.pts - first) as usize).copied();
+            let frame = self.in_flight.get((chunk.pts - first) as usize);
             let latency =
-                given.map_or(Duration::ZERO, |given| now.saturating_duration_since(given));
+                frame.map_or(Duration::ZERO, |frame| now.saturating_duration_since(frame.given));
             // The decoding order is numbered continuously across encoders.
             chunk.dts = self.emitted;
             self.emitted += 1;
@@ -497,6 +530,7 @@ impl Engine {
     /// Makes an encoder the active one, from the frame `complete_until` on.
     fn install(&mut self, active: Active) {
         (self.base, self.has_begun) = (self.complete_until, false);
+        self.gop_start = self.base;
         let (id, description) = (active.id(), active.encoder.description());
         self.check.restart(backend(id).is_ok_and(|backend| backend.hardware), self.base);
         tracing::Span::current().record("encoder", id.as_str());

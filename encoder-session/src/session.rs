@@ -8,7 +8,7 @@ use std::sync::{
 use encoder_core::{Chain, EncoderType, FrameLayout, FrameRate, Resolution};
 use encoder_media::{
     Payload, Sink,
-    timeline::{self, FrameTimes, TimestampAnalysis},
+    timeline::{self, FrameTimes, StreamingTimeline, TimestampAnalysis},
 };
 use encoder_picture::PictureOptions;
 use encoder_ringbuf::{Heap, Producer, RingOptions, WriteSlot, ring_in};
@@ -21,7 +21,7 @@ use crate::{
     error::ended,
     metrics::{self, Meter},
     output_check::OutputCheck,
-    slot::Meta,
+    slot::{Captured, Meta},
     worker::{Parts, Worker},
 };
 
@@ -37,6 +37,8 @@ pub struct Session {
     may_share: bool,
     encoder: EncoderType,
     next_number: u64,
+    /// The next frame becomes a key frame.
+    is_key_due: bool,
     on_full: OnFull,
     /// The constant rate, if frames may be dropped: frames are numbered before they are dropped.
     spread: Option<FrameRate>,
@@ -104,6 +106,7 @@ impl Session {
             on_bad_frame: config.on_bad_frame,
             counters: Arc::clone(&counters),
             analysis: TimestampAnalysis::new(timing, rate, timeline::reorder(b_frames)),
+            timeline: StreamingTimeline::new(timing, rate),
         });
         let of_thread = span.clone();
         let thread = std::thread::Builder::new()
@@ -122,6 +125,7 @@ impl Session {
             may_share: allocator.is_none(),
             encoder: id,
             next_number: 0,
+            is_key_due: false,
             on_full: config.on_full,
             spread,
             slots,
@@ -177,6 +181,8 @@ impl Session {
             return Ok(None);
         };
         if let Some(dropped) = got.dropped {
+            // A request for a key frame is not dropped with its frame.
+            self.is_key_due |= dropped.as_ref().is_some_and(|meta| meta.is_key);
             self.dropped(dropped.map(|meta| meta.number));
         }
         Ok(Some(got.slot))
@@ -216,11 +222,27 @@ impl Session {
             layout: self.layout,
             options: self.options,
             may_share: self.may_share,
-            times: self.spread.map_or(times, at),
+            captured: Captured {
+                times: self.spread.map_or(times, at),
+                reserved: self.running.waiter.now(),
+            },
             number,
             copies: 1,
+            is_key: std::mem::take(&mut self.is_key_due),
             span: self.span.clone(),
         })
+    }
+
+    /// Makes the next frame that is reserved a key frame: an IDR picture with its parameter sets, at
+    /// exactly that frame, also if another encoder takes over in between. The next key frame by
+    /// [`gop_size`](encoder_core::EncoderConfig::gop_size) is counted from there. If the frame is
+    /// dropped or left out, the next frame becomes the key frame.
+    ///
+    /// An encoder that takes no such requests, such as every encoder in FFmpeg's process, is drained
+    /// and opened again at that frame: the picture is exact, and costs as much time as the start of
+    /// the encoder (tenths of a second), during which frames wait in the ring.
+    pub fn request_key_frame(&mut self) {
+        self.is_key_due = true;
     }
 
     /// Converts a picture into the ring, on the calling thread. Waits while the ring is full, or

@@ -1,4 +1,7 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use encoder_core::FrameLayout;
@@ -8,11 +11,21 @@ use tracing::Span;
 use encoder_media::{Payload, timeline::FrameTimes};
 use encoder_picture::{self as picture, Clipped, PictureError, PictureOptions};
 
+/// The times of a frame.
+#[derive(Clone, Copy)]
+pub(super) struct Captured {
+    pub times: FrameTimes,
+    /// When its slot was reserved.
+    pub reserved: Instant,
+}
+
 /// The data of a slot besides the picture.
 pub(super) struct Meta {
-    pub times: FrameTimes,
+    pub captured: Captured,
     pub number: u64,
     pub copies: u32,
+    /// Its first frame is to be a key frame.
+    pub is_key: bool,
     /// What of the picture is shown as white, or why there is no picture.
     pub outcome: Result<Option<Clipped>, String>,
     /// The picture, if it had the layout of the ring already: then the slot's memory is unused.
@@ -31,9 +44,10 @@ pub struct Slot {
     pub(super) options: PictureOptions,
     /// Whether encoders may read pictures from memory outside of the ring.
     pub(super) may_share: bool,
-    pub(super) times: FrameTimes,
+    pub(super) captured: Captured,
     pub(super) number: u64,
     pub(super) copies: u32,
+    pub(super) is_key: bool,
     pub(super) span: Span,
 }
 
@@ -42,6 +56,15 @@ impl Slot {
     #[must_use]
     pub fn times_in_a_row(mut self, copies: u32) -> Self {
         self.copies = copies;
+        self
+    }
+
+    /// Makes this frame a key frame: an IDR picture, whose access unit has the parameter sets. The
+    /// next one by [`gop_size`](encoder_core::EncoderConfig::gop_size) is counted from there. See
+    /// [`Session::request_key_frame`](crate::Session::request_key_frame).
+    #[must_use]
+    pub fn key_frame(mut self) -> Self {
+        self.is_key = true;
         self
     }
 
@@ -87,8 +110,8 @@ impl Slot {
     }
 
     fn publish(self, outcome: Result<Option<Clipped>, String>, picture: Option<Bytes>) {
-        let Self { slot, times, number, copies, .. } = self;
-        slot.publish(Meta { times, number, copies, outcome, picture });
+        let Self { slot, captured, number, copies, is_key, .. } = self;
+        slot.publish(Meta { captured, number, copies, is_key, outcome, picture });
     }
 }
 

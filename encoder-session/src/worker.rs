@@ -17,11 +17,11 @@ use super::{
     closing::{Fault, SharedSink, lock},
     engine::{Engine, Step},
     error::panicked,
-    slot::{ClippedPictures, Meta, picture_of},
+    slot::{Captured, ClippedPictures, Meta, picture_of},
 };
 use encoder_media::{
-    SinkError,
-    timeline::{FrameTimes, TimestampAnalysis},
+    AccessUnit, SinkError,
+    timeline::{StreamingTimeline, TimestampAnalysis},
 };
 
 /// How many bad frames are logged individually.
@@ -44,6 +44,7 @@ pub(super) struct Parts {
     pub on_bad_frame: OnBadFrame,
     pub counters: Arc<Counters>,
     pub analysis: TimestampAnalysis,
+    pub timeline: StreamingTimeline,
 }
 
 /// Reads frames from the ring, encodes them, and writes the access units to the sink.
@@ -58,10 +59,12 @@ pub(super) struct Worker {
     /// The first slot without a decision.
     undecided: u64,
     /// Times of the frames, starting with the first frame that is not in the sink.
-    times: VecDeque<FrameTimes>,
+    times: VecDeque<Captured>,
     /// Number of frames for which a decision was made.
     frames: u64,
     leading: Leading,
+    /// A key frame was requested: the next frame becomes one.
+    is_key_due: bool,
     /// The last good picture.
     last: Option<ReadSlot<Meta>>,
     /// The copy of the last good picture, made when it must be repeated: holding its slot for
@@ -78,13 +81,13 @@ pub(super) struct Worker {
 /// Bad frames before the first good frame.
 #[derive(Default)]
 struct Leading {
-    times: VecDeque<FrameTimes>,
+    times: VecDeque<Captured>,
     /// Earlier bad frames, which are left out of the video.
     left_out: u64,
 }
 
 impl Leading {
-    fn push(&mut self, times: FrameTimes) {
+    fn push(&mut self, times: Captured) {
         if self.times.len() == MOST_LEADING {
             self.times.pop_front();
             self.left_out += 1;
@@ -108,6 +111,8 @@ struct Decision {
     slot: u64,
     /// Index after the last of its frames.
     end: u64,
+    /// Index of the frame that is to be a key frame.
+    key_frame: Option<u64>,
     /// The picture, if it is not the picture of the slot.
     picture: Option<Arc<[u8]>>,
 }
@@ -121,6 +126,7 @@ impl Worker {
             times: VecDeque::new(),
             frames: 0,
             leading: Leading::default(),
+            is_key_due: false,
             last: None,
             spare: None,
             failures: Vec::new(),
@@ -242,10 +248,12 @@ impl Worker {
         }
         let n = self.decided.partition_point(|decision| decision.slot < seq);
         if let Some(decision) = self.decided.get(n).filter(|decision| decision.slot == seq) {
-            let (end, picture) = (decision.end, decision.picture.clone());
+            let (end, key_frame) = (decision.end, decision.key_frame);
+            let picture = decision.picture.clone();
             while self.parts.engine.next() < end {
-                let step =
-                    self.parts.engine.encode(picture.as_deref().unwrap_or(picture_of(&slot)));
+                let is_key = key_frame == Some(self.parts.engine.next());
+                let memory = picture.as_deref().unwrap_or(picture_of(&slot));
+                let step = self.parts.engine.encode(memory, is_key);
                 if self.after(step)? == Step::Replay {
                     return Ok(());
                 }
@@ -263,22 +271,24 @@ impl Worker {
         let Some(meta) = slot.meta() else {
             return Err(SessionError::Internal("a decoder dropped its frame".into()));
         };
-        let (times, copies, seq) = (meta.times, meta.copies, slot.seq());
+        let (times, copies, seq) = (meta.captured, meta.copies, slot.seq());
+        self.is_key_due |= meta.is_key;
         match &meta.outcome {
             Ok(clipped) => clipped.iter().for_each(|&found| self.clipped.add(meta.number, found)),
             Err(reason) => return self.decide_bad(seq, meta, reason),
         }
         let leading = std::mem::take(&mut self.leading.times);
+        let own = self.frames + leading.len() as u64;
         let repeated = leading.len() as u64 + u64::from(copies.saturating_sub(1));
         let times = leading.into_iter().chain(std::iter::repeat_n(times, copies as usize));
         (self.last, self.spare) = (None, None);
-        self.add(seq, times, None);
+        self.add(seq, own, times, None);
         self.repeated(repeated);
         Ok(())
     }
 
     fn decide_bad(&mut self, seq: u64, meta: &Meta, reason: &str) -> Result<(), SessionError> {
-        let Meta { number, times, copies, .. } = *meta;
+        let (number, times, copies) = (meta.number, meta.captured, meta.copies);
         self.parts.counters.frames_failed.fetch_add(1, Relaxed);
         self.parts.engine.meter().failed();
         if self.failures.len() < NAMED_FAILURES {
@@ -305,23 +315,27 @@ impl Worker {
         match self.spare.clone() {
             None => times.for_each(|times| self.leading.push(times)),
             Some(spare) => {
-                self.add(seq, times, Some(spare));
+                self.add(seq, self.frames, times, Some(spare));
                 self.repeated(copies.into());
             }
         }
         Ok(())
     }
 
+    /// Adds the frames of a slot; the frame `own` is the first one with its times.
     fn add(
         &mut self,
         slot: u64,
-        times: impl Iterator<Item = FrameTimes>,
+        own: u64,
+        times: impl Iterator<Item = Captured>,
         picture: Option<Arc<[u8]>>,
     ) {
         let before = self.times.len();
         self.times.extend(times);
         self.frames += (self.times.len() - before) as u64;
-        self.decided.push_back(Decision { slot, end: self.frames, picture });
+        let key_frame = (self.is_key_due && own < self.frames).then_some(own);
+        self.is_key_due &= key_frame.is_none();
+        self.decided.push_back(Decision { slot, end: self.frames, key_frame, picture });
     }
 
     fn repeated(&mut self, frames: u64) {
@@ -345,15 +359,23 @@ impl Worker {
     fn hand_over(&mut self, units: Vec<EncodedChunk>) -> Result<(), SessionError> {
         let count = units.len();
         let first = self.parts.engine.complete_until() - count as u64;
+        let now = self.parts.engine.now();
+        // These frames are complete in display order, in which the timeline needs them.
+        let mut laid_out = Vec::with_capacity(count);
+        for Captured { times, reserved } in self.times.drain(..count.min(self.times.len())) {
+            let ticks = self.parts.timeline.next(&times);
+            let display_ns = self.parts.timeline.nanoseconds(ticks);
+            self.parts.analysis.push(&times);
+            laid_out.push((times, display_ns, now.saturating_duration_since(reserved)));
+        }
         for chunk in units {
-            let times = self.times.get((chunk.pts - first) as usize).copied();
-            let times = times
+            let frame = laid_out.get((chunk.pts - first) as usize).copied();
+            let (times, display_ns, latency) = frame
                 .ok_or_else(|| SessionError::Internal(format!("no time of frame {}", chunk.pts)))?;
             self.parts.counters.bytes_out.fetch_add(chunk.data.len() as u64, Relaxed);
-            lock(&self.parts.sink).as_mut().ok_or(SessionError::Ended)?.write(chunk, &times)?;
-        }
-        for times in self.times.drain(..count) {
-            self.parts.analysis.push(&times);
+            let unit = AccessUnit::new(chunk, times).with_display_ns(display_ns);
+            let unit = unit.with_latency(latency);
+            lock(&self.parts.sink).as_mut().ok_or(SessionError::Ended)?.write(unit)?;
         }
         self.parts.counters.frames_encoded.fetch_add(count as u64, Relaxed);
         Ok(())

@@ -1,7 +1,9 @@
 //! The x264 backend: hosted by FFmpeg, or (feature `native`) on libx264 in this process.
 //!
-//! Quality: [`EncoderConfig::crf`](encoder_core::EncoderConfig::crf) *is* x264's CRF; 0 is
-//! lossless, in a profile (High 4:4:4 Predictive) that few hardware decoders take.
+//! Rate control: [`RateControl::Crf`](encoder_core::RateControl::Crf) *is* x264's CRF; 0 is
+//! lossless, in a profile (High 4:4:4 Predictive) that few hardware decoders take. A constant
+//! quantiser is that of all pictures. A bit rate is x264's mean bit rate, and its maximum that of
+//! the decoder's buffer, which has the bits of a second.
 
 mod hosted;
 #[cfg(feature = "native")]
@@ -11,7 +13,7 @@ use std::time::Duration;
 
 use encoder_core::{
     Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, Preset, Presets, ProbeResult, VideoEncoder,
+    OpenRequest, Preset, Presets, ProbeResult, RateControl, VideoEncoder,
 };
 use encoder_ffmpeg::{misconfigured, read_options};
 use serde::Deserialize;
@@ -102,12 +104,32 @@ impl X264Options {
     }
 }
 
+/// The rate control, in the terms of x264.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rate {
+    Crf(u8),
+    Cqp(u8),
+    /// Mean and maximum in kilobits per second.
+    Abr(u32, Option<u32>),
+}
+
+impl Rate {
+    fn of(rate_control: RateControl) -> Result<Self, ConfigError> {
+        match rate_control {
+            RateControl::Crf(crf) => Ok(Self::Crf(crf)),
+            RateControl::ConstantQp(qp) => Ok(Self::Cqp(qp)),
+            RateControl::Bitrate { kbps, max_kbps, .. } => Ok(Self::Abr(kbps, max_kbps)),
+            other => Err(ConfigError::value(other.field(), other, "crf, qp or bitrate_kbps")),
+        }
+    }
+}
+
 /// The parameters of both modes, in the terms of x264.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) preset: Preset,
     pub(crate) tune: Option<Tune>,
-    pub(crate) crf: u8,
+    pub(crate) rate: Rate,
     pub(crate) gop_size: u32,
     pub(crate) b_frames: u8,
     pub(crate) threads: usize,
@@ -149,7 +171,7 @@ impl Plan {
         Ok(Self {
             preset: config.preset,
             tune: options.tune,
-            crf: config.crf,
+            rate: Rate::of(config.rate_control)?,
             gop_size: config.gop_size,
             b_frames: config.b_frames,
             threads: threads.clamp(1, Self::MOST_THREADS),

@@ -14,7 +14,7 @@ use common::{
 };
 use encoder_core::{EncodedChunk, EncoderType, Plan, Resolution, Settings, nal_units};
 use encoder_pipeline::{
-    mux::CallbackSink,
+    mux::{AccessUnit, CallbackSink},
     session::{OnBadFrame, Session, SessionConfig},
     source::{Payload, RawImage},
     timeline::FrameTimes,
@@ -25,7 +25,7 @@ fn access_units(width: usize, height: usize, first: usize, count: usize) -> Vec<
     let units = Arc::new(Mutex::new(Vec::new()));
     let sink = CallbackSink({
         let units = Arc::clone(&units);
-        move |chunk: EncodedChunk, _: &FrameTimes| units.lock().unwrap().push(chunk.data)
+        move |AccessUnit { chunk, .. }: AccessUnit| units.lock().unwrap().push(chunk.data)
     });
     let mut settings = Settings::default();
     settings.encoder.gop_size = 5;

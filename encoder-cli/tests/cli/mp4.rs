@@ -18,7 +18,10 @@ use common::{
 };
 use encoder_core::{EncodedChunk, EncoderType, FrameRate, Plan, Resolution, Settings};
 use encoder_pipeline::{
-    mux::{CallbackSink, Finished, Location, Mp4Options, Mp4Sink, OutputMode, Recovery, Sink},
+    mux::{
+        AccessUnit, CallbackSink, Finished, Location, Mp4Options, Mp4Sink, OutputMode, Recovery,
+        Sink,
+    },
     session::{Session, SessionConfig},
     source::{Payload, RawImage},
     timeline::{Clock, FrameTimes, TimestampAnalysis, Timing, reorder},
@@ -35,7 +38,7 @@ fn access_units(
     let chunks = Arc::new(Mutex::new(Vec::new()));
     let sink = CallbackSink({
         let chunks = Arc::clone(&chunks);
-        move |chunk: EncodedChunk, _: &FrameTimes| {
+        move |AccessUnit { chunk, .. }: AccessUnit| {
             let pts = chunk.pts + first as u64;
             chunks.lock().unwrap().push(EncodedChunk { pts, ..chunk });
         }
@@ -81,7 +84,7 @@ fn write(
     let mut sink = Mp4Sink::create(path, options).unwrap();
     let mut analysis = TimestampAnalysis::new(options.timing, options.rate, options.reorder);
     for chunk in chunks {
-        sink.write(chunk.clone(), &times(chunk.pts)).unwrap();
+        sink.write(AccessUnit::new(chunk.clone(), times(chunk.pts))).unwrap();
     }
     (0..chunks.len() as u64).for_each(|n| analysis.push(&times(n)));
     Box::new(sink).finish(&analysis.timeline()).unwrap()
@@ -219,14 +222,14 @@ fn an_older_file_is_kept_until_the_new_one_plays_and_nothing_is_left_of_one_that
     assert!(Mp4Sink::create(&path, &options(mode, 0)).is_err());
     let options = Mp4Options { overwrite: true, ..options(mode, 0) };
     let mut sink = Mp4Sink::create(&path, &options).unwrap();
-    sink.write(chunks[0].clone(), &at(0)).unwrap();
+    sink.write(AccessUnit::new(chunks[0].clone(), at(0))).unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), b"old");
     assert_eq!(Box::new(sink).abandon(), Some(Location::from(&path)), "one frame is worth keeping");
     assert_eq!(decode_fragmented(&path).numbers(), numbers(1));
 
     let mut sink = Mp4Sink::create(&path, &options).unwrap();
     for chunk in &chunks {
-        sink.write(chunk.clone(), &at(chunk.pts)).unwrap();
+        sink.write(AccessUnit::new(chunk.clone(), at(chunk.pts))).unwrap();
     }
     // All access units that were pushed are there, except those of half a second.
     assert!(decode_fragmented(&path).frames.len() >= 15);
@@ -252,7 +255,7 @@ fn what_was_abandoned_is_recovered_with_its_exact_times() {
         let options = Mp4Options { timing, ..options(OutputMode::Progressive, 2) };
         let mut sink = Mp4Sink::create(&path, &options).unwrap();
         for chunk in &chunks {
-            sink.write(chunk.clone(), &times(chunk.pts)).unwrap();
+            sink.write(AccessUnit::new(chunk.clone(), times(chunk.pts))).unwrap();
         }
         let part = Box::new(sink).abandon().unwrap();
         let part = part.path().unwrap();

@@ -8,7 +8,7 @@ use std::{
 
 use encoder_core::{EncodedChunk, EncoderType, Plan, Resolution, Settings};
 use encoder_pipeline::{
-    mux::{Finished, Location, Mp4Options, Mp4Sink, Sink, SinkError},
+    mux::{AccessUnit, Finished, Location, Mp4Options, Mp4Sink, Sink, SinkError},
     session::{Session, SessionConfig, VideoReport},
     source::{Payload, RawImage},
     timeline::{FrameTimes, Timeline},
@@ -212,13 +212,13 @@ struct Stopwatch {
 }
 
 impl Sink for Stopwatch {
-    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
         let gap = self.last.elapsed();
         self.last = Instant::now();
         let mut longest = self.longest.lock().unwrap();
         *longest = longest.max(gap);
         drop(longest);
-        self.sink.write(chunk, times)
+        self.sink.write(unit)
     }
 
     fn finish(self: Box<Self>, layout: &Timeline) -> Result<Finished, SinkError> {

@@ -35,7 +35,7 @@ pub(super) const RULES: &[Rule] = &[
     rule("parameter-sets", "each key frame has its parameter sets in front of the picture", |suite| on_streams(suite, parameter_sets)),
     rule("start-codes", "each NAL unit begins with a start code of four bytes, and nothing else is between them", |suite| on_streams(suite, start_codes)),
     rule("gop", "the first of each gop_size frames is an IDR picture, and no other frame", |suite| on_streams(suite, gop)),
-    rule("forced-idr", "a frame with force_idr becomes an IDR picture, or is refused with an error", |suite| of(forced_idr(suite))),
+    rule("forced-idr", "a frame with force_idr becomes an IDR picture; only an encoder without can_force_idr may refuse it with an error", |suite| of(forced_idr(suite))),
     rule("delay", "an encoder keeps no more frames than its backend declares", |suite| on_streams(suite, delay)),
     rule("flush", "the flush returns all that is missing, and nothing if there were no frames", |suite| of(flush(suite))),
     rule("start-index", "a stream may begin with any index", |suite| of(start_index(suite))),
@@ -309,13 +309,14 @@ fn gop(_: &Suite, stream: &Stream) -> Result<(), String> {
 
 fn forced_idr(suite: &Suite) -> Found {
     let mut refused = Vec::new();
+    let declares = suite.open(&suite.usual()).map_err(Failure::text)?.can_force_idr();
     // Inside a GOP, where a GOP begins, and at the first frame.
     for (at, gop_size) in [(5, 30), (2, 4), (4, 4), (0, 4)] {
         let case = Case { forced: Some(at), gop_size, ..suite.usual() };
         let is_boundary = at.is_multiple_of(gop_size.into());
         let stream = match suite.encode(case) {
             Ok(stream) => stream,
-            Err(Failure::Encode(frame, _)) if frame == at && !is_boundary => {
+            Err(Failure::Encode(frame, _)) if frame == at && !is_boundary && !declares => {
                 refused.push(format!("frame {at} of a GOP of {gop_size}"));
                 continue;
             }

@@ -61,6 +61,7 @@ faults! {
     Garbage: "start-codes";
     OneIdr: "gop" "forced-idr" "start-index" "two-at-once";
     TwiceTheGop: "gop" "forced-idr" "start-index" "two-at-once";
+    ClaimsForced: "forced-idr";
     IgnoresForced: "forced-idr";
     LongAfterForced: "forced-idr";
     KeepsMore: "delay";
@@ -223,7 +224,9 @@ impl VideoEncoder for Fake {
         self.check(frame)?;
         let inside = !self.in_gop.is_multiple_of(self.gop_size);
         match self.fault {
-            Fault::RefusesForced if frame.force_idr && inside => return self.failed(frame.index),
+            Fault::RefusesForced | Fault::ClaimsForced if frame.force_idr && inside => {
+                return self.failed(frame.index);
+            }
             Fault::TinyFailsLate if self.layout.width < 4 => return self.failed(frame.index),
             Fault::Panics if self.taken == 4 => panic!("on purpose"),
             Fault::Hangs if self.taken == 4 => loop {
@@ -290,6 +293,10 @@ impl VideoEncoder for Fake {
         }
         self.returned = self.taken;
         Ok(rest)
+    }
+
+    fn can_force_idr(&self) -> bool {
+        self.fault != Fault::RefusesForced
     }
 
     fn encoder_type(&self) -> EncoderType {

@@ -105,6 +105,13 @@ impl StreamingTimeline {
         }
     }
 
+    /// These ticks in nanoseconds, rounded.
+    pub fn nanoseconds(&self, ticks: u64) -> u64 {
+        let scale = u128::from(self.timescale());
+        let ns = (u128::from(ticks) * 1_000_000_000 + scale / 2) / scale;
+        ns.try_into().unwrap_or(u64::MAX)
+    }
+
     /// Warnings where the times differ from the requested times, with the reason, and the number of
     /// times that were estimated. `whole` is the timeline of the same frames, which were judged over
     /// the whole stream.
@@ -538,6 +545,21 @@ mod tests {
             assert_eq!(ticks, *expected);
             assert_eq!(warnings.is_empty(), warning.is_empty(), "{warnings:?}");
             assert!(warnings.join(" ").contains(warning), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn ticks_in_nanoseconds() {
+        let rate = |text: &str| Timing::Rate(text.parse().unwrap());
+        for (timing, ticks, expected) in [
+            (Timing::Recorded(Clock::Log), 40_001, 40_001_000),
+            (Timing::Recorded(Clock::Log), u64::MAX, u64::MAX),
+            (rate("30"), 512, 33_333_333),
+            (rate("30"), 1024, 66_666_667),
+            (rate("10"), 1024 * 3, 300_000_000),
+        ] {
+            let timeline = StreamingTimeline::new(timing, FrameRate::default());
+            assert_eq!(timeline.nanoseconds(ticks), expected, "{timing:?} {ticks}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use encoder_core::{EncodedChunk, EncoderConfig, FrameLayout, FrameRate, PixelFormat, Resolution};
 use encoder_pipeline::{
-    mux::{Mp4Options, Mp4Sink, OutputMode, Sink},
+    mux::{AccessUnit, Mp4Options, Mp4Sink, OutputMode, Sink},
     picture::{self, PictureOptions},
     source::{Payload, RawImage},
     timeline::{Clock, FrameTimes, TimestampAnalysis, Timing},
@@ -96,7 +96,7 @@ pub fn mux(units: Vec<EncodedChunk>, path: &Path, mode: OutputMode) {
     let mut analysis = TimestampAnalysis::new(timing, FrameRate::default(), 0);
     for unit in units {
         let times = FrameTimes::at(unit.pts as i64 * 33_333_333);
-        sink.write(unit, &times).expect("room");
+        sink.write(AccessUnit::new(unit, times)).expect("room");
         analysis.push(&times);
     }
     Box::new(sink).finish(&analysis.timeline()).expect("a whole file");

@@ -25,7 +25,7 @@ use encoder_core::{
     Settings, VideoEncoder, backends,
 };
 use encoder_pipeline::{
-    mux::{Mp4Options, Mp4Sink, OutputMode, Sink},
+    mux::{AccessUnit, Mp4Options, Mp4Sink, OutputMode, Sink},
     timeline::{Clock, FrameTimes, TimestampAnalysis, Timing},
 };
 use encoder_testbed::fixtures::{
@@ -191,7 +191,7 @@ fn write(path: &Path, mode: OutputMode, chunks: Vec<EncodedChunk>, times: &[Fram
     let mut sink = Box::new(Mp4Sink::create(path, &options).unwrap());
     for chunk in chunks {
         let times = times[chunk.pts as usize];
-        sink.write(chunk, &times).unwrap();
+        sink.write(AccessUnit::new(chunk, times)).unwrap();
     }
     sink.finish(&analysis.timeline()).unwrap();
 }

@@ -2,10 +2,17 @@
 
 use std::sync::{Arc, Mutex};
 
-use encoder_core::{EncodedChunk, EncoderType, Resolution};
+use encoder_core::{EncoderType, Resolution};
 use encoder_pipeline::{
-    destination::Location, error::ErrorKind, mux::CallbackSink, progress::Silent, report::Report,
-    run::Run, session::Session, source::Payload, timeline::FrameTimes,
+    destination::Location,
+    error::ErrorKind,
+    mux::{AccessUnit, CallbackSink},
+    progress::Silent,
+    report::Report,
+    run::Run,
+    session::Session,
+    source::Payload,
+    timeline::FrameTimes,
 };
 
 use super::{
@@ -98,7 +105,7 @@ fn access_units(count: u32) -> Vec<Vec<u8>> {
     let units = Arc::new(Mutex::new(Vec::new()));
     let sink = CallbackSink({
         let units = Arc::clone(&units);
-        move |chunk: EncodedChunk, _: &FrameTimes| units.lock().unwrap().push(chunk.data)
+        move |AccessUnit { chunk, .. }: AccessUnit| units.lock().unwrap().push(chunk.data)
     });
     let mut config = config(&[EncoderType::OPENH264]);
     config.settings.encoder.gop_size = 4;

@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, Condvar, Mutex},
 };
 
-use encoder_core::{EncodedChunk, EncoderType, Resolution};
+use encoder_core::{EncoderType, RateControl, Resolution};
 use encoder_pipeline::{
     destination::{Destination, FileDestination, PartInfo},
     error::{ErrorKind, RunError},
-    mux::{CallbackSink, Finished, Sink, SinkError},
+    mux::{AccessUnit, CallbackSink, Finished, Sink, SinkError},
     naming::Target,
     progress::Silent,
     report::{Report, SkipReason},
@@ -18,7 +18,6 @@ use encoder_pipeline::{
     session::{OnBadFrame, OnFull, SessionConfig, SessionError},
     source::{self, Event, Payload, Source, SourceError},
     stop::Stop,
-    timeline::FrameTimes,
 };
 use encoder_testbed::fixtures::{picture::Picture, recording};
 
@@ -169,7 +168,8 @@ fn each_error_has_its_kind_and_is_told_from_the_others() {
     let json = serde_json::to_value(&report).unwrap();
     assert!(json["outputs"][0]["encoder"].is_null(), "{json}");
 
-    let report = run(&good(), with(|s| s.settings.encoder.crf = 99), memory());
+    let report =
+        run(&good(), with(|s| s.settings.encoder.rate_control = RateControl::Crf(99)), memory());
     assert_eq!(only(&report).kind(), ErrorKind::Config);
 
     let unreadable = || Err("no picture".to_string());
@@ -202,7 +202,7 @@ struct Stuck(Arc<(Mutex<usize>, Condvar)>);
 impl Destination for Stuck {
     fn sink(&mut self, _: &PartInfo<'_>) -> Result<Box<dyn Sink>, SinkError> {
         let Self(gate) = self.clone();
-        Ok(Box::new(CallbackSink(move |_: EncodedChunk, _: &FrameTimes| {
+        Ok(Box::new(CallbackSink(move |_: AccessUnit| {
             let (events, changed) = &*gate;
             drop(changed.wait_while(events.lock().unwrap(), |events| *events < 10).unwrap());
         })))

@@ -6,10 +6,10 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use encoder_core::{EncodedChunk, Resolution};
+use encoder_core::Resolution;
 use encoder_pipeline::{
     destination::{Destination, Location, PartInfo},
-    mux::{Finished, Sink, SinkError},
+    mux::{AccessUnit, Finished, Sink, SinkError},
     source::{Event, Packet, Payload, Source, SourceError, StreamInfo, Warning},
     timeline::{FrameTimes, Timeline},
 };
@@ -218,13 +218,14 @@ struct MemorySink {
 }
 
 impl Sink for MemorySink {
-    fn write(&mut self, chunk: EncodedChunk, times: &FrameTimes) -> Result<(), SinkError> {
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
         if self.fails == Fails::Write && self.times.len() == 3 {
             return Err(full());
         }
+        let AccessUnit { chunk, times, .. } = unit;
         // A copied access unit has no number.
         self.video.frames.push(number(&chunk.data).unwrap_or(chunk.pts as u32));
-        self.times.push(*times);
+        self.times.push(times);
         Ok(())
     }
 

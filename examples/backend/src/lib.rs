@@ -54,4 +54,7 @@ impl VideoEncoder for Encoder {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
+    fn can_force_idr(&self) -> bool {
+        true
+    }
 }

@@ -3,7 +3,7 @@
 use encoder_core::EncodedChunk;
 use encoder_fuzz_cases::{DEPTH, NV12, SCHEMAS};
 use encoder_pipeline::{
-    mux::{Mp4Options, Mp4Sink, OutputMode, Sink},
+    mux::{AccessUnit, Mp4Options, Mp4Sink, OutputMode, Sink},
     timeline::{Clock, FrameTimes, TimestampAnalysis, Timing},
 };
 use jpeg_encoder::{ColorType, Encoder, SamplingFactor};
@@ -369,7 +369,7 @@ fn file(options: &Mp4Options, order: &[(u64, Option<u8>)]) -> Vec<u8> {
         }
         data.extend([0, 0, 0, 1, if key.is_some() { 0x65 } else { 0x41 }, pts as u8 + 1, 0x80]);
         let chunk = EncodedChunk { data, pts, dts, keyframe: key.is_some() };
-        sink.write(chunk, &at(pts)).unwrap();
+        sink.write(AccessUnit::new(chunk, at(pts))).unwrap();
     }
     (0..order.len() as u64).for_each(|n| analysis.push(&at(n)));
     sink.finish(&analysis.timeline()).unwrap();

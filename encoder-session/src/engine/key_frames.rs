@@ -1,0 +1,38 @@
+//! Key frames that were requested, and those at the beginning of a GOP.
+
+use encoder_core::OpenError;
+
+use super::{Active, Engine};
+
+impl Engine {
+    /// Whether the active encoder begins a GOP at this frame by itself.
+    pub(super) fn is_gop_start(&self, index: u64) -> bool {
+        (index - self.gop_start).is_multiple_of(self.gop_size)
+    }
+
+    /// Whether the next frame becomes an IDR picture only if the active encoder is opened again.
+    pub(super) fn must_restart(&self) -> bool {
+        !self.is_gop_start(self.next())
+            && self.active.as_ref().is_some_and(|active| !active.encoder.can_force_idr())
+    }
+
+    /// Opens the active encoder again, which has been drained, or the next one if it is refused.
+    pub(super) fn restart(&mut self) -> Result<(), OpenError> {
+        let from = self.retire();
+        let opened = self.chain.reopen();
+        self.count_refusals();
+        let encoder = opened.inspect_err(|error| {
+            if !matches!(error, OpenError::Stopped) {
+                self.meter.failover(None, "refused");
+            }
+        })?;
+        let to = encoder.encoder_type();
+        if to != from {
+            let refusal = self.refusals().iter().rev().find(|refusal| refusal.encoder == from);
+            let reason = refusal.map_or(String::new(), |refusal| refusal.reason.clone());
+            self.changed(from, to, "refused", reason);
+        }
+        self.install(Active::new(encoder, self.layout));
+        Ok(())
+    }
+}
