@@ -36,7 +36,7 @@ fn script(folder: &Path, name: &str) -> PathBuf {
 }
 
 fn starts(script: &Path) -> usize {
-    let notes = script.with_added_extension("starts");
+    let notes = script.with_extension("starts");
     fs::read_to_string(notes).map_or(0, |text| text.lines().count())
 }
 

@@ -245,7 +245,7 @@ impl VideoEncoder for Fake {
             Fault::PtsFromZero => self.taken,
             Fault::PtsTwice if self.taken == 2 => frame.index - 1,
             // As if each pair were out of order.
-            Fault::ShownBeforeDecoded if self.taken % 2 == 0 => frame.index + 1,
+            Fault::ShownBeforeDecoded if self.taken.is_multiple_of(2) => frame.index + 1,
             Fault::ShownBeforeDecoded => frame.index - 1,
             _ => frame.index,
         };
