@@ -273,6 +273,7 @@ fn convert(
     let run = run.label_cameras(args.metrics.metrics_camera);
     let mut options = args.source.options();
     options.rate = args.fps;
+    options.ffmpeg = session.settings.ffmpeg.path.clone();
     options.stop = Some(stop.clone());
     let open = || -> Result<Box<dyn Source>, SourceError> {
         match is_stdin(given) {

@@ -1,6 +1,7 @@
 use std::{
     fmt,
     panic::Location,
+    path::Path,
     sync::{LazyLock, PoisonError, RwLock},
     thread,
     time::Duration,
@@ -11,7 +12,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     BackendOptions, Caps, Codec, ConfigError, EncoderConfig, EncoderType, FrameMemory,
     GpuEncoderConfig, OpenDecoder, OpenError, Presets, ProbeResult, Refusal, RefusalKind,
-    Resolution, Settings, VideoEncoder, Waiter, probe::probe_opened, unknown_key,
+    Resolution, Settings, VideoEncoder, Waiter,
+    probe::{PROBE_SIZE, probe_opened},
+    unknown_key,
 };
 
 /// The settings that a backend gets to look for its device, to probe itself and to open an encoder.
@@ -25,6 +28,8 @@ pub struct OpenRequest<'a> {
     pub gpu: &'a GpuEncoderConfig,
     /// The table `[backend.<id>]` of the configuration.
     pub options: &'a BackendOptions,
+    /// The FFmpeg program that the settings name ([`FfmpegConfig::path`](crate::FfmpegConfig::path)).
+    pub ffmpeg: Option<&'a Path>,
     /// How many threads a software encoder may use.
     pub threads: usize,
     /// For opening: the capabilities that the probe found, if there was a probe. The backend need
@@ -44,6 +49,7 @@ impl<'a> OpenRequest<'a> {
             config: &settings.encoder,
             gpu: &settings.gpu,
             options: settings.backend.get(id.as_str()).unwrap_or_else(|| &NONE),
+            ffmpeg: settings.ffmpeg.path.as_deref(),
             threads: threads.max(1),
             probe: None,
             waiter: None,
@@ -158,6 +164,8 @@ pub struct Backend {
     pub memory: fn(&OpenRequest<'_>) -> FrameMemory,
     /// See [`Backend::max_delay`].
     pub max_delay: fn(&OpenRequest<'_>) -> usize,
+    /// See [`Backend::probe_size`].
+    pub probe_size: Resolution,
     /// Opens an encoder. [`open_encoder`](Backend::open_encoder) also checks that it can be used.
     pub open: Open,
     /// See [`Backend::decoder`].
@@ -188,6 +196,7 @@ impl Backend {
             presets: Presets::NONE,
             memory: |_| FrameMemory::Host,
             max_delay: |_| 0,
+            probe_size: PROBE_SIZE,
             open,
             decoder: None,
             check_options: None,
@@ -239,9 +248,9 @@ impl Backend {
         self
     }
 
-    /// Sets the most frames that the encoder keeps before its first access unit must come out: at
-    /// least [`VideoEncoder::max_delay`] of an encoder opened by this request, but known before one
-    /// is opened. Default 0.
+    /// Sets the most frames that an encoder opened by this request keeps before its first access
+    /// unit must come out. The ring in front of the encoder is as large as that, and an encoder that
+    /// keeps more frames counts as lost. Default 0.
     #[must_use]
     pub const fn max_delay(mut self, max_delay: fn(&OpenRequest<'_>) -> usize) -> Self {
         self.max_delay = max_delay;
@@ -272,6 +281,15 @@ impl Backend {
             false => (16 << 20, 48 + 5 * delay),
         };
         fixed + request.frame_bytes().saturating_mul(half_frames) / 2
+    }
+
+    /// Sets the size of the pictures of the default probe, for an encoder that does not take every
+    /// size: 640x368 for an encoder that takes only multiples of 16. Default 640x360. A backend with
+    /// a probe of its own chooses the size there.
+    #[must_use]
+    pub const fn probe_size(mut self, size: Resolution) -> Self {
+        self.probe_size = size;
+        self
     }
 
     /// Sets the decoder that comes with the backend. It checks the pictures of hardware encoders
@@ -355,8 +373,8 @@ impl Backend {
         match self.inspect {
             Some(inspect) => inspect(request),
             None => {
-                let OpenRequest { config, gpu, options, .. } = request;
-                let settings = format!("{config:?} {gpu:?} {options:?}");
+                let OpenRequest { config, gpu, options, ffmpeg, .. } = request;
+                let settings = format!("{config:?} {gpu:?} {options:?} {ffmpeg:?}");
                 Ok(Device::default().with_identity(vec![settings]))
             }
         }
@@ -455,6 +473,11 @@ fn all() -> Vec<&'static Backend> {
     inventory::iter::<Backend>.into_iter().chain(registered.iter().copied()).collect()
 }
 
+/// The ids of all backends of this program, in no particular order.
+pub(crate) fn ids() -> impl Iterator<Item = EncoderType> {
+    all().into_iter().map(|backend| backend.id)
+}
+
 /// The backends that are compiled in, by their rank for the default settings, then by name. (The
 /// order of linking has no influence.)
 ///
@@ -474,22 +497,40 @@ pub fn ranked(settings: &Settings) -> Vec<&'static Backend> {
     all
 }
 
-/// The backend with this id, if it is compiled in.
-pub fn backend(id: EncoderType) -> Option<&'static Backend> {
-    all().into_iter().find(|backend| backend.id == id)
+/// The backend with this id.
+///
+/// # Errors
+/// [`OpenError::Unknown`] if it is not compiled in; [`ConfigError::DuplicateBackend`] if two
+/// backends have this id.
+pub fn backend(id: EncoderType) -> Result<&'static Backend, OpenError> {
+    let all = all();
+    let mut same = all.iter().filter(|backend| backend.id == id);
+    match (same.next(), same.next()) {
+        (Some(backend), None) => Ok(backend),
+        (Some(first), Some(second)) => Err(duplicate(first, second).into()),
+        (None, _) => {
+            let available = backends().iter().map(|backend| backend.id).collect();
+            Err(OpenError::Unknown { wanted: id.to_string(), available })
+        }
+    }
 }
 
 /// Refuses two backends with one id: the linker would decide which of them is used.
 pub(crate) fn check_ids() -> Result<(), ConfigError> {
-    let mut all: Vec<_> =
-        all().into_iter().map(|backend| (backend.id, backend.registered_at.to_string())).collect();
-    all.sort();
-    match all.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-        Some([(id, first), (_, second)]) => {
-            Err(ConfigError::DuplicateBackend { id: *id, places: [first.clone(), second.clone()] })
-        }
+    let mut all = all();
+    all.sort_by_key(|backend| backend.id);
+    match all.windows(2).find(|pair| pair[0].id == pair[1].id) {
+        Some([first, second]) => Err(duplicate(first, second)),
         _ => Ok(()),
     }
+}
+
+/// The error for two backends with one id. The order of linking has no influence on its text.
+fn duplicate(first: &Backend, second: &Backend) -> ConfigError {
+    let mut places = [first, second].map(|backend| backend.registered_at);
+    places.sort();
+    let places = places.map(ToString::to_string);
+    ConfigError::DuplicateBackend { id: first.id, places }
 }
 
 /// Hardware threads of the machine, or the number that this process may use.

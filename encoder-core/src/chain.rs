@@ -66,6 +66,8 @@ pub struct Chain {
     better_in_use: Option<Arc<InUse>>,
 }
 
+crate::opaque_debug!(Chain = "Chain");
+
 /// The first pause before a busy encoder is retried; it doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -153,6 +155,15 @@ impl Chain {
     pub fn memory_estimate(&self) -> u64 {
         let bytes = |backend: &&'static Backend| backend.estimate_memory(&self.request(backend));
         self.order.iter().map(bytes).max().unwrap_or(0)
+    }
+
+    /// The [`max_delay`](Backend::max_delay) of one encoder of the chain. For another encoder, the
+    /// largest of all.
+    pub fn max_delay_of(&self, encoder: EncoderType) -> usize {
+        match self.order.iter().find(|backend| backend.id == encoder) {
+            Some(backend) => (backend.max_delay)(&self.request(backend)),
+            None => self.max_delay(),
+        }
     }
 
     /// Sets the preferred frame format. It applies to encoders opened after this call, if they

@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::{ConfigError, PixelFormat, RateControl};
+use crate::{ConfigError, EncoderType, PixelFormat, RateControl};
 
 /// The table `[backend.<name>]` of the configuration, which the backend reads.
 pub type BackendOptions = toml::Table;
@@ -17,19 +17,9 @@ pub enum Codec {
     H264,
 }
 
-impl Codec {
-    /// The name, as in TOML.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::H264 => "h264",
-        }
-    }
-}
-
-impl fmt::Display for Codec {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
+crate::names! {
+    Codec, "encoder.codec":
+    H264 = "h264",
 }
 
 /// Speed against size, by the names of x264. Each backend maps them to its own scale.
@@ -138,6 +128,12 @@ impl FromStr for Resolution {
             .ok_or_else(|| {
                 ConfigError::value("resolution", text, "WIDTHxHEIGHT in pixels, such as 640x480")
             })
+    }
+}
+
+impl Serialize for Resolution {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 
@@ -273,7 +269,7 @@ fn gcd(a: u32, b: u32) -> u32 {
 }
 
 /// The properties of the stream. Plain data; [`check`](Self::check) checks every value.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EncoderConfig {
     /// Codec of the output. Default `h264`.
@@ -356,18 +352,21 @@ impl EncoderConfig {
 }
 
 /// Preset of NVENC: `p1` (fastest) to `p7` (best).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+///
+/// `"p4".into()` takes any text; a text that is no preset is an error of
+/// [`GpuEncoderConfig::check`]. [`FromStr`] checks at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct NvencPreset(&'static str);
+
 #[allow(missing_docs)]
-pub enum NvencPreset {
-    P1,
-    P2,
-    P3,
-    #[default]
-    P4,
-    P5,
-    P6,
-    P7,
+impl NvencPreset {
+    pub const P1: Self = Self("p1");
+    pub const P2: Self = Self("p2");
+    pub const P3: Self = Self("p3");
+    pub const P4: Self = Self("p4");
+    pub const P5: Self = Self("p5");
+    pub const P6: Self = Self("p6");
+    pub const P7: Self = Self("p7");
 }
 
 impl NvencPreset {
@@ -379,7 +378,25 @@ impl NvencPreset {
 
     /// The name.
     pub const fn as_str(self) -> &'static str {
-        Self::NAMES[self as usize]
+        self.0
+    }
+}
+
+impl Default for NvencPreset {
+    fn default() -> Self {
+        Self::P4
+    }
+}
+
+impl From<&'static str> for NvencPreset {
+    fn from(name: &'static str) -> Self {
+        Self(name)
+    }
+}
+
+impl fmt::Display for NvencPreset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.0)
     }
 }
 
@@ -391,6 +408,12 @@ impl FromStr for NvencPreset {
             .into_iter()
             .find(|p| p.as_str() == text)
             .ok_or_else(|| ConfigError::value("gpu.nvenc_preset", text, Self::NAMES.join(", ")))
+    }
+}
+
+impl<'de> Deserialize<'de> for NvencPreset {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -409,11 +432,12 @@ pub enum NvencTune {
     Lossless,
 }
 
-impl NvencTune {
-    /// The name.
-    pub const fn as_str(self) -> &'static str {
-        ["hq", "ll", "ull", "lossless"][self as usize]
-    }
+crate::names! {
+    NvencTune, "gpu.nvenc_tune":
+    Hq = "hq",
+    Ll = "ll",
+    Ull = "ull",
+    Lossless = "lossless",
 }
 
 /// Which pictures of a hardware encoder are decoded and compared with their frames while it
@@ -430,12 +454,34 @@ pub enum CheckOutput {
     Off,
 }
 
+crate::names! {
+    CheckOutput, "gpu.check_output":
+    Key = "key",
+    All = "all",
+    Off = "off",
+}
+
 /// The choice of the encoder, the ring in front of it, and the settings of hardware encoders.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+///
+/// ```
+/// use encoder_core::{EncoderType, GpuEncoderConfig};
+///
+/// let config = GpuEncoderConfig {
+///     preferred_encoder: Some(EncoderType::NVENC),
+///     nvenc_preset: "p4".into(),
+///     ..Default::default()
+/// };
+/// assert!(config.check().is_ok());
+///
+/// let wrong = GpuEncoderConfig { nvenc_preset: "p9".into(), ..config };
+/// let error = wrong.check().unwrap_err().to_string();
+/// assert!(error.starts_with("gpu.nvenc_preset = p9: not allowed"));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GpuEncoderConfig {
     /// Backend to try first if it is usable. Default: by rank.
-    pub preferred_encoder: Option<String>,
+    pub preferred_encoder: Option<EncoderType>,
     /// Refuse to run on a software encoder. Default false.
     pub require_hardware: bool,
     /// Put a ring of `ring_buffer_size` frames between decoding and encoding, so that both run at
@@ -509,6 +555,7 @@ impl GpuEncoderConfig {
     /// # Errors
     /// The first value that is not allowed, with the field and what is allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
+        self.nvenc_preset.as_str().parse::<NvencPreset>()?;
         if !(2..=4096).contains(&self.ring_buffer_size) {
             return Err(ConfigError::value(
                 "gpu.ring_buffer_size",

@@ -6,7 +6,8 @@ use crate::{EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat};
 ///
 /// Frames have rising indices without gaps: from 0 on, or from any other index on if the encoder
 /// takes over in mid-stream. The first frame is coded as an IDR picture. An encoder that needs more
-/// frames returns `Ok(None)`, which is not an error. After an error the encoder takes no more
+/// frames returns `Ok(None)`, which is not an error; it keeps at most as many frames as its backend
+/// declares ([`Backend::max_delay`](crate::Backend::max_delay)). After an error the encoder takes no more
 /// frames and is to be dropped. Dropping an encoder at any moment frees all that it holds, a child
 /// process included.
 pub trait VideoEncoder: Send {
@@ -43,12 +44,19 @@ pub trait VideoEncoder: Send {
         false
     }
 
-    /// The most frames that it keeps before its first access unit must come out.
-    fn max_delay(&self) -> usize;
-
     /// Measures how busy the encoder's device is, if its driver can report that.
     fn load(&self) -> Option<LoadProbe> {
         None
+    }
+}
+
+impl fmt::Debug for dyn VideoEncoder + '_ {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VideoEncoder")
+            .field("encoder_type", &self.encoder_type())
+            .field("description", &self.description())
+            .field("pixel_format", &self.pixel_format())
+            .finish_non_exhaustive()
     }
 }
 

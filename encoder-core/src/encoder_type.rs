@@ -1,8 +1,14 @@
-use std::fmt;
+use std::{fmt, str::FromStr};
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{ConfigError, backend::ids};
 
 /// The name of a backend, as users write it: `nvenc`, `x264` …
 ///
-/// An open set: a crate outside this workspace registers a name of its own.
+/// An open set: a crate outside this workspace registers a name of its own. As text, a name is that
+/// of a backend of this workspace, or of one that the program has registered; another name is an
+/// error that lists them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EncoderType(&'static str);
 
@@ -19,6 +25,10 @@ impl EncoderType {
     pub const X264: Self = Self("x264");
     /// Embedded OpenH264.
     pub const OPENH264: Self = Self("openh264");
+
+    /// The backends of this workspace, by rank.
+    pub const WORKSPACE: [Self; 6] =
+        [Self::NVENC, Self::QSV, Self::VAAPI, Self::VIDEOTOOLBOX, Self::X264, Self::OPENH264];
 
     /// The name of a backend: lower case letters, digits and hyphens.
     pub const fn new(name: &'static str) -> Self {
@@ -40,5 +50,33 @@ impl fmt::Display for EncoderType {
 impl fmt::Debug for EncoderType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
+    }
+}
+
+impl FromStr for EncoderType {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let mut known = Self::WORKSPACE.to_vec();
+        for id in ids() {
+            if !known.contains(&id) {
+                known.push(id);
+            }
+        }
+        let names: Vec<_> = known.iter().map(|id| id.as_str()).collect();
+        let found = known.iter().find(|id| id.as_str() == text);
+        found.copied().ok_or_else(|| ConfigError::value("encoder", text, names.join(", ")))
+    }
+}
+
+impl Serialize for EncoderType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for EncoderType {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }

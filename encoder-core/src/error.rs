@@ -1,6 +1,6 @@
 use std::any::Any;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{EncoderType, PixelFormat, Refusal};
@@ -186,7 +186,7 @@ pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
 }
 
 /// The kinds of failures of a running encoder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum FailureKind {
@@ -202,15 +202,11 @@ pub enum FailureKind {
     Failed,
 }
 
-impl FailureKind {
-    /// The name, as in reports and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Died => "died",
-            Self::Stalled => "stalled",
-            Self::WrongOutput => "wrong-output",
-            Self::WrongPicture => "wrong-picture",
-            Self::Failed => "failed",
-        }
-    }
+crate::names! {
+    FailureKind, "failure kind":
+    Died = "died",
+    Stalled = "stalled",
+    WrongOutput = "wrong-output",
+    WrongPicture = "wrong-picture",
+    Failed = "failed",
 }

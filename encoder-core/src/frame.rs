@@ -16,20 +16,10 @@ pub enum PixelFormat {
     Nv12,
 }
 
-impl PixelFormat {
-    /// The name, in FFmpeg and in TOML.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Yuv420p => "yuv420p",
-            Self::Nv12 => "nv12",
-        }
-    }
-}
-
-impl fmt::Display for PixelFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.as_str())
-    }
+crate::names! {
+    PixelFormat, "encoder.pixel_format":
+    Yuv420p = "yuv420p",
+    Nv12 = "nv12",
 }
 
 /// The memory in which a backend wants its frames.

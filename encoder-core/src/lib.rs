@@ -49,6 +49,7 @@ mod error;
 mod frame;
 mod helper;
 mod in_use;
+mod names;
 mod picture_decoder;
 mod presets;
 mod probe;
@@ -57,6 +58,8 @@ mod schedule;
 mod select;
 mod settings;
 mod task;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod waiter;
 
 pub use backend::{Backend, Device, Open, OpenRequest, backend, backends, ranked, register};
@@ -86,6 +89,6 @@ pub use probe::{
 };
 pub use rate_control::RateControl;
 pub use select::{Plan, Policy, plan};
-pub use settings::{Settings, unknown_key};
+pub use settings::{FfmpegConfig, Settings, unknown_key};
 pub use task::{Task, block_on};
 pub use waiter::{Waited, Waiter};

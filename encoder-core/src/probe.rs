@@ -1,11 +1,19 @@
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::mpsc, thread, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    Backend, Device, EncodedChunk, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, NalKind,
-    OpenError, OpenRequest, PixelFormat, Resolution, VideoEncoder, nal_units,
+    Backend, Device, EncodeError, EncodedChunk, EncoderConfig, EncoderType, FailureKind, Frame,
+    FrameBuffer, FrameLayout, NalKind, OpenError, OpenRequest, PixelFormat, Resolution,
+    VideoEncoder, nal_units,
 };
 
 /// The capabilities of a backend that works on this machine.
@@ -123,36 +131,18 @@ pub enum RefusalKind {
     Failed,
 }
 
-impl RefusalKind {
-    /// All kinds.
-    pub const ALL: &'static [Self] = &[
-        Self::NotBuilt,
-        Self::Missing,
-        Self::NoDevice,
-        Self::Permission,
-        Self::DriverTooOld,
-        Self::Busy,
-        Self::Unsupported,
-        Self::WrongOutput,
-        Self::Timeout,
-        Self::Failed,
-    ];
-
-    /// The name, as in reports and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotBuilt => "not-built",
-            Self::Missing => "missing",
-            Self::NoDevice => "no-device",
-            Self::Permission => "permission",
-            Self::DriverTooOld => "driver-too-old",
-            Self::Busy => "busy",
-            Self::Unsupported => "unsupported",
-            Self::WrongOutput => "wrong-output",
-            Self::Timeout => "timeout",
-            Self::Failed => "failed",
-        }
-    }
+crate::names! {
+    RefusalKind, "refusal kind":
+    NotBuilt = "not-built",
+    Missing = "missing",
+    NoDevice = "no-device",
+    Permission = "permission",
+    DriverTooOld = "driver-too-old",
+    Busy = "busy",
+    Unsupported = "unsupported",
+    WrongOutput = "wrong-output",
+    Timeout = "timeout",
+    Failed = "failed",
 }
 
 /// The processes whose sessions make a device busy.
@@ -276,12 +266,6 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl Serialize for EncoderType {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(self.as_str())
-    }
-}
-
 /// The result of a probe.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase", tag = "status")]
@@ -312,23 +296,43 @@ impl ProbeResult {
     }
 }
 
+/// The usual size of the pictures of a probe: smaller pictures are refused by devices that work.
+pub(crate) const PROBE_SIZE: Resolution = Resolution::new(640, 360);
+
 /// Decodes an Annex B stream to its luma planes, without padding, in display order.
 pub type DecodeLuma<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>, crate::DecodeError>;
 
 /// Probes an encoder that runs inside this process.
 ///
-/// Opens it with `config` at 640x360 and encodes a few pictures. There must be one access unit for
+/// Opens it with `config`, at 640x360 if that has no size, and encodes a few pictures. There must be one access unit for
 /// each, the first an IDR picture with its parameter sets. With `decode`, the backend's own decoder,
 /// the decoded pictures must look like the originals. If `caps` has no library or no formats, they
 /// are those of the encoder.
 pub fn probe_in_process(
+    encoder: EncoderType,
+    caps: Caps,
+    config: &EncoderConfig,
+    open: impl FnOnce(&EncoderConfig) -> Result<Box<dyn VideoEncoder>, OpenError>,
+    decode: Option<DecodeLuma<'_>>,
+) -> ProbeResult {
+    probe_with(PICTURES, encoder, caps, config, open, decode)
+}
+
+/// The number of pictures of a probe.
+const PICTURES: u64 = 3;
+
+/// The most pictures of a probe.
+const MOST_PICTURES: u64 = 32;
+
+/// [`probe_in_process`] with so many pictures.
+fn probe_with(
+    count: u64,
     encoder: EncoderType,
     mut caps: Caps,
     config: &EncoderConfig,
     open: impl FnOnce(&EncoderConfig) -> Result<Box<dyn VideoEncoder>, OpenError>,
     decode: Option<DecodeLuma<'_>>,
 ) -> ProbeResult {
-    const PICTURES: u64 = 3;
     let wrong = |reason: String| {
         ProbeResult::Refused(Refusal::new(
             encoder,
@@ -337,7 +341,8 @@ pub fn probe_in_process(
             "report it: the encoder inside this program is broken",
         ))
     };
-    let config = EncoderConfig { resolution: Some(Resolution::new(640, 360)), ..config.clone() };
+    let size = config.resolution.unwrap_or(PROBE_SIZE).even();
+    let config = EncoderConfig { resolution: Some(size), ..config.clone() };
     let mut session = match open(&config) {
         Ok(session) => session,
         Err(OpenError::Refused(refusal)) => return ProbeResult::Refused(refusal),
@@ -349,8 +354,8 @@ pub fn probe_in_process(
     if caps.pixel_formats.is_empty() {
         caps.pixel_formats.push(session.pixel_format());
     }
-    let layout = FrameLayout::new(session.pixel_format(), Resolution::new(640, 360));
-    let pictures: Vec<_> = (0..PICTURES).map(|n| FrameBuffer::test_picture(layout, n)).collect();
+    let layout = FrameLayout::new(session.pixel_format(), size);
+    let pictures: Vec<_> = (0..count).map(|n| FrameBuffer::test_picture(layout, n)).collect();
     let mut chunks: Vec<EncodedChunk> = Vec::new();
     for (n, picture) in (0..).zip(&pictures) {
         match session.encode_frame(&picture.frame(n)) {
@@ -362,8 +367,8 @@ pub fn probe_in_process(
         Ok(rest) => chunks.extend(rest),
         Err(error) => return wrong(error.to_string()),
     }
-    if chunks.len() as u64 != PICTURES {
-        return wrong(format!("{PICTURES} pictures went in, {} came out", chunks.len()));
+    if chunks.len() as u64 != count {
+        return wrong(format!("{count} pictures went in, {} came out", chunks.len()));
     }
     let kinds: Vec<_> = nal_units(&chunks[0].data).map(|unit| NalKind::of(unit[0])).collect();
     if ![NalKind::Sps, NalKind::Pps, NalKind::Idr].iter().all(|kind| kinds.contains(kind)) {
@@ -376,7 +381,7 @@ pub fn probe_in_process(
             Err(error) => return wrong(format!("its output does not decode: {error}")),
         };
         if decoded.len() != pictures.len() {
-            return wrong(format!("{PICTURES} pictures went in, {} decode", decoded.len()));
+            return wrong(format!("{count} pictures went in, {} decode", decoded.len()));
         }
         for (n, (luma, picture)) in decoded.iter().zip(&pictures).enumerate() {
             let sent: Vec<u8> = picture.frame(0).planes()[0].rows().flatten().copied().collect();
@@ -397,32 +402,31 @@ pub(crate) fn probe_opened(
     deadline: Duration,
 ) -> ProbeResult {
     let (id, open, max_delay) = (backend.id, backend.open, backend.max_delay);
-    let (config, gpu) = (request.config.clone(), request.gpu.clone());
+    let resolution = Some(request.config.resolution.unwrap_or(backend.probe_size));
+    let config = EncoderConfig { resolution, ..request.config.clone() };
+    let gpu = request.gpu.clone();
     let (options, threads) = (request.options.clone(), request.threads);
     let waiter = request.waiter.cloned();
+    let ffmpeg = request.ffmpeg.map(Path::to_owned);
     let (sender, answer) = mpsc::channel();
     let probing = move || {
         let request = OpenRequest {
             config: &config,
             gpu: &gpu,
             options: &options,
+            ffmpeg: ffmpeg.as_deref(),
             threads,
             probe: None,
             waiter: waiter.as_ref(),
         };
-        let open = |config: &EncoderConfig| {
-            let request = request.clone().with_config(config);
-            let encoder = open(&request)?;
-            // The ring would be too small for this encoder.
-            let (keeps, declared) = (encoder.max_delay(), max_delay(&request));
-            if keeps > declared {
-                let reason = format!("it may keep {keeps} frames, its backend declares {declared}");
-                return Err(Refusal::new(id, RefusalKind::Failed, reason, REPORT).into());
-            }
-            Ok(encoder)
+        let declared = max_delay(&request);
+        let count = (declared as u64 + 1).clamp(PICTURES, MOST_PICTURES);
+        let open = |config: &EncoderConfig| -> Result<Box<dyn VideoEncoder>, OpenError> {
+            let inner = open(&request.clone().with_config(config))?;
+            Ok(Box::new(Counted { inner, declared, kept: 0 }))
         };
         // Nobody receives the result after the deadline.
-        let _ = sender.send(probe_in_process(id, Caps::default(), &config, open, None));
+        let _ = sender.send(probe_with(count, id, Caps::default(), &config, open, None));
     };
     let refused = |kind, reason: String| Refusal::new(id, kind, reason, REPORT);
     let thread = thread::Builder::new().name(format!("probe-{id}")).spawn(probing);
@@ -435,6 +439,43 @@ pub(crate) fn probe_opened(
         Ok(Err(mpsc::RecvTimeoutError::Disconnected)) => panicked(id),
         Err(error) => refused(RefusalKind::Failed, format!("no thread for its probe: {error}")),
     })
+}
+
+/// An encoder that fails if it keeps more frames than its backend declares: the ring in front of it
+/// would be too small.
+struct Counted {
+    inner: Box<dyn VideoEncoder>,
+    declared: usize,
+    kept: usize,
+}
+
+impl VideoEncoder for Counted {
+    fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
+        let chunk = self.inner.encode_frame(frame)?;
+        self.kept = (self.kept + 1).saturating_sub(usize::from(chunk.is_some()));
+        let Self { declared, kept, .. } = *self;
+        if kept <= declared {
+            return Ok(chunk);
+        }
+        let message = format!("it keeps {kept} frames, its backend declares {declared}");
+        Err(EncodeError::failed(self.encoder_type(), frame.index, FailureKind::Failed, message))
+    }
+
+    fn flush(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
+        self.inner.flush()
+    }
+
+    fn encoder_type(&self) -> EncoderType {
+        self.inner.encoder_type()
+    }
+
+    fn description(&self) -> String {
+        self.inner.description()
+    }
+
+    fn pixel_format(&self) -> PixelFormat {
+        self.inner.pixel_format()
+    }
 }
 
 /// The hint for faults of a backend itself.

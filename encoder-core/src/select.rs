@@ -17,7 +17,7 @@ use crate::{
 #[non_exhaustive]
 pub struct Policy {
     /// The encoder to try first if it is usable; the others follow by rank.
-    pub preferred: Option<String>,
+    pub preferred: Option<EncoderType>,
     /// The only encoder to try; an error if it is not usable.
     pub require: Option<String>,
     /// Try encoders with a device only; an error if none is usable.
@@ -30,7 +30,7 @@ impl Policy {
     /// The policy of the settings `gpu`, with the name of a required encoder.
     pub fn new(gpu: &GpuEncoderConfig, require: Option<&str>) -> Self {
         Self {
-            preferred: gpu.preferred_encoder.clone(),
+            preferred: gpu.preferred_encoder,
             require: require.map(str::to_owned),
             require_hardware: gpu.require_hardware,
             wait: gpu.session_wait_s > 0,
@@ -122,8 +122,8 @@ pub fn plan(policy: &Policy, results: &[Detected]) -> Result<Plan, OpenError> {
         };
     }
     let mut ranked: Vec<&Detected> = results.iter().collect();
-    if let Some(name) = &policy.preferred {
-        let first = ranked.remove(find(name)?);
+    if let Some(id) = policy.preferred {
+        let first = ranked.remove(find(id.as_str())?);
         ranked.insert(0, first);
     }
     let (mut order, mut refusals) = (Vec::new(), Vec::new());
@@ -138,7 +138,7 @@ pub fn plan(policy: &Policy, results: &[Detected]) -> Result<Plan, OpenError> {
     };
     let mut hardware = ranked.iter().filter(|detected| detected.hardware).peekable();
     let is_absent = |detected: &&Detected| matches!(&detected.result, ProbeResult::Refused(refusal) if refusal.absent);
-    let is_wanted = policy.preferred.as_deref() == Some(first.as_str());
+    let is_wanted = policy.preferred == Some(first);
     let is_forced = hardware.peek().is_some() && hardware.all(is_absent) && !is_wanted;
     let software_only = is_forced.then_some(first);
     Ok(Plan { software_only, ..Plan::of(order, refusals) })
@@ -261,7 +261,7 @@ mod tests {
         for (spec, preferred, required, flags, expected, refused) in table {
             let name = |s: &str| (!s.is_empty()).then(|| s.to_string());
             let policy = Policy {
-                preferred: name(preferred),
+                preferred: name(preferred).map(|name| name.parse().expect("a known name")),
                 require: name(required),
                 require_hardware: flags & HARDWARE != 0,
                 wait: flags & WAIT != 0,
@@ -300,7 +300,8 @@ mod tests {
             // The preferred device is not here.
             ("nvenc0 x264+", Some("nvenc"), Some(EncoderType::X264)),
         ] {
-            let policy = Policy { preferred: preferred.map(str::to_owned), ..Policy::default() };
+            let preferred = preferred.map(|name: &str| name.parse().expect("a known name"));
+            let policy = Policy { preferred, ..Policy::default() };
             let plan = plan(&policy, &results(spec)).expect("an order");
             assert_eq!(plan.software_only, expected, "{spec} {preferred:?}");
         }
@@ -309,14 +310,14 @@ mod tests {
     #[test]
     fn a_policy_from_the_configuration() {
         let gpu = GpuEncoderConfig {
-            preferred_encoder: Some("qsv".into()),
+            preferred_encoder: Some(EncoderType::QSV),
             session_wait_s: 1,
             ..GpuEncoderConfig::default()
         };
         let policy = Policy::new(&gpu, Some("x264"));
         assert_eq!(
-            (policy.preferred.as_deref(), policy.require.as_deref()),
-            (Some("qsv"), Some("x264"))
+            (policy.preferred, policy.require.as_deref()),
+            (Some(EncoderType::QSV), Some("x264"))
         );
         assert!(policy.wait && !policy.require_hardware);
         assert_eq!(Policy::new(&GpuEncoderConfig::default(), None), Policy::default());

@@ -1,6 +1,6 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     BackendOptions, CheckOutput, ConfigError, EncoderConfig, GpuEncoderConfig, NvencTune,
@@ -17,18 +17,49 @@ use crate::{
 /// [gpu]                     # GpuEncoderConfig
 /// preferred_encoder = "nvenc"
 ///
+/// [ffmpeg]                  # FfmpegConfig
+/// path = "/opt/ffmpeg/bin/ffmpeg"
+///
 /// [backend.openh264]        # options of one backend, documented in its crate
 /// complexity = "medium"
 /// ```
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
     /// Table `[encoder]`.
     pub encoder: EncoderConfig,
     /// Table `[gpu]`.
     pub gpu: GpuEncoderConfig,
+    /// Table `[ffmpeg]`.
+    pub ffmpeg: FfmpegConfig,
     /// Tables `[backend.<name>]`.
     pub backend: BTreeMap<String, BackendOptions>,
+}
+
+/// Which FFmpeg hosts encoders and reads video files.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FfmpegConfig {
+    /// The program; a relative path begins at the current directory. Default: the environment
+    /// variable `ENCODER_FFMPEG`, else the first `ffmpeg` on the `PATH` that works.
+    pub path: Option<PathBuf>,
+}
+
+impl FfmpegConfig {
+    const KEYS: &[&str] = &["path"];
+
+    /// Checks every value. Whether the program exists is found out by the backends that use it.
+    ///
+    /// # Errors
+    /// [`ConfigError::Value`] for an empty path.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        match &self.path {
+            Some(path) if path.as_os_str().is_empty() => {
+                Err(ConfigError::value("ffmpeg.path", "\"\"", "the path of a program"))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Settings {
@@ -40,8 +71,12 @@ impl Settings {
     pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
         let table: toml::Table =
             text.parse().map_err(|e: toml::de::Error| ConfigError::Syntax(e.to_string()))?;
-        check_keys("the configuration", &table, &["encoder", "gpu", "backend"])?;
-        for (name, known) in [("encoder", EncoderConfig::KEYS), ("gpu", GpuEncoderConfig::KEYS)] {
+        check_keys("the configuration", &table, &["encoder", "gpu", "ffmpeg", "backend"])?;
+        for (name, known) in [
+            ("encoder", EncoderConfig::KEYS),
+            ("gpu", GpuEncoderConfig::KEYS),
+            ("ffmpeg", FfmpegConfig::KEYS),
+        ] {
             match table.get(name) {
                 Some(toml::Value::Table(inner)) => check_keys(&format!("[{name}]"), inner, known)?,
                 Some(other) => return Err(ConfigError::value(name, other, "a table")),
@@ -65,6 +100,7 @@ impl Settings {
         check_ids()?;
         self.encoder.check()?;
         self.gpu.check()?;
+        self.ffmpeg.check()?;
         if self.gpu.check_output == CheckOutput::All && self.encoder.b_frames > 0 {
             let allowed = "key or off; all needs b_frames = 0";
             return Err(ConfigError::value("gpu.check_output", "all", allowed));
@@ -115,13 +151,13 @@ pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::{NvencPreset, PixelFormat, Preset};
 
-    #[test]
-    fn every_key_is_read() {
-        let settings = Settings::from_toml(
-            r#"
+    /// Each key, with a value that is not its default.
+    const EVERY_KEY: &str = r#"
             [encoder]
             codec = "h264"
             preset = "medium"
@@ -139,11 +175,15 @@ mod tests {
             nvenc_preset = "p5"
             nvenc_tune = "ll"
             check_output = "off"
+            [ffmpeg]
+            path = "/opt/ffmpeg"
             [backend.nowhere]
             anything = 1
-            "#,
-        )
-        .expect("valid");
+            "#;
+
+    #[test]
+    fn every_key_is_read() {
+        let settings = Settings::from_toml(EVERY_KEY).expect("valid");
         assert_eq!(settings.encoder.preset, Preset::Medium);
         assert_eq!(settings.encoder.rate_control, RateControl::Crf(20));
         assert_eq!(settings.encoder.pixel_format, PixelFormat::Nv12);
@@ -152,8 +192,24 @@ mod tests {
         assert_eq!(settings.gpu.nvenc_tune, NvencTune::Ll);
         assert_eq!(settings.gpu.ring_buffer_size, 32);
         assert!(!settings.gpu.enable_ring_buffer);
+        assert_eq!(settings.ffmpeg.path.as_deref(), Some(Path::new("/opt/ffmpeg")));
         assert_eq!(settings.gpu.check_output, CheckOutput::Off);
         assert_eq!(Settings::from_toml(""), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn settings_come_back_from_toml() {
+        for text in ["", EVERY_KEY] {
+            let settings = Settings::from_toml(text).expect("valid");
+            let written = toml::to_string(&settings).expect("a table");
+            assert_eq!(Settings::from_toml(&written), Ok(settings.clone()), "{written}");
+            let json = serde_json::to_string(&settings).expect("an object");
+            assert_eq!(serde_json::from_str::<Settings>(&json).expect("settings"), settings);
+            let encoder = toml::to_string(&settings.encoder).expect("a table");
+            assert_eq!(toml::from_str(&encoder), Ok(settings.encoder));
+            let gpu = toml::to_string(&settings.gpu).expect("a table");
+            assert_eq!(toml::from_str(&gpu), Ok(settings.gpu));
+        }
     }
 
     #[test]
@@ -194,6 +250,12 @@ mod tests {
             ("[gpu]\nmax_sessions = 65", "gpu.max_sessions = 65: not allowed; allowed is 1 to 64"),
             ("[gpu]\nnvenc_preset = \"p9\"", "p7"),
             ("[gpu]\nnvenc_tune = \"fast\"", "ull"),
+            (
+                "[gpu]\npreferred_encoder = \"nvnec\"",
+                "encoder = nvnec: not allowed; allowed is nvenc, qsv, vaapi, videotoolbox, x264, openh264",
+            ),
+            ("[ffmpeg]\npath = \"\"", "ffmpeg.path = \"\": not allowed"),
+            ("[ffmpeg]\npaht = \"a\"", "did you mean `path`?"),
             ("[gup]\n", "unknown key `gup` in the configuration; did you mean `gpu`?"),
             ("gpu = 3", "a table"),
             ("[encoder]\nzzz = 3", "known are codec, preset, crf"),

@@ -100,9 +100,6 @@ impl VideoEncoder for Idle {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-    fn max_delay(&self) -> usize {
-        0
-    }
 }
 
 fn refusal(id: EncoderType, kind: RefusalKind) -> Refusal {

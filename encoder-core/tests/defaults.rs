@@ -22,6 +22,10 @@ const MUTE: EncoderType = EncoderType::new("mute");
 const GREEDY: EncoderType = EncoderType::new("greedy");
 /// Returns access units without parameter sets.
 const BARE: EncoderType = EncoderType::new("bare");
+/// Takes only sizes that are multiples of 16, and is probed with one.
+const BLOCKS: EncoderType = EncoderType::new("blocks");
+/// The same, probed with the usual size.
+const UNEVEN: EncoderType = EncoderType::new("uneven");
 /// Hangs when it is opened.
 const HANGING: EncoderType = EncoderType::new("hanging");
 /// Panics when it is opened.
@@ -37,6 +41,10 @@ inventory::submit! {
 inventory::submit! { Backend::new(MUTE, |request| open(MUTE, request)).codecs(&[]) }
 inventory::submit! { Backend::new(GREEDY, |request| open(GREEDY, request)).max_delay(|_| 2) }
 inventory::submit! { Backend::new(BARE, |request| open(BARE, request)) }
+inventory::submit! {
+    Backend::new(BLOCKS, |request| open(BLOCKS, request)).probe_size(Resolution::new(640, 368))
+}
+inventory::submit! { Backend::new(UNEVEN, |request| open(UNEVEN, request)) }
 // These two would delay the detection of the others, so they are probed separately.
 static HANGS: Backend = Backend::new(HANGING, |request| open(HANGING, request));
 static PANICS: Backend = Backend::new(PANICKING, |request| open(PANICKING, request));
@@ -44,6 +52,7 @@ static PANICS: Backend = Backend::new(PANICKING, |request| open(PANICKING, reque
 struct Empty {
     id: EncoderType,
     size: Resolution,
+    taken: u64,
 }
 
 fn open(id: EncoderType, request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
@@ -52,13 +61,25 @@ fn open(id: EncoderType, request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncod
             std::thread::park();
         },
         PANICKING => panic!("on purpose"),
-        _ => Ok(Box::new(Empty { id, size: request.coded_size()? })),
+        BLOCKS | UNEVEN if !is_whole(request.coded_size()?) => {
+            let reason = "no multiple of 16";
+            Err(Refusal::new(id, RefusalKind::Unsupported, reason, "").into())
+        }
+        _ => Ok(Box::new(Empty { id, size: request.coded_size()?, taken: 0 })),
     }
+}
+
+fn is_whole(size: Resolution) -> bool {
+    size.width.is_multiple_of(16) && size.height.is_multiple_of(16)
 }
 
 impl VideoEncoder for Empty {
     fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
         frame.check(PixelFormat::Yuv420p, self.size)?;
+        self.taken += 1;
+        if self.id == GREEDY && self.taken <= 3 {
+            return Ok(None);
+        }
         // The headers of SPS, PPS and an IDR picture.
         let all = [0, 0, 0, 1, 0x67, 1, 0, 0, 0, 1, 0x68, 1, 0, 0, 0, 1, 0x65, 1];
         let data = if self.id == BARE { &all[12..] } else { &all[..] };
@@ -76,9 +97,6 @@ impl VideoEncoder for Empty {
     }
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
-    }
-    fn max_delay(&self) -> usize {
-        if self.id == GREEDY { 3 } else { 0 }
     }
 }
 
@@ -109,14 +127,14 @@ fn a_backend_without_settings_is_a_software_encoder_without_options() {
     assert!(format!("{plain:?}").contains("plain"));
     // Backends of equal rank are ordered by name.
     let ids: Vec<_> = backends().iter().map(|backend| backend.id).collect();
-    assert_eq!(ids, [BARE, GREEDY, LOCKED, MUTE, PLAIN, REMOTE]);
-    assert!(backend(HANGING).is_none());
+    assert_eq!(ids, [BARE, BLOCKS, GREEDY, LOCKED, MUTE, PLAIN, REMOTE, UNEVEN]);
+    assert!(matches!(backend(HANGING), Err(OpenError::Unknown { .. })));
 }
 
 #[test]
 fn the_probe_is_a_real_encode() {
     let found = detect(&Settings::default(), None);
-    for id in [PLAIN, LOCKED] {
+    for id in [PLAIN, LOCKED, BLOCKS] {
         let ProbeResult::Usable(caps) = &of(&found, id).result else { panic!("{found:?}") };
         assert_eq!(caps.library, format!("lib{id}"));
         assert_eq!(caps.pixel_formats, [PixelFormat::Yuv420p]);
@@ -124,8 +142,16 @@ fn the_probe_is_a_real_encode() {
     }
     let bare = refusal(&of(&found, BARE).result);
     assert_eq!(bare.kind, RefusalKind::WrongOutput, "{bare}");
+    let uneven = refusal(&of(&found, UNEVEN).result);
+    assert_eq!(
+        (uneven.kind, uneven.reason.as_str()),
+        (RefusalKind::Unsupported, "no multiple of 16")
+    );
     let greedy = refusal(&of(&found, GREEDY).result);
-    assert_eq!(greedy.reason, "it may keep 3 frames, its backend declares 2");
+    assert_eq!(
+        greedy.reason,
+        "encoder greedy failed at frame 2: it keeps 3 frames, its backend declares 2"
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use encoder_core::{
     Backend, Chain, ConfigError, Detection, EncoderType, OpenError, OpenRequest, Plan, Refusal,
-    RefusalKind, Resolution, Settings, VideoEncoder, backends, detect_available_encoders,
+    RefusalKind, Resolution, Settings, VideoEncoder, backend, backends, detect_available_encoders,
     inventory,
 };
 
@@ -44,6 +44,11 @@ fn the_error_names_both_backends() {
         }
     }
     assert_eq!(detect_available_encoders(), []);
+    match backend(TWICE) {
+        Err(OpenError::Config(error)) => assert!(is_reported(&error)),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(backend(ONCE).unwrap().registered_at().line(), LINE + 1);
 }
 
 #[test]

@@ -27,8 +27,7 @@ pub const ENV: &str = "ENCODER_FFMPEG";
 /// The oldest version that is accepted: the first with every option that the backends use.
 pub const OLDEST: Version = Version::new(4, 4);
 
-const HINT: &str =
-    "install FFmpeg 4.4 or later, or set ENCODER_FFMPEG; or use an encoder that needs no FFmpeg";
+const HINT: &str = "install FFmpeg 4.4 or later, or set ffmpeg.path or ENCODER_FFMPEG; or use an encoder that needs no FFmpeg";
 
 const NONE: &str = "there is no ffmpeg on the PATH";
 
@@ -54,43 +53,13 @@ pub struct Ffmpeg {
 }
 
 impl Ffmpeg {
-    /// The FFmpeg to use: the file that [`ENV`] names, else the first `ffmpeg` on the `PATH` that
-    /// works. Each is run once per process and path.
+    /// The FFmpeg of a [`Search`] without conditions: the file that [`ENV`] names, else the first
+    /// `ffmpeg` on the `PATH` that works.
     ///
     /// # Errors
-    /// A [`Refusal`] of `encoder` when there is none, when it cannot be run, or when it is older
-    /// than [`OLDEST`].
+    /// As [`Search::run`].
     pub fn find(encoder: EncoderType) -> Result<Arc<Self>, Refusal> {
-        Self::search(encoder, None, DEADLINE)
-    }
-
-    /// The FFmpeg to use for an encoder of FFmpeg, `name`: as [`find`](Self::find), but the first
-    /// on the `PATH` that was built with the encoder.
-    ///
-    /// # Errors
-    /// As [`find`](Self::find); also when each FFmpeg was built without the encoder.
-    pub fn find_with(encoder: EncoderType, name: &str) -> Result<Arc<Self>, Refusal> {
-        Self::search(encoder, Some(name), DEADLINE)
-    }
-
-    /// As [`find_with`](Self::find_with), with the caller's deadline.
-    ///
-    /// # Errors
-    /// As [`find_with`](Self::find_with).
-    pub fn find_within(
-        encoder: EncoderType,
-        name: &str,
-        deadline: Duration,
-    ) -> Result<Arc<Self>, Refusal> {
-        Self::search(encoder, Some(name), deadline)
-    }
-
-    fn search(
-        encoder: EncoderType,
-        name: Option<&str>,
-        deadline: Duration,
-    ) -> Result<Arc<Self>, Refusal> {
-        Self::choose(encoder, name, Self::files(encoder)?, deadline)
+        Search::new(encoder).run()
     }
 
     /// The first of `files` that works and has the encoder `name`.
@@ -140,25 +109,16 @@ impl Ffmpeg {
     }
 
     /// The FFmpeg in which `spec` was probed with the result `probe`; `None` if that did not name
-    /// it, or it has disappeared. Starts no process.
-    pub(crate) fn probed(spec: &FfmpegSpec, probe: &Caps) -> Option<Self> {
+    /// it, if it has disappeared, or if the settings name another one. Starts no process.
+    pub(crate) fn probed(spec: &FfmpegSpec, probe: &Caps, named: Option<&Path>) -> Option<Self> {
         let (version_text, path) = (probe.host.as_deref()?, probe.host_file.as_deref()?);
-        path.is_file().then(|| Self {
+        let is_named = named.is_none_or(|named| absolute(named) == path);
+        (is_named && path.is_file()).then(|| Self {
             path: path.into(),
             version: Version::parse(version_text),
             version_text: version_text.into(),
             encoders: BTreeSet::from([spec.encoder.to_owned()]),
         })
-    }
-
-    /// The files among which [`find`](Self::find) searches, in this order: the file that [`ENV`]
-    /// names, else each `ffmpeg` on the `PATH` that this user may run. Starts no process.
-    ///
-    /// # Errors
-    /// A [`Refusal`] of `encoder` when there is none.
-    pub fn files(encoder: EncoderType) -> Result<Vec<PathBuf>, Refusal> {
-        locate(env::var_os(ENV).as_deref(), env::var_os("PATH").as_deref())
-            .map_err(|reason| Refusal::new(encoder, RefusalKind::Missing, reason, HINT))
     }
 
     /// A command that runs it, without arguments. Its log is not coloured, whatever the environment
@@ -170,7 +130,7 @@ impl Ffmpeg {
     /// Runs the program at `path` to read its version and its encoders.
     ///
     /// # Errors
-    /// As [`find`](Self::find).
+    /// As [`Search::run`].
     pub fn at(path: &Path, encoder: EncoderType, deadline: Duration) -> Result<Self, Refusal> {
         let file = path.display();
         let refuse = |kind, reason: String| Refusal::new(encoder, kind, reason, HINT);
@@ -230,6 +190,76 @@ impl Ffmpeg {
     }
 }
 
+/// A search for the FFmpeg to use.
+///
+/// The file that the settings name, else the file that [`ENV`] names, else the first `ffmpeg` on the
+/// `PATH` that works. Each is run once per process and path, and nothing else is shared: searches
+/// with different settings do not influence each other.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct Search<'a> {
+    user: EncoderType,
+    named: Option<&'a Path>,
+    encoder: Option<&'a str>,
+    deadline: Duration,
+}
+
+impl<'a> Search<'a> {
+    /// A search for the backend `user`, which is named in refusals.
+    pub const fn new(user: EncoderType) -> Self {
+        Self { user, named: None, encoder: None, deadline: DEADLINE }
+    }
+
+    /// Sets the file that the settings name
+    /// ([`FfmpegConfig::path`](encoder_core::FfmpegConfig::path)).
+    pub const fn named(mut self, path: Option<&'a Path>) -> Self {
+        self.named = path;
+        self
+    }
+
+    /// Sets the encoder that the FFmpeg must have been built with: `libx264`.
+    pub const fn with_encoder(mut self, name: &'a str) -> Self {
+        self.encoder = Some(name);
+        self
+    }
+
+    /// Sets how long the search may take, for the most part. Default 10 s.
+    pub const fn within(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Finds the FFmpeg. Blocks while FFmpeg lists its encoders.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when there is none, when it cannot be run, when it is older than [`OLDEST`], or
+    /// when each was built without the encoder.
+    pub fn run(self) -> Result<Arc<Ffmpeg>, Refusal> {
+        Ffmpeg::choose(self.user, self.encoder, self.files()?, self.deadline)
+    }
+
+    /// The files among which it searches, in this order. Starts no process.
+    ///
+    /// # Errors
+    /// A [`Refusal`] when there is none.
+    pub fn files(self) -> Result<Vec<PathBuf>, Refusal> {
+        let (variable, path) = (env::var_os(ENV), env::var_os("PATH"));
+        let named = [
+            ("ffmpeg.path", self.named.map(Path::as_os_str)),
+            (ENV, variable.as_deref().filter(|value| !value.is_empty())),
+        ];
+        let named = named.into_iter().find_map(|(by, path)| Some((by, path?)));
+        locate(named, path.as_deref())
+            .map_err(|reason| Refusal::new(self.user, RefusalKind::Missing, reason, HINT))
+    }
+}
+
+/// A path from the folder in which this process runs: a name without a folder would be searched for
+/// on the `PATH`.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+}
+
 /// The refusal of an encoder that each FFmpeg of `all` was built without.
 pub fn not_listed(id: EncoderType, all: &[impl Borrow<Ffmpeg>], encoder: &str) -> Refusal {
     let name = |ffmpeg: &Ffmpeg| format!("{} at {}", ffmpeg.label(), ffmpeg.path.display());
@@ -273,13 +303,13 @@ fn listed(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// The files of FFmpeg: see [`Ffmpeg::files`].
-fn locate(named: Option<&OsStr>, path: Option<&OsStr>) -> Result<Vec<PathBuf>, String> {
-    if let Some(named) = named.filter(|named| !named.is_empty()) {
-        let named = PathBuf::from(named);
-        return match named.is_file() {
-            true => Ok(vec![named]),
-            false => Err(format!("{ENV} = {}: this is no file", named.display())),
+/// The files of FFmpeg: the named file, with what names it, else those on the `PATH`.
+fn locate(named: Option<(&str, &OsStr)>, path: Option<&OsStr>) -> Result<Vec<PathBuf>, String> {
+    if let Some((by, named)) = named {
+        let file = absolute(Path::new(named));
+        return match file.is_file() {
+            true => Ok(vec![file]),
+            false => Err(format!("{by} = {}: this is no file", named.display())),
         };
     }
     let program = format!("ffmpeg{}", env::consts::EXE_SUFFIX);
@@ -390,10 +420,17 @@ mod tests {
         let path = folders(&["none", "a", "b", "a"]).unwrap();
         let both = Ok(vec![first.clone(), second.clone()]);
         assert_eq!(locate(None, Some(&path)), both);
-        assert_eq!(locate(Some(OsStr::new("")), Some(&path)), both);
-        assert_eq!(locate(Some(second.as_os_str()), Some(&path)), Ok(vec![second]));
+        assert_eq!(locate(Some((ENV, second.as_os_str())), Some(&path)), Ok(vec![second.clone()]));
         let other = root.path().join("mine");
-        assert!(locate(Some(other.as_os_str()), Some(&path)).unwrap_err().contains("no file"));
+        assert!(
+            locate(Some((ENV, other.as_os_str())), Some(&path)).unwrap_err().contains("no file")
+        );
+        // The settings come before both, whatever the environment of this test has.
+        let search = Search::new(EncoderType::X264);
+        assert_eq!(search.named(Some(&second)).files(), Ok(vec![second]));
+        let refusal = search.named(Some(&other)).files().unwrap_err();
+        assert_eq!(refusal.kind, RefusalKind::Missing);
+        assert!(refusal.reason.starts_with("ffmpeg.path = "), "{refusal}");
         assert!(locate(None, Some(OsStr::new("/nowhere"))).unwrap_err().contains("no ffmpeg"));
         assert!(locate(None, None).is_err());
     }

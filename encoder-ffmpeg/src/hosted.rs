@@ -24,7 +24,7 @@ use crate::{
     args::{FfmpegSpec, announced, arguments},
     classify::{IGNORED_OPTION, classify},
     error_watch::ErrorWatch,
-    find::{Ffmpeg, not_listed},
+    find::{Ffmpeg, Search, not_listed},
     flv::{AccessUnit, FlvParser},
     order::Order,
     process::{Child, Exit},
@@ -59,7 +59,7 @@ const AFTER_ERROR: Duration = Duration::from_secs(2);
 /// child only when more than [`max_delay`] frames are in flight.
 ///
 /// [`encode_frame`]: VideoEncoder::encode_frame
-/// [`max_delay`]: VideoEncoder::max_delay
+/// [`max_delay`]: FfmpegSpec::max_delay
 pub struct HostedEncoder {
     spec: FfmpegSpec,
     label: String,
@@ -89,7 +89,7 @@ enum Message {
     End(Result<(), String>),
 }
 
-/// Opens an encoder for `request` in the FFmpeg that [`Ffmpeg::find_with`] finds. With the result of
+/// Opens an encoder for `request` in the FFmpeg that a [`Search`](crate::Search) finds. With the result of
 /// a probe ([`OpenRequest::probe`]), that search is skipped.
 ///
 /// # Errors
@@ -101,9 +101,10 @@ pub fn open(
     mut spec: FfmpegSpec,
     request: &OpenRequest<'_>,
 ) -> Result<Box<dyn VideoEncoder>, OpenError> {
-    let ffmpeg = match request.probe.and_then(|probe| Ffmpeg::probed(&spec, probe)) {
+    let named = request.ffmpeg;
+    let ffmpeg = match request.probe.and_then(|probe| Ffmpeg::probed(&spec, probe, named)) {
         Some(probed) => Arc::new(probed),
-        None => Ffmpeg::find_with(spec.id, spec.encoder)?,
+        None => Search::new(spec.id).named(named).with_encoder(spec.encoder).run()?,
     };
     spec.start = Duration::from_secs(request.gpu.probe_timeout_s.into());
     spec.stall = Duration::from_secs(request.gpu.stall_timeout_s.into());
@@ -464,10 +465,6 @@ impl VideoEncoder for HostedEncoder {
 
     fn pixel_format(&self) -> PixelFormat {
         self.spec.format
-    }
-
-    fn max_delay(&self) -> usize {
-        self.spec.max_delay
     }
 
     fn load(&self) -> Option<LoadProbe> {

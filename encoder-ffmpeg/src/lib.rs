@@ -53,7 +53,7 @@ pub use classify::classify;
 pub use decode::{DECODE_STALL, DecodeError, Ending, VideoDecoder};
 pub use decode_log::{Marks, PictureInfo, Totals};
 pub use decode_stream::{Hdr, VideoStream};
-pub use find::{ENV, Ffmpeg, OLDEST, not_listed};
+pub use find::{ENV, Ffmpeg, OLDEST, Search, not_listed};
 pub use flv::{AccessUnit, FlvError, FlvParser};
 pub use hosted::{HostedEncoder, open};
 pub use options::{misconfigured, read_options, refusal};
@@ -64,3 +64,5 @@ pub use process::Exit;
 pub use render::LIBRARY_FOLDERS;
 pub use rule::{Rule, hints};
 pub use version::Version;
+
+encoder_core::opaque_debug!(HostedEncoder = "HostedEncoder");

@@ -1,7 +1,7 @@
 //! Probes an encoder: a real encode in a child, decoded by a second child and compared.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -15,7 +15,7 @@ use tracing::debug;
 use crate::{
     args::{FfmpegSpec, arguments},
     classify::{IGNORED_OPTION, classify},
-    find::{Ffmpeg, not_listed},
+    find::{Ffmpeg, Search, not_listed},
     flv::{AccessUnit, FlvParser},
     options::refusal,
     process::{Input, Output, run_until_stop},
@@ -29,6 +29,7 @@ const LEAST: Duration = Duration::from_secs(1);
 const TOLERANCE: f64 = 6.0;
 
 /// An optional ability of a backend, and the spec that probes it.
+#[derive(Clone, Debug)]
 pub struct Feature {
     /// Its name in [`Caps::features`].
     pub name: &'static str,
@@ -40,11 +41,12 @@ pub struct Feature {
 
 /// The inputs that decide the result of a probe of `spec`, for
 /// [`Device::identity`](encoder_core::Device::identity): each FFmpeg that may be used, and the
-/// options. Starts no process.
+/// options. `ffmpeg` is [`OpenRequest::ffmpeg`](encoder_core::OpenRequest::ffmpeg). Starts no
+/// process.
 ///
 /// # Errors
 /// A [`Refusal`] when there is no FFmpeg.
-pub fn identity(spec: &FfmpegSpec) -> Result<Vec<String>, Refusal> {
+pub fn identity(spec: &FfmpegSpec, ffmpeg: Option<&Path>) -> Result<Vec<String>, Refusal> {
     let identity = |path: &PathBuf| {
         file_identity(path).map_err(|error| {
             let (reason, hint) = (
@@ -54,30 +56,34 @@ pub fn identity(spec: &FfmpegSpec) -> Result<Vec<String>, Refusal> {
             Refusal::new(spec.id, RefusalKind::Missing, reason, hint)
         })
     };
-    let files = Ffmpeg::files(spec.id)?.iter().map(identity).collect::<Result<Vec<_>, _>>()?;
+    let files = Search::new(spec.id).named(ffmpeg).files()?;
+    let files = files.iter().map(identity).collect::<Result<Vec<_>, _>>()?;
     let filter = spec.filter.unwrap_or_default();
     let options = spec.global.iter().chain(&spec.options).cloned().collect::<Vec<_>>().join(" ");
     let options = format!("{} {options} {filter} {}", spec.encoder, spec.format.as_str());
     Ok(files.into_iter().chain([options]).collect())
 }
 
-/// Probes `spec` within about `deadline`, in the FFmpeg that [`Ffmpeg::find_with`] finds.
+/// Probes `spec` within about `deadline`, in the FFmpeg that a [`Search`] finds. `ffmpeg` is
+/// [`OpenRequest::ffmpeg`](encoder_core::OpenRequest::ffmpeg).
 ///
 /// Five pictures are encoded with the spec's own options, decoded by a second child, counted and
 /// compared: an encoder that FFmpeg lists may still not work. May be called from anywhere, async
 /// code included; blocks.
-pub fn test_encode(spec: &FfmpegSpec, deadline: Duration) -> ProbeResult {
-    test_encode_features(spec, &[], deadline)
+pub fn test_encode(spec: &FfmpegSpec, ffmpeg: Option<&Path>, deadline: Duration) -> ProbeResult {
+    test_encode_features(spec, &[], ffmpeg, deadline)
 }
 
 /// As [`test_encode`]; if the spec works, each of `features` is probed too, until the deadline.
 pub fn test_encode_features(
     spec: &FfmpegSpec,
     features: &[Feature],
+    ffmpeg: Option<&Path>,
     deadline: Duration,
 ) -> ProbeResult {
     let begun = Instant::now();
-    match Ffmpeg::find_within(spec.id, spec.encoder, deadline) {
+    let search = Search::new(spec.id).named(ffmpeg).with_encoder(spec.encoder);
+    match search.within(deadline).run() {
         Ok(ffmpeg) => {
             let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
             test_encode_with(&ffmpeg, spec, features, left)
@@ -100,7 +106,7 @@ pub fn test_encode_b_frames(
         Err(error) => return ProbeResult::Refused(refusal(id, error)),
     };
     let b_frames = Feature { name: "b-frames", spec: two.reordering(), exact: false };
-    test_encode_features(&one.with_waiter(request.waiter), &[b_frames], deadline)
+    test_encode_features(&one.with_waiter(request.waiter), &[b_frames], request.ffmpeg, deadline)
 }
 
 /// As [`test_encode_features`], in a certain FFmpeg.

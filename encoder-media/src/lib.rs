@@ -48,3 +48,10 @@ pub use source::{
     Warning,
 };
 pub use stop::Stop;
+
+encoder_core::opaque_debug!(
+    dyn Source + '_ = "Source",
+    dyn Sink + '_ = "Sink",
+    dyn Destination + '_ = "Destination",
+    {F} CallbackSink<F> = "CallbackSink",
+);

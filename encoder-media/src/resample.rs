@@ -1,6 +1,7 @@
 //! Makes a constant rate from a variable rate.
 
 use encoder_core::FrameRate;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Why a constant rate cannot be made.
@@ -36,7 +37,8 @@ pub enum ResampleError {
 const LONGEST_S: u64 = 3600;
 
 /// Where a grid that several cameras share begins and ends.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum GridEnds {
     /// With the first camera that begins and the last that ends. The first and the last picture of
     /// the other cameras are repeated.
@@ -47,14 +49,10 @@ pub enum GridEnds {
     Trim,
 }
 
-impl GridEnds {
-    /// The name, as on the command line and in reports.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pad => "pad",
-            Self::Trim => "trim",
-        }
-    }
+encoder_core::names! {
+    GridEnds, "grid ends":
+    Pad = "pad",
+    Trim = "trim",
 }
 
 /// The times of the frames of a constant rate: frame N is displayed N / rate after the origin.

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use thiserror::Error;
 
 use crate::{Attachment, BadMessage, ChannelInfo, Location, Message, Metadata, Payload, Stop};
@@ -182,6 +184,9 @@ pub struct SourceOptions {
     pub rate: Option<encoder_core::FrameRate>,
     /// Limits on sizes.
     pub limits: Limits,
+    /// The FFmpeg that reads video files. Default: the environment variable `ENCODER_FFMPEG`, else
+    /// the first `ffmpeg` on the `PATH` that works.
+    pub ffmpeg: Option<PathBuf>,
     /// Also return data that belongs to no camera: channels, messages, attachments and metadata.
     ///
     /// Camera topics that `topics` excludes, or whose messages cannot be read, are returned as

@@ -70,3 +70,9 @@ pub use output::OutputFile;
 pub use part_file::is_being_written;
 pub use recovery::{Recovery, repaired_name};
 pub use segment::{FragmentOptions, FragmentSink, InitSegment, MediaSegment, Segment};
+
+encoder_core::opaque_debug!(
+    Mp4Sink = "Mp4Sink",
+    AnnexBSink = "AnnexBSink",
+    {R} Recovery<R> = "Recovery",
+);

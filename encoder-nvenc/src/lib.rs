@@ -71,7 +71,7 @@ use encoder_core::{
     NvencPreset, NvencTune, OpenError, OpenRequest, Presets, ProbeResult, RateControl, Refusal,
     VideoEncoder,
 };
-use encoder_ffmpeg::{EQUAL_QUANTISERS, Feature, Ffmpeg, FfmpegSpec, bit_rate, read_options};
+use encoder_ffmpeg::{EQUAL_QUANTISERS, Feature, FfmpegSpec, Search, bit_rate, read_options};
 use serde::Deserialize;
 
 use crate::facts::Found;
@@ -242,7 +242,8 @@ fn limit(request: &OpenRequest<'_>) -> Duration {
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (spec, options) = spec_of(request)?;
     let Found { name, driver, identity, .. } = look(&options, limit(request))?;
-    let identity = encoder_ffmpeg::identity(&spec)?.into_iter().chain(identity).collect();
+    let identity =
+        encoder_ffmpeg::identity(&spec, request.ffmpeg)?.into_iter().chain(identity).collect();
     Ok(Device::new(name).with_driver(driver).with_identity(identity))
 }
 
@@ -258,11 +259,11 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
         }
     };
     let spec = spec.with_waiter(request.waiter);
-    let result = encoder_ffmpeg::test_encode_features(&spec, &features, deadline);
+    let result = encoder_ffmpeg::test_encode_features(&spec, &features, request.ffmpeg, deadline);
     let ProbeResult::Refused(refusal) = result else { return result };
     ProbeResult::Refused(match look(&options, LOOK) {
         Ok(found) => {
-            let ffmpeg = Ffmpeg::find(EncoderType::NVENC).ok();
+            let ffmpeg = Search::new(EncoderType::NVENC).named(request.ffmpeg).run().ok();
             let path = ffmpeg.map(|ffmpeg| {
                 // A link shows where it comes from, unless it leads to the launcher of snap.
                 let path = ffmpeg.path.clone();

@@ -116,7 +116,7 @@ fn ffmpeg_knows_every_option() {
     for tune in ["hq", "ll", "ull", "lossless"] {
         let options = "gpu = 0\nrc_lookahead = 4\nspatial_aq = true\ntemporal_aq = true";
         let spec = spec_for(23, 2, &format!("nvenc_tune = \"{tune}\""), options);
-        match encoder_ffmpeg::test_encode(&spec, Duration::from_secs(60)) {
+        match encoder_ffmpeg::test_encode(&spec, None, Duration::from_secs(60)) {
             ProbeResult::Usable(_) => {}
             ProbeResult::Refused(refusal) => {
                 let device = [RefusalKind::Missing, RefusalKind::NoDevice, RefusalKind::Busy];

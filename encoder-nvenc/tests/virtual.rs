@@ -87,7 +87,7 @@ fn encode(settings: &Settings) -> Value {
             Ok(chunk) => indices.extend(chunk.map(|chunk| chunk.pts)),
             Err(error) => return json!({ "failed": error.to_string() }),
         }
-        assert!(n + 1 - indices.len() as u64 <= encoder.max_delay() as u64);
+        assert!(n + 1 - indices.len() as u64 <= (backend.max_delay)(&request) as u64);
     }
     indices.extend(encoder.flush().unwrap().into_iter().map(|chunk| chunk.pts));
     indices.sort_unstable();

@@ -261,10 +261,6 @@ impl VideoEncoder for OpenH264 {
         PixelFormat::Yuv420p
     }
 
-    fn max_delay(&self) -> usize {
-        0
-    }
-
     fn can_force_idr(&self) -> bool {
         true
     }

@@ -84,10 +84,6 @@ impl VideoEncoder for Device {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-
-    fn max_delay(&self) -> usize {
-        0
-    }
 }
 
 fn main() {

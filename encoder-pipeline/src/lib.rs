@@ -92,3 +92,32 @@ pub fn link_backends() {
         &encoder_openh264::BACKEND,
     ]);
 }
+
+encoder_core::opaque_debug!(
+    destination::FileDestination = "FileDestination",
+    naming::Names = "Names",
+    passthrough::Passthrough = "Passthrough",
+    run::Run = "Run",
+);
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Debug;
+
+    /// A result of these types can be unwrapped, and a struct that holds them can derive `Debug`.
+    #[test]
+    fn what_is_opened_has_a_text() {
+        fn check<T: Debug + ?Sized>() {}
+        check::<crate::run::Run>();
+        check::<crate::destination::FileDestination>();
+        check::<crate::session::Session>();
+        check::<crate::session::Closing>();
+        check::<Box<dyn crate::mux::Sink>>();
+        check::<crate::mux::Mp4Sink>();
+        check::<Box<dyn crate::source::Source>>();
+        check::<Box<dyn encoder_core::VideoEncoder>>();
+        check::<encoder_core::Chain>();
+        let text = format!("{:?}", crate::progress::Silent);
+        assert_eq!(text, "Silent");
+    }
+}

@@ -10,6 +10,7 @@ pub trait Progress: Sync {
 }
 
 /// Ignores the progress.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Silent;
 
 impl Progress for Silent {

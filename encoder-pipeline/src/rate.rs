@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use encoder_core::FrameRate;
 pub use encoder_media::GridEnds;
 use encoder_media::{Fit, Grid, ResampleError, StreamId, check_distances, resample};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     error::RunError,
@@ -16,7 +16,8 @@ use crate::{
 };
 
 /// Which cameras have their frames at the same moments.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum GridScope {
     /// All cameras of the recording: frame N of each is the same moment.
     #[default]
@@ -25,14 +26,10 @@ pub enum GridScope {
     Camera,
 }
 
-impl GridScope {
-    /// The name, as on the command line and in reports.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Recording => "recording",
-            Self::Camera => "camera",
-        }
-    }
+encoder_core::names! {
+    GridScope, "grid scope":
+    Recording = "recording",
+    Camera = "camera",
 }
 
 /// The grid of a constant rate, as `docs/report.md` describes it.

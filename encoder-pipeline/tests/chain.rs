@@ -181,9 +181,6 @@ impl VideoEncoder for Scripted {
     fn pixel_format(&self) -> PixelFormat {
         self.format
     }
-    fn max_delay(&self) -> usize {
-        self.delay as usize
-    }
 }
 
 impl Drop for Scripted {

@@ -27,7 +27,7 @@ const LATE: EncoderType = EncoderType::new("late");
 macro_rules! register {
     ($($id:ident $delay:literal),*) => {$(
         encoder_core::inventory::submit! {
-            Backend::new($id, |_| Ok(Box::new(Fake { id: $id, taken: 0, delay: $delay })))
+            Backend::new($id, |_| Ok(Box::new(Fake { id: $id, taken: 0 })))
                 .hardware(true)
                 .max_delay(|_| $delay)
         }
@@ -39,7 +39,6 @@ register!(REFUSING 0, CROWDED 50, LATE 1);
 struct Fake {
     id: EncoderType,
     taken: u32,
-    delay: usize,
 }
 
 static CROWD: AtomicU32 = AtomicU32::new(0);
@@ -69,9 +68,6 @@ impl VideoEncoder for Fake {
     }
     fn pixel_format(&self) -> PixelFormat {
         if self.id == REFUSING { PixelFormat::Nv12 } else { PixelFormat::Yuv420p }
-    }
-    fn max_delay(&self) -> usize {
-        self.delay
     }
 }
 

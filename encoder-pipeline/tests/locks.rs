@@ -140,10 +140,6 @@ impl VideoEncoder for Counting {
     fn pixel_format(&self) -> PixelFormat {
         self.format
     }
-    fn max_delay(&self) -> usize {
-        // The frames of the incomplete group are held as well.
-        self.delay.max(self.b_frames)
-    }
 }
 
 #[derive(Clone, Debug)]

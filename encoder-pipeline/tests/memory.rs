@@ -100,9 +100,6 @@ impl VideoEncoder for Reading {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-    fn max_delay(&self) -> usize {
-        0
-    }
 }
 
 /// Memory of the heap, counted.

@@ -100,10 +100,6 @@ impl VideoEncoder for Gpu {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-
-    fn max_delay(&self) -> usize {
-        0
-    }
 }
 
 fn config(check: CheckOutput, order: &[EncoderType], options: &str) -> SessionConfig {

@@ -430,10 +430,6 @@ impl VideoEncoder for Fake {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Nv12
     }
-
-    fn max_delay(&self) -> usize {
-        delay(self.id)
-    }
 }
 
 fn delay(id: EncoderType) -> usize {

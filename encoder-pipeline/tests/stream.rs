@@ -255,9 +255,6 @@ impl VideoEncoder for Counting {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-    fn max_delay(&self) -> usize {
-        DELAY as usize
-    }
     fn can_force_idr(&self) -> bool {
         [FORCING, LYING].contains(&self.id)
     }
@@ -354,9 +351,8 @@ fn a_request_outlives_a_dropped_frame() {
         session.push(&picture(0), at(0)).unwrap();
         standing.recv().unwrap();
         // The encoder reads nothing: a request in each frame, until frames are dropped.
-        let counters = Arc::clone(session.counters());
         let mut n = 1;
-        while counters.frames_dropped.load(SeqCst) < 3 {
+        while session.stats().frames_dropped < 3 {
             if on_full == OnFull::DropOldest && n == 1 {
                 session.request_key_frame();
             }
@@ -370,9 +366,9 @@ fn a_request_outlives_a_dropped_frame() {
         go.send(()).unwrap();
         // Waits until a frame finds a slot, and is not dropped.
         let before = loop {
-            let dropped = counters.frames_dropped.load(SeqCst);
+            let dropped = session.stats().frames_dropped;
             session.push(&picture(n), at(n)).unwrap();
-            if counters.frames_dropped.load(SeqCst) == dropped {
+            if session.stats().frames_dropped == dropped {
                 break dropped;
             }
         };

@@ -203,7 +203,10 @@ fn spec_on(
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (options, nodes) = look(request)?;
     let (first, several) = (nodes.as_ref().map(Nodes::first), has_several(nodes.as_ref()));
-    let identity = encoder_ffmpeg::identity(&spec_on(request.config, &options, first, several)?)?;
+    let identity = encoder_ffmpeg::identity(
+        &spec_on(request.config, &options, first, several)?,
+        request.ffmpeg,
+    )?;
     Ok(match nodes {
         Some(nodes) => nodes.device(identity, &RUNTIMES),
         None => Device::default().with_identity(identity),
@@ -360,7 +363,7 @@ mod tests {
         let config = EncoderConfig { b_frames: 2, rate_control, ..Default::default() };
         let options = QsvOptions { low_power: Some(true), ..Default::default() };
         let spec = spec(&config, &options, None).unwrap();
-        match encoder_ffmpeg::test_encode(&spec, Duration::from_secs(60)) {
+        match encoder_ffmpeg::test_encode(&spec, None, Duration::from_secs(60)) {
             ProbeResult::Usable(_) => {}
             ProbeResult::Refused(refusal) => {
                 let device = [RefusalKind::Missing, RefusalKind::NoDevice, RefusalKind::Busy];

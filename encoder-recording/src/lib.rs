@@ -95,3 +95,8 @@ pub use mcap::McapSource;
 pub use raw::RawSpec;
 #[cfg(feature = "rosbag1")]
 pub use rosbag1::RosbagSource;
+
+#[cfg(feature = "mcap")]
+encoder_core::opaque_debug!(McapSource = "McapSource");
+#[cfg(feature = "rosbag1")]
+encoder_core::opaque_debug!(RosbagSource = "RosbagSource");

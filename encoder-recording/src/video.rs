@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use encoder_core::{EncoderType, FrameRate};
-use encoder_ffmpeg::{DecodeError, Ending, Ffmpeg, PictureInfo, VideoDecoder, VideoStream};
+use encoder_ffmpeg::{DecodeError, Ending, Ffmpeg, PictureInfo, Search, VideoDecoder, VideoStream};
 
 use super::filter::Window;
 use super::{
@@ -57,7 +57,8 @@ impl VideoSource {
         options: &SourceOptions,
     ) -> Result<Box<dyn Source>, SourceError> {
         std::fs::File::open(path).map_err(|e| SourceError::io(path, e))?;
-        let ffmpeg = Ffmpeg::find(READER).map_err(|refusal| {
+        let search = Search::new(READER).named(options.ffmpeg.as_deref());
+        let ffmpeg = search.run().map_err(|refusal| {
             SourceError::invalid(
                 path,
                 format!("a video file needs FFmpeg to be read: {}", refusal.reason),

@@ -8,12 +8,14 @@ use encoder_core::{
 use encoder_media::timeline::{Clock, Timing};
 use encoder_picture::PictureOptions;
 use encoder_ringbuf::SlotAllocator;
+use serde::{Deserialize, Serialize};
 use tracing::debug;
 
 use crate::Pool;
 
 /// What to do with a frame that cannot be decoded. It is counted in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum OnBadFrame {
     /// Repeat the previous frame (before the first good frame: repeat that frame), so that the
     /// number of frames stays that of the recording.
@@ -25,9 +27,17 @@ pub enum OnBadFrame {
     Fail,
 }
 
+encoder_core::names! {
+    OnBadFrame, "on_bad_frame":
+    Repeat = "repeat",
+    Skip = "skip",
+    Fail = "fail",
+}
+
 /// What to do with a frame when the ring is full. All variants but the first are for live sources,
 /// which cannot wait; each dropped frame is counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum OnFull {
     /// Wait for a free slot.
     #[default]
@@ -38,6 +48,14 @@ pub enum OnFull {
     DropNewest,
     /// End with [`SessionError::Full`].
     Error,
+}
+
+encoder_core::names! {
+    OnFull, "on_full":
+    Block = "block",
+    DropOldest = "drop-oldest",
+    DropNewest = "drop-newest",
+    Error = "error",
 }
 
 /// How a session works.
@@ -206,5 +224,26 @@ impl SessionConfig {
             debug!(%encoder, "there is no allocator for {memory}: frames are in host memory");
         }
         found.map(|(_, allocator)| &**allocator)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_have_one_name() {
+        for value in OnBadFrame::ALL {
+            assert_eq!(value.to_string().parse(), Ok(*value));
+            assert_eq!(serde_json::json!(value), value.as_str());
+        }
+        for value in OnFull::ALL {
+            assert_eq!(value.to_string().parse(), Ok(*value));
+            assert_eq!(serde_json::json!(value), value.as_str());
+        }
+        let error = "drop".parse::<OnFull>().unwrap_err().to_string();
+        let allowed = "block, drop-oldest, drop-newest, error";
+        assert_eq!(error, format!("on_full = drop: not allowed; allowed is {allowed}"));
     }
 }

@@ -370,7 +370,7 @@ impl Engine {
     fn check_debt(&self) -> Result<(), EncodeError> {
         let Some(active) = &self.active else { return Ok(()) };
         let held = max_reorder(self.b_frames) + self.check.delay() as u64;
-        let most = active.encoder.max_delay() as u64 + held;
+        let most = self.chain.max_delay_of(active.id()) as u64 + held;
         let owed = self.in_flight.len() as u64;
         // Access units that can be emitted do not count: the next `release` emits them.
         if owed <= most + self.complete(false) as u64 {
@@ -532,7 +532,7 @@ impl Engine {
         (self.base, self.has_begun) = (self.complete_until, false);
         self.gop_start = self.base;
         let (id, description) = (active.id(), active.encoder.description());
-        self.check.restart(backend(id).is_some_and(|backend| backend.hardware), self.base);
+        self.check.restart(backend(id).is_ok_and(|backend| backend.hardware), self.base);
         tracing::Span::current().record("encoder", id.as_str());
         // An encoder that encoded no frame was not used.
         if self.spans.last().is_some_and(|span| span.frames == 0) {

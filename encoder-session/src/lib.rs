@@ -73,3 +73,5 @@ pub use session::Session;
 pub use slot::Slot;
 use stats::Counters;
 pub use stats::{Latency, SessionState, Stats, StatsHandle};
+
+encoder_core::opaque_debug!(Session = "Session", Closing = "Closing", Slot = "Slot");

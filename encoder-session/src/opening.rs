@@ -9,7 +9,7 @@ use std::{
 };
 
 use encoder_core::{
-    Chain, FrameLayout, OpenError, PixelFormat, Resolution, Task, VideoEncoder, Waiter, block_on,
+    Chain, FrameLayout, OpenError, PixelFormat, Resolution, Task, Waiter, block_on,
 };
 use encoder_media::{
     Sink,
@@ -74,8 +74,8 @@ impl Opening {
     /// active. An encoder may hold `max_delay` frames, and B-frames delay the emission of other
     /// access units. Beyond that, one frame is being read, one is kept for repetition, and one is
     /// being written.
-    fn least_slots(&self, max_delay: usize) -> usize {
-        max_delay + self.held_back() + 3
+    fn least_slots(&self) -> usize {
+        self.chain.max_delay() + self.held_back() + 3
     }
 
     /// The slots that the configuration asks for.
@@ -94,7 +94,7 @@ impl Opening {
     fn demand(&self) -> Demand {
         let bytes = |format| FrameLayout::new(format, self.size).bytes();
         let slot_bytes = bytes(PixelFormat::Yuv420p).max(bytes(PixelFormat::Nv12));
-        let needed = self.needed(self.least_slots(self.chain.max_delay()), slot_bytes);
+        let needed = self.needed(self.least_slots(), slot_bytes);
         Demand {
             camera: self.config.camera_label.clone(),
             slots: self.wished_slots().max(needed.slots),
@@ -146,7 +146,7 @@ impl Opening {
         let allocator = self.config.allocator(encoder.encoder_type());
         let may_share = allocator.is_none();
         let (producer, consumer, options) =
-            self.ring(&*encoder, &layout, allocator.unwrap_or(&Heap), share.as_ref())?;
+            self.ring(&layout, allocator.unwrap_or(&Heap), share.as_ref())?;
         let id = encoder.encoder_type();
         let counters = Arc::new(Counters::new(id));
         let ring_bytes = options.bytes().unwrap_or(usize::MAX);
@@ -198,12 +198,11 @@ impl Opening {
     /// Allocates the ring.
     fn ring(
         &self,
-        encoder: &dyn VideoEncoder,
         layout: &FrameLayout,
         allocator: &dyn SlotAllocator,
         share: Option<&Arc<Share>>,
     ) -> Result<(Producer<Meta>, Consumer<Meta>, RingOptions), SessionError> {
-        let least = self.least_slots(self.chain.max_delay().max(encoder.max_delay()));
+        let least = self.least_slots();
         let wished = self.wished_slots().max(least);
         let (slots, in_share);
         let allocator = match share {

@@ -73,8 +73,7 @@ impl Session {
     /// for it. The sink is then dropped, at the latest when the current call of the encoder returns.
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`PoolError::Full`](crate::PoolError::Full) cannot occur, except for
-    /// an encoder that needs more slots than its backend declares.
+    /// As [`open`](Self::open); [`PoolError::Full`](crate::PoolError::Full) cannot occur.
     pub fn open_async(
         size: Resolution,
         config: &SessionConfig,

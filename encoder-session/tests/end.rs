@@ -240,7 +240,4 @@ impl VideoEncoder for Hangs {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-    fn max_delay(&self) -> usize {
-        0
-    }
 }

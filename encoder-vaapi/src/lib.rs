@@ -215,7 +215,7 @@ fn look(request: &OpenRequest<'_>) -> Result<(VaapiOptions, Nodes), OpenError> {
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (options, nodes) = look(request)?;
     let spec = spec(request.config, &options, &nodes.first().path)?;
-    Ok(nodes.device(encoder_ffmpeg::identity(&spec)?, &DRIVERS))
+    Ok(nodes.device(encoder_ffmpeg::identity(&spec, request.ffmpeg)?, &DRIVERS))
 }
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
@@ -398,7 +398,7 @@ mod tests {
     fn a_file_that_is_not_a_device_is_refused_by_name() {
         let node = Path::new("/dev/null");
         let spec = spec(&EncoderConfig::default(), &VaapiOptions::default(), node).unwrap();
-        let result = encoder_ffmpeg::test_encode(&spec, Duration::from_secs(60));
+        let result = encoder_ffmpeg::test_encode(&spec, None, Duration::from_secs(60));
         let ProbeResult::Refused(refusal) = result else { panic!("/dev/null encodes") };
         println!("{refusal}");
         let kinds = [RefusalKind::NoDevice, RefusalKind::NotBuilt];

@@ -152,7 +152,8 @@ fn system() -> Result<(), Refusal> {
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     VideotoolboxOptions::read(request.options)?;
     system()?;
-    let mut identity = encoder_ffmpeg::identity(&spec(request.config, Machine::HERE)?)?;
+    let mut identity =
+        encoder_ffmpeg::identity(&spec(request.config, Machine::HERE)?, request.ffmpeg)?;
     // The encoder is a part of the system and changes with it.
     let file = "/System/Library/CoreServices/SystemVersion.plist";
     let version = fs::read_to_string(file).ok().and_then(|text| product_version(&text));

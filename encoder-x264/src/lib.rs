@@ -239,7 +239,7 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
         // The library is part of this program, so no file has to be inspected.
         vec![format!("native {plan:?} {:?}", request.config.pixel_format)]
     } else {
-        encoder_ffmpeg::identity(&hosted::spec_of(&plan, request.config))?
+        encoder_ffmpeg::identity(&hosted::spec_of(&plan, request.config), request.ffmpeg)?
     };
     Ok(Device::default().with_identity(identity))
 }
@@ -250,7 +250,7 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
         Ok((plan, options)) if is_native(&options) => native::probe(&plan, request.config),
         Ok((plan, _)) => {
             let spec = hosted::spec_of(&plan, request.config).with_waiter(request.waiter);
-            encoder_ffmpeg::test_encode(&spec, deadline)
+            encoder_ffmpeg::test_encode(&spec, request.ffmpeg, deadline)
         }
         Err(error) => ProbeResult::Refused(misconfigured(EncoderType::X264, &error)),
     }

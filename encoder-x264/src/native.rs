@@ -24,7 +24,6 @@ struct NativeEncoder {
     /// The format, as libx264 names it.
     csp: i32,
     size: Resolution,
-    max_delay: usize,
     base: Option<u64>,
     frames_in: u64,
     chunks_out: u64,
@@ -86,12 +85,15 @@ pub(crate) fn open(
         Handle(NonNull::new(x264).ok_or_else(|| refused(&format!("does not open for {size}")))?);
     // SAFETY: the encoder is open.
     let delay = unsafe { x264_encoder_maximum_delayed_frames(x264.0.as_ptr()) };
+    // The ring in front of the encoder has room for the delay that the backend declares.
+    if usize::try_from(delay).unwrap_or(0) > plan.max_delay() {
+        return Err(refused(&format!("keeps {delay} frames, more than expected")));
+    }
     Ok(Box::new(NativeEncoder {
         x264,
         format,
         csp,
         size,
-        max_delay: usize::try_from(delay).unwrap_or(0),
         base: None,
         frames_in: 0,
         chunks_out: 0,
@@ -288,10 +290,6 @@ impl VideoEncoder for NativeEncoder {
 
     fn pixel_format(&self) -> PixelFormat {
         self.format
-    }
-
-    fn max_delay(&self) -> usize {
-        self.max_delay
     }
 
     fn can_force_idr(&self) -> bool {

@@ -69,7 +69,9 @@ pub fn run(args: &Bench, case: &Case, out: &mut Output) -> Result<u8, Refused> {
     };
     // In an encode, detection finds FFmpeg before the recording is opened, so this search is not
     // measured.
-    let _known = encoder_ffmpeg::Ffmpeg::find(work.id().map_err(Refused::failed)?);
+    let _known = encoder_ffmpeg::Search::new(work.id().map_err(Refused::failed)?)
+        .named(work.settings.ffmpeg.path.as_deref())
+        .run();
     let measured = match case.mode {
         Mode::Whole => work.whole(),
         Mode::Alone => work.alone(),
@@ -255,7 +257,10 @@ impl Work<'_> {
     fn ffmpeg(&self) -> Result<Measured, String> {
         let input = self.frames.for_ffmpeg();
         let input = input.ok_or("ffmpeg cannot be given these frames by a pipe")?;
-        let ffmpeg = encoder_ffmpeg::Ffmpeg::find_with(EncoderType::X264, FFMPEG_DEFAULT)
+        let ffmpeg = encoder_ffmpeg::Search::new(EncoderType::X264)
+            .named(self.settings.ffmpeg.path.as_deref())
+            .with_encoder(FFMPEG_DEFAULT)
+            .run()
             .map_err(|e| e.to_string())?;
         let words = plain_options(&self.settings, self.threads())?;
         let path = |n: usize| self.case.folder.join(format!("ffmpeg{n}.mp4"));

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use encoder_core::{FrameBuffer, FrameLayout, FrameRate, PixelFormat, Resolution};
 use encoder_pipeline::{
     picture::{self, PictureOptions},
-    source::{self, Event, Packet, Payload, RawImage, Source, SourceError, StreamInfo},
+    source::{
+        self, Event, Packet, Payload, RawImage, Source, SourceError, SourceOptions, StreamInfo,
+    },
 };
 
 use super::args::Bench;
@@ -48,9 +50,11 @@ impl Frames {
             ))
             .hint("write it to a file first"));
         }
+        let ffmpeg = args.video.settings()?.ffmpeg.path;
+        let options = SourceOptions { ffmpeg, ..args.source.options() };
         let mut source = match &args.raw {
-            Some(spec) => source::open_raw(path, spec, &args.source.options()).map_err(failed)?,
-            None => source::open(path, &args.source.options()).map_err(failed)?,
+            Some(spec) => source::open_raw(path, spec, &options).map_err(failed)?,
+            None => source::open(path, &options).map_err(failed)?,
         };
         let mut options = args.source.picture();
         let mut found: Option<(StreamInfo, Resolution, usize)> = None;

@@ -114,7 +114,8 @@ impl Work<'_> {
         let (args, frames) = (self.args, &self.frames);
         let mut notes = Vec::new();
         let original = self.folder.path().join("original.yuv");
-        let judge = Judge::new().and_then(|judge| {
+        let ffmpeg = args.video.settings()?.ffmpeg.path;
+        let judge = Judge::new(ffmpeg.as_deref()).and_then(|judge| {
             case::reference(frames, &original)?;
             Ok(judge)
         });

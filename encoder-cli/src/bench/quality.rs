@@ -4,7 +4,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use encoder_core::{EncoderType, Resolution};
 use encoder_ffmpeg::{
-    Ffmpeg,
+    Ffmpeg, Search,
     process::{self, Input},
 };
 use serde::Serialize;
@@ -32,8 +32,9 @@ pub struct Judge {
 impl Judge {
     /// # Errors
     /// When there is no FFmpeg, or it lacks the filters.
-    pub fn new() -> Result<Self, String> {
-        let ffmpeg = Ffmpeg::find(EncoderType::X264).map_err(|error| error.to_string())?;
+    pub fn new(ffmpeg: Option<&Path>) -> Result<Self, String> {
+        let ffmpeg = Search::new(EncoderType::X264).named(ffmpeg).run();
+        let ffmpeg = ffmpeg.map_err(|error| error.to_string())?;
         let mut command = ffmpeg.command();
         command.args(["-hide_banner", "-filters"]);
         let listed = process::run(command, Input::Empty, LIMIT);

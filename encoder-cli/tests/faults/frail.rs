@@ -255,8 +255,4 @@ impl VideoEncoder for Frail {
     fn pixel_format(&self) -> PixelFormat {
         self.inner.pixel_format()
     }
-
-    fn max_delay(&self) -> usize {
-        self.inner.max_delay()
-    }
 }

@@ -10,12 +10,13 @@ mod repair;
 mod streaming;
 mod track;
 
-use std::sync::Arc;
+use std::{fmt, str::FromStr, sync::Arc};
 
 use analysis::Choice;
 pub use analysis::{TickMapper, Timeline, TimestampAnalysis};
-use encoder_core::FrameRate;
+use encoder_core::{ConfigError, FrameRate};
 use repair::Repairer;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub use streaming::StreamingTimeline;
 
 /// The recorded times of a frame, by the two clocks of a recording.
@@ -54,13 +55,20 @@ impl FrameTimes {
 }
 
 /// A clock of the recording.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Clock {
     /// The header stamps; the log times if most of the stamps cannot be true.
     #[default]
     Header,
     /// The log times.
     Log,
+}
+
+encoder_core::names! {
+    Clock, "clock":
+    Header = "header",
+    Log = "log",
 }
 
 impl Clock {
@@ -90,7 +98,9 @@ impl Clock {
 }
 
 /// How the display times of frames are chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// As text: `header` or `log`, a rate such as `30`, and `numbered 30`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Timing {
     /// As they were recorded.
     Recorded(Clock),
@@ -100,6 +110,41 @@ pub enum Timing {
     /// [`FrameRate::nanoseconds`] of N. A missing number leaves its time empty. The times count
     /// from the first frame; frames with the same number follow each other.
     Numbered(FrameRate),
+}
+
+impl fmt::Display for Timing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Recorded(clock) => clock.fmt(f),
+            Self::Rate(rate) => rate.fmt(f),
+            Self::Numbered(rate) => write!(f, "numbered {rate}"),
+        }
+    }
+}
+
+impl FromStr for Timing {
+    type Err = ConfigError;
+
+    fn from_str(text: &str) -> Result<Self, ConfigError> {
+        let wrong = |_| ConfigError::value("timing", text, "header, log, RATE or numbered RATE");
+        match (text.parse(), text.strip_prefix("numbered ")) {
+            (Ok(clock), _) => Ok(Self::Recorded(clock)),
+            (_, Some(rate)) => rate.parse().map(Self::Numbered).map_err(wrong),
+            _ => text.parse().map(Self::Rate).map_err(wrong),
+        }
+    }
+}
+
+impl Serialize for Timing {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Timing {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
 }
 
 /// How many frames ahead of its display a picture may be decoded, with that many consecutive
@@ -281,5 +326,30 @@ mod tests {
     #[test]
     fn a_picture_is_decoded_ahead_of_the_b_frames_before_it() {
         assert_eq!([0, 1, 4].map(reorder), [0, 2, 5]);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod text_tests {
+    use super::*;
+
+    #[test]
+    fn timings_are_read_from_their_text() {
+        let ntsc: FrameRate = "29.97".parse().unwrap();
+        for (timing, text) in [
+            (Timing::Recorded(Clock::Header), "header"),
+            (Timing::Recorded(Clock::Log), "log"),
+            (Timing::Rate(FrameRate::default()), "30"),
+            (Timing::Rate(ntsc), "30000/1001"),
+            (Timing::Numbered(ntsc), "numbered 30000/1001"),
+        ] {
+            assert_eq!(timing.to_string(), text);
+            assert_eq!(text.parse(), Ok(timing));
+        }
+        for wrong in ["", "heads", "0", "numbered", "numbered log"] {
+            let error = wrong.parse::<Timing>().unwrap_err().to_string();
+            assert!(error.starts_with(&format!("timing = {wrong}: not allowed")), "{error}");
+        }
     }
 }

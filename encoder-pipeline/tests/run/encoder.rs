@@ -102,10 +102,6 @@ impl VideoEncoder for Naming {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-
-    fn max_delay(&self) -> usize {
-        0
-    }
 }
 
 /// A picture that the encoders above recognise: `n` in its first bytes.

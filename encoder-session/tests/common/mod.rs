@@ -69,9 +69,6 @@ impl VideoEncoder for Fake {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-    fn max_delay(&self) -> usize {
-        0
-    }
 }
 
 /// A call of a [`TestSink`].

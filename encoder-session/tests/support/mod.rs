@@ -71,9 +71,6 @@ impl VideoEncoder for Fake {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-    fn max_delay(&self) -> usize {
-        0
-    }
 }
 
 /// The smallest ring: three slots.

@@ -1,4 +1,4 @@
-//! The template, as a program uses it: through the registry, and decoded by FFmpeg.
+//! The backend, as a program uses it: through the registry, and decoded by FFmpeg.
 #![allow(clippy::unwrap_used)]
 
 use std::{
@@ -8,9 +8,11 @@ use std::{
 
 use encoder_core::{
     Detection, EncodedChunk, FrameBuffer, FrameLayout, OpenRequest, PixelFormat, Policy,
-    ProbeResult, Resolution, Settings, backend, backends, plan,
+    ProbeResult, Resolution, Settings, backend, backends, plan, testing::Outcome,
 };
 use encoder_ipcm::IPCM;
+// Decodes the pictures.
+use encoder_openh264 as _;
 use encoder_pipeline::{
     mux::{Mp4Options, Mp4Sink},
     session::{Session, SessionConfig},
@@ -38,11 +40,18 @@ fn decode(input: &str, stream: &[u8]) -> Vec<u8> {
 }
 
 #[test]
+fn it_keeps_every_rule() {
+    let report = encoder_core::testing::check(&encoder_ipcm::BACKEND);
+    let passed = Outcome::Passed(String::new());
+    assert!(report.results.iter().all(|result| result.outcome == passed), "{report}");
+}
+
+#[test]
 fn it_registers_itself_and_its_probe_passes() {
     // With the whole workspace, the backends of its other crates are linked too.
     assert_eq!(backends().iter().filter(|backend| backend.id == IPCM).count(), 1);
     let place = backend(IPCM).unwrap().registered_at();
-    assert!(place.file().ends_with("backend-template/src/lib.rs"), "{place}");
+    assert!(place.file().ends_with("backend/src/lib.rs"), "{place}");
     let found = Detection::new(&Settings::default()).run().unwrap();
     let found = found.iter().find(|detected| detected.encoder == IPCM).unwrap();
     let ProbeResult::Usable(caps) = &found.result else { panic!("{found:?}") };

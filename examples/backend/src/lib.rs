@@ -1,7 +1,5 @@
-//! A template of a backend crate: an encoder of uncompressed H.264, which every decoder takes.
-//!
-//! Replace `ipcm.rs` by your codec. `docs/add-a-backend.md` explains each part. A program uses the
-//! crate by `use encoder_ipcm as _;`.
+//! A backend outside the workspace: uncompressed H.264, which every decoder takes. Replace `ipcm.rs`
+//! by your codec; `docs/add-a-backend.md` explains each part.
 
 mod ipcm;
 
@@ -13,8 +11,10 @@ use ipcm::Ipcm;
 
 /// The name of the backend, as users write it.
 pub const IPCM: EncoderType = EncoderType::new("ipcm");
+/// The backend: one line per value that is not the default.
+pub const BACKEND: Backend = Backend::new(IPCM, open);
 
-inventory::submit! { Backend::new(IPCM, open) }
+inventory::submit! { BACKEND }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let size = request.coded_size()?;
@@ -28,9 +28,8 @@ fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
 struct Encoder {
     codec: Ipcm,
     gop_size: u64,
-    /// Frames so far.
+    /// Frames so far, and frames since the last IDR picture, that picture included.
     taken: u64,
-    /// Frames since the last IDR picture, that picture included.
     in_gop: u64,
 }
 
@@ -40,31 +39,21 @@ impl VideoEncoder for Encoder {
         let keyframe = frame.force_idr || self.in_gop.is_multiple_of(self.gop_size);
         let data = self.codec.encode(frame.planes(), keyframe);
         let dts = self.taken;
-        self.taken += 1;
-        self.in_gop = if keyframe { 1 } else { self.in_gop + 1 };
+        (self.taken, self.in_gop) = (dts + 1, if keyframe { 1 } else { self.in_gop + 1 });
         Ok(Some(EncodedChunk { data, pts: frame.index, dts, keyframe }))
     }
-
     fn flush(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
         Ok(Vec::new())
     }
-
     fn encoder_type(&self) -> EncoderType {
         IPCM
     }
-
     fn description(&self) -> String {
         format!("{} {}", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
     }
-
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-
-    fn max_delay(&self) -> usize {
-        0
-    }
-
     fn can_force_idr(&self) -> bool {
         true
     }

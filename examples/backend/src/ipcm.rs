@@ -2,11 +2,12 @@
 
 use encoder_core::{Plane, Resolution};
 
-/// Level 6.2, the largest, allows this many macroblocks in a picture.
-const MOST: u32 = 139_264;
+/// Levels, and the most macroblocks of a picture that each allows.
+const LEVELS: [(u32, u64); 3] = [(40, 8_192), (52, 36_864), (62, 139_264)];
 
 pub struct Ipcm {
     size: Resolution,
+    level: u32,
     /// Macroblocks in a row and in a column.
     across: u32,
     down: u32,
@@ -20,9 +21,11 @@ impl Ipcm {
     /// `None` if the size is beyond the largest level.
     pub fn new(size: Resolution) -> Option<Self> {
         let (across, down) = (size.width.div_ceil(16), size.height.div_ceil(16));
-        // A level also bounds the longer side: √(8 × MOST) macroblocks.
-        let fits = across.checked_mul(down)? <= MOST && across.max(down) <= 1055;
-        fits.then_some(Self { size, across, down, frame_num: 0, idr_pictures: 0 })
+        // A level also bounds the longer side: √(8 × most) macroblocks.
+        let (area, long) = (u64::from(across) * u64::from(down), u64::from(across.max(down)));
+        let fits = |most: u64| area <= most && long * long <= 8 * most;
+        let (level, _) = LEVELS.into_iter().find(|(_, most)| fits(*most))?;
+        Some(Self { size, level, across, down, frame_num: 0, idr_pictures: 0 })
     }
 
     pub fn size(&self) -> Resolution {
@@ -47,7 +50,7 @@ impl Ipcm {
         let mut bits = Bits::default();
         bits.put(8, 66); // Constrained Baseline …
         bits.put(8, 0xc0);
-        bits.put(8, 62); // … at level 6.2.
+        bits.put(8, self.level); // … at a level in tenths.
         bits.golomb(0); // seq_parameter_set_id
         bits.golomb(0); // frame_num has 4 bits
         bits.golomb(2); // pic_order_cnt_type: pictures are shown in decoding order
