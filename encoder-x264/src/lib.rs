@@ -303,7 +303,8 @@ mod tests {
             let encoder = EncoderConfig { resolution, preset, ..Default::default() };
             let options = format!("mode = \"ffmpeg\"\n{options}").parse().unwrap();
             let backend = [("x264".to_owned(), options)].into();
-            let settings = Settings { encoder, backend, ..Settings::default() };
+            let settings =
+                encoder_core::Settings { encoder, backend, ..encoder_core::Settings::default() };
             let request = OpenRequest::new(&settings, EncoderType::X264, threads);
             let estimate = BACKEND.estimate_memory(&request) >> 20;
             let range = measured..measured * 2;
