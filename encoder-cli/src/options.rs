@@ -21,8 +21,17 @@ pub struct ProbeArgs {
 #[derive(Args)]
 pub struct VideoArgs {
     /// Quality, 0 (best) to 51 [default: 23]
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["qp", "bitrate"])]
     pub crf: Option<u8>,
+    /// Constant quantiser, 1 (best) to 51, in place of --crf
+    #[arg(long, conflicts_with_all = ["bitrate", "max_bitrate"])]
+    pub qp: Option<u8>,
+    /// Mean bit rate in kbit/s, in place of --crf
+    #[arg(long, value_name = "KBPS")]
+    pub bitrate: Option<u32>,
+    /// Maximum bit rate in kbit/s, of a decoder's buffer of one second
+    #[arg(long, value_name = "KBPS", conflicts_with = "crf")]
+    pub max_bitrate: Option<u32>,
     /// Frames from one key frame to the next [default: 30]
     #[arg(long)]
     pub gop: Option<u32>,

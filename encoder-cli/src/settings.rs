@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use encoder_core::{Cache, ConfigError, Detection, Settings};
+use encoder_core::{Cache, ConfigError, Detection, RateControl, Settings};
 
 use crate::{
     hints::{Message, missing},
@@ -53,7 +53,7 @@ impl VideoArgs {
     pub fn settings(&self) -> Result<Settings, Refused> {
         let mut settings = load(self.config.as_deref())?;
         let encoder = &mut settings.encoder;
-        encoder.crf = self.crf.unwrap_or(encoder.crf);
+        encoder.rate_control = self.rate_control(encoder.rate_control)?;
         encoder.gop_size = self.gop.unwrap_or(encoder.gop_size);
         encoder.b_frames = self.b_frames.unwrap_or(encoder.b_frames);
         settings.check().map_err(Refused::usage)?;
@@ -65,6 +65,24 @@ impl VideoArgs {
             )));
         }
         Ok(settings)
+    }
+
+    /// The rate control of the command line, which replaces that of the configuration file as a
+    /// whole. A maximum alone is added to the bit rate of the file.
+    fn rate_control(&self, of_file: RateControl) -> Result<RateControl, Refused> {
+        let Self { crf, qp, bitrate, max_bitrate, .. } = *self;
+        if crf.is_none() && qp.is_none() && bitrate.is_none() {
+            return match (of_file, max_bitrate) {
+                (other, None) => Ok(other),
+                (RateControl::Bitrate { .. }, Some(max)) => Ok(of_file.with_max_kbps(max)),
+                (_, Some(max)) => Err(Refused::usage(ConfigError::value(
+                    "--max-bitrate",
+                    max,
+                    "none without a bit rate (--bitrate)",
+                ))),
+            };
+        }
+        RateControl::from_keys(crf, qp, bitrate, max_bitrate).map_err(Refused::usage)
     }
 
     /// Threads for decoding and encoding, all cameras together.

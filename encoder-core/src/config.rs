@@ -2,7 +2,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::{ConfigError, PixelFormat};
+use crate::{ConfigError, PixelFormat, RateControl};
 
 /// The table `[backend.<name>]` of the configuration, which the backend reads.
 pub type BackendOptions = toml::Table;
@@ -280,9 +280,10 @@ pub struct EncoderConfig {
     pub codec: Codec,
     /// Speed against size. Default `veryfast`.
     pub preset: Preset,
-    /// Quality, 0 (best) to 51, on the scale of x264; other backends map it to about the same
-    /// picture. Default 23.
-    pub crf: u8,
+    /// How bits are distributed: by a constant quality, a constant quantiser, or a bit rate.
+    /// Default: CRF 23.
+    #[serde(flatten)]
+    pub rate_control: RateControl,
     /// Frames from one IDR picture to the next, 1 to 600. Default 30.
     pub gop_size: u32,
     /// Sample layout of the encoder's frames, if the encoder can choose. Default `yuv420p`.
@@ -301,7 +302,7 @@ impl Default for EncoderConfig {
         Self {
             codec: Codec::H264,
             preset: Preset::default(),
-            crf: 23,
+            rate_control: RateControl::default(),
             gop_size: 30,
             pixel_format: PixelFormat::Yuv420p,
             resolution: None,
@@ -318,6 +319,9 @@ impl EncoderConfig {
         "codec",
         "preset",
         "crf",
+        "qp",
+        "bitrate_kbps",
+        "max_bitrate_kbps",
         "gop_size",
         "pixel_format",
         "resolution",
@@ -330,9 +334,7 @@ impl EncoderConfig {
     /// # Errors
     /// The first value that is not allowed, with the field and what is allowed.
     pub fn check(&self) -> Result<(), ConfigError> {
-        if self.crf > 51 {
-            return Err(ConfigError::value("encoder.crf", self.crf, "0 to 51"));
-        }
+        self.rate_control.check()?;
         if !(1..=600).contains(&self.gop_size) {
             return Err(ConfigError::value("encoder.gop_size", self.gop_size, "1 to 600"));
         }
@@ -403,7 +405,7 @@ pub enum NvencTune {
     Ll,
     /// Ultra low latency.
     Ull,
-    /// Lossless, if the device can: `crf` has no effect.
+    /// Lossless, if the device can: `crf` has no effect; `qp` and `bitrate_kbps` are refused.
     Lossless,
 }
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 use tracing::{debug, warn};
 
 use crate::{
-    Backend, Cache, ConfigError, Device, EncoderConfig, EncoderType, OpenError, OpenRequest,
-    Policy, ProbeResult, Refusal, RefusalKind, Settings, Task, Waited, Waiter,
+    Backend, Cache, ConfigError, Device, EncoderType, OpenError, OpenRequest, Policy, ProbeResult,
+    Refusal, RefusalKind, Settings, Task, Waited, Waiter,
     backend::cores,
     cache::ProbeResults,
     probe::{REPORT, panicked},
@@ -111,7 +111,7 @@ impl<'a> Detection<'a> {
         let mut settings = self.settings.clone();
         // A probe compares pictures, so it has its own size and quality.
         settings.encoder.resolution = None;
-        settings.encoder.crf = EncoderConfig::default().crf;
+        settings.encoder.rate_control = settings.encoder.rate_control.of_probe();
         self.among(&all, &settings)
     }
 

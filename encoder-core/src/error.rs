@@ -19,6 +19,14 @@ pub enum ConfigError {
         /// The values that are allowed.
         allowed: String,
     },
+    /// Two fields that contradict each other.
+    #[error("`{first}` and `{second}` contradict each other: set only one of them")]
+    Conflict {
+        /// A field, with its table: `encoder.crf`.
+        first: String,
+        /// The other field, with its table.
+        second: String,
+    },
     /// A key that is not known.
     #[error("unknown key `{key}` in {place}{hint}")]
     UnknownKey {
@@ -55,6 +63,11 @@ impl ConfigError {
         allowed: impl Into<String>,
     ) -> Self {
         Self::Value { field: field.into(), value: value.to_string(), allowed: allowed.into() }
+    }
+
+    /// A [`ConfigError::Conflict`].
+    pub fn conflict(first: impl Into<String>, second: impl Into<String>) -> Self {
+        Self::Conflict { first: first.into(), second: second.into() }
     }
 }
 

@@ -28,6 +28,7 @@ mod in_use;
 mod picture_decoder;
 mod presets;
 mod probe;
+mod rate_control;
 mod schedule;
 mod select;
 mod settings;
@@ -59,6 +60,7 @@ pub use presets::Presets;
 pub use probe::{
     Caps, Holders, ProbeResult, Refusal, RefusalKind, mean_absolute_difference, probe_in_process,
 };
+pub use rate_control::RateControl;
 pub use select::{Plan, Policy, plan};
 pub use settings::{Settings, unknown_key};
 pub use task::{Task, block_on};

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::{
-    BackendOptions, CheckOutput, ConfigError, EncoderConfig, GpuEncoderConfig, backend::check_ids,
-    backends,
+    BackendOptions, CheckOutput, ConfigError, EncoderConfig, GpuEncoderConfig, NvencTune,
+    RateControl, backend::check_ids, backends,
 };
 
 /// The whole configuration of an encode. In a TOML file:
@@ -48,6 +48,9 @@ impl Settings {
                 None => {}
             }
         }
+        if let Some(toml::Value::Table(encoder)) = table.get("encoder") {
+            RateControl::check_keys(encoder)?;
+        }
         let settings: Self =
             toml::from_str(text).map_err(|e| ConfigError::Syntax(e.to_string()))?;
         settings.check()?;
@@ -65,6 +68,13 @@ impl Settings {
         if self.gpu.check_output == CheckOutput::All && self.encoder.b_frames > 0 {
             let allowed = "key or off; all needs b_frames = 0";
             return Err(ConfigError::value("gpu.check_output", "all", allowed));
+        }
+        let rate_control = self.encoder.rate_control;
+        if self.gpu.nvenc_tune == NvencTune::Lossless
+            && !matches!(rate_control, RateControl::Crf(_))
+        {
+            // Not a contradiction with `crf`, which always has a value.
+            return Err(ConfigError::conflict(rate_control.field(), "gpu.nvenc_tune = lossless"));
         }
         let all = backends();
         for (name, options) in &self.backend {
@@ -106,7 +116,7 @@ pub(crate) fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{NvencPreset, NvencTune, PixelFormat, Preset};
+    use crate::{NvencPreset, PixelFormat, Preset};
 
     #[test]
     fn every_key_is_read() {
@@ -135,6 +145,7 @@ mod tests {
         )
         .expect("valid");
         assert_eq!(settings.encoder.preset, Preset::Medium);
+        assert_eq!(settings.encoder.rate_control, RateControl::Crf(20));
         assert_eq!(settings.encoder.pixel_format, PixelFormat::Nv12);
         assert_eq!(settings.encoder.frame_rate.to_string(), "30000/1001");
         assert_eq!(settings.gpu.nvenc_preset, NvencPreset::P5);
@@ -175,6 +186,10 @@ mod tests {
             (
                 "[encoder]\nb_frames = 1\n[gpu]\ncheck_output = \"all\"",
                 "gpu.check_output = all: not allowed; allowed is key or off; all needs b_frames = 0",
+            ),
+            (
+                "[encoder]\nqp = 9\n[gpu]\nnvenc_tune = \"lossless\"",
+                "`encoder.qp` and `gpu.nvenc_tune = lossless` contradict each other",
             ),
             ("[gpu]\nmax_sessions = 65", "gpu.max_sessions = 65: not allowed; allowed is 1 to 64"),
             ("[gpu]\nnvenc_preset = \"p9\"", "p7"),

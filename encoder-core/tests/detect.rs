@@ -11,8 +11,8 @@ use std::{
 
 use encoder_core::{
     Backend, Cache, Caps, ConfigError, Detected, Detection, Device, EncoderType, GpuEncoderConfig,
-    OpenError, OpenRequest, Policy, ProbeResult, Refusal, RefusalKind, Resolution, Settings,
-    detect_available_encoders, plan, ranked,
+    OpenError, OpenRequest, Policy, ProbeResult, RateControl, Refusal, RefusalKind, Resolution,
+    Settings, detect_available_encoders, plan, ranked,
 };
 
 /// Works.
@@ -86,7 +86,8 @@ fn probe(id: EncoderType, request: &OpenRequest<'_>, deadline: Duration) -> Prob
     PROBED.lock().unwrap().push(id);
     assert!(deadline <= Duration::from_secs(request.gpu.probe_timeout_s.into()));
     // A probe has its own size and quality.
-    assert_eq!((request.config.resolution, request.config.crf), (None, 23));
+    assert_eq!(request.config.resolution, None);
+    assert_eq!(request.config.rate_control, RateControl::Crf(23));
     match id {
         BROKEN => ProbeResult::Refused(refusal(id, RefusalKind::WrongOutput)),
         FULL => ProbeResult::Refused(busy(id)),
@@ -127,7 +128,7 @@ fn three_stages_a_cache_and_a_second_try() {
     let folder = tempfile::tempdir().unwrap();
     let settings = Settings {
         encoder: encoder_core::EncoderConfig {
-            crf: 51,
+            rate_control: RateControl::Crf(51),
             resolution: Some(Resolution::new(64, 64)),
             ..Default::default()
         },
@@ -184,7 +185,7 @@ fn a_configured_device_that_does_not_exist_is_an_error() {
     // The error is not reported if the policy excludes that backend.
     let policy = require("good");
     assert!(Detection::new(&settings).for_policy(&policy).run().is_ok());
-    settings.encoder.crf = 99;
+    settings.encoder.rate_control = RateControl::Crf(99);
     assert!(Detection::new(&settings).run().unwrap_err().to_string().contains("crf"));
 }
 

@@ -22,6 +22,20 @@ pub const PROBE_SIZE: Resolution = Resolution::new(640, 360);
 pub const TAG_COLOURS: &str = "h264_metadata=video_full_range_flag=0:colour_primaries=1:\
                                transfer_characteristics=13:matrix_coefficients=6";
 
+/// The options that make the quantiser of I and B pictures that of P pictures: by default FFmpeg's
+/// encoders derive other quantisers from it.
+pub const EQUAL_QUANTISERS: &str = "-i_qfactor 1 -i_qoffset 0 -b_qfactor 1 -b_qoffset 0";
+
+/// The options for a mean bit rate in kilobits per second. The maximum is kept over a second: the
+/// decoder's buffer has the bits of a second.
+pub fn bit_rate(kbps: u32, max_kbps: Option<u32>) -> String {
+    let mut options = format!("-b:v {kbps}k");
+    if let Some(max) = max_kbps {
+        options.push_str(&format!(" -maxrate {max}k -bufsize {max}k"));
+    }
+    options
+}
+
 /// Describes the encoder that a backend runs in an FFmpeg child.
 #[derive(Clone, Debug)]
 pub struct FfmpegSpec {

@@ -32,7 +32,9 @@ mod tail;
 mod version;
 mod wait;
 
-pub use args::{FfmpegSpec, PROBE_SIZE, STALL, START, TAG_COLOURS, arguments};
+pub use args::{
+    EQUAL_QUANTISERS, FfmpegSpec, PROBE_SIZE, STALL, START, TAG_COLOURS, arguments, bit_rate,
+};
 pub use classify::classify;
 pub use decode::{DECODE_STALL, DecodeError, Ending, VideoDecoder};
 pub use decode_log::{Marks, PictureInfo, Totals};
@@ -40,8 +42,10 @@ pub use decode_stream::{Hdr, VideoStream};
 pub use find::{ENV, Ffmpeg, OLDEST, not_listed};
 pub use flv::{AccessUnit, FlvError, FlvParser};
 pub use hosted::{HostedEncoder, open};
-pub use options::{misconfigured, read_options};
-pub use probe::{Feature, identity, test_encode, test_encode_features, test_encode_with};
+pub use options::{misconfigured, read_options, refusal};
+pub use probe::{
+    Feature, identity, test_encode, test_encode_b_frames, test_encode_features, test_encode_with,
+};
 pub use process::Exit;
 pub use render::LIBRARY_FOLDERS;
 pub use rule::{Rule, hints};

@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 
-use encoder_core::{BackendOptions, ConfigError, EncoderType, Refusal, RefusalKind, unknown_key};
+use encoder_core::{
+    BackendOptions, ConfigError, EncoderType, OpenError, Refusal, RefusalKind, unknown_key,
+};
 use serde::de::DeserializeOwned;
 
 /// Reads `[backend.<id>]` into the backend's struct, whose fields are `known`.
@@ -23,6 +25,14 @@ pub fn read_options<T: DeserializeOwned>(
         .clone()
         .try_into()
         .map_err(|error| ConfigError::Syntax(format!("{place}: {}", error.to_string().trim())))
+}
+
+/// The refusal that a probe reports for an error before its encode.
+pub fn refusal(id: EncoderType, error: OpenError) -> Refusal {
+    match error {
+        OpenError::Refused(refusal) => refusal,
+        other => misconfigured(id, other),
+    }
 }
 
 /// The refusal of a backend whose options are wrong, for callers that did not check them before.

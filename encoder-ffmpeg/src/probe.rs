@@ -6,8 +6,9 @@ use std::{
 };
 
 use encoder_core::{
-    Caps, EncoderConfig, FrameBuffer, FrameLayout, FrameRate, NalKind, ProbeResult, Refusal,
-    RefusalKind, Waited, file_identity, mean_absolute_difference, nal_units,
+    Caps, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, FrameRate, NalKind, OpenError,
+    OpenRequest, ProbeResult, Refusal, RefusalKind, Waited, file_identity,
+    mean_absolute_difference, nal_units,
 };
 use tracing::debug;
 
@@ -16,6 +17,7 @@ use crate::{
     classify::{IGNORED_OPTION, classify},
     find::{Ffmpeg, not_listed},
     flv::{AccessUnit, FlvParser},
+    options::refusal,
     process::{Input, Output, run_until_stop},
 };
 
@@ -82,6 +84,23 @@ pub fn test_encode_features(
         }
         Err(refusal) => ProbeResult::Refused(refusal),
     }
+}
+
+/// As [`test_encode`] for the spec of a request; if it works, B-frames are probed too, as the feature
+/// `b-frames`. Where `spec` returns an error, the backend `id` is refused with it.
+pub fn test_encode_b_frames(
+    id: EncoderType,
+    request: &OpenRequest<'_>,
+    spec: impl Fn(&EncoderConfig) -> Result<FfmpegSpec, OpenError>,
+    deadline: Duration,
+) -> ProbeResult {
+    let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
+    let (one, two) = match spec(request.config).and_then(|one| Ok((one, spec(&two)?))) {
+        Ok(both) => both,
+        Err(error) => return ProbeResult::Refused(refusal(id, error)),
+    };
+    let b_frames = Feature { name: "b-frames", spec: two.reordering(), exact: false };
+    test_encode_features(&one.with_waiter(request.waiter), &[b_frames], deadline)
 }
 
 /// As [`test_encode_features`], in a certain FFmpeg.

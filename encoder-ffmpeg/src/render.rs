@@ -10,7 +10,7 @@ use std::{
 
 use encoder_core::{ConfigError, Device, EncoderType, RefusalKind, file_identity};
 
-pub use self::nodes::{Nodes, Wanted, find, probe_low_power, probed_low_power, refusal};
+pub use self::nodes::{Nodes, Wanted, find, probe_low_power, probed_low_power};
 use crate::rule::Rule;
 
 /// Intel's number on the PCI bus.

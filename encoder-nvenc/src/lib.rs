@@ -3,6 +3,8 @@
 //! # Quality
 //! `crf` becomes `-cq` of the same number, between 1 and 51 (0 would mean "automatic"), at variable
 //! bit rate. The scales are similar and not equal: at the same number NVENC tends to larger files.
+//! `qp` becomes `-rc constqp`, with one quantiser for all pictures, and `bitrate_kbps` a variable bit
+//! rate, with `max_bitrate_kbps` as its maximum.
 //! With `nvenc_tune = "lossless"`, `crf` has no effect: decoding restores every sample exactly, in
 //! the profile High 4:4:4 Predictive, which many hardware decoders do not play.
 //!
@@ -48,9 +50,10 @@ use std::{sync::Arc, time::Duration};
 
 use encoder_core::{
     Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, GpuEncoderConfig,
-    NvencPreset, NvencTune, OpenError, OpenRequest, Presets, ProbeResult, VideoEncoder,
+    NvencPreset, NvencTune, OpenError, OpenRequest, Presets, ProbeResult, RateControl, Refusal,
+    VideoEncoder,
 };
-use encoder_ffmpeg::{Feature, Ffmpeg, FfmpegSpec, read_options};
+use encoder_ffmpeg::{EQUAL_QUANTISERS, Feature, Ffmpeg, FfmpegSpec, bit_rate, read_options};
 use serde::Deserialize;
 
 use crate::facts::Found;
@@ -84,10 +87,10 @@ pub struct NvencOptions {
     /// Frames that the encoder looks ahead, 0 to 27: better decisions for more delay and memory.
     /// Not for `lossless`. Default 0.
     pub rc_lookahead: u8,
-    /// Spends more bits on flat regions, where the eye sees errors first. Not for `lossless`.
-    /// Default false.
+    /// Spends more bits on flat regions, where the eye sees errors first. Not for `lossless` and
+    /// `qp`. Default false.
     pub spatial_aq: bool,
-    /// Spends more bits on regions without motion. Not for `lossless`. Default false.
+    /// Spends more bits on regions without motion. Not for `lossless` and `qp`. Default false.
     pub temporal_aq: bool,
 }
 
@@ -112,7 +115,14 @@ impl NvencOptions {
 }
 
 /// The spec for FFmpeg.
-pub fn spec(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOptions) -> FfmpegSpec {
+///
+/// # Errors
+/// [`OpenError::Refused`] for a rate control that this backend does not know.
+pub fn spec(
+    config: &EncoderConfig,
+    gpu: &GpuEncoderConfig,
+    options: &NvencOptions,
+) -> Result<FfmpegSpec, OpenError> {
     let (preset, tune) = (gpu.nvenc_preset.as_str(), gpu.nvenc_tune.as_str());
     let EncoderConfig { gop_size, b_frames, .. } = *config;
     let lossless = gpu.nvenc_tune == NvencTune::Lossless;
@@ -126,11 +136,13 @@ pub fn spec(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOptio
         // The tuning sets the profile.
         add("-rc constqp -qp 0");
     } else {
-        add(&format!("-rc vbr -cq {} -b:v 0 -profile:v high", config.crf.max(1)));
+        add(&rate_control(config.rate_control)?);
+        add("-profile:v high");
+        let is_constant = matches!(config.rate_control, RateControl::ConstantQp(_));
         for (wanted, option) in
             [(options.spatial_aq, "-spatial-aq 1"), (options.temporal_aq, "-temporal-aq 1")]
         {
-            if wanted {
+            if wanted && !is_constant {
                 add(option);
             }
         }
@@ -154,7 +166,18 @@ pub fn spec(config: &EncoderConfig, gpu: &GpuEncoderConfig, options: &NvencOptio
         .with_options(&arguments)
         .with_rules(rules::RULES);
     spec.max_delay = max_delay(b_frames, lookahead, gpu);
-    spec
+    Ok(spec)
+}
+
+fn rate_control(rate_control: RateControl) -> Result<String, Refusal> {
+    Ok(match rate_control {
+        RateControl::Crf(crf) => format!("-rc vbr -cq {} -b:v 0", crf.max(1)),
+        RateControl::ConstantQp(qp) => format!("-rc constqp -qp {qp} {EQUAL_QUANTISERS}"),
+        RateControl::Bitrate { kbps, max_kbps, .. } => {
+            format!("-rc vbr {}", bit_rate(kbps, max_kbps))
+        }
+        other => return Err(other.refused_by(EncoderType::NVENC, "NVENC has no such mode")),
+    })
 }
 
 /// FFmpeg holds no more frames than it has surfaces: four for each step between P-frames, and
@@ -169,21 +192,21 @@ fn max_delay(b_frames: u8, lookahead: u8, gpu: &GpuEncoderConfig) -> usize {
     ahead.max(4 * step) + SPARE
 }
 
-fn spec_of(request: &OpenRequest<'_>) -> Result<(FfmpegSpec, NvencOptions), ConfigError> {
+fn spec_of(request: &OpenRequest<'_>) -> Result<(FfmpegSpec, NvencOptions), OpenError> {
     let options = NvencOptions::read(request.options)?;
-    Ok((spec(request.config, request.gpu, &options), options))
+    Ok((spec(request.config, request.gpu, &options)?, options))
 }
 
 /// The optional features that are probed in addition to the user's own spec.
-fn features(request: &OpenRequest<'_>, options: &NvencOptions) -> [Feature; 2] {
+fn features(request: &OpenRequest<'_>, options: &NvencOptions) -> Result<[Feature; 2], OpenError> {
     let config = EncoderConfig { b_frames: 2, ..request.config.clone() };
-    let b_frames = spec(&config, request.gpu, options);
+    let b_frames = spec(&config, request.gpu, options)?;
     let gpu = GpuEncoderConfig { nvenc_tune: NvencTune::Lossless, ..request.gpu.clone() };
-    let lossless = spec(request.config, &gpu, options);
-    [
+    let lossless = spec(request.config, &gpu, options)?;
+    Ok([
         Feature { name: "b-frames", spec: b_frames, exact: false },
         Feature { name: "lossless", spec: lossless, exact: true },
-    ]
+    ])
 }
 
 fn look(options: &NvencOptions, limit: Duration) -> Result<Found, OpenError> {
@@ -206,13 +229,16 @@ fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
 }
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
-    let (spec, options) = match spec_of(request) {
-        Ok(both) => both,
+    let specs = spec_of(request).and_then(|(spec, options)| {
+        let features = features(request, &options)?;
+        Ok((spec, options, features))
+    });
+    let (spec, options, features) = match specs {
+        Ok(all) => all,
         Err(error) => {
-            return ProbeResult::Refused(encoder_ffmpeg::misconfigured(EncoderType::NVENC, &error));
+            return ProbeResult::Refused(encoder_ffmpeg::refusal(EncoderType::NVENC, error));
         }
     };
-    let features = features(request, &options);
     let spec = spec.with_waiter(request.waiter);
     let result = encoder_ffmpeg::test_encode_features(&spec, &features, deadline);
     let ProbeResult::Refused(refusal) = result else { return result };
@@ -238,7 +264,7 @@ fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let found = look(&options, limit(request))?;
     let slot = request.gpu.max_sessions.map(|n| budget::take(&found, n)).transpose()?;
     options.gpu = slot.as_ref().and_then(|slot| slot.gpu).or(options.gpu);
-    let mut spec = spec(request.config, request.gpu, &options);
+    let mut spec = spec(request.config, request.gpu, &options)?;
     if let Some(slot) = slot {
         spec.hold = Some(Arc::new(slot));
     }

@@ -6,11 +6,15 @@ use super::*;
 
 /// The spec for the fields of `[gpu]` and `[backend.nvenc]` as TOML.
 fn spec_for(crf: u8, b_frames: u8, gpu: &str, options: &str) -> FfmpegSpec {
-    let config = EncoderConfig { crf, b_frames, ..Default::default() };
+    spec_with(RateControl::Crf(crf), b_frames, gpu, options)
+}
+
+fn spec_with(rate_control: RateControl, b_frames: u8, gpu: &str, options: &str) -> FfmpegSpec {
+    let config = EncoderConfig { rate_control, b_frames, ..Default::default() };
     let settings = Settings::from_toml(&format!("[gpu]\n{gpu}\n[backend.nvenc]\n{options}"));
     let settings = settings.unwrap();
     let options = NvencOptions::read(&settings.backend["nvenc"]).unwrap();
-    spec(&config, &settings.gpu, &options)
+    spec(&config, &settings.gpu, &options).unwrap()
 }
 
 #[test]
@@ -65,6 +69,28 @@ fn argument_lists() {
         let spec = spec_for(crf, b_frames, gpu, options);
         assert_eq!(spec.options.join(" "), expected);
         assert_eq!((spec.encoder, spec.max_delay), ("h264_nvenc", delay));
+    }
+}
+
+#[test]
+fn rate_controls() {
+    let table = [
+        (
+            RateControl::ConstantQp(30),
+            "-rc constqp -qp 30 -i_qfactor 1 -i_qoffset 0 -b_qfactor 1 -b_qoffset 0 \
+             -profile:v high -delay 0",
+        ),
+        (RateControl::bitrate(900), "-rc vbr -b:v 900k -profile:v high -spatial-aq 1 -delay 0"),
+        (
+            RateControl::bitrate(900).with_max_kbps(1800),
+            "-rc vbr -b:v 900k -maxrate 1800k -bufsize 1800k -profile:v high -spatial-aq 1 \
+             -delay 0",
+        ),
+    ];
+    for (rate_control, expected) in table {
+        let spec = spec_with(rate_control, 2, "", "spatial_aq = true");
+        let arguments = spec.options.join(" ");
+        assert!(arguments.ends_with(&format!("-forced-idr 1 {expected}")), "{arguments}");
     }
 }
 

@@ -109,8 +109,8 @@ fn broken(error: &openh264::Error) -> DecodeError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use encoder_core::{
-        EncoderConfig, EncoderType, FrameBuffer, FrameLayout, OpenRequest, Settings, VideoEncoder,
-        mean_absolute_difference,
+        EncoderConfig, EncoderType, FrameBuffer, FrameLayout, OpenRequest, RateControl, Settings,
+        VideoEncoder, mean_absolute_difference,
     };
 
     use super::*;
@@ -124,7 +124,7 @@ mod tests {
                 resolution: Some(size),
                 preset: preset.parse().unwrap(),
                 gop_size: 7,
-                crf: 10,
+                rate_control: RateControl::Crf(10),
                 ..EncoderConfig::default()
             };
             let settings = Settings { encoder, ..Settings::default() };
@@ -162,7 +162,7 @@ mod tests {
                 resolution: Some(size),
                 preset: preset.parse().unwrap(),
                 gop_size: 1,
-                crf: 10,
+                rate_control: RateControl::Crf(10),
                 ..EncoderConfig::default()
             };
             let settings = Settings { encoder, ..Settings::default() };

@@ -1,7 +1,8 @@
 //! OpenH264, built from source into the program: the encoder that is always available.
 //!
-//! Constant quality (with a quantiser that depends on the motion), no B-frames, no look-ahead, one
-//! thread. Registers itself as `openh264`; a program names the crate once: `use encoder_openh264 as
+//! Constant quality (with a quantiser that depends on the motion), constant quantiser, or a mean bit
+//! rate; no B-frames, no look-ahead, one thread. It keeps a maximum bit rate only by leaving out
+//! pictures, so it is refused with `max_bitrate_kbps`. Registers itself as `openh264`; a program names the crate once: `use encoder_openh264 as
 //! _;`.
 //!
 //! Its decoder checks the pictures of hardware encoders ([`encoder_core::PictureDecoder`]).
@@ -18,11 +19,11 @@ use std::time::Duration;
 use encoder_core::{
     Backend, BackendOptions, Caps, ConfigError, Device, EncodeError, EncodedChunk, EncoderConfig,
     EncoderType, FailureKind, Frame, OpenError, OpenRequest, PixelFormat, Preset, Presets,
-    ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder, inventory, probe_in_process,
-    unknown_key,
+    ProbeResult, RateControl, Refusal, RefusalKind, Resolution, VideoEncoder, inventory,
+    probe_in_process, unknown_key,
 };
 use quality::Quality;
-use raw::{Parameters, RawEncoder};
+use raw::{Parameters, Rate, RawEncoder};
 use serde::Deserialize;
 
 /// The backend, as it registers itself; for [`encoder_core::register`].
@@ -68,7 +69,8 @@ pub struct Options {
     /// Entropy coding by CABAC (High profile): about a tenth smaller, a little slower. Default:
     /// true, except with the preset `ultrafast`.
     pub cabac: Option<bool>,
-    /// The quantiser itself, 0 (best) to 51. Default: computed from CRF and motion.
+    /// The quantiser of all pictures, 0 (best) to 51, in place of `crf`; `qp` and `bitrate_kbps` of
+    /// `[encoder]` contradict it. Default: computed from CRF and motion.
     pub quantiser: Option<u8>,
 }
 
@@ -97,10 +99,32 @@ impl Options {
     }
 }
 
+/// How the library gets the quantisers; and the CRF, if they are computed from it.
+fn rate(control: RateControl, options: &Options) -> Result<(Rate, Option<u8>), OpenError> {
+    let constant = |quantiser: u8| Rate::Quantiser(i32::from(quantiser));
+    Ok(match (control, options.quantiser) {
+        (RateControl::Crf(_), Some(quantiser)) => (constant(quantiser), None),
+        (RateControl::Crf(crf), None) => (constant(crf), Some(crf)),
+        (other, Some(_)) => {
+            let field = "backend.openh264.quantiser";
+            return Err(ConfigError::conflict(other.field(), field).into());
+        }
+        (RateControl::ConstantQp(quantiser), None) => (constant(quantiser), None),
+        (RateControl::Bitrate { kbps, max_kbps: None, .. }, None) => {
+            let bits = i32::try_from(u64::from(kbps) * 1000).unwrap_or(i32::MAX);
+            (Rate::BitRate(bits), None)
+        }
+        (other, None) => {
+            let why = "OpenH264 keeps a maximum bit rate only by leaving out pictures";
+            return Err(other.refused_by(EncoderType::OPENH264, why).into());
+        }
+    })
+}
+
 /// A running OpenH264 encoder.
 struct OpenH264 {
     raw: RawEncoder,
-    /// `None` if the options set the quantiser.
+    /// `None` if the quantiser is constant, or the library chooses it.
     quality: Option<Quality>,
     width: u32,
     height: u32,
@@ -116,6 +140,7 @@ impl OpenH264 {
         let config = request.config;
         let options = Options::read(request.options)?;
         let size = request.coded_size()?;
+        let (rate, crf) = rate(config.rate_control, &options)?;
         let (long, short) = (size.width.max(size.height), size.width.min(size.height));
         if long > MAX_LONG || !(MIN_SIDE..=MAX_SHORT).contains(&short) {
             return Err(Refusal::new(
@@ -133,7 +158,7 @@ impl OpenH264 {
             width: size.width as i32,
             height: size.height as i32,
             frame_rate: config.frame_rate.as_f64() as f32,
-            quantiser: i32::from(options.quantiser.unwrap_or(config.crf)),
+            rate,
             gop_size: config.gop_size,
             medium: options
                 .complexity
@@ -148,7 +173,7 @@ impl OpenH264 {
                 "use another encoder",
             )
         })?;
-        let quality = options.quantiser.is_none().then(|| Quality::new(config.crf, size));
+        let quality = crf.map(|crf| Quality::new(crf, size));
         Ok(Self {
             raw,
             quality,
@@ -222,6 +247,7 @@ impl VideoEncoder for OpenH264 {
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let options = Options::read(request.options)?;
+    rate(request.config.rate_control, &options)?;
     // The library is part of this program, so no file has to be inspected.
     let identity = vec![raw::version(), format!("{options:?} {:?}", request.config)];
     Ok(Device::default().with_identity(identity))
@@ -242,7 +268,9 @@ fn probe(request: &OpenRequest<'_>, _deadline: Duration) -> ProbeResult {
         Caps::new(raw::version()).with_pixel_formats([PixelFormat::Yuv420p]).with_notes(notes);
     // The probe compares pictures, so it uses a quality at which they are similar.
     let mut options = request.options.clone();
-    options.insert("quantiser".into(), PROOF.into());
+    if let RateControl::Crf(_) = request.config.rate_control {
+        options.insert("quantiser".into(), PROOF.into());
+    }
     let open = |config: &EncoderConfig| -> Result<Box<dyn VideoEncoder>, OpenError> {
         let request = request.clone().with_config(config).with_options(&options);
         Ok(Box::new(OpenH264::open(&request)?))
@@ -368,7 +396,7 @@ mod tests {
     fn a_better_quality_gives_a_larger_stream() {
         let size = |crf| {
             let mut config = config(320, 240);
-            config.crf = crf;
+            config.rate_control = RateControl::Crf(crf);
             let mut encoder = open(&config, "").unwrap();
             run(&mut encoder, 8, None).iter().map(|c| c.data.len()).sum::<usize>()
         };
@@ -380,7 +408,7 @@ mod tests {
     #[test]
     fn the_quantiser_can_be_set() {
         let stream = |crf, options: &str| {
-            let config = EncoderConfig { crf, ..config(64, 64) };
+            let config = EncoderConfig { rate_control: RateControl::Crf(crf), ..config(64, 64) };
             run(&mut open(&config, options).unwrap(), 3, None)
         };
         // The whole test picture moves.

@@ -9,10 +9,19 @@ use encoder_core::Frame;
 use openh264_sys2::{
     CAMERA_VIDEO_REAL_TIME, CONSTANT_ID, ENCODER_OPTION_SVC_ENCODE_PARAM_EXT,
     ENCODER_OPTION_TRACE_LEVEL, ISVCEncoder, ISVCEncoderVtbl, LOW_COMPLEXITY, MEDIUM_COMPLEXITY,
-    PRO_BASELINE, PRO_HIGH, RC_OFF_MODE, SEncParamExt, SFrameBSInfo, SM_SINGLE_SLICE,
-    SSourcePicture, WELS_LOG_QUIET, source::APILoader, videoFormatI420, videoFrameTypeIDR,
-    videoFrameTypeSkip,
+    PRO_BASELINE, PRO_HIGH, RC_BITRATE_MODE, RC_OFF_MODE, SEncParamExt, SFrameBSInfo,
+    SM_SINGLE_SLICE, SSourcePicture, WELS_LOG_QUIET, source::APILoader, videoFormatI420,
+    videoFrameTypeIDR, videoFrameTypeSkip,
 };
+
+/// How pictures get their quantisers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rate {
+    /// By [`RawEncoder::set_quantiser`]; this is the first one, 0 to 51.
+    Quantiser(i32),
+    /// By the library, for this bit rate in bits per second.
+    BitRate(i32),
+}
 
 /// The parameters of an encoder.
 pub struct Parameters {
@@ -22,8 +31,8 @@ pub struct Parameters {
     pub height: i32,
     /// Frames per second.
     pub frame_rate: f32,
-    /// The first quantiser, 0 to 51.
-    pub quantiser: i32,
+    /// How pictures get their quantisers.
+    pub rate: Rate,
     /// Frames from one IDR picture to the next.
     pub gop_size: u32,
     /// Medium instead of low complexity.
@@ -71,7 +80,6 @@ impl RawEncoder {
         p.iPicWidth = parameters.width;
         p.iPicHeight = parameters.height;
         p.fMaxFrameRate = parameters.frame_rate;
-        p.iRCMode = RC_OFF_MODE;
         p.uiIntraPeriod = parameters.gop_size;
         p.iComplexityMode = if parameters.medium { MEDIUM_COMPLEXITY } else { LOW_COMPLEXITY };
         p.iEntropyCodingModeFlag = c_int::from(parameters.cabac);
@@ -89,8 +97,19 @@ impl RawEncoder {
         layer.iVideoHeight = parameters.height;
         layer.fFrameRate = parameters.frame_rate;
         layer.uiProfileIdc = if parameters.cabac { PRO_HIGH } else { PRO_BASELINE };
-        layer.iDLayerQp = parameters.quantiser;
         layer.sSliceArgument.uiSliceMode = SM_SINGLE_SLICE;
+        match parameters.rate {
+            Rate::Quantiser(quantiser) => {
+                p.iRCMode = RC_OFF_MODE;
+                layer.iDLayerQp = quantiser;
+            }
+            Rate::BitRate(bits) => {
+                p.iRCMode = RC_BITRATE_MODE;
+                p.iTargetBitrate = bits;
+                layer.iSpatialBitrate = bits;
+                (p.iMinQp, p.iMaxQp) = (0, 51);
+            }
+        }
         // Limited range, BT.709 primaries, sRGB transfer, BT.601 matrix: the colours of the frames.
         layer.bVideoSignalTypePresent = true;
         layer.uiVideoFormat = 5;

@@ -9,8 +9,8 @@ use std::{
 
 use encoder_core::{
     Backend, Caps, CheckOutput, EncodeError, EncodedChunk, EncoderType, Frame, FrameBuffer,
-    FrameLayout, OpenError, OpenRequest, PixelFormat, Plan, ProbeResult, Resolution, Settings,
-    VideoEncoder, backend,
+    FrameLayout, OpenError, OpenRequest, PixelFormat, Plan, ProbeResult, RateControl, Resolution,
+    Settings, VideoEncoder, backend,
 };
 use encoder_pipeline::{
     mux::{Mp4Options, Mp4Sink},
@@ -244,7 +244,7 @@ fn right_pictures_of_bad_quality_are_right() {
     for (name, level) in scenes {
         for crf in [51, 35, 23, 10] {
             let mut config = config(CheckOutput::All, &BOTH, "");
-            config.settings.encoder.crf = crf;
+            config.settings.encoder.rate_control = RateControl::Crf(crf);
             let picture = |n| {
                 let pixels = (0..120).flat_map(|y| (0..160).map(move |x| (x, y)));
                 raw("mono8", 160, pixels.map(|(x, y)| level(n, x, y)).collect())

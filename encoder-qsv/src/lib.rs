@@ -18,7 +18,9 @@
 //!
 //! Quality: `crf` becomes `-global_quality` of the same number, between 1 and 51, without
 //! look-ahead or bit rate: intelligent constant quality (ICQ). The scales are similar and not
-//! equal.
+//! equal. `qp` becomes `-q:v`, a constant quantiser (CQP), the same for all pictures. `bitrate_kbps`
+//! becomes a variable bit rate (VBR), which needs a maximum: twice the bit rate unless
+//! `max_bitrate_kbps` is set. Where both are equal FFmpeg takes a constant bit rate (CBR).
 //!
 //! Only options that FFmpeg 4.4 to 9 all know are used, for both runtimes.
 
@@ -31,10 +33,11 @@ use std::{
 
 use encoder_core::{
     Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, PixelFormat, Preset, Presets, ProbeResult, Refusal, RefusalKind, VideoEncoder,
+    OpenRequest, PixelFormat, Preset, Presets, ProbeResult, RateControl, Refusal, RefusalKind,
+    VideoEncoder,
 };
 use encoder_ffmpeg::{
-    Feature, FfmpegSpec, read_options,
+    EQUAL_QUANTISERS, FfmpegSpec, bit_rate, read_options,
     render::{self, INTEL, Node, Nodes, Wanted},
 };
 use serde::Deserialize;
@@ -103,14 +106,21 @@ impl QsvOptions {
 }
 
 /// The spec for FFmpeg, on the device of `node`; without one FFmpeg chooses.
-pub fn spec(config: &EncoderConfig, options: &QsvOptions, node: Option<&Path>) -> FfmpegSpec {
+///
+/// # Errors
+/// [`OpenError::Refused`] for a rate control that this backend does not know.
+pub fn spec(
+    config: &EncoderConfig,
+    options: &QsvOptions,
+    node: Option<&Path>,
+) -> Result<FfmpegSpec, OpenError> {
     // Quick Sync has no preset faster than veryfast.
     let preset = config.preset.max(Preset::Veryfast);
-    let quality = config.crf.max(1);
+    let quality = rate_control(config.rate_control)?;
     let EncoderConfig { gop_size, b_frames, .. } = *config;
     let depth = options.async_depth;
     let mut arguments = format!(
-        "-preset {preset} -global_quality {quality} -look_ahead 0 -g {gop_size} -bf {b_frames} \
+        "-preset {preset} {quality} -look_ahead 0 -g {gop_size} -bf {b_frames} \
          -idr_interval 0 -forced_idr 1 -async_depth {depth}"
     );
     if let Some(low_power) = options.low_power {
@@ -126,7 +136,18 @@ pub fn spec(config: &EncoderConfig, options: &QsvOptions, node: Option<&Path>) -
     }
     spec.format = PixelFormat::Nv12;
     spec.max_delay = max_delay(config, options);
-    spec
+    Ok(spec)
+}
+
+fn rate_control(rate_control: RateControl) -> Result<String, Refusal> {
+    Ok(match rate_control {
+        RateControl::Crf(crf) => format!("-global_quality {}", crf.max(1)),
+        RateControl::ConstantQp(qp) => format!("-q:v {qp} {EQUAL_QUANTISERS}"),
+        RateControl::Bitrate { kbps, max_kbps, .. } => {
+            bit_rate(kbps, max_kbps.or(Some(kbps.saturating_mul(2))))
+        }
+        other => return Err(other.refused_by(EncoderType::QSV, "Quick Sync has no such mode")),
+    })
 }
 
 /// FFmpeg returns an access unit when `async_depth` later frames are in flight, and the runtime
@@ -155,7 +176,7 @@ fn spec_on(
     options: &QsvOptions,
     node: Option<&Node>,
     has_several: bool,
-) -> FfmpegSpec {
+) -> Result<FfmpegSpec, OpenError> {
     let is_certain =
         |node: &&Node| options.device.is_some() || has_several || node.vendor == Some(INTEL);
     spec(config, options, node.filter(is_certain).map(|node| node.path.as_path()))
@@ -164,7 +185,7 @@ fn spec_on(
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (options, nodes) = look(request)?;
     let (first, several) = (nodes.as_ref().map(Nodes::first), has_several(nodes.as_ref()));
-    let identity = encoder_ffmpeg::identity(&spec_on(request.config, &options, first, several))?;
+    let identity = encoder_ffmpeg::identity(&spec_on(request.config, &options, first, several)?)?;
     Ok(match nodes {
         Some(nodes) => nodes.device(identity, &RUNTIMES),
         None => Device::default().with_identity(identity),
@@ -178,7 +199,9 @@ fn has_several(nodes: Option<&Nodes>) -> bool {
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let (options, nodes) = match look(request) {
         Ok(found) => found,
-        Err(error) => return ProbeResult::Refused(render::refusal(EncoderType::QSV, error)),
+        Err(error) => {
+            return ProbeResult::Refused(encoder_ffmpeg::refusal(EncoderType::QSV, error));
+        }
     };
     let several = has_several(nodes.as_ref());
     let on_node = |node: Option<&Node>, deadline| {
@@ -187,12 +210,8 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
         let is_mode = |refusal: &Refusal| refusal.kind == RefusalKind::Unsupported;
         render::probe_low_power(options.low_power, &modes, is_mode, deadline, |mode, deadline| {
             let options = QsvOptions { low_power: mode, ..options.clone() };
-            let on_node = |config| spec_on(config, &options, node, several);
-            let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
-            let b_frames =
-                Feature { name: "b-frames", spec: on_node(&two).reordering(), exact: false };
-            let spec = on_node(request.config).with_waiter(request.waiter);
-            encoder_ffmpeg::test_encode_features(&spec, &[b_frames], deadline)
+            let on_node = |config: &_| spec_on(config, &options, node, several);
+            encoder_ffmpeg::test_encode_b_frames(EncoderType::QSV, request, on_node, deadline)
         })
     };
     match &nodes {
@@ -204,7 +223,7 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let (options, nodes) = look(request)?;
     let first = nodes.as_ref().map(Nodes::first);
-    let spec = spec_on(request.config, &options, first, has_several(nodes.as_ref()));
+    let spec = spec_on(request.config, &options, first, has_several(nodes.as_ref()))?;
     encoder_ffmpeg::open(spec, request)
 }
 
@@ -240,12 +259,35 @@ mod tests {
             ),
         ];
         for (options, preset, crf, b_frames, global, expected, delay) in table {
-            let config = EncoderConfig { preset, crf, b_frames, ..Default::default() };
+            let rate_control = RateControl::Crf(crf);
+            let config = EncoderConfig { preset, rate_control, b_frames, ..Default::default() };
             let options = QsvOptions::read(&options.parse().unwrap()).unwrap();
-            let spec = spec(&config, &options, options.device.as_deref());
+            let spec = spec(&config, &options, options.device.as_deref()).unwrap();
             assert_eq!(spec.global.join(" "), global);
             assert_eq!(spec.options.join(" "), expected);
             assert_eq!((spec.format, spec.max_delay), (PixelFormat::Nv12, delay));
+        }
+    }
+
+    #[test]
+    fn rate_controls() {
+        for (rate_control, expected) in [
+            (
+                RateControl::ConstantQp(30),
+                "-preset veryfast -q:v 30 -i_qfactor 1 -i_qoffset 0 -b_qfactor 1 -b_qoffset 0 -look",
+            ),
+            (
+                RateControl::bitrate(900),
+                "-preset veryfast -b:v 900k -maxrate 1800k -bufsize 1800k -look_ahead 0",
+            ),
+            (
+                RateControl::bitrate(900).with_max_kbps(1000),
+                "-preset veryfast -b:v 900k -maxrate 1000k -bufsize 1000k -look_ahead 0",
+            ),
+        ] {
+            let config = EncoderConfig { rate_control, ..Default::default() };
+            let spec = spec(&config, &QsvOptions::default(), None).unwrap();
+            assert!(spec.options.join(" ").starts_with(expected), "{:?}", spec.options);
         }
     }
 
@@ -274,20 +316,33 @@ mod tests {
             (QsvOptions::default(), None, false),
             (named, None, true),
         ] {
-            let spec = spec_on(&config, &options, Some(&node(vendor)), false);
+            let spec = spec_on(&config, &options, Some(&node(vendor)), false).unwrap();
             assert_eq!(!spec.global.is_empty(), expected, "{options:?} {vendor:?}");
         }
         let options = QsvOptions::default();
-        assert!(!spec_on(&config, &options, Some(&node(None)), true).global.is_empty());
-        assert!(spec_on(&config, &options, None, false).global.is_empty());
+        let unknown = node(None);
+        let global = |node, several| spec_on(&config, &options, node, several).unwrap().global;
+        assert!(!global(Some(&unknown), true).is_empty());
+        assert!(global(None, false).is_empty());
     }
 
     /// FFmpeg reads the options before it looks for a device, so no device is needed. Needs FFmpeg.
     #[test]
     fn ffmpeg_knows_every_option() {
-        let config = EncoderConfig { b_frames: 2, ..Default::default() };
+        for rate_control in [
+            RateControl::Crf(23),
+            RateControl::ConstantQp(23),
+            RateControl::bitrate(900).with_max_kbps(1800),
+        ] {
+            known(rate_control);
+        }
+    }
+
+    fn known(rate_control: RateControl) {
+        let config = EncoderConfig { b_frames: 2, rate_control, ..Default::default() };
         let options = QsvOptions { low_power: Some(true), ..Default::default() };
-        match encoder_ffmpeg::test_encode(&spec(&config, &options, None), Duration::from_secs(60)) {
+        let spec = spec(&config, &options, None).unwrap();
+        match encoder_ffmpeg::test_encode(&spec, Duration::from_secs(60)) {
             ProbeResult::Usable(_) => {}
             ProbeResult::Refused(refusal) => {
                 let device = [RefusalKind::Missing, RefusalKind::NoDevice, RefusalKind::Busy];

@@ -12,7 +12,9 @@
 //! Quality: `crf` becomes the same number, between 1 and 51, as the quantiser of every P picture
 //! (`-rc_mode CQP -qp`), because every driver supports it. Unlike x264's `crf` it does not spend
 //! less where motion hides errors, so files are larger. `rc_mode = "icq"` uses the scale of the
-//! driver's own constant quality instead, if it has one (Intel; AMD's RDNA 3 does not).
+//! driver's own constant quality instead, if it has one (Intel; AMD's RDNA 3 does not). `qp` is the
+//! quantiser of all pictures, and `bitrate_kbps` a variable bit rate (VBR), where the driver has
+//! that.
 //!
 //! `preset` has no effect, because the drivers of VA-API have no common scale: see
 //! [`VaapiOptions::compression_level`].
@@ -28,10 +30,10 @@ use std::{
 
 use encoder_core::{
     Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, PixelFormat, ProbeResult, Refusal, RefusalKind, VideoEncoder,
+    OpenRequest, PixelFormat, ProbeResult, RateControl, Refusal, RefusalKind, VideoEncoder,
 };
 use encoder_ffmpeg::{
-    Feature, FfmpegSpec, TAG_COLOURS, read_options,
+    EQUAL_QUANTISERS, FfmpegSpec, TAG_COLOURS, bit_rate, read_options,
     render::{self, NVIDIA, Nodes, Wanted},
 };
 use serde::Deserialize;
@@ -60,10 +62,10 @@ const WANTED: Wanted = Wanted {
 const DRIVERS: [&str; 3] =
     ["dri/radeonsi_drv_video.so", "dri/iHD_drv_video.so", "dri/i965_drv_video.so"];
 
-/// How the encoder spends its bits.
+/// How the driver uses `crf`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum RateControl {
+pub enum RcMode {
     /// A constant quantiser: every driver has it.
     #[default]
     Cqp,
@@ -78,8 +80,9 @@ pub struct VaapiOptions {
     /// The render node: `/dev/dri/renderD128`. Default: the first node on which the probe
     /// succeeds.
     pub device: Option<PathBuf>,
-    /// How the driver uses `crf`: `cqp` or `icq`. Default `cqp`.
-    pub rc_mode: RateControl,
+    /// How the driver uses `crf`: `cqp` or `icq`, which `qp` and `bitrate_kbps` of `[encoder]`
+    /// contradict. Default `cqp`.
+    pub rc_mode: RcMode,
     /// Whether to use the device's low-power encoder, the only encoder of the newest Intel devices.
     /// Default: if the normal one is missing or does not work.
     pub low_power: Option<bool>,
@@ -106,13 +109,17 @@ impl VaapiOptions {
 }
 
 /// The spec for FFmpeg, on the device of `node`.
-pub fn spec(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> FfmpegSpec {
-    let quality = config.crf.max(1);
+///
+/// # Errors
+/// [`OpenError::Refused`] for a rate control that this backend does not know,
+/// [`ConfigError::Conflict`] if [`VaapiOptions::rc_mode`] contradicts it.
+pub fn spec(
+    config: &EncoderConfig,
+    options: &VaapiOptions,
+    node: &Path,
+) -> Result<FfmpegSpec, OpenError> {
     let EncoderConfig { gop_size, b_frames, .. } = *config;
-    let mut arguments = match options.rc_mode {
-        RateControl::Cqp => format!("-rc_mode CQP -qp {quality}"),
-        RateControl::Icq => format!("-rc_mode ICQ -global_quality {quality}"),
-    };
+    let mut arguments = rate_control(config.rate_control, options.rc_mode)?;
     arguments.push_str(&format!(" -profile:v high -g {gop_size} -bf {b_frames} -idr_interval 0"));
     // Some drivers write the parameter sets themselves, without colour tags and into the stream
     // alone. FLV needs them at the start of the stream, and FFmpeg before 6 does not move them by
@@ -135,7 +142,27 @@ pub fn spec(config: &EncoderConfig, options: &VaapiOptions, node: &Path) -> Ffmp
     spec.format = PixelFormat::Nv12;
     spec.filter = Some("format=nv12,hwupload");
     spec.max_delay = max_delay(config);
-    spec
+    Ok(spec)
+}
+
+fn rate_control(rate_control: RateControl, rc_mode: RcMode) -> Result<String, OpenError> {
+    Ok(match (rate_control, rc_mode) {
+        (RateControl::Crf(crf), RcMode::Cqp) => format!("-rc_mode CQP -qp {}", crf.max(1)),
+        (RateControl::Crf(crf), RcMode::Icq) => {
+            format!("-rc_mode ICQ -global_quality {}", crf.max(1))
+        }
+        (other, RcMode::Icq) => {
+            let icq = "backend.vaapi.rc_mode = icq";
+            return Err(ConfigError::conflict(other.field(), icq).into());
+        }
+        (RateControl::ConstantQp(qp), _) => format!("-rc_mode CQP -qp {qp} {EQUAL_QUANTISERS}"),
+        (RateControl::Bitrate { kbps, max_kbps, .. }, _) => {
+            format!("-rc_mode VBR {}", bit_rate(kbps, max_kbps))
+        }
+        (other, _) => {
+            return Err(other.refused_by(EncoderType::VAAPI, "VA-API has no such mode").into());
+        }
+    })
 }
 
 /// FFmpeg keeps B-frames until the picture that they refer to, and since 5.0 two more pictures,
@@ -169,14 +196,16 @@ fn look(request: &OpenRequest<'_>) -> Result<(VaapiOptions, Nodes), OpenError> {
 
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     let (options, nodes) = look(request)?;
-    let spec = spec(request.config, &options, &nodes.first().path);
+    let spec = spec(request.config, &options, &nodes.first().path)?;
     Ok(nodes.device(encoder_ffmpeg::identity(&spec)?, &DRIVERS))
 }
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let (options, nodes) = match look(request) {
         Ok(found) => found,
-        Err(error) => return ProbeResult::Refused(render::refusal(EncoderType::VAAPI, error)),
+        Err(error) => {
+            return ProbeResult::Refused(encoder_ffmpeg::refusal(EncoderType::VAAPI, error));
+        }
     };
     nodes.probe(deadline, |node, share| {
         let modes = [None, Some(true)];
@@ -184,19 +213,15 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
             |refusal: &Refusal| rules::MODE.iter().any(|message| refusal.reason.contains(message));
         render::probe_low_power(options.low_power, &modes, is_mode, share, |low_power, deadline| {
             let options = VaapiOptions { low_power, ..options.clone() };
-            let on_node = |config| spec(config, &options, &node.path);
-            let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
-            let b_frames =
-                Feature { name: "b-frames", spec: on_node(&two).reordering(), exact: false };
-            let spec = on_node(request.config).with_waiter(request.waiter);
-            encoder_ffmpeg::test_encode_features(&spec, &[b_frames], deadline)
+            let on_node = |config: &_| spec(config, &options, &node.path);
+            encoder_ffmpeg::test_encode_b_frames(EncoderType::VAAPI, request, on_node, deadline)
         })
     })
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     let (options, nodes) = look(request)?;
-    encoder_ffmpeg::open(spec(request.config, &options, &nodes.first().path), request)
+    encoder_ffmpeg::open(spec(request.config, &options, &nodes.first().path)?, request)
 }
 
 #[cfg(test)]
@@ -222,9 +247,10 @@ mod tests {
             ),
         ];
         for (crf, b_frames, options, before, behind, delay) in table {
-            let config = EncoderConfig { crf, b_frames, ..Default::default() };
+            let rate_control = RateControl::Crf(crf);
+            let config = EncoderConfig { rate_control, b_frames, ..Default::default() };
             let options = VaapiOptions::read(&options.parse().unwrap()).unwrap();
-            let spec = spec(&config, &options, Path::new("/dev/dri/renderD129"));
+            let spec = spec(&config, &options, Path::new("/dev/dri/renderD129")).unwrap();
             assert_eq!(spec.options.join(" "), format!("{before} {BITSTREAM}{behind}"));
             assert_eq!(
                 spec.global.join(" "),
@@ -232,6 +258,33 @@ mod tests {
             );
             assert_eq!((spec.format, spec.max_delay), (PixelFormat::Nv12, delay));
             assert_eq!(spec.filter, Some("format=nv12,hwupload"));
+        }
+    }
+
+    #[test]
+    fn rate_controls() {
+        for (rate_control, expected) in [
+            (
+                RateControl::ConstantQp(30),
+                "-rc_mode CQP -qp 30 -i_qfactor 1 -i_qoffset 0 -b_qfactor 1 -b_qoffset 0",
+            ),
+            (RateControl::bitrate(900), "-rc_mode VBR -b:v 900k"),
+            (
+                RateControl::bitrate(900).with_max_kbps(1000),
+                "-rc_mode VBR -b:v 900k -maxrate 1000k -bufsize 1000k",
+            ),
+        ] {
+            let config = EncoderConfig { rate_control, ..Default::default() };
+            let spec = |options| spec(&config, &options, Path::new("/dev/dri/renderD128"));
+            let arguments = spec(VaapiOptions::default()).unwrap().options.join(" ");
+            assert!(arguments.starts_with(&format!("{expected} -profile:v high")), "{arguments}");
+            let icq = VaapiOptions { rc_mode: RcMode::Icq, ..Default::default() };
+            let error = spec(icq).unwrap_err();
+            let OpenError::Config(ConfigError::Conflict { first, second }) = error else {
+                panic!("{error}");
+            };
+            assert_eq!(first, rate_control.field());
+            assert_eq!(second, "backend.vaapi.rc_mode = icq");
         }
     }
 
@@ -285,17 +338,37 @@ mod tests {
         let help = String::from_utf8(help.stdout).unwrap();
         let first = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
         let known: Vec<_> = help.lines().map(first).collect();
-        let config = EncoderConfig::default();
-        for options in [options, VaapiOptions::default()] {
-            let spec = spec(&config, &options, Path::new("/dev/dri/renderD128"));
+        let rate = RateControl::bitrate(900).with_max_kbps(1000);
+        for (options, rate_control) in [
+            (options, RateControl::Crf(23)),
+            (VaapiOptions::default(), RateControl::Crf(23)),
+            (VaapiOptions::default(), RateControl::ConstantQp(23)),
+            (VaapiOptions::default(), rate),
+        ] {
+            let config = EncoderConfig { rate_control, ..Default::default() };
+            let spec = spec(&config, &options, Path::new("/dev/dri/renderD128")).unwrap();
             for pair in spec.options.chunks(2) {
                 let name = pair[0].trim_end_matches(":v");
                 // Options of every encoder are not in the list.
-                if !["-g", "-bf", "-global_quality", "-bsf"].contains(&name) {
+                let common = [
+                    "-g",
+                    "-bf",
+                    "-global_quality",
+                    "-bsf",
+                    "-b",
+                    "-maxrate",
+                    "-bufsize",
+                    "-i_qfactor",
+                    "-i_qoffset",
+                    "-b_qfactor",
+                    "-b_qoffset",
+                ];
+                if !common.contains(&name) {
                     assert!(known.iter().any(|known| known == name), "{name}: {help}");
                 }
                 // A value that is a word is in the list too.
-                if name != "-bsf" && pair[1].parse::<u32>().is_err() {
+                let is_word = pair[1].trim_end_matches('k').parse::<u32>().is_err();
+                if name != "-bsf" && is_word {
                     assert!(known.contains(&pair[1]), "{pair:?}: {help}");
                 }
             }
@@ -306,7 +379,7 @@ mod tests {
     #[test]
     fn a_file_that_is_not_a_device_is_refused_by_name() {
         let node = Path::new("/dev/null");
-        let spec = spec(&EncoderConfig::default(), &VaapiOptions::default(), node);
+        let spec = spec(&EncoderConfig::default(), &VaapiOptions::default(), node).unwrap();
         let result = encoder_ffmpeg::test_encode(&spec, Duration::from_secs(60));
         let ProbeResult::Refused(refusal) = result else { panic!("/dev/null encodes") };
         println!("{refusal}");

@@ -2,7 +2,9 @@
 //!
 //! Quality: VideoToolbox has a scale of 1 (worst) to 100 on Apple silicon only: `crf` becomes
 //! `-q:v` = 100 - 2 × crf, at least 1 (crf 23 gives 54). On Intel there is only a bit rate: 0.1 bit
-//! per pixel at crf 23, twice as many for each 6 steps down, as on x264's scale.
+//! per pixel at crf 23, twice as many for each 6 steps down, as on x264's scale. `bitrate_kbps` and
+//! `max_bitrate_kbps` are used as they are. VideoToolbox has no constant quantiser: with `qp` it is
+//! refused.
 //!
 //! `preset` has no effect. `b_frames` only allows or forbids B-frames: VideoToolbox chooses how
 //! many follow each other.
@@ -18,9 +20,9 @@ use std::{fs, time::Duration};
 
 use encoder_core::{
     Backend, BackendOptions, ConfigError, Device, EncoderConfig, EncoderType, OpenError,
-    OpenRequest, ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder,
+    OpenRequest, ProbeResult, RateControl, Refusal, RefusalKind, Resolution, VideoEncoder,
 };
-use encoder_ffmpeg::{Feature, FfmpegSpec, PROBE_SIZE, read_options};
+use encoder_ffmpeg::{FfmpegSpec, PROBE_SIZE, read_options};
 use serde::Deserialize;
 
 /// The backend, as it registers itself; for [`encoder_core::register`].
@@ -83,10 +85,26 @@ impl Machine {
 }
 
 /// The spec for FFmpeg.
-pub fn spec(config: &EncoderConfig, machine: Machine) -> FfmpegSpec {
-    let quality = match machine {
-        Machine::AppleSilicon => format!("-q:v {}", 100u8.saturating_sub(2 * config.crf).max(1)),
-        Machine::Intel => format!("-b:v {}", bit_rate(config, machine)),
+///
+/// # Errors
+/// [`OpenError::Refused`] for a rate control that VideoToolbox does not have.
+pub fn spec(config: &EncoderConfig, machine: Machine) -> Result<FfmpegSpec, OpenError> {
+    let quality = match (config.rate_control, machine) {
+        (RateControl::Crf(crf), Machine::AppleSilicon) => {
+            format!("-q:v {}", 100u8.saturating_sub(2 * crf).max(1))
+        }
+        (RateControl::Crf(crf), Machine::Intel) => {
+            format!("-b:v {}", bit_rate(crf, config, machine))
+        }
+        // It has limits for the bits of a second, and no decoder's buffer.
+        (RateControl::Bitrate { kbps, max_kbps, .. }, _) => {
+            let limit = max_kbps.map_or(String::new(), |max| format!(" -maxrate {max}k"));
+            format!("-b:v {kbps}k{limit}")
+        }
+        (other, _) => {
+            let why = "VideoToolbox has only a quality and a bit rate";
+            return Err(other.refused_by(EncoderType::VIDEOTOOLBOX, why).into());
+        }
     };
     let EncoderConfig { gop_size, b_frames, .. } = *config;
     let mut spec = FfmpegSpec::new(EncoderType::VIDEOTOOLBOX, "h264_videotoolbox", config)
@@ -96,14 +114,14 @@ pub fn spec(config: &EncoderConfig, machine: Machine) -> FfmpegSpec {
         .with_rules(rules::RULES);
     spec.probe_size = machine.probe_size();
     spec.max_delay = MAX_DELAY;
-    spec
+    Ok(spec)
 }
 
 /// Bits per second for Macs without constant quality.
-fn bit_rate(config: &EncoderConfig, machine: Machine) -> u64 {
+fn bit_rate(crf: u8, config: &EncoderConfig, machine: Machine) -> u64 {
     let size = config.resolution.unwrap_or(machine.probe_size());
     let pixels = f64::from(size.width) * f64::from(size.height) * config.frame_rate.as_f64();
-    let bits = 0.1 * 2f64.powf((23.0 - f64::from(config.crf)) / 6.0);
+    let bits = 0.1 * 2f64.powf((23.0 - f64::from(crf)) / 6.0);
     (pixels * bits).clamp(64_000.0, 400_000_000.0).round() as u64
 }
 
@@ -123,7 +141,7 @@ fn system() -> Result<(), Refusal> {
 fn inspect(request: &OpenRequest<'_>) -> Result<Device, OpenError> {
     VideotoolboxOptions::read(request.options)?;
     system()?;
-    let mut identity = encoder_ffmpeg::identity(&spec(request.config, Machine::HERE))?;
+    let mut identity = encoder_ffmpeg::identity(&spec(request.config, Machine::HERE)?)?;
     // The encoder is a part of the system and changes with it.
     let file = "/System/Library/CoreServices/SystemVersion.plist";
     let version = fs::read_to_string(file).ok().and_then(|text| product_version(&text));
@@ -140,17 +158,14 @@ fn product_version(plist: &str) -> Option<String> {
 }
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
-    let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
-    let here = |config| spec(config, Machine::HERE);
-    let b_frames = Feature { name: "b-frames", spec: here(&two).reordering(), exact: false };
-    let spec = here(request.config).with_waiter(request.waiter);
-    encoder_ffmpeg::test_encode_features(&spec, &[b_frames], deadline)
+    let here = |config: &_| spec(config, Machine::HERE);
+    encoder_ffmpeg::test_encode_b_frames(EncoderType::VIDEOTOOLBOX, request, here, deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {
     VideotoolboxOptions::read(request.options)?;
     system()?;
-    encoder_ffmpeg::open(spec(request.config, Machine::HERE), request)
+    encoder_ffmpeg::open(spec(request.config, Machine::HERE)?, request)
 }
 
 #[cfg(test)]
@@ -196,20 +211,44 @@ mod tests {
         ];
         for (crf, b_frames, machine, expected) in table {
             let config = EncoderConfig {
-                crf,
+                rate_control: RateControl::Crf(crf),
                 b_frames,
                 resolution: Some(Resolution::new(1920, 1080)),
                 ..Default::default()
             };
-            assert_eq!(spec(&config, machine).options.join(" "), expected);
+            assert_eq!(spec(&config, machine).unwrap().options.join(" "), expected);
         }
         // A probe has its own size, and on Intel the bit rate for that size.
         let config = EncoderConfig::default();
         let (silicon, intel) =
-            (spec(&config, Machine::AppleSilicon), spec(&config, Machine::Intel));
+            (spec(&config, Machine::AppleSilicon).unwrap(), spec(&config, Machine::Intel).unwrap());
         assert_eq!(silicon.probe_size, Resolution::new(640, 360));
         assert_eq!(intel.probe_size, Resolution::new(1280, 720));
         assert!(intel.options.starts_with(&["-b:v".into(), "2764800".into()]), "{intel:?}");
+    }
+
+    #[test]
+    fn rate_controls() {
+        for machine in [Machine::AppleSilicon, Machine::Intel] {
+            let spec =
+                |rate_control| spec(&EncoderConfig { rate_control, ..Default::default() }, machine);
+            for (rate_control, expected) in [
+                (RateControl::bitrate(900), "-b:v 900k -profile:v high"),
+                (
+                    RateControl::bitrate(900).with_max_kbps(1000),
+                    "-b:v 900k -maxrate 1000k -profile:v high",
+                ),
+            ] {
+                let arguments = spec(rate_control).unwrap().options.join(" ");
+                assert!(arguments.starts_with(expected), "{arguments}");
+            }
+            let Err(OpenError::Refused(refusal)) = spec(RateControl::ConstantQp(30)) else {
+                panic!("a constant quantiser");
+            };
+            assert_eq!(refusal.kind, RefusalKind::Unsupported);
+            assert!(refusal.reason.contains("qp 30"), "{refusal}");
+            assert!(refusal.hint.contains("bitrate_kbps"), "{refusal}");
+        }
     }
 
     #[test]

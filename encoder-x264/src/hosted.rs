@@ -1,9 +1,9 @@
 //! x264 in an FFmpeg child.
 
 use encoder_core::{ConfigError, EncoderConfig, EncoderType, RefusalKind};
-use encoder_ffmpeg::{FfmpegSpec, Rule, hints::SIZE};
+use encoder_ffmpeg::{EQUAL_QUANTISERS, FfmpegSpec, Rule, bit_rate, hints::SIZE};
 
-use crate::{Plan, X264Options};
+use crate::{Plan, Rate, X264Options};
 
 /// The meaning of lines of FFmpeg's log for `libx264`.
 const RULES: &[Rule] =
@@ -22,11 +22,16 @@ pub fn spec(
 }
 
 pub(crate) fn spec_of(plan: &Plan, config: &EncoderConfig) -> FfmpegSpec {
-    let Plan { preset, tune, crf, gop_size, b_frames, threads, lookahead } = *plan;
+    let Plan { preset, tune, rate, gop_size, b_frames, threads, lookahead } = *plan;
+    let rate = match rate {
+        Rate::Crf(crf) => format!("-crf {crf}"),
+        Rate::Cqp(qp) => format!("-qp {qp} {EQUAL_QUANTISERS}"),
+        Rate::Abr(kbps, max_kbps) => bit_rate(kbps, max_kbps),
+    };
     let tune = tune.map_or(String::new(), |tune| format!("-tune {}", tune.as_str()));
     let mut spec = FfmpegSpec::new(EncoderType::X264, "libx264", config)
         .with_options(&format!(
-            "-preset {preset} {tune} -crf {crf} -g {gop_size} -keyint_min {gop_size} \
+            "-preset {preset} {tune} {rate} -g {gop_size} -keyint_min {gop_size} \
              -sc_threshold 0 -bf {b_frames} -rc-lookahead {lookahead} -forced-idr 1 \
              -threads {threads}"
         ))
@@ -38,7 +43,7 @@ pub(crate) fn spec_of(plan: &Plan, config: &EncoderConfig) -> FfmpegSpec {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use encoder_core::Preset;
+    use encoder_core::{Preset, RateControl};
     use encoder_ffmpeg::{Exit, classify};
 
     use super::*;
@@ -49,6 +54,27 @@ mod tests {
         let refusal = classify(EncoderType::X264, &[RULES], line, Exit::Code(1));
         assert_eq!(refusal.kind, RefusalKind::Unsupported, "{refusal}");
         assert!(refusal.reason.contains("641x480"), "{refusal}");
+    }
+
+    #[test]
+    fn rate_controls() {
+        for (rate_control, expected) in [
+            (RateControl::Crf(9), "-crf 9"),
+            (
+                RateControl::ConstantQp(30),
+                "-qp 30 -i_qfactor 1 -i_qoffset 0 -b_qfactor 1 -b_qoffset 0",
+            ),
+            (RateControl::bitrate(900), "-b:v 900k"),
+            (
+                RateControl::bitrate(900).with_max_kbps(1000),
+                "-b:v 900k -maxrate 1000k -bufsize 1000k",
+            ),
+        ] {
+            let config = EncoderConfig { rate_control, ..Default::default() };
+            let spec = spec(&config, &X264Options::default(), 1).unwrap();
+            let expected = format!("-preset veryfast {expected} -g 30");
+            assert!(spec.options.join(" ").starts_with(&expected), "{:?}", spec.options);
+        }
     }
 
     #[test]

@@ -8,13 +8,14 @@ use encoder_core::{
     probe_in_process,
 };
 use x264_sys::{
-    X264_BUILD, X264_CSP_I420, X264_CSP_NV12, X264_LOG_NONE, X264_RC_CRF, X264_TYPE_AUTO,
-    X264_TYPE_IDR, x264_encoder_close, x264_encoder_delayed_frames, x264_encoder_encode,
-    x264_encoder_maximum_delayed_frames, x264_encoder_open, x264_nal_t, x264_param_cleanup,
-    x264_param_default_preset, x264_param_t, x264_picture_init, x264_picture_t, x264_t,
+    X264_BUILD, X264_CSP_I420, X264_CSP_NV12, X264_LOG_NONE, X264_RC_ABR, X264_RC_CQP, X264_RC_CRF,
+    X264_TYPE_AUTO, X264_TYPE_IDR, x264_encoder_close, x264_encoder_delayed_frames,
+    x264_encoder_encode, x264_encoder_maximum_delayed_frames, x264_encoder_open, x264_nal_t,
+    x264_param_cleanup, x264_param_default_preset, x264_param_t, x264_picture_init, x264_picture_t,
+    x264_t,
 };
 
-use crate::{Plan, Tune};
+use crate::{Plan, Rate, Tune};
 
 /// An encoder on libx264.
 struct NativeEncoder {
@@ -134,8 +135,25 @@ fn parameters(
     p.i_scenecut_threshold = 0;
     p.b_open_gop = 0;
     p.i_bframe = i32::from(plan.b_frames);
-    p.rc.i_rc_method = X264_RC_CRF as i32;
-    p.rc.f_rf_constant = f32::from(plan.crf);
+    match plan.rate {
+        Rate::Crf(crf) => {
+            p.rc.i_rc_method = X264_RC_CRF as i32;
+            p.rc.f_rf_constant = f32::from(crf);
+        }
+        Rate::Cqp(qp) => {
+            p.rc.i_rc_method = X264_RC_CQP as i32;
+            p.rc.i_qp_constant = i32::from(qp);
+            // The same quantiser for I, P and B pictures.
+            (p.rc.f_ip_factor, p.rc.f_pb_factor) = (1.0, 1.0);
+        }
+        Rate::Abr(kbps, max_kbps) => {
+            p.rc.i_rc_method = X264_RC_ABR as i32;
+            p.rc.i_bitrate = number(kbps);
+            if let Some(max) = max_kbps {
+                (p.rc.i_vbv_max_bitrate, p.rc.i_vbv_buffer_size) = (number(max), number(max));
+            }
+        }
+    }
     p.rc.i_lookahead = number(plan.lookahead);
     p.b_annexb = 1;
     p.b_repeat_headers = 1;

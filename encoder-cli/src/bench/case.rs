@@ -10,7 +10,7 @@ use std::{
 };
 
 use encoder_core::{
-    Chain, EncodedChunk, EncoderType, FrameBuffer, PixelFormat, Plan, Settings, VideoEncoder,
+    Chain, EncoderType, FrameBuffer, PixelFormat, Plan, RateControl, Settings, VideoEncoder,
 };
 use encoder_ffmpeg::process::{self, Input};
 use encoder_pipeline::{
@@ -257,7 +257,7 @@ impl Work<'_> {
         let input = input.ok_or("ffmpeg cannot be given these frames by a pipe")?;
         let ffmpeg = encoder_ffmpeg::Ffmpeg::find_with(EncoderType::X264, FFMPEG_DEFAULT)
             .map_err(|e| e.to_string())?;
-        let words = plain_options(&self.settings, self.threads());
+        let words = plain_options(&self.settings, self.threads())?;
         let path = |n: usize| self.case.folder.join(format!("ffmpeg{n}.mp4"));
         std::fs::create_dir_all(&self.case.folder).map_err(|error| error.to_string())?;
         let before = Before::now();
@@ -293,14 +293,19 @@ fn feed(command: Command, frames: &Arc<Frames>) -> Result<(), String> {
 const FFMPEG_DEFAULT: &str = "libx264";
 
 /// The usual options of `ffmpeg`: speed and quality, and no encoder.
-fn plain_options(settings: &Settings, threads: usize) -> Vec<String> {
+fn plain_options(settings: &Settings, threads: usize) -> Result<Vec<String>, String> {
     let config = &settings.encoder;
-    let (preset, crf, gop, b_frames) =
-        (config.preset, config.crf, config.gop_size, config.b_frames);
+    let (preset, gop, b_frames) = (config.preset, config.gop_size, config.b_frames);
+    let rate = match config.rate_control {
+        RateControl::Crf(crf) => format!("-crf {crf}"),
+        RateControl::ConstantQp(qp) => format!("-qp {qp} {}", encoder_ffmpeg::EQUAL_QUANTISERS),
+        RateControl::Bitrate { kbps, max_kbps, .. } => encoder_ffmpeg::bit_rate(kbps, max_kbps),
+        other => return Err(format!("ffmpeg has no option for {other}")),
+    };
     let text = format!(
-        "-preset {preset} -crf {crf} -threads {threads} -g {gop} -bf {b_frames} -pix_fmt yuv420p"
+        "-preset {preset} {rate} -threads {threads} -g {gop} -bf {b_frames} -pix_fmt yuv420p"
     );
-    text.split_whitespace().map(str::to_owned).collect()
+    Ok(text.split_whitespace().map(str::to_owned).collect())
 }
 
 /// Writes the frames that videos are compared with: 4:2:0, one after the other.
@@ -325,8 +330,14 @@ mod tests {
     #[test]
     fn plain_ffmpeg_gets_the_same_settings() {
         assert_eq!(
-            plain_options(&Settings::default(), 2).join(" "),
+            plain_options(&Settings::default(), 2).unwrap().join(" "),
             "-preset veryfast -crf 23 -threads 2 -g 30 -bf 0 -pix_fmt yuv420p"
         );
+        let rate = |text: &str| {
+            let settings = Settings::from_toml(&format!("[encoder]\n{text}")).unwrap();
+            plain_options(&settings, 2).unwrap().join(" ")
+        };
+        assert!(rate("qp = 20").contains("-qp 20 -i_qfactor 1"));
+        assert!(rate("bitrate_kbps = 900").contains("-preset veryfast -b:v 900k -threads"));
     }
 }

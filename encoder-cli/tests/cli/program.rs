@@ -142,6 +142,8 @@ fn wrong_usage_is_exit_code_2_and_names_the_cure() {
     std::fs::write(&config, "[encoder]\ncfr = 20\n").unwrap();
     let sized = directory.path().join("sized.toml");
     std::fs::write(&sized, "[encoder]\nresolution = \"640x480\"\n").unwrap();
+    let both = directory.path().join("both.toml");
+    std::fs::write(&both, "[encoder]\ncrf = 20\nqp = 20\n").unwrap();
     let table: &[(&[&str], &str)] = &[
         (&["--encoder", "nvidia"], "openh264"),
         (&["--config", text(&config)], "did you mean `crf`?"),
@@ -149,6 +151,13 @@ fn wrong_usage_is_exit_code_2_and_names_the_cure() {
         (&["--config", "/nowhere.toml"], "/nowhere.toml"),
         (&["--crf", "99"], "0 to 51"),
         (&["--crf", "good"], "good"),
+        (&["--qp", "0"], "1 to 51"),
+        (&["--bitrate", "0"], "encoder.bitrate_kbps = 0"),
+        (&["--crf", "20", "--bitrate", "900"], "--bitrate"),
+        (&["--qp", "20", "--bitrate", "900"], "--bitrate"),
+        (&["--max-bitrate", "900"], "--bitrate"),
+        (&["--bitrate", "900", "--max-bitrate", "800"], "encoder.max_bitrate_kbps = 800"),
+        (&["--config", text(&both)], "`encoder.crf` and `encoder.qp` contradict each other"),
         (&["--gop", "0"], "1 to 600"),
         (&["--b-frames", "9"], "0 to 4"),
         (&["--preset", "warp"], "veryfast"),

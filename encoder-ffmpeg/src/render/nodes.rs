@@ -16,14 +16,6 @@ use crate::{
     sys::{self, Access},
 };
 
-/// The refusal that a probe reports where [`find`] failed.
-pub fn refusal(id: EncoderType, error: OpenError) -> Refusal {
-    match error {
-        OpenError::Refused(refusal) => refusal,
-        other => misconfigured(id, other),
-    }
-}
-
 /// The nodes that a backend can use.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted {

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Condvar, Mutex},
 };
 
-use encoder_core::{EncoderType, Resolution};
+use encoder_core::{EncoderType, RateControl, Resolution};
 use encoder_pipeline::{
     destination::{Destination, FileDestination, PartInfo},
     error::{ErrorKind, RunError},
@@ -168,7 +168,8 @@ fn each_error_has_its_kind_and_is_told_from_the_others() {
     let json = serde_json::to_value(&report).unwrap();
     assert!(json["outputs"][0]["encoder"].is_null(), "{json}");
 
-    let report = run(&good(), with(|s| s.settings.encoder.crf = 99), memory());
+    let report =
+        run(&good(), with(|s| s.settings.encoder.rate_control = RateControl::Crf(99)), memory());
     assert_eq!(only(&report).kind(), ErrorKind::Config);
 
     let unreadable = || Err("no picture".to_string());
