@@ -65,7 +65,7 @@ pub enum SessionError {
     /// The ring is full, and [`OnFull::Error`].
     #[error(
         "the encoder does not keep up: its ring of {slots} frames is full at frame {number}; use a \
-         faster preset or a larger gpu.ring_buffer_size, or let frames be dropped"
+         faster encoder.preset or a larger gpu.ring_buffer_size, or let frames be dropped"
     )]
     Full {
         /// Number of the frame in its stream.
@@ -275,7 +275,7 @@ mod tests {
                 left: Box::new(refusal().into()),
             },
             SessionError::BadFrame { number: 7, reason: "it ends early".into() },
-            SessionError::Empty(Box::new(VideoReport::default())),
+            SessionError::Empty(Box::default()),
             SessionError::Empty(Box::new(report)),
             SessionError::Full { number: 7, slots: 16 },
             SessionError::Stream("in another order".into()),
