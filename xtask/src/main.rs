@@ -11,6 +11,7 @@ mod instructions;
 mod licences;
 mod macos;
 mod matrix;
+mod neighbours;
 mod package;
 mod process;
 mod program;
@@ -82,6 +83,9 @@ enum Command {
     Seeds,
     /// Check licences, bans, sources and advisories of the dependencies against deny.toml.
     Deny,
+    /// Resolve programs that depend on these crates beside common crates, and check that they link no
+    /// native library without a feature and are built of few packages.
+    Neighbours,
     /// Make a platform's archive, with its licences and checksum, in target/dist.
     Dist {
         /// What it is for.
@@ -136,6 +140,7 @@ fn main() -> ExitCode {
         Command::Fuzz { minutes, target } => fuzz::fuzz(minutes, target.as_deref()),
         Command::Seeds => fuzz::seeds(),
         Command::Deny => deny::deny(),
+        Command::Neighbours => neighbours::neighbours(),
         Command::Dist { platform } => dist::dist(platform).map(|()| true),
         Command::Package { build } => package::package(build),
         Command::Instructions { save } => instructions::instructions(save),
