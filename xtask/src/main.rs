@@ -18,9 +18,11 @@ mod program;
 mod pypi;
 mod quality;
 mod sample;
+mod semver;
 mod setup;
 mod tally;
 mod test;
+mod tool;
 mod workspace;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -97,6 +99,16 @@ enum Command {
         #[arg(long)]
         build: bool,
     },
+    /// Compare the public API of every published crate with that of the last release, by
+    /// cargo-semver-checks.
+    Semver {
+        /// A revision to compare with, in place of the last tag `v…`.
+        #[arg(long, value_name = "REV")]
+        baseline_rev: Option<String>,
+        /// A folder with another checkout to compare with.
+        #[arg(long, value_name = "DIR", conflicts_with = "baseline_rev")]
+        baseline_root: Option<PathBuf>,
+    },
     /// Count the instructions of what stands around the encoder; fails where a count has grown
     /// over what benches/instructions.json has.
     Instructions {
@@ -143,6 +155,9 @@ fn main() -> ExitCode {
         Command::Neighbours => neighbours::neighbours(),
         Command::Dist { platform } => dist::dist(platform).map(|()| true),
         Command::Package { build } => package::package(build),
+        Command::Semver { baseline_rev, baseline_root } => {
+            semver::semver(baseline_rev.as_deref(), baseline_root.as_deref())
+        }
         Command::Instructions { save } => instructions::instructions(save),
         Command::Sample => sample::sample().map(|()| true),
         Command::Quality { clips, frames, preset } => {
