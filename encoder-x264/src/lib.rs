@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! The x264 backend: hosted by FFmpeg, or (feature `native`) on libx264 in this process.
 //!
 //! Quality: [`EncoderConfig::crf`](encoder_core::EncoderConfig::crf) *is* x264's CRF; 0 is
