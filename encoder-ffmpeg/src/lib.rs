@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! FFmpeg children: find FFmpeg, read its version and encoders, host an encoder in it, cut its output
 //! into access units, probe an encoder by a real encode, name the causes of its failures, and decode
 //! video files.

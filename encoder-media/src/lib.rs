@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! The types shared by recordings, encoders and files.
 //!
 //! A [`Source`] returns [`Event`]s: camera streams ([`StreamInfo`]) and their messages

@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! Writes access units to files: MP4 and raw H.264 streams.
 //!
 //! A [`Sink`] receives access units in decoding order with the recorded times of their frames. The

@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! The NVENC backend: NVIDIA's encoder, hosted by FFmpeg's `h264_nvenc`.
 //!
 //! # Quality

@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! OpenH264, built from source into the program: the encoder that is always available.
 //!
 //! Constant quality (with a quantiser that depends on the motion), constant quantiser, or a mean bit

@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! Recorded pictures to planar YUV, limited range, in one pass.
 //!
 //! Output is always 8 bit 4:2:0, limited range, matrix BT.601. JPEG uses that matrix already: its

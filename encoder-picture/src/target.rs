@@ -127,21 +127,4 @@ impl<'a> Target<'a> {
             self.luma.copy_within(last..last + width.next_multiple_of(2), last + stride);
         }
     }
-
-    /// All samples, without padding.
-    pub fn packed(&self) -> Vec<u8> {
-        let width = self.width.next_multiple_of(2);
-        let rows = |plane: &[u8], stride, width| {
-            plane.chunks(stride).flat_map(|row| row[..width].to_vec()).collect::<Vec<_>>()
-        };
-        let mut all = rows(self.luma, self.stride, width);
-        match &self.chroma {
-            Chroma::Planar(u, v) => {
-                all.extend(rows(u, self.chroma_stride, width / 2));
-                all.extend(rows(v, self.chroma_stride, width / 2));
-            }
-            Chroma::Interleaved(uv) => all.extend(rows(uv, self.chroma_stride, width)),
-        }
-        all
-    }
 }

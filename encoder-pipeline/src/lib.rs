@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! Converts robot recordings to correct H.264 video.
 //!
 //! The path of a frame: [`source`] reads the recording, [`picture`] converts into a slot of the

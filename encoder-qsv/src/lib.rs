@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! The Quick Sync backend: Intel's encoder, hosted by FFmpeg's `h264_qsv`.
 //!
 //! FFmpeg reaches it through a runtime of Intel's: oneVPL (`libmfx-gen`, an FFmpeg built with

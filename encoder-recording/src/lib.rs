@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! Reads camera frames from recordings, directories and streams.
 //!
 //! [`open`] recognises a recording by its first bytes and returns a [`Source`], which returns

@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! Encodes one video: a ring of frames, an encoder that reads from it, and a sink for the access
 //! units.
 //!

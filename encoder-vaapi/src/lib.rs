@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! The VA-API backend: the encoders of AMD and Intel on Linux, hosted by FFmpeg's `h264_vaapi`.
 //!
 //! Frames are NV12, whatever `pixel_format` is, and FFmpeg uploads them to the device (`hwupload`):

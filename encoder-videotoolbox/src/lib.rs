@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! The VideoToolbox backend: Apple's encoder, hosted by FFmpeg's `h264_videotoolbox`.
 //!
 //! Quality: VideoToolbox has a scale of 1 (worst) to 100 on Apple silicon only: `crf` becomes

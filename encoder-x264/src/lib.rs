@@ -1,3 +1,5 @@
+#![doc = include_str!("../README.md")]
+//!
 //! The x264 backend: hosted by FFmpeg, or (feature `native`) on libx264 in this process.
 //!
 //! The program names the crate; a table in its settings has the options:

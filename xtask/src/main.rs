@@ -11,15 +11,18 @@ mod instructions;
 mod licences;
 mod macos;
 mod matrix;
+mod neighbours;
 mod package;
 mod process;
 mod program;
 mod pypi;
 mod quality;
 mod sample;
+mod semver;
 mod setup;
 mod tally;
 mod test;
+mod tool;
 mod workspace;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -82,6 +85,9 @@ enum Command {
     Seeds,
     /// Check licences, bans, sources and advisories of the dependencies against deny.toml.
     Deny,
+    /// Resolve programs that depend on these crates beside common crates, and check that they link no
+    /// native library without a feature and are built of few packages.
+    Neighbours,
     /// Make a platform's archive, with its licences and checksum, in target/dist.
     Dist {
         /// What it is for.
@@ -92,6 +98,16 @@ enum Command {
         /// Let Cargo build each package by itself too, as it does before it publishes: minutes.
         #[arg(long)]
         build: bool,
+    },
+    /// Compare the public API of every published crate with that of the last release, by
+    /// cargo-semver-checks.
+    Semver {
+        /// A revision to compare with, in place of the last tag `v…`.
+        #[arg(long, value_name = "REV")]
+        baseline_rev: Option<String>,
+        /// A folder with another checkout to compare with.
+        #[arg(long, value_name = "DIR", conflicts_with = "baseline_rev")]
+        baseline_root: Option<PathBuf>,
     },
     /// Count the instructions of what stands around the encoder; fails where a count has grown
     /// over what benches/instructions.json has.
@@ -136,8 +152,12 @@ fn main() -> ExitCode {
         Command::Fuzz { minutes, target } => fuzz::fuzz(minutes, target.as_deref()),
         Command::Seeds => fuzz::seeds(),
         Command::Deny => deny::deny(),
+        Command::Neighbours => neighbours::neighbours(),
         Command::Dist { platform } => dist::dist(platform).map(|()| true),
         Command::Package { build } => package::package(build),
+        Command::Semver { baseline_rev, baseline_root } => {
+            semver::semver(baseline_rev.as_deref(), baseline_root.as_deref())
+        }
         Command::Instructions { save } => instructions::instructions(save),
         Command::Sample => sample::sample().map(|()| true),
         Command::Quality { clips, frames, preset } => {

@@ -1,5 +1,5 @@
 //! Checks the crates as they would be published: each has what a registry requires, and builds from
-//! the files of its package alone.
+//! the files of its package alone, with the tests that are in it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,10 +26,12 @@ const PROFILES: &str = "profile";
 
 /// A crate that is to be published.
 #[derive(Clone, Debug)]
-struct Crate {
-    name: String,
+pub struct Crate {
+    /// Its name.
+    pub name: String,
     version: String,
-    folder: PathBuf,
+    /// Where it is.
+    pub folder: PathBuf,
     /// The crates of the workspace that it is built of.
     needs: Vec<String>,
     /// What `cargo metadata` has of it.
@@ -77,9 +79,10 @@ pub fn package(build: bool) -> Result<bool> {
     }
     fs::write(folder.join("Cargo.toml"), workspace_of(&crates)?)?;
     fs::copy(root().join("Cargo.lock"), folder.join("Cargo.lock"))?;
-    // Together: what each asks for by itself is tried by `build`.
+    // Together: what each asks for by itself is tried by `build`. With the tests, benchmarks and
+    // examples that are in the packages.
     let mut check = cargo();
-    check.current_dir(&folder).args(["check", "--workspace", "--offline"]);
+    check.current_dir(&folder).args(["check", "--workspace", "--all-targets", "--offline"]);
     // Dependencies are checked already, as those of the repository.
     check.arg("--target-dir").arg(target());
     if !show(&mut check)? {
@@ -109,7 +112,8 @@ fn is_published(package: &Value) -> bool {
     package["publish"].as_array().is_none_or(|registries| !registries.is_empty())
 }
 
-fn published(metadata: &Value) -> Vec<Crate> {
+/// The crates that are not marked `publish = false`.
+pub fn published(metadata: &Value) -> Vec<Crate> {
     let packages: Vec<_> = list(&metadata["packages"]).filter(|p| is_published(p)).collect();
     let names: BTreeSet<_> = packages.iter().map(|p| word(p, "name")).collect();
     let read = |package: &&Value| {
@@ -166,6 +170,9 @@ fn lacks(one: &Crate) -> Vec<String> {
     }
     if list(&metadata["categories"]).count() == 0 {
         wrong.push("has no categories".into());
+    }
+    if metadata["metadata"]["docs"]["rs"].is_null() {
+        wrong.push("has no [package.metadata.docs.rs]".into());
     }
     wrong.extend(LICENCES.iter().filter_map(|name| licence(&one.folder, name).err()));
     if let Some(readme) = metadata["readme"].as_str() {
@@ -318,6 +325,7 @@ mod tests {
             "description": "Does it.", "license": "MIT", "readme": "README.md",
             "rust_version": "1.90", "documentation": "https://docs.rs/a",
             "keywords": ["a"], "categories": ["b"],
+            "metadata": {"docs": {"rs": {"all-features": true}}},
         });
         let with = |key: &str, value: Value| {
             let mut metadata = whole.clone();
@@ -332,6 +340,7 @@ mod tests {
         assert_eq!(with("documentation", Value::Null), ["has no documentation"]);
         assert_eq!(with("keywords", json!([])), ["has 0 keywords, not 1 to 5"]);
         assert_eq!(with("categories", json!([])), ["has no categories"]);
+        assert_eq!(with("metadata", Value::Null), ["has no [package.metadata.docs.rs]"]);
         assert!(with("readme", "NONE.md".into())[0].contains("NONE.md: "));
         let bare = Crate { metadata: whole, folder: root().join("xtask/src"), ..one("a", &[]) };
         let text = lacks(&bare).join("\n");

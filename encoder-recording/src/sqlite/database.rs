@@ -153,6 +153,24 @@ fn another_behind(connection: &Connection, path: &Path) -> Option<Warning> {
     })
 }
 
+/// The old limit, which `set_limit` returns alone in versions of rusqlite up to 0.32, and in a
+/// result since then.
+trait OldLimit {
+    fn checked(self) -> rusqlite::Result<i32>;
+}
+
+impl OldLimit for i32 {
+    fn checked(self) -> rusqlite::Result<i32> {
+        Ok(self)
+    }
+}
+
+impl OldLimit for rusqlite::Result<i32> {
+    fn checked(self) -> Self {
+        self
+    }
+}
+
 /// Settings for a database from an unknown writer.
 fn protect(connection: &Connection, options: &SourceOptions) -> rusqlite::Result<()> {
     for (setting, value) in [
@@ -166,8 +184,8 @@ fn protect(connection: &Connection, options: &SourceOptions) -> rusqlite::Result
     }
     let length = options.limits.message_bytes.max(LEAST_LENGTH);
     let length = i32::try_from(length).unwrap_or(i32::MAX);
-    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, length)?;
-    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0)?;
+    connection.set_limit(Limit::SQLITE_LIMIT_LENGTH, length).checked()?;
+    connection.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0).checked()?;
     // No temporary files are used; pages are checked before they are used.
     connection.execute_batch(
         "PRAGMA temp_store = MEMORY; PRAGMA mmap_size = 0; PRAGMA cell_size_check = ON;
