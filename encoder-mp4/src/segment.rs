@@ -249,6 +249,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::single_range_in_vec_init)]
     fn a_fragment_ends_by_its_length() {
         // Frames: video time in ms, wall time in ms, key frame. Lengths, and frames in fragments.
         type Case<'a> = (FragmentLength, &'a [(i64, u64, bool)], &'a [Range<u64>]);

@@ -255,9 +255,6 @@ impl VideoEncoder for Counting {
     fn pixel_format(&self) -> PixelFormat {
         PixelFormat::Yuv420p
     }
-    fn max_delay(&self) -> usize {
-        DELAY as usize
-    }
     fn can_force_idr(&self) -> bool {
         [FORCING, LYING].contains(&self.id)
     }
