@@ -4,15 +4,15 @@
 use std::{
     fmt,
     io::{self, Write},
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering::Relaxed, mpsc},
+    sync::{Arc, Mutex, PoisonError, mpsc},
     thread::JoinHandle,
     time::Duration,
 };
 
-use encoder_pipeline::{progress::Progress, session::Counters, text::printable};
+use encoder_pipeline::{progress::Progress, session::StatsHandle, text::printable};
 use indicatif::{MultiProgress, ProgressBar, ProgressState, ProgressStyle};
 
-/// Bars that follow the counters, drawn by a thread of their own.
+/// Bars that follow the stats, drawn by a thread of their own.
 pub struct Bars {
     shared: Arc<Shared>,
     stop: Option<mpsc::Sender<()>>,
@@ -21,7 +21,7 @@ pub struct Bars {
 
 struct Shared {
     all: MultiProgress,
-    bars: Mutex<Vec<(ProgressBar, Arc<Counters>)>>,
+    bars: Mutex<Vec<(ProgressBar, StatsHandle)>>,
 }
 
 impl Bars {
@@ -43,14 +43,14 @@ impl Bars {
 
 impl Shared {
     fn update(&self) {
-        for (bar, counters) in self.bars.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            bar.set_position(counters.frames_encoded.load(Relaxed));
+        for (bar, stats) in self.bars.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            bar.set_position(stats.get().frames_encoded);
         }
     }
 }
 
 impl Progress for Bars {
-    fn camera(&self, topic: &str, frames: Option<u64>, counters: Arc<Counters>) {
+    fn camera(&self, topic: &str, frames: Option<u64>, stats: StatsHandle) {
         let (bar, template) = match frames {
             Some(frames) => (
                 ProgressBar::new(frames),
@@ -67,7 +67,7 @@ impl Progress for Bars {
         }
         bar.set_prefix(printable(topic).into_owned());
         let bar = self.shared.all.add(bar);
-        self.shared.bars.lock().unwrap_or_else(PoisonError::into_inner).push((bar, counters));
+        self.shared.bars.lock().unwrap_or_else(PoisonError::into_inner).push((bar, stats));
     }
 }
 

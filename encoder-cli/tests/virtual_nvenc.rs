@@ -78,6 +78,33 @@ fn what_was_asked_for_arrives() {
 }
 
 #[test]
+fn the_rate_control_arrives() {
+    // Options | rate control, quantisers, mean and maximum bit rate, bits of the buffer
+    type Row<'a> = (&'a [&'a str], &'a str, [u32; 3], [u32; 2]);
+    let table: [Row<'_>; 3] = [
+        (&["--qp", "31", "--b-frames", "2"], "constqp", [31; 3], [0, 0]),
+        (&["--bitrate", "900"], "vbr", [0; 3], [900_000, 0]),
+        (&["--bitrate", "900", "--max-bitrate", "1200"], "vbr", [0; 3], [900_000, 1_200_000]),
+    ];
+    for (args, rate_control, qp, bits) in table {
+        let Some(bench) = bench() else { return };
+        bench.convert(&[&["--encoder", "nvenc"], args].concat(), "").expect(0);
+        let configs = bench.device.configs();
+        let stream = configs.last().unwrap();
+        assert_eq!(stream.rate_control, rate_control, "{args:?}: {stream:?}");
+        if rate_control == "constqp" {
+            assert_eq!(stream.qp, qp, "{args:?}: {stream:?}");
+        } else {
+            assert_eq!(stream.target_quality, 0.0, "{args:?}: {stream:?}");
+            assert_eq!(stream.bitrate, bits[0], "{args:?}: {stream:?}");
+            assert_eq!(stream.max_bitrate, bits[1], "{args:?}: {stream:?}");
+        }
+        // The probe has the same kind of rate control.
+        assert_eq!(configs.first().unwrap().rate_control, rate_control, "{args:?}");
+    }
+}
+
+#[test]
 fn wrong_configuration_is_an_error_before_anything_starts() {
     let Some(bench) = bench() else { return };
     for (toml, expected) in [

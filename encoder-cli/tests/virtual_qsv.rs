@@ -56,6 +56,27 @@ fn what_was_asked_for_arrives() {
 }
 
 #[test]
+fn the_rate_control_arrives() {
+    // Options | method: 3 is a constant quantiser, 1 a constant and 2 a variable bit rate; the
+    // quantisers, or the mean and the maximum in 1000 bits per second.
+    let table: [(&[&str], u32, [u32; 3]); 4] = [
+        (&["--qp", "31", "--b-frames", "2"], 3, [31; 3]),
+        (&["--bitrate", "900"], 2, [0, 900, 1800]),
+        (&["--bitrate", "900", "--max-bitrate", "1200"], 2, [0, 900, 1200]),
+        (&["--bitrate", "900", "--max-bitrate", "900"], 1, [0, 900, 900]),
+    ];
+    for (args, method, quality) in table {
+        let Some(bench) = bench() else { return };
+        bench.convert(&[&["--encoder", "qsv"], args].concat(), "").expect(0);
+        let configs = bench.device.configs();
+        let stream = configs.last().unwrap();
+        assert_eq!(stream.rate_control, method, "{args:?}: {stream:?}");
+        let from = if method == 3 { 0 } else { 1 };
+        assert_eq!(stream.quality[from..], quality[from..], "{args:?}: {stream:?}");
+    }
+}
+
+#[test]
 fn each_miss_has_its_own_refusal() {
     type Change = fn(VirtualQsv) -> VirtualQsv;
     let table: [(Change, &str, &str); 6] = [

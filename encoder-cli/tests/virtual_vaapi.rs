@@ -81,6 +81,28 @@ fn what_was_asked_for_arrives() {
 }
 
 #[test]
+fn the_rate_control_arrives() {
+    // Options | mode: 16 is a constant quantiser, 4 a variable bit rate; the quantiser, or the
+    // maximum in bits per second, which FFmpeg sets to twice the mean if it is not given.
+    let table: [(&[&str], u32, u32); 3] = [
+        (&["--qp", "31"], 16, 31),
+        (&["--bitrate", "900"], 4, 1_800_000),
+        (&["--bitrate", "900", "--max-bitrate", "1200"], 4, 1_200_000),
+    ];
+    for (args, mode, value) in table {
+        let Some(bench) = bench(Gpu::Amd) else { return };
+        if libva_is_too_old(&bench) {
+            return;
+        }
+        bench.convert(&[&["--encoder", "vaapi"], args].concat(), "").expect(0);
+        let configs = bench.device.0.va_configs();
+        let stream = configs.last().unwrap();
+        let got = if mode == 16 { stream.qp } else { stream.bits_per_second };
+        assert_eq!((stream.rate_control, got), (mode, value), "{args:?}: {stream:?}");
+    }
+}
+
+#[test]
 fn each_miss_has_its_own_refusal() {
     type Change = fn(VirtualQsv) -> VirtualQsv;
     let table: [(Change, &str, &str); 2] = [

@@ -78,6 +78,12 @@ impl<'a> OpenRequest<'a> {
         let size = self.config.resolution.map(Resolution::even);
         size.ok_or_else(|| ConfigError::value("encoder.resolution", "none", "WIDTHxHEIGHT"))
     }
+
+    /// Bytes of a frame of the stream, 1.5 for each pixel; 0 if `resolution` is not set.
+    pub fn frame_bytes(&self) -> u64 {
+        let size = self.config.resolution.map(Resolution::even);
+        size.map_or(0, |size| u64::from(size.width) * u64::from(size.height) * 3 / 2)
+    }
 }
 
 /// The device of an encoder, found without starting anything.
@@ -165,6 +171,7 @@ pub struct Backend {
     /// See [`Backend::decoder`].
     pub decoder: Option<OpenDecoder>,
     check_options: Option<fn(&BackendOptions) -> Result<(), ConfigError>>,
+    memory_estimate: Option<fn(&OpenRequest<'_>) -> u64>,
     inspect: Option<fn(&OpenRequest<'_>) -> Result<Device, OpenError>>,
     probe: Option<fn(&OpenRequest<'_>, Duration) -> ProbeResult>,
     driver_identity: fn() -> Vec<String>,
@@ -193,6 +200,7 @@ impl Backend {
             open,
             decoder: None,
             check_options: None,
+            memory_estimate: None,
             inspect: None,
             probe: None,
             driver_identity: Vec::new,
@@ -256,6 +264,32 @@ impl Backend {
     pub const fn probe_size(mut self, size: Resolution) -> Self {
         self.probe_size = size;
         self
+    }
+
+    /// Sets how many bytes an encoder opened by this request uses, without the ring: in this
+    /// process, or in its child process. Sessions that share a pool are counted by it, so it should
+    /// be on the high side. The function must be pure; `resolution` is set.
+    ///
+    /// Default: by size and delay, in units of a frame of 1.5 bytes per pixel. Software: 16 MiB, 24
+    /// frames, and 2.5 more for each frame of [`Backend::max_delay`]. Hardware: 128 MiB for the
+    /// driver, 8 frames, and 1 more for each frame of delay.
+    #[must_use]
+    pub const fn memory_estimate(mut self, estimate: fn(&OpenRequest<'_>) -> u64) -> Self {
+        self.memory_estimate = Some(estimate);
+        self
+    }
+
+    /// The bytes that an encoder opened by this request uses: see [`Backend::memory_estimate`].
+    pub fn estimate_memory(&self, request: &OpenRequest<'_>) -> u64 {
+        if let Some(estimate) = self.memory_estimate {
+            return estimate(request);
+        }
+        let delay = (self.max_delay)(request) as u64;
+        let (fixed, half_frames) = match self.hardware {
+            true => (128 << 20, 16 + 2 * delay),
+            false => (16 << 20, 48 + 5 * delay),
+        };
+        fixed + request.frame_bytes().saturating_mul(half_frames) / 2
     }
 
     /// Sets the decoder that comes with the backend. It checks the pictures of hardware encoders

@@ -14,6 +14,7 @@ use crate::{
     Backend, Caps, ConfigError, EncoderType, FailureKind, GpuEncoderConfig, Holders, OpenError,
     OpenRequest, Plan, Refusal, RefusalKind, Settings, VideoEncoder, Waited, Waiter, backends,
     in_use::{self, InUse},
+    panic_text,
     schedule::{Failure, FallbackSchedule},
 };
 
@@ -125,6 +126,12 @@ impl Chain {
         self
     }
 
+    /// Sets the threads that a software encoder may use, for encoders that are opened after this
+    /// call.
+    pub fn set_threads(&mut self, threads: usize) {
+        self.threads = threads;
+    }
+
     /// The time of the chain's waiter.
     pub fn now(&self) -> Instant {
         self.waiter.now()
@@ -152,6 +159,13 @@ impl Chain {
         }
     }
 
+    /// The most bytes that an encoder of the chain is estimated to use: the largest
+    /// [`Backend::estimate_memory`] of all of them.
+    pub fn memory_estimate(&self) -> u64 {
+        let bytes = |backend: &&'static Backend| backend.estimate_memory(&self.request(backend));
+        self.order.iter().map(bytes).max().unwrap_or(0)
+    }
+
     /// Sets the preferred frame format. It applies to encoders opened after this call, if they
     /// support several formats.
     pub fn prefer_format(&mut self, format: crate::PixelFormat) {
@@ -167,10 +181,12 @@ impl Chain {
     /// do not fit a backend that was not probed.
     pub fn open(&mut self) -> Result<Box<dyn VideoEncoder>, OpenError> {
         while let Some(place) = self.schedule.active() {
-            if self.waiter.state() == Waited::Stopped {
+            if self.is_stopped() {
                 return Err(OpenError::Stopped);
             }
             match self.open_at(place) {
+                // Stopped while it was opened: it is dropped here.
+                Ok(_) if self.is_stopped() => return Err(OpenError::Stopped),
                 Ok(encoder) => {
                     let id = encoder.encoder_type();
                     info!(encoder = %id, how = encoder.description(), "encoder chosen");
@@ -223,9 +239,9 @@ impl Chain {
                 error.to_string(),
                 "check that the device that the configuration names is still there",
             )),
-            Err(_) => Err(refusal(
+            Err(panic) => Err(refusal(
                 RefusalKind::Failed,
-                "it panicked when it was opened".into(),
+                format!("it panicked when it was opened: {}", panic_text(&*panic)),
                 "report it to the author of this encoder",
             )),
         }
@@ -239,7 +255,8 @@ impl Chain {
     /// Returns whether the encoder was passed over.
     pub fn refuse(&mut self, mut refusal: Refusal) -> bool {
         (self.in_use, self.better, self.better_in_use) = (None, None, None);
-        if self.has_waited(&mut refusal) {
+        // After a stop no encoder is passed over: `open` reports the stop.
+        if self.is_stopped() || self.has_waited(&mut refusal) {
             return false;
         }
         let now = self.now();
@@ -276,7 +293,6 @@ impl Chain {
                     self.pause = (self.pause * 2).min(LONGEST_PAUSE);
                     return true;
                 }
-                // The encoder is not passed over: `open` reports the stop.
                 Waited::Stopped => return true,
                 Waited::Interrupted => {}
             }
@@ -359,6 +375,11 @@ impl Chain {
         self.waiter.state() == Waited::Interrupted
     }
 
+    /// Whether the waiter was stopped: the video is not wanted any more.
+    fn is_stopped(&self) -> bool {
+        self.waiter.state() == Waited::Stopped
+    }
+
     /// To be called when the active encoder has taken a frame: failures long ago no longer count.
     pub fn steady(&mut self) {
         self.schedule.steady(self.now());
@@ -383,6 +404,7 @@ impl Chain {
         {
             self.better = Some(place);
             match self.open_at(place) {
+                Ok(_) if self.is_stopped() => return None,
                 Ok(encoder) => {
                     self.better_in_use = Some(InUse::new(encoder.encoder_type(), &self.is_ending));
                     return Some(encoder);

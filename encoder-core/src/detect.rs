@@ -1,5 +1,7 @@
 use std::{
-    env, fs, io, thread,
+    env, fs, io,
+    panic::resume_unwind,
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -8,7 +10,7 @@ use tracing::{debug, warn};
 
 use crate::{
     Backend, Cache, ConfigError, Device, EncoderType, OpenError, OpenRequest, Policy, ProbeResult,
-    Refusal, RefusalKind, Settings,
+    Refusal, RefusalKind, Settings, Task, Waited, Waiter,
     backend::cores,
     cache::ProbeResults,
     probe::{REPORT, panicked},
@@ -58,12 +60,14 @@ pub struct Detection<'a> {
     only: Option<&'a str>,
     cache: Option<Cache>,
     reprobe: bool,
+    /// Stopped when the result is no longer needed.
+    waiter: Waiter,
 }
 
 impl<'a> Detection<'a> {
     /// Detects every backend, without a cache.
     pub fn new(settings: &'a Settings) -> Self {
-        Self { settings, only: None, cache: None, reprobe: false }
+        Self { settings, only: None, cache: None, reprobe: false, waiter: Waiter::new() }
     }
 
     /// Leaves out backends that `policy` excludes: if it requires an encoder, all other backends.
@@ -87,8 +91,10 @@ impl<'a> Detection<'a> {
         self
     }
 
-    /// The probe results, in rank order. All backends are probed at the same time: it takes as long
-    /// as the slowest, which is at most about [`probe_timeout_s`].
+    /// The probe results, in rank order. All backends are probed at the same time.
+    ///
+    /// Blocks for as long as the slowest probe, which is at most about [`probe_timeout_s`], and for
+    /// milliseconds when the cache has all results.
     ///
     /// # Errors
     /// [`ConfigError`] if the settings are wrong or name a device that does not exist, and if two
@@ -109,6 +115,30 @@ impl<'a> Detection<'a> {
         self.among(&all, &settings)
     }
 
+    /// As [`run`](Self::run), on a thread of its own: for a task of any executor.
+    ///
+    /// Dropping the future stops the detection: probes that run end, no result is stored in the
+    /// cache, and the drop does not wait.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// # Panics
+    /// If the system starts no thread.
+    pub async fn run_async(&self) -> Result<Vec<Detected>, ConfigError> {
+        let (settings, only) = (self.settings.clone(), self.only.map(str::to_owned));
+        let (cache, reprobe, waiter) = (self.cache.clone(), self.reprobe, self.waiter.child());
+        let stop = waiter.clone();
+        let detect = move || {
+            let (settings, only) = (&settings, only.as_deref());
+            Detection { settings, only, cache, reprobe, waiter }.run()
+        };
+        match Task::spawn("detect", stop, detect) {
+            Ok(task) => task.await.unwrap_or_else(|panic| resume_unwind(panic)),
+            Err(error) => panic!("no thread for the detection: {error}"),
+        }
+    }
+
     fn among(
         &self,
         backends: &[&'static Backend],
@@ -124,7 +154,9 @@ impl<'a> Detection<'a> {
                     let common_identity = &common_identity;
                     let thread = scope.spawn(move || {
                         let begun = Instant::now();
-                        (examine(backend, settings, common_identity, known), begun.elapsed())
+                        let request = OpenRequest::new(settings, backend.id, cores());
+                        let request = OpenRequest { waiter: Some(&self.waiter), ..request };
+                        (examine(backend, &request, common_identity, known), begun.elapsed())
                     });
                     (backend, thread)
                 })
@@ -172,6 +204,7 @@ impl<'a> Detection<'a> {
             });
         }
         if let (Some(cache), Some(all)) = (&self.cache, kept)
+            && self.waiter.state() != Waited::Stopped
             && let Err(error) = cache.save(all)
         {
             debug!("the cache of results cannot be written: {error}");
@@ -182,12 +215,11 @@ impl<'a> Detection<'a> {
 
 fn examine(
     backend: &Backend,
-    settings: &Settings,
+    request: &OpenRequest<'_>,
     common_identity: &[String],
     known: Option<&ProbeResults>,
 ) -> Result<Examined, ConfigError> {
-    let request = OpenRequest::new(settings, backend.id, cores());
-    if let Some(refusal) = backend.misfit(&request) {
+    if let Some(refusal) = backend.misfit(request) {
         return Ok(Examined::refused(refusal));
     }
     let mut driver = vec!["driver".to_owned()];
@@ -204,7 +236,7 @@ fn examine(
         };
         return Ok(Examined { cached: Some(kept.age), driver, ..Examined::of(result) });
     }
-    let mut device = match backend.find_device(&request) {
+    let mut device = match backend.find_device(request) {
         Ok(device) => device,
         Err(OpenError::Config(error)) => return Err(error),
         Err(OpenError::Refused(refusal)) => {
@@ -221,7 +253,7 @@ fn examine(
         let cached = Some(kept.age);
         return Ok(Examined { device: Some(device), cached, driver, ..Examined::of(kept.result) });
     }
-    let result = probe(backend, &request);
+    let result = probe(backend, request);
     Ok(Examined { device: Some(device), driver, ..Examined::of(result) })
 }
 
@@ -255,7 +287,11 @@ fn probe(backend: &Backend, request: &OpenRequest<'_>) -> ProbeResult {
     if !refusal.is_busy() || left.is_zero() {
         return result;
     }
-    thread::sleep(PAUSE);
+    match request.waiter {
+        Some(waiter) if waiter.wait(PAUSE) == Waited::Stopped => return result,
+        Some(_) => {}
+        None => thread::sleep(PAUSE),
+    }
     backend.run_probe(request, left)
 }
 

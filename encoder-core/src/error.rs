@@ -1,3 +1,5 @@
+use std::any::Any;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -123,7 +125,7 @@ fn unknown(wanted: &str, available: &[EncoderType]) -> String {
 }
 
 /// Why an encoder returned no access unit.
-#[derive(Debug, Error)]
+#[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum EncodeError {
     /// The device refused at the first frame. Nothing was encoded, so another encoder can take the
@@ -175,6 +177,12 @@ impl EncodeError {
     ) -> Self {
         Self::Failed { encoder, index, kind, message: message.into() }
     }
+}
+
+/// The text of a panic that [`catch_unwind`](std::panic::catch_unwind) has caught.
+pub fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref().copied()).unwrap_or("it has no text")
 }
 
 /// The kinds of failures of a running encoder.

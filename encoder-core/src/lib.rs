@@ -33,6 +33,7 @@ mod rate_control;
 mod schedule;
 mod select;
 mod settings;
+mod task;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod waiter;
@@ -48,7 +49,7 @@ pub use config::{
 pub use detect::{Detected, Detection, detect_available_encoders, file_identity};
 pub use encoder::{DeviceLoad, LoadProbe, VideoEncoder};
 pub use encoder_type::EncoderType;
-pub use error::{ConfigError, EncodeError, FailureKind, OpenError};
+pub use error::{ConfigError, EncodeError, FailureKind, OpenError, panic_text};
 pub use frame::{Frame, FrameBuffer, FrameLayout, FrameMemory, PixelFormat, Plane, PlaneMut};
 pub use helper::{
     HELPER_ENV, HELPER_READY, HelperTask, helper_program, helper_step, own_program, run_as_helper,
@@ -65,4 +66,5 @@ pub use probe::{
 pub use rate_control::RateControl;
 pub use select::{Plan, Policy, plan};
 pub use settings::{FfmpegConfig, Settings, unknown_key};
+pub use task::{Task, block_on};
 pub use waiter::{Waited, Waiter};

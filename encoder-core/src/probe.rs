@@ -407,6 +407,7 @@ pub(crate) fn probe_opened(
     let gpu = request.gpu.clone();
     let (options, threads) = (request.options.clone(), request.threads);
     let ffmpeg = request.ffmpeg.map(Path::to_owned);
+    let waiter = request.waiter.cloned();
     let (sender, answer) = mpsc::channel();
     let probing = move || {
         let request = OpenRequest {
@@ -416,7 +417,7 @@ pub(crate) fn probe_opened(
             ffmpeg: ffmpeg.as_deref(),
             threads,
             probe: None,
-            waiter: None,
+            waiter: waiter.as_ref(),
         };
         let declared = max_delay(&request);
         let count = (declared as u64 + 1).clamp(PICTURES, MOST_PICTURES);

@@ -1,10 +1,13 @@
 //! The clock of a chain, and waits that another thread can end.
 
 use std::{
+    collections::BTreeMap,
+    future::poll_fn,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU8, Ordering::SeqCst},
+        atomic::{AtomicU8, AtomicU64, Ordering::SeqCst},
     },
+    task::{Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -44,6 +47,15 @@ struct Clock {
     /// that no change is missed between the check of a state and the wait for a change.
     now: Mutex<Option<Instant>>,
     changed: Condvar,
+    /// The tasks that wait for a stop.
+    wakers: Mutex<BTreeMap<u64, Waker>>,
+    next_waker: AtomicU64,
+}
+
+impl Clock {
+    fn wakers(&self) -> MutexGuard<'_, BTreeMap<u64, Waker>> {
+        self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Default for Waiter {
@@ -65,7 +77,12 @@ impl Waiter {
     }
 
     fn root(now: Option<Instant>) -> Self {
-        let clock = Clock { now: Mutex::new(now), changed: Condvar::new() };
+        let clock = Clock {
+            now: Mutex::new(now),
+            changed: Condvar::new(),
+            wakers: Mutex::default(),
+            next_waker: AtomicU64::new(0),
+        };
         Self(Arc::new(Node { parent: None, state: AtomicU8::new(0), clock: Arc::new(clock) }))
     }
 
@@ -113,6 +130,31 @@ impl Waiter {
         self.0.parent.as_ref().map_or(own, |parent| parent.state().max(own))
     }
 
+    /// Waits until the waiter is stopped, without blocking: for a task of any executor.
+    pub async fn stopped(&self) {
+        /// Removes the waker when the wait ends.
+        struct Place<'a>(&'a Clock, u64);
+        impl Drop for Place<'_> {
+            fn drop(&mut self) {
+                let waker = self.0.wakers().remove(&self.1);
+                drop(waker);
+            }
+        }
+        let clock = &*self.0.clock;
+        let place = Place(clock, clock.next_waker.fetch_add(1, SeqCst));
+        poll_fn(|cx| {
+            let waker = cx.waker().clone();
+            let before = clock.wakers().insert(place.1, waker);
+            drop(before);
+            // Checked after the waker is known, so that no stop is missed.
+            match self.state() {
+                Waited::Stopped => Poll::Ready(()),
+                Waited::Elapsed | Waited::Interrupted => Poll::Pending,
+            }
+        })
+        .await;
+    }
+
     /// Ends all waits, the present and later ones, also those of the children. Chains then open
     /// encoders without waiting.
     pub fn interrupt(&self) {
@@ -130,6 +172,8 @@ impl Waiter {
         self.0.state.fetch_max(state as u8, SeqCst);
         self.0.clock.changed.notify_all();
         drop(locked);
+        let wakers = std::mem::take(&mut *self.0.clock.wakers());
+        wakers.into_values().for_each(Waker::wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -186,6 +230,29 @@ mod tests {
         // An interrupt does not undo a stop.
         parent.interrupt();
         assert_eq!((child.state(), other.state()), (Waited::Stopped, Waited::Interrupted));
+    }
+
+    #[test]
+    fn a_task_waits_for_a_stop() {
+        let parent = Waiter::new();
+        let (child, waited) = (parent.child(), parent.child());
+        let none = Some(Duration::ZERO);
+        assert!(crate::block_on(waited.stopped(), none).is_none());
+        // No waker is left.
+        assert!(parent.0.clock.wakers().is_empty());
+        child.stop();
+        parent.interrupt();
+        assert!(crate::block_on(waited.stopped(), none).is_none());
+        assert!(crate::block_on(child.stopped(), none).is_some());
+        let (send, ended) = channel();
+        let waiting = waited.clone();
+        thread::spawn(move || {
+            crate::block_on(waiting.stopped(), None);
+            send.send(()).unwrap();
+        });
+        parent.stop();
+        ended.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(parent.0.clock.wakers().is_empty());
     }
 
     #[test]

@@ -73,6 +73,11 @@ fn open(id: EncoderType, request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncod
         "no" => Err(refusal(id, RefusalKind::Unsupported).into()),
         "gone" => Err(ConfigError::value(format!("backend.{id}.gpu"), 7, "0").into()),
         "panic" => panic!("on purpose"),
+        // Opens, but another thread has stopped the waiter meanwhile.
+        "stop" => {
+            request.waiter.unwrap().stop();
+            Ok(Box::new(Idle(id)))
+        }
         word => unreachable!("{word}"),
     }
 }
@@ -385,6 +390,34 @@ fn a_stop_ends_the_wait_and_nothing_is_opened() {
     let mut late = Play::with(&[(B, "ok")], 3600, waiter);
     assert!(matches!(late.chain.open(), Err(OpenError::Stopped)));
     assert_eq!((late.opened(B), late.waiter.state()), (0, Waited::Stopped));
+}
+
+#[test]
+fn an_encoder_that_opens_during_a_stop_is_dropped() {
+    let _turn = one_at_a_time();
+    let mut play = Play::new(&[(A, "stop"), (B, "ok")], 0);
+    assert!(matches!(play.chain.open(), Err(OpenError::Stopped)));
+    // Errors of the encoder that the stop has ended are no refusals.
+    assert!(!play.chain.refuse(refusal(A, RefusalKind::Timeout)));
+    assert!(matches!(play.chain.open(), Err(OpenError::Stopped)));
+    assert_eq!((play.opened(A), play.opened(B), play.refused()), (1, 0, vec![]));
+
+    let mut play = Play::new(&[(A, "busy stop"), (B, "ok")], 0);
+    assert_eq!(play.open(), B);
+    play.waiter.advance(Duration::from_secs(3600));
+    assert!(play.chain.has_better());
+    assert!(play.chain.open_better().is_none());
+    assert_eq!(play.opened(A), 2);
+    assert!(!play.chain.has_better());
+}
+
+#[test]
+fn a_panic_while_an_encoder_opens_is_a_refusal_with_its_text() {
+    let _turn = one_at_a_time();
+    let mut play = Play::new(&[(A, "panic"), (B, "ok")], 0);
+    assert_eq!(play.open(), B);
+    let reason = &play.chain.refusals()[0].reason;
+    assert_eq!(reason, "it panicked when it was opened: on purpose");
 }
 
 #[test]

@@ -99,6 +99,13 @@ impl FfmpegSpec {
         }
     }
 
+    /// Sets what ends waits for the child early: of an [`OpenRequest`](encoder_core::OpenRequest).
+    #[must_use]
+    pub fn with_waiter(mut self, waiter: Option<&Waiter>) -> Self {
+        self.waiter = waiter.cloned().unwrap_or_default();
+        self
+    }
+
     /// Adds encoder options, separated by spaces.
     #[must_use]
     pub fn with_options(mut self, options: &str) -> Self {

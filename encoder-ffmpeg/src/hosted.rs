@@ -9,7 +9,7 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::JoinHandle,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use encoder_core::{
@@ -108,7 +108,7 @@ pub fn open(
     };
     spec.start = Duration::from_secs(request.gpu.probe_timeout_s.into());
     spec.stall = Duration::from_secs(request.gpu.stall_timeout_s.into());
-    spec.waiter = request.waiter.cloned().unwrap_or_default();
+    let spec = spec.with_waiter(request.waiter);
     Ok(Box::new(HostedEncoder::open(&ffmpeg, spec, request.config)?))
 }
 
@@ -279,7 +279,8 @@ impl HostedEncoder {
         self.failed = true;
         self.stdin = None;
         let limit = late.unwrap_or(GONE_SOON);
-        let ended = if late.is_some() { None } else { self.child.wait(limit) };
+        let mut wait = Wait::new(&self.spec.waiter, limit);
+        let ended = if late.is_some() { None } else { self.child.wait_until(&mut wait) };
         let exit = ended.unwrap_or_else(|| {
             self.child.kill();
             Exit::TimedOut(limit)
@@ -352,7 +353,7 @@ impl HostedEncoder {
         self.failed = true;
         self.stdin = None;
         // Usually it has ended or is about to: its own exit explains more than a kill.
-        let ended = self.child.wait(GONE_SOON);
+        let ended = self.child.wait_until(&mut Wait::new(&self.spec.waiter, GONE_SOON));
         let kind = match ended {
             // Killed by this program.
             _ if kind == FailureKind::Stalled => kind,
@@ -371,26 +372,23 @@ impl HostedEncoder {
     fn finish(&mut self) -> Result<(), EncodeError> {
         // A child with all access units has nothing left to do but to end.
         while self.order.seen() < self.frames_in && self.receive()? {}
-        let end = Instant::now() + END;
-        let left = || end.saturating_duration_since(Instant::now());
-        let has_ended = loop {
-            let message = match self.units.recv_timeout(left()) {
-                Err(RecvTimeoutError::Timeout) => break false,
-                message => message.ok(),
+        let mut wait = Wait::new(&self.spec.waiter, END);
+        let mut has_ended = false;
+        while !has_ended && let Some(left) = wait.next() {
+            has_ended = match self.units.recv_timeout(left) {
+                Err(RecvTimeoutError::Timeout) => false,
+                message => !self.receive_message(message.ok())?,
             };
-            if !self.receive_message(message)? {
-                break true;
-            }
-        };
+        }
         let is_whole = self.order.seen() == self.frames_in;
-        let exit = if has_ended || is_whole { self.child.wait(left()) } else { None };
+        let exit = if has_ended || is_whole { self.child.wait_until(&mut wait) } else { None };
         if exit.is_none() {
             self.child.kill();
             if is_whole {
-                let (encoder, limit) = (self.spec.id, END.as_secs());
+                let (encoder, limit) = (self.spec.id, wait.said());
                 warn!(
                     %encoder,
-                    "FFmpeg did not end within {limit} s of its last access unit, and was killed; \
+                    "FFmpeg did not end within {limit} of its last access unit, and was killed; \
                      nothing is missing"
                 );
             }

@@ -1,5 +1,7 @@
 #![allow(clippy::unwrap_used)]
 
+use std::time::Instant;
+
 use encoder_core::{FrameBuffer, FrameLayout};
 
 use super::*;

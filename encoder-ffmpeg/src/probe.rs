@@ -7,7 +7,8 @@ use std::{
 
 use encoder_core::{
     Caps, EncoderConfig, EncoderType, FrameBuffer, FrameLayout, FrameRate, NalKind, OpenError,
-    ProbeResult, Refusal, RefusalKind, file_identity, mean_absolute_difference, nal_units,
+    OpenRequest, ProbeResult, Refusal, RefusalKind, Waited, file_identity,
+    mean_absolute_difference, nal_units,
 };
 use tracing::debug;
 
@@ -17,7 +18,7 @@ use crate::{
     find::{Ffmpeg, Search, not_listed},
     flv::{AccessUnit, FlvParser},
     options::refusal,
-    process::{Input, Output, run},
+    process::{Input, Output, run_until_stop},
 };
 
 const PICTURES: u64 = 5;
@@ -91,22 +92,21 @@ pub fn test_encode_features(
     }
 }
 
-/// As [`test_encode`] for the spec of `config`; if it works, B-frames are probed too, as the feature
+/// As [`test_encode`] for the spec of a request; if it works, B-frames are probed too, as the feature
 /// `b-frames`. Where `spec` returns an error, the backend `id` is refused with it.
 pub fn test_encode_b_frames(
     id: EncoderType,
-    config: &EncoderConfig,
+    request: &OpenRequest<'_>,
     spec: impl Fn(&EncoderConfig) -> Result<FfmpegSpec, OpenError>,
-    ffmpeg: Option<&Path>,
     deadline: Duration,
 ) -> ProbeResult {
-    let two = EncoderConfig { b_frames: 2, ..config.clone() };
-    let (one, two) = match spec(config).and_then(|one| Ok((one, spec(&two)?))) {
+    let two = EncoderConfig { b_frames: 2, ..request.config.clone() };
+    let (one, two) = match spec(request.config).and_then(|one| Ok((one, spec(&two)?))) {
         Ok(both) => both,
         Err(error) => return ProbeResult::Refused(refusal(id, error)),
     };
     let b_frames = Feature { name: "b-frames", spec: two.reordering(), exact: false };
-    test_encode_features(&one, &[b_frames], ffmpeg, deadline)
+    test_encode_features(&one.with_waiter(request.waiter), &[b_frames], request.ffmpeg, deadline)
 }
 
 /// As [`test_encode_features`], in a certain FFmpeg.
@@ -121,10 +121,14 @@ pub fn test_encode_with(
         return ProbeResult::Refused(refusal);
     }
     let probed = features.iter().filter(|feature| {
+        if spec.waiter.state() == Waited::Stopped {
+            return false;
+        }
+        let spec = feature.spec.clone().with_waiter(Some(&spec.waiter));
         let left = deadline.saturating_sub(begun.elapsed());
         let tolerance = if feature.exact { 0.0 } else { TOLERANCE };
         !left.is_zero()
-            && attempt(ffmpeg, &feature.spec, tolerance, Instant::now(), left)
+            && attempt(ffmpeg, &spec, tolerance, Instant::now(), left)
                 .inspect_err(|refusal| debug!("no {}: {refusal}", feature.name))
                 .is_ok()
     });
@@ -223,7 +227,8 @@ fn run_child(
 ) -> Result<Output, Refusal> {
     let mut command = ffmpeg.command();
     command.args(arguments);
-    let output = run(command, Input::Bytes(input), deadline).map_err(|error| {
+    let output = run_until_stop(command, Input::Bytes(input), deadline, &spec.waiter);
+    let output = output.map_err(|error| {
         Refusal::new(
             spec.id,
             RefusalKind::Failed,

@@ -12,18 +12,20 @@ use std::{
     process::{ChildStdin, ChildStdout, Command, ExitStatus, Stdio},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
+use encoder_core::Waiter;
 use tracing::debug;
 
 use crate::{
     guard::{Guard, Held},
     sys,
     tail::SharedTail,
+    wait::Wait,
 };
 
 /// How a child ended.
@@ -115,7 +117,17 @@ pub const GONE: Duration = Duration::from_secs(5);
 /// # Errors
 /// The system's, when the child or a thread cannot be started.
 pub fn run(command: Command, input: Input, deadline: Duration) -> io::Result<Output> {
-    let begun = Instant::now();
+    run_until_stop(command, input, deadline, &Waiter::new())
+}
+
+/// As [`run`], but a stop of `waiter` ends the child early, as the deadline does.
+pub(crate) fn run_until_stop(
+    command: Command,
+    input: Input,
+    deadline: Duration,
+    waiter: &Waiter,
+) -> io::Result<Output> {
+    let mut wait = Wait::new(waiter, deadline);
     let tail = SharedTail::default();
     let (mut child, stdin, stdout) = Child::spawn(command, {
         let tail = tail.clone();
@@ -125,23 +137,33 @@ pub fn run(command: Command, input: Input, deadline: Duration) -> io::Result<Out
     let collected = Arc::new(Mutex::new(Vec::new()));
     let read = collect(stdout, Arc::clone(&collected))?;
 
-    let left = || deadline.saturating_sub(begun.elapsed());
-    let written = written.recv_timeout(left());
-    let read = read.recv_timeout(left());
-    let exit = match (&written, &read, child.wait(left())) {
-        (Ok(_), Ok(_), Some(exit)) => exit,
+    let written = receive(&mut wait, &written);
+    let read = receive(&mut wait, &read);
+    let exit = match (&written, &read, child.wait_until(&mut wait)) {
+        (Some(_), Some(_), Some(exit)) => exit,
         _ => {
             child.kill();
             Exit::TimedOut(deadline)
         }
     };
-    if read == Ok(Completeness::Cut) {
+    if read == Some(Completeness::Cut) {
         // The child may have ended because its stdout was closed, which is not its fault.
         let limit = MAX_STDOUT >> 20;
         tail.push(format!("\n[error] more than {limit} MiB of output\n").as_bytes());
     }
     let stdout = std::mem::take(&mut *lock(&collected));
     Ok(Output { exit, took_input: written.unwrap_or(false), stdout, stderr: tail.text() })
+}
+
+/// Receives the one value of a channel; `None` when the wait is over first, or there is no value.
+fn receive<T>(wait: &mut Wait, channel: &Receiver<T>) -> Option<T> {
+    loop {
+        // It may have arrived before the wait was over.
+        match channel.recv_timeout(wait.next().unwrap_or_default()) {
+            Err(RecvTimeoutError::Timeout) if wait.next().is_some() => {}
+            received => return received.ok(),
+        }
+    }
 }
 
 /// Writes a child's input on a thread; sends whether the child read all of it.
@@ -269,6 +291,16 @@ impl Child {
             self.exit = self.ended.recv_timeout(limit).ok();
         }
         self.exit
+    }
+
+    /// As [`wait`](Self::wait), until `limit` is over, which a stop shortens.
+    pub(crate) fn wait_until(&mut self, limit: &mut Wait) -> Option<Exit> {
+        // It may have ended before.
+        let mut exit = self.wait(Duration::ZERO);
+        while exit.is_none() {
+            exit = self.wait(limit.next()?);
+        }
+        exit
     }
 
     /// Ends it: waits `grace` for it to end by itself, sends it a request to end and waits `grace`
@@ -445,6 +477,22 @@ mod tests {
             encoder_testbed::process::assert_gone(id);
         }
         let _ = n;
+    }
+
+    #[test]
+    fn a_stop_ends_a_child_that_hangs() {
+        let waiter = Waiter::new();
+        for stop in [true, false] {
+            let child = waiter.child();
+            let run = thread::spawn(move || {
+                run_until_stop(shell("exec sleep 1000"), Input::Empty, LONG, &child).unwrap()
+            });
+            // The second child starts after the stop.
+            if stop {
+                waiter.stop();
+            }
+            assert_eq!(run.join().unwrap().exit, Exit::TimedOut(LONG));
+        }
     }
 
     #[test]

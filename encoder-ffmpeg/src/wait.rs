@@ -8,8 +8,8 @@ use encoder_core::{Waited, Waiter};
 /// after the signal to end, and another encoder may have to take over before that.
 pub(crate) const AFTER_STOP: Duration = Duration::from_secs(5);
 
-/// The time between two checks whether the run was stopped.
-const CHECK: Duration = Duration::from_millis(200);
+/// The time between two checks whether the run was stopped, or the session dropped.
+const CHECK: Duration = Duration::from_millis(50);
 
 /// A wait for a child, with a limit.
 #[derive(Debug)]

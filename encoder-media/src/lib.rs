@@ -23,7 +23,7 @@ pub use input::{FileInput, InputReader, ReadAt};
 pub use location::Location;
 pub use payload::{BadMessage, Payload, RawImage};
 pub use resample::{Fit, Grid, GridEnds, ResampleError, check_distances, resample};
-pub use sink::{AccessUnit, CallbackSink, Finished, Sink, SinkError};
+pub use sink::{AccessUnit, CallbackResult, CallbackSink, Finished, Sink, SinkError};
 pub use source::{
     Event, Limits, Moment, Packet, Source, SourceError, SourceOptions, StreamId, StreamInfo,
     Warning,

@@ -1,4 +1,4 @@
-use std::{io, time::Duration};
+use std::{error::Error as StdError, io, sync::Arc, time::Duration};
 
 use encoder_core::EncodedChunk;
 use thiserror::Error;
@@ -12,8 +12,8 @@ use crate::{
 ///
 /// The text of an error contains that of its cause, so [`source`](std::error::Error::source)
 /// returns nothing that was displayed already; [`io_error`](Self::io_error) returns the error of
-/// the operating system.
-#[derive(Debug, Error)]
+/// the operating system, and [`Other`](Self::Other) holds the error of another crate's sink.
+#[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum SinkError {
     /// The operating system, or a server, returned an error.
@@ -22,7 +22,7 @@ pub enum SinkError {
         /// The output that was written.
         at: Location,
         /// The error of the system.
-        error: io::Error,
+        error: Arc<io::Error>,
     },
     /// The access units cannot be stored in this container.
     #[error("{at}: {reason}")]
@@ -40,6 +40,9 @@ pub enum SinkError {
         /// The reason for the refusal.
         reason: String,
     },
+    /// Any error of a sink outside of these crates: of an upload, or of a callback.
+    #[error("{}", whole_text(&**.0))]
+    Other(Arc<dyn StdError + Send + Sync>),
     /// The video could not be completed, but everything that was encoded is kept.
     #[error("{error}; what was written is kept in {kept}")]
     Unfinished {
@@ -54,7 +57,15 @@ impl SinkError {
     /// An [`Io`](Self::Io) error for the output `at`, for `map_err`.
     pub fn io(at: impl Into<Location>) -> impl Fn(io::Error) -> Self {
         let at = at.into();
-        move |error| Self::Io { at: at.clone(), error }
+        move |error| Self::Io { at: at.clone(), error: Arc::new(error) }
+    }
+
+    /// An [`Other`](Self::Other) error: of any type, or a text. A `SinkError` is returned as it is.
+    pub fn other(error: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        match error.into().downcast::<Self>() {
+            Ok(own) => *own,
+            Err(other) => Self::Other(Arc::from(other)),
+        }
     }
 
     /// A [`Stream`](Self::Stream) error.
@@ -77,10 +88,31 @@ impl SinkError {
     pub fn io_error(&self) -> Option<&io::Error> {
         match self {
             Self::Io { error, .. } => Some(error),
+            Self::Other(error) => io_in(&**error),
             Self::Unfinished { error, .. } => error.io_error(),
             _ => None,
         }
     }
+}
+
+/// The error of the operating system in a chain of errors.
+fn io_in<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a io::Error> {
+    std::iter::successors(Some(error), |&error| error.source())
+        .find_map(|error| error.downcast_ref::<io::Error>())
+}
+
+/// The text of an error and of its causes, each once: some errors contain the text of their cause.
+fn whole_text(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
 }
 
 /// The output of a video, or of a destination as a whole.
@@ -202,17 +234,50 @@ pub trait Sink: Send {
     }
 }
 
-/// A sink that passes every access unit to a function: for embedding.
+/// A sink that passes every access unit to a function: for embedding. The function returns nothing,
+/// or a `Result` with an error of any type, which ends the session as [`SinkError::Other`].
+///
+/// ```
+/// # use encoder_media::{AccessUnit, CallbackSink, Sink};
+/// # use std::{io, sync::mpsc};
+/// let (units, received) = mpsc::sync_channel(8);
+/// let sink = CallbackSink(move |unit: AccessUnit| units.send(unit));
+/// # let _: (Box<dyn Sink>, mpsc::Receiver<AccessUnit>) = (Box::new(sink), received);
+/// ```
 pub struct CallbackSink<F>(pub F);
 
-impl<F: FnMut(AccessUnit) + Send> Sink for CallbackSink<F> {
+impl<F, R> Sink for CallbackSink<F>
+where
+    F: FnMut(AccessUnit) -> R + Send,
+    R: CallbackResult,
+{
     fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
-        (self.0)(unit);
-        Ok(())
+        (self.0)(unit).into_result()
     }
 
     fn finish(self: Box<Self>, _timeline: &Timeline) -> Result<Finished, SinkError> {
         Ok(Finished::default())
+    }
+}
+
+/// What the function of a [`CallbackSink`] returns: `()`, or a `Result` with any error.
+pub trait CallbackResult {
+    /// The result of the write.
+    ///
+    /// # Errors
+    /// [`SinkError::other`] of the function's error.
+    fn into_result(self) -> Result<(), SinkError>;
+}
+
+impl CallbackResult for () {
+    fn into_result(self) -> Result<(), SinkError> {
+        Ok(())
+    }
+}
+
+impl<E: Into<Box<dyn StdError + Send + Sync>>> CallbackResult for Result<(), E> {
+    fn into_result(self) -> Result<(), SinkError> {
+        self.map_err(SinkError::other)
     }
 }
 
@@ -232,5 +297,49 @@ mod tests {
         assert!(error.source().is_none());
         assert_eq!(error.io_error().map(io::Error::kind), Some(io::ErrorKind::StorageFull));
         assert!(SinkError::refused(Path::new("a"), "full").io_error().is_none());
+    }
+
+    /// An error of another crate, with or without the text of its cause in its own text.
+    #[derive(Debug, Error)]
+    enum Foreign {
+        #[error("the upload failed")]
+        Silent(#[source] io::Error),
+        #[error("the upload failed: {0}")]
+        Repeating(#[source] io::Error),
+    }
+
+    #[test]
+    fn errors_of_other_sinks_keep_their_type_and_are_displayed_once() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        for foreign in [Foreign::Silent(full()), Foreign::Repeating(full())] {
+            let error = SinkError::other(foreign);
+            assert_eq!(error.to_string(), format!("the upload failed: {}", full()));
+            assert!(error.source().is_none());
+            assert_eq!(error.io_error().map(io::Error::kind), Some(io::ErrorKind::StorageFull));
+            let SinkError::Other(inner) = &error else { panic!("{error:?}") };
+            assert!(inner.downcast_ref::<Foreign>().is_some());
+        }
+        assert_eq!(SinkError::other("no text fits").to_string(), "no text fits");
+        let own = SinkError::refused(Path::new("a"), "full");
+        assert!(matches!(SinkError::other(own), SinkError::Refused { .. }));
+    }
+
+    #[test]
+    fn a_callback_may_fail() {
+        let unit = || {
+            let chunk = EncodedChunk { data: vec![1], pts: 0, dts: 0, keyframe: true };
+            AccessUnit::new(chunk, FrameTimes::at(0))
+        };
+        let mut seen = 0;
+        CallbackSink(|_: AccessUnit| seen += 1).write(unit()).unwrap();
+        assert_eq!(seen, 1);
+        let mut sink = CallbackSink(|_: AccessUnit| Ok::<(), io::Error>(()));
+        sink.write(unit()).unwrap();
+        let mut sink = CallbackSink(|_: AccessUnit| Err(Foreign::Silent(io::Error::other("gone"))));
+        assert_eq!(sink.write(unit()).unwrap_err().to_string(), "the upload failed: gone");
+        // The receiver of a channel was dropped.
+        let (units, _) = std::sync::mpsc::channel();
+        let mut sink = CallbackSink(move |unit: AccessUnit| units.send(unit));
+        assert!(matches!(sink.write(unit()), Err(SinkError::Other(_))));
     }
 }

@@ -1,4 +1,7 @@
-//! H.264 in MP4: length prefixes instead of start codes, and parameter sets (ISO/IEC 14496-15).
+//! H.264 as MP4 and its relatives store it (ISO/IEC 14496-15): parameter sets in a record, and access
+//! units with lengths in place of start codes. For programs with a muxer of their own.
+
+mod decoder_record;
 
 use std::sync::Arc;
 
@@ -8,6 +11,8 @@ use super::{
     boxes::{Fields, Writer},
     h264::{self, HIGH_PROFILES, ParameterSets, Pps, Sps, nal},
 };
+
+pub use decoder_record::{DecoderRecord, SampleEntry, sample};
 
 /// The most sequence and picture parameter sets of a sample description: its counts have 5 and 8
 /// bits.
@@ -170,6 +175,12 @@ impl Description {
     /// Size of the pictures.
     pub fn size(&self) -> Resolution {
         self.active.size
+    }
+
+    /// The codec in the form of RFC 6381: `avc1.64001f`.
+    pub fn codec(&self, entry: SampleEntry) -> String {
+        let [profile, constraints, level] = [1, 2, 3].map(|n| self.sps[0][n]);
+        format!("{}.{profile:02x}{constraints:02x}{level:02x}", entry.as_str())
     }
 
     /// Whether a sample description can hold all of them. Otherwise it holds those of the key

@@ -14,19 +14,14 @@ use std::{
 use encoder_core::EncodedChunk;
 
 use super::{
-    avc::{Description, SampleWriter},
+    avc::{Description, SampleEntry, SampleWriter},
     boxes::Writer,
     record::{self, CHECKSUM, FragmentSample, Head},
+    segment::{InitSegment, MediaSegment, Segment},
     track::{Movie, file_type},
 };
 use encoder_media::timeline::{FrameTimes, StreamingTimeline, Timeline, Timing};
 
-/// The maximum duration of a fragment in the video, and of gathering it.
-const SPAN: Duration = Duration::from_millis(500);
-/// A key frame begins a new fragment only after this much video.
-const LEAST_SPAN: Duration = Duration::from_millis(100);
-/// A frame that is this much later than the first frame of the fragment begins the next fragment.
-const LARGEST_SPAN: Duration = Duration::from_secs(1);
 /// A fragment with this many bytes ends as soon as possible.
 const LARGEST: usize = 8 << 20;
 /// A fragment with this many samples ends as soon as possible.
@@ -34,9 +29,54 @@ const MOST_SAMPLES: usize = 1 << 14;
 /// The most bytes of a fragment's samples, and the most samples.
 const LIMITS: (usize, usize) = (u32::MAX as usize >> 1, 1 << 20);
 
+/// When a fragment ends. With either value it also ends at 8 MiB and at 16,384 frames, as soon as
+/// its pictures are complete in display order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FragmentLength {
+    /// After this much video or wall time, and before a key frame after a fifth of it. This is the
+    /// longest time that a frame waits for its fragment, as long as further frames come: it is
+    /// checked when an access unit is written.
+    Duration(Duration),
+    /// Before each key frame: each fragment begins with one and is a whole GOP.
+    Gop,
+}
+
+impl Default for FragmentLength {
+    /// Half a second.
+    fn default() -> Self {
+        Self::Duration(Duration::from_millis(500))
+    }
+}
+
+impl FragmentLength {
+    /// The maximum duration of a fragment in the video, and of gathering it.
+    const fn span(self) -> Duration {
+        match self {
+            Self::Duration(span) => span,
+            Self::Gop => Duration::MAX,
+        }
+    }
+
+    /// A key frame begins a new fragment only after this much video.
+    fn least(self) -> Duration {
+        match self {
+            Self::Duration(span) => span / 5,
+            Self::Gop => Duration::ZERO,
+        }
+    }
+
+    /// A frame that is this much later than the first frame of the fragment begins the next
+    /// fragment.
+    fn largest(self) -> Duration {
+        self.span().saturating_mul(2)
+    }
+}
+
 /// Makes the fragments of one file.
 pub(super) struct Fragmenter {
     head: Head,
+    length: FragmentLength,
     timeline: StreamingTimeline,
     samples: SampleWriter,
     /// Parameter sets of the first key frame, until the head of the file is written.
@@ -68,10 +108,11 @@ struct Pending {
 }
 
 impl Fragmenter {
-    pub fn new(head: Head) -> Self {
+    pub fn new(head: Head, length: FragmentLength) -> Self {
         Self {
             timeline: StreamingTimeline::new(head.timing, head.rate),
             head,
+            length,
             samples: SampleWriter::default(),
             first: None,
             fragments: 0,
@@ -109,7 +150,7 @@ impl Fragmenter {
         self.frames
     }
 
-    /// Adds an access unit. Returns the bytes to append to the file.
+    /// Adds an access unit. Returns the segments to append to the file.
     ///
     /// # Errors
     /// A message, if the stream cannot be stored in this container.
@@ -118,7 +159,7 @@ impl Fragmenter {
         chunk: &EncodedChunk,
         times: &FrameTimes,
         now: Instant,
-    ) -> Result<Vec<u8>, String> {
+    ) -> Result<Vec<Segment>, String> {
         let (sample, data) = self.sample(chunk, times)?;
         let mut out = Vec::new();
         if self.ends_before(&sample, now) {
@@ -138,7 +179,10 @@ impl Fragmenter {
         pending.samples.push(sample);
         pending.data.extend_from_slice(&data);
         // The next frame of a slow source is too far away to wait for it.
-        if pending.samples.len() == 1 && self.is_complete() && self.span(times) >= SPAN {
+        if pending.samples.len() == 1
+            && self.is_complete()
+            && self.span(times) >= self.length.span()
+        {
             self.cut(None, &mut out)?;
         }
         Ok(out)
@@ -148,7 +192,7 @@ impl Fragmenter {
     ///
     /// # Errors
     /// A message, if the fragment cannot be stored in this container.
-    pub fn finish(&mut self) -> Result<Vec<u8>, String> {
+    pub fn finish(&mut self) -> Result<Vec<Segment>, String> {
         let samples = &mut self.pending.samples;
         samples.truncate(record::complete(self.frames, samples, samples.len()));
         let mut out = Vec::new();
@@ -192,12 +236,12 @@ impl Fragmenter {
         let age = pending.begun.map(|begun| now.saturating_duration_since(begun));
         let span = self.span(&last.times);
         self.is_complete()
-            && (span >= SPAN
-                || age >= Some(SPAN)
+            && (span >= self.length.span()
+                || age >= Some(self.length.span())
                 || pending.data.len() >= LARGEST
                 || pending.samples.len() >= MOST_SAMPLES
-                || (next.keyframe && span >= LEAST_SPAN)
-                || self.span(&next.times) >= LARGEST_SPAN)
+                || (next.keyframe && span >= self.length.least())
+                || self.span(&next.times) >= self.length.largest())
     }
 
     /// The duration of the gathered samples if a frame at `last` ends them: the larger distance of
@@ -218,7 +262,7 @@ impl Fragmenter {
     }
 
     /// Appends the gathered fragment to `out`. `next` is the time of the frame after it, if known.
-    fn cut(&mut self, next: Option<&FrameTimes>, out: &mut Vec<u8>) -> Result<(), String> {
+    fn cut(&mut self, next: Option<&FrameTimes>, out: &mut Vec<Segment>) -> Result<(), String> {
         let Pending { samples, data, .. } = std::mem::take(&mut self.pending);
         if samples.is_empty() {
             return Ok(());
@@ -241,13 +285,19 @@ impl Fragmenter {
             let step = step.min(i64::from(u32::MAX) / reorder.max(1));
             self.recent = (1..=reorder).rev().map(|n| -n * step).collect();
             self.lag = (reorder * step) as u32;
-            write_head(&self.head, self.timeline.timescale(), self.lag, &description, out)?;
+            let timescale = self.timeline.timescale();
+            let data = write_head(&self.head, timescale, self.lag, &description)?;
+            let codec = description.codec(SampleEntry::Avc3);
+            let size = description.size();
+            out.push(Segment::Init(InitSegment { data, timescale, size, codec }));
         }
+        let first_tick = displayed[0] as u64;
         displayed.splice(0..0, self.recent.iter().copied());
         self.recent = displayed[samples.len()..].iter().copied().collect();
         self.next_ticks = next.map(|times| self.timeline.next(times));
         let behind = displayed[displayed.len() - 1] + self.timeline.usual() as i64;
-        displayed.push(self.next_ticks.map_or(behind, |tick| tick as i64));
+        let end_tick = self.next_ticks.map_or(behind, |tick| tick as i64);
+        displayed.push(end_tick);
         let timings: Vec<_> = (0..samples.len())
             .map(|n| SampleTiming {
                 duration: u32::try_from(displayed[n + 1] - displayed[n]).unwrap_or(u32::MAX),
@@ -262,13 +312,24 @@ impl Fragmenter {
         let moof = moof(self.fragments, decoded_at, self.frames, &samples, &timings)?;
         let bytes: u64 = samples.iter().map(|sample| u64::from(sample.bytes)).sum();
         let mdat_size = u32::try_from(bytes + 8).map_err(|_| "a fragment is too large")?;
-        let (checked, _) = moof.split_at(moof.len() - CHECKSUM);
-        out.extend_from_slice(checked);
-        out.extend_from_slice(&crc32fast::hash(checked).to_be_bytes());
-        out.extend_from_slice(&mdat_size.to_be_bytes());
-        out.extend_from_slice(b"mdat");
-        out.extend_from_slice(&data[..bytes as usize]);
-        self.frames += samples.len() as u64;
+        let mut piece = Vec::with_capacity(moof.len() + 8 + bytes as usize);
+        piece.extend_from_slice(&moof[..moof.len() - CHECKSUM]);
+        let checksum = crc32fast::hash(&piece);
+        piece.extend_from_slice(&checksum.to_be_bytes());
+        piece.extend_from_slice(&mdat_size.to_be_bytes());
+        piece.extend_from_slice(b"mdat");
+        piece.extend_from_slice(&data[..bytes as usize]);
+        let frames = self.frames..self.frames + samples.len() as u64;
+        self.frames = frames.end;
+        let start_ns = self.timeline.nanoseconds(first_tick);
+        out.push(Segment::Media(MediaSegment {
+            data: piece,
+            sequence: self.fragments,
+            frames,
+            start_ns,
+            duration_ns: self.timeline.nanoseconds(end_tick as u64).saturating_sub(start_ns),
+            keyframe: samples[0].keyframe,
+        }));
         Ok(())
     }
 }
@@ -296,8 +357,7 @@ fn write_head(
     timescale: u32,
     lag: u32,
     description: &Description,
-    out: &mut Vec<u8>,
-) -> Result<(), String> {
+) -> Result<Vec<u8>, String> {
     let mut w = Writer::new();
     file_type(&mut w, b"isomiso5iso6avc1mp41");
     head.write(&mut w);
@@ -323,8 +383,7 @@ fn write_head(
             });
         },
     );
-    out.extend_from_slice(&w.finish()?);
-    Ok(())
+    w.finish()
 }
 
 /// The head of a fragment, directly in front of its `mdat`. It ends with zeros as a placeholder for

@@ -9,12 +9,13 @@ use tempfile::NamedTempFile;
 
 use super::{
     AccessUnit, Finished, Location, OutputFile, PartError, Sink, SinkError,
-    fragment::Fragmenter,
+    fragment::{FragmentLength, Fragmenter},
     fragment_reader::FragmentReader,
     output::{check_free, sync_directory, temporary},
     part_file::PartFile,
     progressive,
     record::Head,
+    segment::Segment,
 };
 use encoder_media::timeline::{self, Clock, Timeline, Timing};
 
@@ -107,7 +108,7 @@ impl Mp4Sink {
                 FileState::Hidden(Some(temporary(path).map_err(SinkError::io(path))?))
             }
         };
-        let fragmenter = Fragmenter::new(Head { timing, rate, reorder });
+        let fragmenter = Fragmenter::new(Head { timing, rate, reorder }, FragmentLength::default());
         Ok(Self { path: path.into(), overwrite, mode, fragmenter, state, is_broken: false })
     }
 
@@ -115,20 +116,21 @@ impl Mp4Sink {
         SinkError::stream(&self.path, reason)
     }
 
-    fn append(&mut self, piece: &[u8], now: Instant) -> Result<(), SinkError> {
-        if piece.is_empty() {
-            return Ok(());
-        }
+    /// Appends segments in one write.
+    fn append(&mut self, segments: Vec<Segment>, now: Instant) -> Result<(), SinkError> {
+        let mut segments = segments.into_iter().map(Segment::into_data);
+        let Some(mut piece) = segments.next() else { return Ok(()) };
+        segments.for_each(|more| piece.extend_from_slice(&more));
         let io_error = SinkError::io(&self.path);
         match &mut self.state {
             FileState::Visible(file) => {
-                file.append(piece, now).map_err(SinkError::io(file.path()))?;
+                file.append(&piece, now).map_err(SinkError::io(file.path()))?;
             }
             FileState::Hidden(file) => {
                 let Some(mut file) = file.take() else {
                     return Err(self.stream_error("the file could not be given its name"));
                 };
-                let written = file.write_all(piece).and_then(|()| file.as_file().sync_data());
+                let written = file.write_all(&piece).and_then(|()| file.as_file().sync_data());
                 written.map_err(&io_error)?;
                 let named = if self.overwrite {
                     file.persist(&self.path)
@@ -148,7 +150,7 @@ impl Mp4Sink {
     fn complete(&mut self, timeline: &Timeline) -> Result<(), SinkError> {
         let last = self.fragmenter.finish().map_err(|text| self.stream_error(text))?;
         self.is_broken = true;
-        self.append(&last, Instant::now())?;
+        self.append(last, Instant::now())?;
         self.is_broken = false;
         let (FileState::Visible(part), OutputMode::Progressive) = (&self.state, self.mode) else {
             return Ok(());
@@ -179,7 +181,7 @@ impl Sink for Mp4Sink {
         // appended.
         self.is_broken = true;
         match self.fragmenter.push(&unit.chunk, &unit.times, now) {
-            Ok(piece) => self.append(&piece, now)?,
+            Ok(segments) => self.append(segments, now)?,
             Err(text) => {
                 self.is_broken = false;
                 return Err(self.stream_error(text));
@@ -216,7 +218,7 @@ impl Sink for Mp4Sink {
         if !self.is_broken {
             // The earlier fragments are kept, whether this fragment can be written or not.
             if let Ok(last) = self.fragmenter.finish() {
-                let _ = self.append(&last, Instant::now());
+                let _ = self.append(last, Instant::now());
             }
         }
         match self.state {

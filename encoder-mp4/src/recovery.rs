@@ -114,7 +114,11 @@ pub(super) mod tests {
     use encoder_core::{EncodedChunk, FrameRate};
 
     use super::{
-        super::{fragment::Fragmenter, record::Head},
+        super::{
+            fragment::{FragmentLength, Fragmenter},
+            record::Head,
+            segment::Segment,
+        },
         *,
     };
     use encoder_media::timeline::{Clock, FrameTimes, Timing};
@@ -145,16 +149,17 @@ pub(super) mod tests {
     pub(in super::super) fn file(
         b_frames: bool,
     ) -> (Vec<u8>, Vec<(usize, u64)>, Vec<(usize, u64)>) {
-        let mut fragments = Fragmenter::new(head(if b_frames { 2 } else { 0 }));
+        let mut fragments =
+            Fragmenter::new(head(if b_frames { 2 } else { 0 }), FragmentLength::default());
         let (mut bytes, mut whole, now) = (Vec::new(), vec![(0, 0)], Instant::now());
         let mut ends = vec![(0, 0)];
         // Sizes of the samples, and how many frames are complete in display order with each.
         let mut sizes = Vec::new();
-        let mut add = |piece: Vec<u8>, frames: u64, sizes: &mut Vec<(usize, u64)>| {
+        let mut add = |piece: Vec<Segment>, frames: u64, sizes: &mut Vec<(usize, u64)>| {
             if piece.is_empty() {
                 return;
             }
-            bytes.extend(piece);
+            piece.into_iter().for_each(|segment| bytes.extend(segment.into_data()));
             let count = (frames - whole.last().map_or(0, |(_, frames)| *frames)) as usize;
             let mut end = bytes.len() - sizes[..count].iter().map(|(size, _)| size).sum::<usize>();
             for (size, frames) in sizes.drain(..count) {
@@ -336,7 +341,7 @@ pub(super) mod tests {
         ];
         let begin = Instant::now();
         for (what, frames) in table {
-            let mut fragments = Fragmenter::new(head(0));
+            let mut fragments = Fragmenter::new(head(0), FragmentLength::default());
             for (n, (ms, wall, key, bytes, out)) in (0u64..).zip(frames.iter()) {
                 let now = begin + Duration::from_millis(*wall);
                 let times = FrameTimes::at(ms * 1_000_000);

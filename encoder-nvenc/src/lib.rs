@@ -240,6 +240,7 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
             return ProbeResult::Refused(encoder_ffmpeg::refusal(EncoderType::NVENC, error));
         }
     };
+    let spec = spec.with_waiter(request.waiter);
     let result = encoder_ffmpeg::test_encode_features(&spec, &features, request.ffmpeg, deadline);
     let ProbeResult::Refused(refusal) = result else { return result };
     ProbeResult::Refused(match look(&options, LOOK) {

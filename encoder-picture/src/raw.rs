@@ -1,10 +1,11 @@
-//! Uncompressed pictures, by the names that ROS and Foxglove give to their encodings.
+//! Uncompressed pictures, by the names that ROS and Foxglove give to their encodings, and by those of
+//! FFmpeg.
 
 use bytes::Bytes;
 use encoder_core::{FrameLayout, PixelFormat, Resolution};
 
 use super::{
-    PictureError, PictureOptions, bayer, broken, check_size,
+    PictureError, PictureOptions, bayer, check_size,
     depth::Grey,
     planar::{Planar, Samples},
     rgb::{self, Order},
@@ -100,6 +101,31 @@ const ENCODINGS: &[(&str, Kind)] = &[
     ("i444_full", planes(1, 1, Chroma::UThenV, true)),
 ];
 
+/// Names of encodings in FFmpeg and Python, with their names in ROS.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("rgb24", "rgb8"),
+    ("bgr24", "bgr8"),
+    ("rgba", "rgba8"),
+    ("bgra", "bgra8"),
+    ("gray", "mono8"),
+    ("gray8", "mono8"),
+    ("yuyv422", "yuv422_yuy2"),
+    ("uyvy422", "yuv422"),
+    ("yuv422p", "i422"),
+    ("yuv444p", "i444"),
+    ("yuvj420p", "i420_full"),
+    ("yuvj422p", "i422_full"),
+    ("yuvj444p", "i444_full"),
+];
+
+/// The encoding with this name, or with this synonym: its name in ROS.
+fn encoding(name: &str) -> Option<(&'static str, Kind)> {
+    let is_same = |known: &str| known.eq_ignore_ascii_case(name);
+    let synonym = SYNONYMS.iter().find(|(synonym, _)| is_same(synonym));
+    let is_known = |known: &str| synonym.map_or(is_same(known), |(_, name)| *name == known);
+    ENCODINGS.iter().copied().find(|(known, _)| is_known(known))
+}
+
 /// The layout of a picture's bytes, checked before a sample is read.
 struct Layout {
     kind: Kind,
@@ -117,12 +143,12 @@ pub(super) fn size(image: &RawImage, options: &PictureOptions) -> Result<Resolut
 
 fn layout(image: &RawImage, options: &PictureOptions) -> Result<Layout, PictureError> {
     if image.data.is_empty() && image.width > 0 && image.height > 0 {
-        return Err(broken("the message holds no picture data".into()));
+        return Err(malformed("the message holds no picture data", DATA_HINT));
     }
-    let size = check_size(image.width, image.height, options)?;
+    let size = check_size(image.width, image.height, options)
+        .map_err(|error| malformed(error.to_string(), SIZE_HINT))?;
     let name = image.encoding.trim();
-    let known = ENCODINGS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
-    let Some(&(name, kind)) = known else {
+    let Some((name, kind)) = encoding(name) else {
         let all: Vec<_> = ENCODINGS.iter().map(|(name, _)| *name).collect();
         return Err(unsupported(
             format!("the encoding `{name}` is not known"),
@@ -149,9 +175,10 @@ fn layout(image: &RawImage, options: &PictureOptions) -> Result<Layout, PictureE
     let stride = match u128::from(image.step) {
         0 => row_bytes,
         step if step < row_bytes => {
-            return Err(broken(format!(
+            let reason = format!(
                 "a row of {width} pixels {name} has {row_bytes} bytes, the step is only {step}"
-            )));
+            );
+            return Err(malformed(reason, STEP_HINT));
         }
         step => step,
     };
@@ -167,9 +194,19 @@ fn layout(image: &RawImage, options: &PictureOptions) -> Result<Layout, PictureE
     }
     let have = image.data.len() as u128;
     if have < need {
-        return Err(broken(format!("{size} {name} needs {need} bytes, the message has {have}")));
+        let reason = format!("{size} {name} needs {need} bytes, the message has {have}");
+        return Err(malformed(reason, DATA_HINT));
     }
     Ok(Layout { kind, size, stride: stride as usize, chroma_stride: chroma_stride as usize })
+}
+
+const SIZE_HINT: &str = "`width` and `height` are the size of the picture in pixels";
+const STEP_HINT: &str = "`step` is the number of bytes from one row to the next, or 0 for rows \
+                         without padding";
+const DATA_HINT: &str = "check that `encoding`, `width`, `height` and `step` describe `data`";
+
+fn malformed(reason: impl Into<String>, hint: &str) -> PictureError {
+    PictureError::Malformed { reason: reason.into(), hint: hint.into() }
 }
 
 /// The error for pictures that are said to be depth, and cannot be.
@@ -182,8 +219,7 @@ pub(super) fn no_depth(what: &str) -> PictureError {
 
 /// The pattern of a Bayer encoding; `None` for other encodings.
 pub(super) fn bayer_pattern(name: &str) -> Option<bayer::Pattern> {
-    let known = ENCODINGS.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
-    if let Kind::Bayer(pattern, _) = known.1 { Some(pattern) } else { None }
+    if let Kind::Bayer(pattern, _) = encoding(name)?.1 { Some(pattern) } else { None }
 }
 
 /// Whether an encoding has several channels of colour.

@@ -1,6 +1,6 @@
 use encoder_core::{FrameLayout, PixelFormat, PlaneMut, Resolution};
 
-use super::{Clipped, PictureError, broken};
+use super::{Clipped, PictureError, broken, check_fits};
 
 /// The planes of the frame that receives a picture. A picture of odd size leaves the last column or
 /// row to [`repeat_edges`](Self::repeat_edges). Row padding is never written.
@@ -34,10 +34,7 @@ impl<'a> Target<'a> {
         memory: &'a mut [u8],
         size: Resolution,
     ) -> Result<Self, PictureError> {
-        if (layout.width, layout.height) != (size.even().width, size.even().height) {
-            let (w, h) = (layout.width, layout.height);
-            return Err(broken(format!("the picture has {size} pixels, the frame {w}x{h}")));
-        }
+        check_fits(size, layout)?;
         if memory.len() < layout.bytes() {
             let (have, need) = (memory.len(), layout.bytes());
             return Err(broken(format!("the frame needs {need} bytes, its memory has {have}")));

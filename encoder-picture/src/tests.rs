@@ -152,6 +152,7 @@ fn error(payload: &Payload, options: &PictureOptions) -> String {
     match size(payload, options) {
         Ok(size) => panic!("{size} was taken"),
         Err(PictureError::Broken(reason)) => format!("broken: {reason}"),
+        Err(PictureError::Malformed { reason, .. }) => format!("malformed: {reason}"),
         Err(error) => format!("unsupported: {error}"),
     }
 }
@@ -199,8 +200,58 @@ fn a_frame_of_another_size_is_refused() {
     let layout = FrameLayout::new(PixelFormat::Nv12, Resolution::new(4, 4));
     let mut memory = vec![0; layout.bytes()];
     let error = decode(&payload, &PictureOptions::default(), &layout, &mut memory).unwrap_err();
-    assert_eq!(error, broken("the picture has 6x4 pixels, the frame 4x4".into()));
+    let (size, frame) = (Resolution::new(6, 4), Resolution::new(4, 4));
+    assert_eq!(error, PictureError::Size { size, frame });
+    assert_eq!(error.to_string(), "the picture has 6x4 pixels, the frame 4x4");
     let layout = FrameLayout::new(PixelFormat::Nv12, Resolution::new(6, 4));
     let mut memory = vec![0; layout.bytes() - 1];
     assert!(decode(&payload, &PictureOptions::default(), &layout, &mut memory).is_err());
+}
+
+/// What [`check`] finds in a picture for a frame of 16x16.
+#[test]
+fn a_picture_that_can_never_fit_is_found_without_decoding() {
+    let layout = FrameLayout::new(PixelFormat::Yuv420p, Resolution::new(16, 16));
+    let raw = |encoding, width, step, bytes| raw::image(encoding, width, 16, step, vec![0; bytes]);
+    let jpeg = |data: &[u8]| compressed("jpeg", data.to_vec());
+    let header = |width: u8| {
+        let sizes = [0xff, 0xd8, 0xff, 0xc0, 0, 17, 8, 0, 16, 0, width, 3];
+        jpeg(&[&sizes[..], &[1, 0x11, 0, 2, 0x11, 1, 3, 0x11, 1]].concat())
+    };
+    let video = Payload::Video { format: "h264".into(), data: vec![0, 0, 1].into() };
+    // picture | the error, `None`: it passes | a part of its text
+    let table: [(Payload, Option<&str>, &str); 13] = [
+        (raw("rgb8", 16, 48, 768), None, ""),
+        (raw("rgb24", 15, 0, 768), None, ""),
+        (raw("rgb8", 14, 0, 768), Some("size"), "the picture has 14x16 pixels, the frame 16x16"),
+        (raw("rgb8", 16, 48, 767), Some("malformed"), "needs 768 bytes, the message has 767"),
+        (raw("rgb8", 16, 47, 999), Some("malformed"), "has 48 bytes, the step is only 47"),
+        (raw("rgb8", 0, 48, 999), Some("malformed"), "has no pixels"),
+        (raw("rgb8", 16, 48, 0), Some("malformed"), "holds no picture data"),
+        (raw("rgb", 16, 48, 768), Some("unsupported"), "the encoding `rgb` is not known"),
+        (raw("16UC1", 16, 32, 512), Some("unsupported"), "16UC1 is depth"),
+        (header(16), None, ""),
+        (header(32), Some("size"), "the picture has 32x16 pixels"),
+        (compressed("webp", b"RIFF1234WEBPVP8 ".to_vec()), Some("unsupported"), "WebP"),
+        (video, Some("unsupported"), "h264 is a video stream"),
+    ];
+    let options = PictureOptions::default();
+    for (payload, kind, text) in table {
+        let found = check(&payload, &options, &layout).err();
+        let found_kind = found.as_ref().map(|error| match error {
+            PictureError::Unsupported { .. } => "unsupported",
+            PictureError::Malformed { .. } => "malformed",
+            PictureError::Size { .. } => "size",
+            PictureError::Broken(_) => "broken",
+        });
+        assert_eq!(found_kind, kind, "{payload:?}");
+        if let Some(error) = found {
+            assert!(error.to_string().contains(text), "{error}");
+            assert!(error.hint().is_some(), "{error}");
+        }
+    }
+    // Damaged pictures pass, whatever is wrong with them.
+    for data in [&b""[..], b"\xff\xd8", b"\xff\xd8\xff\xd9", b"no picture"] {
+        assert_eq!(check(&jpeg(data), &options, &layout), Ok(()), "{data:x?}");
+    }
 }

@@ -7,8 +7,6 @@
 
 mod video;
 
-use std::sync::Arc;
-
 use encoder_core::{FrameRate, Resolution};
 use encoder_media::ResampleError;
 use tracing::{Span, error_span, warn};
@@ -24,7 +22,7 @@ use crate::{
     picture::{self, PictureError, PictureOptions},
     rate::CameraPlan,
     report::{SkipReason, SkippedTopic},
-    session::{Session, SessionError},
+    session::{Closing, Session, SessionError},
     sizes::SizeChanges,
     source::{Packet, Payload, StreamInfo},
     timeline::{Clock, FrameTimes, Timing},
@@ -403,7 +401,7 @@ impl Camera {
         let sink = context.destination.sink(&part)?;
         let session = Session::open(size, &config, sink)?;
         let (topic, messages) = (&self.info.topic, self.info.messages);
-        context.progress.camera(topic, messages, Arc::clone(session.counters()));
+        context.progress.camera(topic, messages, session.stats_handle());
         Ok(Video::Encoding(session))
     }
 
@@ -499,6 +497,15 @@ impl Camera {
         while !self.open.is_empty() {
             self.close_part(0, context, waits);
         }
+    }
+
+    /// Discards the open videos. Returns their sessions, which are ending.
+    pub fn discard(&mut self) -> Vec<Closing> {
+        let sessions = self.open.drain(..).filter_map(|part| match part.video {
+            Video::Encoding(session) => Some(session.discard()),
+            Video::Copying(_) => None,
+        });
+        sessions.collect()
     }
 
     /// Closes all videos; the encoders run until they have written everything.

@@ -1,6 +1,6 @@
 //! Videos that accept no more frames, until they are complete.
 
-use std::{collections::VecDeque, sync::atomic::Ordering::Relaxed};
+use std::collections::VecDeque;
 
 use encoder_media::StreamId;
 
@@ -8,7 +8,7 @@ use crate::{
     error::RunError,
     part::{ClosedPart, Notes, Pending},
     report::Output,
-    session::VideoReport,
+    session::{SessionError, VideoReport},
 };
 
 /// The most closing videos of one camera. Each still has its encoder.
@@ -74,11 +74,12 @@ fn output(part: ClosedPart) -> Output {
     let mut failed = VideoReport::default();
     let result = result.and_then(|pending| match pending {
         Pending::Session(closing) => {
-            let counters = std::sync::Arc::clone(&closing.counters);
+            let stats = closing.stats_handle();
             closing.join().inspect_err(|_| {
-                failed.frames_in = counters.frames_in.load(Relaxed);
-                failed.frames_failed = counters.frames_failed.load(Relaxed);
-                failed.frames_dropped = counters.frames_dropped.load(Relaxed);
+                let stats = stats.get();
+                failed.frames_in = stats.frames_in;
+                failed.frames_failed = stats.frames_failed;
+                failed.frames_dropped = stats.frames_dropped;
             })
         }
         Pending::Done(report) => Ok(*report),
@@ -88,6 +89,10 @@ fn output(part: ClosedPart) -> Output {
         Ok(report) => {
             output.error = (report.frames_encoded == 0).then_some(RunError::NoPicture);
             report
+        }
+        Err(SessionError::Empty(report)) => {
+            output.error = Some(RunError::NoPicture);
+            *report
         }
         Err(error) => {
             let error = RunError::from(error);

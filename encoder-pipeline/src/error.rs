@@ -113,17 +113,13 @@ impl RunError {
 
     /// The error of the operating system, if it is the cause.
     pub fn io_error(&self) -> Option<&io::Error> {
-        fn of_session(error: &SessionError) -> Option<&io::Error> {
-            match error {
-                SessionError::Sink(error) => error.io_error(),
-                SessionError::Kept { error, .. } => of_session(error),
-                _ => None,
-            }
-        }
         match self {
             Self::Source(SourceError::Io { error, .. }) => Some(error),
             Self::Sink(error) => error.io_error(),
-            Self::Session(error) => of_session(error),
+            Self::Session(error) => match error.cause() {
+                SessionError::Sink(error) => error.io_error(),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -287,34 +283,34 @@ fn of_source(error: &SourceError) -> ErrorKind {
 
 fn of_sink(error: &SinkError) -> ErrorKind {
     match error {
-        SinkError::Io { error, .. } => match error.kind() {
-            io::ErrorKind::AlreadyExists => ErrorKind::OutputExists,
-            io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
-                ErrorKind::OutputPermission
-            }
-            io::ErrorKind::StorageFull
-            | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => ErrorKind::DiskFull,
-            _ => ErrorKind::OutputIo,
-        },
-        SinkError::Stream { .. } => ErrorKind::BadStream,
-        SinkError::Refused { .. } => ErrorKind::OutputRefused,
-        SinkError::Unfinished { error, .. } => of_sink(error),
+        SinkError::Stream { .. } => return ErrorKind::BadStream,
+        SinkError::Refused { .. } => return ErrorKind::OutputRefused,
+        SinkError::Unfinished { error, .. } => return of_sink(error),
+        _ => {}
+    }
+    match error.io_error().map(io::Error::kind) {
+        Some(io::ErrorKind::AlreadyExists) => ErrorKind::OutputExists,
+        Some(io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem) => {
+            ErrorKind::OutputPermission
+        }
+        Some(
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge,
+        ) => ErrorKind::DiskFull,
         _ => ErrorKind::OutputIo,
     }
 }
 
 fn of_session(error: &SessionError) -> ErrorKind {
-    match error {
+    match error.cause() {
         SessionError::Open(OpenError::Config(_) | OpenError::Unknown { .. }) => ErrorKind::Config,
         SessionError::Open(_) => ErrorKind::NoEncoder,
         SessionError::Encode(_) | SessionError::Lost { .. } => ErrorKind::EncoderLost,
         SessionError::Ring(_) => ErrorKind::NoMemory,
         SessionError::Sink(error) => of_sink(error),
-        SessionError::BadFrame { .. } => ErrorKind::BadFrame,
+        SessionError::BadFrame { .. } | SessionError::Picture { .. } => ErrorKind::BadFrame,
+        SessionError::Empty(_) => ErrorKind::NoPicture,
         SessionError::Stream(_) => ErrorKind::BadStream,
         SessionError::Full { .. } => ErrorKind::TooSlow,
-        SessionError::Kept { error, .. } => of_session(error),
         _ => ErrorKind::Internal,
     }
 }

@@ -1,14 +1,12 @@
 //! Progress of a run.
 
-use std::sync::Arc;
+use crate::session::StatsHandle;
 
-use crate::session::Counters;
-
-/// Receives the counters of each video when the video begins, and may read them at any time.
+/// Receives the numbers of each video when the video begins, and may read them at any time.
 pub trait Progress: Sync {
     /// Called when a video begins. `frames` is the number of frames in its topic by the index of
     /// the recording.
-    fn camera(&self, topic: &str, frames: Option<u64>, counters: Arc<Counters>);
+    fn camera(&self, topic: &str, frames: Option<u64>, stats: StatsHandle);
 }
 
 /// Ignores the progress.
@@ -16,5 +14,5 @@ pub trait Progress: Sync {
 pub struct Silent;
 
 impl Progress for Silent {
-    fn camera(&self, _topic: &str, _frames: Option<u64>, _counters: Arc<Counters>) {}
+    fn camera(&self, _topic: &str, _frames: Option<u64>, _stats: StatsHandle) {}
 }

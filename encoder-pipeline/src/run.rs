@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use encoder_core::FrameRate;
@@ -310,6 +310,9 @@ impl Options {
     }
 }
 
+/// How long a run that failed waits for the ends of the videos that it discards: a sink may hang.
+const DISCARD: Duration = Duration::from_secs(10);
+
 /// How many warnings about a recording are listed individually.
 const LISTED_WARNINGS: usize = 100;
 
@@ -483,10 +486,19 @@ impl Work<'_> {
     /// run failed, videos that still accept frames are dropped; videos that were closed before are
     /// complete, and are reported.
     fn end(&mut self, is_whole: bool) {
+        let mut discarded = Vec::new();
         for topic in &mut self.topics {
             match is_whole {
                 true => topic.cameras.iter_mut().for_each(|c| c.close(&mut self.context)),
-                false => topic.cameras.clear(),
+                false => discarded.extend(topic.cameras.drain(..).flat_map(|mut c| c.discard())),
+            }
+        }
+        // Their files are gone before the destination is abandoned, and before the program ends.
+        let end = Instant::now() + DISCARD;
+        for session in discarded {
+            if !session.wait_ended(end.saturating_duration_since(Instant::now())) {
+                let limit = DISCARD.as_secs();
+                self.warn(format!("a video that was given up did not end within {limit} s"), true);
             }
         }
         for ((stream, publisher), mut output) in self.context.closing.finish() {

@@ -23,7 +23,7 @@ use encoder_pipeline::{
     naming::{Format, Target},
     progress::Silent,
     run::Run,
-    session::{Session, SessionConfig, SessionError, VideoReport},
+    session::{Session, SessionConfig, SessionError, SessionState, VideoReport},
     source::{Event, Packet, Payload, RawImage, Source, SourceError, StreamInfo},
     stop::Stop,
     timeline::FrameTimes,
@@ -447,13 +447,13 @@ fn a_session_that_is_dropped_waits_no_more_and_opens_nothing() {
     config.waiter = Waiter::new();
     let sink = CallbackSink(|_: AccessUnit| {});
     let mut session = Session::open(SIZE, &config, Box::new(sink)).unwrap();
-    let counters = Arc::clone(session.counters());
+    let stats = session.stats_handle();
     for n in 0..3 {
         session.push(&picture(n), FrameTimes::at(n as i64)).unwrap();
     }
     process::until("its thread waits", || count(run, "open better") >= 3);
     drop(session);
-    process::until("its thread has ended", || Arc::strong_count(&counters) == 1);
+    process::until("its thread has ended", || stats.get().state == SessionState::Ended);
     assert_eq!(count(run, "open usual"), 0);
 
     // The same for an encoder that accepts no more frames, and for a stop from outside.
@@ -465,12 +465,12 @@ fn a_session_that_is_dropped_waits_no_more_and_opens_nothing() {
         for n in 0..3 {
             session.push(&picture(n), FrameTimes::at(n as i64)).unwrap();
         }
-        let counters = Arc::clone(session.counters());
+        let stats = session.stats_handle();
         let closing = session.close();
         process::until("its thread waits", || count(run, "open better") >= 3);
         if is_dropped {
             drop(closing);
-            process::until("its thread has ended", || Arc::strong_count(&counters) == 1);
+            process::until("its thread has ended", || stats.get().state == SessionState::Ended);
         } else {
             config.waiter.stop();
             let error = within("a stopped session", || closing.join().unwrap_err().to_string());

@@ -190,9 +190,9 @@ fn a_live_source_drops_what_it_was_told_to_and_counts_it() {
                 // Never waits, although the sink blocks.
                 session.push(&picture(n), at(n)).unwrap();
             }
-            let counters = Arc::clone(session.counters());
+            let stats = session.stats_handle();
             go.send(()).unwrap();
-            while counters.frames_encoded.load(std::sync::atomic::Ordering::SeqCst) < 3 {
+            while stats.get().frames_encoded < 3 {
                 std::thread::yield_now();
             }
             session.push(&picture(FRAMES), at(FRAMES)).unwrap();
@@ -226,7 +226,7 @@ fn where_a_full_ring_is_an_error_it_is_one_and_what_was_taken_is_kept() {
     session.push(&picture(2), at(2)).unwrap();
     let full = session.push(&picture(3), at(3)).unwrap_err();
     assert!(matches!(full, SessionError::Full { number: 3, slots: SLOTS }), "{full}");
-    assert!(matches!(session.push(&picture(4), at(4)), Err(SessionError::Ended)));
+    assert!(matches!(session.push(&picture(4), at(4)), Err(SessionError::Failed(_))));
     go.send(()).unwrap();
     let error = session.finish().unwrap_err();
     let text = error.to_string();

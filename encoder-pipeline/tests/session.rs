@@ -3,7 +3,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, atomic::Ordering::SeqCst, mpsc},
+    sync::{Arc, Mutex, mpsc},
     time::Duration,
 };
 
@@ -18,11 +18,14 @@ use encoder_pipeline::{
     source::{Payload, RawImage},
     timeline::{FrameTimes, Timeline},
 };
-use encoder_testbed::fixtures::{
-    EPOCH, MS,
-    decode::{decode, decode_fragmented},
-    entries,
-    picture::Picture,
+use encoder_testbed::{
+    fixtures::{
+        EPOCH, MS,
+        decode::{decode, decode_fragmented},
+        entries,
+        picture::Picture,
+    },
+    process::until,
 };
 
 const SIZE: Resolution = Resolution::new(160, 120);
@@ -207,7 +210,7 @@ fn bad_frames_follow_the_policy() {
             let payload = if matches!(n, 1 | 3) { picture(n) } else { broken() };
             match session.push(&payload, at(n)) {
                 Ok(()) => {}
-                Err(SessionError::Ended) if numbers.is_none() => break,
+                Err(SessionError::Failed(_)) if numbers.is_none() => break,
                 Err(e) => panic!("{e}"),
             }
         }
@@ -255,16 +258,23 @@ fn a_session_that_is_dropped_leaves_nothing() {
         // A slot that is still being filled.
         let slot = session.reserve(at(30)).unwrap().unwrap();
         drop(session);
-        assert_eq!(entries(directory.path()), Vec::<String>::new(), "{encoder}");
+        until_empty(directory.path());
         slot.fill(&picture(30));
 
         let mut session = Session::open(SIZE, &config(encoder), mp4(&path)).unwrap();
         session.push(&picture(0), at(0)).unwrap();
         let slot = session.reserve(at(1)).unwrap();
         drop(session.close());
-        assert_eq!(entries(directory.path()), Vec::<String>::new(), "closed, {encoder}");
+        until_empty(directory.path());
         drop(slot);
+        assert_eq!(entries(directory.path()), Vec::<String>::new(), "{encoder}");
     }
+}
+
+/// Waits until the sink of a dropped session has removed its file: the session's thread may have
+/// been inside a write.
+fn until_empty(directory: &Path) {
+    until(&format!("{} is empty", directory.display()), || entries(directory).is_empty());
 }
 
 #[test]
@@ -507,21 +517,24 @@ fn an_encoder_that_fails_again_and_again_ends_the_session_with_its_words() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.mp4");
         let sink = FileRecorder(mp4(&path));
-        let (counters, error) = within(id.as_str(), move || {
+        let (stats, error) = within(id.as_str(), move || {
             let mut session = Session::open(SIZE, &small_ring(id), Box::new(sink)).unwrap();
-            let counters = Arc::clone(session.counters());
+            let stats = session.stats_handle();
             for n in 0..20 {
                 // A session that has failed returns an error instead of accepting frames.
                 match session.push(&picture(n), at(n)) {
                     Ok(()) => {}
-                    Err(SessionError::Ended) => break,
+                    Err(SessionError::Failed(cause)) => {
+                        assert!(cause.to_string().contains(part), "{id}: {cause}");
+                        break;
+                    }
                     Err(other) => panic!("{other}"),
                 }
             }
-            (counters, session.finish().unwrap_err())
+            (stats, session.finish().unwrap_err())
         });
         assert!(error.to_string().contains(part), "{id}: {error}");
-        assert!(counters.frames_in.load(SeqCst) >= FAILS_AT, "{id}");
+        assert!(stats.get().frames_in >= FAILS_AT, "{id}");
         assert_eq!(entries(directory.path()), Vec::<String>::new(), "{id}");
     }
 }

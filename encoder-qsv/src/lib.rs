@@ -214,13 +214,7 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
         render::probe_low_power(options.low_power, &modes, is_mode, deadline, |mode, deadline| {
             let options = QsvOptions { low_power: mode, ..options.clone() };
             let on_node = |config: &_| spec_on(config, &options, node, several);
-            encoder_ffmpeg::test_encode_b_frames(
-                EncoderType::QSV,
-                request.config,
-                on_node,
-                request.ffmpeg,
-                deadline,
-            )
+            encoder_ffmpeg::test_encode_b_frames(EncoderType::QSV, request, on_node, deadline)
         })
     };
     match &nodes {

@@ -38,13 +38,9 @@ impl Block {
         if slot_bytes == 0 {
             return Err(RingError::EmptySlots);
         }
-        // One page is reserved for allocators that align the block themselves.
-        const MOST: usize = isize::MAX as usize - PAGE;
-        let (stride, bytes) = slot_bytes
-            .checked_next_multiple_of(PAGE)
-            .and_then(|stride| Some((stride, stride.checked_mul(slots)?)))
-            .filter(|&(_, bytes)| bytes <= MOST)
-            .ok_or(RingError::TooLarge { slots, slot_bytes })?;
+        let too_large = || RingError::TooLarge { slots, slot_bytes };
+        let stride = options.slot_stride().ok_or_else(too_large)?;
+        let bytes = options.bytes().ok_or_else(too_large)?;
         let out_of_memory = || RingError::OutOfMemory { bytes };
 
         let mut access = Vec::new();

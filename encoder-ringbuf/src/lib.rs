@@ -26,6 +26,27 @@ pub struct RingOptions {
     pub slot_bytes: usize,
 }
 
+impl RingOptions {
+    /// Bytes that one slot takes: those of its frame, up to the next [`PAGE`]. `None` if no address
+    /// space has them.
+    pub const fn slot_stride(&self) -> Option<usize> {
+        self.slot_bytes.checked_next_multiple_of(PAGE)
+    }
+
+    /// Bytes that the ring takes from its allocator; the [`Heap`] adds one page. `None` if no
+    /// address space has them.
+    pub const fn bytes(&self) -> Option<usize> {
+        match self.slot_stride() {
+            // One page is reserved for allocators that align the block themselves.
+            Some(stride) => match stride.checked_mul(self.slots) {
+                Some(bytes) if bytes <= isize::MAX as usize - PAGE => Some(bytes),
+                _ => None,
+            },
+            None => None,
+        }
+    }
+}
+
 /// Why a ring could not be made.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]

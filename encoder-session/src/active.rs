@@ -4,10 +4,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use encoder_core::{
     EncodeError, EncodedChunk, EncoderType, FailureKind, FrameBuffer, FrameLayout, Resolution,
-    VideoEncoder,
+    VideoEncoder, panic_text,
 };
-
-use crate::error::panic_text;
 
 /// An open encoder. A panic in the encoder is reported as an error of the encoder.
 pub(super) struct Active {

@@ -1,6 +1,6 @@
 //! How a session works.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use encoder_core::{
     EncoderType, FrameMemory, FrameRate, OpenRequest, Plan, Settings, Waiter, backend,
@@ -10,6 +10,8 @@ use encoder_picture::PictureOptions;
 use encoder_ringbuf::SlotAllocator;
 use serde::{Deserialize, Serialize};
 use tracing::debug;
+
+use crate::Pool;
 
 /// What to do with a frame that cannot be decoded. It is counted in any case.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -83,6 +85,10 @@ pub struct SessionConfig {
     /// ends the waits, stopping it ends the sessions that have no encoder at that time. A `Run`
     /// sets it to the waiter of its `Stop`.
     pub waiter: Waiter,
+    /// The bounds that the session shares with others.
+    pub pool: Option<Pool>,
+    /// How long [`Session::open`](crate::Session::open) waits for a share of the pool.
+    pub pool_wait: Duration,
     allocators: Allocators,
 }
 
@@ -100,6 +106,8 @@ impl SessionConfig {
             camera_label: None,
             part: None,
             waiter: Waiter::new(),
+            pool: None,
+            pool_wait: Duration::ZERO,
             allocators: Allocators::new(),
         }
     }
@@ -161,6 +169,23 @@ impl SessionConfig {
     #[must_use]
     pub fn with_waiter(mut self, waiter: Waiter) -> Self {
         self.waiter = waiter;
+        self
+    }
+
+    /// Sets the bounds that the session shares with others. The session's ring and the threads of
+    /// its encoder may then be smaller than configured: see [`Pool`].
+    #[must_use]
+    pub fn with_pool(mut self, pool: Pool) -> Self {
+        self.pool = Some(pool);
+        self
+    }
+
+    /// Sets how long [`Session::open`](crate::Session::open) waits for a share of the pool; after
+    /// that, and at once by default, it returns [`PoolError::Full`](crate::PoolError::Full). A wait
+    /// by the thread that also feeds the other sessions cannot help, because these do not end.
+    #[must_use]
+    pub fn with_pool_wait(mut self, wait: Duration) -> Self {
+        self.pool_wait = wait;
         self
     }
 

@@ -260,7 +260,7 @@ impl Engine {
     }
 
     /// The active encoder, or the last active encoder.
-    fn id(&self) -> EncoderType {
+    pub fn id(&self) -> EncoderType {
         self.spans.last().map_or(EncoderType::new("none"), |span| span.encoder)
     }
 

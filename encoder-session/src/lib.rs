@@ -14,21 +14,29 @@
 mod active;
 mod closing;
 mod config;
+mod converter;
 mod engine;
 mod error;
 mod fingerprint;
 pub mod metrics;
+mod opening;
 mod output_check;
+mod pool;
 mod report;
 mod session;
+mod shared;
 mod slot;
+mod stats;
 mod worker;
 
 pub use closing::Closing;
 pub use config::{OnBadFrame, OnFull, SessionConfig};
-pub use error::SessionError;
-pub use report::{Counters, EncoderSpan, Failover, VideoReport};
+pub use error::{Panicked, SessionError};
+pub use pool::{Free, Holder, Needed, Pool, PoolError, PoolLimits, PoolStats};
+pub use report::{EncoderSpan, Failover, VideoReport};
 pub use session::Session;
 pub use slot::Slot;
+use stats::Counters;
+pub use stats::{Latency, SessionState, Stats, StatsHandle};
 
 encoder_core::opaque_debug!(Session = "Session", Closing = "Closing", Slot = "Slot");

@@ -1,26 +1,6 @@
-use std::sync::atomic::AtomicU64;
-
 use encoder_core::{EncoderType, Refusal, Resolution};
 use encoder_media::Location;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
-
-/// Counts that grow while a session runs.
-#[derive(Debug, Default)]
-pub struct Counters {
-    /// Frames that were pushed, including bad frames.
-    pub frames_in: AtomicU64,
-    /// Frames that are in the video together with all frames displayed before them.
-    pub frames_encoded: AtomicU64,
-    /// Frames of the video that repeat an earlier or later picture.
-    pub frames_repeated: AtomicU64,
-    /// Frames that could not be decoded.
-    pub frames_failed: AtomicU64,
-    /// Frames that were dropped because the ring was full, or because the run was stopped and no
-    /// encoder worked.
-    pub frames_dropped: AtomicU64,
-    /// Bytes of access units.
-    pub bytes_out: AtomicU64,
-}
 
 /// Consecutive frames encoded by the same encoder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -168,7 +148,10 @@ fn text_or_null<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Er
     }
 }
 
-fn width_and_height<S: Serializer>(size: &Resolution, serializer: S) -> Result<S::Ok, S::Error> {
+pub(crate) fn width_and_height<S: Serializer>(
+    size: &Resolution,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     let mut fields = serializer.serialize_struct("Resolution", 2)?;
     fields.serialize_field("width", &size.width)?;
     fields.serialize_field("height", &size.height)?;

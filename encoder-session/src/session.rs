@@ -1,136 +1,94 @@
 //! A video that is being encoded.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::Ordering::{Relaxed, SeqCst},
-};
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use encoder_core::{Chain, EncoderType, FrameLayout, FrameRate, Resolution};
-use encoder_media::{
-    Payload, Sink,
-    timeline::{self, FrameTimes, StreamingTimeline, TimestampAnalysis},
-};
-use encoder_picture::PictureOptions;
-use encoder_ringbuf::{Heap, Producer, RingOptions, WriteSlot, ring_in};
-use tracing::{Span, debug, error_span, field::Empty, warn};
+use encoder_core::{EncoderType, FrameLayout, FrameRate, Resolution, Task};
+use encoder_media::{Payload, Sink, timeline::FrameTimes};
+use encoder_picture::{self as picture, PictureOptions};
+use encoder_ringbuf::{Producer, WriteSlot};
+use tracing::{Span, debug, warn};
 
 use crate::{
-    Closing, Counters, OnFull, SessionConfig, SessionError, Slot, VideoReport,
-    closing::{Fault, SharedSink},
-    engine::{self, Engine},
-    error::ended,
-    metrics::{self, Meter},
-    output_check::OutputCheck,
+    Closing, OnFull, Panicked, SessionConfig, SessionError, SessionState, Slot, Stats, StatsHandle,
+    VideoReport,
+    converter::Converter,
+    error::panicked,
+    opening::Opening,
     slot::{Captured, Meta},
-    worker::{Parts, Worker},
 };
 
-/// A video that is being encoded. Dropping it before it is finished leaves no file.
+/// A video that is being encoded.
+///
+/// Dropping it before it is finished discards the video and never waits: the encoder's child is
+/// killed, no other encoder is opened, and the session's thread ends when its current call of an
+/// encoder in this process, or of the sink, returns. The sink is dropped by the drop, or by that
+/// thread if it is inside a call of the sink. A drop by a panic keeps what was written, as
+/// [`Sink::abandon`] does.
 pub struct Session {
     // Dropped before the producer: without the producer, the end of the ring means the end of the
     // video.
-    running: Closing,
+    pub(super) running: Closing,
     /// `None` once the session has failed because of a full ring.
-    producer: Option<Producer<Meta>>,
-    layout: FrameLayout,
-    options: PictureOptions,
-    may_share: bool,
-    encoder: EncoderType,
-    next_number: u64,
+    pub(super) producer: Option<Producer<Meta>>,
+    /// Started by the first [`push_async`](Self::push_async).
+    pub(super) converter: Option<Converter>,
+    pub(super) layout: FrameLayout,
+    pub(super) options: PictureOptions,
+    pub(super) may_share: bool,
+    pub(super) encoder: EncoderType,
+    pub(super) next_number: u64,
     /// The next frame becomes a key frame.
-    is_key_due: bool,
-    on_full: OnFull,
+    pub(super) is_key_due: bool,
+    pub(super) on_full: OnFull,
     /// The constant rate, if frames may be dropped: frames are numbered before they are dropped.
-    spread: Option<FrameRate>,
-    slots: usize,
+    pub(super) spread: Option<FrameRate>,
+    pub(super) slots: usize,
     /// The span that contains all log messages of the session.
-    span: Span,
+    pub(super) span: Span,
 }
 
 impl Session {
     /// Opens an encoder for pictures of `size` and starts its thread.
     ///
+    /// Blocks: while the encoder starts; for up to `session_wait_s` while it has no free session;
+    /// and for up to [`SessionConfig::pool_wait`] for a share of the pool.
+    ///
     /// # Errors
-    /// [`SessionError::Open`] or [`SessionError::Ring`].
+    /// [`SessionError::Open`], [`SessionError::Ring`] or [`SessionError::Pool`].
     pub fn open(
         size: Resolution,
         config: &SessionConfig,
         sink: Box<dyn Sink>,
     ) -> Result<Self, SessionError> {
-        let span = error_span!("session", encoder = Empty, size = %size, part = config.part);
-        let entered = span.enter();
-        let mut settings = config.settings.clone();
-        settings.encoder.resolution = Some(size);
-        let (b_frames, gop_size) = (settings.encoder.b_frames, settings.encoder.gop_size);
-        let check = OutputCheck::new(settings.gpu.check_output, settings.encoder.codec, size);
-        let wished =
-            if settings.gpu.enable_ring_buffer { settings.gpu.ring_buffer_size } else { 0 };
-        let rate = settings.encoder.frame_rate;
-        let camera = config.camera_label.as_deref();
-        let waiter = config.waiter.child();
-        let mut chain =
-            Chain::new(&config.plan, settings, config.threads)?.with_waiter(waiter.clone());
-        let is_ending = chain.ending_flag();
-        let encoder = chain.open().inspect_err(|error| metrics::not_opened(error, camera))?;
-        let meter = Meter::new(encoder.encoder_type(), encoder.load(), camera);
-        let layout = FrameLayout::new(encoder.pixel_format(), size);
-        chain.prefer_format(layout.format);
-        // The ring cannot deadlock with this number of slots, whichever encoder of the chain is
-        // active: an encoder may hold `max_delay` frames, and B-frames delay the emission of other
-        // access units. Beyond that, one frame is being read, one is kept for repetition, and one
-        // is being written.
-        let held = engine::max_reorder(b_frames.into()) as usize + check.delay();
-        let least = chain.max_delay() + held + 3;
-        let slots = wished.max(least);
-        let options = RingOptions { slots, slot_bytes: layout.bytes() };
-        let allocator = config.allocator(encoder.encoder_type());
-        let (producer, consumer) = ring_in(options, allocator.unwrap_or(&Heap))?;
-        let counters = Arc::new(Counters::default());
-        let id = encoder.encoder_type();
-        let sink: SharedSink = Arc::new(Mutex::new(Some(sink)));
-        let fault = Fault::default();
-        let (timing, spread) = config.spread();
-        let worker = Worker::new(Parts {
-            consumer,
-            engine: Engine::new(
-                chain,
-                encoder,
-                layout,
-                (b_frames.into(), gop_size.into()),
-                check,
-                meter,
-            ),
-            sink: Arc::clone(&sink),
-            fault: Arc::clone(&fault),
-            layout,
-            on_bad_frame: config.on_bad_frame,
-            counters: Arc::clone(&counters),
-            analysis: TimestampAnalysis::new(timing, rate, timeline::reorder(b_frames)),
-            timeline: StreamingTimeline::new(timing, rate),
-        });
-        let of_thread = span.clone();
-        let thread = std::thread::Builder::new()
-            .name(format!("encode-{id}"))
-            .spawn(move || {
-                let _entered = of_thread.enter();
-                worker.run()
-            })
-            .map_err(|e| SessionError::Internal(format!("no thread: {e}")))?;
-        drop(entered);
-        Ok(Self {
-            running: Closing { thread: Some(thread), sink, counters, fault, waiter, is_ending },
-            producer: Some(producer),
-            layout,
-            options: config.picture,
-            may_share: allocator.is_none(),
-            encoder: id,
-            next_number: 0,
-            is_key_due: false,
-            on_full: config.on_full,
-            spread,
-            slots,
-            span,
-        })
+        let opening = Opening::new(size, config)?;
+        let share = opening.share_within_wait()?;
+        opening.open(share, sink)
+    }
+
+    /// As [`open`](Self::open), for a task of any executor: the encoder is opened on a thread of its
+    /// own. Waits as long as it takes for a share of the pool, in the order of the calls, whatever
+    /// `pool_wait` is; limit that by your executor's timeout.
+    ///
+    /// Cancel-safe: dropping the future gives up the share and stops the opening, without waiting
+    /// for it. The sink is then dropped, at the latest when the current call of the encoder returns.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`PoolError::Full`](crate::PoolError::Full) cannot occur, except for
+    /// an encoder that needs more slots than its backend declares.
+    pub fn open_async(
+        size: Resolution,
+        config: &SessionConfig,
+        sink: Box<dyn Sink>,
+    ) -> impl Future<Output = Result<Self, SessionError>> + Send + use<> {
+        let opening = Opening::new(size, config);
+        async move {
+            let opening = opening?;
+            let share = opening.share().await?;
+            let waiter = opening.waiter().clone();
+            let task = Task::spawn("open-session", waiter, move || opening.open(share, sink))
+                .map_err(no_thread)?;
+            task.await.unwrap_or_else(|panic| Err(panicked(Panicked::Worker, &*panic)))
+        }
     }
 
     /// The encoder that was opened first. If it refuses its first frame, another encoder is used;
@@ -144,42 +102,78 @@ impl Session {
         &self.layout
     }
 
-    /// Counts that grow while the session runs.
-    pub fn counters(&self) -> &Arc<Counters> {
-        &self.running.counters
+    /// The numbers of the session now.
+    pub fn stats(&self) -> Stats {
+        self.running.stats()
+    }
+
+    /// A handle that reads the numbers of the session from any thread, also after its end.
+    pub fn stats_handle(&self) -> StatsHandle {
+        self.running.stats_handle()
     }
 
     /// Reserves the slot of the next frame, in order. Waits while the ring is full, or applies
     /// [`SessionConfig::on_full`]; returns `None` if the frame is dropped. The picture may be
     /// written on another thread.
     ///
+    /// Blocks: while the ring is full, with [`OnFull::Block`].
+    ///
     /// # Errors
-    /// [`SessionError::Ended`] when the session has failed, [`SessionError::Full`] if the ring is
-    /// full and [`OnFull::Error`] is set.
+    /// [`SessionError::Failed`] with the cause when the session has failed before,
+    /// [`SessionError::Full`] if the ring is full and [`OnFull::Error`] is set.
     pub fn reserve(&mut self, times: FrameTimes) -> Result<Option<Slot>, SessionError> {
         let slot = match self.on_full {
-            OnFull::Block => Some(self.producer()?.reserve().map_err(ended)?),
+            OnFull::Block => {
+                let reserved = self.producer()?.reserve();
+                Some(reserved.map_err(|_| self.closed())?)
+            }
+            _ => self.reserve_now()?,
+        };
+        Ok(self.place(slot, times))
+    }
+
+    /// As [`reserve`](Self::reserve), for a task of any executor: waits for a slot without blocking
+    /// the thread. Convert the picture where it may take time: any thread may call
+    /// [`Slot::fill`].
+    ///
+    /// Cancel-safe: a future that is dropped before it is ready reserves no slot and counts no frame.
+    /// But a `Slot` that is dropped without being filled ends the session.
+    ///
+    /// # Errors
+    /// As [`reserve`](Self::reserve).
+    pub async fn reserve_async(&mut self, times: FrameTimes) -> Result<Option<Slot>, SessionError> {
+        let slot = match self.on_full {
+            OnFull::Block => {
+                let reserved = self.producer()?.reserve_async().await;
+                Some(reserved.map_err(|_| self.closed())?)
+            }
             _ => self.reserve_now()?,
         };
         Ok(self.place(slot, times))
     }
 
     fn producer(&mut self) -> Result<&mut Producer<Meta>, SessionError> {
-        self.producer.as_mut().ok_or(SessionError::Ended)
+        let Self { producer, running, .. } = self;
+        producer.as_mut().ok_or_else(|| running.shared.closed())
+    }
+
+    /// The error of a session that accepts no more frames.
+    fn closed(&self) -> SessionError {
+        self.running.shared.closed()
     }
 
     /// Reserves a slot without waiting.
     fn reserve_now(&mut self) -> Result<Option<WriteSlot<Meta>>, SessionError> {
         if self.on_full != OnFull::DropOldest {
-            let slot = self.producer()?.try_reserve().map_err(ended)?;
+            let reserved = self.producer()?.try_reserve();
+            let slot = reserved.map_err(|_| self.closed())?;
             if slot.is_none() && self.on_full == OnFull::Error {
                 return Err(self.overflow());
             }
             return Ok(slot);
         }
-        let Some(got) = self.producer()?.try_reserve_over_oldest().map_err(ended)? else {
-            return Ok(None);
-        };
+        let reserved = self.producer()?.try_reserve_over_oldest();
+        let Some(got) = reserved.map_err(|_| self.closed())? else { return Ok(None) };
         if let Some(dropped) = got.dropped {
             // A request for a key frame is not dropped with its frame.
             self.is_key_due |= dropped.as_ref().is_some_and(|meta| meta.is_key);
@@ -190,17 +184,16 @@ impl Session {
 
     /// Ends the session because the ring is full.
     fn overflow(&mut self) -> SessionError {
-        let full = || SessionError::Full { number: self.next_number, slots: self.slots };
-        *self.running.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(full());
-        let full = full();
-        self.running.is_ending.store(true, SeqCst);
+        let full = SessionError::Full { number: self.next_number, slots: self.slots };
+        self.running.shared.fail(full.clone());
+        self.running.shared.is_ending.store(true, SeqCst);
         self.producer = None;
         full
     }
 
     /// Counts a dropped frame.
     fn dropped(&self, number: Option<u64>) {
-        let before = self.running.counters.frames_dropped.fetch_add(1, Relaxed);
+        let before = self.running.shared.counters.frames_dropped.fetch_add(1, Relaxed);
         if before == 0 {
             warn!(frame = number, "the encoder does not keep up: frames are dropped");
         } else {
@@ -209,7 +202,7 @@ impl Session {
     }
 
     fn place(&mut self, slot: Option<WriteSlot<Meta>>, times: FrameTimes) -> Option<Slot> {
-        self.running.counters.frames_in.fetch_add(1, Relaxed);
+        self.running.shared.counters.frames_in.fetch_add(1, Relaxed);
         let number = self.next_number;
         self.next_number += 1;
         let Some(slot) = slot else {
@@ -224,7 +217,7 @@ impl Session {
             may_share: self.may_share,
             captured: Captured {
                 times: self.spread.map_or(times, at),
-                reserved: self.running.waiter.now(),
+                reserved: self.running.shared.waiter.now(),
             },
             number,
             copies: 1,
@@ -249,51 +242,107 @@ impl Session {
     /// applies [`SessionConfig::on_full`]. A picture that has the [`layout`](Self::layout) already
     /// (`i420` or `nv12` without padding) is not copied: its [`Bytes`](bytes::Bytes) are held until
     /// its slot is used again, so they should not be a small part of a large buffer. A picture that
-    /// cannot be decoded is handled by [`SessionConfig::on_bad_frame`].
+    /// is damaged is handled by [`SessionConfig::on_bad_frame`].
     ///
     /// # Errors
-    /// As [`reserve`](Self::reserve).
+    /// As [`reserve`](Self::reserve); [`SessionError::Picture`] for a picture that can never be in
+    /// this video: it is not pushed, and the session accepts other pictures.
     pub fn push(&mut self, payload: &Payload, times: FrameTimes) -> Result<(), SessionError> {
+        self.check(payload)?;
         if let Some(slot) = self.reserve(times)? {
-            slot.fill(payload);
+            slot.decode(payload);
         }
         Ok(())
     }
 
-    /// Like [`push`](Self::push), but waits for a slot without blocking the thread. The conversion
-    /// itself runs on the calling task.
+    /// Refuses a picture that can never be in this video, before a slot is reserved for it.
+    fn check(&self, payload: &Payload) -> Result<(), SessionError> {
+        let checked = picture::check(payload, &self.options, &self.layout);
+        checked.map_err(|error| match self.running.shared.failure() {
+            Some(cause) => SessionError::Failed(cause),
+            None => SessionError::Picture { number: self.next_number, error },
+        })
+    }
+
+    /// As [`push`](Self::push), for a task of any executor: waits for a slot without blocking the
+    /// thread, and converts the picture on a thread of the session, which the first call starts. The
+    /// picture's bytes are shared, not copied, until it is converted; at most as many pictures wait
+    /// as the ring has slots.
+    ///
+    /// The frames are in the order of the calls. `Ok` means that this frame is in the video, unless
+    /// the session fails, or [`SessionConfig::on_bad_frame`] or [`SessionConfig::on_full`] leave it
+    /// out.
+    ///
+    /// Cancel-safe: a future that is dropped before it is ready has pushed nothing.
     ///
     /// # Errors
-    /// As [`reserve`](Self::reserve).
+    /// As [`push`](Self::push).
     pub async fn push_async(
         &mut self,
         payload: &Payload,
         times: FrameTimes,
     ) -> Result<(), SessionError> {
-        let slot = match self.on_full {
-            OnFull::Block => Some(self.producer()?.reserve_async().await.map_err(ended)?),
-            _ => self.reserve_now()?,
-        };
-        if let Some(slot) = self.place(slot, times) {
-            slot.fill(payload);
+        self.check(payload)?;
+        self.start_converter()?;
+        // Nothing waits after the reservation, so a cancelled push has no slot.
+        if let (Some(slot), Some(converter)) = (self.reserve_async(times).await?, &self.converter) {
+            converter.push(slot, payload.clone());
+        }
+        Ok(())
+    }
+
+    fn start_converter(&mut self) -> Result<(), SessionError> {
+        if self.converter.is_none() {
+            let waiter = &self.running.shared.waiter;
+            self.converter = Some(Converter::start(waiter).map_err(no_thread)?);
         }
         Ok(())
     }
 
     /// Closes the ring, waits until everything is encoded and written, and returns the report.
     ///
+    /// Blocks: until the frames in the ring are encoded and the sink is finished.
+    ///
     /// # Errors
-    /// The cause of the failure; no file exists under the final name then.
+    /// The cause of the failure, the same that a push returns in [`SessionError::Failed`]; no file
+    /// exists under the final name then. [`SessionError::Empty`] if the video has no frame.
     pub fn finish(self) -> Result<VideoReport, SessionError> {
         self.close().join()
+    }
+
+    /// As [`finish`](Self::finish), for a task of any executor.
+    ///
+    /// Not cancel-safe: dropping the future discards the video. To wait in a `select!`, call
+    /// [`close`](Self::close) and await the [`Closing`] by reference, or give it a deadline:
+    /// `session.close().with_deadline(limit).await`.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub async fn finish_async(self) -> Result<VideoReport, SessionError> {
+        self.close().await
+    }
+
+    /// Discards the video as a drop does. Never waits; [`Closing::wait_ended`] of the returned value
+    /// waits until nothing is left.
+    pub fn discard(self) -> Closing {
+        self.running.discard();
+        self.close()
     }
 
     /// Closes the ring and returns at once, so that the next segment can begin while the rest is
     /// encoded.
     pub fn close(self) -> Closing {
-        let Self { running, producer, .. } = self;
-        running.is_ending.store(true, SeqCst);
+        let Self { mut running, producer, converter, .. } = self;
+        running.shared.is_ending.store(true, SeqCst);
+        running.shared.counters.set_state(SessionState::Closing);
         drop(producer);
+        if let Some(converter) = converter {
+            running.set_converter(converter.close());
+        }
         running
     }
+}
+
+fn no_thread(error: std::io::Error) -> SessionError {
+    SessionError::Internal(format!("no thread: {error}"))
 }

@@ -4,7 +4,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use encoder_core::FrameLayout;
+use encoder_core::{FrameLayout, panic_text};
 use encoder_ringbuf::{ReadSlot, WriteSlot};
 use tracing::Span;
 
@@ -84,7 +84,28 @@ impl Slot {
 
     /// Decodes a picture into its slot. A picture that has the layout of the ring already is not
     /// copied: its memory is held until the slot is used again.
-    pub fn fill(mut self, payload: &Payload) {
+    ///
+    /// A picture that is damaged is handled by [`OnBadFrame`](crate::OnBadFrame).
+    ///
+    /// # Errors
+    /// Every [`PictureError`] but [`PictureError::Broken`]: the picture can never be in this video,
+    /// whatever its pixels. Its place in the order of the frames is taken, so the frame is handled as
+    /// one that [failed](Self::fail).
+    pub fn fill(self, payload: &Payload) -> Result<(), PictureError> {
+        match picture::check(payload, &self.options, &self.layout) {
+            Ok(()) => {
+                self.decode(payload);
+                Ok(())
+            }
+            Err(error) => {
+                self.fail(error.to_string());
+                Err(error)
+            }
+        }
+    }
+
+    /// As [`fill`](Self::fill), for a picture that was checked.
+    pub(super) fn decode(mut self, payload: &Payload) {
         let (options, layout) = (self.options, self.layout);
         if self.may_share
             && let Some(picture) = picture::ready(payload, &options, &layout)
@@ -94,13 +115,7 @@ impl Slot {
         let span = self.span.clone();
         let _entered = span.enter();
         let memory = &mut *self.slot;
-        // If an external decoder panics, only this frame is lost, not the recording.
-        let decoded =
-            catch_unwind(AssertUnwindSafe(|| picture::decode(payload, &options, &layout, memory)));
-        let outcome = match decoded {
-            Ok(outcome) => outcome,
-            Err(_) => Err(PictureError::Broken("the decoder panicked".into())),
-        };
+        let outcome = guarded(|| picture::decode(payload, &options, &layout, memory));
         self.publish(outcome.map_err(|error| error.to_string()), None);
     }
 
@@ -113,6 +128,16 @@ impl Slot {
         let Self { slot, captured, number, copies, is_key, .. } = self;
         slot.publish(Meta { captured, number, copies, is_key, outcome, picture });
     }
+}
+
+/// The result of a decoder. If it panics, only this frame is lost, not the video.
+fn guarded(
+    decode: impl FnOnce() -> Result<Option<Clipped>, PictureError>,
+) -> Result<Option<Clipped>, PictureError> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| {
+        let text = format!("the decoder panicked: {}", panic_text(&*panic));
+        Err(PictureError::Broken(text))
+    })
 }
 
 /// The pictures with values that need more bits than are shown.
@@ -143,5 +168,26 @@ impl ClippedPictures {
                  more than {bits} bits: higher values are white"
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_a_decoder_is_a_broken_picture_with_its_text() {
+        let broken = |text: &str| Err(PictureError::Broken(text.into()));
+        let row = 7;
+        assert_eq!(
+            guarded(|| panic!("row {row} is missing")),
+            broken("the decoder panicked: row 7 is missing")
+        );
+        assert_eq!(guarded(|| panic!("no row")), broken("the decoder panicked: no row"));
+        assert_eq!(
+            guarded(|| std::panic::panic_any(7)),
+            broken("the decoder panicked: it has no text")
+        );
+        assert_eq!(guarded(|| Ok(None)), Ok(None));
     }
 }

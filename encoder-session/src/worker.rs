@@ -2,9 +2,8 @@
 
 use std::{
     collections::VecDeque,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -13,10 +12,10 @@ use encoder_ringbuf::{Consumer, Next, ReadSlot};
 use tracing::{debug, warn};
 
 use super::{
-    Counters, OnBadFrame, SessionError, VideoReport,
-    closing::{Fault, SharedSink, lock},
+    OnBadFrame, Panicked, SessionError, VideoReport,
     engine::{Engine, Step},
-    error::panicked,
+    error::caught,
+    shared::Shared,
     slot::{Captured, ClippedPictures, Meta, picture_of},
 };
 use encoder_media::{
@@ -31,18 +30,16 @@ const NAMED_FAILURES: usize = 10;
 /// the first good frame arrives, so their number must be bounded.
 const MOST_LEADING: usize = 10_000;
 
-/// How often the metrics are updated while nothing happens.
-const IDLE: Duration = Duration::from_millis(500);
+/// How often the metrics are updated, and the drop of the session is noticed, while nothing happens.
+const IDLE: Duration = Duration::from_millis(200);
 
 /// The parts that a worker is built from.
 pub(super) struct Parts {
     pub consumer: Consumer<Meta>,
     pub engine: Engine,
-    pub sink: SharedSink,
-    pub fault: Fault,
+    pub shared: Arc<Shared>,
     pub layout: FrameLayout,
     pub on_bad_frame: OnBadFrame,
-    pub counters: Arc<Counters>,
     pub analysis: TimestampAnalysis,
     pub timeline: StreamingTimeline,
 }
@@ -141,11 +138,16 @@ impl Worker {
     /// Encoders, sinks, wakers and metrics are external code. A panic in any of them is handled as
     /// a failure: what was written is kept, and the error has the panic's text.
     pub fn run(mut self) -> Result<VideoReport, SessionError> {
-        let done = caught(|| {
+        let done = caught(Panicked::Worker, || {
             self.work().or_else(|error| self.cut_short(error))?;
             self.finish()
         });
-        let mut done = done.map_err(|error| self.give_up(error));
+        // After an abort the errors of the encoder are those of its end.
+        let mut done = done.map_err(|error| self.give_up(self.parts.shared.cause(error)));
+        if let Err(error) = &done {
+            // Before the ring is closed, so that a push that finds it closed returns this error.
+            self.parts.shared.fail(error.clone());
+        }
         // Dropped one by one: a second panic during unwinding would abort the process.
         let Self { parts: Parts { consumer, engine, .. }, last, .. } = self;
         for closed in [close(last), close(consumer), close(engine)] {
@@ -162,7 +164,9 @@ impl Worker {
 
     fn work(&mut self) -> Result<(), SessionError> {
         loop {
-            match self.parts.consumer.next_timeout(IDLE) {
+            let next = self.parts.consumer.next_timeout(IDLE);
+            self.parts.shared.check_wanted()?;
+            match next {
                 Next::Slot(slot) => self.slot(slot)?,
                 Next::TimedOut => {}
                 Next::Ended => {
@@ -180,8 +184,7 @@ impl Worker {
 
     /// Returns why the video is not complete, if it is not.
     fn fault(&self) -> Result<(), SessionError> {
-        let fault = self.parts.fault.lock().unwrap_or_else(PoisonError::into_inner).take();
-        fault.map_or(Ok(()), Err)
+        self.parts.shared.failure().map_or(Ok(()), |error| Err((*error).clone()))
     }
 
     /// Ends the video before the first frame without an access unit, if the last encoder was lost
@@ -212,12 +215,12 @@ impl Worker {
                     drop(slot);
                     self.parts.consumer.commit(next);
                 }
-                Next::TimedOut => {}
+                Next::TimedOut => self.parts.shared.check_wanted()?,
                 Next::Ended => break,
             }
             self.measure();
         }
-        self.parts.counters.frames_dropped.fetch_add(missing, Relaxed);
+        self.parts.shared.counters.frames_dropped.fetch_add(missing, Relaxed);
         self.measure();
         if missing > 0 {
             let text = format!(
@@ -232,11 +235,13 @@ impl Worker {
 
     fn measure(&mut self) {
         let ring = self.parts.consumer.snapshot();
-        let dropped = self.parts.counters.frames_dropped.load(Relaxed);
+        let dropped = self.parts.shared.counters.frames_dropped.load(Relaxed);
         let meter = self.parts.engine.meter();
         meter.dropped(dropped - self.dropped);
         meter.tick(Instant::now(), &ring);
         self.dropped = dropped;
+        let failovers = self.parts.engine.failovers().iter().map(|failover| failover.count).sum();
+        self.parts.shared.counters.set_encoder(self.parts.engine.id(), failovers);
     }
 
     /// Encodes the frames of a slot that were not encoded before.
@@ -251,6 +256,7 @@ impl Worker {
             let (end, key_frame) = (decision.end, decision.key_frame);
             let picture = decision.picture.clone();
             while self.parts.engine.next() < end {
+                self.parts.shared.check_wanted()?;
                 let is_key = key_frame == Some(self.parts.engine.next());
                 let memory = picture.as_deref().unwrap_or(picture_of(&slot));
                 let step = self.parts.engine.encode(memory, is_key);
@@ -289,7 +295,7 @@ impl Worker {
 
     fn decide_bad(&mut self, seq: u64, meta: &Meta, reason: &str) -> Result<(), SessionError> {
         let (number, times, copies) = (meta.number, meta.captured, meta.copies);
-        self.parts.counters.frames_failed.fetch_add(1, Relaxed);
+        self.parts.shared.counters.frames_failed.fetch_add(1, Relaxed);
         self.parts.engine.meter().failed();
         if self.failures.len() < NAMED_FAILURES {
             warn!(frame = number, "frame cannot be decoded: {reason}");
@@ -339,7 +345,7 @@ impl Worker {
     }
 
     fn repeated(&mut self, frames: u64) {
-        self.parts.counters.frames_repeated.fetch_add(frames, Relaxed);
+        self.parts.shared.counters.frames_repeated.fetch_add(frames, Relaxed);
         self.parts.engine.meter().repeated(frames);
     }
 
@@ -372,12 +378,17 @@ impl Worker {
             let frame = laid_out.get((chunk.pts - first) as usize).copied();
             let (times, display_ns, latency) = frame
                 .ok_or_else(|| SessionError::Internal(format!("no time of frame {}", chunk.pts)))?;
-            self.parts.counters.bytes_out.fetch_add(chunk.data.len() as u64, Relaxed);
+            self.parts.shared.counters.bytes_out.fetch_add(chunk.data.len() as u64, Relaxed);
             let unit = AccessUnit::new(chunk, times).with_display_ns(display_ns);
             let unit = unit.with_latency(latency);
-            lock(&self.parts.sink).as_mut().ok_or(SessionError::Ended)?.write(unit)?;
+            let mut sink = self.parts.shared.take_sink().ok_or(SessionError::Ended)?;
+            let written = caught(Panicked::Sink, || Ok(sink.write(unit)?));
+            self.parts.shared.put_back(sink);
+            written?;
         }
-        self.parts.counters.frames_encoded.fetch_add(count as u64, Relaxed);
+        for (_, _, latency) in laid_out {
+            self.parts.shared.counters.written(latency);
+        }
         Ok(())
     }
 
@@ -393,17 +404,23 @@ impl Worker {
     fn finish(&mut self) -> Result<VideoReport, SessionError> {
         let timeline = self.parts.analysis.timeline();
         let count = self.parts.analysis.frames();
-        // Locked until the end, so that a drop cannot return while the sink is being finished.
-        let mut sink = lock(&self.parts.sink);
-        let has_times = sink.as_ref().is_some_and(|sink| sink.has_times());
-        let finished = match sink.take().ok_or(SessionError::Ended)? {
-            sink if count > 0 => {
-                let part = sink.part_file().map(PathBuf::from);
-                caught(|| Ok(sink.finish(&timeline))).map_err(|panic| kept_in(part, panic))??
+        self.parts.shared.check_wanted()?;
+        // From here on a drop of the session has no effect: the sink finishes the video.
+        let sink = self.parts.shared.take_sink().ok_or(SessionError::Ended)?;
+        let asked =
+            caught(Panicked::Sink, || Ok((sink.has_times(), sink.part_file().map(PathBuf::from))));
+        let (has_times, part) = match asked {
+            Ok(answers) => answers,
+            Err(panic) => {
+                self.parts.shared.put_back(sink);
+                return Err(panic);
             }
-            _ => Default::default(),
         };
-        drop(sink);
+        let finished = match count {
+            0 => Default::default(),
+            _ => caught(Panicked::Sink, || Ok(sink.finish(&timeline)))
+                .map_err(|panic| kept_in(part, panic))??,
+        };
         let (mut warnings, guessed) = match has_times {
             true => finished.judgement(&timeline),
             false => Default::default(),
@@ -411,7 +428,7 @@ impl Worker {
         warnings.extend(finished.warnings);
         warnings.extend(self.clipped.warning());
         warnings.iter().for_each(|text| warn!("{text}"));
-        let (counters, engine) = (&self.parts.counters, &self.parts.engine);
+        let (counters, engine) = (&self.parts.shared.counters, &self.parts.engine);
         let spans = engine.spans().to_vec();
         let main = spans.iter().max_by_key(|span| span.frames);
         let (encoder, description) = main
@@ -439,29 +456,41 @@ impl Worker {
         report.warnings.extend(self.leading.warning());
         report.warnings.extend_from_slice(engine.warnings());
         report.warnings.extend(self.cut_short.take());
-        Ok(report)
+        if count == 0 { Err(SessionError::Empty(Box::new(report))) } else { Ok(report) }
     }
 
     /// Keeps what was written before an error.
     fn give_up(&mut self, error: SessionError) -> SessionError {
+        let sink = self.parts.shared.take_sink();
         match error {
             // With `OnBadFrame::Fail` no file is kept.
-            SessionError::BadFrame { .. } | SessionError::Kept { .. } => return error,
+            SessionError::BadFrame { .. } | SessionError::Kept { .. } => {
+                if let Err(panic) = close(sink) {
+                    warn!("the sink could not be dropped: {panic}");
+                }
+                return error;
+            }
             SessionError::Sink(SinkError::Unfinished { error, kept }) => {
                 return SessionError::Kept { error: Box::new((*error).into()), part: kept };
             }
             _ => {}
         }
-        let Some(sink) = lock(&self.parts.sink).take() else { return error };
-        let part = caught(|| Ok(sink.part_file().map(PathBuf::from))).unwrap_or_default();
-        match caught(|| Ok(sink.abandon())) {
+        // A drop of the session takes the sink, unless a panic dropped the session.
+        let Some(sink) = sink else { return error };
+        let part = caught(Panicked::Sink, || Ok(sink.part_file().map(PathBuf::from)));
+        let part = part.unwrap_or_default();
+        let error = match caught(Panicked::Sink, || Ok(sink.abandon())) {
             Ok(Some(part)) => SessionError::Kept { error: Box::new(error), part },
             Ok(None) => error,
             Err(panic) => {
                 warn!("the file could not be completed: {panic}");
                 kept_in(part, error)
             }
+        };
+        if let (SessionError::Ended, SessionError::Kept { part, .. }) = (error.cause(), &error) {
+            warn!("a panic dropped the session; what was written so far is in {part}");
         }
+        error
     }
 }
 
@@ -474,13 +503,8 @@ fn kept_in(part: Option<PathBuf>, error: SessionError) -> SessionError {
 }
 
 fn close<T>(closed: T) -> Result<(), SessionError> {
-    caught(|| {
+    caught(Panicked::Worker, || {
         drop(closed);
         Ok(())
     })
-}
-
-/// The result of `work`; a panic is an error with its text.
-fn caught<T>(work: impl FnOnce() -> Result<T, SessionError>) -> Result<T, SessionError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| Err(panicked(&*panic)))
 }

@@ -214,13 +214,7 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
         render::probe_low_power(options.low_power, &modes, is_mode, share, |low_power, deadline| {
             let options = VaapiOptions { low_power, ..options.clone() };
             let on_node = |config: &_| spec(config, &options, &node.path);
-            encoder_ffmpeg::test_encode_b_frames(
-                EncoderType::VAAPI,
-                request.config,
-                on_node,
-                request.ffmpeg,
-                deadline,
-            )
+            encoder_ffmpeg::test_encode_b_frames(EncoderType::VAAPI, request, on_node, deadline)
         })
     })
 }

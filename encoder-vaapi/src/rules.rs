@@ -38,7 +38,7 @@ pub(crate) const RULES: &[Rule] = &[
         "(supported modes:",
         Unsupported,
         "the driver does not have this rate control",
-        "set rc_mode = \"cqp\" in [backend.vaapi]",
+        "set rc_mode = \"cqp\" in [backend.vaapi], and crf or qp in place of a bit rate in [encoder]",
     ),
     Rule::new(
         "does not support encoding at size",

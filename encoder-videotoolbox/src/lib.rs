@@ -160,13 +160,7 @@ fn product_version(plist: &str) -> Option<String> {
 
 fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let here = |config: &_| spec(config, Machine::HERE);
-    encoder_ffmpeg::test_encode_b_frames(
-        EncoderType::VIDEOTOOLBOX,
-        request.config,
-        here,
-        request.ffmpeg,
-        deadline,
-    )
+    encoder_ffmpeg::test_encode_b_frames(EncoderType::VIDEOTOOLBOX, request, here, deadline)
 }
 
 fn open(request: &OpenRequest<'_>) -> Result<Box<dyn VideoEncoder>, OpenError> {

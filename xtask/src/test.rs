@@ -37,10 +37,15 @@ pub fn test(args: &[String]) -> Result<bool> {
     }
 
     // A target directory of its own spares the rebuild of everything else afterwards.
-    let mut models = cargo();
-    models.args(["test", "-p", "encoder-ringbuf", "--test", "loom"]);
-    models.env("RUSTFLAGS", "--cfg ring_loom").env("CARGO_TARGET_DIR", target().join("loom"));
-    results.push(("models of the ring (loom)", Some(show(&mut models)?)));
+    for (what, package) in [
+        ("models of the ring (loom)", "encoder-ringbuf"),
+        ("models of tasks (loom)", "encoder-core"),
+    ] {
+        let mut models = cargo();
+        models.args(["test", "-p", package, "--test", "loom"]);
+        models.env("RUSTFLAGS", "--cfg ring_loom").env("CARGO_TARGET_DIR", target().join("loom"));
+        results.push((what, Some(show(&mut models)?)));
+    }
 
     let native = if libx264() {
         let mut native = cargo();

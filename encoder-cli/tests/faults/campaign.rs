@@ -138,8 +138,8 @@ pub fn come_back(path: &Path) -> (VideoReport, usize) {
     let options = Mp4Options::new(config.timing, &config.settings.encoder);
     let sink = Box::new(Mp4Sink::create(path, &options).unwrap());
     let mut session = Session::open(SIZE, &config, sink).unwrap();
-    let counters = Arc::clone(session.counters());
-    let is_through = || counters.frames_encoded.load(std::sync::atomic::Ordering::SeqCst) > AT;
+    let stats = session.stats_handle();
+    let is_through = || stats.get().frames_encoded > AT;
     // Not at full speed, because bar codes end at 4096: until the rest of a second is over, and
     // then for two more GOPs, of which at least one begins after it.
     let (mut n, mut lost, mut left) = (0, None, 2 * GOP);

@@ -34,7 +34,7 @@ pub struct CodedPicture {
 /// frames may be good.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
-pub struct StreamError(String);
+pub struct StreamError(pub(crate) String);
 
 /// A frame, and the message with its first slice.
 pub type ReadFrame<M> = (M, Result<CodedPicture, StreamError>);

@@ -233,10 +233,17 @@ fn mosaics_of_every_pattern() {
 fn refusals() {
     let options = PictureOptions::default();
     let table = [
-        ("rgb8", 640, 480, 1920, 30, "broken: 640x480 rgb8 needs 921600 bytes, the message has 30"),
-        ("rgb8", 0, 480, 0, 30, "broken: a picture of 0x480 has no pixels"),
-        ("hologram12", 0, 0, 0, 0, "broken: a picture of 0x0 has no pixels"),
-        ("rgb8", 2, 2, 0, 0, "broken: the message holds no picture data"),
+        (
+            "rgb8",
+            640,
+            480,
+            1920,
+            30,
+            "malformed: 640x480 rgb8 needs 921600 bytes, the message has 30",
+        ),
+        ("rgb8", 0, 480, 0, 30, "malformed: a picture of 0x480 has no pixels"),
+        ("hologram12", 0, 0, 0, 0, "malformed: a picture of 0x0 has no pixels"),
+        ("rgb8", 2, 2, 0, 0, "malformed: the message holds no picture data"),
         (
             "hologram12",
             2,
@@ -245,14 +252,21 @@ fn refusals() {
             9,
             "unsupported: the encoding `hologram12` is not known; known are",
         ),
-        ("rgb8", 4, 2, 11, 99, "broken: a row of 4 pixels rgb8 has 12 bytes, the step is only 11"),
-        ("nv12", 3, 3, 0, 16, "broken: 3x3 nv12 needs 17 bytes, the message has 16"),
-        ("i420", 3, 3, 0, 16, "broken: 3x3 i420 needs 17 bytes, the message has 16"),
-        ("i444", 4, 2, 0, 23, "broken: 4x2 i444 needs 24 bytes"),
-        ("YUYV", 4, 2, 0, 15, "broken: 4x2 yuyv needs 16 bytes"),
+        (
+            "rgb8",
+            4,
+            2,
+            11,
+            99,
+            "malformed: a row of 4 pixels rgb8 has 12 bytes, the step is only 11",
+        ),
+        ("nv12", 3, 3, 0, 16, "malformed: 3x3 nv12 needs 17 bytes, the message has 16"),
+        ("i420", 3, 3, 0, 16, "malformed: 3x3 i420 needs 17 bytes, the message has 16"),
+        ("i444", 4, 2, 0, 23, "malformed: 4x2 i444 needs 24 bytes"),
+        ("YUYV", 4, 2, 0, 15, "malformed: 4x2 yuyv needs 16 bytes"),
         ("16UC1", 4, 2, 0, 16, "unsupported: 16UC1 is depth, not a picture; `--depth-range"),
         ("32FC1", 4, 2, 0, 32, "unsupported: 32FC1 is depth"),
-        ("mono8", 65536, 65536, 0, 9, "broken: 65536x65536 is more than the limit"),
+        ("mono8", 65536, 65536, 0, 9, "malformed: 65536x65536 is more than the limit"),
     ];
     for (encoding, w, h, step, bytes, expected) in table {
         let found = error(&image(encoding, w, h, step, vec![1; bytes]), &options);
@@ -264,9 +278,9 @@ fn refusals() {
     };
     for encoding in ["rgba8", "i444", "nv24", "yuyv", "bayer_rggb16"] {
         let payload = image(encoding, 0xffff_fffe, 0xffff_fffe, 0xffff_ffff, vec![1; 9]);
-        assert!(error(&payload, &huge).starts_with("broken"));
+        assert!(error(&payload, &huge).starts_with("malformed"));
         let payload = image(encoding, 0xffff_ffff, 1, 0, vec![1; 9]);
-        assert!(error(&payload, &huge).starts_with("broken"));
+        assert!(error(&payload, &huge).starts_with("malformed"));
     }
 }
 
@@ -286,5 +300,36 @@ proptest! {
         // What the size accepts is decoded.
         let sized = size(&payload, &options);
         prop_assert_eq!(decode_both(&payload, &options).err(), sized.err());
+    }
+}
+
+#[test]
+fn names_of_ffmpeg_are_understood() {
+    let options = PictureOptions::default();
+    let data: Vec<u8> = (0..=255).cycle().take(16 * 16 * 4).collect();
+    for (name, ros) in [
+        ("rgb24", "rgb8"),
+        ("bgr24", "bgr8"),
+        ("rgba", "rgba8"),
+        ("bgra", "bgra8"),
+        ("gray", "mono8"),
+        ("gray8", "mono8"),
+        ("GRAY8", "mono8"),
+        ("yuyv422", "yuv422_yuy2"),
+        ("uyvy422", "uyvy"),
+        ("yuv420p", "i420"),
+        ("yuv422p", "i422"),
+        ("yuv444p", "i444"),
+        ("yuvj420p", "i420_full"),
+        ("yuvj422p", "i422_full"),
+        ("yuvj444p", "i444_full"),
+    ] {
+        let [named, expected] = [name, ros]
+            .map(|name| decode_both(&image(name, 16, 16, 0, data.clone()), &options).unwrap());
+        assert!(named.planes == expected.planes, "{name}");
+    }
+    // A name that is a part of another is not guessed.
+    for name in ["rgb", "bgr", "rgb2", "gray16", "yuv"] {
+        assert!(size(&image(name, 16, 16, 0, data.clone()), &options).is_err(), "{name}");
     }
 }

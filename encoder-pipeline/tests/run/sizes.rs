@@ -1,6 +1,6 @@
 //! Pictures whose size changes repeatedly.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use encoder_core::{FrameRate, Resolution};
 use encoder_pipeline::{
@@ -9,7 +9,7 @@ use encoder_pipeline::{
     progress::{Progress, Silent},
     report::Report,
     run::Run,
-    session::{Counters, OnBadFrame},
+    session::{OnBadFrame, StatsHandle},
     timeline::Timing,
 };
 
@@ -185,7 +185,7 @@ fn of_many_broken_frames_before_the_first_good_one_the_last_are_shown() {
 struct Begun(std::sync::atomic::AtomicUsize);
 
 impl Progress for Begun {
-    fn camera(&self, _: &str, _: Option<u64>, _: Arc<Counters>) {
+    fn camera(&self, _: &str, _: Option<u64>, _: StatsHandle) {
         self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
     }
 }

@@ -1,0 +1,223 @@
+//! Opens a session: takes its share of the pool, opens its encoder, allocates its ring and starts
+//! its thread.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+};
+
+use encoder_core::{
+    Chain, FrameLayout, OpenError, PixelFormat, Resolution, Task, Waiter, block_on,
+};
+use encoder_media::{
+    Sink,
+    timeline::{self, StreamingTimeline, TimestampAnalysis},
+};
+use encoder_ringbuf::{Consumer, Heap, Producer, RingOptions, SlotAllocator, ring_in};
+use tracing::{Span, error_span, field::Empty};
+
+use crate::{
+    Closing, Needed, Session, SessionConfig, SessionError, StatsHandle,
+    engine::{self, Engine},
+    metrics::{self, Meter},
+    output_check::OutputCheck,
+    pool::{Demand, Share, SharedAllocator},
+    shared::{EndOfWorker, Shared},
+    slot::Meta,
+    stats::Counters,
+    worker::{Parts, Worker},
+};
+
+/// A session that is not open yet.
+pub(super) struct Opening {
+    size: Resolution,
+    config: SessionConfig,
+    chain: Chain,
+    check: OutputCheck,
+    waiter: Waiter,
+    span: Span,
+}
+
+/// The share of a pool, if the session has a pool.
+type MaybeShare = Option<Arc<Share>>;
+
+impl Opening {
+    /// Checks the configuration. Does not block.
+    pub fn new(size: Resolution, config: &SessionConfig) -> Result<Self, SessionError> {
+        let span = error_span!("session", encoder = Empty, size = %size, part = config.part);
+        let _entered = span.enter();
+        let mut config = config.clone();
+        config.settings.encoder.resolution = Some(size);
+        let settings = &config.settings;
+        let check = OutputCheck::new(settings.gpu.check_output, settings.encoder.codec, size);
+        let waiter = config.waiter.child();
+        let chain = Chain::new(&config.plan, settings.clone(), config.threads)?;
+        let chain = chain.with_waiter(waiter.clone());
+        drop(_entered);
+        Ok(Self { size, config, chain, check, waiter, span })
+    }
+
+    /// Stopped when the session is no longer needed.
+    pub fn waiter(&self) -> &Waiter {
+        &self.waiter
+    }
+
+    /// Frames that B-frames and the check of pictures hold back.
+    fn held_back(&self) -> usize {
+        let b_frames = self.config.settings.encoder.b_frames;
+        engine::max_reorder(b_frames.into()) as usize + self.check.delay()
+    }
+
+    /// The fewest slots with which the ring cannot deadlock, whichever encoder of the chain is
+    /// active. An encoder may hold `max_delay` frames, and B-frames delay the emission of other
+    /// access units. Beyond that, one frame is being read, one is kept for repetition, and one is
+    /// being written.
+    fn least_slots(&self) -> usize {
+        self.chain.max_delay() + self.held_back() + 3
+    }
+
+    /// The slots that the configuration asks for.
+    fn wished_slots(&self) -> usize {
+        let gpu = &self.config.settings.gpu;
+        if gpu.enable_ring_buffer { gpu.ring_buffer_size } else { 0 }
+    }
+
+    fn needed(&self, slots: usize, slot_bytes: usize) -> Needed {
+        let slot_bytes = RingOptions { slots, slot_bytes }.slot_stride().unwrap_or(usize::MAX);
+        let encoder_bytes = self.chain.memory_estimate();
+        Needed { size: self.size, slots, slot_bytes: slot_bytes as u64, encoder_bytes }
+    }
+
+    /// What the session needs, before it is known which encoder opens.
+    fn demand(&self) -> Demand {
+        let bytes = |format| FrameLayout::new(format, self.size).bytes();
+        let slot_bytes = bytes(PixelFormat::Yuv420p).max(bytes(PixelFormat::Nv12));
+        let needed = self.needed(self.least_slots(), slot_bytes);
+        Demand {
+            camera: self.config.camera_label.clone(),
+            slots: self.wished_slots().max(needed.slots),
+            threads: self.config.threads.max(1),
+            needed,
+        }
+    }
+
+    /// Takes a share of the pool. Waits for it without blocking, until the waiter is stopped.
+    pub fn share(&self) -> impl Future<Output = Result<MaybeShare, SessionError>> + Send + use<> {
+        let (pool, waiter) = (self.config.pool.clone(), self.waiter.clone());
+        let demand = self.demand();
+        async move {
+            let Some(pool) = pool else { return Ok(None) };
+            let mut share = pin!(pool.share(&demand));
+            let mut stopped = pin!(waiter.stopped());
+            poll_fn(|cx| match share.as_mut().poll(cx) {
+                Poll::Ready(share) => Poll::Ready(share.map(Some).map_err(SessionError::from)),
+                Poll::Pending => stopped.as_mut().poll(cx).map(|()| Err(OpenError::Stopped.into())),
+            })
+            .await
+        }
+    }
+
+    /// Takes a share of the pool. Blocks for at most `pool_wait`.
+    pub fn share_within_wait(&self) -> Result<MaybeShare, SessionError> {
+        let Some(pool) = &self.config.pool else { return Ok(None) };
+        if !self.config.pool_wait.is_zero()
+            && let Some(share) = block_on(self.share(), Some(self.config.pool_wait))
+        {
+            return share;
+        }
+        Ok(Some(pool.try_share(&self.demand())?))
+    }
+
+    /// Opens the encoder and starts the session's thread. Blocks while the encoder starts.
+    pub fn open(mut self, share: MaybeShare, sink: Box<dyn Sink>) -> Result<Session, SessionError> {
+        let span = self.span.clone();
+        let _entered = span.enter();
+        let camera = self.config.camera_label.as_deref();
+        if let Some(share) = &share {
+            self.chain.set_threads(share.threads);
+        }
+        let opened = self.chain.open();
+        let encoder = opened.inspect_err(|error| metrics::not_opened(error, camera))?;
+        let meter = Meter::new(encoder.encoder_type(), encoder.load(), camera);
+        let layout = FrameLayout::new(encoder.pixel_format(), self.size);
+        self.chain.prefer_format(layout.format);
+        let allocator = self.config.allocator(encoder.encoder_type());
+        let may_share = allocator.is_none();
+        let (producer, consumer, options) =
+            self.ring(&layout, allocator.unwrap_or(&Heap), share.as_ref())?;
+        let id = encoder.encoder_type();
+        let counters = Arc::new(Counters::new(id));
+        let ring_bytes = options.bytes().unwrap_or(usize::MAX);
+        let stats = StatsHandle::new(Arc::clone(&counters), producer.monitor(), ring_bytes);
+        let Self { config, chain, check, waiter, .. } = self;
+        let shared = Arc::new(Shared::new(sink, waiter.clone(), chain.ending_flag(), counters));
+        let (timing, spread) = config.spread();
+        let encoding = &config.settings.encoder;
+        let frames = (encoding.b_frames.into(), encoding.gop_size.into());
+        let worker = Worker::new(Parts {
+            consumer,
+            engine: Engine::new(chain, encoder, layout, frames, check, meter),
+            shared: Arc::clone(&shared),
+            layout,
+            on_bad_frame: config.on_bad_frame,
+            analysis: TimestampAnalysis::new(
+                timing,
+                encoding.frame_rate,
+                timeline::reorder(encoding.b_frames),
+            ),
+            timeline: StreamingTimeline::new(timing, encoding.frame_rate),
+        });
+        let of_thread = (span.clone(), EndOfWorker(Arc::clone(&shared)), share);
+        let work = move || {
+            // The share is returned before the session counts as ended.
+            let (span, _end, _share) = of_thread;
+            let _entered = span.enter();
+            worker.run()
+        };
+        let thread = Task::spawn(&format!("encode-{id}"), waiter, work)
+            .map_err(|error| SessionError::Internal(format!("no thread: {error}")))?;
+        Ok(Session {
+            running: Closing::new(thread, shared, stats),
+            producer: Some(producer),
+            converter: None,
+            layout,
+            options: config.picture,
+            may_share,
+            encoder: id,
+            next_number: 0,
+            is_key_due: false,
+            on_full: config.on_full,
+            spread,
+            slots: options.slots,
+            span: span.clone(),
+        })
+    }
+
+    /// Allocates the ring.
+    fn ring(
+        &self,
+        layout: &FrameLayout,
+        allocator: &dyn SlotAllocator,
+        share: Option<&Arc<Share>>,
+    ) -> Result<(Producer<Meta>, Consumer<Meta>, RingOptions), SessionError> {
+        let least = self.least_slots();
+        let wished = self.wished_slots().max(least);
+        let (slots, in_share);
+        let allocator = match share {
+            Some(share) => {
+                slots = share.fit(self.needed(least, layout.bytes()), wished)?;
+                in_share = SharedAllocator { inner: allocator, share: Arc::clone(share) };
+                &in_share
+            }
+            None => {
+                slots = wished;
+                allocator
+            }
+        };
+        let options = RingOptions { slots, slot_bytes: layout.bytes() };
+        let (producer, consumer) = ring_in(options, allocator)?;
+        Ok((producer, consumer, options))
+    }
+}
