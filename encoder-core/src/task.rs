@@ -90,7 +90,7 @@ impl<T> Task<T> {
     /// Waits for the thread, which only has to return: its result has been taken.
     fn end_thread(&mut self) {
         if let Some(thread) = self.thread.take()
-            // A waker may poll the task on the task's own thread.
+            // The task may have been moved to its own thread.
             && self.id != thread::current().id()
         {
             // It fails if a waker panicked. The result is there all the same.
@@ -99,14 +99,16 @@ impl<T> Task<T> {
     }
 }
 
-/// Cancel-safe: a task that was polled and is not ready can be polled again.
+/// Cancel-safe: a task that was polled and is not ready can be polled again. When it is ready, its
+/// thread has nothing left to do but to end.
 impl<T> Future for Task<T> {
     type Output = thread::Result<T>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let value = self.cell.poll(cx.waker());
         if value.is_ready() {
-            self.end_thread();
+            // Not joined: the thread may be inside `wake`, which may wait for the end of this poll.
+            self.thread = None;
         }
         value
     }

@@ -116,6 +116,31 @@ fn refusal(result: &ProbeResult) -> &Refusal {
 }
 
 #[test]
+fn memory_is_estimated_by_size_delay_and_hardware() {
+    const MIB: u64 = 1 << 20;
+    let open: encoder_core::Open = |_| unreachable!("nothing is opened here");
+    let plain = Backend::new(EncoderType::new("a"), open);
+    let frame = 64 * 48 * 3 / 2;
+    let table = [
+        (plain, 16 * MIB + 24 * frame),
+        (
+            Backend::new(EncoderType::new("b"), open).max_delay(|_| 3),
+            16 * MIB + 24 * frame + 15 * frame / 2,
+        ),
+        (Backend::new(EncoderType::new("c"), open).hardware(true), 128 * MIB + 8 * frame),
+        (Backend::new(EncoderType::new("d"), open).memory_estimate(|_| 7), 7),
+    ];
+    let mut settings = Settings::default();
+    for (backend, expected) in table {
+        // An odd size counts as the next even one.
+        settings.encoder.resolution = Some(Resolution::new(63, 47));
+        let request = OpenRequest::new(&settings, backend.id, 1);
+        assert_eq!(backend.estimate_memory(&request), expected, "{}", backend.id);
+        assert_eq!(request.frame_bytes(), frame);
+    }
+}
+
+#[test]
 fn a_backend_without_settings_is_a_software_encoder_without_options() {
     let plain = backend(PLAIN).unwrap();
     let settings = Settings::default();

@@ -305,7 +305,7 @@ fn of_session(error: &SessionError) -> ErrorKind {
         SessionError::Open(OpenError::Config(_) | OpenError::Unknown { .. }) => ErrorKind::Config,
         SessionError::Open(_) => ErrorKind::NoEncoder,
         SessionError::Encode(_) | SessionError::Lost { .. } => ErrorKind::EncoderLost,
-        SessionError::Ring(_) => ErrorKind::NoMemory,
+        SessionError::Ring(_) | SessionError::Pool(_) => ErrorKind::NoMemory,
         SessionError::Sink(error) => of_sink(error),
         SessionError::BadFrame { .. } | SessionError::Picture { .. } => ErrorKind::BadFrame,
         SessionError::Empty(_) => ErrorKind::NoPicture,

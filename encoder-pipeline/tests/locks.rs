@@ -15,7 +15,7 @@ use encoder_core::{
 };
 use encoder_pipeline::{
     mux::{AccessUnit, CallbackSink},
-    session::{OnBadFrame, Session, SessionConfig},
+    session::{OnBadFrame, Session, SessionConfig, SessionError},
     source::{Payload, RawImage},
     timeline::FrameTimes,
 };
@@ -181,14 +181,16 @@ fn case() -> impl Strategy<Value = Case> {
 }
 
 fn payload(is_broken: bool) -> Payload {
-    let data = if is_broken { Bytes::new() } else { Bytes::from(vec![9; 256]) };
+    if is_broken {
+        return Payload::Compressed { format: "jpeg".into(), data: Bytes::new() };
+    }
     Payload::Raw(RawImage {
         encoding: "mono8".into(),
         width: 16,
         height: 16,
         step: 16,
         is_bigendian: false,
-        data,
+        data: Bytes::from(vec![9; 256]),
     })
 }
 
@@ -225,7 +227,10 @@ fn run(case: &Case) -> (Vec<(u64, i64)>, usize) {
     for n in 0..case.frames {
         session.push(&payload(is_broken(case, n)), FrameTimes::at(n as i64)).unwrap();
     }
-    let report = session.finish().unwrap();
+    let report = match session.finish() {
+        Err(SessionError::Empty(report)) => *report,
+        finished => finished.unwrap(),
+    };
     let seen = seen.lock().unwrap().clone();
     assert_eq!(report.frames_encoded, seen.len() as u64);
     (seen, report.failovers.len())

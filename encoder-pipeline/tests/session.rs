@@ -177,8 +177,8 @@ fn slots_are_filled_out_of_order_on_other_threads() {
             for (n, slot) in slots.into_iter().rev() {
                 scope.spawn(move || match n {
                     5 => slot.fail("lost on the way"),
-                    6 => slot.numbered(60).times_in_a_row(2).fill(&picture(n)),
-                    _ => slot.fill(&picture(n)),
+                    6 => slot.numbered(60).times_in_a_row(2).fill(&picture(n)).unwrap(),
+                    _ => slot.fill(&picture(n)).unwrap(),
                 });
             }
         });
@@ -240,8 +240,10 @@ fn a_session_without_a_good_frame_makes_no_file() {
         for n in 0..count {
             session.push(&broken(), at(n)).unwrap();
         }
-        let report = session.finish().unwrap();
+        let error = session.finish().unwrap_err();
+        let SessionError::Empty(report) = error else { panic!("{error}") };
         assert_eq!((report.file.is_some(), report.frames_encoded), (good, 0));
+        assert_eq!(report.frames_failed, count as u64);
         assert_eq!(entries(directory.path()), Vec::<String>::new());
     }
 }
@@ -259,7 +261,7 @@ fn a_session_that_is_dropped_leaves_nothing() {
         let slot = session.reserve(at(30)).unwrap().unwrap();
         drop(session);
         until_empty(directory.path());
-        slot.fill(&picture(30));
+        slot.fill(&picture(30)).unwrap();
 
         let mut session = Session::open(SIZE, &config(encoder), mp4(&path)).unwrap();
         session.push(&picture(0), at(0)).unwrap();

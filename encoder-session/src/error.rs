@@ -65,7 +65,7 @@ pub enum SessionError {
     /// The ring is full, and [`OnFull::Error`].
     #[error(
         "the encoder does not keep up: its ring of {slots} frames is full at frame {number}; use a \
-         faster preset or a larger gpu.ring_buffer_size, or let frames be dropped"
+         faster encoder.preset or a larger gpu.ring_buffer_size, or let frames be dropped"
     )]
     Full {
         /// Number of the frame in its stream.

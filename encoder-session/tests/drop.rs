@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use encoder_core::{Backend, EncodeError, EncoderType, FailureKind};
+use encoder_core::{Backend, EncodeError, EncoderType, FailureKind, block_on};
 use encoder_ffmpeg::{Ffmpeg, FfmpegSpec, HostedEncoder};
 use encoder_session::{Session, SessionError};
 use encoder_testbed::{
@@ -256,14 +256,29 @@ fn one_picture() -> Step {
 
 #[test]
 fn a_child_that_hangs_is_killed_at_once_and_no_other_encoder_is_opened() {
-    // steps of the child | frames | whether the session is closed
-    let cases: [(&str, Vec<Step>, i64, bool); 4] = [
-        ("a child that hangs before its encoder is open", vec![Step::Hang], 1, false),
-        ("a child that hangs in mid-stream", vec![one_picture(), Step::Hang], 2, false),
-        ("a child that hangs in mid-stream, closed", vec![one_picture(), Step::Hang], 2, true),
-        ("a child that hangs at its end", vec![one_picture(), Step::Hang], 1, true),
+    /// What happens to the session.
+    #[derive(Clone, Copy)]
+    enum End {
+        Dropped,
+        ClosedAndDropped,
+        AtDeadline,
+    }
+    use End::{AtDeadline, ClosedAndDropped, Dropped};
+    // steps of the child | frames | what happens to the session
+    let cases: [(&str, Vec<Step>, i64, End); 6] = [
+        ("a child that hangs before its encoder is open", vec![Step::Hang], 1, Dropped),
+        ("a child that hangs in mid-stream", vec![one_picture(), Step::Hang], 2, Dropped),
+        (
+            "a child that hangs in mid-stream, closed",
+            vec![one_picture(), Step::Hang],
+            2,
+            ClosedAndDropped,
+        ),
+        ("a child that hangs before its deadline", vec![Step::Hang], 1, AtDeadline),
+        ("a child that hangs in mid-stream", vec![one_picture(), Step::Hang], 2, AtDeadline),
+        ("a child that hangs at its end", vec![one_picture(), Step::Hang], 1, ClosedAndDropped),
     ];
-    for (what, steps, frames, is_closed) in cases {
+    for (what, steps, frames, end) in cases {
         let has_begun = steps.len() > 1;
         let program = Script::new().encoding(steps).lay_down().unwrap();
         *PROGRAM.lock().unwrap() = Some(program.path().into());
@@ -276,9 +291,16 @@ fn a_child_that_hangs_is_killed_at_once_and_no_other_encoder_is_opened() {
         if has_begun {
             assert_eq!(next(&calls), Call::Write(0), "{what}");
         }
-        match is_closed {
-            true => drop_at_once(what, session.close()),
-            false => drop_at_once(what, session),
+        match end {
+            Dropped => drop_at_once(what, session),
+            ClosedAndDropped => drop_at_once(what, session.close()),
+            AtDeadline => {
+                let closing = session.close().with_deadline(Duration::from_millis(20));
+                let error = block_on(closing, Some(PATIENCE)).unwrap().unwrap_err();
+                assert!(matches!(error.cause(), SessionError::Deadline { .. }), "{error}");
+                assert!(matches!(error, SessionError::Kept { .. }), "{error}");
+                assert_eq!(next(&calls), Call::Abandon, "{what}");
+            }
         }
         // By the drop, or by the session's thread if the write has not returned.
         assert_eq!(next(&calls), Call::Dropped, "{what}");

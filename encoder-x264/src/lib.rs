@@ -204,7 +204,7 @@ impl Plan {
 
 /// The bytes that x264 uses, and those of the process of FFmpeg.
 fn memory_estimate(request: &OpenRequest<'_>) -> u64 {
-    const FFMPEG: u64 = 48 << 20;
+    const FFMPEG: u64 = 56 << 20;
     let Ok((plan, options)) = Plan::of(request) else { return 0 };
     let process = if is_native(&options) { 0 } else { FFMPEG };
     process + request.frame_bytes().saturating_mul(plan.half_frames()) / 2
@@ -283,6 +283,33 @@ mod tests {
         assert!(Plan::new(&config, &options, 1).unwrap_err().to_string().contains("b_frames"));
         let plan = Plan::new(&EncoderConfig::default(), &options, 0).unwrap();
         assert_eq!((plan.lookahead, plan.threads), (0, 1));
+    }
+
+    #[test]
+    fn the_estimate_of_memory_is_above_what_was_measured() {
+        // Most memory that FFmpeg 5.1 used for 90 frames, in MiB.
+        let table = [
+            (640, 480, Preset::Ultrafast, "", 4, 63),
+            (1920, 1080, Preset::Ultrafast, "", 1, 92),
+            (1920, 1080, Preset::Ultrafast, "", 4, 130),
+            (640, 480, Preset::Medium, "", 1, 112),
+            (1920, 1080, Preset::Medium, "", 1, 401),
+            (1920, 1080, Preset::Medium, "", 4, 501),
+            (1920, 1080, Preset::Medium, "tune = \"zerolatency\"", 1, 123),
+            (1920, 1080, Preset::Medium, "tune = \"zerolatency\"", 4, 134),
+        ];
+        for (width, height, preset, options, threads, measured) in table {
+            let resolution = Some(encoder_core::Resolution::new(width, height));
+            let encoder = EncoderConfig { resolution, preset, ..Default::default() };
+            let options = format!("mode = \"ffmpeg\"\n{options}").parse().unwrap();
+            let backend = [("x264".to_owned(), options)].into();
+            let settings =
+                encoder_core::Settings { encoder, backend, ..encoder_core::Settings::default() };
+            let request = OpenRequest::new(&settings, EncoderType::X264, threads);
+            let estimate = BACKEND.estimate_memory(&request) >> 20;
+            let range = measured..measured * 2;
+            assert!(range.contains(&estimate), "{width} {preset} {threads}: {estimate} {measured}");
+        }
     }
 
     #[test]

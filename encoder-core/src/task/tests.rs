@@ -130,3 +130,35 @@ fn a_waker_may_poll_on_the_thread_of_the_task() {
     go.send(9).unwrap();
     assert_eq!(result.recv_timeout(PATIENCE).unwrap(), 9);
 }
+
+#[test]
+fn a_waker_may_wait_for_the_end_of_a_poll() {
+    // An executor that holds a lock while it polls, and takes it to wake.
+    struct Locked(std::sync::Mutex<Option<Task<u32>>>, Sender<()>, std::sync::Mutex<Sender<u32>>);
+    impl Locked {
+        fn poll(self: &Arc<Self>) {
+            let waker = Waker::from(Arc::clone(self));
+            let mut locked = self.0.lock().unwrap();
+            let Some(task) = &mut *locked else { return };
+            if let Poll::Ready(value) = Pin::new(task).poll(&mut Context::from_waker(&waker)) {
+                *locked = None;
+                self.2.lock().unwrap().send(value.unwrap()).unwrap();
+            }
+        }
+    }
+    impl Wake for Locked {
+        fn wake(self: Arc<Self>) {
+            // The other thread polls from now on.
+            self.1.send(()).unwrap();
+            self.poll();
+        }
+    }
+    let (task, go) = gated();
+    let ((woken, is_woken), (send, result)) = (channel(), channel());
+    let locked = Arc::new(Locked(Some(task).into(), woken, send.into()));
+    locked.poll();
+    go.send(4).unwrap();
+    is_woken.recv_timeout(PATIENCE).unwrap();
+    locked.poll();
+    assert_eq!(result.recv_timeout(PATIENCE).unwrap(), 4);
+}
