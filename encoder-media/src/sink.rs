@@ -282,6 +282,7 @@ impl<E: Into<Box<dyn StdError + Send + Sync>>> CallbackResult for Result<(), E> 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use std::{error::Error, path::Path};
 

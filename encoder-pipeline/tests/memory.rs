@@ -227,15 +227,17 @@ fn addresses(
     });
     let mut session = Session::open(Resolution::new(128, 16), config, Box::new(sink)).unwrap();
     for (n, picture) in pictures.iter().enumerate() {
-        let image = RawImage {
+        let raw = |data: &Bytes| RawImage {
             encoding: encoding.into(),
             width: 128,
             height: 16,
             step: 0,
             is_bigendian: false,
-            data: picture.clone().unwrap_or_default(),
+            data: data.clone(),
         };
-        session.push(&Payload::Raw(image), FrameTimes::at(n as i64 * 1_000_000)).unwrap();
+        let broken = || Payload::Compressed { format: "jpeg".into(), data: Bytes::new() };
+        let payload = picture.as_ref().map_or_else(broken, |data| Payload::Raw(raw(data)));
+        session.push(&payload, FrameTimes::at(n as i64 * 1_000_000)).unwrap();
     }
     session.finish().unwrap();
     let place = |address: usize| {

@@ -155,7 +155,7 @@ fn a_requested_key_frame_is_at_exactly_its_frame() {
             let slot = session.reserve(at(n)).unwrap().unwrap();
             // Soon after another key frame, where the next GOP would begin, and the first frame.
             let slot = if [0, 12, 22, 23].contains(&n) { slot.key_frame() } else { slot };
-            slot.fill(&picture(n));
+            slot.fill(&picture(n)).unwrap();
         }
         let report = session.finish().unwrap();
         assert_eq!((report.frames_encoded, report.failovers), (40, vec![]), "{name}");
@@ -328,7 +328,7 @@ fn a_request_outlives_a_frame_that_is_left_out() {
             let is_bad = [3, 5].contains(&n);
             let slot = session.reserve(at(n)).unwrap().unwrap();
             let slot = if n == 5 { slot.key_frame() } else { slot };
-            slot.fill(&if is_bad { broken() } else { picture(n) });
+            slot.fill(&if is_bad { broken() } else { picture(n) }).unwrap();
         }
         session.finish().unwrap();
         assert_eq!(key_frames(&units), expected, "{skip:?}");
@@ -354,9 +354,9 @@ fn a_request_outlives_a_dropped_frame() {
         session.push(&picture(0), at(0)).unwrap();
         standing.recv().unwrap();
         // The encoder reads nothing: a request in each frame, until frames are dropped.
-        let counters = Arc::clone(session.counters());
+        let stats = session.stats_handle();
         let mut n = 1;
-        while counters.frames_dropped.load(SeqCst) < 3 {
+        while stats.get().frames_dropped < 3 {
             if on_full == OnFull::DropOldest && n == 1 {
                 session.request_key_frame();
             }
@@ -370,9 +370,9 @@ fn a_request_outlives_a_dropped_frame() {
         go.send(()).unwrap();
         // Waits until a frame finds a slot, and is not dropped.
         let before = loop {
-            let dropped = counters.frames_dropped.load(SeqCst);
+            let dropped = stats.get().frames_dropped;
             session.push(&picture(n), at(n)).unwrap();
-            if counters.frames_dropped.load(SeqCst) == dropped {
+            if stats.get().frames_dropped == dropped {
                 break dropped;
             }
         };

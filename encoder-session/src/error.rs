@@ -275,7 +275,7 @@ mod tests {
                 left: Box::new(refusal().into()),
             },
             SessionError::BadFrame { number: 7, reason: "it ends early".into() },
-            SessionError::Empty(Box::new(VideoReport::default())),
+            SessionError::Empty(Box::default()),
             SessionError::Empty(Box::new(report)),
             SessionError::Full { number: 7, slots: 16 },
             SessionError::Stream("in another order".into()),
