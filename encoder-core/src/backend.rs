@@ -257,6 +257,15 @@ impl Backend {
         self
     }
 
+    /// Sets the size of the pictures of the default probe, for an encoder that does not take every
+    /// size: 640x368 for an encoder that takes only multiples of 16. Default 640x360. A backend with
+    /// a probe of its own chooses the size there.
+    #[must_use]
+    pub const fn probe_size(mut self, size: Resolution) -> Self {
+        self.probe_size = size;
+        self
+    }
+
     /// Sets how many bytes an encoder opened by this request uses, without the ring: in this
     /// process, or in its child process. Sessions that share a pool are counted by it, so it should
     /// be on the high side. The function must be pure; `resolution` is set.
@@ -281,15 +290,6 @@ impl Backend {
             false => (16 << 20, 48 + 5 * delay),
         };
         fixed + request.frame_bytes().saturating_mul(half_frames) / 2
-    }
-
-    /// Sets the size of the pictures of the default probe, for an encoder that does not take every
-    /// size: 640x368 for an encoder that takes only multiples of 16. Default 640x360. A backend with
-    /// a probe of its own chooses the size there.
-    #[must_use]
-    pub const fn probe_size(mut self, size: Resolution) -> Self {
-        self.probe_size = size;
-        self
     }
 
     /// Sets the decoder that comes with the backend. It checks the pictures of hardware encoders

@@ -150,13 +150,6 @@ impl Chain {
         self.order.iter().map(delay).max().unwrap_or(0)
     }
 
-    /// The most bytes that an encoder of the chain is estimated to use: the largest
-    /// [`Backend::estimate_memory`] of all of them.
-    pub fn memory_estimate(&self) -> u64 {
-        let bytes = |backend: &&'static Backend| backend.estimate_memory(&self.request(backend));
-        self.order.iter().map(bytes).max().unwrap_or(0)
-    }
-
     /// The [`max_delay`](Backend::max_delay) of one encoder of the chain. For another encoder, the
     /// largest of all.
     pub fn max_delay_of(&self, encoder: EncoderType) -> usize {
@@ -164,6 +157,13 @@ impl Chain {
             Some(backend) => (backend.max_delay)(&self.request(backend)),
             None => self.max_delay(),
         }
+    }
+
+    /// The most bytes that an encoder of the chain is estimated to use: the largest
+    /// [`Backend::estimate_memory`] of all of them.
+    pub fn memory_estimate(&self) -> u64 {
+        let bytes = |backend: &&'static Backend| backend.estimate_memory(&self.request(backend));
+        self.order.iter().map(bytes).max().unwrap_or(0)
     }
 
     /// Sets the preferred frame format. It applies to encoders opened after this call, if they

@@ -50,6 +50,7 @@ mod frame;
 mod helper;
 mod in_use;
 mod names;
+mod nvenc;
 mod picture_decoder;
 mod presets;
 mod probe;
@@ -67,8 +68,8 @@ pub use cache::{CACHE_ENV, Cache};
 pub use chain::Chain;
 pub use chunk::{EncodedChunk, NalKind, nal_units};
 pub use config::{
-    BackendOptions, CheckOutput, Codec, EncoderConfig, FrameRate, GpuEncoderConfig, NvencPreset,
-    NvencTune, Preset, Resolution,
+    BackendOptions, CheckOutput, Codec, EncoderConfig, FrameRate, GpuEncoderConfig, Preset,
+    Resolution,
 };
 pub use detect::{Detected, Detection, detect_available_encoders, file_identity};
 pub use encoder::{DeviceLoad, LoadProbe, VideoEncoder};
@@ -80,6 +81,7 @@ pub use helper::{
     set_helper,
 };
 pub use inventory;
+pub use nvenc::{NvencPreset, NvencTune};
 pub use picture_decoder::{
     DecodeError, MAX_DECODE_DELAY, OpenDecoder, PictureDecoder, picture_decoder,
 };

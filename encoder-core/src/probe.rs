@@ -406,8 +406,8 @@ pub(crate) fn probe_opened(
     let config = EncoderConfig { resolution, ..request.config.clone() };
     let gpu = request.gpu.clone();
     let (options, threads) = (request.options.clone(), request.threads);
-    let waiter = request.waiter.cloned();
     let ffmpeg = request.ffmpeg.map(Path::to_owned);
+    let waiter = request.waiter.cloned();
     let (sender, answer) = mpsc::channel();
     let probing = move || {
         let request = OpenRequest {

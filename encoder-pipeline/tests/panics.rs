@@ -34,7 +34,7 @@ const AT: u64 = 7;
 
 /// OpenH264 that panics at frame [`AT`].
 const ENCODING: EncoderType = EncoderType::new("panics-encoding");
-/// OpenH264 that panics when its name is queried for frame [`AT`].
+/// OpenH264 that panics when its name is queried after frame [`AT`].
 const ASKED: EncoderType = EncoderType::new("panics-asked");
 /// OpenH264 that panics when it is dropped.
 const DROPPED: EncoderType = EncoderType::new("panics-dropped");
@@ -72,7 +72,7 @@ impl VideoEncoder for Panicking {
         self.real.flush()
     }
     fn encoder_type(&self) -> EncoderType {
-        assert!(self.id != ASKED || self.frames < AT, "the name panics");
+        assert!(self.id != ASKED || self.frames <= AT, "the name panics");
         self.id
     }
     fn description(&self) -> String {

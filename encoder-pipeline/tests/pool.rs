@@ -51,14 +51,21 @@ fn config(pool: &Pool) -> SessionConfig {
     SessionConfig::new(Settings::default(), plan).with_pool(pool.clone())
 }
 
-/// Noise, which costs an encoder the most; in an encoding that is converted into the ring.
+/// Shades with edges and the noise of a sensor, as a camera sees them; in an encoding that is
+/// converted into the ring.
 fn picture() -> Payload {
     let mut random = 1u32;
-    let mut next = || {
+    let mut noise = || {
         random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (random >> 24) as u8
+        (random >> 30) as u8
     };
-    let data: Vec<u8> = (0..SIZE.width * SIZE.height * 3).map(|_| next()).collect();
+    let sample = |at: u32| {
+        let (x, y) = (at / 3 % SIZE.width, at / 3 / SIZE.width);
+        let shade = if (x / 64 + y / 64) % 3 == 0 { 40 } else { 120 };
+        shade + (x / 24) as u8 + (y / 24) as u8 / 2
+    };
+    let data: Vec<u8> =
+        (0..SIZE.width * SIZE.height * 3).map(|at| sample(at).saturating_add(noise())).collect();
     Payload::Raw(RawImage {
         encoding: "rgb8".into(),
         width: SIZE.width,

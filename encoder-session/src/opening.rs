@@ -47,7 +47,7 @@ impl Opening {
     /// Checks the configuration. Does not block.
     pub fn new(size: Resolution, config: &SessionConfig) -> Result<Self, SessionError> {
         let span = error_span!("session", encoder = Empty, size = %size, part = config.part);
-        let _entered = span.enter();
+        let entered = span.enter();
         let mut config = config.clone();
         config.settings.encoder.resolution = Some(size);
         let settings = &config.settings;
@@ -55,7 +55,7 @@ impl Opening {
         let waiter = config.waiter.child();
         let chain = Chain::new(&config.plan, settings.clone(), config.threads)?;
         let chain = chain.with_waiter(waiter.clone());
-        drop(_entered);
+        drop(entered);
         Ok(Self { size, config, chain, check, waiter, span })
     }
 

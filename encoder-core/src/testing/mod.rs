@@ -22,7 +22,7 @@
 //! backend whose device is missing fails the first rule, `probe`.
 //!
 //! Pictures are compared if there is a decoder: the registered one
-//! ([`picture_decoder`](crate::picture_decoder)), or [`Suite::with_decoder`]. Without a decoder,
+//! ([`picture_decoder`]), or [`Suite::with_decoder`]. Without a decoder,
 //! the report lists these rules as not checked.
 
 mod encode;
