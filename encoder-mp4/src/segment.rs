@@ -211,7 +211,8 @@ impl Sink for FragmentSink {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    // Lists of ranges of frames.
+    #![allow(clippy::unwrap_used, clippy::single_range_in_vec_init)]
     use std::{
         sync::{Arc, Mutex},
         time::Duration,

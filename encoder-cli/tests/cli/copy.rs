@@ -12,7 +12,7 @@ use common::{
     program::convert,
     recording::{Content, Recording, Serialization},
 };
-use encoder_core::{EncodedChunk, EncoderType, Plan, Resolution, Settings, nal_units};
+use encoder_core::{EncoderType, Plan, Resolution, Settings, nal_units};
 use encoder_pipeline::{
     mux::{AccessUnit, CallbackSink},
     session::{OnBadFrame, Session, SessionConfig},

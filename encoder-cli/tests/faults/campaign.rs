@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encoder_core::{EncodedChunk, EncoderType, Plan, Resolution, Settings};
+use encoder_core::{EncoderType, Plan, Resolution, Settings};
 use encoder_pipeline::{
     mux::{AccessUnit, Finished, Location, Mp4Options, Mp4Sink, Sink, SinkError},
     session::{Session, SessionConfig, VideoReport},
