@@ -216,7 +216,9 @@ fn a_picture_that_can_never_fit_is_found_without_decoding() {
     let jpeg = |data: &[u8]| compressed("jpeg", data.to_vec());
     let header = |width: u8| {
         let sizes = [0xff, 0xd8, 0xff, 0xc0, 0, 17, 8, 0, 16, 0, width, 3];
-        jpeg(&[&sizes[..], &[1, 0x11, 0, 2, 0x11, 1, 3, 0x11, 1]].concat())
+        let components = [1, 0x11, 0, 2, 0x11, 1, 3, 0x11, 1];
+        let scan = [0xff, 0xda, 0, 12, 3, 1, 0, 2, 0x11, 3, 0x11, 0, 63, 0];
+        jpeg(&[&sizes[..], &components, &scan].concat())
     };
     let video = Payload::Video { format: "h264".into(), data: vec![0, 0, 1].into() };
     // picture | the error, `None`: it passes | a part of its text
