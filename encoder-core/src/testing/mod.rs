@@ -14,7 +14,6 @@
 //! fn it_conforms() {
 //!     encoder_core::testing::check(&BACKEND);
 //! }
-//! # it_conforms();
 //! ```
 //!
 //! Each rule is checked with encoders of its own, on a thread of its own with a deadline, so that
