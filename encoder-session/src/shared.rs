@@ -231,3 +231,103 @@ impl Drop for EndOfWorker {
         self.0.ended.notify_all();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use encoder_core::{EncodeError, EncoderType, FailureKind, OpenError, Refusal, RefusalKind};
+    use encoder_media::{AccessUnit, CallbackSink, SinkError};
+    use encoder_ringbuf::RingError;
+
+    use super::*;
+
+    const ID: EncoderType = EncoderType::X264;
+
+    fn shared() -> Shared {
+        let counters = Arc::new(Counters::new(ID));
+        let sink = Box::new(CallbackSink(|_: AccessUnit| ()));
+        Shared::new(sink, Waiter::new(), Arc::default(), counters)
+    }
+
+    fn killed() -> EncodeError {
+        EncodeError::failed(ID, 3, FailureKind::Died, "it was killed")
+    }
+
+    #[test]
+    fn an_abort_is_the_cause_of_the_errors_that_it_brings_about_and_of_no_other() {
+        let refusal = || Refusal::new(ID, RefusalKind::Missing, "no library", "install it");
+        let sink = || SinkError::other("the disk is full");
+        let panicked = |place| SessionError::Panicked { place, text: "no".into() };
+        // error | whether an abort can be its cause
+        let table = [
+            (SessionError::from(killed()), true),
+            (
+                SessionError::Lost {
+                    error: Box::new(killed()),
+                    left: Box::new(OpenError::Stopped),
+                },
+                true,
+            ),
+            (OpenError::Stopped.into(), true),
+            (SessionError::Ended, true),
+            (OpenError::from(refusal()).into(), false),
+            (sink().into(), false),
+            (sink().kept(Location::Name("a.part".into())).into(), false),
+            (
+                SessionError::Kept {
+                    error: Box::new(sink().into()),
+                    part: Location::Name("a.part".into()),
+                },
+                false,
+            ),
+            (panicked(Panicked::Sink), false),
+            (panicked(Panicked::Worker), false),
+            (SessionError::BadFrame { number: 7, reason: "it ends early".into() }, false),
+            (SessionError::SlotDropped { number: 7 }, false),
+            (SessionError::Empty(Box::default()), false),
+            (RingError::OutOfMemory { bytes: 7 }.into(), false),
+            (SessionError::Internal("no time of frame 7".into()), false),
+        ];
+        for (error, is_by_abort) in table {
+            let text = error.to_string();
+            for abort in [SessionError::Aborted, SessionError::deadline(Duration::from_secs(3))] {
+                let shared = shared();
+                assert_eq!(shared.cause(error.clone()).to_string(), text, "it was not aborted");
+                shared.abort(abort.clone());
+                let expected = if is_by_abort { abort.to_string() } else { text.clone() };
+                assert_eq!(shared.cause(error.clone()).to_string(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_video_that_is_not_wanted_is_not_completed() {
+        let shared_after = |end: fn(&Shared)| {
+            let shared = shared();
+            end(&shared);
+            shared
+        };
+        type End = fn(&Shared);
+        let ends: [(End, &str); 3] = [
+            (|shared| shared.abort(SessionError::Aborted), "the session was aborted"),
+            (Shared::discard, "the session was dropped before its end"),
+            (
+                |shared| {
+                    shared.discard();
+                    shared.abort(SessionError::Aborted);
+                },
+                "the session was dropped before its end",
+            ),
+        ];
+        for (end, text) in ends {
+            let shared = shared_after(end);
+            let error = shared.take_sink_to_finish().err().map(|error| error.to_string());
+            assert_eq!(error.as_deref(), Some(text));
+            let SessionError::Deadline { is_completing, .. } =
+                shared.give_up_waiting(Duration::ZERO)
+            else {
+                panic!("nothing is kept");
+            };
+            assert!(!is_completing);
+        }
+    }
+}
