@@ -81,9 +81,16 @@ pub struct SessionConfig {
     pub camera_label: Option<String>,
     /// Number of this file among those of its camera, for messages.
     pub part: Option<usize>,
-    /// The clock of sessions, and the means to end their waits for a busy encoder: interrupting it
-    /// ends the waits, stopping it ends the sessions that have no encoder at that time. A `Run`
-    /// sets it to the waiter of its `Stop`.
+    /// The clock of sessions, and the means to end their waits from outside. A `Run` sets it to the
+    /// waiter of its `Stop`.
+    ///
+    /// Interrupting it ends the waits for a busy encoder: encoders are opened without waiting.
+    ///
+    /// Stopping it also ends the waits for a share of the pool, and no encoder is opened any more. An
+    /// encoder in FFmpeg's process is killed as soon as the session waits for it: the session then
+    /// fails with [`SessionError::Lost`](crate::SessionError::Lost), and what was written is kept. An
+    /// encoder in this process encodes on, and its session goes on until it has lost its encoder. To
+    /// end a session, call [`Closing::abort`](crate::Closing::abort).
     pub waiter: Waiter,
     /// The bounds that the session shares with others.
     pub pool: Option<Pool>,

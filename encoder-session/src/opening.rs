@@ -176,8 +176,8 @@ impl Opening {
             let _entered = span.enter();
             worker.run()
         };
-        let thread = Task::spawn(&format!("encode-{id}"), waiter, work)
-            .map_err(|error| SessionError::Internal(format!("no thread: {error}")))?;
+        let thread =
+            Task::spawn(&format!("encode-{id}"), waiter, work).map_err(SessionError::thread)?;
         Ok(Session {
             running: Closing::new(thread, shared, stats),
             producer: Some(producer),
