@@ -22,13 +22,32 @@ use common::{
     ENCODERS, FAKE, Fake, Gate, Output, PATIENCE, SINKS, SIZE, Written, at, config, picture,
     session_threads, unit, until,
 };
-use encoder_core::{Backend, EncoderType, Waiter, block_on, inventory};
+use encoder_core::{
+    Backend, ConfigError, EncoderType, OpenError, Resolution, Waiter, block_on, inventory,
+};
 use encoder_media::{AccessUnit, Finished, Location, Sink, SinkError, timeline::Timeline};
 use encoder_session::{Closing, Panicked, Session, SessionError, SessionState, VideoReport};
 use tempfile::TempDir;
 
 /// The tests count the threads of the process, so they run one at a time.
 static TURN: Mutex<()> = Mutex::new(());
+
+#[test]
+fn the_size_is_checked_before_it_is_used() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::tempdir().unwrap();
+    for (width, height) in [(u32::MAX, 2), (2, u32::MAX), (u32::MAX, u32::MAX), (0, 2)] {
+        let gate = Gate::open(0);
+        let sink = Output::boxed(&gate, &Written::default(), &folder.path().join("a.part"));
+        let error = Session::open(Resolution::new(width, height), &config(), sink).err();
+        let Some(SessionError::Open(OpenError::Config(ConfigError::Value { field, .. }))) = error
+        else {
+            panic!("{width}x{height}: {error:?}")
+        };
+        assert_eq!(field, "encoder.resolution");
+    }
+    assert_eq!((ENCODERS.load(SeqCst), SINKS.load(SeqCst)), (0, 0));
+}
 
 /// A session with a gate in front of its sink.
 struct Case {
