@@ -105,7 +105,10 @@ pub fn open(
     let named = request.ffmpeg;
     let ffmpeg = match request.probe.and_then(|probe| Ffmpeg::probed(&spec, probe, named)) {
         Some(probed) => Arc::new(probed),
-        None => Search::new(spec.id).named(named).with_encoder(spec.encoder).run()?,
+        None => {
+            let search = Search::new(spec.id).named(named).with_encoder(spec.encoder);
+            search.with_waiter(request.waiter).run()?
+        }
     };
     spec.start = Duration::from_secs(request.gpu.probe_timeout_s.into());
     spec.stall = Duration::from_secs(request.gpu.stall_timeout_s.into());
