@@ -93,4 +93,4 @@ pub use rate_control::RateControl;
 pub use select::{Plan, Policy, plan};
 pub use settings::{FfmpegConfig, Settings, unknown_key};
 pub use task::{Task, block_on};
-pub use waiter::{Waited, Waiter};
+pub use waiter::{OnStop, Waited, Waiter};

@@ -119,10 +119,13 @@ impl<T> Unpin for Task<T> {}
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
-        if !self.cell.is_done() {
+        let was_done = self.cell.is_done();
+        // Before the stop, so that a result that comes after it is dropped by its own thread.
+        let result = self.cell.abandon();
+        if !was_done && result.is_none() {
             self.waiter.stop();
         }
-        drop(self.cell.abandon());
+        drop(result);
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     future::poll_fn,
     sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
+        Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU8, AtomicU64, Ordering::SeqCst},
     },
     task::{Poll, Waker},
@@ -47,13 +47,15 @@ struct Clock {
     /// that no change is missed between the check of a state and the wait for a change.
     now: Mutex<Option<Instant>>,
     changed: Condvar,
-    /// The tasks that wait for a stop.
-    wakers: Mutex<BTreeMap<u64, Waker>>,
+    /// What wakes at a stop: the waiter, and its waker.
+    wakers: Mutex<Wakers>,
     next_waker: AtomicU64,
 }
 
+type Wakers = BTreeMap<u64, (Weak<Node>, Waker)>;
+
 impl Clock {
-    fn wakers(&self) -> MutexGuard<'_, BTreeMap<u64, Waker>> {
+    fn wakers(&self) -> MutexGuard<'_, Wakers> {
         self.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -132,20 +134,9 @@ impl Waiter {
 
     /// Waits until the waiter is stopped, without blocking: for a task of any executor.
     pub async fn stopped(&self) {
-        /// Removes the waker when the wait ends.
-        struct Place<'a>(&'a Clock, u64);
-        impl Drop for Place<'_> {
-            fn drop(&mut self) {
-                let waker = self.0.wakers().remove(&self.1);
-                drop(waker);
-            }
-        }
-        let clock = &*self.0.clock;
-        let place = Place(clock, clock.next_waker.fetch_add(1, SeqCst));
+        let mut registered = None;
         poll_fn(|cx| {
-            let waker = cx.waker().clone();
-            let before = clock.wakers().insert(place.1, waker);
-            drop(before);
+            registered = Some(self.register(cx.waker().clone()));
             // Checked after the waker is known, so that no stop is missed.
             match self.state() {
                 Waited::Stopped => Poll::Ready(()),
@@ -153,6 +144,32 @@ impl Waiter {
             }
         })
         .await;
+    }
+
+    /// Wakes `waker` once when the waiter is stopped, on the thread that stops it; at once if it is
+    /// stopped already. Until then the waker is kept as long as the returned value.
+    ///
+    /// With a [`Wake`](std::task::Wake) of its own the waker is a function that is called at the
+    /// stop. The function must not block: it delays the thread that calls [`stop`](Self::stop), or
+    /// drops a [`Task`](crate::Task).
+    #[must_use = "dropping the value removes the waker"]
+    pub fn on_stop(&self, waker: Waker) -> OnStop {
+        let registered = self.register(waker);
+        // Checked after the waker is known, so that no stop is missed.
+        if self.state() == Waited::Stopped {
+            let waker = self.0.clock.wakers().remove(&registered.id);
+            if let Some((_, waker)) = waker {
+                waker.wake();
+            }
+        }
+        registered
+    }
+
+    fn register(&self, waker: Waker) -> OnStop {
+        let clock = &self.0.clock;
+        let id = clock.next_waker.fetch_add(1, SeqCst);
+        clock.wakers().insert(id, (Arc::downgrade(&self.0), waker));
+        OnStop { waiter: self.clone(), id }
     }
 
     /// Ends all waits, the present and later ones, also those of the children. Chains then open
@@ -165,6 +182,16 @@ impl Waiter {
     /// encoder any more.
     pub fn stop(&self) {
         self.set(Waited::Stopped);
+        let mut all = self.0.clock.wakers();
+        let is_stopped = |node: &Weak<Node>| {
+            node.upgrade().is_some_and(|node| Self(node).state() == Waited::Stopped)
+        };
+        let stopped = all.iter().filter(|(_, (node, _))| is_stopped(node));
+        let ids: Vec<_> = stopped.map(|(id, _)| *id).collect();
+        let wakers: Vec<_> = ids.iter().filter_map(|id| all.remove(id)).collect();
+        // Wakers are code of others, so they run without the lock.
+        drop(all);
+        wakers.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     fn set(&self, state: Waited) {
@@ -172,8 +199,6 @@ impl Waiter {
         self.0.state.fetch_max(state as u8, SeqCst);
         self.0.clock.changed.notify_all();
         drop(locked);
-        let wakers = std::mem::take(&mut *self.0.clock.wakers());
-        wakers.into_values().for_each(Waker::wake);
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
@@ -181,10 +206,25 @@ impl Waiter {
     }
 }
 
+/// A waker that a [`Waiter`] wakes when it is stopped: see [`Waiter::on_stop`]. Dropping it removes
+/// the waker.
+#[derive(Debug)]
+pub struct OnStop {
+    waiter: Waiter,
+    id: u64,
+}
+
+impl Drop for OnStop {
+    fn drop(&mut self) {
+        let waker = self.waiter.0.clock.wakers().remove(&self.id);
+        drop(waker);
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::{sync::mpsc::channel, thread};
+    use std::{sync::mpsc::channel, task::Wake, thread};
 
     use super::*;
 
@@ -252,6 +292,37 @@ mod tests {
         });
         parent.stop();
         ended.recv_timeout(Duration::from_secs(60)).unwrap();
+        assert!(parent.0.clock.wakers().is_empty());
+    }
+
+    #[test]
+    fn a_waker_is_woken_once_by_the_stop_of_its_own_waiter() {
+        #[derive(Default)]
+        struct Count(AtomicU64);
+        impl Wake for Count {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, SeqCst);
+            }
+        }
+        let count = || Arc::new(Count::default());
+        let woken = |count: &Arc<Count>| count.0.load(SeqCst);
+        let parent = Waiter::new();
+        let (child, other) = (parent.child(), parent.child());
+        let (of_child, of_other, removed) = (count(), count(), count());
+        let _child = child.on_stop(of_child.clone().into());
+        let _other = other.on_stop(of_other.clone().into());
+        drop(parent.on_stop(removed.clone().into()));
+        parent.interrupt();
+        assert_eq!((woken(&of_child), woken(&of_other)), (0, 0));
+        child.stop();
+        child.stop();
+        assert_eq!((woken(&of_child), woken(&of_other)), (1, 0));
+        parent.stop();
+        assert_eq!((woken(&of_child), woken(&of_other), woken(&removed)), (1, 1, 0));
+        // The waiter is stopped already.
+        let late = count();
+        let _late = parent.child().on_stop(late.clone().into());
+        assert_eq!(woken(&late), 1);
         assert!(parent.0.clock.wakers().is_empty());
     }
 

@@ -2,23 +2,24 @@
 
 use std::{
     borrow::Borrow,
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     env,
     ffi::OsStr,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
-use encoder_core::{Caps, EncoderType, Refusal, RefusalKind};
+use encoder_core::{Caps, EncoderType, Refusal, RefusalKind, Waited, Waiter};
 
 use crate::{
     args::FfmpegSpec,
-    process::{Exit, Input, run},
+    process::{Exit, Input, run_until_stop},
     sys::{self, Access},
     tail::summary,
     version::Version,
+    wait::CHECK,
 };
 
 /// The environment variable with the path of the FFmpeg program to use.
@@ -82,14 +83,16 @@ impl Ffmpeg {
         name: Option<&str>,
         files: Vec<PathBuf>,
         deadline: Duration,
+        waiter: &Waiter,
     ) -> Result<Arc<Self>, Refusal> {
         let begun = Instant::now();
         let (mut lacking, mut broken) = (Vec::new(), Vec::new());
         for path in files {
             let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
-            match Self::known(&path, encoder, left) {
+            match Self::known(&path, encoder, left, waiter) {
                 Ok(ffmpeg) if name.is_none_or(|name| ffmpeg.lists(name)) => return Ok(ffmpeg),
                 Ok(ffmpeg) => lacking.push(ffmpeg),
+                Err(refusal) if waiter.state() == Waited::Stopped => return Err(refusal),
                 Err(refusal) => broken.push(refusal),
             }
         }
@@ -100,25 +103,42 @@ impl Ffmpeg {
         }
     }
 
-    /// The FFmpeg at `path`, which is run once per process.
-    fn known(path: &Path, encoder: EncoderType, deadline: Duration) -> Result<Arc<Self>, Refusal> {
-        static KNOWN: OnceLock<Mutex<HashMap<PathBuf, Known>>> = OnceLock::new();
-        // Locked while FFmpeg runs: backends that search side by side wait for one run.
-        let mut known =
-            KNOWN.get_or_init(Mutex::default).lock().unwrap_or_else(PoisonError::into_inner);
-        match known.get(path) {
-            Some(Known::Good(ffmpeg)) => return Ok(Arc::clone(ffmpeg)),
-            Some(Known::Bad(refusal, since)) if since.elapsed() < FRESH => {
-                return Err(refusal.clone().with_encoder(encoder));
+    /// The FFmpeg at `path`, which is run once per process. Searches for the same file that run side
+    /// by side wait for one run; a stop ends the wait.
+    fn known(
+        path: &Path,
+        encoder: EncoderType,
+        deadline: Duration,
+        waiter: &Waiter,
+    ) -> Result<Arc<Self>, Refusal> {
+        let mut known = lock();
+        loop {
+            match known.get(path) {
+                Some(Known::Good(ffmpeg)) => return Ok(Arc::clone(ffmpeg)),
+                Some(Known::Bad(refusal, since)) if since.elapsed() < FRESH => {
+                    return Err(refusal.clone().with_encoder(encoder));
+                }
+                Some(Known::Running) if waiter.state() == Waited::Stopped => {
+                    return Err(stopped(path, encoder));
+                }
+                Some(Known::Running) => {
+                    let woken = CHANGED.wait_timeout(known, CHECK);
+                    known = woken.unwrap_or_else(PoisonError::into_inner).0;
+                }
+                _ => break,
             }
-            _ => {}
         }
-        let found = Self::at(path, encoder, deadline).map(Arc::new);
-        let result = match &found {
-            Ok(ffmpeg) => Known::Good(Arc::clone(ffmpeg)),
-            Err(refusal) => Known::Bad(refusal.clone(), Instant::now()),
+        known.insert(path.to_owned(), Known::Running);
+        drop(known);
+        let mut run = Run { path, result: None };
+        let found = Self::read(path, encoder, deadline, waiter).map(Arc::new);
+        run.result = match &found {
+            Ok(ffmpeg) => Some(Known::Good(Arc::clone(ffmpeg))),
+            // A run that a stop has cut short says nothing about the FFmpeg.
+            Err(_) if waiter.state() != Waited::Elapsed => None,
+            Err(refusal) => Some(Known::Bad(refusal.clone(), Instant::now())),
         };
-        known.insert(path.to_owned(), result);
+        drop(run);
         found
     }
 
@@ -146,13 +166,23 @@ impl Ffmpeg {
     /// # Errors
     /// As [`Search::run`].
     pub fn at(path: &Path, encoder: EncoderType, deadline: Duration) -> Result<Self, Refusal> {
+        Self::read(path, encoder, deadline, &Waiter::new())
+    }
+
+    /// As [`at`](Self::at); a stop of `waiter` ends the program early.
+    fn read(
+        path: &Path,
+        encoder: EncoderType,
+        deadline: Duration,
+        waiter: &Waiter,
+    ) -> Result<Self, Refusal> {
         let file = path.display();
         let refuse = |kind, reason: String| Refusal::new(encoder, kind, reason, HINT);
         // The encoders are on stdout; the version is in the banner on stderr.
         let list = || {
             let mut command = command(path);
             command.arg("-encoders");
-            run(command, Input::Empty, deadline).map_err(|error| {
+            run_until_stop(command, Input::Empty, deadline, waiter).map_err(|error| {
                 refuse(RefusalKind::Missing, format!("{file} cannot be run: {error}"))
             })
         };
@@ -162,6 +192,9 @@ impl Ffmpeg {
             output = list()?;
         }
         let exit = output.exit;
+        if waiter.state() == Waited::Stopped && exit != Exit::Code(0) {
+            return Err(stopped(path, encoder));
+        }
         if let Exit::TimedOut(_) = exit {
             let reason = format!("{file} does not list its encoders: {exit}");
             return Err(refuse(RefusalKind::Timeout, reason).transient());
@@ -216,12 +249,13 @@ pub struct Search<'a> {
     named: Option<&'a Path>,
     encoder: Option<&'a str>,
     deadline: Duration,
+    waiter: Option<&'a Waiter>,
 }
 
 impl<'a> Search<'a> {
     /// A search for the backend `user`, which is named in refusals.
     pub const fn new(user: EncoderType) -> Self {
-        Self { user, named: None, encoder: None, deadline: DEADLINE }
+        Self { user, named: None, encoder: None, deadline: DEADLINE, waiter: None }
     }
 
     /// Sets the file that the settings name
@@ -243,13 +277,20 @@ impl<'a> Search<'a> {
         self
     }
 
-    /// Finds the FFmpeg. Blocks while FFmpeg lists its encoders.
+    /// Sets what ends the search early: of an [`OpenRequest`](encoder_core::OpenRequest).
+    pub const fn with_waiter(mut self, waiter: Option<&'a Waiter>) -> Self {
+        self.waiter = waiter;
+        self
+    }
+
+    /// Finds the FFmpeg. Blocks while FFmpeg lists its encoders, or until the waiter is stopped.
     ///
     /// # Errors
-    /// A [`Refusal`] when there is none, when it cannot be run, when it is older than [`OLDEST`], or
-    /// when each was built without the encoder.
+    /// A [`Refusal`] when there is none, when it cannot be run, when it is older than [`OLDEST`], when
+    /// each was built without the encoder, or when the waiter was stopped.
     pub fn run(self) -> Result<Arc<Ffmpeg>, Refusal> {
-        Ffmpeg::choose(self.user, self.encoder, self.files()?, self.deadline)
+        let waiter = self.waiter.cloned().unwrap_or_default();
+        Ffmpeg::choose(self.user, self.encoder, self.files()?, self.deadline, &waiter)
     }
 
     /// The files among which it searches, in this order. Starts no process.
@@ -287,10 +328,47 @@ pub fn not_listed(id: EncoderType, all: &[impl Borrow<Ffmpeg>], encoder: &str) -
     )
 }
 
-/// The result of an earlier search.
+/// What is known of a file.
 enum Known {
+    /// A search is running it.
+    Running,
     Good(Arc<Ffmpeg>),
     Bad(Refusal, Instant),
+}
+
+/// What is known of each file that was run by this process.
+static KNOWN: Mutex<BTreeMap<PathBuf, Known>> = Mutex::new(BTreeMap::new());
+/// Notified at the end of each run.
+static CHANGED: Condvar = Condvar::new();
+
+/// Nothing panics under the lock.
+fn lock() -> MutexGuard<'static, BTreeMap<PathBuf, Known>> {
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A run of a file, which ends when the value is dropped. Without a result the file is run again by
+/// the next search.
+struct Run<'a> {
+    path: &'a Path,
+    result: Option<Known>,
+}
+
+impl Drop for Run<'_> {
+    fn drop(&mut self) {
+        let mut known = lock();
+        match self.result.take() {
+            Some(result) => known.insert(self.path.to_owned(), result),
+            None => known.remove(self.path),
+        };
+        drop(known);
+        CHANGED.notify_all();
+    }
+}
+
+/// The refusal of a search that was stopped.
+fn stopped(path: &Path, encoder: EncoderType) -> Refusal {
+    let reason = format!("the run was stopped while {} listed its encoders", path.display());
+    Refusal::new(encoder, RefusalKind::Timeout, reason, HINT).transient()
 }
 
 /// How long a refusal is returned again without a new run. Callers that search at the same time
@@ -350,151 +428,5 @@ fn locate(named: Option<(&str, &OsStr)>, path: Option<&OsStr>) -> Result<Vec<Pat
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_of_all_vendors() {
-        let table = [
-            ("ffmpeg version 5.1.9-0+deb12u1 Copyright (c) 2000-2026", Some((5, 1)), "5.1.9"),
-            ("ffmpeg version 4.4.2-0ubuntu0.22.04.1 Copyright", Some((4, 4)), "4.4.2"),
-            ("ffmpeg version n6.0-11-g9a2ab9bd96 Copyright", Some((6, 0)), "6.0"),
-            ("ffmpeg version n9.0.2-17-g2a571b6068-20260930 C", Some((9, 0)), "9.0.2"),
-            ("ffmpeg version 7.0.2-static https://x", Some((7, 0)), "7.0.2"),
-            ("ffmpeg version 6.1.1-tessus", Some((6, 1)), "6.1.1"),
-            ("ffmpeg version 8.0", Some((8, 0)), "8.0"),
-            ("ffmpeg version 10.2~rc1", Some((10, 2)), "10.2"),
-            ("ffmpeg version 3.4.11-0ubuntu0.1", Some((3, 4)), "3.4.11"),
-            ("ffmpeg version N-12345-g1234567 Copyright", None, "N-12345-g1234567"),
-            ("ffmpeg version N-109000-g1.2.3", None, "N-109000-g1.2.3"),
-            ("ffmpeg version git-2020-03-15-c467328", None, "git-2020-03-15-c467328"),
-            (
-                "ffmpeg version 2024-05-13-git-37db-full_build-www.x.dev",
-                None,
-                "2024-05-13-git-37db-full_build-www.x.dev",
-            ),
-            ("ffmpeg version 2024.05.13", None, "2024.05.13"),
-            ("ffmpeg version UNKNOWN", None, "UNKNOWN"),
-        ];
-        for (line, expected, label) in table {
-            let text = version_text(line).unwrap();
-            let version = Version::parse(text);
-            assert_eq!(version, expected.map(|(a, b)| Version::new(a, b)), "{line}");
-            let ffmpeg = Ffmpeg {
-                path: PathBuf::new(),
-                version,
-                version_text: text.into(),
-                encoders: BTreeSet::new(),
-            };
-            assert_eq!(ffmpeg.label(), format!("ffmpeg {label}"));
-        }
-        for line in ["", "ffprobe version 5.1", "ffmpeg version ", "ffmpeg versions 5.1"] {
-            assert_eq!(version_text(line), None, "{line:?}");
-        }
-    }
-
-    #[test]
-    fn encoders_are_read_from_the_list() {
-        let text = "Encoders:\n V..... = Video\n ------\n V....D libx264   libx264 H.264\n\n \
-                    V....D h264_nvenc  NVIDIA\n A....D aac  AAC";
-        let names = listed(text);
-        assert_eq!(
-            names.iter().map(String::as_str).collect::<Vec<_>>(),
-            ["aac", "h264_nvenc", "libx264"]
-        );
-        assert!(listed("V....D libx264").is_empty());
-    }
-
-    /// A program `ffmpeg` in a folder of its own.
-    fn program(root: &Path, folder: &str, text: &str) -> PathBuf {
-        let folder = root.join(folder);
-        std::fs::create_dir(&folder).unwrap();
-        let program = folder.join(format!("ffmpeg{}", env::consts::EXE_SUFFIX));
-        std::fs::write(&program, text).unwrap();
-        set_mode(&program, 0o755);
-        program
-    }
-
-    fn set_mode(file: &Path, mode: u32) {
-        let _ = (file, mode);
-        #[cfg(unix)]
-        {
-            let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
-            std::fs::set_permissions(file, mode).unwrap();
-        }
-    }
-
-    #[test]
-    fn the_variable_comes_before_the_path() {
-        let root = tempfile::tempdir().unwrap();
-        let first = program(root.path(), "a", "");
-        let second = program(root.path(), "b", "");
-        let folders = |names: &[&str]| env::join_paths(names.iter().map(|n| root.path().join(n)));
-        let path = folders(&["none", "a", "b", "a"]).unwrap();
-        let both = Ok(vec![first.clone(), second.clone()]);
-        assert_eq!(locate(None, Some(&path)), both);
-        assert_eq!(locate(Some((ENV, second.as_os_str())), Some(&path)), Ok(vec![second.clone()]));
-        let other = root.path().join("mine");
-        assert!(
-            locate(Some((ENV, other.as_os_str())), Some(&path)).unwrap_err().contains("no file")
-        );
-        // The settings come before both, whatever the environment of this test has.
-        let search = Search::new(EncoderType::X264);
-        assert_eq!(search.named(Some(&second)).files(), Ok(vec![second]));
-        let refusal = search.named(Some(&other)).files().unwrap_err();
-        assert_eq!(refusal.kind, RefusalKind::Missing);
-        assert!(refusal.reason.starts_with("ffmpeg.path = "), "{refusal}");
-        assert!(locate(None, Some(OsStr::new("/nowhere"))).unwrap_err().contains("no ffmpeg"));
-        assert!(locate(None, None).is_err());
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn a_file_that_cannot_be_run_hides_no_other() {
-        let root = tempfile::tempdir().unwrap();
-        let closed = program(root.path(), "a", "");
-        set_mode(&closed, 0o644);
-        let folders = |names: &[&str]| env::join_paths(names.iter().map(|n| root.path().join(n)));
-        let only = folders(&["a"]).unwrap();
-        let reason = locate(None, Some(&only)).unwrap_err();
-        assert!(reason.contains("a/ffmpeg cannot be run: Permission denied"), "{reason}");
-        let open = program(root.path(), "b", "");
-        // Two folders lead to one file.
-        std::os::unix::fs::symlink(root.path().join("b"), root.path().join("c")).unwrap();
-        let all = folders(&["a", "b", "c"]).unwrap();
-        assert_eq!(locate(None, Some(&all)), Ok(vec![open]));
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn an_ffmpeg_without_the_encoder_hides_no_other() {
-        let script = |version: &str, encoders: &str| {
-            format!(
-                "#!/bin/sh\necho 'ffmpeg version {version} Copyright' >&2\necho ' ------'\n\
-                 for name in {encoders}; do echo \" V..... $name x\"; done\n"
-            )
-        };
-        let root = tempfile::tempdir().unwrap();
-        let files = [
-            program(root.path(), "broken", "#!/bin/sh\nexit 3\n"),
-            program(root.path(), "old", &script("3.4", "libx264 h264_nvenc")),
-            program(root.path(), "small", &script("9.0", "libx264")),
-            program(root.path(), "large", &script("8.1", "libx264 h264_nvenc")),
-        ];
-        let choose = |name, files: &[PathBuf]| {
-            let minute = Duration::from_secs(60);
-            let found = Ffmpeg::choose(EncoderType::NVENC, name, files.to_vec(), minute);
-            found.map(|ffmpeg| ffmpeg.path.clone())
-        };
-        assert_eq!(choose(None, &files), Ok(files[2].clone()));
-        assert_eq!(choose(Some("libx264"), &files), Ok(files[2].clone()));
-        assert_eq!(choose(Some("h264_nvenc"), &files), Ok(files[3].clone()));
-        let refusal = choose(Some("h264_qsv"), &files).unwrap_err();
-        assert_eq!(refusal.kind, RefusalKind::NotBuilt);
-        let reason = refusal.reason.as_str();
-        assert!(reason.contains("small/ffmpeg") && reason.contains("large/ffmpeg"), "{reason}");
-        let refusal = choose(Some("h264_qsv"), &files[..2]).unwrap_err();
-        assert!(refusal.reason.contains("broken/ffmpeg is no FFmpeg that works"), "{refusal}");
-    }
-}
+#[path = "find_tests.rs"]
+mod tests;

@@ -15,7 +15,7 @@ use std::{
 use encoder_core::{
     ConfigError, EncodeError, EncodedChunk, EncoderConfig, EncoderType, FailureKind, Frame,
     FrameLayout, LoadProbe, OpenError, OpenRequest, PixelFormat, Plane, Refusal, RefusalKind,
-    Resolution, VideoEncoder,
+    Resolution, VideoEncoder, Waited,
 };
 
 use tracing::warn;
@@ -56,7 +56,8 @@ const AFTER_ERROR: Duration = Duration::from_secs(2);
 /// without a copy where that memory [is stable](Frame::is_stable). A thread reads access units from
 /// the child's stdout into a queue, which holds at most the access units of the frames in flight.
 /// Another thread keeps the last lines of its stderr and reaps it. [`encode_frame`] waits for the
-/// child only when more than [`max_delay`] frames are in flight.
+/// child only when more than [`max_delay`] frames are in flight. A stop of the
+/// [waiter](FfmpegSpec::waiter) kills the child at once.
 ///
 /// [`encode_frame`]: VideoEncoder::encode_frame
 /// [`max_delay`]: FfmpegSpec::max_delay
@@ -112,7 +113,10 @@ pub fn open(
     let named = request.ffmpeg;
     let ffmpeg = match request.probe.and_then(|probe| Ffmpeg::probed(&spec, probe, named)) {
         Some(probed) => Arc::new(probed),
-        None => Search::new(spec.id).named(named).with_encoder(spec.encoder).run()?,
+        None => {
+            let search = Search::new(spec.id).named(named).with_encoder(spec.encoder);
+            search.with_waiter(request.waiter).run()?
+        }
     };
     spec.start = Duration::from_secs(request.gpu.probe_timeout_s.into());
     spec.stall = Duration::from_secs(request.gpu.stall_timeout_s.into());
@@ -153,11 +157,13 @@ impl HostedEncoder {
         command.args(arguments(&spec, ffmpeg.version, size, config.frame_rate));
         sys::keep_memory(&mut command);
         let log = SharedTail::default();
-        let (child, stdin, stdout) = Child::spawn(command, {
+        let (mut child, stdin, stdout) = Child::spawn(command, {
             let log = log.clone();
             move |bytes| log.push(bytes)
         })
         .map_err(refuse)?;
+        // The thread of this encoder may be anywhere at the stop: in a sink that is blocked.
+        child.kill_on_stop(&spec.waiter);
         sys::prepare_pipe(&stdin).map_err(refuse)?;
         sys::enlarge_pipe(&stdout);
         let (sender, units) = channel();
@@ -286,6 +292,9 @@ impl HostedEncoder {
     fn refuse(&mut self, late: Option<Duration>) -> EncodeError {
         self.failed = true;
         self.stdin = None;
+        if let Some(error) = self.stopped() {
+            return error;
+        }
         let limit = late.unwrap_or(GONE_SOON);
         let mut wait = Wait::new(&self.spec.waiter, limit);
         let ended = if late.is_some() { None } else { self.child.wait_until(&mut wait) };
@@ -360,6 +369,9 @@ impl HostedEncoder {
     fn fail(&mut self, kind: FailureKind, what: String) -> EncodeError {
         self.failed = true;
         self.stdin = None;
+        if let Some(error) = self.stopped() {
+            return error;
+        }
         // Usually it has ended or is about to: its own exit explains more than a kill.
         let ended = self.child.wait_until(&mut Wait::new(&self.spec.waiter, GONE_SOON));
         let kind = match ended {
@@ -371,6 +383,14 @@ impl HostedEncoder {
         };
         let exit = ended.unwrap_or_else(|| self.child.kill());
         self.error(kind, explain(&self.spec, &what, exit, &self.log.text()))
+    }
+
+    /// The error after a stop, which has killed the child.
+    fn stopped(&mut self) -> Option<EncodeError> {
+        (self.spec.waiter.state() == Waited::Stopped).then(|| {
+            self.child.kill();
+            self.error(FailureKind::Stalled, "the run was stopped, and FFmpeg was killed".into())
+        })
     }
 
     fn error(&self, kind: FailureKind, message: String) -> EncodeError {

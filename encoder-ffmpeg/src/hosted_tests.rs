@@ -152,7 +152,10 @@ mod scripted {
             ([encoding(9), hang()].concat(), "gave no output for "),
             ([encoding(COUNT - 1), hang()].concat(), "gave no output for "),
         ] {
-            for end in [Waiter::interrupt, Waiter::stop] {
+            for (end, expected) in [
+                (Waiter::interrupt as fn(&Waiter), expected),
+                (Waiter::stop, "the run was stopped"),
+            ] {
                 let waiter = Waiter::new();
                 let begun = Instant::now();
                 let (mut encoder, scripted) = open(steps.clone(), LONG, &waiter.child());

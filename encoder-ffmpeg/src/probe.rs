@@ -69,7 +69,7 @@ pub fn identity(spec: &FfmpegSpec, ffmpeg: Option<&Path>) -> Result<Vec<String>,
 ///
 /// Five pictures are encoded with the spec's own options, decoded by a second child, counted and
 /// compared: an encoder that FFmpeg lists may still not work. May be called from anywhere, async
-/// code included; blocks.
+/// code included; blocks, until the deadline or a stop of the [waiter](FfmpegSpec::waiter).
 pub fn test_encode(spec: &FfmpegSpec, ffmpeg: Option<&Path>, deadline: Duration) -> ProbeResult {
     test_encode_features(spec, &[], ffmpeg, deadline)
 }
@@ -83,7 +83,7 @@ pub fn test_encode_features(
 ) -> ProbeResult {
     let begun = Instant::now();
     let search = Search::new(spec.id).named(ffmpeg).with_encoder(spec.encoder);
-    match search.within(deadline).run() {
+    match search.within(deadline).with_waiter(Some(&spec.waiter)).run() {
         Ok(ffmpeg) => {
             let left = deadline.saturating_sub(begun.elapsed()).max(LEAST);
             test_encode_with(&ffmpeg, spec, features, left)

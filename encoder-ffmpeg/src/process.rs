@@ -2,9 +2,11 @@
 //!
 //! A child leads a process group of its own, so that Ctrl-C in a terminal does not end it before
 //! its parent has closed its input. Its stderr is always read, so that it cannot block on writing
-//! to it. It is killed with its group when its owner drops it. When this program dies, the guard
-//! kills it with its group, and without a guard Linux kills the child alone. It is always reaped. A child that the system cannot end, because it hangs in a broken
-//! driver, keeps its threads and delays other work by at most [`GONE`].
+//! to it. It is killed with its group when its owner drops it, or when a waiter is stopped
+//! ([`Child::kill_on_stop`]). When this program dies, the guard kills it with its group, and
+//! without a guard Linux kills the child alone. It is always reaped. A child that the system cannot
+//! end, because it hangs in a broken driver, keeps its threads and delays other work by at most
+//! [`GONE`].
 
 use std::{
     fmt,
@@ -14,11 +16,12 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
+    task::Wake,
     thread,
     time::Duration,
 };
 
-use encoder_core::Waiter;
+use encoder_core::{OnStop, Waiter};
 use tracing::debug;
 
 use crate::{
@@ -228,6 +231,7 @@ pub struct Child {
     process: Arc<Mutex<Process>>,
     ended: Receiver<Exit>,
     exit: Option<Exit>,
+    on_stop: Option<OnStop>,
     /// Dropped after the child has ended.
     _held: Option<Held>,
 }
@@ -235,6 +239,28 @@ pub struct Child {
 struct Process {
     child: std::process::Child,
     reaped: bool,
+}
+
+impl Process {
+    /// Requests the end of the child and its group, or kills them. Has no effect after the child
+    /// was reaped: its process id may then belong to another process.
+    fn signal(&mut self, force: bool) {
+        if !self.reaped {
+            sys::signal_group(self.child.id(), force);
+            if force {
+                let _ = self.child.kill();
+            }
+        }
+    }
+}
+
+/// Kills a child when it is woken. The child is reaped by its own thread, under the same lock.
+struct Killer(Arc<Mutex<Process>>);
+
+impl Wake for Killer {
+    fn wake(self: Arc<Self>) {
+        lock(&self.0).signal(true);
+    }
 }
 
 impl Child {
@@ -281,7 +307,7 @@ impl Child {
         let (process, stdin, stdout) =
             start.recv().map_err(|_| io::Error::other("the thread of the child ended"))??;
         let held = guard.map(|guard| guard.hold(lock(&process).child.id()));
-        let child = Self { process, ended, exit: None, _held: held };
+        let child = Self { process, ended, exit: None, on_stop: None, _held: held };
         Ok((child, stdin, stdout))
     }
 
@@ -333,14 +359,15 @@ impl Child {
         lock(&self.process).child.id()
     }
 
+    /// From now on a stop of `waiter` kills it with its group, on the thread that stops the waiter,
+    /// whatever the owner of the child is doing. The stop does not wait until the child is gone.
+    pub(crate) fn kill_on_stop(&mut self, waiter: &Waiter) {
+        let killer = Arc::new(Killer(Arc::clone(&self.process)));
+        self.on_stop = Some(waiter.on_stop(killer.into()));
+    }
+
     fn signal(&self, force: bool) {
-        let mut process = lock(&self.process);
-        if !process.reaped {
-            sys::signal_group(process.child.id(), force);
-            if force {
-                let _ = process.child.kill();
-            }
-        }
+        lock(&self.process).signal(force);
     }
 }
 
@@ -493,6 +520,49 @@ mod tests {
             }
             assert_eq!(run.join().unwrap().exit, Exit::TimedOut(LONG));
         }
+    }
+
+    #[test]
+    fn a_stop_kills_a_child_whose_owner_does_nothing() {
+        let waiter = Waiter::new();
+        // The child starts before the stop, and after it.
+        for stop_first in [false, true] {
+            let (mut child, _stdin, mut stdout) =
+                Child::spawn(shell("sleep 1000 & wait"), |_| {}).unwrap();
+            if stop_first {
+                waiter.stop();
+            }
+            child.kill_on_stop(&waiter.child());
+            let sibling = waiter.child();
+            if !stop_first {
+                sibling.stop();
+                assert_eq!(child.wait(Duration::ZERO), None);
+                child.kill_on_stop(&sibling);
+            }
+            // The end of its stdout: the whole group is gone.
+            assert_eq!(stdout.read(&mut [0]).unwrap(), 0);
+            assert_eq!(child.wait(LONG), Some(Exit::Signal(9)));
+        }
+    }
+
+    /// The process id of a child that was reaped may belong to another process.
+    #[test]
+    fn a_child_that_was_reaped_is_not_signalled() {
+        let (mut child, _stdin, _stdout) = Child::spawn(shell("exit 0"), |_| {}).unwrap();
+        let waiter = Waiter::new();
+        child.kill_on_stop(&waiter);
+        assert_eq!(child.wait(LONG), Some(Exit::Code(0)));
+        // From now on this process stands for one that got the same id.
+        let mut other = shell("exec sleep 1000");
+        sys::isolate(&mut other);
+        let other = other.spawn().unwrap();
+        let first = std::mem::replace(&mut lock(&child.process).child, other);
+        waiter.stop();
+        child.signal(true);
+        let mut other = std::mem::replace(&mut lock(&child.process).child, first);
+        assert_eq!(other.try_wait().unwrap(), None);
+        other.kill().unwrap();
+        other.wait().unwrap();
     }
 
     #[test]

@@ -9,7 +9,7 @@ use encoder_core::{Waited, Waiter};
 pub(crate) const AFTER_STOP: Duration = Duration::from_secs(5);
 
 /// The time between two checks whether the run was stopped, or the session dropped.
-const CHECK: Duration = Duration::from_millis(50);
+pub(crate) const CHECK: Duration = Duration::from_millis(50);
 
 /// A wait for a child, with a limit.
 #[derive(Debug)]

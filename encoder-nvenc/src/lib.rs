@@ -265,7 +265,8 @@ fn probe(request: &OpenRequest<'_>, deadline: Duration) -> ProbeResult {
     let ProbeResult::Refused(refusal) = result else { return result };
     ProbeResult::Refused(match look(&options, LOOK) {
         Ok(found) => {
-            let ffmpeg = Search::new(EncoderType::NVENC).named(request.ffmpeg).run().ok();
+            let search = Search::new(EncoderType::NVENC).named(request.ffmpeg);
+            let ffmpeg = search.with_waiter(request.waiter).run().ok();
             let path = ffmpeg.map(|ffmpeg| {
                 // A link shows where it comes from, unless it leads to the launcher of snap.
                 let path = ffmpeg.path.clone();
