@@ -39,7 +39,7 @@ fn the_size_is_checked_before_it_is_used() {
     for (width, height) in [(u32::MAX, 2), (2, u32::MAX), (u32::MAX, u32::MAX), (0, 2)] {
         let gate = Gate::open(0);
         let sink = Output::boxed(&gate, &Written::default(), &folder.path().join("a.part"));
-        let error = Session::open(Resolution::new(width, height), &config(), sink).err();
+        let error = Session::open(Resolution::new(width, height), &config(&[FAKE]), sink).err();
         let Some(SessionError::Open(OpenError::Config(ConfigError::Value { field, .. }))) = error
         else {
             panic!("{width}x{height}: {error:?}")
