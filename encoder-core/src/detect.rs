@@ -152,23 +152,34 @@ impl<'a> Detection<'a> {
                 .map(|&backend| {
                     let known = known.as_ref().filter(|_| !self.reprobe);
                     let common_identity = &common_identity;
-                    let thread = scope.spawn(move || {
+                    let work = move || {
                         let begun = Instant::now();
                         let request = OpenRequest::new(settings, backend.id, cores());
                         let request = OpenRequest { waiter: Some(&self.waiter), ..request };
                         (examine(backend, &request, common_identity, known), begun.elapsed())
-                    });
+                    };
+                    let thread = thread::Builder::new().name(format!("detect-{}", backend.id));
+                    let thread = thread.spawn_scoped(scope, work);
                     (backend, thread)
                 })
                 .collect();
-            running.into_iter().map(|(backend, thread)| (backend, thread.join())).collect()
+            running
+                .into_iter()
+                .map(|(backend, thread)| (backend, thread.map(thread::ScopedJoinHandle::join)))
+                .collect()
         });
         let mut found = Vec::with_capacity(answers.len());
         let mut kept = known;
         for (backend, answer) in answers {
             let (examined, elapsed) = match answer {
-                Ok((examined, elapsed)) => (examined?, elapsed),
-                Err(_) => (Examined::refused(panicked(backend.id)), Duration::ZERO),
+                Ok(Ok((examined, elapsed))) => (examined?, elapsed),
+                Ok(Err(_)) => (Examined::refused(panicked(backend.id)), Duration::ZERO),
+                Err(error) => {
+                    let reason = format!("no thread can be started for its detection: {error}");
+                    let hint = "check the limits on processes and memory";
+                    let refusal = Refusal::new(backend.id, RefusalKind::Failed, reason, hint);
+                    (Examined::refused(refusal.transient()), Duration::ZERO)
+                }
             };
             let Examined { mut device, mut result, cached, driver } = examined;
             if let Some(all) = &mut kept {

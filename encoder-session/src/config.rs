@@ -82,8 +82,9 @@ pub struct SessionConfig {
     /// Number of this file among those of its camera, for messages.
     pub part: Option<usize>,
     /// The clock of sessions, and the means to end their waits for a busy encoder: interrupting it
-    /// ends the waits, stopping it ends the sessions that have no encoder at that time. A `Run`
-    /// sets it to the waiter of its `Stop`.
+    /// ends the waits, stopping it ends the sessions that have no encoder at that time, and those
+    /// whose encoder is in an FFmpeg child, which is killed. A `Run` sets it to the waiter of its
+    /// `Stop`, which only interrupts it.
     pub waiter: Waiter,
     /// The bounds that the session shares with others.
     pub pool: Option<Pool>,
