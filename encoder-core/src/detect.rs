@@ -147,7 +147,8 @@ impl<'a> Detection<'a> {
                 .map(|&backend| {
                     let known = known.as_ref().filter(|_| !self.reprobe);
                     let common_identity = &common_identity;
-                    let thread = thread::Builder::new().spawn_scoped(scope, move || {
+                    let thread = thread::Builder::new().name(format!("detect-{}", backend.id));
+                    let thread = thread.spawn_scoped(scope, move || {
                         let begun = Instant::now();
                         let request = OpenRequest::new(settings, backend.id, cores());
                         let request = OpenRequest { waiter: Some(&self.waiter), ..request };

@@ -67,7 +67,7 @@ pub struct FfmpegSpec {
     /// How long the encoder may take to open, from the first frame on: [`START`], unless the
     /// configuration sets it.
     pub start: Duration,
-    /// Ends waits for the child early when the run is stopped.
+    /// Ends waits for the child early when the run is interrupted; a stop kills the child at once.
     pub waiter: Waiter,
     /// Held as long as the encoder runs: a session of a budget.
     pub hold: Option<Arc<dyn Any + Send + Sync>>,

@@ -7,7 +7,9 @@ use std::sync::{Arc, Condvar, Mutex};
 use encoder_core::{EncoderType, Plan, Resolution, Settings};
 use encoder_pipeline::{
     mux::{AccessUnit, Finished, Sink, SinkError},
-    session::{Pool, PoolError, PoolLimits, Session, SessionConfig, SessionError},
+    session::{
+        Holder, OnBadFrame, Pool, PoolError, PoolLimits, Session, SessionConfig, SessionError,
+    },
     source::{Payload, RawImage},
     timeline::{FrameTimes, Timeline},
 };
@@ -46,9 +48,10 @@ fn resident() -> u64 {
     line.split_whitespace().next().unwrap().parse::<u64>().unwrap() * 1024
 }
 
-fn config(pool: &Pool) -> SessionConfig {
+fn config(pool: &Pool, on_bad_frame: OnBadFrame) -> SessionConfig {
     let plan = Plan::new(vec![EncoderType::OPENH264], vec![]);
-    SessionConfig::new(Settings::default(), plan).with_pool(pool.clone())
+    let config = SessionConfig::new(Settings::default(), plan).with_pool(pool.clone());
+    config.with_on_bad_frame(on_bad_frame)
 }
 
 /// Shades with edges and the noise of a sensor, as a camera sees them; in an encoding that is
@@ -80,14 +83,15 @@ fn picture() -> Payload {
 fn sixteen_cameras_of_1080p_stay_within_512_megabytes() {
     let _turn = TURN.lock();
     let pool = Pool::new(PoolLimits::new().with_memory(MEMORY).with_sessions(CAMERAS));
-    let (config, picture) = (config(&pool), picture());
+    // To repeat a picture in place of a bad frame takes a frame more for each camera.
+    let (config, picture) = (config(&pool, OnBadFrame::Skip), picture());
     let gate = Arc::new((Mutex::new(false), Condvar::new()));
     let before = resident();
     let mut sessions: Vec<_> = (0..CAMERAS)
         .map(|_| Session::open(SIZE, &config, Box::new(Held(Arc::clone(&gate)))).unwrap())
         .collect();
     let stats = pool.stats();
-    let counted: u64 = stats.holders.iter().map(|it| it.ring_bytes + it.encoder_bytes).sum();
+    let counted: u64 = stats.holders.iter().map(Holder::memory).sum();
     assert!(counted <= MEMORY, "{counted}");
     // No memory of a ring is used before its first picture.
     let opened = resident();
@@ -121,22 +125,33 @@ fn sixteen_cameras_of_1080p_stay_within_512_megabytes() {
 #[test]
 fn where_less_than_that_is_given_the_error_says_what_is_needed() {
     let _turn = TURN.lock();
-    let pool = Pool::new(PoolLimits::new().with_memory(MEMORY / 2).with_sessions(CAMERAS));
-    let config = config(&pool);
-    let gate = Arc::new((Mutex::new(true), Condvar::new()));
-    let mut sessions = Vec::new();
-    let error = loop {
-        match Session::open(SIZE, &config, Box::new(Held(Arc::clone(&gate)))) {
-            Ok(session) => sessions.push(session),
-            Err(error) => break error,
-        }
-    };
-    assert_eq!(sessions.len(), CAMERAS / 2);
-    let text = error.to_string();
-    let SessionError::Pool(PoolError::Full { needed, free, holders, .. }) = error else {
-        panic!("{text}")
-    };
-    assert_eq!((needed.slots, holders.len()), (3, CAMERAS / 2));
-    assert!(free.memory.unwrap() < needed.memory());
-    assert!(text.contains("1920x1080 needs at least 31.5 MB"), "{text}");
+    // memory | what happens to bad frames | sessions that open | what each needs
+    let table = [
+        (MEMORY / 2, OnBadFrame::Skip, 8, "31.5 MB"),
+        (MEMORY / 2, OnBadFrame::Repeat, 7, "34.6 MB"),
+        (MEMORY, OnBadFrame::Repeat, 14, "34.6 MB"),
+        (555_000_000, OnBadFrame::Repeat, CAMERAS, "34.6 MB"),
+    ];
+    for (memory, on_bad_frame, expected, each) in table {
+        let pool = Pool::new(PoolLimits::new().with_memory(memory));
+        let gate = Arc::new((Mutex::new(true), Condvar::new()));
+        let mut config = config(&pool, on_bad_frame);
+        // The smallest ring.
+        config.settings.gpu.enable_ring_buffer = false;
+        let mut sessions = Vec::new();
+        let error = loop {
+            match Session::open(SIZE, &config, Box::new(Held(Arc::clone(&gate)))) {
+                Ok(session) => sessions.push(session),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(sessions.len(), expected, "{memory} {on_bad_frame}");
+        let text = error.to_string();
+        let SessionError::Pool(PoolError::Full { needed, free, holders, .. }) = error else {
+            panic!("{text}")
+        };
+        assert_eq!((needed.slots, holders.len()), (3, expected));
+        assert!(free.memory.unwrap() < needed.memory());
+        assert!(text.contains(&format!("1920x1080 needs at least {each}")), "{text}");
+    }
 }

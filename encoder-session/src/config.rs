@@ -87,10 +87,10 @@ pub struct SessionConfig {
     /// Interrupting it ends the waits for a busy encoder: encoders are opened without waiting.
     ///
     /// Stopping it also ends the waits for a share of the pool, and no encoder is opened any more. An
-    /// encoder in FFmpeg's process is killed as soon as the session waits for it: the session then
-    /// fails with [`SessionError::Lost`](crate::SessionError::Lost), and what was written is kept. An
-    /// encoder in this process encodes on, and its session goes on until it has lost its encoder. To
-    /// end a session, call [`Closing::abort`](crate::Closing::abort).
+    /// encoder in FFmpeg's process is killed at once: the session then fails with
+    /// [`SessionError::Lost`](crate::SessionError::Lost), and what was written is kept. An encoder in
+    /// this process encodes on, and its session goes on until it has lost its encoder. To end a
+    /// session, call [`Closing::abort`](crate::Closing::abort).
     pub waiter: Waiter,
     /// The bounds that the session shares with others.
     pub pool: Option<Pool>,

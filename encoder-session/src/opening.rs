@@ -9,7 +9,8 @@ use std::{
 };
 
 use encoder_core::{
-    Chain, FrameLayout, OpenError, PixelFormat, Resolution, Task, Waiter, block_on,
+    Chain, EncoderType, FrameLayout, OpenError, PixelFormat, Resolution, Task, Waiter, backend,
+    block_on,
 };
 use encoder_media::{
     Sink,
@@ -19,7 +20,7 @@ use encoder_ringbuf::{Consumer, Heap, Producer, RingOptions, SlotAllocator, ring
 use tracing::{Span, error_span, field::Empty};
 
 use crate::{
-    Closing, Needed, Session, SessionConfig, SessionError, StatsHandle,
+    Closing, Needed, OnBadFrame, Session, SessionConfig, SessionError, StatsHandle,
     engine::{self, Engine},
     metrics::{self, Meter},
     output_check::OutputCheck,
@@ -38,6 +39,11 @@ pub(super) struct Opening {
     check: OutputCheck,
     waiter: Waiter,
     span: Span,
+}
+
+/// Whether the encoder needs a device, and no threads of this machine.
+fn is_hardware(id: EncoderType) -> bool {
+    backend(id).is_ok_and(|backend| backend.hardware)
 }
 
 /// The share of a pool, if the session has a pool.
@@ -85,21 +91,43 @@ impl Opening {
         if gpu.enable_ring_buffer { gpu.ring_buffer_size } else { 0 }
     }
 
-    fn needed(&self, slots: usize, slot_bytes: usize) -> Needed {
-        let slot_bytes = RingOptions { slots, slot_bytes }.slot_stride().unwrap_or(usize::MAX);
-        let encoder_bytes = self.chain.memory_estimate();
-        Needed { size: self.size, slots, slot_bytes: slot_bytes as u64, encoder_bytes }
+    /// The most frames that the session copies out of its ring at the same time.
+    fn copied_frames(&self) -> usize {
+        // A bad frame holds a copy of the picture that it repeats until it is encoded. At worst
+        // every second frame is bad, and repeats a picture of its own.
+        let repeated = match self.config.on_bad_frame {
+            OnBadFrame::Repeat => 1 + (self.chain.max_delay() + self.held_back()) / 2,
+            OnBadFrame::Skip | OnBadFrame::Fail => 0,
+        };
+        // The ring has the format of the encoder that opens first.
+        repeated + usize::from(self.config.plan.order.len() > 1)
+    }
+
+    /// The least that the session needs, for frames of `bytes`.
+    fn needed(&self, bytes: usize, threads: usize) -> Needed {
+        let options = RingOptions { slots: self.least_slots(), slot_bytes: bytes };
+        Needed {
+            size: self.size,
+            slots: options.slots,
+            slot_bytes: options.slot_stride().unwrap_or(usize::MAX) as u64,
+            copied_bytes: (self.copied_frames() as u64).saturating_mul(bytes as u64),
+            encoder_bytes: self.chain.memory_estimate(),
+            threads,
+        }
     }
 
     /// What the session needs, before it is known which encoder opens.
     fn demand(&self) -> Demand {
         let bytes = |format| FrameLayout::new(format, self.size).bytes();
-        let slot_bytes = bytes(PixelFormat::Yuv420p).max(bytes(PixelFormat::Nv12));
-        let needed = self.needed(self.least_slots(), slot_bytes);
+        let bytes = bytes(PixelFormat::Yuv420p).max(bytes(PixelFormat::Nv12));
+        let order = &self.config.plan.order;
+        let is_hardware = !order.is_empty() && order.iter().all(|&id| is_hardware(id));
+        let (least, wished) = if is_hardware { (0, 0) } else { (1, self.config.threads.max(1)) };
+        let needed = self.needed(bytes, least);
         Demand {
             camera: self.config.camera_label.clone(),
             slots: self.wished_slots().max(needed.slots),
-            threads: self.config.threads.max(1),
+            threads: wished,
             needed,
         }
     }
@@ -137,17 +165,22 @@ impl Opening {
         let _entered = span.enter();
         let camera = self.config.camera_label.as_deref();
         if let Some(share) = &share {
-            self.chain.set_threads(share.threads);
+            self.chain.set_threads(share.threads.max(1));
         }
         let opened = self.chain.open();
         let encoder = opened.inspect_err(|error| metrics::not_opened(error, camera))?;
         let meter = Meter::new(encoder.encoder_type(), encoder.load(), camera);
         let layout = FrameLayout::new(encoder.pixel_format(), self.size);
         self.chain.prefer_format(layout.format);
+        let threads = if is_hardware(encoder.encoder_type()) { 0 } else { 1 };
         let allocator = self.config.allocator(encoder.encoder_type());
         let may_share = allocator.is_none();
         let (producer, consumer, options) =
-            self.ring(&layout, allocator.unwrap_or(&Heap), share.as_ref())?;
+            self.ring(&layout, threads, allocator.unwrap_or(&Heap), share.as_ref())?;
+        if share.as_ref().is_some_and(|share| threads == 0 && share.are_threads_limited()) {
+            // Those of the share are returned.
+            self.chain.set_threads(1);
+        }
         let id = encoder.encoder_type();
         let counters = Arc::new(Counters::new(id));
         let ring_bytes = options.bytes().unwrap_or(usize::MAX);
@@ -196,10 +229,11 @@ impl Opening {
         })
     }
 
-    /// Allocates the ring.
+    /// Allocates the ring, for an encoder that needs `threads`.
     fn ring(
         &self,
         layout: &FrameLayout,
+        threads: usize,
         allocator: &dyn SlotAllocator,
         share: Option<&Arc<Share>>,
     ) -> Result<(Producer<Meta>, Consumer<Meta>, RingOptions), SessionError> {
@@ -208,7 +242,7 @@ impl Opening {
         let (slots, in_share);
         let allocator = match share {
             Some(share) => {
-                slots = share.fit(self.needed(least, layout.bytes()), wished)?;
+                slots = share.fit(self.needed(layout.bytes(), threads), wished)?;
                 in_share = SharedAllocator { inner: allocator, share: Arc::clone(share) };
                 &in_share
             }

@@ -21,11 +21,11 @@ use crate::report::width_and_height;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PoolLimits {
-    /// Bytes of memory: the rings, and the encoders by their estimate
+    /// Bytes of memory: the rings, the copies of frames, and the encoders by their estimate
     /// ([`Backend::memory_estimate`](encoder_core::Backend::memory_estimate)), child processes
     /// included.
     pub memory: Option<u64>,
-    /// Threads of software encoders.
+    /// Threads of software encoders. Each session with a software encoder needs at least one.
     pub threads: Option<usize>,
     /// Sessions that are open at the same time. With it, memory and threads are divided evenly:
     /// each session gets at most what is free divided by the sessions that may still be opened.
@@ -38,14 +38,15 @@ impl PoolLimits {
         Self::default()
     }
 
-    /// Limits the bytes of rings and encoders.
+    /// Limits the bytes of rings, copies of frames and encoders.
     #[must_use]
     pub fn with_memory(mut self, bytes: u64) -> Self {
         self.memory = Some(bytes);
         self
     }
 
-    /// Limits the threads of software encoders.
+    /// Limits the threads of software encoders, and with it the sessions that have one: each needs
+    /// at least one thread.
     #[must_use]
     pub fn with_threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads);
@@ -73,9 +74,13 @@ impl PoolLimits {
 /// ([`SessionConfig::with_pool`](crate::SessionConfig::with_pool)). Clones are the same pool.
 ///
 /// A session takes its share when it opens. If memory is short, its ring gets fewer slots than
-/// `ring_buffer_size`, down to the fewest that its encoders need; if threads are short, its encoder
-/// gets fewer, down to one. The share is returned when the session's encoder is closed and the
-/// memory of its ring is freed, however the session ended.
+/// `ring_buffer_size`, down to the fewest that its encoders need; if threads are short, a software
+/// encoder gets fewer, down to one. The share is returned when the session's encoder is closed and
+/// the memory of its ring is freed, however the session ended.
+///
+/// A session whose encoders all need a device takes no threads. Another session returns them if an
+/// encoder with a device opens; a software encoder that takes over later gets one thread, which is
+/// not counted.
 ///
 /// Sessions that wait for a share get it in the order in which they began to wait: no session
 /// overtakes another, even if its share is smaller.
@@ -127,16 +132,22 @@ pub struct Holder {
     pub size: Resolution,
     /// Bytes of its ring.
     pub ring_bytes: u64,
+    /// Bytes of the frames that it may copy out of its ring: see [`Needed::copied_bytes`].
+    pub copied_bytes: u64,
     /// Bytes that its encoder is estimated to use.
     pub encoder_bytes: u64,
-    /// Threads that a software encoder of the session may use.
+    /// Threads that its software encoder may use; 0 if its encoder needs a device.
     pub threads: usize,
 }
 
 impl Holder {
+    /// Bytes of ring, copies and encoder.
+    pub fn memory(&self) -> u64 {
+        self.ring_bytes.saturating_add(self.copied_bytes).saturating_add(self.encoder_bytes)
+    }
+
     fn amount(&self) -> Amount {
-        let memory = self.ring_bytes.saturating_add(self.encoder_bytes);
-        Amount { memory, threads: self.threads, sessions: 1 }
+        Amount { memory: self.memory(), threads: self.threads, sessions: 1 }
     }
 }
 
@@ -165,18 +176,23 @@ pub struct Needed {
     pub slots: usize,
     /// Bytes of a slot.
     pub slot_bytes: u64,
+    /// Bytes of the frames that it may copy out of its ring: pictures that are repeated in place of
+    /// bad frames, and a frame that is converted for an encoder of another pixel format.
+    pub copied_bytes: u64,
     /// Bytes that its encoder is estimated to use.
     pub encoder_bytes: u64,
+    /// Threads of its encoder: 1, or 0 if it needs a device.
+    pub threads: usize,
 }
 
 impl Needed {
-    /// Bytes of ring and encoder.
+    /// Bytes of ring, copies and encoder.
     pub fn memory(&self) -> u64 {
-        self.with_slots(self.slots)
+        (self.slots as u64).saturating_mul(self.slot_bytes).saturating_add(self.beside_ring())
     }
 
-    fn with_slots(&self, slots: usize) -> u64 {
-        (slots as u64).saturating_mul(self.slot_bytes).saturating_add(self.encoder_bytes)
+    fn beside_ring(&self) -> u64 {
+        self.copied_bytes.saturating_add(self.encoder_bytes)
     }
 }
 
@@ -208,14 +224,17 @@ pub enum PoolError {
 
 impl fmt::Display for Needed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { size, slots, slot_bytes, encoder_bytes } = *self;
-        let (all, slot, encoder) =
-            (megabytes(self.memory()), megabytes(slot_bytes), megabytes(encoder_bytes));
-        write!(
-            f,
-            "a session of {size} needs at least {all} ({slots} slots of {slot}, and {encoder} for \
-             the encoder) and 1 encoder thread"
-        )
+        let Self { size, slots, slot_bytes, copied_bytes, encoder_bytes, threads } = *self;
+        let (all, slot) = (megabytes(self.memory()), megabytes(slot_bytes));
+        write!(f, "a session of {size} needs at least {all} ({slots} slots of {slot}")?;
+        if copied_bytes > 0 {
+            write!(f, ", {} for copies of frames", megabytes(copied_bytes))?;
+        }
+        write!(f, ", and {} for the encoder)", megabytes(encoder_bytes))?;
+        match threads {
+            0 => Ok(()),
+            _ => write!(f, " and {}", count(threads, "encoder thread")),
+        }
     }
 }
 
@@ -268,7 +287,7 @@ pub(crate) struct Demand {
     pub needed: Needed,
     /// The slots that it wants.
     pub slots: usize,
-    /// The threads that it wants.
+    /// The threads that it wants, at least those that it needs.
     pub threads: usize,
 }
 
@@ -276,21 +295,21 @@ impl Demand {
     /// Whether the limits never allow it.
     fn is_too_large(&self, limits: &PoolLimits) -> bool {
         limits.memory.is_some_and(|limit| self.needed.memory() > limit)
-            || limits.threads == Some(0)
+            || limits.threads.is_some_and(|limit| self.needed.threads > limit)
             || limits.sessions == Some(0)
     }
 
     /// The share that it gets of what is free, if that is enough.
     fn share_of(&self, free: &Free) -> Option<Holder> {
         let is_short = free.memory.is_some_and(|memory| memory < self.needed.memory())
-            || free.threads == Some(0)
+            || free.threads.is_some_and(|threads| threads < self.needed.threads)
             || free.sessions == Some(0);
         if is_short {
             return None;
         }
         let sessions = free.sessions.unwrap_or(1).max(1);
         let slots = free.memory.map_or(self.slots, |memory| {
-            let for_ring = (memory / sessions as u64).saturating_sub(self.needed.encoder_bytes);
+            let for_ring = (memory / sessions as u64).saturating_sub(self.needed.beside_ring());
             let slots = for_ring / self.needed.slot_bytes.max(1);
             usize::try_from(slots).unwrap_or(usize::MAX).min(self.slots)
         });
@@ -299,8 +318,9 @@ impl Demand {
             camera: self.camera.clone(),
             size: self.needed.size,
             ring_bytes: slots.max(self.needed.slots) as u64 * self.needed.slot_bytes,
+            copied_bytes: self.needed.copied_bytes,
             encoder_bytes: self.needed.encoder_bytes,
-            threads: threads.max(1),
+            threads: threads.max(self.needed.threads),
         })
     }
 }
@@ -453,9 +473,14 @@ pub(crate) struct Share {
 }
 
 impl Share {
+    /// Whether the pool limits threads.
+    pub fn are_threads_limited(&self) -> bool {
+        self.pool.0.limits.threads.is_some()
+    }
+
     /// The slots that a ring may have, of slots that take `stride` bytes, between `least` and
     /// `wished`. Returns what is left over, or takes more if the session needs more than it asked
-    /// for before its encoder was open.
+    /// for before its encoder was open. With an encoder that needs no threads, returns the threads.
     ///
     /// # Errors
     /// [`PoolError`] if it needs more than is free.
@@ -468,7 +493,7 @@ impl Share {
             return Ok(slots);
         };
         let before = state.holders[place].1.amount().memory;
-        let after = ring_bytes.saturating_add(needed.encoder_bytes);
+        let after = ring_bytes.saturating_add(needed.beside_ring());
         let others = state.used.memory.saturating_sub(before);
         if limits.memory.is_some_and(|limit| others.saturating_add(after) > limit) {
             if limits.memory.is_some_and(|limit| after > limit) {
@@ -482,6 +507,11 @@ impl Share {
         state.used.memory = others.saturating_add(after);
         let holder = &mut state.holders[place].1;
         (holder.ring_bytes, holder.encoder_bytes) = (ring_bytes, needed.encoder_bytes);
+        holder.copied_bytes = needed.copied_bytes;
+        if needed.threads == 0 {
+            let returned = std::mem::take(&mut holder.threads);
+            state.used.threads = state.used.threads.saturating_sub(returned);
+        }
         Pool::wake_first(state);
         Ok(slots)
     }

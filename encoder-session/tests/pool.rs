@@ -9,17 +9,24 @@ use std::{
     time::Duration,
 };
 
-use common::{FAKE, Gate, Output, PATIENCE, SIZE, Written, at, config, picture, until};
-use encoder_core::{Backend, EncoderType, OpenError, Plan, Waiter, backend, block_on, inventory};
+use common::{FAKE, Fake, Gate, Output, PATIENCE, SIZE, Written, at, config, picture, until};
+use encoder_core::{
+    Backend, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame, OpenError, PixelFormat,
+    Plan, VideoEncoder, Waiter, backend, block_on, inventory,
+};
 use encoder_media::{Finished, Sink, SinkError, timeline::Timeline};
 use encoder_session::{
-    Pool, PoolError, PoolLimits, Session, SessionConfig, SessionError, SessionState,
+    OnBadFrame, Pool, PoolError, PoolLimits, Session, SessionConfig, SessionError, SessionState,
 };
 
 /// Bytes that the backends of this test state for an encoder.
 const ENCODER: u64 = 1_000_000;
 /// Bytes of a slot.
 const SLOT: u64 = common::SLOT as u64;
+/// A picture that is repeated in place of bad frames: 96 rows of 64 bytes, with padding.
+const COPY: u64 = 96 * 64;
+/// What a session counts beside its ring.
+const BESIDE: u64 = ENCODER + COPY;
 
 fn limited(limits: PoolLimits) -> (SessionConfig, Pool) {
     let pool = Pool::new(limits);
@@ -70,8 +77,8 @@ fn a_full_pool_names_its_sessions_and_opens_when_one_has_ended() {
 #[test]
 fn a_pool_that_is_too_small_for_a_session_is_an_error_at_once() {
     let folder = tempfile::tempdir().unwrap();
-    // One byte less than three slots and an encoder.
-    let (config, _pool) = limited(PoolLimits::new().with_memory(ENCODER + 3 * SLOT - 1));
+    // One byte less than three slots, a copy and an encoder.
+    let (config, _pool) = limited(PoolLimits::new().with_memory(BESIDE + 3 * SLOT - 1));
     let config = config.with_pool_wait(PATIENCE);
     let error = pool_error(open(&config, folder.path(), "a"));
     assert!(matches!(error, PoolError::TooSmall { .. }), "{error}");
@@ -85,10 +92,10 @@ fn a_ring_is_as_small_as_the_memory_asks_for() {
     let folder = tempfile::tempdir().unwrap();
     // memory | sessions | slots of the rings
     let table: [(u64, Option<usize>, &[usize]); 4] = [
-        (ENCODER + 100 * SLOT, None, &[16]),
-        (2 * ENCODER + 20 * SLOT, None, &[16, 4]),
-        (2 * ENCODER + 20 * SLOT, Some(2), &[10, 10]),
-        (3 * ENCODER + 11 * SLOT, Some(3), &[3, 4, 4]),
+        (BESIDE + 100 * SLOT, None, &[16]),
+        (2 * BESIDE + 20 * SLOT, None, &[16, 4]),
+        (2 * BESIDE + 20 * SLOT, Some(2), &[10, 10]),
+        (3 * BESIDE + 11 * SLOT, Some(3), &[3, 4, 4]),
     ];
     for (memory, sessions, slots) in table {
         let mut limits = PoolLimits::new().with_memory(memory);
@@ -107,8 +114,8 @@ fn a_ring_is_as_small_as_the_memory_asks_for() {
             let stats = session.stats();
             assert_eq!(stats.ring_bytes as u64, stats.ring_slots as u64 * SLOT);
             assert_eq!(
-                (holder.ring_bytes, holder.encoder_bytes),
-                (stats.ring_bytes as u64, ENCODER)
+                (holder.ring_bytes, holder.copied_bytes, holder.encoder_bytes),
+                (stats.ring_bytes as u64, COPY, ENCODER)
             );
         }
         sessions.into_iter().for_each(finish);
@@ -137,6 +144,112 @@ fn encoder_threads_are_divided() {
     assert_eq!(pool.stats().free.threads, Some(0));
     sessions.into_iter().for_each(finish);
     assert_eq!(pool.stats().free.threads, Some(6));
+}
+
+/// The example of the documentation: as many threads as sessions.
+#[test]
+fn each_session_with_a_software_encoder_needs_a_thread() {
+    let folder = tempfile::tempdir().unwrap();
+    // threads | sessions that open
+    for (threads, expected) in [(16, 16), (8, 8)] {
+        let limits = PoolLimits::new().with_memory(512_000_000).with_threads(threads);
+        let (config, pool) = limited(limits.with_sessions(16));
+        let open = |n: usize| open(&config, folder.path(), &n.to_string());
+        let sessions: Vec<_> = (0..expected).map(|n| open(n).unwrap()).collect();
+        let error = pool_error(open(expected)).to_string();
+        assert!(error.contains("1 encoder thread; free are"), "{error}");
+        assert_eq!(pool.stats().free.threads, Some(0));
+        drop(sessions);
+    }
+}
+
+/// An encoder with a device, which fails at its second frame.
+const DEVICE: EncoderType = EncoderType::new("device");
+/// The encoder after it, and the threads for which it was opened.
+const AFTER: EncoderType = EncoderType::new("after");
+static AFTER_THREADS: Mutex<Vec<usize>> = Mutex::new(Vec::new());
+
+struct Device(Box<dyn VideoEncoder>);
+
+impl VideoEncoder for Device {
+    fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
+        if frame.index == 0 {
+            return self.0.encode_frame(frame);
+        }
+        // Another encoder takes over at once.
+        let (encoder, kind) = (DEVICE, FailureKind::WrongPicture);
+        Err(EncodeError::Failed { encoder, index: frame.index, kind, message: "wrong".into() })
+    }
+    fn flush(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
+        self.0.flush()
+    }
+    fn encoder_type(&self) -> EncoderType {
+        DEVICE
+    }
+    fn description(&self) -> String {
+        "a test".into()
+    }
+    fn pixel_format(&self) -> PixelFormat {
+        self.0.pixel_format()
+    }
+}
+
+inventory::submit! {
+    Backend::new(DEVICE, |_| Ok(Box::new(Device(Box::new(Fake::new(DEVICE)))))).hardware(true)
+}
+inventory::submit! {
+    Backend::new(AFTER, |request| {
+        AFTER_THREADS.lock().unwrap().push(request.threads);
+        Ok(Box::new(Fake::new(AFTER)))
+    })
+}
+
+#[test]
+fn a_session_with_a_hardware_encoder_returns_its_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    // plan | a copy for the encoder that takes over
+    for (order, copies) in [(vec![DEVICE], 1), (vec![DEVICE, AFTER], 2)] {
+        let (mut config, pool) = limited(PoolLimits::new().with_threads(2));
+        config.threads = 2;
+        config.plan = Plan::new(order, vec![]);
+        let mut sessions: Vec<_> =
+            (0..3).map(|n| open(&config, folder.path(), &n.to_string()).unwrap()).collect();
+        let stats = pool.stats();
+        assert_eq!(stats.free.threads, Some(2));
+        let held: Vec<_> = stats.holders.iter().map(|it| (it.threads, it.copied_bytes)).collect();
+        assert_eq!(held, [(0, copies * COPY); 3]);
+        if copies == 2 {
+            // The software encoder that takes over gets one thread.
+            let mut session = sessions.remove(0);
+            for n in 0..3 {
+                session.push(&picture(1), at(n)).unwrap();
+            }
+            let report = session.finish().unwrap();
+            assert_eq!((report.frames_encoded, report.failovers.len()), (3, 1));
+            assert_eq!(*AFTER_THREADS.lock().unwrap(), [1]);
+        }
+    }
+}
+
+#[test]
+fn copies_of_frames_are_counted_where_they_can_be_made() {
+    let folder = tempfile::tempdir().unwrap();
+    // what happens to bad frames | B-frames | frames
+    let table = [
+        (OnBadFrame::Repeat, 0, 1),
+        (OnBadFrame::Skip, 0, 0),
+        (OnBadFrame::Fail, 0, 0),
+        // Of 8 frames that are held back and the next one, 5 may each repeat another picture.
+        (OnBadFrame::Repeat, 3, 5),
+    ];
+    for (on_bad_frame, b_frames, frames) in table {
+        let (config, pool) = limited(PoolLimits::new());
+        let mut config = config.with_on_bad_frame(on_bad_frame);
+        config.settings.encoder.b_frames = b_frames;
+        let _session = open(&config, folder.path(), "a").unwrap();
+        let copied = pool.stats().holders[0].copied_bytes;
+        assert_eq!(copied, frames * COPY, "{on_bad_frame} {b_frames}");
+    }
 }
 
 /// A sink that panics at its first access unit.
@@ -266,7 +379,7 @@ fn the_state_of_a_pool_and_its_errors_can_be_serialized() {
 #[test]
 fn many_threads_share_a_pool() {
     let folder = tempfile::tempdir().unwrap();
-    let (config, pool) = limited(PoolLimits::new().with_memory(2 * ENCODER + 6 * SLOT));
+    let (config, pool) = limited(PoolLimits::new().with_memory(2 * BESIDE + 6 * SLOT));
     let config = Arc::new(config.with_pool_wait(PATIENCE));
     std::thread::scope(|scope| {
         for thread in 0..3 {

@@ -12,10 +12,17 @@ use super::*;
 
 const MB: u64 = 1_000_000;
 
-/// A session of slots of 1 MB, whose encoder uses 4 MB.
+/// A session of slots of 1 MB, which copies a frame of 1 MB, and whose encoder uses 3 MB.
 fn demand(least: usize, slots: usize, threads: usize) -> Demand {
     let size = Resolution::new(1920, 1080);
-    let needed = Needed { size, slots: least, slot_bytes: MB, encoder_bytes: 4 * MB };
+    let needed = Needed {
+        size,
+        slots: least,
+        slot_bytes: MB,
+        copied_bytes: MB,
+        encoder_bytes: 3 * MB,
+        threads: 1,
+    };
     Demand { camera: Some("front".into()), needed, slots, threads }
 }
 
@@ -63,7 +70,7 @@ fn shares_of_what_is_free() {
         assert!(matches!(refused, PoolError::Full { waiting: 0, .. }), "{refused}");
         let stats = pool.stats();
         assert_eq!(stats.holders.len(), expected.len());
-        let memory: u64 = stats.holders.iter().map(|it| it.ring_bytes + it.encoder_bytes).sum();
+        let memory: u64 = stats.holders.iter().map(Holder::memory).sum();
         assert_eq!(stats.free.memory, limits.memory.map(|limit| limit - memory));
         // Everything comes back.
         drop(shares);
@@ -97,15 +104,15 @@ fn errors_name_what_is_needed_what_is_free_and_who_has_it() {
     let error = pool.try_share(&waiting_demand).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "the pool is full: a session of 1920x1080 needs at least 7.0 MB (3 slots of 1.0 MB, and \
-         4.0 MB for the encoder) and 1 encoder thread; free are 4.0 MB, 3 encoder threads, 7 \
+        "the pool is full: a session of 1920x1080 needs at least 7.0 MB (3 slots of 1.0 MB, 1.0 \
+         MB for copies of frames, and 3.0 MB for the encoder) and 1 encoder thread; free are 4.0 MB, 3 encoder threads, 7 \
          sessions; in use by front (1920x1080): 16.0 MB and 1 thread; waiting before it: 1 session"
     );
     let error = pool.try_share(&demand(30, 30, 1)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "the pool is too small for a session: a session of 1920x1080 needs at least 34.0 MB (30 \
-         slots of 1.0 MB, and 4.0 MB for the encoder) and 1 encoder thread; the whole pool has \
+         slots of 1.0 MB, 1.0 MB for copies of frames, and 3.0 MB for the encoder) and 1 encoder thread; the whole pool has \
          20.0 MB, 4 encoder threads, 8 sessions"
     );
 }
@@ -193,6 +200,37 @@ fn a_share_is_fitted_to_the_encoder_that_opened() {
 }
 
 #[test]
+fn only_software_encoders_need_threads() {
+    let pool = Pool::new(limits(u64::MAX, 2, ANY));
+    let software = demand(3, 8, 2);
+    let mut hardware = demand(3, 8, 0);
+    hardware.needed.threads = 0;
+    let share = pool.try_share(&software).unwrap();
+    let error = pool.try_share(&software).unwrap_err();
+    assert!(error.to_string().contains("for the encoder) and 1 encoder thread;"), "{error}");
+    // A hardware encoder opens although there is no thread.
+    let other = pool.try_share(&hardware).unwrap();
+    assert_eq!((other.threads, pool.stats().free.threads), (0, Some(0)));
+    // The encoder that opened is a hardware encoder: the threads are returned, and wake a session
+    // that waits for them.
+    let wakes = Arc::new(Wakes::default());
+    let mut waiting = pin!(pool.share(&software));
+    let waker = Waker::from(wakes.clone());
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    share.fit(hardware.needed, 8).unwrap();
+    assert_eq!((pool.stats().holders[0].threads, pool.stats().free.threads), (0, Some(2)));
+    assert_eq!(wakes.0.load(SeqCst), 1);
+    assert!(poll(&mut waiting).is_ready());
+    drop((share, other));
+    assert_eq!(pool.stats().free.threads, Some(2));
+    let none = Pool::new(limits(u64::MAX, 0, ANY));
+    assert!(matches!(none.try_share(&software), Err(PoolError::TooSmall { .. })));
+    let error = Pool::new(limits(MB, 0, ANY)).try_share(&hardware).unwrap_err();
+    assert!(error.to_string().contains("for the encoder); the whole pool has"), "{error}");
+    assert!(none.try_share(&hardware).is_ok());
+}
+
+#[test]
 fn the_memory_of_a_ring_keeps_its_share() {
     let pool = Pool::new(PoolLimits::new().with_memory(30 * MB));
     let share = pool.try_share(&demand(3, 3, 1)).unwrap();
@@ -249,7 +287,7 @@ fn many_sessions_come_and_go() {
         let stats = pool.stats();
         assert_eq!((stats.holders.len(), stats.waiting), (open.len(), waiting.len()), "{step}");
         let sum = |of: fn(&Holder) -> u64| stats.holders.iter().map(of).sum::<u64>();
-        let memory = sum(|it| it.ring_bytes + it.encoder_bytes);
+        let memory = sum(Holder::memory);
         let threads = sum(|it| it.threads as u64);
         assert!(memory <= 60 * MB && threads <= 6 && open.len() <= 5, "{step}: {stats:?}");
         assert_eq!(stats.free.memory, Some(60 * MB - memory));
