@@ -46,7 +46,7 @@ pub enum OnFull {
     DropOldest,
     /// Drop the new frame.
     DropNewest,
-    /// End with [`SessionError::Full`].
+    /// End with [`SessionError::Full`](crate::SessionError::Full).
     Error,
 }
 

@@ -41,7 +41,7 @@ pub enum SessionError {
     /// The output could not be written.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// A bad frame, and [`OnBadFrame::Fail`].
+    /// A bad frame, and [`OnBadFrame::Fail`](crate::OnBadFrame::Fail).
     #[error("frame {number} cannot be decoded: {reason}")]
     BadFrame {
         /// Number of the frame in its stream.
@@ -62,7 +62,7 @@ pub enum SessionError {
     /// is no file. The report has the counts and the first reasons.
     #[error("the video has no frame: {}", reasons(.0))]
     Empty(Box<VideoReport>),
-    /// The ring is full, and [`OnFull::Error`].
+    /// The ring is full, and [`OnFull::Error`](crate::OnFull::Error).
     #[error(
         "the encoder does not keep up: its ring of {slots} frames is full at frame {number}; use a \
          faster encoder.preset or a larger gpu.ring_buffer_size, or let frames be dropped"
