@@ -42,9 +42,9 @@ pub(super) fn orientation(data: &[u8], options: &PictureOptions) -> Option<Orien
 ///
 /// A JPEG with missing blocks or scans is broken. A JPEG of one scan that lacks only its end marker is
 /// accepted. A JPEG in which other bytes replaced lost data is broken as far as that is noticed:
-/// - if the end marker is missing, or the end of a scan contains a run of 63 equal bytes: there must
-///   be no data behind the last block;
-/// - 95 zeros or more, unless they are the code of a flat part.
+/// - if the end marker is missing, or the end of a scan that does not refine earlier ones contains a
+///   run of 63 equal bytes: there must be no data behind the last block;
+/// - 95 zeros or more in a scan that is not progressive, unless they are the code of a flat part.
 ///
 /// Not noticed: a cut within the last code, in front of an end marker; bits that refine earlier scans
 /// of a progressive JPEG, which have no codes, in front of an end marker; other bytes that replaced
