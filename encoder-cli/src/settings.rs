@@ -71,16 +71,32 @@ impl VideoArgs {
     /// whole. A maximum alone is added to the bit rate of the file.
     fn rate_control(&self, of_file: RateControl) -> Result<RateControl, Refused> {
         let Self { crf, qp, bitrate, max_bitrate, .. } = *self;
-        if crf.is_none() && qp.is_none() && bitrate.is_none() {
-            return match (of_file, max_bitrate) {
-                (other, None) => Ok(other),
-                (RateControl::Bitrate { .. }, Some(max)) => Ok(of_file.with_max_kbps(max)),
-                (_, Some(_)) => {
-                    Err(Refused::usage(ConfigError::needs("--max-bitrate", "--bitrate")))
+        let control = if crf.is_none() && qp.is_none() && bitrate.is_none() {
+            match (of_file, max_bitrate) {
+                (other, None) => return Ok(other),
+                (RateControl::Bitrate { kbps, .. }, Some(max)) => {
+                    RateControl::bitrate_with_max(kbps, max)
                 }
-            };
-        }
-        RateControl::from_keys(crf, qp, bitrate, max_bitrate).map_err(Refused::usage)
+                (_, Some(_)) => {
+                    return Err(Refused::usage(ConfigError::needs("--max-bitrate", "--bitrate")));
+                }
+            }
+        } else {
+            RateControl::from_keys(crf, qp, bitrate, max_bitrate).map_err(Refused::usage)?
+        };
+        // Names the options that were given, and the fields of the file otherwise.
+        let named = |error: ConfigError| {
+            let options = [
+                (crf.is_some(), "encoder.crf", "--crf"),
+                (qp.is_some(), "encoder.qp", "--qp"),
+                (bitrate.is_some(), "encoder.bitrate_kbps", "--bitrate"),
+                (max_bitrate.is_some(), "encoder.max_bitrate_kbps", "--max-bitrate"),
+            ];
+            let given = options.into_iter().filter(|(is_given, ..)| *is_given);
+            given.fold(error.to_string(), |text, (_, field, option)| text.replace(field, option))
+        };
+        control.check().map_err(|error| Refused::usage(named(error)))?;
+        Ok(control)
     }
 
     /// Threads for decoding and encoding, all cameras together.

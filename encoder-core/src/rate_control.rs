@@ -25,8 +25,7 @@ pub enum RateControl {
         /// [`frame_rate`](crate::EncoderConfig::frame_rate): 1 to 2,000,000.
         kbps: u32,
         /// The largest bit rate, in kilobits per second: at least the mean. It fills a decoder's
-        /// buffer that holds a second of it, and which never runs empty. Equal to the mean, it makes
-        /// the bit rate constant. Default: none.
+        /// buffer that holds a second of it, and which never runs empty. Default: none.
         max_kbps: Option<u32>,
     },
 }
@@ -39,13 +38,9 @@ impl RateControl {
         Self::Bitrate { kbps, max_kbps: None }
     }
 
-    /// Sets the maximum of a bit rate, in kilobits per second. Another kind is returned unchanged.
-    #[must_use]
-    pub const fn with_max_kbps(self, max: u32) -> Self {
-        match self {
-            Self::Bitrate { kbps, .. } => Self::Bitrate { kbps, max_kbps: Some(max) },
-            other => other,
-        }
+    /// A mean bit rate and its maximum, in kilobits per second.
+    pub const fn bitrate_with_max(kbps: u32, max: u32) -> Self {
+        Self::Bitrate { kbps, max_kbps: Some(max) }
     }
 
     /// The rate control for these keys, as they are called in TOML; the default if none is given.
@@ -113,9 +108,7 @@ impl RateControl {
             Self::Crf(_) => Self::Crf(23),
             Self::ConstantQp(_) => Self::ConstantQp(23),
             Self::Bitrate { max_kbps: None, .. } => Self::bitrate(ENOUGH),
-            Self::Bitrate { max_kbps: Some(_), .. } => {
-                Self::bitrate(ENOUGH).with_max_kbps(2 * ENOUGH)
-            }
+            Self::Bitrate { max_kbps: Some(_), .. } => Self::bitrate_with_max(ENOUGH, 2 * ENOUGH),
         }
     }
 }
@@ -170,7 +163,7 @@ impl TryFrom<Keys> for RateControl {
         }
         match (kind, keys.max_bitrate_kbps) {
             (kind, None) => Ok(kind.unwrap_or_default()),
-            (Some(kind @ Self::Bitrate { .. }), Some(max)) => Ok(kind.with_max_kbps(max)),
+            (Some(Self::Bitrate { kbps, .. }), Some(max)) => Ok(Self::bitrate_with_max(kbps, max)),
             (Some(kind), Some(_)) => {
                 Err(ConfigError::conflict(kind.field(), "encoder.max_bitrate_kbps"))
             }
@@ -213,7 +206,7 @@ mod tests {
             ("bitrate_kbps = 800", RateControl::bitrate(800), "800 kbit/s"),
             (
                 "bitrate_kbps = 800\nmax_bitrate_kbps = 900",
-                RateControl::bitrate(800).with_max_kbps(900),
+                RateControl::bitrate_with_max(800, 900),
                 "800 kbit/s, at most 900 kbit/s",
             ),
         ] {
@@ -278,10 +271,7 @@ mod tests {
             (RateControl::Crf(51), RateControl::Crf(23)),
             (RateControl::ConstantQp(51), RateControl::ConstantQp(23)),
             (RateControl::bitrate(1), RateControl::bitrate(20_000)),
-            (
-                RateControl::bitrate(1).with_max_kbps(1),
-                RateControl::bitrate(20_000).with_max_kbps(40_000),
-            ),
+            (RateControl::bitrate_with_max(1, 1), RateControl::bitrate_with_max(20_000, 40_000)),
         ] {
             assert_eq!(kind.of_probe(), expected);
         }

@@ -79,7 +79,8 @@ pub struct MediaSegment {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct FragmentOptions {
-    /// How the display times of frames are chosen.
+    /// How the display times of frames are chosen. Must be the timing of the session: the sink does
+    /// not compare its times with [`AccessUnit::display_ns`].
     pub timing: Timing,
     /// Used for the duration of a single frame.
     pub rate: FrameRate,

@@ -82,7 +82,7 @@ fn rate_controls() {
         ),
         (RateControl::bitrate(900), "-rc vbr -b:v 900k -profile:v high -spatial-aq 1 -delay 0"),
         (
-            RateControl::bitrate(900).with_max_kbps(1800),
+            RateControl::bitrate_with_max(900, 1800),
             "-rc vbr -b:v 900k -maxrate 1800k -bufsize 1800k -profile:v high -spatial-aq 1 \
              -delay 0",
         ),

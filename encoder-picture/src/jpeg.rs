@@ -8,7 +8,7 @@ use encoder_core::Resolution;
 use rusty_jpeg::decode::{ColorTransform, Decoder, Error, PlanarComponent, PlanarImage};
 
 use self::{
-    guard::{Guarded, Padding, guard},
+    guard::{Ending, guard},
     header::{Colours, Header, read},
 };
 use super::{
@@ -40,9 +40,15 @@ pub(super) fn orientation(data: &[u8], options: &PictureOptions) -> Option<Orien
 /// Writes a picture of the target's size, with red and blue exchanged if `is_swapped`. What follows
 /// the end marker is ignored.
 ///
-/// A JPEG with missing blocks or scans is broken. A JPEG of one scan that lacks only its end marker
-/// is accepted. Bits that refine earlier scans of a progressive JPEG have no codes: missing ones are
-/// noticed only if the end marker is missing too.
+/// A JPEG with missing blocks or scans is broken. A JPEG of one scan that lacks only its end marker is
+/// accepted. A JPEG in which other bytes replaced lost data is broken as far as that is noticed:
+/// - if the end marker is missing, or the end of a scan that does not refine earlier ones contains a
+///   run of 63 equal bytes: there must be no data behind the last block;
+/// - 95 zeros or more in a scan that is not progressive, unless they are the code of a flat part.
+///
+/// Not noticed: a cut within the last code, in front of an end marker; bits that refine earlier scans
+/// of a progressive JPEG, which have no codes, in front of an end marker; other bytes that replaced
+/// lost data in front of an end marker.
 pub(super) fn decode(
     data: &[u8],
     options: &PictureOptions,
@@ -148,20 +154,41 @@ fn without_ink([cyan, magenta, yellow, black]: [u8; 4]) -> [u8; 3] {
 fn complete(data: &[u8], header: &Header) -> Result<Vec<u8>, PictureError> {
     let size = header.size;
     let cut = || broken(format!("the JPEG of {size} is cut off after {} bytes", data.len()));
-    let Guarded { data: guarded, has_end, scans, is_covered } = guard(data, header, Padding::Ones)?;
-    match (has_end, is_covered) {
-        (true, true) => Ok(guarded),
-        (true, false) => Err(broken(format!("the JPEG of {size} lacks scans"))),
-        (false, _) => {
+    let whole = guard(data, header, Ending::Ones)?;
+    let mut suspects = whole.with_runs;
+    match (whole.has_end, whole.is_covered) {
+        (true, true) => {}
+        (true, false) => return Err(broken(format!("the JPEG of {size} lacks scans"))),
+        (false, is_covered) => {
+            if !is_covered || whole.scans > 1 {
+                return Err(cut());
+            }
             // The last code may be cut within: then the planes depend on what follows.
-            let other = guard(data, header, Padding::Zeros)?.data;
-            let [one, other] = [&guarded, &other].map(|data| planes_of(data));
-            let (one, other) = (one.map_err(|_| cut())?, other.map_err(|_| cut())?);
-            let planes = one.components.iter().zip(&other.components);
-            let are_equal = planes.into_iter().all(|(one, other)| one.data == other.data);
-            if scans == 1 && is_covered && are_equal { Ok(guarded) } else { Err(cut()) }
+            let other = guard(data, header, Ending::Zeros)?.data;
+            let [one, other] = [&whole.data, &other].map(|data| planes_of(data));
+            if !are_equal(&one.map_err(|_| cut())?, &other.map_err(|_| cut())?) {
+                return Err(cut());
+            }
+            suspects = vec![0];
         }
     }
+    // A baseline JPEG has no more scans than that. Each costs a decode.
+    for scan in suspects.into_iter().take(4) {
+        let short = guard(data, header, Ending::Short(scan))?.data;
+        if let Ok(short) = planes_of(&short)
+            && are_equal(&short, &planes_of(&whole.data)?)
+        {
+            return Err(broken(format!(
+                "the JPEG of {size} has data behind its last block: other bytes replaced lost data"
+            )));
+        }
+    }
+    Ok(whole.data)
+}
+
+fn are_equal(one: &PlanarImage, other: &PlanarImage) -> bool {
+    let planes = one.components.iter().zip(&other.components);
+    planes.into_iter().all(|(one, other)| one.data == other.data)
 }
 
 fn planes_of(data: &[u8]) -> Result<PlanarImage, PictureError> {

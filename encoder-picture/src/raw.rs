@@ -101,7 +101,8 @@ const ENCODINGS: &[(&str, Kind)] = &[
     ("i444_full", planes(1, 1, Chroma::UThenV, true)),
 ];
 
-/// Names of encodings in FFmpeg and Python, with their names in ROS.
+/// Names of pixel formats in FFmpeg, with the names in the table above of the encodings that have the
+/// same bytes.
 const SYNONYMS: &[(&str, &str)] = &[
     ("rgb24", "rgb8"),
     ("bgr24", "bgr8"),
@@ -118,7 +119,7 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("yuvj444p", "i444_full"),
 ];
 
-/// The encoding with this name, or with this synonym: its name in ROS.
+/// The encoding with this name or synonym: its name in the table above, and its kind.
 fn encoding(name: &str) -> Option<(&'static str, Kind)> {
     let is_same = |known: &str| known.eq_ignore_ascii_case(name);
     let synonym = SYNONYMS.iter().find(|(synonym, _)| is_same(synonym));

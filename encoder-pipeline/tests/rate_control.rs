@@ -115,7 +115,7 @@ fn a_maximum_never_empties_the_buffer_of_a_decoder() {
             continue;
         }
         for (kbps, max) in [(800, 1000), (800, 800)] {
-            let control = RateControl::bitrate(kbps).with_max_kbps(max);
+            let control = RateControl::bitrate_with_max(kbps, max);
             let config = config(encoder, options, control);
             // The second half of the clip has four times as much noise.
             let strength = |n| if n < FRAMES / 2 { 8 } else { 32 };
@@ -187,7 +187,7 @@ fn x264_in_process_has_the_stream_of_x264_in_ffmpeg() {
         RateControl::Crf(23),
         RateControl::ConstantQp(30),
         RateControl::bitrate(900),
-        RateControl::bitrate(900).with_max_kbps(1000),
+        RateControl::bitrate_with_max(900, 1000),
     ] {
         let [hosted, native] = ["ffmpeg", "native"].map(|mode| {
             let options = format!("mode = \"{mode}\"");
@@ -203,7 +203,7 @@ fn x264_in_process_has_the_stream_of_x264_in_ffmpeg() {
 
 #[test]
 fn what_an_encoder_cannot_do_is_refused_by_name() {
-    let control = RateControl::bitrate(900).with_max_kbps(1000);
+    let control = RateControl::bitrate_with_max(900, 1000);
     let error = encode(&config(EncoderType::OPENH264, "", control), 1).unwrap_err();
     let SessionError::Open(OpenError::NoneLeft { refusals }) = error else { panic!("{error}") };
     assert_eq!((refusals.len(), refusals[0].kind), (1, RefusalKind::Unsupported));

@@ -173,6 +173,8 @@ fn a_requested_key_frame_is_at_exactly_its_frame() {
 const FORCING: EncoderType = EncoderType::new("forcing");
 const PLAIN: EncoderType = EncoderType::new("plain");
 const LYING: EncoderType = EncoderType::new("lying");
+/// Adds an IDR picture at its ninth frame.
+const CUTTING: EncoderType = EncoderType::new("cutting");
 const LAST: EncoderType = EncoderType::new("last");
 const DELAY: u64 = 3;
 
@@ -187,7 +189,7 @@ macro_rules! register {
         }
     )*};
 }
-register!(FORCING, PLAIN, LYING, LAST);
+register!(FORCING, PLAIN, LYING, CUTTING, LAST);
 
 fn number(request: &OpenRequest<'_>, key: &str) -> Option<u64> {
     request.options.get(key)?.as_integer()?.try_into().ok()
@@ -233,8 +235,9 @@ impl VideoEncoder for Counting {
             let kind = FailureKind::Died;
             return Err(EncodeError::failed(self.id, self.taken, kind, "it was unplugged"));
         }
-        let keyframe =
-            self.since_idr.is_multiple_of(self.gop_size) || (frame.force_idr && self.id != LYING);
+        let keyframe = self.since_idr.is_multiple_of(self.gop_size)
+            || (frame.force_idr && self.id != LYING)
+            || (self.id == CUTTING && self.taken == 8);
         self.since_idr = if keyframe { 1 } else { self.since_idr + 1 };
         let data = self.id.as_str().into();
         self.waiting.push(EncodedChunk { data, pts: frame.index, dts: self.taken, keyframe });
@@ -294,8 +297,12 @@ fn a_request_outlives_the_loss_of_the_encoder() {
     let table: &[Row<'_>] = &[
         (&[FORCING], -1, &[13], &[0, 10, 13, 23], "forcing"),
         (&[PLAIN], -1, &[13], &[0, 10, 13, 23], "plain plain"),
-        // Where a GOP begins anyway, the encoder stays.
-        (&[PLAIN], -1, &[0, 10, 20], &[0, 10, 20], "plain"),
+        // At its first frame the encoder stays.
+        (&[PLAIN], -1, &[0], &[0, 10, 20], "plain"),
+        // Where a GOP would begin: an encoder may have added an IDR picture, and counts from there.
+        (&[PLAIN], -1, &[10, 20], &[0, 10, 20], "plain plain plain"),
+        (&[CUTTING], -1, &[10], &[0, 8, 10, 18, 28], "cutting cutting"),
+        (&[CUTTING], -1, &[18], &[0, 8, 18, 26], "cutting cutting"),
         // It is lost when it has the frame, and has not returned its access unit.
         (&[FORCING], 15, &[13], &[0, 10, 12, 13, 23], "forcing forcing"),
         (&[PLAIN], 15, &[13], &[0, 10, 13, 23], "plain plain"),
@@ -377,8 +384,13 @@ fn a_request_outlives_a_dropped_frame() {
         assert!(report.frames_dropped >= before);
         let keys = key_frames(&units);
         assert_eq!(keys.len(), 2, "{on_full:?}: {keys:?}");
-        if on_full == OnFull::DropNewest {
-            assert_eq!(keys[1], report.frames_encoded - 1, "{on_full:?}");
+        match on_full {
+            OnFull::DropNewest => assert_eq!(keys[1], report.frames_encoded - 1),
+            // The first frame behind the gap.
+            _ => {
+                assert_eq!(keys[1], 1);
+                assert!(units.lock().unwrap()[1].times != at(1));
+            }
         }
     }
 }

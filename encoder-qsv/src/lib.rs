@@ -159,12 +159,16 @@ pub fn spec(
     Ok(spec)
 }
 
+/// FFmpeg's largest buffer, 2^31 - 1 bits. More than the largest mean: an equal maximum would be a
+/// constant bit rate.
+const MOST_KBPS: u32 = 2_147_483;
+
 fn rate_control(rate_control: RateControl) -> Result<String, Refusal> {
     Ok(match rate_control {
         RateControl::Crf(crf) => format!("-global_quality {}", crf.max(1)),
         RateControl::ConstantQp(qp) => format!("-q:v {qp} {EQUAL_QUANTISERS}"),
         RateControl::Bitrate { kbps, max_kbps, .. } => {
-            bit_rate(kbps, max_kbps.or(Some(kbps.saturating_mul(2))))
+            bit_rate(kbps, max_kbps.or(Some(kbps.saturating_mul(2).min(MOST_KBPS))))
         }
         other => return Err(other.refused_by(EncoderType::QSV, "Quick Sync has no such mode")),
     })
@@ -304,7 +308,11 @@ mod tests {
                 "-preset veryfast -b:v 900k -maxrate 1800k -bufsize 1800k -look_ahead 0",
             ),
             (
-                RateControl::bitrate(900).with_max_kbps(1000),
+                RateControl::bitrate(2_000_000),
+                "-preset veryfast -b:v 2000000k -maxrate 2147483k -bufsize 2147483k -look_ahead 0",
+            ),
+            (
+                RateControl::bitrate_with_max(900, 1000),
                 "-preset veryfast -b:v 900k -maxrate 1000k -bufsize 1000k -look_ahead 0",
             ),
         ] {
@@ -355,7 +363,7 @@ mod tests {
         for rate_control in [
             RateControl::Crf(23),
             RateControl::ConstantQp(23),
-            RateControl::bitrate(900).with_max_kbps(1800),
+            RateControl::bitrate_with_max(900, 1800),
         ] {
             known(rate_control);
         }

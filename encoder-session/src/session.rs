@@ -179,8 +179,6 @@ impl Session {
         let reserved = self.producer()?.try_reserve_over_oldest();
         let Some(got) = reserved.map_err(|_| self.closed())? else { return Ok(None) };
         if let Some(dropped) = got.dropped {
-            // A request for a key frame is not dropped with its frame.
-            self.is_key_due |= dropped.as_ref().is_some_and(|meta| meta.is_key);
             self.dropped(dropped.map(|meta| meta.number));
         }
         Ok(Some(got.slot))
@@ -226,6 +224,7 @@ impl Session {
             number,
             copies: 1,
             is_key: std::mem::take(&mut self.is_key_due),
+            key_frames: Arc::clone(&self.running.shared.key_frames),
             span: self.span.clone(),
         })
     }
@@ -233,11 +232,13 @@ impl Session {
     /// Makes the next frame that is reserved a key frame: an IDR picture with its parameter sets, at
     /// exactly that frame, also if another encoder takes over in between. The next key frame by
     /// [`gop_size`](encoder_core::EncoderConfig::gop_size) is counted from there. If the frame is
-    /// dropped or left out, the next frame becomes the key frame.
+    /// dropped or left out, the next frame in the video becomes the key frame.
     ///
-    /// An encoder that takes no such requests, such as every encoder in FFmpeg's process, is drained
-    /// and opened again at that frame: the picture is exact, and costs as much time as the start of
-    /// the encoder (tenths of a second), during which frames wait in the ring.
+    /// An encoder that takes no such requests, such as every encoder in FFmpeg's process, is drained,
+    /// closed, and opened again at that frame: the picture is exact, and costs as much time as the
+    /// start of the encoder (tenths of a second), during which frames wait in the ring. In between,
+    /// the encoder's session on its device is free: if another program takes the last session, the
+    /// next encoder in order takes over.
     pub fn request_key_frame(&mut self) {
         self.is_key_due = true;
     }

@@ -14,7 +14,9 @@ use encoder_core::Waiter;
 use encoder_media::{Location, Sink};
 use tracing::warn;
 
-use crate::{Counters, Panicked, SessionError, SessionState, error::caught};
+use crate::{
+    Counters, Panicked, SessionError, SessionState, error::caught, slot::KeyFrameRequests,
+};
 
 /// Shared by a session and its worker thread.
 ///
@@ -24,6 +26,7 @@ pub(super) struct Shared {
     /// The waiter of the session's chain. Stopped when the session is dropped: the encoder's child
     /// is killed, and no encoder is opened.
     pub waiter: Waiter,
+    pub key_frames: Arc<KeyFrameRequests>,
     /// Whether the ring has been closed.
     pub is_ending: Arc<AtomicBool>,
     /// The file that the sink writes, if it leaves it in place when it is abandoned.
@@ -84,6 +87,7 @@ impl Shared {
         Self {
             counters,
             waiter,
+            key_frames: Arc::default(),
             is_ending,
             part_file: sink_file,
             state: Mutex::new(state),

@@ -1,5 +1,7 @@
 use std::{
+    collections::BTreeSet,
     panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
@@ -19,13 +21,35 @@ pub(super) struct Captured {
     pub reserved: Instant,
 }
 
+/// The slots whose frames are to be key frames, by their numbers in the ring. Recorded before a slot
+/// is published, and outside of it: the ring may drop the slot, and then the request is that of the
+/// next slot that is read.
+#[derive(Default)]
+pub(super) struct KeyFrameRequests(Mutex<BTreeSet<u64>>);
+
+impl KeyFrameRequests {
+    fn add(&self, slot: u64) {
+        self.lock().insert(slot);
+    }
+
+    /// Removes the requests up to this slot. Returns whether there were any.
+    pub fn take_until(&self, slot: u64) -> bool {
+        let mut requests = self.lock();
+        let later = requests.split_off(&(slot + 1));
+        !std::mem::replace(&mut *requests, later).is_empty()
+    }
+
+    /// Nothing panics under the lock.
+    fn lock(&self) -> MutexGuard<'_, BTreeSet<u64>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The data of a slot besides the picture.
 pub(super) struct Meta {
     pub captured: Captured,
     pub number: u64,
     pub copies: u32,
-    /// Its first frame is to be a key frame.
-    pub is_key: bool,
     /// What of the picture is shown as white.
     pub outcome: Result<Option<Clipped>, NoPicture>,
     /// The picture, if it had the layout of the ring already: then the slot's memory is unused.
@@ -59,7 +83,9 @@ pub struct Slot {
     pub(super) captured: Captured,
     pub(super) number: u64,
     pub(super) copies: u32,
+    /// The frame is to be a key frame.
     pub(super) is_key: bool,
+    pub(super) key_frames: Arc<KeyFrameRequests>,
     pub(super) span: Span,
 }
 
@@ -142,7 +168,10 @@ impl Slot {
     fn publish(&mut self, outcome: Result<Option<Clipped>, NoPicture>, picture: Option<Bytes>) {
         let Self { captured, number, copies, is_key, .. } = *self;
         if let Some(slot) = self.slot.take() {
-            slot.publish(Meta { captured, number, copies, is_key, outcome, picture });
+            if is_key {
+                self.key_frames.add(slot.seq());
+            }
+            slot.publish(Meta { captured, number, copies, outcome, picture });
         }
     }
 }
@@ -197,6 +226,18 @@ impl ClippedPictures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_is_that_of_the_next_slot_that_is_read() {
+        let requests = KeyFrameRequests::default();
+        assert!(!requests.take_until(0));
+        for slot in [4, 2, 9] {
+            requests.add(slot);
+        }
+        // Slots 2 and 4 were dropped.
+        let due: Vec<_> = [0, 1, 5, 6, 9, 10].map(|slot| requests.take_until(slot)).into();
+        assert_eq!(due, [false, false, true, false, true, false]);
+    }
 
     #[test]
     fn a_panic_of_a_decoder_is_a_broken_picture_with_its_text() {

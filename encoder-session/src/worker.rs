@@ -278,7 +278,7 @@ impl Worker {
             return Err(SessionError::Internal(format!("slot {} is empty", slot.seq())));
         };
         let (times, copies, seq) = (meta.captured, meta.copies, slot.seq());
-        self.is_key_due |= meta.is_key;
+        self.is_key_due |= self.parts.shared.key_frames.take_until(seq);
         match &meta.outcome {
             Ok(clipped) => clipped.iter().for_each(|&found| self.clipped.add(meta.number, found)),
             Err(NoPicture::Bad(reason)) => return self.decide_bad(seq, meta, reason),

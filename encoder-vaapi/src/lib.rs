@@ -290,7 +290,7 @@ mod tests {
             ),
             (RateControl::bitrate(900), "-rc_mode VBR -b:v 900k"),
             (
-                RateControl::bitrate(900).with_max_kbps(1000),
+                RateControl::bitrate_with_max(900, 1000),
                 "-rc_mode VBR -b:v 900k -maxrate 1000k -bufsize 1000k",
             ),
         ] {
@@ -358,7 +358,7 @@ mod tests {
         let help = String::from_utf8(help.stdout).unwrap();
         let first = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
         let known: Vec<_> = help.lines().map(first).collect();
-        let rate = RateControl::bitrate(900).with_max_kbps(1000);
+        let rate = RateControl::bitrate_with_max(900, 1000);
         for (options, rate_control) in [
             (options, RateControl::Crf(23)),
             (VaapiOptions::default(), RateControl::Crf(23)),

@@ -249,7 +249,7 @@ mod tests {
             for (rate_control, expected) in [
                 (RateControl::bitrate(900), "-b:v 900k -profile:v high"),
                 (
-                    RateControl::bitrate(900).with_max_kbps(1000),
+                    RateControl::bitrate_with_max(900, 1000),
                     "-b:v 900k -maxrate 1000k -profile:v high",
                 ),
             ] {

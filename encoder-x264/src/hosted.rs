@@ -65,10 +65,7 @@ mod tests {
                 "-qp 30 -i_qfactor 1 -i_qoffset 0 -b_qfactor 1 -b_qoffset 0",
             ),
             (RateControl::bitrate(900), "-b:v 900k"),
-            (
-                RateControl::bitrate(900).with_max_kbps(1000),
-                "-b:v 900k -maxrate 1000k -bufsize 1000k",
-            ),
+            (RateControl::bitrate_with_max(900, 1000), "-b:v 900k -maxrate 1000k -bufsize 1000k"),
         ] {
             let config = EncoderConfig { rate_control, ..Default::default() };
             let spec = spec(&config, &X264Options::default(), 1).unwrap();

@@ -220,7 +220,7 @@ fn rate_control(suite: &Suite) -> Found {
         RateControl::Crf(23),
         RateControl::ConstantQp(23),
         RateControl::bitrate(ENOUGH),
-        RateControl::bitrate(ENOUGH).with_max_kbps(2 * ENOUGH),
+        RateControl::bitrate_with_max(ENOUGH, 2 * ENOUGH),
     ];
     let case = |rate_control: RateControl| {
         (rate_control.to_string(), Case { rate_control, frames: 0..3, ..suite.usual() })

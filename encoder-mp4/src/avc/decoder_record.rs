@@ -75,8 +75,8 @@ impl DecoderRecord {
         self.description.pps.iter().map(Arc::as_ref)
     }
 
-    /// All parameter sets as an Annex B byte stream, as FFmpeg and GStreamer call it `extradata` and
-    /// `codec_data` of a byte stream.
+    /// All parameter sets as an Annex B byte stream, each behind a start code of 4 bytes: the
+    /// `extradata` of FFmpeg for a stream in Annex B.
     pub fn to_annex_b(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for unit in self.sequence_parameter_sets().chain(self.picture_parameter_sets()) {

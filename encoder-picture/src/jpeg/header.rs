@@ -45,16 +45,16 @@ pub(super) struct Marker {
 
 impl Marker {
     /// The next marker. Fill bytes in front of a marker and other bytes between segments are
-    /// skipped, as in every decoder, and so are markers without a segment, except the end of the
-    /// image.
+    /// skipped, as in every decoder, and so are markers without a segment, except the start and the
+    /// end of an image.
     pub fn next(data: &[u8], mut at: usize) -> Option<Self> {
         loop {
             at += data.get(at..)?.iter().position(|&byte| byte == 0xff)?;
             at += data.get(at..)?.iter().position(|&byte| byte != 0xff)?;
             let code = data[at];
             at += 1;
-            // Stuffed FF, TEM, restarts, start of image.
-            if !matches!(code, 0x00 | 0x01 | 0xd0..=0xd8) {
+            // Stuffed FF, TEM, restarts.
+            if !matches!(code, 0x00 | 0x01 | 0xd0..=0xd7) {
                 return Some(Self { code, segment: at });
             }
         }
@@ -77,8 +77,11 @@ pub(super) fn read(data: &[u8], options: &PictureOptions) -> Result<Header, Pict
     let (mut orientation, mut adobe) = (None, None);
     loop {
         let marker = Marker::next(data, at).ok_or_else(cut)?;
-        if marker.code == EOI {
-            return Err(no_frame());
+        match marker.code {
+            EOI => return Err(no_frame()),
+            // Segments of two pictures must not be mixed.
+            SOI => return Err(second_start()),
+            _ => {}
         }
         let segment = marker.segment(data).ok_or_else(cut)?;
         match marker.code {
@@ -98,7 +101,7 @@ pub(super) fn read(data: &[u8], options: &PictureOptions) -> Result<Header, Pict
                     has_tables,
                 });
             }
-            0xc4 => has_tables = true,
+            DHT => has_tables = true,
             0xe1 if segment.get(2..8) == Some(b"Exif\0\0") => {
                 orientation = Orientation::read(&segment[8..]);
             }
@@ -113,6 +116,8 @@ pub(super) fn read(data: &[u8], options: &PictureOptions) -> Result<Header, Pict
 }
 
 pub(super) const SOS: u8 = 0xda;
+pub(super) const DHT: u8 = 0xc4;
+pub(super) const SOI: u8 = 0xd8;
 pub(super) const EOI: u8 = 0xd9;
 pub(super) const DRI: u8 = 0xdd;
 pub(super) const APP0: u8 = 0xe0;
@@ -127,6 +132,10 @@ pub(super) fn is_frame(code: u8) -> bool {
 /// The restart interval in a segment.
 pub(super) fn interval(segment: &[u8]) -> Option<u16> {
     Some(u16::from_be_bytes(*segment.get(2..)?.first_chunk()?))
+}
+
+pub(super) fn second_start() -> PictureError {
+    broken("another JPEG starts in front of the end of the JPEG".into())
 }
 
 fn no_frame() -> PictureError {

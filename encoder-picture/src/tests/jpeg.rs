@@ -11,6 +11,7 @@ pub(super) struct How {
     pub progressive: bool,
     pub restart: u16,
     pub optimized: bool,
+    pub quality: u8,
     /// Transform of an Adobe segment to put in.
     pub adobe: Option<u8>,
 }
@@ -21,6 +22,7 @@ pub(super) const BASELINE: How = How {
     progressive: false,
     restart: 0,
     optimized: false,
+    quality: 100,
     adobe: None,
 };
 
@@ -31,7 +33,7 @@ pub(super) fn encode(scene: &Scene, how: How) -> Vec<u8> {
         _ => vec![r, g, b],
     });
     let mut out = Vec::new();
-    let mut encoder = Encoder::new(&mut out, 100);
+    let mut encoder = Encoder::new(&mut out, how.quality);
     encoder.set_sampling_factor(how.sampling);
     encoder.set_chroma_subsampling_method(ChromaSubsamplingMethod::Average);
     encoder.set_progressive(how.progressive);
@@ -149,9 +151,12 @@ fn check_cuts(data: &[u8], whole: &Decoded, one_scan: bool) {
     let tenths = (1..40).map(|n| data.len() * n / 40);
     for len in tenths.chain(last) {
         let mut ends = vec![&[][..], b"\xff\xd9"];
-        // Fewer zeros than the missing blocks need.
+        // Fewer and more zeros than the missing blocks need, with and without an end marker.
+        let [zeros, ended, filled] =
+            [vec![0; 40], [&[0; 40], &b"\xff\xd9"[..]].concat(), vec![0; data.len()]];
+        let filled_and_ended = [&filled[..], b"\xff\xd9"].concat();
         if one_scan && len + 400 < data.len() {
-            ends.push(&[0; 40]);
+            ends.extend([&zeros[..], &ended, &filled, &filled_and_ended]);
         }
         for end in ends {
             let cut = [&data[..len], end].concat();
@@ -185,6 +190,154 @@ fn cut_files_are_broken_and_those_without_end_are_not() {
             let found = decode_as(PixelFormat::Nv12, &payload, &Default::default()).unwrap();
             assert!(found.planes == whole.planes);
         }
+    }
+}
+
+/// A picture whose blocks differ in the number of bits that they need.
+fn noise(width: usize, height: usize) -> Scene {
+    Scene::new(width, height, |x, y| {
+        let n = (x * 73 + y * 151 + x * y * 7) as u32;
+        [n.wrapping_mul(2_654_435_761) >> 24, n.wrapping_mul(40_503) >> 5, n].map(|n| n as u8)
+    })
+}
+
+#[test]
+fn bytes_that_replaced_lost_data_are_noticed() {
+    use SamplingFactor::{R_4_2_0, R_4_2_2, R_4_4_4};
+    let options = PictureOptions::default();
+    let mut refused = 0;
+    for scene in [noise(160, 120), noise(97, 75), Scene::smooth(320, 240), Scene::patches(208, 161)]
+    {
+        for (sampling, colour) in [
+            (R_4_2_0, ColorType::Rgb),
+            (R_4_2_2, ColorType::Rgb),
+            (R_4_4_4, ColorType::Rgb),
+            (R_4_4_4, ColorType::Luma),
+        ] {
+            for (quality, optimized, restart) in
+                [(50, false, 0), (90, true, 0), (100, false, 0), (90, false, 7), (90, false, 20)]
+            {
+                let how = How { sampling, colour, quality, optimized, restart, ..BASELINE };
+                let data = encode(&scene, how);
+                let whole = decode_both(&jpeg(data.clone()), &options).unwrap();
+                let start = positions(&data, |a, b| (a, b) == (0xff, 0xda))[0] + 14;
+                let buffer = 2 * data.len();
+                for tenths in [1, 3, 5, 7, 9] {
+                    let at = start + (data.len() - start) * tenths / 10;
+                    let cut = |fill: &[u8], end: &[u8]| [&data[..at], fill, end].concat();
+                    let (zeros, lines) = (vec![0; buffer], vec![0x55; buffer]);
+                    let rest = data.len() - at;
+                    let mut all = vec![
+                        ("zeros", cut(&zeros, b"")),
+                        ("zeros and an end", cut(&zeros, b"\xff\xd9")),
+                        ("zeros of the same length", cut(&zeros[..rest], b"")),
+                        ("0x55", cut(&lines, b"")),
+                        ("0x55 and an end", cut(&lines, b"\xff\xd9")),
+                        (
+                            "the scan of another picture",
+                            cut(&data[start..data.len() - 2].repeat(2), b""),
+                        ),
+                    ];
+                    // A page that was not written.
+                    if rest > 700 {
+                        let page = [&data[..at], &[0; 512], &data[at + 512..]].concat();
+                        all.push(("a page of zeros", page));
+                    }
+                    for (name, data) in all {
+                        let name = format!("{name} at {tenths} tenths, {sampling:?} {quality}");
+                        match decode_both(&jpeg(data), &options) {
+                            Ok(found) => assert!(found.planes == whole.planes, "{name}"),
+                            Err(PictureError::Broken(_)) => refused += 1,
+                            Err(other) => panic!("{name}: {other}"),
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(refused > 2000, "{refused}");
+}
+
+#[test]
+fn whole_pictures_with_runs_of_equal_bytes_are_accepted() {
+    use SamplingFactor::{R_4_1_1, R_4_2_0, R_4_4_4};
+    let options = PictureOptions::default();
+    let mut with_runs = 0;
+    for (w, h) in [(16, 16), (640, 480), (1281, 161)] {
+        for scene in [
+            Scene::new(w, h, |_, _| [128; 3]),
+            Scene::new(w, h, |_, _| [0; 3]),
+            Scene::new(w, h, |_, _| [255, 40, 90]),
+            // Flat at the end, and flat in the middle.
+            Scene::new(w, h, |x, y| if y < 16 { [(x * 37 % 256) as u8; 3] } else { [9; 3] }),
+            Scene::new(w, h, |x, y| match y {
+                32.. if y + 32 < h => [9; 3],
+                _ => [(x * 37 % 256) as u8; 3],
+            }),
+        ] {
+            for (colour, sampling) in [
+                (ColorType::Rgb, R_4_2_0),
+                (ColorType::Rgb, R_4_4_4),
+                (ColorType::Rgb, R_4_1_1),
+                (ColorType::Luma, R_4_4_4),
+            ] {
+                for (progressive, optimized, restart) in
+                    [(false, false, 0), (false, true, 0), (false, false, 60), (true, true, 0)]
+                {
+                    let quality = if w == 640 { 100 } else { 75 };
+                    let how = How {
+                        colour,
+                        sampling,
+                        progressive,
+                        optimized,
+                        restart,
+                        quality,
+                        ..BASELINE
+                    };
+                    let data = encode(&scene, how);
+                    let run = |bytes: &[u8]| bytes.iter().all(|&byte| byte == bytes[0]);
+                    with_runs += usize::from(data.windows(64).any(run));
+                    let name = format!("{w}x{h} {colour:?} {sampling:?} {progressive} {optimized}");
+                    let decoded = decode_as(PixelFormat::Nv12, &jpeg(data.clone()), &options);
+                    let whole = decoded.unwrap_or_else(|error| panic!("{name}: {error}"));
+                    // Without the end marker, and with zeros behind it.
+                    let filled = [&data[..], &[0; 5000]].concat();
+                    let bare = data[..data.len() - 2].to_vec();
+                    let scans = positions(&data, |a, b| (a, b) == (0xff, 0xda)).len();
+                    for data in [Some(filled), (scans == 1).then_some(bare)].into_iter().flatten() {
+                        let decoded = decode_as(PixelFormat::Nv12, &jpeg(data), &options);
+                        let found = decoded.unwrap_or_else(|error| panic!("{name}: {error}"));
+                        assert!(found.planes == whole.planes, "{name}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(with_runs > 30, "{with_runs}");
+}
+
+#[test]
+fn a_scan_that_is_repeated_is_refused() {
+    let scene = Scene::smooth(64, 48);
+    for (progressive, sampling) in
+        [(true, SamplingFactor::R_4_2_0), (false, SamplingFactor::R_4_2_0)]
+    {
+        let data = encode(&scene, How { progressive, sampling, ..BASELINE });
+        let last = *positions(&data, |a, b| (a, b) == (0xff, 0xda)).last().unwrap();
+        let twice = [&data[..data.len() - 2], &data[last..]].concat();
+        assert_eq!(broken_as(twice), "the JPEG repeats a scan");
+    }
+}
+
+#[test]
+fn a_second_start_is_refused() {
+    let data = encode(&Scene::smooth(64, 48), BASELINE);
+    let next = encode(&Scene::smooth(64, 48), How { quality: 10, ..BASELINE });
+    let starts = positions(&data, |a, b| a == 0xff && matches!(b, 0xda | 0xdb | 0xc0 | 0xc4));
+    assert!(starts.len() >= 4);
+    for at in starts.into_iter().chain([data.len() / 2, data.len() - 2]) {
+        let both = [&data[..at], &next].concat();
+        assert_eq!(broken_as(both), "another JPEG starts in front of the end of the JPEG", "{at}");
     }
 }
 

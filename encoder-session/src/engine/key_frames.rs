@@ -5,14 +5,16 @@ use encoder_core::OpenError;
 use super::{Active, Engine};
 
 impl Engine {
-    /// Whether the active encoder begins a GOP at this frame by itself.
+    /// Whether the active encoder begins a GOP at this frame by itself, unless it added an IDR picture.
     pub(super) fn is_gop_start(&self, index: u64) -> bool {
         (index - self.gop_start).is_multiple_of(self.gop_size)
     }
 
-    /// Whether the next frame becomes an IDR picture only if the active encoder is opened again.
+    /// Whether the next frame is sure to become an IDR picture only if the active encoder is opened
+    /// again. The beginning of a GOP is not sure: encoders count GOPs from IDR pictures that they add
+    /// by themselves, whose access units they may not have returned yet.
     pub(super) fn must_restart(&self) -> bool {
-        !self.is_gop_start(self.next())
+        self.next() > self.base
             && self.active.as_ref().is_some_and(|active| !active.encoder.can_force_idr())
     }
 
