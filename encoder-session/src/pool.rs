@@ -204,7 +204,7 @@ pub enum PoolError {
     #[error("the pool is too small for a session: {needed}; the whole pool has {}", Free::of(.limits))]
     TooSmall {
         /// The least that the session needs.
-        needed: Needed,
+        needed: Box<Needed>,
         /// What the whole pool has.
         limits: PoolLimits,
     },
@@ -212,7 +212,7 @@ pub enum PoolError {
     #[error("the pool is full: {needed}; free are {free}; {}", in_use(.holders, *.waiting))]
     Full {
         /// The least that the session needs.
-        needed: Needed,
+        needed: Box<Needed>,
         /// What is left of the pool.
         free: Free,
         /// The sessions that have a share.
@@ -357,7 +357,7 @@ impl Pool {
             false => None,
         };
         granted.ok_or_else(|| PoolError::Full {
-            needed: demand.needed,
+            needed: Box::new(demand.needed),
             free: self.0.limits.free(&state.used),
             holders: state.holders.iter().map(|(_, holder)| holder.clone()).collect(),
             waiting: state.queue.len(),
@@ -373,7 +373,7 @@ impl Pool {
     fn check(&self, demand: &Demand) -> Result<(), PoolError> {
         let limits = self.0.limits;
         match demand.is_too_large(&limits) {
-            true => Err(PoolError::TooSmall { needed: demand.needed, limits }),
+            true => Err(PoolError::TooSmall { needed: Box::new(demand.needed), limits }),
             false => Ok(()),
         }
     }
@@ -497,12 +497,13 @@ impl Share {
         let others = state.used.memory.saturating_sub(before);
         if limits.memory.is_some_and(|limit| others.saturating_add(after) > limit) {
             if limits.memory.is_some_and(|limit| after > limit) {
-                return Err(PoolError::TooSmall { needed, limits });
+                return Err(PoolError::TooSmall { needed: Box::new(needed), limits });
             }
             let free = limits.free(&Amount { memory: others, ..state.used });
             let is_other = |(id, _): &&(u64, Holder)| *id != self.id;
             let holders = state.holders.iter().filter(is_other).map(|(_, it)| it.clone()).collect();
-            return Err(PoolError::Full { needed, free, holders, waiting: state.queue.len() });
+            let (needed, waiting) = (Box::new(needed), state.queue.len());
+            return Err(PoolError::Full { needed, free, holders, waiting });
         }
         state.used.memory = others.saturating_add(after);
         let holder = &mut state.holders[place].1;

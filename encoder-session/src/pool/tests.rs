@@ -85,7 +85,7 @@ fn a_pool_that_is_too_small_is_an_error_at_once() {
     {
         let pool = Pool::new(limits);
         let demand = demand(3, 8, 1);
-        let expected = PoolError::TooSmall { needed: demand.needed, limits };
+        let expected = PoolError::TooSmall { needed: Box::new(demand.needed), limits };
         assert_eq!(pool.try_share(&demand).unwrap_err(), expected);
         assert_eq!(
             poll(&mut pin!(pool.share(&demand))).map(Result::unwrap_err),
