@@ -39,6 +39,9 @@ pub struct OpenRequest<'a> {
     /// stopped. An interrupted encoder continues, and may wait without progress for a few seconds
     /// at most; the result of a stopped encoder is no longer needed.
     pub waiter: Option<&'a Waiter>,
+    /// For opening: the most frames that the encoder may keep, as [`Backend::max_delay`] declares
+    /// for this request. `None` if the encoder is not opened by [`Backend::open_encoder`].
+    pub max_delay: Option<usize>,
 }
 
 impl<'a> OpenRequest<'a> {
@@ -53,6 +56,7 @@ impl<'a> OpenRequest<'a> {
             threads: threads.max(1),
             probe: None,
             waiter: None,
+            max_delay: None,
         }
     }
 
@@ -259,7 +263,7 @@ impl Backend {
 
     /// Sets the size of the pictures of the default probe, for an encoder that does not take every
     /// size: 640x368 for an encoder that takes only multiples of 16. Default 640x360. A backend with
-    /// a probe of its own chooses the size there.
+    /// a probe of its own sets the size too: the suite of the feature `testing` always uses it.
     #[must_use]
     pub const fn probe_size(mut self, size: Resolution) -> Self {
         self.probe_size = size;
@@ -400,7 +404,10 @@ impl Backend {
     ) -> Result<Box<dyn VideoEncoder>, OpenError> {
         match self.misfit(request) {
             Some(refusal) => Err(refusal.into()),
-            None => (self.open)(request),
+            None => {
+                let max_delay = Some((self.max_delay)(request));
+                (self.open)(&OpenRequest { max_delay, ..request.clone() })
+            }
         }
     }
 

@@ -23,9 +23,7 @@ crate::names! {
 }
 
 /// Speed against size, by the names of x264. Each backend maps them to its own scale.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[allow(missing_docs)]
 pub enum Preset {
@@ -87,7 +85,13 @@ impl FromStr for Preset {
         Self::ALL
             .into_iter()
             .find(|p| p.as_str() == text)
-            .ok_or_else(|| ConfigError::value("preset", text, Self::NAMES.join(", ")))
+            .ok_or_else(|| ConfigError::value("encoder.preset", text, Self::NAMES.join(", ")))
+    }
+}
+
+impl<'de> Deserialize<'de> for Preset {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -106,9 +110,12 @@ impl Resolution {
         Self { width, height }
     }
 
-    /// The next even size, as 4:2:0 needs it.
+    /// The next even size, as 4:2:0 needs it. The largest odd side, `u32::MAX`, stays the same.
     pub const fn even(self) -> Self {
-        Self { width: self.width + self.width % 2, height: self.height + self.height % 2 }
+        Self {
+            width: self.width.saturating_add(self.width % 2),
+            height: self.height.saturating_add(self.height % 2),
+        }
     }
 }
 
@@ -126,7 +133,11 @@ impl FromStr for Resolution {
             .and_then(|(w, h)| Some(Self::new(w.parse().ok()?, h.parse().ok()?)))
             .filter(|r| r.width > 0 && r.height > 0)
             .ok_or_else(|| {
-                ConfigError::value("resolution", text, "WIDTHxHEIGHT in pixels, such as 640x480")
+                ConfigError::value(
+                    "encoder.resolution",
+                    text,
+                    "WIDTHxHEIGHT in pixels, such as 640x480",
+                )
             })
     }
 }
@@ -161,7 +172,7 @@ impl FrameRate {
     pub fn new(numerator: u32, denominator: u32) -> Result<Self, ConfigError> {
         let wrong = || {
             ConfigError::value(
-                "frame rate",
+                "encoder.frame_rate",
                 format!("{numerator}/{denominator}"),
                 format!("more than 0 and at most {}: 30, 29.97 or 30000/1001", Self::MAX),
             )
@@ -218,7 +229,7 @@ impl FromStr for FrameRate {
         let wrong = || {
             let most = Self::MAX;
             ConfigError::value(
-                "frame rate",
+                "encoder.frame_rate",
                 text,
                 format!("a rate such as 30, 29.97 or 30000/1001, at most {most}"),
             )
@@ -495,6 +506,18 @@ impl GpuEncoderConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn even_sizes() {
+        let most = u32::MAX;
+        for (side, expected) in
+            [(0, 0), (1, 2), (2, 2), (641, 642), (most - 1, most - 1), (most, most)]
+        {
+            let even = Resolution::new(side, 2).even();
+            assert_eq!(even, Resolution::new(expected, 2), "{side}");
+            assert_eq!(Resolution::new(2, side).even(), Resolution::new(2, expected), "{side}");
+        }
+    }
 
     #[test]
     fn frame_rates() {

@@ -1,7 +1,7 @@
 use std::{
     env, fs, io,
     panic::resume_unwind,
-    thread,
+    thread::{self, ScopedJoinHandle},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -97,8 +97,8 @@ impl<'a> Detection<'a> {
     /// milliseconds when the cache has all results.
     ///
     /// # Errors
-    /// [`ConfigError`] if the settings are wrong or name a device that does not exist, and if two
-    /// backends have one name.
+    /// [`ConfigError`] if the settings are wrong or name a device that does not exist, if two
+    /// backends have one name, and if the system starts no thread.
     ///
     /// [`probe_timeout_s`]: crate::GpuEncoderConfig::probe_timeout_s
     pub fn run(&self) -> Result<Vec<Detected>, ConfigError> {
@@ -122,9 +122,6 @@ impl<'a> Detection<'a> {
     ///
     /// # Errors
     /// As [`run`](Self::run).
-    ///
-    /// # Panics
-    /// If the system starts no thread.
     pub async fn run_async(&self) -> Result<Vec<Detected>, ConfigError> {
         let (settings, only) = (self.settings.clone(), self.only.map(str::to_owned));
         let (cache, reprobe, waiter) = (self.cache.clone(), self.reprobe, self.waiter.child());
@@ -133,10 +130,8 @@ impl<'a> Detection<'a> {
             let (settings, only) = (&settings, only.as_deref());
             Detection { settings, only, cache, reprobe, waiter }.run()
         };
-        match Task::spawn("detect", stop, detect) {
-            Ok(task) => task.await.unwrap_or_else(|panic| resume_unwind(panic)),
-            Err(error) => panic!("no thread for the detection: {error}"),
-        }
+        let task = Task::spawn("detect", stop, detect).map_err(no_thread)?;
+        task.await.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     fn among(
@@ -147,39 +142,30 @@ impl<'a> Detection<'a> {
         let known = self.cache.as_ref().map(|cache| cache.load(SystemTime::now()));
         let common_identity = common_identity();
         let answers: Vec<_> = thread::scope(|scope| {
-            let running: Vec<_> = backends
+            let running: Result<Vec<_>, ConfigError> = backends
                 .iter()
                 .map(|&backend| {
                     let known = known.as_ref().filter(|_| !self.reprobe);
                     let common_identity = &common_identity;
-                    let work = move || {
+                    let thread = thread::Builder::new().name(format!("detect-{}", backend.id));
+                    let thread = thread.spawn_scoped(scope, move || {
                         let begun = Instant::now();
                         let request = OpenRequest::new(settings, backend.id, cores());
                         let request = OpenRequest { waiter: Some(&self.waiter), ..request };
                         (examine(backend, &request, common_identity, known), begun.elapsed())
-                    };
-                    let thread = thread::Builder::new().name(format!("detect-{}", backend.id));
-                    let thread = thread.spawn_scoped(scope, work);
-                    (backend, thread)
+                    });
+                    Ok((backend, thread.map_err(no_thread)?))
                 })
                 .collect();
-            running
-                .into_iter()
-                .map(|(backend, thread)| (backend, thread.map(thread::ScopedJoinHandle::join)))
-                .collect()
-        });
+            let join = |(backend, thread): (_, ScopedJoinHandle<'_, _>)| (backend, thread.join());
+            running.map(|running| running.into_iter().map(join).collect())
+        })?;
         let mut found = Vec::with_capacity(answers.len());
         let mut kept = known;
         for (backend, answer) in answers {
             let (examined, elapsed) = match answer {
-                Ok(Ok((examined, elapsed))) => (examined?, elapsed),
-                Ok(Err(_)) => (Examined::refused(panicked(backend.id)), Duration::ZERO),
-                Err(error) => {
-                    let reason = format!("no thread can be started for its detection: {error}");
-                    let hint = "check the limits on processes and memory";
-                    let refusal = Refusal::new(backend.id, RefusalKind::Failed, reason, hint);
-                    (Examined::refused(refusal.transient()), Duration::ZERO)
-                }
+                Ok((examined, elapsed)) => (examined?, elapsed),
+                Err(_) => (Examined::refused(panicked(backend.id)), Duration::ZERO),
             };
             let Examined { mut device, mut result, cached, driver } = examined;
             if let Some(all) = &mut kept {
@@ -304,6 +290,10 @@ fn probe(backend: &Backend, request: &OpenRequest<'_>) -> ProbeResult {
         None => thread::sleep(PAUSE),
     }
     backend.run_probe(request, left)
+}
+
+fn no_thread(error: io::Error) -> ConfigError {
+    ConfigError::Thread(error.to_string())
 }
 
 /// The part of the identity that all backends share: this program, the boot of the machine, and the

@@ -31,7 +31,15 @@ impl EncoderType {
         [Self::NVENC, Self::QSV, Self::VAAPI, Self::VIDEOTOOLBOX, Self::X264, Self::OPENH264];
 
     /// The name of a backend: lower case letters, digits and hyphens.
+    ///
+    /// # Panics
+    /// With another name. In a constant, that is an error of the compiler.
+    #[track_caller]
     pub const fn new(name: &'static str) -> Self {
+        assert!(
+            is_name(name.as_bytes()),
+            "a backend is named by lower case letters, digits and hyphens"
+        );
         Self(name)
     }
 
@@ -39,6 +47,18 @@ impl EncoderType {
     pub const fn as_str(self) -> &'static str {
         self.0
     }
+}
+
+/// Whether a backend may have this name.
+const fn is_name(name: &[u8]) -> bool {
+    let mut n = 0;
+    while n < name.len() {
+        if !matches!(name[n], b'a'..=b'z' | b'0'..=b'9' | b'-') {
+            return false;
+        }
+        n += 1;
+    }
+    n > 0
 }
 
 impl fmt::Display for EncoderType {
@@ -65,7 +85,9 @@ impl FromStr for EncoderType {
         }
         let names: Vec<_> = known.iter().map(|id| id.as_str()).collect();
         let found = known.iter().find(|id| id.as_str() == text);
-        found.copied().ok_or_else(|| ConfigError::value("encoder", text, names.join(", ")))
+        found
+            .copied()
+            .ok_or_else(|| ConfigError::value("gpu.preferred_encoder", text, names.join(", ")))
     }
 }
 
@@ -78,5 +100,31 @@ impl Serialize for EncoderType {
 impl<'de> Deserialize<'de> for EncoderType {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::catch_unwind;
+
+    use super::*;
+
+    #[test]
+    fn a_name_has_lower_case_letters_digits_and_hyphens() {
+        for (name, is_good) in [
+            ("x264", true),
+            ("my-encoder-2", true),
+            ("", false),
+            ("X264", false),
+            ("my_encoder", false),
+            ("my encoder", false),
+            ("a.b", false),
+            ("\u{fc}ber", false),
+        ] {
+            assert_eq!(catch_unwind(|| EncoderType::new(name)).is_ok(), is_good, "{name:?}");
+        }
+        for id in EncoderType::WORKSPACE {
+            assert_eq!(EncoderType::new(id.as_str()), id);
+        }
     }
 }

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use crate::{EncoderType, PixelFormat, Refusal};
 
-/// A fault of the configuration, or of the program that reads it.
+/// A fault of the configuration, of the program that reads it, or of the system.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ConfigError {
@@ -53,6 +53,9 @@ pub enum ConfigError {
         /// Where they are registered: file, line and column in the source of their crates.
         places: [String; 2],
     },
+    /// The system started no thread for a detection, for this reason.
+    #[error("the system starts no thread: {0}")]
+    Thread(String),
 }
 
 impl ConfigError {

@@ -87,14 +87,14 @@ mod tests {
     #[test]
     fn every_value_is_read_from_its_text() {
         check(Codec::ALL, "encoder.codec", "h264");
-        check(&Preset::ALL, "preset", "veryfast");
+        check(&Preset::ALL, "encoder.preset", "ultrafast, superfast, veryfast");
         check(PixelFormat::ALL, "encoder.pixel_format", "yuv420p, nv12");
         check(&NvencPreset::ALL, "gpu.nvenc_preset", "p1, p2");
         check(NvencTune::ALL, "gpu.nvenc_tune", "hq, ll, ull, lossless");
         check(CheckOutput::ALL, "gpu.check_output", "key, all, off");
         check(RefusalKind::ALL, "refusal kind", "driver-too-old");
         check(FailureKind::ALL, "failure kind", "wrong-picture");
-        check(&[EncoderType::NVENC, EncoderType::OPENH264], "encoder", "nvenc, qsv");
-        check(&[Resolution::new(640, 480)], "resolution", "WIDTHxHEIGHT");
+        check(&[EncoderType::NVENC, EncoderType::OPENH264], "gpu.preferred_encoder", "nvenc, qsv");
+        check(&[Resolution::new(640, 480)], "encoder.resolution", "WIDTHxHEIGHT");
     }
 }

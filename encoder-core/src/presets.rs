@@ -20,7 +20,9 @@ impl Presets {
     pub const NONE: Self = Self {
         all: &[],
         usual: &[],
-        choose: |_, name| Err(ConfigError::value("preset", name, "none: it has no presets")),
+        choose: |_, name| {
+            Err(ConfigError::value("encoder.preset", name, "none: it has no presets"))
+        },
     };
 
     /// For a backend with presets of its own, whose fields have these values.

@@ -304,10 +304,10 @@ pub type DecodeLuma<'a> = &'a dyn Fn(&[u8]) -> Result<Vec<Vec<u8>>, crate::Decod
 
 /// Probes an encoder that runs inside this process.
 ///
-/// Opens it with `config`, at 640x360 if that has no size, and encodes a few pictures. There must be one access unit for
-/// each, the first an IDR picture with its parameter sets. With `decode`, the backend's own decoder,
-/// the decoded pictures must look like the originals. If `caps` has no library or no formats, they
-/// are those of the encoder.
+/// Opens it with `config`, at 640x360 if that has no size, and encodes a few pictures. There must be
+/// one access unit for each, the first an IDR picture with its parameter sets. With `decode`, the
+/// backend's own decoder, the decoded pictures must look like the originals. If `caps` has no
+/// library or no formats, they are those of the encoder.
 pub fn probe_in_process(
     encoder: EncoderType,
     caps: Caps,
@@ -418,8 +418,10 @@ pub(crate) fn probe_opened(
             threads,
             probe: None,
             waiter: waiter.as_ref(),
+            max_delay: None,
         };
         let declared = max_delay(&request);
+        let request = OpenRequest { max_delay: Some(declared), ..request };
         let count = (declared as u64 + 1).clamp(PICTURES, MOST_PICTURES);
         let open = |config: &EncoderConfig| -> Result<Box<dyn VideoEncoder>, OpenError> {
             let inner = open(&request.clone().with_config(config))?;

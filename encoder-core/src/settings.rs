@@ -225,10 +225,13 @@ mod tests {
             ("[encoder]\ncrf = 52", "encoder.crf = 52: not allowed; allowed is 0 to 51"),
             ("[encoder]\ngop_size = 0", "encoder.gop_size = 0: not allowed; allowed is 1 to 600"),
             ("[encoder]\nb_frames = 9", "encoder.b_frames = 9"),
-            ("[encoder]\nframe_rate = 0", "frame rate"),
-            ("[encoder]\nframe_rate = \"x\"", "frame rate"),
-            ("[encoder]\nresolution = \"640\"", "WIDTHxHEIGHT"),
-            ("[encoder]\npreset = \"warp\"", "veryfast"),
+            ("[encoder]\nframe_rate = 0", "encoder.frame_rate = 0: not allowed"),
+            ("[encoder]\nframe_rate = \"x\"", "encoder.frame_rate = x: not allowed"),
+            ("[encoder]\nresolution = \"640\"", "encoder.resolution = 640: not allowed"),
+            (
+                "[encoder]\npreset = \"warp\"",
+                "encoder.preset = warp: not allowed; allowed is ultrafast, superfast, veryfast",
+            ),
             ("[encoder]\ncfr = 20", "unknown key `cfr` in [encoder]; did you mean `crf`?"),
             ("[gpu]\nring_bufer_size = 3", "did you mean `ring_buffer_size`?"),
             (
@@ -252,7 +255,7 @@ mod tests {
             ("[gpu]\nnvenc_tune = \"fast\"", "ull"),
             (
                 "[gpu]\npreferred_encoder = \"nvnec\"",
-                "encoder = nvnec: not allowed; allowed is nvenc, qsv, vaapi, videotoolbox, x264, openh264",
+                "gpu.preferred_encoder = nvnec: not allowed; allowed is nvenc, qsv, vaapi, videotoolbox, x264, openh264",
             ),
             ("[ffmpeg]\npath = \"\"", "ffmpeg.path = \"\": not allowed"),
             ("[ffmpeg]\npaht = \"a\"", "did you mean `path`?"),

@@ -1,7 +1,7 @@
 //! Backends that set nothing but an id and the function that opens an encoder.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Duration;
+use std::{sync::Mutex, time::Duration};
 
 use encoder_core::{
     Backend, Cache, Chain, ConfigError, Detected, Detection, EncodeError, EncodedChunk,
@@ -258,4 +258,21 @@ fn frames_of_another_format_or_size_are_a_mismatch() {
     }
     let failed = EncodeError::failed(PLAIN, 7, FailureKind::Died, "gone").to_string();
     assert_eq!(failed, "encoder plain failed at frame 7: gone");
+}
+
+#[test]
+fn an_encoder_is_opened_with_the_delay_that_its_backend_declares() {
+    static SEEN: Mutex<Vec<Option<usize>>> = Mutex::new(Vec::new());
+    let backend = Backend::new(PLAIN, |request| {
+        SEEN.lock().unwrap().push(request.max_delay);
+        Err(Refusal::new(PLAIN, RefusalKind::Unsupported, "never", "").into())
+    });
+    let backend = backend.max_delay(|request| request.config.b_frames.into());
+    let mut settings = Settings::default();
+    settings.encoder.b_frames = 3;
+    let request = OpenRequest::new(&settings, PLAIN, 1);
+    assert!(backend.open_encoder(&request).is_err());
+    assert!(!backend.run_probe(&request, Duration::from_secs(60)).is_usable());
+    assert!((backend.open)(&request).is_err());
+    assert_eq!(*SEEN.lock().unwrap(), [Some(3), Some(3), None]);
 }

@@ -117,6 +117,33 @@ fn a_future_that_was_never_polled_starts_nothing() {
     assert!(events.try_recv().is_err());
 }
 
+/// In a process whose threads would need more memory than can be addressed.
+#[cfg(unix)]
+#[test]
+fn a_detection_without_a_thread_is_an_error() {
+    const CHILD: &str = "TEST_WITHOUT_THREADS";
+    let name = "a_detection_without_a_thread_is_an_error";
+    if std::env::var_os(CHILD).is_some() {
+        let settings = Settings::default();
+        let detection = Detection::new(&settings);
+        let awaited = block_on(detection.run_async(), Some(PATIENCE)).unwrap();
+        for found in [awaited, detection.run()] {
+            let error = found.unwrap_err();
+            assert!(matches!(error, encoder_core::ConfigError::Thread(_)), "{error:?}");
+            assert!(error.to_string().starts_with("the system starts no thread: "), "{error}");
+        }
+        return;
+    }
+    // With one test thread, tests run on the main thread, whose stack is there already.
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--test-threads=1"])
+        .envs([(CHILD, "1"), ("RUST_MIN_STACK", "1152921504606846976")])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
+}
+
 /// Waits until no thread of this process has the name.
 fn until_no_thread(name: &str) {
     let is_named = |task: std::io::Result<std::fs::DirEntry>| {

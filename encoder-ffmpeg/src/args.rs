@@ -59,7 +59,8 @@ pub struct FfmpegSpec {
     /// Frames from one IDR picture to the next, as `options` ask for it.
     pub gop_size: u32,
     /// The most frames that the encoder, FFmpeg's own queues included, holds before an access unit
-    /// must come out. A bound that is too low ends in a stall.
+    /// must come out: the same number as [`Backend::max_delay`](encoder_core::Backend::max_delay), or
+    /// [`open`](crate::open) refuses the encoder. A bound that is too low ends in a stall.
     pub max_delay: usize,
     /// How long the child may make no progress: [`STALL`], unless the configuration sets it.
     pub stall: Duration,

@@ -28,7 +28,21 @@ pub const ENV: &str = "ENCODER_FFMPEG";
 /// The oldest version that is accepted: the first with every option that the backends use.
 pub const OLDEST: Version = Version::new(4, 4);
 
-const HINT: &str = "install FFmpeg 4.4 or later, or set ffmpeg.path or ENCODER_FFMPEG; or use an encoder that needs no FFmpeg";
+/// The part of a hint that names the two ways to choose an FFmpeg, the stronger first:
+/// `set_ffmpeg!("an FFmpeg that has it")` is the text "set `ffmpeg.path` or ENCODER_FFMPEG to an
+/// FFmpeg that has it". For the crates of this workspace.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! set_ffmpeg {
+    ($to:literal) => {
+        concat!("set `ffmpeg.path` or ENCODER_FFMPEG to ", $to)
+    };
+}
+
+const HINT: &str = concat!(
+    "install FFmpeg 4.4 or later, or ",
+    set_ffmpeg!("its path; or use an encoder that needs no FFmpeg")
+);
 
 const NONE: &str = "there is no ffmpeg on the PATH";
 
@@ -310,7 +324,7 @@ pub fn not_listed(id: EncoderType, all: &[impl Borrow<Ffmpeg>], encoder: &str) -
         id,
         RefusalKind::NotBuilt,
         format!("{} {were} built without {encoder}", names.join(", ")),
-        "install an FFmpeg that has it, or set ENCODER_FFMPEG to one",
+        concat!("install an FFmpeg that has it, or ", set_ffmpeg!("one")),
     )
 }
 

@@ -28,7 +28,7 @@ use crate::{
     flv::{AccessUnit, FlvParser},
     order::Order,
     process::{Child, Exit},
-    rule::hints::SIZE,
+    rule::hints::{REPORT, SIZE},
     sys,
     tail::{SharedTail, summary},
     wait::Wait,
@@ -94,14 +94,22 @@ enum Message {
 /// a probe ([`OpenRequest::probe`]), that search is skipped.
 ///
 /// # Errors
-/// [`OpenError::Refused`] when there is no FFmpeg or it lacks the encoder or does not start;
-/// [`OpenError::Config`] when the resolution is not set. FFmpeg opens the encoder itself when it
+/// [`OpenError::Refused`] when there is no FFmpeg or it lacks the encoder or does not start, and
+/// when [`FfmpegSpec::max_delay`] is not the delay that the backend declares
+/// ([`OpenRequest::max_delay`]); [`OpenError::Config`] when the resolution is not set. FFmpeg opens the encoder itself when it
 /// has the first frame: a refusal of the device is the error of the first
 /// [`encode_frame`](VideoEncoder::encode_frame), [`EncodeError::Refused`].
 pub fn open(
     mut spec: FfmpegSpec,
     request: &OpenRequest<'_>,
 ) -> Result<Box<dyn VideoEncoder>, OpenError> {
+    if let Some(declared) = request.max_delay.filter(|declared| *declared != spec.max_delay) {
+        let reason = format!(
+            "its backend declares that an encoder keeps {declared} frames, its FfmpegSpec {}",
+            spec.max_delay
+        );
+        return Err(Refusal::new(spec.id, RefusalKind::Failed, reason, REPORT).into());
+    }
     let named = request.ffmpeg;
     let ffmpeg = match request.probe.and_then(|probe| Ffmpeg::probed(&spec, probe, named)) {
         Some(probed) => Arc::new(probed),

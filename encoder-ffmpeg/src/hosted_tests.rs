@@ -19,6 +19,26 @@ fn planes_are_written_without_their_padding() {
     }
 }
 
+#[test]
+fn a_spec_with_another_delay_than_its_backend_is_refused() {
+    let mut settings = encoder_core::Settings::default();
+    settings.encoder.resolution = Some(Resolution::new(64, 64));
+    settings.ffmpeg.path = Some("/nowhere/ffmpeg".into());
+    let mut request = OpenRequest::new(&settings, EncoderType::X264, 1);
+    // declared by the backend | by the spec | the reason of the refusal
+    for (declared, of_spec, reason) in [
+        (Some(3), 2, "keeps 3 frames, its FfmpegSpec 2"),
+        (Some(2), 3, "keeps 2 frames, its FfmpegSpec 3"),
+        (Some(2), 2, "/nowhere/ffmpeg"),
+        (None, 2, "/nowhere/ffmpeg"),
+    ] {
+        let mut spec = FfmpegSpec::new(EncoderType::X264, "libx264", &settings.encoder);
+        (spec.max_delay, request.max_delay) = (of_spec, declared);
+        let Err(OpenError::Refused(refusal)) = open(spec, &request) else { panic!() };
+        assert!(refusal.reason.contains(reason), "{refusal}");
+    }
+}
+
 #[cfg(unix)]
 mod scripted {
     use encoder_core::Waiter;

@@ -11,7 +11,7 @@ use std::{
 use encoder_core::{ConfigError, Device, EncoderType, RefusalKind, file_identity};
 
 pub use self::nodes::{Nodes, Wanted, find, probe_low_power, probed_low_power};
-use crate::rule::Rule;
+use crate::{rule::Rule, set_ffmpeg};
 
 /// Intel's number on the PCI bus.
 pub const INTEL: u16 = 0x8086;
@@ -109,10 +109,12 @@ fn installed(folders: &[&str], files: &[&str]) -> Vec<String> {
 
 const NODE: &str = "add the user to the group of the device (render or video) and log in again; \
                     in a container pass --device /dev/dri";
-const DRIVER: &str = "install the device's VA-API driver (mesa-va-drivers for AMD, \
-                      intel-media-va-driver or i965-va-driver for Intel); check with vainfo: if \
-                      that works, this FFmpeg looks for drivers in other folders (snap, Nix, a \
-                      static build): set LIBVA_DRIVERS_PATH, or ENCODER_FFMPEG to another FFmpeg";
+const DRIVER: &str = concat!(
+    "install the device's VA-API driver (mesa-va-drivers for AMD, intel-media-va-driver or \
+     i965-va-driver for Intel); check with vainfo: if that works, this FFmpeg looks for drivers in \
+     other folders (snap, Nix, a static build): set LIBVA_DRIVERS_PATH, or ",
+    set_ffmpeg!("another FFmpeg")
+);
 
 /// The meaning of lines of FFmpeg's log for an encoder on a render node: rules for the node and its
 /// VA-API driver, which Quick Sync uses too.
@@ -135,7 +137,7 @@ pub const RULES: &[Rule] = &[
         "failed to resolve symbol 'va",
         RefusalKind::DriverTooOld,
         "libva is too old for this FFmpeg",
-        "install libva 2.21 or later, or set ENCODER_FFMPEG to the FFmpeg of this system",
+        concat!("install libva 2.21 or later, or ", set_ffmpeg!("the FFmpeg of this system")),
     ),
     Rule::new(
         "No VA display found",

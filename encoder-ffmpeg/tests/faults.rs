@@ -492,7 +492,10 @@ fn programs_other_than_ffmpeg_are_refused() {
             find(Script::new().listing(steps).lay_down().unwrap().path(), LONG).unwrap_err();
         assert_eq!(refusal.kind, kind, "{refusal}");
         assert!(refusal.reason.contains(reason), "{refusal}");
-        assert!(refusal.hint.contains("ENCODER_FFMPEG"));
+        assert!(
+            refusal.hint.contains("set `ffmpeg.path` or ENCODER_FFMPEG to its path"),
+            "{refusal}"
+        );
     }
 }
 

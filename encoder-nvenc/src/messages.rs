@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use encoder_core::{EncoderType, Refusal, RefusalKind};
+use encoder_ffmpeg::set_ffmpeg;
 
 use crate::{
     facts::{Api, Candidate, Found},
@@ -139,8 +140,9 @@ fn older_ffmpeg(found: &Found, needed: Option<Api>) -> Option<String> {
         LastDriver::Series580 => (580, "FFmpeg 7"),
     };
     Some(format!(
-        "set ENCODER_FFMPEG to an FFmpeg that was built for NVENC API {major}.{minor} or older, such \
-         as {example}; a driver that is newer than the series {series} no longer supports this GPU"
+        "{} {major}.{minor} or older, such as {example}; a driver that is newer than the series \
+         {series} no longer supports this GPU",
+        set_ffmpeg!("an FFmpeg that was built for NVENC API")
     ))
 }
 
@@ -174,7 +176,7 @@ fn no_driver_for(ffmpeg: &Path, refusal: &Refusal) -> Refusal {
         "{place} does not find the NVIDIA driver, which this program can load ({})",
         refusal.reason
     );
-    let hint = format!("{why}, and set ENCODER_FFMPEG to its path");
+    let hint = format!("{why}, and {}", set_ffmpeg!("its path"));
     refuse(RefusalKind::Missing, reason, hint)
 }
 
@@ -203,8 +205,9 @@ pub(crate) fn with_device(refusal: Refusal, found: &Found, ffmpeg: Option<&Path>
     let hint = match (refusal.kind, older_ffmpeg(found, needed), needed) {
         (DriverTooOld, Some(hint), _) => hint,
         (DriverTooOld, None, Some(needed)) => format!(
-            "{}, or set ENCODER_FFMPEG to an FFmpeg that was built for this driver",
-            update(needed)
+            "{}, or {}",
+            update(needed),
+            set_ffmpeg!("an FFmpeg that was built for this driver")
         ),
         _ => refusal.hint.clone(),
     };

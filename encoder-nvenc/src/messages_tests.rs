@@ -80,7 +80,10 @@ fn refusals_get_the_device() {
     );
     assert!(hint == "hint" && transient);
     for (needed, expected) in [
-        ("13.1", "update the NVIDIA driver to 610 or newer, or set ENCODER_FFMPEG"),
+        (
+            "13.1",
+            "update the NVIDIA driver to 610 or newer, or set `ffmpeg.path` or ENCODER_FFMPEG",
+        ),
         ("12.2", "update the NVIDIA driver to 570 or newer"),
         ("11.1", "470.57"),
         ("99.0", "update the NVIDIA driver, or set"),
@@ -172,7 +175,7 @@ fn an_old_gpu_needs_an_older_ffmpeg_and_no_newer_driver() {
     let lacks = "the NVIDIA driver lacks a function: Cannot load cuCtxSynchronize".to_owned();
     // GPUs | message | parts of the hint | what it must not contain
     type Row<'a> = (&'a [&'a str], String, &'a [&'a str], &'a str);
-    let old = "set ENCODER_FFMPEG to an FFmpeg that was built for NVENC API";
+    let old = "set `ffmpeg.path` or ENCODER_FFMPEG to an FFmpeg that was built for NVENC API";
     let table: &[Row<'_>] = &[
         (&["NVIDIA GeForce GTX 1080"], api("13.1"), &[old, "13.0 or older", "series 580"], "610"),
         (&["Tesla P40", "Tesla V100-SXM2-16GB"], api("13.1"), &[old, "13.0 or older"], "610"),
@@ -208,7 +211,9 @@ fn an_ffmpeg_that_does_not_find_the_driver_is_named() {
         assert_eq!(refusal.kind, Missing);
         assert!(refusal.reason.starts_with(&format!("{ffmpeg} does not find")), "{refusal}");
         assert!(refusal.reason.contains(message), "{refusal}");
-        assert!(refusal.hint.contains(hint) && refusal.hint.contains("ENCODER_FFMPEG"));
+        assert!(
+            refusal.hint.contains(hint) && refusal.hint.contains("`ffmpeg.path` or ENCODER_FFMPEG")
+        );
         assert!(!refusal.hint.contains("install the driver"), "{refusal}");
     }
     // A static build of this program cannot load the driver either.

@@ -326,8 +326,7 @@ impl Passthrough {
         warnings.extend(finished.warnings);
         warnings.iter().for_each(|text| warn!("{text}"));
         let mut report = VideoReport::new(COPY, DESCRIPTION, self.size);
-        report.spans =
-            vec![EncoderSpan { encoder: COPY, description: DESCRIPTION.into(), frames: count }];
+        report.spans = vec![EncoderSpan::new(COPY, DESCRIPTION, count)];
         report.file = finished.location;
         report.frames_in = count + self.gaps;
         report.frames_encoded = count;

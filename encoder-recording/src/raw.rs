@@ -270,9 +270,9 @@ mod tests {
         let table = [
             ("rgb24", "FORMAT:WIDTHxHEIGHT"),
             ("rgb25:640x480", "`rgb25`"),
-            ("rgb24:640", "resolution = 640"),
-            ("rgb24:0x480", "resolution = 0x480"),
-            ("rgb24:640x480@fast", "frame rate = fast"),
+            ("rgb24:640", "encoder.resolution = 640"),
+            ("rgb24:0x480", "encoder.resolution = 0x480"),
+            ("rgb24:640x480@fast", "encoder.frame_rate = fast"),
             ("rgb24:640x99999", "at most 16384"),
             ("yuyv422:5x2", "even"),
         ];

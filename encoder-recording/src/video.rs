@@ -62,7 +62,10 @@ impl VideoSource {
             SourceError::invalid(
                 path,
                 format!("a video file needs FFmpeg to be read: {}", refusal.reason),
-                "install FFmpeg 4.4 or later, or set ENCODER_FFMPEG to its path",
+                concat!(
+                    "install FFmpeg 4.4 or later, or ",
+                    encoder_ffmpeg::set_ffmpeg!("its path")
+                ),
             )
         })?;
         Self::open_with(&ffmpeg, path, options)

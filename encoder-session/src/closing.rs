@@ -4,7 +4,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     thread::{self, ThreadId},
     time::Duration,
 };
@@ -28,14 +28,8 @@ type Ended = Result<VideoReport, SessionError>;
 ///
 /// Cancel-safe: poll it by reference (`&mut closing`), and a wait that is cancelled loses nothing:
 /// the session goes on, and can be awaited again.
-#[must_use = "dropping it discards the video"]
 pub struct Closing {
-    /// `None` after it was awaited.
-    ended: Option<Task<Ended>>,
-    /// The result, while the session's other thread ends.
-    result: Option<Ended>,
-    /// The thread that converts pictures.
-    converter: Option<Task<()>>,
+    end: End,
     worker: ThreadId,
     pub(super) shared: Arc<Shared>,
     stats: StatsHandle,
@@ -44,16 +38,15 @@ pub struct Closing {
 impl Closing {
     pub(super) fn new(ended: Task<Ended>, shared: Arc<Shared>, stats: StatsHandle) -> Self {
         let worker = ended.thread_id();
-        Self { ended: Some(ended), result: None, converter: None, worker, shared, stats }
-    }
-
-    pub(super) fn set_converter(&mut self, converter: Task<()>) {
-        self.converter = Some(converter);
+        Self { end: End::Coming(ended), worker, shared, stats }
     }
 
     /// Whether the session has ended: then [`join`](Self::join) and the future do not wait.
     pub fn is_finished(&self) -> bool {
-        self.ended.as_ref().is_none_or(Task::is_finished)
+        match &self.end {
+            End::Coming(ended) => ended.is_finished(),
+            End::Known(_) | End::Taken => true,
+        }
     }
 
     /// The numbers of the session now.
@@ -74,10 +67,11 @@ impl Closing {
     /// As [`Session::finish`](crate::Session::finish).
     pub fn join(mut self) -> Result<VideoReport, SessionError> {
         self.check_thread()?;
-        let Some(ended) = self.ended.take() else { return Err(self.shared.closed()) };
-        let ended = flatten(ended.join());
-        self.join_converter();
-        ended
+        match self.take() {
+            End::Coming(ended) => flatten(ended.join()),
+            End::Known(ended) => ended,
+            End::Taken => Err(self.shared.closed()),
+        }
     }
 
     /// Waits until the session has ended, for at most `limit`; then ends it as
@@ -87,13 +81,15 @@ impl Closing {
     ///
     /// # Errors
     /// As [`Session::finish`](crate::Session::finish); after `limit` [`SessionError::Deadline`],
-    /// inside [`SessionError::Kept`] if the sink keeps what was written.
+    /// inside [`SessionError::Kept`] if the sink keeps what was written. An error of the sink after
+    /// `limit` is returned in place of it.
     pub fn join_within(mut self, limit: Duration) -> Result<VideoReport, SessionError> {
         self.check_thread()?;
-        let Some(ended) = self.ended.take() else { return Err(self.shared.closed()) };
-        let ended = end_within(ended, &self.shared, limit);
-        self.join_converter();
-        ended
+        match self.take() {
+            End::Coming(ended) => end_within(ended, &self.shared, limit),
+            End::Known(ended) => ended,
+            End::Taken => Err(self.shared.closed()),
+        }
     }
 
     /// Ends the session as [`abort`](Self::abort) does, if it has not ended within `limit` from now:
@@ -101,21 +97,26 @@ impl Closing {
     /// inside a call of an encoder or a sink that does not return. A thread of its own waits for the
     /// deadline, so that no executor is needed.
     ///
-    /// The error is [`SessionError::Deadline`], inside [`SessionError::Kept`] if the sink keeps what
-    /// was written.
+    /// The errors are those of [`join_within`](Self::join_within). If the system starts no thread,
+    /// the session is ended at once, with [`SessionError::Thread`].
+    #[must_use = "dropping it discards the video"]
     pub fn with_deadline(mut self, limit: Duration) -> Self {
-        let Some(ended) = self.ended.take() else { return self };
-        let shared = Arc::clone(&self.shared);
-        let wait = move || end_within(ended, &shared, limit);
-        match Task::spawn("deadline", self.shared.waiter.clone(), wait) {
-            Ok(task) => self.ended = Some(task),
-            Err(error) => {
-                // Without a thread the deadline would not hold.
-                let error = SessionError::Internal(format!("no thread: {error}"));
-                self.shared.abort(error.clone());
-                self.result = Some(Err(error));
+        self.end = match self.take() {
+            End::Coming(ended) => {
+                let shared = Arc::clone(&self.shared);
+                let wait = move || end_within(ended, &shared, limit);
+                match Task::spawn("deadline", self.shared.waiter.clone(), wait) {
+                    Ok(task) => End::Coming(task),
+                    Err(error) => {
+                        // Without a thread the deadline would not hold.
+                        let error = SessionError::thread(error);
+                        self.shared.abort(error.clone());
+                        End::Known(Err(error))
+                    }
+                }
             }
-        }
+            end => end,
+        };
         self
     }
 
@@ -125,13 +126,16 @@ impl Closing {
     ///
     /// Never waits. [`join`](Self::join) or the future then returns [`SessionError::Aborted`], inside
     /// [`SessionError::Kept`] if the sink keeps what was written. If the video is already being
-    /// completed, it is completed.
+    /// completed, it is completed. An error of the sink is returned as it is.
+    ///
+    /// The first of `abort`, [`discard`](Self::discard) and the drop decides: after an abort, a drop
+    /// keeps what was written; after `discard`, an abort has no effect.
     pub fn abort(&self) {
         self.shared.abort(SessionError::Aborted);
     }
 
     /// Discards the video as a drop does. Never waits; [`wait_ended`](Self::wait_ended) waits until
-    /// nothing is left.
+    /// nothing is left. After an [`abort`](Self::abort) what was written is kept.
     pub fn discard(&self) {
         self.shared.discard();
     }
@@ -151,12 +155,8 @@ impl Closing {
         }
     }
 
-    /// The converter has no more pictures that matter, and ends after its current one.
-    fn join_converter(&mut self) {
-        if let Some(converter) = self.converter.take() {
-            // A panic while it converted is the failure of that frame.
-            drop(converter.join());
-        }
+    fn take(&mut self) -> End {
+        std::mem::replace(&mut self.end, End::Taken)
     }
 }
 
@@ -164,16 +164,20 @@ impl Future for Closing {
     type Output = Result<VideoReport, SessionError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if let Some(ended) = &mut this.ended {
-            let result = ready!(Pin::new(ended).poll(cx));
-            (this.ended, this.result) = (None, Some(flatten(result)));
-        }
-        if let Some(converter) = &mut this.converter {
-            drop(ready!(Pin::new(converter).poll(cx)));
-            this.converter = None;
-        }
-        Poll::Ready(this.result.take().unwrap_or_else(|| Err(this.shared.closed())))
+        Poll::Ready(match self.take() {
+            End::Coming(mut ended) => match Pin::new(&mut ended).poll(cx) {
+                Poll::Ready(result) => flatten(result),
+                Poll::Pending => {
+                    self.end = End::Coming(ended);
+                    // The session's thread would wait for itself.
+                    return self
+                        .check_thread()
+                        .map_or_else(|own| Poll::Ready(Err(own)), |()| Poll::Pending);
+                }
+            },
+            End::Known(ended) => ended,
+            End::Taken => Err(self.shared.closed()),
+        })
     }
 }
 
@@ -181,6 +185,16 @@ impl Drop for Closing {
     fn drop(&mut self) {
         self.shared.discard();
     }
+}
+
+/// The result of a session.
+enum End {
+    /// The session's thread returns it, or the thread that waits for a deadline.
+    Coming(Task<Ended>),
+    /// It is here already.
+    Known(Ended),
+    /// It was returned to an earlier call.
+    Taken,
 }
 
 fn flatten(ended: thread::Result<Ended>) -> Ended {
@@ -191,9 +205,9 @@ fn end_within(mut ended: Task<Ended>, shared: &Shared, limit: Duration) -> Ended
     if let Some(result) = ended.join_within(limit) {
         return flatten(result);
     }
-    shared.abort(SessionError::Deadline { limit, is_stuck: false });
+    shared.abort(SessionError::deadline(limit));
     match ended.join_within(GRACE) {
         Some(result) => flatten(result),
-        None => Err(shared.keep(SessionError::Deadline { limit, is_stuck: true })),
+        None => Err(shared.give_up_waiting(limit)),
     }
 }

@@ -46,7 +46,7 @@ pub enum OnFull {
     DropOldest,
     /// Drop the new frame.
     DropNewest,
-    /// End with [`SessionError::Full`].
+    /// End with [`SessionError::Full`](crate::SessionError::Full).
     Error,
 }
 
@@ -81,10 +81,16 @@ pub struct SessionConfig {
     pub camera_label: Option<String>,
     /// Number of this file among those of its camera, for messages.
     pub part: Option<usize>,
-    /// The clock of sessions, and the means to end their waits for a busy encoder: interrupting it
-    /// ends the waits, stopping it ends the sessions that have no encoder at that time, and those
-    /// whose encoder is in an FFmpeg child, which is killed. A `Run` sets it to the waiter of its
-    /// `Stop`, which only interrupts it.
+    /// The clock of sessions, and the means to end their waits from outside. A `Run` sets it to the
+    /// waiter of its `Stop`.
+    ///
+    /// Interrupting it ends the waits for a busy encoder: encoders are opened without waiting.
+    ///
+    /// Stopping it also ends the waits for a share of the pool, and no encoder is opened any more. An
+    /// encoder in FFmpeg's process is killed at once: the session then fails with
+    /// [`SessionError::Lost`](crate::SessionError::Lost), and what was written is kept. An encoder in
+    /// this process encodes on, and its session goes on until it has lost its encoder. To end a
+    /// session, call [`Closing::abort`](crate::Closing::abort).
     pub waiter: Waiter,
     /// The bounds that the session shares with others.
     pub pool: Option<Pool>,

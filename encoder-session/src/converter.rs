@@ -2,34 +2,36 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
 };
 
-use encoder_core::{Task, Waited, Waiter};
 use encoder_media::Payload;
 
-use crate::Slot;
+use crate::{Slot, shared::Shared};
 
 /// The thread that converts the pictures of a session, and its queue. Each entry of the queue holds
 /// a slot, so there are at most as many entries as slots.
+///
+/// Dropping it closes the queue: the thread converts the pictures in the queue, and ends. Nothing
+/// waits for the thread: the session's thread waits for the slots, as long as the video is wanted.
 pub(super) struct Converter {
     queue: Sender<(Slot, Payload)>,
-    thread: Task<()>,
 }
 
 impl Converter {
-    /// Starts the thread. After a stop of the waiter pictures are no longer converted.
+    /// Starts the thread. It converts no more pictures once the video is not wanted any more.
     ///
     /// # Errors
     /// When the system starts no thread.
-    pub fn start(waiter: &Waiter) -> io::Result<Self> {
+    pub fn start(shared: Arc<Shared>) -> io::Result<Self> {
         let (queue, pictures) = channel();
-        let stop = waiter.child();
-        let convert = {
-            let stop = stop.clone();
-            move || run(&pictures, &stop)
-        };
-        Ok(Self { queue, thread: Task::spawn("convert", stop, convert)? })
+        let convert = move || run(&pictures, &shared);
+        thread::Builder::new().name("convert".into()).spawn(convert)?;
+        Ok(Self { queue })
     }
 
     /// Adds a picture to the queue.
@@ -40,17 +42,12 @@ impl Converter {
             slot.fail("the thread that converts pictures has ended");
         }
     }
-
-    /// Closes the queue. The task ends when the pictures in the queue have been converted.
-    pub fn close(self) -> Task<()> {
-        self.thread
-    }
 }
 
-fn run(pictures: &Receiver<(Slot, Payload)>, stop: &Waiter) {
+fn run(pictures: &Receiver<(Slot, Payload)>, shared: &Shared) {
     for (slot, payload) in pictures {
-        // A slot that is dropped unfilled ends a session; a stopped session ends anyway.
-        if stop.state() != Waited::Stopped {
+        // A slot that is dropped unfilled ends the session, which has been ended already.
+        if shared.check_wanted().is_ok() {
             slot.decode(&payload);
         }
     }

@@ -1,6 +1,6 @@
 use std::{
     any::Any,
-    fmt,
+    fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
@@ -41,7 +41,7 @@ pub enum SessionError {
     /// The output could not be written.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// A bad frame, and [`OnBadFrame::Fail`].
+    /// A bad frame, and [`OnBadFrame::Fail`](crate::OnBadFrame::Fail).
     #[error("frame {number} cannot be decoded: {reason}")]
     BadFrame {
         /// Number of the frame in its stream.
@@ -62,7 +62,7 @@ pub enum SessionError {
     /// is no file. The report has the counts and the first reasons.
     #[error("the video has no frame: {}", reasons(.0))]
     Empty(Box<VideoReport>),
-    /// The ring is full, and [`OnFull::Error`].
+    /// The ring is full, and [`OnFull::Error`](crate::OnFull::Error).
     #[error(
         "the encoder does not keep up: its ring of {slots} frames is full at frame {number}; use a \
          faster encoder.preset or a larger gpu.ring_buffer_size, or let frames be dropped"
@@ -94,18 +94,35 @@ pub enum SessionError {
     #[error("the session was aborted")]
     Aborted,
     /// The session did not end before its deadline, and was stopped.
-    #[error("the session did not end within {} s{}", .limit.as_secs_f64(), stuck(*.is_stuck))]
+    #[error(
+        "the session did not end within {} s{}",
+        .limit.as_secs_f64(),
+        stuck(*.is_stuck, *.is_completing)
+    )]
     Deadline {
         /// The time that it had to end.
         limit: Duration,
         /// Whether its thread is still inside a call of an encoder or a sink of this process.
         is_stuck: bool,
+        /// Whether the sink had begun to complete the video: then the video is completed all the
+        /// same, unless the sink fails. [`StatsHandle`](crate::StatsHandle) shows when the session
+        /// has ended.
+        is_completing: bool,
     },
+    /// A [`Slot`](crate::Slot) was dropped neither filled nor failed.
+    #[error("the slot of frame {number} was dropped: it was neither filled nor failed")]
+    SlotDropped {
+        /// Number of the frame in its stream.
+        number: u64,
+    },
+    /// The system started no thread.
+    #[error("the system starts no thread: {0}")]
+    Thread(Arc<io::Error>),
     /// The session was dropped or discarded before its end.
     #[error("the session was dropped before its end")]
     Ended,
-    /// The sink of a session called `finish` or `join` of the same session, which would wait for
-    /// itself. The session is dropped.
+    /// The sink of a session called `finish` or `join` of the same session, or awaited it, which
+    /// would wait for itself. The session is dropped, unless it was awaited by reference.
     #[error("a sink cannot wait for the end of its own session")]
     OwnThread,
     /// Code outside of this crate panicked: a sink, an encoder, a waker, a recorder of metrics.
@@ -122,6 +139,24 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    pub(crate) fn thread(error: io::Error) -> Self {
+        Self::Thread(Arc::new(error))
+    }
+
+    /// The deadline of a session that can be stopped.
+    pub(crate) fn deadline(limit: Duration) -> Self {
+        Self::Deadline { limit, is_stuck: false, is_completing: false }
+    }
+
+    /// Whether an abort can be its cause: the encoder was stopped, and no other is opened.
+    pub(crate) fn is_by_stop(&self) -> bool {
+        match self {
+            Self::Encode(_) | Self::Lost { .. } | Self::Ended => true,
+            Self::Open(error) => matches!(error, OpenError::Stopped),
+            _ => false,
+        }
+    }
+
     /// The error itself, without [`Failed`](Self::Failed) and [`Kept`](Self::Kept) around it.
     pub fn cause(&self) -> &Self {
         match self {
@@ -132,8 +167,12 @@ impl SessionError {
     }
 }
 
-fn stuck(is_stuck: bool) -> &'static str {
-    if is_stuck { ", and does not return from a call of its encoder or its sink" } else { "" }
+fn stuck(is_stuck: bool, is_completing: bool) -> &'static str {
+    match (is_stuck, is_completing) {
+        (false, _) => "",
+        (true, false) => ", and does not return from a call of its encoder or its sink",
+        (true, true) => "; its sink is still completing the video",
+    }
 }
 
 /// The code that panicked on the thread of a session.
@@ -284,7 +323,14 @@ mod tests {
             SessionError::Panicked { place: Panicked::Sink, text: "no disk".into() },
             SessionError::Internal("no time of frame 7".into()),
             SessionError::Aborted,
-            SessionError::Deadline { limit: Duration::from_secs(3), is_stuck: false },
+            SessionError::deadline(Duration::from_secs(3)),
+            SessionError::Deadline {
+                limit: Duration::from_secs(3),
+                is_stuck: true,
+                is_completing: true,
+            },
+            SessionError::SlotDropped { number: 7 },
+            SessionError::thread(io::ErrorKind::WouldBlock.into()),
         ];
         all.extend(open_errors().into_iter().map(SessionError::from));
         all.extend(encode_errors().into_iter().map(SessionError::from));

@@ -57,9 +57,10 @@ impl Opening {
         let mut config = config.clone();
         config.settings.encoder.resolution = Some(size);
         let settings = &config.settings;
-        let check = OutputCheck::new(settings.gpu.check_output, settings.encoder.codec, size);
         let waiter = config.waiter.child();
+        // Checks the settings, the size included.
         let chain = Chain::new(&config.plan, settings.clone(), config.threads)?;
+        let check = OutputCheck::new(settings.gpu.check_output, settings.encoder.codec, size);
         let chain = chain.with_waiter(waiter.clone());
         drop(entered);
         Ok(Self { size, config, chain, check, waiter, span })
@@ -209,8 +210,8 @@ impl Opening {
             let _entered = span.enter();
             worker.run()
         };
-        let thread = Task::spawn(&format!("encode-{id}"), waiter, work)
-            .map_err(|error| SessionError::Internal(format!("no thread: {error}")))?;
+        let thread =
+            Task::spawn(&format!("encode-{id}"), waiter, work).map_err(SessionError::thread)?;
         Ok(Session {
             running: Closing::new(thread, shared, stats),
             producer: Some(producer),

@@ -384,7 +384,7 @@ impl Pool {
         state.next_id += 1;
         let amount = holder.amount();
         state.used.memory = state.used.memory.saturating_add(amount.memory);
-        state.used.threads += amount.threads;
+        state.used.threads = state.used.threads.saturating_add(amount.threads);
         state.used.sessions += amount.sessions;
         let (ring_bytes, threads) = (holder.ring_bytes, holder.threads);
         let slots = ring_bytes / demand.needed.slot_bytes.max(1);

@@ -4,6 +4,7 @@ use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 /// Consecutive frames encoded by the same encoder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct EncoderSpan {
     /// Which encoder.
     pub encoder: EncoderType,
@@ -13,9 +14,17 @@ pub struct EncoderSpan {
     pub frames: u64,
 }
 
+impl EncoderSpan {
+    /// A number of frames by one encoder.
+    pub fn new(encoder: EncoderType, description: impl Into<String>, frames: u64) -> Self {
+        Self { encoder, description: description.into(), frames }
+    }
+}
+
 /// Changes of the encoder in mid-stream with the same encoders and cause. All of them share one
 /// entry, so that the list stays short however long the stream is. No frame is lost by a change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
 pub struct Failover {
     /// The first frame that the new encoder encoded, at the first change.
     pub frame: u64,

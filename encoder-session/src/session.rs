@@ -1,6 +1,9 @@
 //! A video that is being encoded.
 
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
+use std::sync::{
+    Arc,
+    atomic::Ordering::{Relaxed, SeqCst},
+};
 
 use encoder_core::{EncoderType, FrameLayout, FrameRate, Resolution, Task};
 use encoder_media::{Payload, Sink, timeline::FrameTimes};
@@ -54,7 +57,8 @@ impl Session {
     /// and for up to [`SessionConfig::pool_wait`] for a share of the pool.
     ///
     /// # Errors
-    /// [`SessionError::Open`], [`SessionError::Ring`] or [`SessionError::Pool`].
+    /// [`SessionError::Open`], [`SessionError::Ring`], [`SessionError::Pool`] or
+    /// [`SessionError::Thread`].
     pub fn open(
         size: Resolution,
         config: &SessionConfig,
@@ -85,7 +89,7 @@ impl Session {
             let share = opening.share().await?;
             let waiter = opening.waiter().clone();
             let task = Task::spawn("open-session", waiter, move || opening.open(share, sink))
-                .map_err(no_thread)?;
+                .map_err(SessionError::thread)?;
             task.await.unwrap_or_else(|panic| Err(panicked(Panicked::Worker, &*panic)))
         }
     }
@@ -136,7 +140,8 @@ impl Session {
     /// [`Slot::fill`].
     ///
     /// Cancel-safe: a future that is dropped before it is ready reserves no slot and counts no frame.
-    /// But a `Slot` that is dropped without being filled ends the session.
+    /// But a `Slot` that is dropped without being filled ends the session with
+    /// [`SessionError::SlotDropped`].
     ///
     /// # Errors
     /// As [`reserve`](Self::reserve).
@@ -210,7 +215,7 @@ impl Session {
         };
         let at = |rate: FrameRate| FrameTimes::at(rate.nanoseconds(number) as i64);
         Some(Slot {
-            slot,
+            slot: Some(slot),
             layout: self.layout,
             options: self.options,
             may_share: self.may_share,
@@ -242,6 +247,9 @@ impl Session {
     /// (`i420` or `nv12` without padding) is not copied: its [`Bytes`](bytes::Bytes) are held until
     /// its slot is used again, so they should not be a small part of a large buffer. A picture that
     /// is damaged is handled by [`SessionConfig::on_bad_frame`].
+    ///
+    /// Blocks: while the picture is decoded and converted, which takes milliseconds; and while the
+    /// ring is full, with [`OnFull::Block`].
     ///
     /// # Errors
     /// As [`reserve`](Self::reserve); [`SessionError::Picture`] for a picture that can never be in
@@ -275,7 +283,7 @@ impl Session {
     /// Cancel-safe: a future that is dropped before it is ready has pushed nothing.
     ///
     /// # Errors
-    /// As [`push`](Self::push).
+    /// As [`push`](Self::push); [`SessionError::Thread`].
     pub async fn push_async(
         &mut self,
         payload: &Payload,
@@ -292,8 +300,8 @@ impl Session {
 
     fn start_converter(&mut self) -> Result<(), SessionError> {
         if self.converter.is_none() {
-            let waiter = &self.running.shared.waiter;
-            self.converter = Some(Converter::start(waiter).map_err(no_thread)?);
+            let shared = Arc::clone(&self.running.shared);
+            self.converter = Some(Converter::start(shared).map_err(SessionError::thread)?);
         }
         Ok(())
     }
@@ -330,18 +338,12 @@ impl Session {
 
     /// Closes the ring and returns at once, so that the next segment can begin while the rest is
     /// encoded.
+    #[must_use = "dropping it discards the video"]
     pub fn close(self) -> Closing {
-        let Self { mut running, producer, converter, .. } = self;
+        let Self { running, producer, converter, .. } = self;
         running.shared.is_ending.store(true, SeqCst);
         running.shared.counters.set_state(SessionState::Closing);
-        drop(producer);
-        if let Some(converter) = converter {
-            running.set_converter(converter.close());
-        }
+        drop((producer, converter));
         running
     }
-}
-
-fn no_thread(error: std::io::Error) -> SessionError {
-    SessionError::Internal(format!("no thread: {error}"))
 }

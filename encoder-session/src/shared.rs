@@ -38,7 +38,19 @@ struct State {
     sink: Option<Box<dyn Sink>>,
     fate: Fate,
     failure: Option<Arc<SessionError>>,
+    /// The sink was taken for its last call, which completes the video.
+    is_completing: bool,
     has_ended: bool,
+}
+
+impl State {
+    fn check_wanted(&self) -> Result<(), SessionError> {
+        match (self.fate, &self.failure) {
+            (Fate::Wanted, _) => Ok(()),
+            (Fate::Aborted, Some(error)) => Err((**error).clone()),
+            _ => Err(SessionError::Ended),
+        }
+    }
 }
 
 /// What becomes of the video.
@@ -61,13 +73,20 @@ impl Shared {
         is_ending: Arc<AtomicBool>,
         counters: Arc<Counters>,
     ) -> Self {
-        let (fate, failure, has_ended) = (Fate::Wanted, None, false);
+        let sink_file = sink.part_file().map(PathBuf::from);
+        let state = State {
+            sink: Some(sink),
+            fate: Fate::Wanted,
+            failure: None,
+            is_completing: false,
+            has_ended: false,
+        };
         Self {
             counters,
             waiter,
             is_ending,
-            part_file: sink.part_file().map(PathBuf::from),
-            state: Mutex::new(State { sink: Some(sink), fate, failure, has_ended }),
+            part_file: sink_file,
+            state: Mutex::new(state),
             ended: Condvar::new(),
         }
     }
@@ -94,22 +113,32 @@ impl Shared {
         }
     }
 
+    /// Takes the sink to complete the video. From here on a drop or an abort of the session has no
+    /// effect.
+    ///
     /// # Errors
-    /// [`SessionError::Ended`] if the session was dropped: the video is not wanted any more.
-    pub fn check_wanted(&self) -> Result<(), SessionError> {
-        let state = self.lock();
-        match (state.fate, &state.failure) {
-            (Fate::Wanted, _) => Ok(()),
-            (Fate::Aborted, Some(error)) => Err((**error).clone()),
-            _ => Err(SessionError::Ended),
-        }
+    /// As [`check_wanted`](Self::check_wanted).
+    pub fn take_sink_to_finish(&self) -> Result<Box<dyn Sink>, SessionError> {
+        let mut state = self.lock();
+        state.check_wanted()?;
+        let sink = state.sink.take().ok_or(SessionError::Ended)?;
+        state.is_completing = true;
+        Ok(sink)
     }
 
-    /// The error of the abort, if the session was aborted; otherwise `error`.
+    /// # Errors
+    /// If the video is not wanted any more: the error of the abort, [`SessionError::Ended`] if the
+    /// session was dropped.
+    pub fn check_wanted(&self) -> Result<(), SessionError> {
+        self.lock().check_wanted()
+    }
+
+    /// The error of the abort, if the session was aborted and `error` can be an effect of that;
+    /// otherwise `error`.
     pub fn cause(&self, error: SessionError) -> SessionError {
         let state = self.lock();
         match (state.fate, &state.failure) {
-            (Fate::Aborted, Some(abort)) => (**abort).clone(),
+            (Fate::Aborted, Some(abort)) if error.is_by_stop() => (**abort).clone(),
             _ => error,
         }
     }
@@ -127,11 +156,18 @@ impl Shared {
         self.waiter.stop();
     }
 
-    /// Keeps what was written by a worker that does not return from a call of the encoder or the
-    /// sink. Returns `error`, with the location of what is kept.
-    pub fn keep(&self, error: SessionError) -> SessionError {
-        let kept = match self.take_sink() {
+    /// Gives up waiting for a worker that does not return from a call of the encoder or the sink.
+    /// Keeps what it has written. Returns the error of the deadline, with the location of what is
+    /// kept; without a location if the sink completes the video, and moves its file.
+    pub fn give_up_waiting(&self, limit: Duration) -> SessionError {
+        let (sink, is_completing) = {
+            let mut state = self.lock();
+            (state.sink.take(), state.is_completing)
+        };
+        let error = SessionError::Deadline { limit, is_stuck: true, is_completing };
+        let kept = match sink {
             Some(sink) => caught(Panicked::Sink, || Ok(sink.abandon())).ok().flatten(),
+            None if is_completing => None,
             // It is inside a call of the sink.
             None => self.part_file.clone().filter(|part| part.exists()).map(Location::from),
         };
@@ -193,5 +229,105 @@ impl Drop for EndOfWorker {
         self.0.counters.set_state(SessionState::Ended);
         self.0.lock().has_ended = true;
         self.0.ended.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use encoder_core::{EncodeError, EncoderType, FailureKind, OpenError, Refusal, RefusalKind};
+    use encoder_media::{AccessUnit, CallbackSink, SinkError};
+    use encoder_ringbuf::RingError;
+
+    use super::*;
+
+    const ID: EncoderType = EncoderType::X264;
+
+    fn shared() -> Shared {
+        let counters = Arc::new(Counters::new(ID));
+        let sink = Box::new(CallbackSink(|_: AccessUnit| ()));
+        Shared::new(sink, Waiter::new(), Arc::default(), counters)
+    }
+
+    fn killed() -> EncodeError {
+        EncodeError::failed(ID, 3, FailureKind::Died, "it was killed")
+    }
+
+    #[test]
+    fn an_abort_is_the_cause_of_the_errors_that_it_brings_about_and_of_no_other() {
+        let refusal = || Refusal::new(ID, RefusalKind::Missing, "no library", "install it");
+        let sink = || SinkError::other("the disk is full");
+        let panicked = |place| SessionError::Panicked { place, text: "no".into() };
+        // error | whether an abort can be its cause
+        let table = [
+            (SessionError::from(killed()), true),
+            (
+                SessionError::Lost {
+                    error: Box::new(killed()),
+                    left: Box::new(OpenError::Stopped),
+                },
+                true,
+            ),
+            (OpenError::Stopped.into(), true),
+            (SessionError::Ended, true),
+            (OpenError::from(refusal()).into(), false),
+            (sink().into(), false),
+            (sink().kept(Location::Name("a.part".into())).into(), false),
+            (
+                SessionError::Kept {
+                    error: Box::new(sink().into()),
+                    part: Location::Name("a.part".into()),
+                },
+                false,
+            ),
+            (panicked(Panicked::Sink), false),
+            (panicked(Panicked::Worker), false),
+            (SessionError::BadFrame { number: 7, reason: "it ends early".into() }, false),
+            (SessionError::SlotDropped { number: 7 }, false),
+            (SessionError::Empty(Box::default()), false),
+            (RingError::OutOfMemory { bytes: 7 }.into(), false),
+            (SessionError::Internal("no time of frame 7".into()), false),
+        ];
+        for (error, is_by_abort) in table {
+            let text = error.to_string();
+            for abort in [SessionError::Aborted, SessionError::deadline(Duration::from_secs(3))] {
+                let shared = shared();
+                assert_eq!(shared.cause(error.clone()).to_string(), text, "it was not aborted");
+                shared.abort(abort.clone());
+                let expected = if is_by_abort { abort.to_string() } else { text.clone() };
+                assert_eq!(shared.cause(error.clone()).to_string(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_video_that_is_not_wanted_is_not_completed() {
+        let shared_after = |end: fn(&Shared)| {
+            let shared = shared();
+            end(&shared);
+            shared
+        };
+        type End = fn(&Shared);
+        let ends: [(End, &str); 3] = [
+            (|shared| shared.abort(SessionError::Aborted), "the session was aborted"),
+            (Shared::discard, "the session was dropped before its end"),
+            (
+                |shared| {
+                    shared.discard();
+                    shared.abort(SessionError::Aborted);
+                },
+                "the session was dropped before its end",
+            ),
+        ];
+        for (end, text) in ends {
+            let shared = shared_after(end);
+            let error = shared.take_sink_to_finish().err().map(|error| error.to_string());
+            assert_eq!(error.as_deref(), Some(text));
+            let SessionError::Deadline { is_completing, .. } =
+                shared.give_up_waiting(Duration::ZERO)
+            else {
+                panic!("nothing is kept");
+            };
+            assert!(!is_completing);
+        }
     }
 }

@@ -26,10 +26,18 @@ pub(super) struct Meta {
     pub copies: u32,
     /// Its first frame is to be a key frame.
     pub is_key: bool,
-    /// What of the picture is shown as white, or why there is no picture.
-    pub outcome: Result<Option<Clipped>, String>,
+    /// What of the picture is shown as white.
+    pub outcome: Result<Option<Clipped>, NoPicture>,
     /// The picture, if it had the layout of the ring already: then the slot's memory is unused.
     pub picture: Option<Bytes>,
+}
+
+/// Why a slot has no picture.
+pub(super) enum NoPicture {
+    /// Its frame cannot be decoded, for this reason.
+    Bad(String),
+    /// The slot was dropped.
+    Dropped,
 }
 
 /// The picture of a slot.
@@ -38,8 +46,12 @@ pub(super) fn picture_of(slot: &ReadSlot<Meta>) -> &[u8] {
 }
 
 /// The reserved slot of one frame in the ring.
+///
+/// Each slot is to be [filled](Self::fill) or [failed](Self::fail): dropping it without either ends
+/// the session with [`SessionError::SlotDropped`](crate::SessionError::SlotDropped).
 pub struct Slot {
-    pub(super) slot: WriteSlot<Meta>,
+    /// `None` once it has been published.
+    pub(super) slot: Option<WriteSlot<Meta>>,
     pub(super) layout: FrameLayout,
     pub(super) options: PictureOptions,
     /// Whether encoders may read pictures from memory outside of the ring.
@@ -87,6 +99,8 @@ impl Slot {
     ///
     /// A picture that is damaged is handled by [`OnBadFrame`](crate::OnBadFrame).
     ///
+    /// Blocks: while the picture is decoded and converted, which takes milliseconds.
+    ///
     /// # Errors
     /// Every [`PictureError`] but [`PictureError::Broken`]: the picture can never be in this video,
     /// whatever its pixels. Its place in the order of the frames is taken, so the frame is handled as
@@ -112,21 +126,30 @@ impl Slot {
         {
             return self.publish(Ok(None), Some(picture));
         }
+        let Some(memory) = self.slot.as_deref_mut() else { return };
         let span = self.span.clone();
         let _entered = span.enter();
-        let memory = &mut *self.slot;
         let outcome = guarded(|| picture::decode(payload, &options, &layout, memory));
-        self.publish(outcome.map_err(|error| error.to_string()), None);
+        self.publish(outcome.map_err(|error| NoPicture::Bad(error.to_string())), None);
     }
 
     /// Marks the slot as having no picture, with the reason.
-    pub fn fail(self, reason: impl Into<String>) {
-        self.publish(Err(reason.into()), None);
+    pub fn fail(mut self, reason: impl Into<String>) {
+        self.publish(Err(NoPicture::Bad(reason.into())), None);
     }
 
-    fn publish(self, outcome: Result<Option<Clipped>, String>, picture: Option<Bytes>) {
-        let Self { slot, captured, number, copies, is_key, .. } = self;
-        slot.publish(Meta { captured, number, copies, is_key, outcome, picture });
+    /// Has no effect on a slot that has been published.
+    fn publish(&mut self, outcome: Result<Option<Clipped>, NoPicture>, picture: Option<Bytes>) {
+        let Self { captured, number, copies, is_key, .. } = *self;
+        if let Some(slot) = self.slot.take() {
+            slot.publish(Meta { captured, number, copies, is_key, outcome, picture });
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.publish(Err(NoPicture::Dropped), None);
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
     engine::{Engine, Step},
     error::caught,
     shared::Shared,
-    slot::{Captured, ClippedPictures, Meta, picture_of},
+    slot::{Captured, ClippedPictures, Meta, NoPicture, picture_of},
 };
 use encoder_media::{
     AccessUnit, SinkError,
@@ -142,7 +142,7 @@ impl Worker {
             self.work().or_else(|error| self.cut_short(error))?;
             self.finish()
         });
-        // After an abort the errors of the encoder are those of its end.
+        // After an abort the encoder fails because it was stopped.
         let mut done = done.map_err(|error| self.give_up(self.parts.shared.cause(error)));
         if let Err(error) = &done {
             // Before the ring is closed, so that a push that finds it closed returns this error.
@@ -275,13 +275,16 @@ impl Worker {
     /// Determines which frames a slot makes.
     fn decide(&mut self, slot: &ReadSlot<Meta>) -> Result<(), SessionError> {
         let Some(meta) = slot.meta() else {
-            return Err(SessionError::Internal("a decoder dropped its frame".into()));
+            return Err(SessionError::Internal(format!("slot {} is empty", slot.seq())));
         };
         let (times, copies, seq) = (meta.captured, meta.copies, slot.seq());
         self.is_key_due |= meta.is_key;
         match &meta.outcome {
             Ok(clipped) => clipped.iter().for_each(|&found| self.clipped.add(meta.number, found)),
-            Err(reason) => return self.decide_bad(seq, meta, reason),
+            Err(NoPicture::Bad(reason)) => return self.decide_bad(seq, meta, reason),
+            Err(NoPicture::Dropped) => {
+                return Err(SessionError::SlotDropped { number: meta.number });
+            }
         }
         let leading = std::mem::take(&mut self.leading.times);
         let own = self.frames + leading.len() as u64;
@@ -372,21 +375,21 @@ impl Worker {
             let ticks = self.parts.timeline.next(&times);
             let display_ns = self.parts.timeline.nanoseconds(ticks);
             self.parts.analysis.push(&times);
-            laid_out.push((times, display_ns, now.saturating_duration_since(reserved)));
+            laid_out.push((times, display_ns, reserved));
         }
         for chunk in units {
             let frame = laid_out.get((chunk.pts - first) as usize).copied();
-            let (times, display_ns, latency) = frame
+            let (times, display_ns, reserved) = frame
                 .ok_or_else(|| SessionError::Internal(format!("no time of frame {}", chunk.pts)))?;
             self.parts.shared.counters.bytes_out.fetch_add(chunk.data.len() as u64, Relaxed);
             let unit = AccessUnit::new(chunk, times).with_display_ns(display_ns);
-            let unit = unit.with_latency(latency);
+            let unit = unit.with_latency(now.saturating_duration_since(reserved));
             let mut sink = self.parts.shared.take_sink().ok_or(SessionError::Ended)?;
             let written = caught(Panicked::Sink, || Ok(sink.write(unit)?));
             self.parts.shared.put_back(sink);
             written?;
-        }
-        for (_, _, latency) in laid_out {
+            // Read after the write: the time inside the sink counts.
+            let latency = self.parts.engine.now().saturating_duration_since(reserved);
             self.parts.shared.counters.written(latency);
         }
         Ok(())
@@ -404,9 +407,7 @@ impl Worker {
     fn finish(&mut self) -> Result<VideoReport, SessionError> {
         let timeline = self.parts.analysis.timeline();
         let count = self.parts.analysis.frames();
-        self.parts.shared.check_wanted()?;
-        // From here on a drop of the session has no effect: the sink finishes the video.
-        let sink = self.parts.shared.take_sink().ok_or(SessionError::Ended)?;
+        let sink = self.parts.shared.take_sink_to_finish()?;
         let asked =
             caught(Panicked::Sink, || Ok((sink.has_times(), sink.part_file().map(PathBuf::from))));
         let (has_times, part) = match asked {

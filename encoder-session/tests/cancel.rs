@@ -2,15 +2,15 @@
 //! and nothing is left. One test, because it counts the threads of the process.
 #![allow(clippy::unwrap_used)]
 
-mod support;
+mod common;
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use encoder_session::{Pool, PoolLimits, Session, SessionError, SessionState};
-use support::{
-    After, ENCODERS, Gate, Output, Random, SINKS, SIZE, Written, at, config, picture,
+use common::{
+    After, ENCODERS, FAKE, Gate, Output, Random, SINKS, SIZE, Written, at, config, picture,
     session_threads, shown, until,
 };
+use encoder_session::{Pool, PoolLimits, Session, SessionError, SessionState};
 use tempfile::TempDir;
 
 const TIMES: usize = 10_000;
@@ -39,7 +39,7 @@ fn cancelled_pushes(runtime: &tokio::runtime::Runtime, folder: &TempDir) {
     let (gate, written) = (Gate::open(0), Written::default());
     let sink = Output::boxed(&gate, &written, &folder.path().join("pushes"));
     let report = runtime.block_on(async {
-        let mut session = Session::open_async(SIZE, &config(), sink).await.unwrap();
+        let mut session = Session::open_async(SIZE, &config(&[FAKE]), sink).await.unwrap();
         let (mut pushed, mut cancelled, mut random) = (Vec::new(), 0, Random(1));
         for n in 0.. {
             let shade = n as u8;
@@ -93,7 +93,7 @@ fn cancelled_opens(runtime: &tokio::runtime::Runtime, folder: &TempDir) {
             let patience = After(random.below(20));
             tokio::select! {
                 biased;
-                session = Session::open_async(SIZE, &config(), sink) => {
+                session = Session::open_async(SIZE, &config(&[FAKE]), sink) => {
                     let mut session = session.unwrap();
                     session.push_async(&picture(9), at(0)).await.unwrap();
                     if n % 2 == 0 {
@@ -117,7 +117,7 @@ fn cancelled_opens(runtime: &tokio::runtime::Runtime, folder: &TempDir) {
 /// Sessions that wait for a share of a pool are cancelled.
 fn cancelled_waits_for_a_share(runtime: &tokio::runtime::Runtime, folder: &TempDir) {
     let pool = Pool::new(PoolLimits::new().with_sessions(1));
-    let config = config().with_pool(pool.clone());
+    let config = config(&[FAKE]).with_pool(pool.clone());
     let (gate, mut random) = (Gate::open(usize::MAX), Random(3));
     let output =
         |n: usize| Output::boxed(&gate, &Written::default(), &folder.path().join(n.to_string()));
@@ -143,9 +143,9 @@ fn cancelled_finishes(runtime: &tokio::runtime::Runtime, folder: &TempDir) {
     let (gate, written, mut random) = (Gate::open(0), Written::default(), Random(4));
     let sink = Output::boxed(&gate, &written, &folder.path().join("finishes"));
     runtime.block_on(async {
-        let mut session = Session::open_async(SIZE, &config(), sink).await.unwrap();
+        let mut session = Session::open_async(SIZE, &config(&[FAKE]), sink).await.unwrap();
         for n in 0..3 {
-            session.push_async(&picture(n), at(n.into())).await.unwrap();
+            session.push_async(&picture(n), at(n)).await.unwrap();
         }
         let mut closing = session.close();
         for _ in 0..TIMES {
@@ -176,7 +176,7 @@ fn cancelled_videos(runtime: &tokio::runtime::Runtime, folder: &TempDir) {
         for n in 0..TIMES / 10 {
             let (gate, written) = (Gate::open(0), Written::default());
             let sink = Output::boxed(&gate, &written, &folder.path().join(n.to_string()));
-            let mut session = Session::open_async(SIZE, &config(), sink).await.unwrap();
+            let mut session = Session::open_async(SIZE, &config(&[FAKE]), sink).await.unwrap();
             session.push_async(&picture(1), at(0)).await.unwrap();
             tokio::select! {
                 biased;

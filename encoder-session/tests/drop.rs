@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use encoder_core::{Backend, EncodeError, EncoderType, FailureKind, block_on};
+use encoder_core::{Backend, EncodeError, EncoderType, FailureKind, Waiter, block_on};
 use encoder_ffmpeg::{Ffmpeg, FfmpegSpec, HostedEncoder};
 use encoder_session::{Session, SessionError};
 use encoder_testbed::{
@@ -24,8 +24,8 @@ use encoder_testbed::{
 };
 
 use common::{
-    Call, Fake, PATIENCE, TestSink, assert_ended, at, drop_at_once, next, open, picture, threads,
-    until,
+    Call, Fake, PATIENCE, SIZE, TestSink, assert_ended, at, config, drop_at_once, next, open,
+    picture, threads, until,
 };
 
 macro_rules! instant {
@@ -38,14 +38,14 @@ macro_rules! instant {
 }
 // Each test has an encoder of its own, so that it finds the threads of its sessions by name.
 instant!(IDLE = "idle", BLOCKED = "blocked", FULL = "full", HELD = "held", PANIC = "panic");
-instant!(OWN = "own", FINISH = "finish", WAIT = "wait");
+instant!(OWN = "own", FINISH = "finish", WAIT = "wait", GONE = "gone");
 
 #[test]
 fn an_idle_session_drops_its_sink_before_the_drop_returns() {
     for close in [false, true] {
         let (sink, calls) = TestSink::new();
         let mut session = open(&[IDLE], sink);
-        session.push(&picture(), at(0)).unwrap();
+        session.push(&picture(128), at(0)).unwrap();
         assert_eq!(next(&calls), Call::Write(0));
         // A slot that is not filled keeps the session waiting.
         let slot = session.reserve(at(1)).unwrap();
@@ -72,7 +72,7 @@ fn a_callback_that_is_blocked_does_not_block_the_drop() {
     });
     let mut session = open(&[BLOCKED], sink);
     for n in 0..3 {
-        session.push(&picture(), at(n)).unwrap();
+        session.push(&picture(128), at(n)).unwrap();
     }
     assert_eq!([next(&calls), next(&calls)], [Call::Write(0), Call::Write(1)]);
     drop_at_once("a session whose callback is blocked", session);
@@ -91,7 +91,7 @@ fn a_full_ring_does_not_block_the_drop() {
     });
     let mut session = open(&[FULL], sink);
     while session.stats().frames_dropped == 0 {
-        session.push(&picture(), at(0)).unwrap();
+        session.push(&picture(128), at(0)).unwrap();
     }
     assert_eq!(next(&calls), Call::Write(0));
     drop_at_once("a session whose ring is full", session);
@@ -109,7 +109,7 @@ fn slots_that_other_threads_hold_do_not_keep_the_session() {
     assert_eq!(calls.try_recv(), Ok(Call::Dropped));
     assert_ended(HELD);
     // The memory of the slots is still there.
-    let fill = |slot: encoder_session::Slot| std::thread::spawn(move || slot.fill(&picture()));
+    let fill = |slot: encoder_session::Slot| std::thread::spawn(move || slot.fill(&picture(128)));
     for filled in slots.into_iter().map(fill).collect::<Vec<_>>() {
         filled.join().unwrap().unwrap();
     }
@@ -128,7 +128,7 @@ fn a_panic_that_drops_a_session_keeps_what_was_written() {
             });
         }
         let mut session = open(&[PANIC], sink);
-        session.push(&picture(), at(0)).unwrap();
+        session.push(&picture(128), at(0)).unwrap();
         assert_eq!(next(&calls), Call::Write(0));
         let panicked = catch_unwind(AssertUnwindSafe(move || {
             let _session = session;
@@ -144,15 +144,21 @@ fn a_panic_that_drops_a_session_keeps_what_was_written() {
 #[test]
 fn a_sink_may_drop_or_finish_its_own_session() {
     type End = fn(Session) -> Option<SessionError>;
-    let ends: [End; 3] = [
+    let ends: [End; 6] = [
         |session| {
             drop(session);
             None
         },
         |session| session.finish().err(),
         |session| session.close().join().err(),
+        |session| session.close().join_within(PATIENCE).err(),
+        |session| block_on(session.finish_async(), Some(PATIENCE)).unwrap().err(),
+        |session| {
+            let closing = session.close().with_deadline(PATIENCE);
+            block_on(closing, Some(PATIENCE)).unwrap().err()
+        },
     ];
-    for end in ends {
+    for (n, end) in ends.into_iter().enumerate() {
         let own = Arc::new(Mutex::new(None::<Session>));
         let (ended, result) = channel();
         let (mut sink, calls) = TestSink::new();
@@ -167,11 +173,12 @@ fn a_sink_may_drop_or_finish_its_own_session() {
             }
         });
         let mut session = open(&[OWN], sink);
-        session.push(&picture(), at(0)).unwrap();
+        session.push(&picture(128), at(0)).unwrap();
         let slot = session.reserve(at(1)).unwrap().unwrap();
         *own.lock().unwrap() = Some(session);
-        slot.fill(&picture()).unwrap();
+        slot.fill(&picture(128)).unwrap();
         let error = result.recv_timeout(PATIENCE).unwrap();
+        assert_eq!(error.is_none(), n == 0);
         assert!(matches!(error, None | Some(SessionError::OwnThread)), "{error:?}");
         assert_eq!([next(&calls), next(&calls)], [Call::Write(0), Call::Write(1)]);
         assert_eq!(next(&calls), Call::Dropped);
@@ -187,7 +194,7 @@ fn a_video_that_is_being_completed_stays() {
         let _ = gate.recv();
     });
     let mut session = open(&[FINISH], sink);
-    session.push(&picture(), at(0)).unwrap();
+    session.push(&picture(128), at(0)).unwrap();
     let closing = session.close();
     assert_eq!([next(&calls), next(&calls)], [Call::Write(0), Call::Finish]);
     drop_at_once("a session that is being completed", closing);
@@ -204,7 +211,7 @@ fn the_end_of_a_discarded_session_can_be_waited_for() {
         Ok(())
     });
     let mut session = open(&[WAIT], sink);
-    session.push(&picture(), at(0)).unwrap();
+    session.push(&picture(128), at(0)).unwrap();
     assert_eq!(next(&calls), Call::Write(0));
     let closing = session.discard();
     assert!(!closing.wait_ended(Duration::ZERO));
@@ -214,10 +221,51 @@ fn the_end_of_a_discarded_session_can_be_waited_for() {
     assert!(matches!(closing.join(), Err(SessionError::Ended)));
 }
 
+#[test]
+fn a_session_that_was_discarded_stays_discarded() {
+    for aborts in [false, true] {
+        let (sink, calls) = TestSink::new();
+        let mut session = open(&[GONE], sink);
+        session.push(&picture(128), at(0)).unwrap();
+        until("frame 0", || session.stats().frames_encoded == 1);
+        assert_eq!(next(&calls), Call::Write(0));
+        match aborts {
+            true => session.discard().abort(),
+            false => {
+                session.discard();
+            }
+        }
+        assert_eq!(next(&calls), Call::Dropped);
+        assert_ended(GONE);
+    }
+}
+
+#[test]
+fn a_stop_of_the_waiter_ends_sessions_whose_encoder_is_a_child() {
+    let _turn = TURN.lock();
+    let program = Script::new().encoding(vec![one_picture(), Step::Hang]).lay_down().unwrap();
+    *PROGRAM.lock().unwrap() = Some(program.path().into());
+    let (sink, calls) = TestSink::new();
+    let waiter = Waiter::new();
+    let config = config(&[HUNG, SPARE]).with_waiter(waiter.clone());
+    let mut session = Session::open(SIZE, &config, Box::new(sink)).unwrap();
+    (0..2).for_each(|n| session.push(&picture(128), at(n)).unwrap());
+    assert_eq!(next(&calls), Call::Write(0));
+    waiter.stop();
+    let error = session.finish().unwrap_err();
+    assert!(matches!(error, SessionError::Kept { .. }), "{error:?}");
+    assert!(matches!(error.cause(), SessionError::Lost { .. }), "{error:?}");
+    assert_eq!(next(&calls), Call::Abandon);
+    assert_ended(HUNG);
+    assert_eq!(SPARES.load(SeqCst), 0);
+}
+
 /// An encoder in a scripted FFmpeg that hangs.
 const HUNG: EncoderType = EncoderType::new("hung");
 /// The program of [`HUNG`].
 static PROGRAM: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// The tests with [`HUNG`] run one at a time.
+static TURN: Mutex<()> = Mutex::new(());
 /// The encoder after [`HUNG`].
 const SPARE: EncoderType = EncoderType::new("spare");
 static SPARES: AtomicUsize = AtomicUsize::new(0);
@@ -256,6 +304,7 @@ fn one_picture() -> Step {
 
 #[test]
 fn a_child_that_hangs_is_killed_at_once_and_no_other_encoder_is_opened() {
+    let _turn = TURN.lock();
     /// What happens to the session.
     #[derive(Clone, Copy)]
     enum End {
@@ -285,7 +334,7 @@ fn a_child_that_hangs_is_killed_at_once_and_no_other_encoder_is_opened() {
         let (sink, calls) = TestSink::new();
         let mut session = open(&[HUNG, SPARE], sink);
         for n in 0..frames {
-            session.push(&picture(), at(n)).unwrap();
+            session.push(&picture(128), at(n)).unwrap();
         }
         until("the child runs", || !program.calls_for(Kind::Encoding).is_empty());
         if has_begun {
@@ -327,8 +376,8 @@ static SLOW_FRAMES: AtomicUsize = AtomicUsize::new(0);
 encoder_core::inventory::submit! {
     Backend::new(FAILING, |_| {
         // After a wrong picture another encoder follows at once.
-        Ok(Box::new(Fake::encoding(FAILING, |pts| {
-            Err(EncodeError::failed(FAILING, pts, FailureKind::WrongPicture, "a test"))
+        Ok(Box::new(Fake::encoding(FAILING, |frame| {
+            Err(EncodeError::failed(FAILING, frame.index, FailureKind::WrongPicture, "a test"))
         })))
     })
 }
@@ -362,7 +411,7 @@ fn an_encoder_that_opens_during_the_drop_is_not_used() {
     *OPENING.lock().unwrap() = Some(send);
     let (sink, calls) = TestSink::new();
     let mut session = open(&[FAILING, SLOW], sink);
-    session.push(&picture(), at(0)).unwrap();
+    session.push(&picture(128), at(0)).unwrap();
     let release = opening.recv_timeout(PATIENCE).unwrap();
     drop_at_once("a session that opens an encoder", session);
     assert_eq!(calls.try_recv(), Ok(Call::Dropped));

@@ -8,7 +8,7 @@ use std::sync::mpsc::Receiver;
 use encoder_core::{Backend, EncoderType};
 use encoder_media::{Payload, RawImage};
 use encoder_picture::PictureError;
-use encoder_session::{OnBadFrame, OnFull, Session, SessionConfig, SessionError};
+use encoder_session::{OnBadFrame, Session, SessionConfig, SessionError};
 
 use common::{Call, Fake, SIZE, TestSink, at, config, picture};
 
@@ -19,7 +19,7 @@ encoder_core::inventory::submit! {
 }
 
 fn patient() -> SessionConfig {
-    config(&[WORKS]).with_on_full(OnFull::Block)
+    config(&[WORKS])
 }
 
 fn open(config: &SessionConfig) -> (Session, Receiver<Call>) {
@@ -61,8 +61,8 @@ fn misfits() -> Vec<(Payload, &'static str)> {
 fn a_picture_that_can_never_fit_is_an_error_of_its_push() {
     let (mut session, calls) = open(&patient());
     for (n, (misfit, text)) in misfits().into_iter().enumerate() {
-        session.push(&picture(), at(n as i64)).unwrap();
-        let error = session.push(&misfit, at(n as i64)).unwrap_err();
+        session.push(&picture(128), at(n)).unwrap();
+        let error = session.push(&misfit, at(n)).unwrap_err();
         assert!(error.to_string().contains(text), "{error}");
         let SessionError::Picture { number, error } = error else { panic!("{error:?}") };
         assert_eq!(number, n as u64 + 1);
@@ -78,9 +78,9 @@ fn a_picture_that_can_never_fit_is_an_error_of_its_push() {
 #[test]
 fn a_slot_that_gets_such_a_picture_fails() {
     let (mut session, _calls) = open(&patient());
-    session.push(&picture(), at(0)).unwrap();
+    session.push(&picture(128), at(0)).unwrap();
     for (n, (misfit, text)) in misfits().into_iter().enumerate() {
-        let slot = session.reserve(at(n as i64 + 1)).unwrap().unwrap();
+        let slot = session.reserve(at(n + 1)).unwrap().unwrap();
         let error = slot.fill(&misfit).unwrap_err();
         let reason = text.split("; ").next().unwrap();
         assert!(error.to_string().contains(reason), "{error}");
@@ -154,7 +154,7 @@ fn after_a_failure_a_picture_that_does_not_fit_gets_the_cause_too() {
     let config = patient().with_on_bad_frame(OnBadFrame::Fail);
     let (mut session, _calls) = open(&config);
     session.reserve(at(0)).unwrap().unwrap().fail("the lens cap was on");
-    let pushed = (1..).find_map(|n| session.push(&picture(), at(n)).err()).unwrap();
+    let pushed = (1..).find_map(|n| session.push(&picture(128), at(n)).err()).unwrap();
     assert!(matches!(pushed, SessionError::Failed(_)), "{pushed:?}");
     for (misfit, _) in misfits() {
         let error = session.push(&misfit, at(0)).unwrap_err();

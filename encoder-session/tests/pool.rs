@@ -1,7 +1,7 @@
 //! Sessions that share the bounds of a pool.
 #![allow(clippy::unwrap_used)]
 
-mod support;
+mod common;
 
 use std::{
     path::Path,
@@ -9,28 +9,28 @@ use std::{
     time::Duration,
 };
 
+use common::{FAKE, Fake, Gate, Output, PATIENCE, SIZE, Written, at, config, picture, until};
 use encoder_core::{
     Backend, EncodeError, EncodedChunk, EncoderType, FailureKind, Frame, OpenError, PixelFormat,
-    Plan, VideoEncoder, Waiter, block_on, inventory,
+    Plan, VideoEncoder, Waiter, backend, block_on, inventory,
 };
 use encoder_media::{Finished, Sink, SinkError, timeline::Timeline};
 use encoder_session::{
     OnBadFrame, Pool, PoolError, PoolLimits, Session, SessionConfig, SessionError, SessionState,
 };
-use support::{FAKE, Gate, Output, PATIENCE, SIZE, Written, at, config, picture, until};
 
 /// Bytes that the backends of this test state for an encoder.
 const ENCODER: u64 = 1_000_000;
-/// A slot takes whole pages; a picture of 16x16 takes less than one.
-const SLOT: u64 = 4096;
-/// A picture that is repeated in place of bad frames: 32 rows of 64 bytes, with padding.
-const COPY: u64 = 32 * 64;
+/// Bytes of a slot.
+const SLOT: u64 = common::SLOT as u64;
+/// A picture that is repeated in place of bad frames: 96 rows of 64 bytes, with padding.
+const COPY: u64 = 96 * 64;
 /// What a session counts beside its ring.
 const BESIDE: u64 = ENCODER + COPY;
 
 fn limited(limits: PoolLimits) -> (SessionConfig, Pool) {
     let pool = Pool::new(limits);
-    (config().with_pool(pool.clone()), pool)
+    (config(&[FAKE]).with_pool(pool.clone()), pool)
 }
 
 fn output(folder: &Path, name: &str) -> Box<dyn Sink> {
@@ -64,8 +64,8 @@ fn a_full_pool_names_its_sessions_and_opens_when_one_has_ended() {
     let rear = open(&config, folder.path(), "rear").unwrap();
     let error = pool_error(open(&config, folder.path(), "left"));
     let text = error.to_string();
-    assert!(text.contains("free are 0 sessions; in use by front (16x16)"), "{text}");
-    assert!(text.contains("rear (16x16)"), "{text}");
+    assert!(text.contains("free are 0 sessions; in use by front (64x48)"), "{text}");
+    assert!(text.contains("rear (64x48)"), "{text}");
     // The sink of the session that did not open is dropped.
     assert!(!folder.path().join("left").exists());
     finish(front);
@@ -129,7 +129,7 @@ const THREADED: EncoderType = EncoderType::new("threaded");
 inventory::submit! {
     Backend::new(THREADED, |request| {
         THREADS.lock().unwrap().push(request.threads);
-        support::open(request)
+        (backend(FAKE).unwrap().open)(request)
     })
 }
 
@@ -195,12 +195,12 @@ impl VideoEncoder for Device {
 }
 
 inventory::submit! {
-    Backend::new(DEVICE, |request| Ok(Box::new(Device(support::open(request)?)))).hardware(true)
+    Backend::new(DEVICE, |_| Ok(Box::new(Device(Box::new(Fake::new(DEVICE)))))).hardware(true)
 }
 inventory::submit! {
     Backend::new(AFTER, |request| {
         AFTER_THREADS.lock().unwrap().push(request.threads);
-        support::open(request)
+        Ok(Box::new(Fake::new(AFTER)))
     })
 }
 
@@ -288,7 +288,7 @@ fn a_share_comes_back_however_a_session_ends() {
         ("failed", |mut session| {
             session.reserve(at(0)).unwrap().unwrap();
             let error = session.finish().unwrap_err();
-            assert!(error.to_string().contains("dropped its frame"), "{error}");
+            assert!(matches!(error.cause(), SessionError::SlotDropped { number: 0 }), "{error}");
         }),
     ];
     for (how, end) in ends {
@@ -370,7 +370,7 @@ fn the_state_of_a_pool_and_its_errors_can_be_serialized() {
     assert!(json["limits"]["memory"].is_null());
     assert_eq!(
         (&json["holders"][0]["camera"], &json["holders"][0]["width"]),
-        (&"front".into(), &16.into())
+        (&"front".into(), &64.into())
     );
 }
 

@@ -1,21 +1,25 @@
 //! The numbers of a session while it runs and after its end.
 #![allow(clippy::unwrap_used)]
 
-mod support;
+mod common;
 
+use std::time::Duration;
+
+use common::{FAKE, Gate, Output, SIZE, SLOT, Written, at, config, picture, until};
+use encoder_core::Waiter;
+use encoder_media::{AccessUnit, CallbackSink};
 use encoder_session::{OnFull, Session, SessionState, Stats};
-use support::{FAKE, Gate, Output, SIZE, Written, at, config, picture, until};
 
 #[test]
 fn stats_follow_a_session_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let (gate, written) = (Gate::open(1), Written::default());
     let sink = Output::boxed(&gate, &written, &folder.path().join("a"));
-    let config = config().with_on_full(OnFull::DropNewest);
+    let config = config(&[FAKE]).with_on_full(OnFull::DropNewest);
     let mut session = Session::open(SIZE, &config, sink).unwrap();
     let begun = session.stats();
     assert_eq!((begun.state, begun.encoder, begun.failovers), (SessionState::Open, FAKE, 0));
-    assert_eq!((begun.ring_slots, begun.ring_bytes), (3, 3 * 4096));
+    assert_eq!((begun.ring_slots, begun.ring_bytes), (3, 3 * SLOT));
     assert_eq!((begun.ring_used, begun.ring_high_water, begun.queue), (0, 0, 0));
     assert_eq!((begun.frames_in, begun.fps, begun.latency.max_s), (0, 0.0, 0.0));
 
@@ -60,4 +64,23 @@ fn stats_follow_a_session_to_its_end() {
     let json = serde_json::to_value(&ended).unwrap();
     assert_eq!((&json["state"], &json["encoder"]), (&"ended".into(), &"fake".into()));
     assert!(json["latency"]["p99_s"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn the_latency_contains_the_time_inside_the_sink() {
+    let clock = Waiter::manual();
+    let sink = CallbackSink({
+        let clock = clock.clone();
+        move |unit: AccessUnit| {
+            // The sink gets the latency up to its call.
+            assert_eq!(unit.latency, Some(Duration::ZERO));
+            clock.advance(Duration::from_secs(3));
+        }
+    });
+    let config = config(&[FAKE]).with_waiter(clock);
+    let mut session = Session::open(SIZE, &config, Box::new(sink)).unwrap();
+    session.push(&picture(1), at(0)).unwrap();
+    let stats = session.stats_handle();
+    session.finish().unwrap();
+    assert_eq!(stats.get().latency.max_s, 3.0);
 }

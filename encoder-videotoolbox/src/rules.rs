@@ -4,6 +4,7 @@ use encoder_core::RefusalKind::{Busy, Failed, NotBuilt, Unsupported};
 use encoder_ffmpeg::{
     Rule,
     hints::{LATER, REPORT, SIZE},
+    set_ffmpeg,
 };
 
 /// Causes come before their consequences.
@@ -12,7 +13,7 @@ pub(crate) const RULES: &[Rule] = &[
         "qscale not available for encoder",
         NotBuilt,
         "this FFmpeg is built for Intel Macs",
-        "install an FFmpeg for Apple silicon (arm64), or set ENCODER_FFMPEG to one",
+        concat!("install an FFmpeg for Apple silicon (arm64), or ", set_ffmpeg!("one")),
     ),
     Rule::new("-12903", Busy, "the hardware encoder is busy or does not take this size", LATER),
     Rule::new("-12908", Unsupported, "the hardware encoder does not take these parameters", SIZE),

@@ -20,7 +20,7 @@
 //! # }
 //! ```
 //!
-//! Rate control: [`RateControl::Crf`](encoder_core::RateControl::Crf) *is* x264's CRF; 0 is
+//! Rate control: [`RateControl::Crf`] *is* x264's CRF; 0 is
 //! lossless, in a profile (High 4:4:4 Predictive) that few hardware decoders take. A constant
 //! quantiser is that of all pictures. A bit rate is x264's mean bit rate, and its maximum that of
 //! the decoder's buffer, which has the bits of a second.

@@ -74,5 +74,5 @@ fn an_ffmpeg_that_does_not_find_the_driver_is_named() {
     assert_eq!((&found["status"], &found["kind"]), (&"refused".into(), &"missing".into()));
     let reason = found["reason"].as_str().unwrap();
     assert!(reason.contains(text(&wrapper)) && reason.contains("which this program can load"));
-    assert!(found["hint"].as_str().unwrap().contains("set ENCODER_FFMPEG"), "{found}");
+    assert!(found["hint"].as_str().unwrap().contains("or ENCODER_FFMPEG to"), "{found}");
 }

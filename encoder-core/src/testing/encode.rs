@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use crate::{
-    DecodeError, EncodeError, EncodedChunk, EncoderConfig, Frame, FrameBuffer, FrameLayout,
-    OpenError, OpenRequest, PixelFormat, Plane, Refusal, RefusalKind, Resolution, Settings,
-    VideoEncoder, mean_absolute_difference, testing::Suite,
+    ConfigError, DecodeError, EncodeError, EncodedChunk, EncoderConfig, Frame, FrameBuffer,
+    FrameLayout, OpenError, OpenRequest, PixelFormat, Plane, Preset, RateControl, Refusal,
+    RefusalKind, Resolution, Settings, VideoEncoder, mean_absolute_difference, testing::Suite,
 };
 
 /// The mean error in levels from which a picture counts as wrong. Small pictures lose most; another
@@ -19,6 +19,9 @@ pub(super) struct Case {
     pub format: PixelFormat,
     pub gop_size: u32,
     pub b_frames: u8,
+    pub preset: Preset,
+    pub rate_control: RateControl,
+    pub threads: usize,
     /// The indices of the frames.
     pub frames: Range<u64>,
     /// The frame that is to be an IDR picture.
@@ -42,6 +45,8 @@ pub(super) struct Stream {
 pub(super) enum Failure {
     /// The encoder was not opened, or refused its first frame.
     Refused(Refusal),
+    /// The settings were refused.
+    Config(ConfigError),
     /// The encoder returned an error for a frame.
     Encode(u64, EncodeError),
     /// Anything else.
@@ -53,6 +58,7 @@ impl Failure {
     pub fn text(self) -> String {
         match self {
             Self::Refused(refusal) => format!("it was refused: {refusal}"),
+            Self::Config(error) => format!("it did not open: {error}"),
             Self::Encode(frame, error) => format!("frame {frame}: {error}"),
             Self::Wrong(text) => text,
         }
@@ -67,6 +73,9 @@ impl Suite {
             format: self.settings.encoder.pixel_format,
             gop_size: 4,
             b_frames: 0,
+            preset: self.settings.encoder.preset,
+            rate_control: self.settings.encoder.rate_control,
+            threads: 2,
             frames: 0..9,
             forced: None,
             is_stable: true,
@@ -81,6 +90,8 @@ impl Suite {
             pixel_format: case.format,
             gop_size: case.gop_size,
             b_frames: case.b_frames,
+            preset: case.preset,
+            rate_control: case.rate_control,
             ..settings.encoder
         };
         settings
@@ -88,9 +99,8 @@ impl Suite {
 
     /// Passes the request for a stream to `work`.
     pub(super) fn request<T>(&self, case: &Case, work: impl FnOnce(&OpenRequest<'_>) -> T) -> T {
-        const THREADS: usize = 2;
         let settings = self.settings(case);
-        work(&OpenRequest::new(&settings, self.backend.id, THREADS))
+        work(&OpenRequest::new(&settings, self.backend.id, case.threads))
     }
 
     /// The most frames that an encoder for this stream may keep.
@@ -103,6 +113,7 @@ impl Suite {
         match self.request(case, |request| self.backend.open_encoder(request)) {
             Ok(encoder) => Ok(encoder),
             Err(OpenError::Refused(refusal)) => Err(Failure::Refused(refusal)),
+            Err(OpenError::Config(error)) => Err(Failure::Config(error)),
             Err(error) => Err(Failure::Wrong(format!("it did not open: {error}"))),
         }
     }

@@ -14,11 +14,10 @@
 //! fn it_conforms() {
 //!     encoder_core::testing::check(&BACKEND);
 //! }
-//! # it_conforms();
 //! ```
 //!
-//! Each rule is checked with encoders of its own, on a thread of its own with a deadline, so that
-//! an encoder that panics or hangs fails one rule. The suite runs on the machine of the test: a
+//! Each rule is checked on a thread of its own with a deadline. An encoder that panics fails the
+//! rule. After a rule that misses its deadline, the remaining rules are not checked. The suite runs on the machine of the test: a
 //! backend whose device is missing fails the first rule, `probe`.
 //!
 //! Pictures are compared if there is a decoder: the registered one
@@ -48,13 +47,20 @@ use crate::{Backend, OpenDecoder, Settings, picture_decoder};
 /// # Panics
 /// If a rule fails, with the whole report.
 pub fn check(backend: &'static Backend) -> Report {
-    let report = Suite::new(backend).run();
-    assert!(report.is_ok(), "{report}");
-    report
+    Suite::new(backend).check()
 }
 
-/// The conformance suite with settings of its own: see [`check`].
+/// The conformance suite with settings of its own:
+///
+/// ```no_run
+/// # use encoder_core::{Backend, EncoderType, Settings, testing::Suite};
+/// # const BACKEND: Backend = Backend::new(EncoderType::new("mine"), |_| unreachable!());
+/// let mut settings = Settings::default();
+/// settings.backend.insert("mine".into(), [("speed".into(), 2.into())].into_iter().collect());
+/// Suite::new(&BACKEND).with_settings(settings).check();
+/// ```
 #[derive(Debug)]
+#[must_use = "a suite checks nothing until `check` or `run`"]
 pub struct Suite {
     backend: &'static Backend,
     settings: Settings,
@@ -75,47 +81,65 @@ impl Suite {
     }
 
     /// Sets the settings, such as the options of the backend. Size, key frame distance, B-frames and
-    /// pixel format are set by the rules. At the quality that the settings ask for, decoded pictures
+    /// pixel format are set by the rules, and in some rules preset and rate control. At the quality that the settings ask for, decoded pictures
     /// must be within 10 levels of the originals on average.
-    #[must_use]
     pub fn with_settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
     }
 
     /// Sets the decoder of the pictures.
-    #[must_use]
     pub fn with_decoder(mut self, decoder: OpenDecoder) -> Self {
         self.decoder = Some(decoder);
         self
     }
 
-    /// Sets how long a rule may take: an encoder that hangs fails the rule after that. Default one
-    /// minute.
-    #[must_use]
+    /// Sets how long a rule may take: an encoder that hangs fails the rule after that, and the
+    /// remaining rules are not checked. Default one minute.
     pub fn with_deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
     }
 
     /// Checks all rules. Blocks.
+    ///
+    /// # Panics
+    /// If a rule fails, with the whole report.
+    pub fn check(self) -> Report {
+        let report = self.run();
+        assert!(report.is_ok(), "{report}");
+        report
+    }
+
+    /// Checks all rules, and returns the report whatever the outcomes are. Blocks.
+    #[must_use = "the report has the rules that failed"]
     pub fn run(self) -> Report {
         let suite = Arc::new(self);
         let mut results = Vec::with_capacity(rules::RULES.len());
+        // Why the remaining rules are not checked.
+        let mut skipped = None;
         for rule in rules::RULES {
-            // Without a working encoder, every other rule would fail for the same reason.
-            let is_broken = results.first().is_some_and(RuleResult::is_failed);
-            let outcome = match is_broken {
-                true => Outcome::NotChecked("the probe failed".into()),
-                false => suite.apply(rule.check),
+            let outcome = match skipped {
+                Some(reason) => Outcome::NotChecked(String::from(reason)),
+                None => suite.apply(rule.check).unwrap_or_else(|| {
+                    // Each further rule would wait for the whole deadline.
+                    skipped = Some("an encoder hangs");
+                    let seconds = suite.deadline.as_secs_f32();
+                    Outcome::Failed(format!("it did not return within {seconds} s"))
+                }),
             };
-            results.push(RuleResult { rule: rule.name, text: rule.text, outcome });
+            let result = RuleResult { rule: rule.name, text: rule.text, outcome };
+            if results.is_empty() && result.is_failed() {
+                // Without a working encoder, every other rule would fail for the same reason.
+                skipped.get_or_insert("the probe failed");
+            }
+            results.push(result);
         }
         Report { encoder: suite.backend.id, results }
     }
 
-    /// Checks a rule on a thread, which is abandoned if it hangs.
-    fn apply(self: &Arc<Self>, check: rules::Check) -> Outcome {
+    /// Checks a rule on a thread. `None` after the deadline, when the thread is abandoned.
+    fn apply(self: &Arc<Self>, check: rules::Check) -> Option<Outcome> {
         let (sender, answer) = mpsc::channel();
         let suite = Arc::clone(self);
         let work = move || {
@@ -128,10 +152,8 @@ impl Suite {
             }));
         };
         if let Err(error) = thread::Builder::new().name("conformance".into()).spawn(work) {
-            return Outcome::Failed(format!("no thread for the rule: {error}"));
+            return Some(Outcome::Failed(format!("no thread for the rule: {error}")));
         }
-        answer.recv_timeout(self.deadline).unwrap_or_else(|_| {
-            Outcome::Failed(format!("it did not return within {} s", self.deadline.as_secs_f32()))
-        })
+        answer.recv_timeout(self.deadline).ok()
     }
 }

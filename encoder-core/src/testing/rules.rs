@@ -2,7 +2,7 @@
 
 use crate::{
     ConfigError, EncodeError, EncodedChunk, FrameBuffer, FrameLayout, NalKind, OpenError,
-    OpenRequest, PixelFormat, ProbeResult, Resolution, nal_units,
+    OpenRequest, PixelFormat, Preset, ProbeResult, RateControl, Resolution, nal_units,
     testing::{
         Outcome, Suite,
         encode::{Case, Encoding, Failure, Stream, is_unsupported},
@@ -28,6 +28,9 @@ pub(super) const RULES: &[Rule] = &[
     rule("name", "an encoder has the id of its backend, and a description", |suite| of(name(suite))),
     rule("sizes", "each size is encoded, or refused as unsupported; that of the probe is encoded", |suite| of(sizes(suite))),
     rule("formats", "an encoder takes the pixel format that it reports, whichever was asked for", |suite| of(formats(suite))),
+    rule("presets", "each preset is encoded, or refused", |suite| of(presets(suite))),
+    rule("rate-control", "each kind of rate control is encoded, or refused", |suite| of(rate_control(suite))),
+    rule("threads", "one thread and four threads are enough", |suite| of(threads(suite))),
     rule("count", "each frame has one access unit", |suite| on_streams(suite, count)),
     rule("pts", "the access units have the indices of the frames as pts, each once", |suite| on_streams(suite, pts)),
     rule("dts", "dts counts the access units from 0, and no picture is shown before it is decoded", |suite| on_streams(suite, dts)),
@@ -39,9 +42,10 @@ pub(super) const RULES: &[Rule] = &[
     rule("delay", "an encoder keeps no more frames than its backend declares", |suite| on_streams(suite, delay)),
     rule("flush", "the flush returns all that is missing, and nothing if there were no frames", |suite| of(flush(suite))),
     rule("start-index", "a stream may begin with any index", |suite| of(start_index(suite))),
-    rule("drop", "an encoder that is dropped in mid-stream releases what it holds", |suite| of(drop_early(suite))),
+    rule("long-stream", "a stream of 260 frames keeps the rules of short streams", |suite| of(long_stream(suite))),
+    rule("drop", "after encoders were dropped in mid-stream, an encoder can be opened again", |suite| of(drop_early(suite))),
     rule("mismatch", "a frame of another size or format is EncodeError::Mismatch", |suite| of(mismatch(suite))),
-    rule("refusals", "what is not supported is refused as unsupported", |suite| of(refusals(suite))),
+    rule("refusals", "the smallest and largest sizes are encoded, or refused as unsupported with a reason", |suite| of(refusals(suite))),
     rule("two-at-once", "two encoders do not disturb each other", |suite| of(two_at_once(suite))),
     rule("pictures", "the decoded pictures look like the frames", |suite| pictures(suite, true)),
     rule("frame-memory", "the memory of a frame that is not stable is not read after the call", |suite| pictures(suite, false)),
@@ -150,28 +154,86 @@ fn name(suite: &Suite) -> Found {
     }
 }
 
-/// Encodes each case. A case that is refused as unsupported is listed.
-fn each(suite: &Suite, cases: impl IntoIterator<Item = (String, Case)>) -> Found {
+/// Encodes each case. Lists the cases that are refused as `may_refuse` allows.
+fn each(
+    suite: &Suite,
+    may_refuse: impl Fn(&Case, &Failure) -> bool,
+    cases: impl IntoIterator<Item = (String, Case)>,
+) -> Found {
     let mut refused = Vec::new();
     for (name, case) in cases {
-        let must = case.size == suite.backend.probe_size && case.format == suite.usual().format;
         let whole = |stream: &Stream| -> Result<(), String> {
             count(suite, stream)?;
             parameter_sets(suite, stream)?;
             suite.compare(stream).map(|_| ())
         };
-        match suite.encode(case) {
+        match suite.encode(case.clone()) {
             Ok(stream) => whole(&stream).map_err(|text| format!("{name}: {text}"))?,
-            Err(Failure::Refused(refusal)) if is_unsupported(&refusal) && !must => {
-                refused.push(name);
+            Err(Failure::Refused(refusal)) if refusal.reason.is_empty() => {
+                return Err(format!("{name} is refused without a reason"));
             }
+            Err(failure) if may_refuse(&case, &failure) => refused.push(name),
             Err(failure) => return Err(format!("{name}: {}", failure.text())),
         }
     }
-    Ok(match refused.is_empty() {
+    Ok(list(&refused))
+}
+
+/// What was refused, as text.
+fn list(refused: &[String]) -> String {
+    match refused.is_empty() {
         true => String::new(),
         false => format!("refused: {}", refused.join(", ")),
-    })
+    }
+}
+
+/// Whether the encoder refused a size or pixel format other than that of the probe.
+fn is_size_refused(suite: &Suite, case: &Case, failure: &Failure) -> bool {
+    let usual = suite.usual();
+    let is_usual = (case.size, case.format) == (usual.size, usual.format);
+    !is_usual && matches!(failure, Failure::Refused(refusal) if is_unsupported(refusal))
+}
+
+/// Whether the encoder refused a preset or rate control other than that of the settings.
+fn is_setting_refused(suite: &Suite, case: &Case, failure: &Failure) -> bool {
+    let usual = suite.usual();
+    let is_usual = (case.preset, case.rate_control) == (usual.preset, usual.rate_control);
+    let is_refused = match failure {
+        Failure::Refused(refusal) => is_unsupported(refusal),
+        Failure::Config(_) => true,
+        Failure::Encode(..) | Failure::Wrong(_) => false,
+    };
+    is_refused && !is_usual
+}
+
+fn presets(suite: &Suite) -> Found {
+    let case =
+        |preset: Preset| (preset.to_string(), Case { preset, frames: 0..3, ..suite.usual() });
+    let may_refuse = |case: &_, failure: &_| is_setting_refused(suite, case, failure);
+    each(suite, may_refuse, Preset::ALL.map(case))
+}
+
+fn rate_control(suite: &Suite) -> Found {
+    // At this rate in kilobits per second, the pictures are similar in each encoder.
+    const ENOUGH: u32 = 20_000;
+    let table = [
+        RateControl::Crf(23),
+        RateControl::ConstantQp(23),
+        RateControl::bitrate(ENOUGH),
+        RateControl::bitrate(ENOUGH).with_max_kbps(2 * ENOUGH),
+    ];
+    let case = |rate_control: RateControl| {
+        (rate_control.to_string(), Case { rate_control, frames: 0..3, ..suite.usual() })
+    };
+    let may_refuse = |case: &_, failure: &_| is_setting_refused(suite, case, failure);
+    each(suite, may_refuse, table.map(case))
+}
+
+fn threads(suite: &Suite) -> Found {
+    let case = |threads: usize| {
+        (format!("{threads} threads"), Case { threads, frames: 0..3, ..suite.usual() })
+    };
+    each(suite, |_, _| false, [1, 4].map(case))
 }
 
 fn sizes(suite: &Suite) -> Found {
@@ -193,13 +255,14 @@ fn sizes(suite: &Suite) -> Found {
         let size = Resolution::new(width, height);
         (size.to_string(), Case { size, frames: 0..3, ..suite.usual() })
     };
-    each(suite, table.map(case))
+    each(suite, |case, failure| is_size_refused(suite, case, failure), table.map(case))
 }
 
 fn formats(suite: &Suite) -> Found {
     let case =
         |format: PixelFormat| (format.to_string(), Case { format, frames: 0..3, ..suite.usual() });
-    each(suite, [PixelFormat::Yuv420p, PixelFormat::Nv12].map(case))
+    let may_refuse = |case: &_, failure: &_| is_size_refused(suite, case, failure);
+    each(suite, may_refuse, [PixelFormat::Yuv420p, PixelFormat::Nv12].map(case))
 }
 
 fn count(_: &Suite, stream: &Stream) -> Result<(), String> {
@@ -310,14 +373,21 @@ fn gop(_: &Suite, stream: &Stream) -> Result<(), String> {
 fn forced_idr(suite: &Suite) -> Found {
     let mut refused = Vec::new();
     let declares = suite.open(&suite.usual()).map_err(Failure::text)?.can_force_idr();
-    // Inside a GOP, where a GOP begins, and at the first frame.
-    for (at, gop_size) in [(5, 30), (2, 4), (4, 4), (0, 4)] {
-        let case = Case { forced: Some(at), gop_size, ..suite.usual() };
+    // Inside a GOP, where a GOP begins, at the first frame, and with B-frames.
+    for (at, gop_size, b_frames) in [(5, 30, 0), (2, 4, 0), (4, 4, 0), (0, 4, 0), (5, 30, 2)] {
+        let case = Case { forced: Some(at), gop_size, b_frames, ..suite.usual() };
         let is_boundary = at.is_multiple_of(gop_size.into());
         let stream = match suite.encode(case) {
             Ok(stream) => stream,
             Err(Failure::Encode(frame, _)) if frame == at && !is_boundary && !declares => {
-                refused.push(format!("frame {at} of a GOP of {gop_size}"));
+                refused.push(match b_frames {
+                    0 => format!("frame {at} of a GOP of {gop_size}"),
+                    _ => format!("frame {at} of a GOP with B-frames"),
+                });
+                continue;
+            }
+            Err(Failure::Refused(refusal)) if is_unsupported(&refusal) && b_frames > 0 => {
+                refused.push("B-frames".into());
                 continue;
             }
             Err(failure) => return Err(failure.text()),
@@ -332,10 +402,7 @@ fn forced_idr(suite: &Suite) -> Found {
             return Err(format!("with frame {at}, a GOP of {gop_size} has {found:?}"));
         }
     }
-    Ok(match refused.is_empty() {
-        true => String::new(),
-        false => format!("refused: {}", refused.join(", ")),
-    })
+    Ok(list(&refused))
 }
 
 fn delay(suite: &Suite, stream: &Stream) -> Result<(), String> {
@@ -371,6 +438,24 @@ fn start_index(suite: &Suite) -> Found {
     Ok(String::new())
 }
 
+fn long_stream(suite: &Suite) -> Found {
+    // More frames than a counter of eight bits counts.
+    let long =
+        |size| Case { size, frames: 0..260, gop_size: 600, is_stable: false, ..suite.usual() };
+    let stream = match suite.encode(long(Resolution::new(64, 48))) {
+        Err(Failure::Refused(refusal)) if is_unsupported(&refusal) => {
+            suite.encode(long(suite.backend.probe_size))
+        }
+        other => other,
+    };
+    let stream = stream.map_err(Failure::text)?;
+    for check in [count, pts, dts, key_flag, gop, delay] {
+        check(suite, &stream)?;
+    }
+    suite.compare(&stream)?;
+    Ok(String::new())
+}
+
 fn drop_early(suite: &Suite) -> Found {
     const TIMES: usize = 4;
     for n in 0..TIMES {
@@ -400,9 +485,11 @@ fn mismatch(suite: &Suite) -> Found {
         (other, size),
         (format, Resolution::new(size.width + 2, size.height)),
         (format, Resolution::new(size.width, size.height - 2)),
+        // A square stays the same.
         (format, Resolution::new(size.height, size.width)),
     ];
-    for (index, (got, wrong)) in (0..).zip(table) {
+    let wrong = table.into_iter().filter(|row| *row != (format, size));
+    for (index, (got, wrong)) in (0..).zip(wrong) {
         let mut encoding = Encoding::new(suite, case.clone()).map_err(Failure::text)?;
         // At the first frame, and later.
         for _ in 0..index {
@@ -423,24 +510,12 @@ fn mismatch(suite: &Suite) -> Found {
 
 fn refusals(suite: &Suite) -> Found {
     let most = crate::EncoderConfig::MAX_SIDE;
-    let mut refused = Vec::new();
-    for (width, height) in [(2, 2), (most, 2), (2, most)] {
+    let case = |(width, height)| {
         let size = Resolution::new(width, height);
-        match suite.open(&Case { size, ..suite.usual() }) {
-            Ok(_) => {}
-            Err(Failure::Refused(refusal)) if is_unsupported(&refusal) => {
-                if refusal.reason.is_empty() {
-                    return Err(format!("{size} is refused without a reason"));
-                }
-                refused.push(size.to_string());
-            }
-            Err(failure) => return Err(format!("{size}: {}", failure.text())),
-        }
-    }
-    Ok(match refused.is_empty() {
-        true => String::new(),
-        false => format!("refused: {}", refused.join(", ")),
-    })
+        (size.to_string(), Case { size, frames: 0..1, ..suite.usual() })
+    };
+    let may_refuse = |case: &_, failure: &_| is_size_refused(suite, case, failure);
+    each(suite, may_refuse, [(2, 2), (most, 2), (2, most)].map(case))
 }
 
 fn two_at_once(suite: &Suite) -> Found {

@@ -8,8 +8,8 @@ use super::*;
 use crate::{
     BackendOptions, Caps, ConfigError, DecodeError, EncodeError, EncodedChunk, EncoderType,
     FailureKind, Frame, FrameBuffer, FrameLayout, NalKind, Open, OpenError, OpenRequest,
-    PictureDecoder, PixelFormat, ProbeResult, Refusal, RefusalKind, Resolution, VideoEncoder,
-    nal_units,
+    PictureDecoder, PixelFormat, Preset, ProbeResult, RateControl, Refusal, RefusalKind,
+    Resolution, VideoEncoder, nal_units,
 };
 
 const FAKE: EncoderType = EncoderType::new("fake");
@@ -45,18 +45,18 @@ faults! {
     OtherName: "name";
     NoDescription: "name";
     TinyIsConfigError: "sizes" "refusals";
-    TinyFailsLate: "sizes";
+    TinyFailsLate: "sizes" "refusals";
     ProbeSizeIsRefused: "sizes" "…";
     NotItsFormat: "formats";
     Swallows: "count" "…";
     TwoPictures: "count" "…";
     PtsTwice: "pts" "…";
-    DtsFromOne: "dts" "start-index" "two-at-once";
+    DtsFromOne: "dts" "start-index" "long-stream" "two-at-once";
     ShownBeforeDecoded: "dts" "…";
-    AllAreKeys: "key-flag";
+    AllAreKeys: "key-flag" "long-stream";
     OnlyFirstIsKey: "key-flag";
     SetsOnce: "parameter-sets";
-    SetsBehind: "parameter-sets" "sizes" "formats";
+    SetsBehind: "parameter-sets" "sizes" "…";
     ShortCodes: "start-codes";
     Garbage: "start-codes";
     OneIdr: "gop" "forced-idr" "start-index" "two-at-once";
@@ -64,7 +64,9 @@ faults! {
     ClaimsForced: "forced-idr";
     IgnoresForced: "forced-idr";
     LongAfterForced: "forced-idr";
-    KeepsMore: "delay";
+    IgnoresForcedWithB: "forced-idr";
+    KeepsMore: "delay" "long-stream";
+    CountsInAByte: "long-stream";
     FlushLosesLast: "flush" "…";
     FlushInvents: "flush";
     PtsFromZero: "start-index" "two-at-once";
@@ -75,11 +77,16 @@ faults! {
     TakesOtherFormat: "mismatch";
     FailsOnMismatch: "mismatch";
     HugePanics: "refusals";
-    NoReason: "refusals";
+    HugeFailsLate: "refusals";
+    NoReason: "refusals" "sizes";
+    SlowPresetFails: "presets";
+    BitrateFails: "rate-control";
+    MaximumIsBusy: "rate-control";
+    NeedsTwoThreads: "threads";
     SharedCount: "two-at-once";
     Gray: "pictures" "…";
     Mirrored: "pictures" "…";
-    ReadsLate: "frame-memory";
+    ReadsLate: "frame-memory" "long-stream";
     Panics: "count" "…";
     Hangs: "count" "…";
 }
@@ -92,6 +99,9 @@ struct Fake {
     /// The frames so far, and since the last IDR picture.
     taken: u64,
     in_gop: u64,
+    b_frames: u8,
+    /// Whether the encoder fails at its first frame.
+    fails: bool,
     /// Frames by which the next GOP is too long.
     extra: u64,
     returned: u64,
@@ -117,6 +127,7 @@ impl Fake {
             (NoSizeIsRefused, Err(_)) => return Err(refuse(RefusalKind::Unsupported, "no size")),
             (_, size) => size?,
         };
+        let rate_control = request.config.rate_control;
         let is_tiny = size.width < 4;
         let is_huge = size.width > 1024 || size.height > 1024;
         match fault {
@@ -131,6 +142,15 @@ impl Fake {
             LeakedSession if SESSIONS.fetch_add(1, SeqCst) >= 3 => {
                 return Err(refuse(RefusalKind::Busy, "all sessions are in use"));
             }
+            HugeFailsLate if size.width.max(size.height) > 8192 => {}
+            MaximumIsBusy
+                if matches!(rate_control, RateControl::Bitrate { max_kbps: Some(_), .. }) =>
+            {
+                return Err(refuse(RefusalKind::Busy, "no rate control is free"));
+            }
+            NeedsTwoThreads if request.threads < 2 => {
+                return Err(refuse(RefusalKind::Unsupported, "it needs two threads"));
+            }
             _ if is_huge => return Err(refuse(RefusalKind::Unsupported, "too large")),
             _ => {}
         }
@@ -140,6 +160,14 @@ impl Fake {
             gop_size: request.config.gop_size.into(),
             taken: 0,
             in_gop: 0,
+            b_frames: request.config.b_frames,
+            fails: match fault {
+                TinyFailsLate => is_tiny,
+                HugeFailsLate => is_huge,
+                SlowPresetFails => request.config.preset == Preset::Veryslow,
+                BitrateFails => matches!(rate_control, RateControl::Bitrate { .. }),
+                _ => false,
+            },
             extra: 0,
             returned: 0,
             waiting: Vec::new(),
@@ -203,7 +231,12 @@ impl Fake {
 
     /// Whether the frame is coded as an IDR picture.
     fn is_idr(&mut self, frame: &Frame<'_>) -> bool {
-        let forced = frame.force_idr && self.fault != Fault::IgnoresForced;
+        let is_ignored = match self.fault {
+            Fault::IgnoresForced => true,
+            Fault::IgnoresForcedWithB => self.b_frames > 0,
+            _ => false,
+        };
+        let forced = frame.force_idr && !is_ignored;
         let gop_size = match self.fault {
             Fault::OneIdr => u64::MAX,
             Fault::TwiceTheGop => self.gop_size * 2,
@@ -227,7 +260,7 @@ impl VideoEncoder for Fake {
             Fault::RefusesForced | Fault::ClaimsForced if frame.force_idr && inside => {
                 return self.failed(frame.index);
             }
-            Fault::TinyFailsLate if self.layout.width < 4 => return self.failed(frame.index),
+            _ if self.fails => return self.failed(frame.index),
             Fault::Panics if self.taken == 4 => panic!("on purpose"),
             Fault::Hangs if self.taken == 4 => loop {
                 thread::park();
@@ -252,6 +285,7 @@ impl VideoEncoder for Fake {
         let dts = match self.fault {
             Fault::DtsOfPts => frame.index,
             Fault::DtsFromOne => self.taken + 1,
+            Fault::CountsInAByte => self.taken % 256,
             Fault::SharedCount if self.taken == 0 => {
                 COUNT.store(0, SeqCst);
                 0
@@ -430,7 +464,8 @@ fn an_encoder_that_keeps_all_rules_passes() {
     }
     // What an encoder refuses is part of the report.
     let report = run(Fault::RefusesForced, open::<{ Fault::RefusesForced as usize }>);
-    let refused = "refused: frame 5 of a GOP of 30, frame 2 of a GOP of 4";
+    let refused = "refused: frame 5 of a GOP of 30, frame 2 of a GOP of 4, \
+                   frame 5 of a GOP with B-frames";
     assert_eq!(report.outcome("forced-idr"), Some(&Outcome::Passed(refused.into())));
     assert!(report.to_string().contains(refused), "{report}");
 }
@@ -448,4 +483,32 @@ fn without_a_decoder_pictures_are_not_checked() {
 #[should_panic(expected = "FAILED   dts              access unit 0 has the dts 1")]
 fn check_panics_with_the_report() {
     check(backend(Fault::DtsFromOne, open::<{ Fault::DtsFromOne as usize }>));
+}
+
+#[test]
+fn an_encoder_of_square_pictures_passes() {
+    let backend = backend(Fault::None, open::<{ Fault::None as usize }>);
+    let square = Backend::new(FAKE, backend.open).max_delay(|_| DELAY);
+    let square = Box::leak(Box::new(square.probe_size(Resolution::new(64, 64))));
+    let report = Suite::new(square).check();
+    assert_eq!(report.outcome("mismatch"), Some(&Outcome::Passed(String::new())), "{report}");
+}
+
+#[test]
+fn after_a_rule_that_hangs_no_rule_is_checked() {
+    let report = run(Fault::Hangs, open::<{ Fault::Hangs as usize }>);
+    let mut rest = report.results.iter().skip_while(|result| !result.is_failed());
+    let hung = rest.next().unwrap();
+    let text = "it did not return within 0.3 s";
+    assert_eq!((hung.rule, &hung.outcome), ("count", &Outcome::Failed(text.into())));
+    let skipped = Outcome::NotChecked("an encoder hangs".into());
+    assert!(rest.all(|result| result.outcome == skipped), "{report}");
+    assert_eq!(report.failures().count(), 1, "{report}");
+}
+
+#[test]
+#[should_panic(expected = "FAILED   name             the description is empty")]
+fn the_check_of_a_suite_panics_with_the_report() {
+    let backend = backend(Fault::NoDescription, open::<{ Fault::NoDescription as usize }>);
+    Suite::new(backend).check();
 }

@@ -2,14 +2,23 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 use std::{
+    fmt::Debug,
     fs,
-    sync::mpsc::{Receiver, Sender, channel},
+    future::Future,
+    path::{Path, PathBuf},
+    pin::Pin,
+    sync::{
+        Arc, Condvar, Mutex,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+        mpsc::{Receiver, Sender, channel},
+    },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
 use encoder_core::{
-    EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat, Plan, Resolution, Settings,
-    VideoEncoder,
+    Backend, EncodeError, EncodedChunk, EncoderType, Frame, PixelFormat, Plan, Resolution,
+    Settings, VideoEncoder, inventory,
 };
 use encoder_media::{
     AccessUnit, Finished, Location, Payload, RawImage, Sink, SinkError,
@@ -18,6 +27,8 @@ use encoder_media::{
 use encoder_session::{OnFull, Session, SessionConfig};
 
 pub const SIZE: Resolution = Resolution::new(64, 48);
+/// Bytes of a slot: whole pages.
+pub const SLOT: usize = 8192;
 
 /// Only a hang reaches it.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -25,8 +36,21 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A drop takes far less than 100 ms; the rest is for a busy machine.
 pub const AT_ONCE: Duration = Duration::from_secs(2);
 
-/// The result of encoding a frame, by its index.
-pub type Encode = Box<dyn FnMut(u64) -> Result<Option<EncodedChunk>, EncodeError> + Send>;
+/// The encoders [`Fake`] and the sinks [`Output`] of this process that are open.
+pub static ENCODERS: AtomicUsize = AtomicUsize::new(0);
+pub static SINKS: AtomicUsize = AtomicUsize::new(0);
+
+/// An encoder that works.
+pub const FAKE: EncoderType = EncoderType::new("fake");
+
+inventory::submit! {
+    Backend::new(FAKE, |_| Ok(Box::new(Fake::new(FAKE))))
+        .check_options(|_| Ok(()))
+        .memory_estimate(|_| 1_000_000)
+}
+
+/// The result of encoding a frame.
+pub type Encode = Box<dyn FnMut(&Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> + Send>;
 
 /// An encoder in this process.
 pub struct Fake {
@@ -37,25 +61,34 @@ pub struct Fake {
 impl Fake {
     /// Returns an access unit for each frame at once.
     pub fn new(id: EncoderType) -> Self {
-        Self::encoding(id, |pts| Ok(Some(chunk(pts))))
+        Self::encoding(id, |frame| Ok(Some(unit(frame))))
     }
 
     pub fn encoding(
         id: EncoderType,
-        encode: impl FnMut(u64) -> Result<Option<EncodedChunk>, EncodeError> + Send + 'static,
+        encode: impl FnMut(&Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> + Send + 'static,
     ) -> Self {
+        ENCODERS.fetch_add(1, SeqCst);
         Self { id, encode: Box::new(encode) }
     }
 }
 
-/// A key frame.
-pub fn chunk(pts: u64) -> EncodedChunk {
-    EncodedChunk { data: vec![0, 0, 0, 1, 0x65], pts, dts: pts, keyframe: true }
+impl Drop for Fake {
+    fn drop(&mut self) {
+        ENCODERS.fetch_sub(1, SeqCst);
+    }
+}
+
+/// A key frame that has the first sample of the picture.
+pub fn unit(frame: &Frame<'_>) -> EncodedChunk {
+    let (pts, data) = (frame.index, vec![frame.planes()[0].data[0]]);
+    EncodedChunk { data, pts, dts: pts, keyframe: true }
 }
 
 impl VideoEncoder for Fake {
     fn encode_frame(&mut self, frame: &Frame<'_>) -> Result<Option<EncodedChunk>, EncodeError> {
-        (self.encode)(frame.index)
+        frame.check(PixelFormat::Yuv420p, SIZE)?;
+        (self.encode)(frame)
     }
     fn flush(&mut self) -> Result<Vec<EncodedChunk>, EncodeError> {
         Ok(Vec::new())
@@ -133,31 +166,147 @@ pub fn next(calls: &Receiver<Call>) -> Call {
     calls.recv_timeout(PATIENCE).unwrap()
 }
 
-/// The smallest ring; frames are dropped when it is full.
+/// The smallest ring: three slots.
 pub fn config(order: &[EncoderType]) -> SessionConfig {
     let mut settings = Settings::default();
     settings.gpu.enable_ring_buffer = false;
     settings.encoder.b_frames = 0;
-    SessionConfig::new(settings, Plan::new(order.to_vec(), vec![])).with_on_full(OnFull::DropNewest)
+    SessionConfig::new(settings, Plan::new(order.to_vec(), vec![]))
 }
 
+/// A session that drops frames when its ring is full.
 pub fn open(order: &[EncoderType], sink: TestSink) -> Session {
-    Session::open(SIZE, &config(order), Box::new(sink)).unwrap()
+    let config = config(order).with_on_full(OnFull::DropNewest);
+    Session::open(SIZE, &config, Box::new(sink)).unwrap()
 }
 
-pub fn picture() -> Payload {
+/// A grey picture that needs a conversion.
+pub fn picture(shade: u8) -> Payload {
     Payload::Raw(RawImage {
-        encoding: "i420".into(),
+        encoding: "mono8".into(),
         width: SIZE.width,
         height: SIZE.height,
         step: SIZE.width,
         is_bigendian: false,
-        data: vec![128; 64 * 48 * 3 / 2].into(),
+        data: vec![shade; 64 * 48].into(),
     })
 }
 
-pub fn at(n: i64) -> FrameTimes {
-    FrameTimes::at(n * 40_000_000)
+/// The access unit of [`picture`]: the shade in limited range.
+pub fn shown(shade: u8) -> u8 {
+    (16.0 + f64::from(shade) * 219.0 / 255.0).round() as u8
+}
+
+pub fn at<N: TryInto<i64, Error: Debug>>(n: N) -> FrameTimes {
+    FrameTimes::at(n.try_into().unwrap() * 1_000_000)
+}
+
+/// Lets a number of access units into a sink.
+#[derive(Default)]
+pub struct Gate {
+    state: Mutex<(usize, usize)>,
+    changed: Condvar,
+}
+
+impl Gate {
+    pub fn open(allowed: usize) -> Arc<Self> {
+        Arc::new(Self { state: Mutex::new((allowed, 0)), changed: Condvar::new() })
+    }
+
+    pub fn allow(&self, more: usize) {
+        let mut state = self.state.lock().unwrap();
+        state.0 = state.0.saturating_add(more);
+        self.changed.notify_all();
+    }
+
+    /// Waits until this many calls wait at the gate, or passed it.
+    pub fn until(&self, calls: usize) {
+        let state = self.state.lock().unwrap();
+        let waited = self.changed.wait_timeout_while(state, PATIENCE, |state| state.1 < calls);
+        assert!(!waited.unwrap().1.timed_out());
+    }
+
+    pub fn pass(&self) {
+        let mut state = self.state.lock().unwrap();
+        state.1 += 1;
+        self.changed.notify_all();
+        let mut state = self.changed.wait_while(state, |state| state.0 == 0).unwrap();
+        state.0 -= usize::from(state.0 < usize::MAX);
+    }
+}
+
+/// What a sink received: the first clock of each frame, and its access unit.
+pub type Written = Arc<Mutex<Vec<(i64, u8)>>>;
+
+/// A sink that keeps a file while it is open, and keeps it if it is abandoned.
+pub struct Output {
+    pub gate: Arc<Gate>,
+    pub written: Written,
+    file: PathBuf,
+}
+
+impl Output {
+    pub fn boxed(gate: &Arc<Gate>, written: &Written, file: &Path) -> Box<dyn Sink> {
+        SINKS.fetch_add(1, SeqCst);
+        std::fs::write(file, b"").unwrap();
+        let (gate, written) = (Arc::clone(gate), Arc::clone(written));
+        Box::new(Self { gate, written, file: file.to_owned() })
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        SINKS.fetch_sub(1, SeqCst);
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+impl Sink for Output {
+    fn write(&mut self, unit: AccessUnit) -> Result<(), SinkError> {
+        self.gate.pass();
+        let time = unit.times.log_ns;
+        self.written.lock().unwrap().push((time, unit.chunk.data[0]));
+        Ok(())
+    }
+    fn finish(self: Box<Self>, _: &Timeline) -> Result<Finished, SinkError> {
+        Ok(Finished::default())
+    }
+    fn abandon(self: Box<Self>) -> Option<Location> {
+        let kept = self.file.with_extension("kept");
+        std::fs::rename(&self.file, &kept).unwrap();
+        Some(Location::from(kept))
+    }
+    fn part_file(&self) -> Option<&Path> {
+        Some(&self.file)
+    }
+}
+
+/// Is ready after it was polled a number of times; with `usize::MAX` never.
+pub struct After(pub usize);
+
+impl Future for After {
+    type Output = ();
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        match self.0 {
+            0 => Poll::Ready(()),
+            usize::MAX => Poll::Pending,
+            _ => {
+                self.0 -= 1;
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Numbers without a pattern.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (self.0 >> 33) as usize % limit
+    }
 }
 
 /// Drops a value; fails if that is not done at once.
@@ -181,12 +330,17 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
     begun.elapsed()
 }
 
-/// The threads of this process with this name, of which Linux keeps 15 bytes.
+/// The threads of this process whose names begin with `name`; Linux keeps 15 bytes of a name.
 pub fn threads(name: &str) -> usize {
     let name = &name[..name.len().min(15)];
-    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let Ok(tasks) = fs::read_dir("/proc/self/task") else { return 0 };
     let names = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.filter(|known| known.trim_end() == name).count()
+    names.filter(|known| known.starts_with(name)).count()
+}
+
+/// The threads of sessions.
+pub fn session_threads() -> usize {
+    ["encode-", "convert", "open-session", "deadline"].map(threads).iter().sum()
 }
 
 /// Waits until the thread of the sessions with this encoder has ended; returns how long that took.
