@@ -16,6 +16,7 @@ page! {
     add_a_source = "add-a-source.md";
     embedding = "embedding.md";
     of_core = "../encoder-core/README.md";
+    of_workspace = "../README.md";
 }
 
 #[cfg(test)]
@@ -45,6 +46,9 @@ mod tests {
                 pages.push((name, fs::read_to_string(path).unwrap()));
             }
         }
+        let of_workspace = "../README.md".to_owned();
+        let text = fs::read_to_string(here.join(&of_workspace)).unwrap();
+        pages.push((of_workspace, text));
         for entry in fs::read_dir(here.parent().unwrap()).unwrap() {
             let folder = entry.unwrap().file_name().into_string().unwrap();
             let name = format!("../{folder}/README.md");

@@ -70,7 +70,7 @@ pub fn encode(
     if let Some(encoder) = plan.software_only {
         info!(
             target: NOTE,
-            "software encoding by {encoder}; no hardware encoder here: encoder detect says why"
+            "software encoding by {encoder}; no hardware encoder here: see `encoder detect`"
         );
     }
     let session = session(args, settings, plan.clone());

@@ -75,11 +75,9 @@ impl VideoArgs {
             return match (of_file, max_bitrate) {
                 (other, None) => Ok(other),
                 (RateControl::Bitrate { .. }, Some(max)) => Ok(of_file.with_max_kbps(max)),
-                (_, Some(max)) => Err(Refused::usage(ConfigError::value(
-                    "--max-bitrate",
-                    max,
-                    "none without a bit rate (--bitrate)",
-                ))),
+                (_, Some(_)) => {
+                    Err(Refused::usage(ConfigError::needs("--max-bitrate", "--bitrate")))
+                }
             };
         }
         RateControl::from_keys(crf, qp, bitrate, max_bitrate).map_err(Refused::usage)

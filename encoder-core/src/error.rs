@@ -27,6 +27,14 @@ pub enum ConfigError {
         /// The other field, with its table.
         second: String,
     },
+    /// A field that has a meaning only beside another field, which is not set.
+    #[error("`{field}` needs `{needed}`, which is not set")]
+    Needs {
+        /// The field that is set, with its table.
+        field: String,
+        /// The field that is missing, with its table.
+        needed: String,
+    },
     /// A key that is not known.
     #[error("unknown key `{key}` in {place}{hint}")]
     UnknownKey {
@@ -66,6 +74,11 @@ impl ConfigError {
         allowed: impl Into<String>,
     ) -> Self {
         Self::Value { field: field.into(), value: value.to_string(), allowed: allowed.into() }
+    }
+
+    /// A [`ConfigError::Needs`].
+    pub fn needs(field: impl Into<String>, needed: impl Into<String>) -> Self {
+        Self::Needs { field: field.into(), needed: needed.into() }
     }
 
     /// A [`ConfigError::Conflict`].

@@ -1,14 +1,15 @@
 use std::{fmt, str::FromStr};
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use crate::ConfigError;
 
 /// Preset of NVENC: `p1` (fastest) to `p7` (best).
 ///
 /// `"p4".into()` takes any text; a text that is no preset is an error of
-/// [`GpuEncoderConfig::check`](crate::GpuEncoderConfig::check). [`FromStr`] checks at once.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+/// [`GpuEncoderConfig::check`](crate::GpuEncoderConfig::check), and is not serialized. [`FromStr`]
+/// checks at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NvencPreset(&'static str);
 
 #[allow(missing_docs)]
@@ -64,6 +65,13 @@ impl FromStr for NvencPreset {
     }
 }
 
+impl Serialize for NvencPreset {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let known = self.0.parse::<Self>().map_err(ser::Error::custom)?;
+        serializer.serialize_str(known.0)
+    }
+}
+
 impl<'de> Deserialize<'de> for NvencPreset {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
@@ -91,4 +99,16 @@ crate::names! {
     Ll = "ll",
     Ull = "ull",
     Lossless = "lossless",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_preset_is_serialized() {
+        assert_eq!(serde_json::to_string(&NvencPreset::from("p4")).ok().as_deref(), Some("\"p4\""));
+        let error = serde_json::to_string(&NvencPreset::from("p9")).map_err(|e| e.to_string());
+        assert!(error.is_err_and(|text| text.contains("gpu.nvenc_preset = p9: not allowed")));
+    }
 }

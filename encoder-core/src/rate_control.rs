@@ -51,7 +51,7 @@ impl RateControl {
     /// The rate control for these keys, as they are called in TOML; the default if none is given.
     ///
     /// # Errors
-    /// [`ConfigError::Conflict`] if two kinds are given, [`ConfigError::Value`] for a maximum
+    /// [`ConfigError::Conflict`] if two kinds are given, [`ConfigError::Needs`] for a maximum
     /// without a bit rate. The values themselves are checked by [`check`](Self::check).
     pub fn from_keys(
         crf: Option<u8>,
@@ -174,9 +174,8 @@ impl TryFrom<Keys> for RateControl {
             (Some(kind), Some(_)) => {
                 Err(ConfigError::conflict(kind.field(), "encoder.max_bitrate_kbps"))
             }
-            (None, Some(max)) => {
-                let allowed = "none without encoder.bitrate_kbps";
-                Err(ConfigError::value("encoder.max_bitrate_kbps", max, allowed))
+            (None, Some(_)) => {
+                Err(ConfigError::needs("encoder.max_bitrate_kbps", "encoder.bitrate_kbps"))
             }
         }
     }
@@ -260,7 +259,10 @@ mod tests {
                 "bitrate_kbps = 800\nmax_bitrate_kbps = 799",
                 "encoder.max_bitrate_kbps = 799: not allowed; allowed is 800",
             ),
-            ("max_bitrate_kbps = 800", "none without encoder.bitrate_kbps"),
+            (
+                "max_bitrate_kbps = 800",
+                "`encoder.max_bitrate_kbps` needs `encoder.bitrate_kbps`, which is not set",
+            ),
             ("bit_rate_kbps = 800", "did you mean `bitrate_kbps`?"),
         ] {
             let error = read(keys).expect_err(keys).to_string();

@@ -3,7 +3,7 @@
 //! A child leads a process group of its own, so that Ctrl-C in a terminal does not end it before
 //! its parent has closed its input. Its stderr is always read, so that it cannot block on writing
 //! to it. It is killed with its group when its owner drops it, or when a waiter is stopped
-//! ([`Child::kill_on_stop`]). When this program dies, the guard kills it with its group, and
+//! (`Child::kill_on_stop`). When this program dies, the guard kills it with its group, and
 //! without a guard Linux kills the child alone. It is always reaped. A child that the system cannot
 //! end, because it hangs in a broken driver, keeps its threads and delays other work by at most
 //! [`GONE`].

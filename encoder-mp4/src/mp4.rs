@@ -5,6 +5,7 @@ use std::{
 };
 
 use encoder_core::{EncoderConfig, FrameRate};
+use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use super::{
@@ -20,7 +21,9 @@ use super::{
 use encoder_media::timeline::{self, Clock, Timeline, Timing};
 
 /// The layout of an MP4 file while it is written and when it is finished.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum OutputMode {
     /// Written as `NAME.mp4.part`. Finishing it writes a second file with the index at the front,
     /// under the final name.
@@ -28,6 +31,12 @@ pub enum OutputMode {
     Progressive,
     /// A fragmented file under its final name, which is playable while it grows.
     Fragmented,
+}
+
+encoder_core::names! {
+    OutputMode, "output mode":
+    Progressive = "progressive",
+    Fragmented = "fragmented",
 }
 
 /// Options of an MP4 file.
@@ -232,5 +241,23 @@ impl Sink for Mp4Sink {
             FileState::Visible(file) if !file.is_empty() => Some(file.path()),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_comes_back_from_its_text() {
+        for (mode, text) in OutputMode::ALL.iter().zip(["progressive", "fragmented"]) {
+            assert_eq!(mode.to_string(), text);
+            assert_eq!(text.parse(), Ok(*mode));
+            assert_eq!(serde_json::to_value(mode).unwrap(), text);
+            assert_eq!(serde_json::from_value::<OutputMode>(text.into()).unwrap(), *mode);
+        }
+        let error = "whole".parse::<OutputMode>().unwrap_err().to_string();
+        assert_eq!(error, "output mode = whole: not allowed; allowed is progressive, fragmented");
     }
 }

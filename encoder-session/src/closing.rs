@@ -170,9 +170,10 @@ impl Future for Closing {
                 Poll::Pending => {
                     self.end = End::Coming(ended);
                     // The session's thread would wait for itself.
-                    return self
-                        .check_thread()
-                        .map_or_else(|own| Poll::Ready(Err(own)), |()| Poll::Pending);
+                    return match self.check_thread() {
+                        Err(own) => Poll::Ready(Err(own)),
+                        Ok(()) => Poll::Pending,
+                    };
                 }
             },
             End::Known(ended) => ended,

@@ -201,8 +201,8 @@ fn a_machine_without_hardware_says_so_in_one_line() {
     // A device that is here and does not work has a warning of its own.
     let is_absent = |found: &&&Value| found["kind"] == "no-device";
     if !refused.is_empty() && refused.iter().filter(is_absent).count() == refused.len() {
-        let note = "note: software encoding by x264; no hardware encoder here: encoder detect says \
-                    why\n";
+        let note = "note: software encoding by x264; no hardware encoder here: see `encoder \
+                    detect`\n";
         assert_eq!(done.said.matches(note).count(), 1, "{}", done.said);
         assert_eq!(done.said.lines().count(), 2, "{}", done.said);
         // If software was asked for, there is no note.

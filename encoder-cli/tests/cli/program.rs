@@ -155,7 +155,7 @@ fn wrong_usage_is_exit_code_2_and_names_the_cure() {
         (&["--bitrate", "0"], "encoder.bitrate_kbps = 0"),
         (&["--crf", "20", "--bitrate", "900"], "--bitrate"),
         (&["--qp", "20", "--bitrate", "900"], "--bitrate"),
-        (&["--max-bitrate", "900"], "--bitrate"),
+        (&["--max-bitrate", "900"], "`--max-bitrate` needs `--bitrate`, which is not set"),
         (&["--bitrate", "900", "--max-bitrate", "800"], "encoder.max_bitrate_kbps = 800"),
         (&["--config", text(&both)], "`encoder.crf` and `encoder.qp` contradict each other"),
         (&["--gop", "0"], "1 to 600"),

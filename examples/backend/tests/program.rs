@@ -13,8 +13,40 @@ use encoder_core::HelperTask;
 fn program(example: &str) -> PathBuf {
     let folder = env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples");
     let path = folder.join(format!("{example}{}", env::consts::EXE_SUFFIX));
-    assert!(path.is_file(), "{} is not built: cargo build --examples", path.display());
+    let build = "cargo build -p encoder-ipcm --examples";
+    assert!(path.is_file(), "{} is not built: {build}", path.display());
+    let list = fs::read_to_string(folder.join(format!("{example}.d"))).unwrap();
+    let modified = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    let newer = sources(&list).into_iter().find(|file| modified(file) > modified(&path));
+    assert_eq!(newer, None, "{} is older than this source: {build}", path.display());
     path
+}
+
+/// The source files in a list that Cargo writes beside what it builds: `target: source source`.
+fn sources(list: &str) -> Vec<PathBuf> {
+    let (_, files) = list.lines().next().unwrap().split_once(": ").unwrap();
+    // A space in a path is escaped.
+    let files = files.replace("\\ ", "\0");
+    files.split_whitespace().map(|file| file.replace('\0', " ").into()).collect()
+}
+
+#[test]
+fn a_list_of_sources_is_read() {
+    let expected = ["/w/a.rs", "/w/b c.rs"].map(PathBuf::from);
+    assert_eq!(sources("/t/program: /w/a.rs /w/b\\ c.rs\n"), expected);
+    // That of the example has the files of the crates in this repository.
+    let folder = program("program").parent().unwrap().join("program.d");
+    let all = sources(&fs::read_to_string(folder).unwrap());
+    for part in ["backend/src/lib.rs", "encoder-core/src/lib.rs", "encoder-cli/src/lib.rs"] {
+        assert!(all.iter().any(|file| file.ends_with(part)), "{part}: {all:?}");
+    }
+}
+
+#[test]
+fn the_backend_has_at_most_sixty_lines() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
+    let lines = fs::read_to_string(path).unwrap().lines().count();
+    assert!(lines <= 60, "{lines}");
 }
 
 fn run(example: &str, arguments: &[&str]) -> Output {
