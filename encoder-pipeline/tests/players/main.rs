@@ -110,7 +110,7 @@ impl Made {
     fn is_at(&self, ns: u64, n: usize) -> bool {
         match self.mode {
             Progressive => ns == self.times[n],
-            Fragmented => ns.abs_diff(self.times[n]) <= 500,
+            _ => ns.abs_diff(self.times[n]) <= 500,
         }
     }
 
@@ -215,7 +215,7 @@ fn check_all(pictures: &[Picture], first: usize, made: &Made, what: &str) {
 fn ffmpeg_shows_all_of(made: &Made) {
     let video = match made.mode {
         Progressive => decode(&made.path),
-        Fragmented => decode_fragmented(&made.path),
+        _ => decode_fragmented(&made.path),
     };
     check_all(&video.frames, 0, made, "FFmpeg");
     for (number, ticks) in video.pts.iter().enumerate() {
