@@ -288,7 +288,7 @@ fn a_frame_whose_decoder_vanished_fails_the_session() {
     drop(session.reserve(at(1)).unwrap());
     let error = session.finish().unwrap_err();
     let text = error.to_string();
-    assert!(text.contains("dropped its frame") && text.contains("a.mp4.part"), "{text}");
+    assert!(text.contains("slot of frame 1 was dropped") && text.contains("a.mp4.part"), "{text}");
     // Earlier frames are kept, under another name.
     let SessionError::Kept { part, .. } = error else { panic!("{text}") };
     assert_eq!(decode_fragmented(part.path().unwrap()).numbers(), [Some(0)]);

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use encoder_core::FrameRate;
+use encoder_core::{ConfigError, FrameRate};
 
 use super::filter::{Window, stream_name};
 use super::frames::{FrameBuffers, assumed_rate};
@@ -316,7 +316,14 @@ fn rate(word: &str, value: &str) -> Result<FrameRate, BadRate> {
     if value.split(':').any(is_zero) {
         return Err(BadRate::Unknown(word.into()));
     }
-    value.parse().map_err(|error| BadRate::Invalid(format!("the header has `{word}`: {error}")))
+    value.parse().map_err(|error| {
+        let why = match error {
+            // The field that the error names is not what the header has.
+            ConfigError::Value { allowed, .. } => format!("a rate is {allowed}"),
+            other => other.to_string(),
+        };
+        BadRate::Invalid(format!("the header has `{word}`: {why}"))
+    })
 }
 
 fn check_size(header: &Header, limits: &Limits) -> Result<(), String> {
@@ -427,7 +434,7 @@ mod tests {
             (b"MPEG W1 H1\n", "does not start"),
             (b"YUV4MPEG2 W4\n", "no width or height"),
             (b"YUV4MPEG2 W4 Hx\n", "`Hx`"),
-            (b"YUV4MPEG2 W4 H4 F5000:1\n", "`F5000:1`: frame rate"),
+            (b"YUV4MPEG2 W4 H4 F5000:1\n", "`F5000:1`: a rate is more than 0"),
             (b"YUV4MPEG2 W4 H4 F5000:1\n", "at most 2000"),
             (b"YUV4MPEG2 W4 H4 Fx\n", "`SourceOptions::rate`"),
             (b"YUV4MPEG2 W4 H4 C420p10\n", "C420p10"),
