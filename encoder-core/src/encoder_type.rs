@@ -6,9 +6,9 @@ use crate::{ConfigError, backend::ids};
 
 /// The name of a backend, as users write it: `nvenc`, `x264` …
 ///
-/// An open set: a crate outside this workspace registers a name of its own. As text, a name is that
-/// of a backend of this workspace, or of one that the program has registered; another name is an
-/// error that lists them.
+/// An open set: a crate outside this workspace registers a name of its own. When a
+/// name is parsed, it must be that of a backend of this workspace or of a registered backend; the
+/// error for another name lists them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EncoderType(&'static str);
 

@@ -552,7 +552,7 @@ mod tests {
         let waiter = Waiter::new();
         child.kill_on_stop(&waiter);
         assert_eq!(child.wait(LONG), Some(Exit::Code(0)));
-        // From now on this process stands for one that got the same id.
+        // From now on this process plays the part of an unrelated process with the same id.
         let mut other = shell("exec sleep 1000");
         sys::isolate(&mut other);
         let other = other.spawn().unwrap();

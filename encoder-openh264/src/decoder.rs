@@ -116,75 +116,71 @@ mod tests {
     use super::*;
     use crate::OpenH264;
 
+    const SIZE: Resolution = Resolution::new(160, 120);
+
+    /// 100 test pictures, and their access units.
+    fn stream(preset: &str, gop_size: u32) -> Vec<(FrameBuffer, Vec<u8>)> {
+        let encoder = EncoderConfig {
+            resolution: Some(SIZE),
+            preset: preset.parse().unwrap(),
+            gop_size,
+            rate_control: RateControl::Crf(10),
+            ..EncoderConfig::default()
+        };
+        let settings = Settings { encoder, ..Settings::default() };
+        let request = OpenRequest::new(&settings, EncoderType::OPENH264, 1);
+        let mut encoder = OpenH264::open(&request).unwrap();
+        let layout = FrameLayout::new(PixelFormat::Yuv420p, SIZE);
+        let mut encode = |n| {
+            let picture = FrameBuffer::test_picture(layout, n);
+            let unit = encoder.encode_frame(&picture.frame(n)).unwrap().unwrap();
+            (picture, unit.data)
+        };
+        (0..100).map(&mut encode).collect()
+    }
+
+    fn luma(frame: &Frame<'_>) -> Vec<u8> {
+        frame.planes()[0].rows().flatten().copied().collect()
+    }
+
+    fn assert_shows(shown: &[u8], picture: &FrameBuffer, what: &str) {
+        let off = mean_absolute_difference(shown, &luma(&picture.frame(0)));
+        assert!(off < 6.0, "{what}: {off}");
+    }
+
     #[test]
     fn pictures_come_in_order_at_most_one_access_unit_late_however_many_there_are() {
         for preset in ["ultrafast", "veryfast"] {
-            let size = Resolution::new(160, 120);
-            let encoder = EncoderConfig {
-                resolution: Some(size),
-                preset: preset.parse().unwrap(),
-                gop_size: 7,
-                rate_control: RateControl::Crf(10),
-                ..EncoderConfig::default()
-            };
-            let settings = Settings { encoder, ..Settings::default() };
-            let request = OpenRequest::new(&settings, EncoderType::OPENH264, 1);
-            let mut encoder = OpenH264::open(&request).unwrap();
-            let layout = FrameLayout::new(PixelFormat::Yuv420p, size);
-            let luma = |frame: &Frame<'_>| -> Vec<u8> {
-                frame.planes()[0].rows().flatten().copied().collect()
-            };
-            let mut decoder = Decoder::open(size).unwrap();
+            let stream = stream(preset, 7);
+            let mut decoder = Decoder::open(SIZE).unwrap();
             let mut shown = Vec::new();
-            for n in 0..100 {
-                let picture = FrameBuffer::test_picture(layout, n);
-                let unit = encoder.encode_frame(&picture.frame(n)).unwrap().unwrap();
-                decoder.decode(&unit.data, &mut |frame| shown.push(luma(frame))).unwrap();
-                let late = n as usize + 1 - shown.len();
+            for (n, (_, unit)) in stream.iter().enumerate() {
+                decoder.decode(unit, &mut |frame| shown.push(luma(frame))).unwrap();
+                let late = n + 1 - shown.len();
                 assert!(late <= encoder_core::MAX_DECODE_DELAY, "{preset} {n}");
             }
             decoder.flush(&mut |frame| shown.push(luma(frame))).unwrap();
-            assert_eq!(shown.len(), 100);
-            for (n, shown) in (0..).zip(&shown) {
-                let sent = luma(&FrameBuffer::test_picture(layout, n).frame(0));
-                let off = mean_absolute_difference(shown, &sent);
-                assert!(off < 6.0, "{preset} {n}: {off}");
+            assert_eq!(shown.len(), stream.len());
+            for (n, ((picture, _), shown)) in stream.iter().zip(&shown).enumerate() {
+                assert_shows(shown, picture, &format!("{preset} {n}"));
             }
         }
     }
 
     #[test]
     fn key_frames_are_decoded_one_by_one_however_many_there_are() {
-        // `ultrafast` is Baseline, whose pictures come at once; the other is Main.
+        // `ultrafast` is Baseline, whose pictures come at once; `veryfast` is Main.
         for preset in ["ultrafast", "veryfast"] {
-            let size = Resolution::new(160, 120);
-            let encoder = EncoderConfig {
-                resolution: Some(size),
-                preset: preset.parse().unwrap(),
-                gop_size: 1,
-                rate_control: RateControl::Crf(10),
-                ..EncoderConfig::default()
-            };
-            let settings = Settings { encoder, ..Settings::default() };
-            let request = OpenRequest::new(&settings, EncoderType::OPENH264, 1);
-            let mut encoder = OpenH264::open(&request).unwrap();
-            let layout = FrameLayout::new(PixelFormat::Yuv420p, size);
-            let luma = |frame: &Frame<'_>| -> Vec<u8> {
-                frame.planes()[0].rows().flatten().copied().collect()
-            };
-            let mut decoder = Decoder::open(size).unwrap();
-            let mut last = Vec::new();
-            for n in 0..100 {
-                let picture = FrameBuffer::test_picture(layout, n);
-                let unit = encoder.encode_frame(&picture.frame(n)).unwrap().unwrap();
+            let stream = stream(preset, 1);
+            let mut decoder = Decoder::open(SIZE).unwrap();
+            for (n, (picture, unit)) in stream.iter().enumerate() {
                 let mut shown = Vec::new();
-                decoder.decode(&unit.data, &mut |frame| shown.push(luma(frame))).unwrap();
+                decoder.decode(unit, &mut |frame| shown.push(luma(frame))).unwrap();
                 decoder.flush(&mut |frame| shown.push(luma(frame))).unwrap();
                 let [shown] = &shown[..] else { panic!("{preset} {n}: {} pictures", shown.len()) };
-                let off = mean_absolute_difference(shown, &luma(&picture.frame(n)));
-                assert!(off < 6.0, "{preset} {n}: {off}");
-                last = unit.data;
+                assert_shows(shown, picture, &format!("{preset} {n}"));
             }
+            let (_, last) = &stream[99];
             let broken = decoder.decode(&last[..last.len() / 2], &mut |_| {});
             assert!(matches!(broken, Err(DecodeError::Broken(_))), "{preset}: {broken:?}");
         }

@@ -115,8 +115,8 @@ fn fragments_are_the_video_of_the_file() {
     }
 }
 
-/// Segments are numbered and cover all frames at their times; one that begins with a key frame plays
-/// behind the initialization segment alone.
+/// Segments are numbered and cover all frames at their times. A segment that begins with a key frame
+/// plays directly after the initialization segment.
 fn check(segments: &[Segment], length: FragmentLength, pts: &[u64], directory: &Path) {
     let Segment::Init(init) = &segments[0] else { panic!("the first is no init segment") };
     assert_eq!((init.size, init.timescale), (SIZE, 1_000_000));

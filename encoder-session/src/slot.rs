@@ -129,8 +129,8 @@ impl Slot {
     ///
     /// # Errors
     /// Every [`PictureError`] but [`PictureError::Broken`]: the picture can never be in this video,
-    /// whatever its pixels. Its place in the order of the frames is taken, so the frame is handled as
-    /// one that [failed](Self::fail).
+    /// whatever its pixels. The slot has its place in the order of the frames, so the frame counts as
+    /// failed, as after [`fail`](Self::fail).
     pub fn fill(self, payload: &Payload) -> Result<(), PictureError> {
         match picture::check(payload, &self.options, &self.layout) {
             Ok(()) => {
