@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use encoder_core::{FrameRate, Preset};
+use encoder_core::{ConfigError, FrameRate, Preset};
 use encoder_pipeline::{naming::Format, source::RawSpec};
 
 #[cfg(feature = "bench")]
@@ -125,11 +125,11 @@ pub struct Encode {
     pub time: TimeArg,
     /// Put frame N at exactly N/FPS, whatever times were recorded. Sets the rate of images, Y4M and
     /// raw frames.
-    #[arg(long, value_name = "FPS", conflicts_with = "resample")]
+    #[arg(long, value_name = "FPS", value_parser = rate, conflicts_with = "resample")]
     pub fps: Option<FrameRate>,
     /// Resample to a constant rate by the nearest frame: frames are repeated and left out as
     /// needed, and counted. Reads the recording twice.
-    #[arg(long, value_name = "FPS")]
+    #[arg(long, value_name = "FPS", value_parser = rate)]
     pub resample: Option<FrameRate>,
     /// The grid of --resample: frame N of all cameras of a recording is the same moment, or each
     /// camera begins with its own first frame.
@@ -164,6 +164,14 @@ pub struct Encode {
 pub enum FormatArg {
     Mp4,
     Annexb,
+}
+
+/// Parses a rate of frames. The error is what is allowed: the user gave an option, and no field.
+fn rate(text: &str) -> Result<FrameRate, String> {
+    text.parse().map_err(|error| match error {
+        ConfigError::Value { allowed, .. } => format!("allowed is {allowed}"),
+        other => other.to_string(),
+    })
 }
 
 impl FormatArg {

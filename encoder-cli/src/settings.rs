@@ -56,7 +56,7 @@ impl VideoArgs {
         encoder.rate_control = self.rate_control(encoder.rate_control)?;
         encoder.gop_size = self.gop.unwrap_or(encoder.gop_size);
         encoder.b_frames = self.b_frames.unwrap_or(encoder.b_frames);
-        settings.check().map_err(Refused::usage)?;
+        settings.check().map_err(|error| Refused::usage(self.with_options(&error)))?;
         if let Some(size) = settings.encoder.resolution {
             return Err(Refused::usage(ConfigError::value(
                 "encoder.resolution",
@@ -71,32 +71,30 @@ impl VideoArgs {
     /// whole. A maximum alone is added to the bit rate of the file.
     fn rate_control(&self, of_file: RateControl) -> Result<RateControl, Refused> {
         let Self { crf, qp, bitrate, max_bitrate, .. } = *self;
-        let control = if crf.is_none() && qp.is_none() && bitrate.is_none() {
-            match (of_file, max_bitrate) {
-                (other, None) => return Ok(other),
-                (RateControl::Bitrate { kbps, .. }, Some(max)) => {
-                    RateControl::bitrate_with_max(kbps, max)
-                }
-                (_, Some(_)) => {
-                    return Err(Refused::usage(ConfigError::needs("--max-bitrate", "--bitrate")));
-                }
+        if crf.is_some() || qp.is_some() || bitrate.is_some() {
+            return RateControl::from_keys(crf, qp, bitrate, max_bitrate).map_err(Refused::usage);
+        }
+        match (of_file, max_bitrate) {
+            (other, None) => Ok(other),
+            (RateControl::Bitrate { kbps, .. }, Some(max)) => {
+                Ok(RateControl::bitrate_with_max(kbps, max))
             }
-        } else {
-            RateControl::from_keys(crf, qp, bitrate, max_bitrate).map_err(Refused::usage)?
-        };
-        // Names the options that were given, and the fields of the file otherwise.
-        let named = |error: ConfigError| {
-            let options = [
-                (crf.is_some(), "encoder.crf", "--crf"),
-                (qp.is_some(), "encoder.qp", "--qp"),
-                (bitrate.is_some(), "encoder.bitrate_kbps", "--bitrate"),
-                (max_bitrate.is_some(), "encoder.max_bitrate_kbps", "--max-bitrate"),
-            ];
-            let given = options.into_iter().filter(|(is_given, ..)| *is_given);
-            given.fold(error.to_string(), |text, (_, field, option)| text.replace(field, option))
-        };
-        control.check().map_err(|error| Refused::usage(named(error)))?;
-        Ok(control)
+            (_, Some(_)) => Err(Refused::usage(ConfigError::needs("--max-bitrate", "--bitrate"))),
+        }
+    }
+
+    /// The text of an error with the options that were given in place of their fields.
+    fn with_options(&self, error: &ConfigError) -> String {
+        let options = [
+            (self.crf.is_some(), "encoder.crf", "--crf"),
+            (self.qp.is_some(), "encoder.qp", "--qp"),
+            (self.bitrate.is_some(), "encoder.bitrate_kbps", "--bitrate"),
+            (self.max_bitrate.is_some(), "encoder.max_bitrate_kbps", "--max-bitrate"),
+            (self.gop.is_some(), "encoder.gop_size", "--gop"),
+            (self.b_frames.is_some(), "encoder.b_frames", "--b-frames"),
+        ];
+        let given = options.into_iter().filter(|(is_given, ..)| *is_given);
+        given.fold(error.to_string(), |text, (_, field, option)| text.replace(field, option))
     }
 
     /// Threads for decoding and encoding, all cameras together.

@@ -40,7 +40,8 @@ pub struct OpenRequest<'a> {
     /// at most; the result of a stopped encoder is no longer needed.
     pub waiter: Option<&'a Waiter>,
     /// For opening: the most frames that the encoder may keep, as [`Backend::max_delay`] declares
-    /// for this request. `None` if the encoder is not opened by [`Backend::open_encoder`].
+    /// for this request. Set by [`Backend::open_encoder`] and by the default probe; `None` if a
+    /// program calls [`Backend::open`] itself.
     pub max_delay: Option<usize>,
 }
 

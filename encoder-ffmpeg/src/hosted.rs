@@ -202,19 +202,7 @@ impl HostedEncoder {
             let what = "the encoder has ended and takes no more frames".into();
             return Err(self.error(FailureKind::Failed, what));
         }
-        let format = self.spec.format;
-        if (frame.format, frame.width, frame.height) != (format, self.size.width, self.size.height)
-        {
-            return Err(EncodeError::Mismatch {
-                index: frame.index,
-                got_format: frame.format,
-                got_width: frame.width,
-                got_height: frame.height,
-                format,
-                width: self.size.width,
-                height: self.size.height,
-            });
-        }
+        frame.check(self.spec.format, self.size)?;
         let base = *self.base.get_or_insert(frame.index);
         if frame.index != base + self.frames_in {
             let expected = base + self.frames_in;

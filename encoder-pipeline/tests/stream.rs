@@ -263,11 +263,15 @@ impl VideoEncoder for Counting {
     }
 }
 
-/// A session of 30 frames with GOPs of 10 frames, in which key frames are requested.
-fn play(order: &[EncoderType], fails_at: i64, requests: &[usize]) -> (VideoReport, Units, String) {
+/// A session of 30 frames with GOPs of this length, in which key frames are requested.
+fn play(
+    (gop_size, order): (u32, &[EncoderType]),
+    fails_at: i64,
+    requests: &[usize],
+) -> (VideoReport, Units, String) {
     static RUNS: AtomicU64 = AtomicU64::new(0);
     let run = RUNS.fetch_add(1, SeqCst);
-    let mut config = config(order, 10, 0);
+    let mut config = config(order, gop_size, 0);
     config.waiter = Waiter::manual();
     config.settings.gpu.enable_ring_buffer = false;
     for (n, id) in order.iter().enumerate() {
@@ -288,6 +292,13 @@ fn play(order: &[EncoderType], fails_at: i64, requests: &[usize]) -> (VideoRepor
     let opened: Vec<_> =
         opened.iter().filter(|(of, _)| *of == run).map(|(_, id)| id.as_str()).collect();
     (report, units, opened.join(" "))
+}
+
+#[test]
+fn an_encoder_of_key_frames_alone_is_not_opened_again() {
+    let (_, units, opened) = play((1, &[PLAIN]), -1, &[3, 4]);
+    assert_eq!(units.lock().unwrap().iter().filter(|unit| unit.chunk.keyframe).count(), 30);
+    assert_eq!(opened, "plain");
 }
 
 #[test]
@@ -312,7 +323,7 @@ fn a_request_outlives_the_loss_of_the_encoder() {
         (&[LYING, LAST], -1, &[13], &[0, 10, 13, 23], "lying lying"),
     ];
     for (order, fails_at, requests, expected, opened) in table {
-        let (report, units, got) = play(order, *fails_at, requests);
+        let (report, units, got) = play((10, order), *fails_at, requests);
         let name = format!("{order:?} {fails_at} {requests:?}: {got}");
         assert_eq!(report.frames_encoded, 30, "{name}");
         let numbers: Vec<_> = units.lock().unwrap().iter().map(|unit| unit.chunk.pts).collect();

@@ -21,9 +21,9 @@ pub(super) struct Captured {
     pub reserved: Instant,
 }
 
-/// The slots whose frames are to be key frames, by their numbers in the ring. Recorded before a slot
-/// is published, and outside of it: the ring may drop the slot, and then the request is that of the
-/// next slot that is read.
+/// The slots whose frames are to be key frames, by their numbers in the ring. A request is
+/// recorded before its slot is published, and outside of the slot: if the ring drops the slot, the
+/// request applies to the next slot that is read.
 #[derive(Default)]
 pub(super) struct KeyFrameRequests(Mutex<BTreeSet<u64>>);
 

@@ -290,16 +290,7 @@ encoder_core::inventory::submit! {
 
 /// An FLV header, parameter sets and one IDR picture.
 fn one_picture() -> Step {
-    let tag = |body: &[u8]| {
-        let size = body.len() as u8;
-        let mut tag = vec![9, 0, 0, size, 0, 0, 0, 0, 0, 0, 0];
-        tag.extend_from_slice(body);
-        tag.extend_from_slice(&[0, 0, 0, size + 11]);
-        tag
-    };
-    let sets = [0x17, 0, 0, 0, 0, 1, 100, 0, 30, 0xff, 0xe1, 0, 2, 0x67, 1, 1, 0, 2, 0x68, 1];
-    let picture = [0x17, 1, 0, 0, 0, 0, 0, 0, 2, 0x65, 1];
-    Step::Write([b"FLV\x01\x01\0\0\0\x09\0\0\0\0".to_vec(), tag(&sets), tag(&picture)].concat())
+    Step::Write(encoder_testbed::flv::stream(1, 2))
 }
 
 #[test]

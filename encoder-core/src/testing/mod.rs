@@ -17,8 +17,8 @@
 //! ```
 //!
 //! Each rule is checked on a thread of its own with a deadline. An encoder that panics fails the
-//! rule. After a rule that misses its deadline, the remaining rules are not checked. The suite runs on the machine of the test: a
-//! backend whose device is missing fails the first rule, `probe`.
+//! rule. After a rule that misses its deadline, the remaining rules are not checked. The suite runs
+//! on the machine of the test: a backend whose device is missing fails the first rule, `probe`.
 //!
 //! Pictures are compared if there is a decoder: the registered one
 //! ([`picture_decoder`]), or [`Suite::with_decoder`]. Without a decoder,
@@ -39,7 +39,7 @@ use std::{
 
 pub use report::{Outcome, Report, RuleResult};
 
-use crate::{Backend, OpenDecoder, Settings, picture_decoder};
+use crate::{Backend, OpenDecoder, Settings, panic_text, picture_decoder};
 
 /// Checks all rules with the default settings. Blocks for some seconds: it encodes a few hundred
 /// pictures.
@@ -80,9 +80,9 @@ impl Suite {
         Self { backend, settings, decoder, deadline, streams: OnceLock::new() }
     }
 
-    /// Sets the settings, such as the options of the backend. Size, key frame distance, B-frames and
-    /// pixel format are set by the rules, and in some rules preset and rate control. At the quality that the settings ask for, decoded pictures
-    /// must be within 10 levels of the originals on average.
+    /// Sets the settings, such as the options of the backend. The rules set size, key frame distance,
+    /// B-frames and pixel format; some also set preset and rate control. At the quality that the
+    /// settings ask for, decoded pictures must be within 10 levels of the originals on average.
     pub fn with_settings(mut self, settings: Settings) -> Self {
         self.settings = settings;
         self
@@ -146,9 +146,7 @@ impl Suite {
             let outcome = catch_unwind(AssertUnwindSafe(|| check(&suite)));
             // Nobody receives the outcome after the deadline.
             let _ = sender.send(outcome.unwrap_or_else(|panic| {
-                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-                Outcome::Failed(format!("it panicked: {}", text.unwrap_or_default()))
+                Outcome::Failed(format!("it panicked: {}", panic_text(&*panic)))
             }));
         };
         if let Err(error) = thread::Builder::new().name("conformance".into()).spawn(work) {

@@ -45,7 +45,7 @@ faults! {
     OtherName: "name";
     NoDescription: "name";
     TinyIsConfigError: "sizes" "refusals";
-    TinyFailsLate: "sizes" "refusals";
+    TinyFailsLate: "sizes";
     ProbeSizeIsRefused: "sizes" "…";
     NotItsFormat: "formats";
     Swallows: "count" "…";
@@ -422,7 +422,7 @@ fn run(fault: Fault, open: Open) -> Report {
     let suite = suite.with_decoder(|size| Ok(Box::new(FakeDecoder(size))));
     match fault {
         // A rule that hangs takes as long as this.
-        Fault::Hangs | Fault::StuckDrop => suite.with_deadline(Duration::from_millis(300)).run(),
+        Fault::Hangs | Fault::StuckDrop => suite.with_deadline(Duration::from_secs(5)).run(),
         _ => suite.run(),
     }
 }
@@ -499,7 +499,7 @@ fn after_a_rule_that_hangs_no_rule_is_checked() {
     let report = run(Fault::Hangs, open::<{ Fault::Hangs as usize }>);
     let mut rest = report.results.iter().skip_while(|result| !result.is_failed());
     let hung = rest.next().unwrap();
-    let text = "it did not return within 0.3 s";
+    let text = "it did not return within 5 s";
     assert_eq!((hung.rule, &hung.outcome), ("count", &Outcome::Failed(text.into())));
     let skipped = Outcome::NotChecked("an encoder hangs".into());
     assert!(rest.all(|result| result.outcome == skipped), "{report}");

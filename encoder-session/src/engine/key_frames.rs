@@ -5,16 +5,17 @@ use encoder_core::OpenError;
 use super::{Active, Engine};
 
 impl Engine {
-    /// Whether the active encoder begins a GOP at this frame by itself, unless it added an IDR picture.
+    /// Whether the active encoder begins a GOP at this frame, if it has added no IDR picture.
     pub(super) fn is_gop_start(&self, index: u64) -> bool {
         (index - self.gop_start).is_multiple_of(self.gop_size)
     }
 
-    /// Whether the next frame is sure to become an IDR picture only if the active encoder is opened
-    /// again. The beginning of a GOP is not sure: encoders count GOPs from IDR pictures that they add
-    /// by themselves, whose access units they may not have returned yet.
+    /// Whether the active encoder must be opened again to make the next frame an IDR picture. This
+    /// includes frames where a GOP should begin: an encoder counts its GOPs from IDR pictures that it
+    /// adds by itself, and may not have returned their access units yet.
     pub(super) fn must_restart(&self) -> bool {
-        self.next() > self.base
+        self.gop_size > 1
+            && self.next() > self.base
             && self.active.as_ref().is_some_and(|active| !active.encoder.can_force_idr())
     }
 
