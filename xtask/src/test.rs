@@ -51,7 +51,7 @@ pub fn test(args: &[String]) -> Result<bool> {
         let mut native = cargo();
         // Of the whole workspace, so that the dependencies are built already.
         native.args(["test", "--workspace", "--features", "encoder-x264/native"]);
-        native.args(["--test", "native", "--test", "hosted"]);
+        native.args(["--test", "native", "--test", "hosted", "--test", "conformance"]);
         Some(show(tools.announce(&mut native))?)
     } else {
         None
